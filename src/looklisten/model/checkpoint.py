@@ -1,0 +1,125 @@
+"""A network on disk: safetensors and JSON, enough to build it again, never a pickle. Whole or absent, and it knows when it is damaged.
+
+A checkpoint is a folder: `model.safetensors`, `optimizer.safetensors`, and `checkpoint.json` with the step, the whole config
+and the hash of both files.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from looklisten.config import Config
+from looklisten.errors import CheckpointError
+from looklisten.model.l3net import L3Net
+from looklisten.runtime import written_aside
+
+STEP_FOLDER = re.compile(r"step-(\d{9})")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A saved moment of training."""
+
+    path: Path
+    step: int
+    config: Config
+    results: Mapping[str, float]
+    """What was measured on held-out videos by then."""
+
+    def model(self) -> L3Net:
+        """The network, in evaluation mode, on the CPU."""
+        network = L3Net(self.config.model)
+        try:
+            network.load_state_dict(self._tensors("model.safetensors"))
+        except RuntimeError as error:
+            raise CheckpointError(f"the weights in {self.path} do not fit its own config: {str(error).splitlines()[-1].strip()}") from None
+        return network.eval()
+
+    def optimizer(self) -> dict[str, Tensor]:
+        """The optimizer's tensors by `parameter name/moment`."""
+        return self._tensors("optimizer.safetensors")
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        try:
+            return load_file(self.path / name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.path / name} cannot be read ({error}); take another checkpoint") from None
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    config: Config,
+    model: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    results: Mapping[str, float],
+) -> Path:
+    """Write `folder/step-000000100`; a crash leaves it whole or absent."""
+    path = folder / f"step-{step:09d}"
+    with written_aside(path) as scratch:
+        scratch.mkdir()
+        for name, tensors in (("model", model), ("optimizer", optimizer)):
+            save_file({key: value.contiguous() for key, value in tensors.items()}, scratch / f"{name}.safetensors")
+        about = {
+            "step": step,
+            "config": config.model_dump(mode="json"),
+            "results": dict(results),
+            "sha256": {file.name: _sha256(file) for file in sorted(scratch.glob("*.safetensors"))},
+        }
+        (scratch / "checkpoint.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def saved_steps(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if STEP_FOLDER.fullmatch(path.name))
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """A checkpoint by its own folder, by its run's folder or by the run's `checkpoints` folder (then the newest whole one).
+
+    Raises CheckpointError, one sentence, when there is none or it is damaged.
+    """
+    path = Path(path)
+    if (path / "checkpoint.json").is_file():
+        return _read(path)
+    saved = saved_steps(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
+    if not saved:
+        what = "holds no checkpoint" if path.exists() else "is not there"
+        raise CheckpointError(f"{path} {what}; give the folder of a run that `looklisten train` wrote, or one of its checkpoints")
+    damage: list[str] = []
+    for candidate in reversed(saved):
+        try:
+            return _read(candidate)
+        except CheckpointError as error:
+            damage.append(str(error))
+    raise CheckpointError(f"no checkpoint of {path} is whole: {damage[0]}")
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        about: dict[str, Any] = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        for name, digest in about["sha256"].items():
+            if _sha256(path / name) != digest:
+                raise CheckpointError(f"{path / name} is damaged: its bytes are not those that were written")
+        return Checkpoint(path, about["step"], Config.of(about["config"], f"{path / 'checkpoint.json'}"), about["results"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path / 'checkpoint.json'} is damaged: {error}") from None
+
+
+def load(path: str | Path) -> L3Net:
+    """The network of a run or checkpoint folder, in evaluation mode, on the CPU."""
+    return open_checkpoint(path).model()

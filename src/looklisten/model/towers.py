@@ -1,0 +1,56 @@
+"""A tower: the VGG-like convolutional network that both the vision and the audio side use (paper, figure 2). Knows tensors only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, eq=False)
+class TowerOutput:
+    """What a tower says, by name, so that nobody needs hooks."""
+
+    conv4_2: Float[Tensor, "batch features rows columns"]
+    """The last convolution, before batch-norm and ReLU: what the paper's evaluation pools."""
+    map: Float[Tensor, "batch features rows columns"]
+    """The same after batch-norm and ReLU: where each unit fires."""
+    vector: Float[Tensor, "batch features"]
+    """The maximum of `map` over all places (pool4)."""
+
+
+class Block(nn.Module):
+    """Twice convolution 3 x 3, batch-norm, ReLU; no biases, since batch-norm removes them."""
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Float[Tensor, "batch in rows columns"]) -> tuple[Tensor, Tensor]:
+        """(second convolution's raw output, the same after batch-norm and ReLU)."""
+        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        raw = self.conv2(x)
+        return raw, functional.relu(self.bn2(raw))
+
+
+class Tower(nn.Module):
+    """Blocks of `widths` filters with 2 x 2 max-pooling (no padding) between them and a maximum over all places at the end."""
+
+    def __init__(self, in_channels: int, widths: Sequence[int] = (64, 128, 256, 512), first_stride: int = 1) -> None:
+        super().__init__()
+        inputs = (in_channels, *widths[:-1])
+        strides = (first_stride, *(1 for _ in widths[1:]))
+        self.blocks = nn.ModuleList(Block(i, w, s) for i, w, s in zip(inputs, widths, strides, strict=True))
+        self.features = widths[-1]
+        self.reduction = first_stride * 2 ** (len(widths) - 1)
+        """Input pixels between neighbouring places of the last map."""
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
+        for index, block in enumerate(self.blocks):
+            raw, x = block(x if index == 0 else functional.max_pool2d(x, 2))
+        return TowerOutput(conv4_2=raw, map=x, vector=torch.amax(x, dim=(2, 3)))

@@ -1,0 +1,177 @@
+"""What the machine is and how work runs on it: device, precision, worker processes, progress, files that are whole or absent.
+
+Automatic choices come back with their reason, so that whoever asked can say it. Nothing here prints.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import joblib
+
+if TYPE_CHECKING:
+    import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Progress(Protocol):
+    """Told how far a long task is: `done` of `total` units, with facts worth showing beside (loss, rate)."""
+
+    def __call__(self, done: int, total: int, /, **facts: str) -> None: ...
+
+
+def silent(done: int, total: int, /, **facts: str) -> None:
+    """The `Progress` that says nothing."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision and why it was taken."""
+
+    value: str
+    reason: str
+
+
+def choose_device(wanted: str = "auto") -> Choice:
+    """The device to compute on: `wanted`, or the first of CUDA, Apple's MPS and the CPU that is there."""
+    import torch
+
+    if wanted != "auto":
+        return Choice(wanted, "asked for")
+    if torch.cuda.is_available():
+        return Choice("cuda", torch.cuda.get_device_name())
+    if torch.backends.mps.is_available():
+        return Choice("mps", "Apple GPU")
+    return Choice("cpu", f"no GPU found, {torch.get_num_threads()} threads")
+
+
+def choose_precision(device: str, wanted: str = "auto") -> Choice:
+    """`bfloat16` where the device multiplies it in hardware, else `float32`."""
+    import torch
+
+    if wanted != "auto":
+        return Choice(wanted, "asked for")
+    if device.startswith("cuda"):
+        fast = torch.cuda.get_device_capability()[0] >= 8
+        return Choice("bfloat16" if fast else "float32", "tensor cores multiply it" if fast else "older than Ampere")
+    if device == "cpu" and _cpu_multiplies_bfloat16():
+        return Choice("bfloat16", "the processor multiplies it")
+    return Choice("float32", "no bfloat16 arithmetic here")
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def memory_format(device: str) -> "torch.memory_format":
+    """Channels-last: the layout in which convolution libraries are fastest, on the CPU and on the GPU."""
+    import torch
+
+    return torch.contiguous_format if device == "mps" else torch.channels_last
+
+
+def cpu_count() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_unordered(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Iterator[Result]:
+    """`function` of each item, in worker processes, in the order they finish.
+
+    The first exception of a worker stops the work and is raised here. `workers=1` stays in this process.
+    """
+    count = min(workers or cpu_count(), max(len(items), 1))
+    if count == 1:
+        results: Iterator[Result] = map(function, items)
+    else:
+        # joblib's own process pool needs no `if __name__ == "__main__"` in the caller's script.
+        parallel = joblib.Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * count)
+        results = parallel(joblib.delayed(function)(item) for item in items)
+    for done, result in enumerate(results, 1):
+        progress(done, len(items))
+        yield result
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A scratch path in the same folder that becomes `path` when the block ends well and vanishes when it does not.
+
+    The bytes are on the disk before the name is: after a crash `path` is whole or absent. Works for files and folders.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch_dir = Path(tempfile.mkdtemp(prefix=".aside-", dir=path.parent))
+    scratch = scratch_dir / path.name
+    try:
+        yield scratch
+        for file in [scratch, *scratch.rglob("*")] if scratch.is_dir() else [scratch]:
+            _flush_to_disk(file)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(scratch, path)
+        _flush_to_disk(path.parent)
+    finally:
+        shutil.rmtree(scratch_dir, ignore_errors=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep_aside(folder: Path) -> None:
+    """Remove what killed runs left in `folder`: scratch of `written_aside` that was never renamed."""
+    for scratch in folder.glob(".aside-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """`value` as indented JSON, whole or absent, the same bytes for the same value."""
+    with written_aside(path) as scratch:
+        scratch.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on beside the code: versions and hardware."""
+    import torch
+
+    device = choose_device()
+    return {
+        "looklisten": version("looklisten"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "av": version("av"),
+        "device": f"{device.value} ({device.reason})",
+        "precision": choose_precision(device.value).value,
+        "cores": cpu_count(),
+        "machine": _processor(),
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
