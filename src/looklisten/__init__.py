@@ -1,0 +1,82 @@
+"""looklisten: learns from unlabelled video with sound what looks and sounds alike (Look, Listen and Learn, ICCV 2017).
+
+    import looklisten as ll
+
+    ll.prepare(["videos"], "shards")
+    ll.train("shards", ll.Config.load("tiny"), "runs/mine")
+    model = ll.load("runs/mine")
+    for moment in ll.localize("clip.mp4", model):
+        print(moment.at_seconds, moment.probability, moment.frame_map.peak())
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from looklisten.config import Config
+    from looklisten.data.pairs import PairBatch
+    from looklisten.data.prepare import PrepareSettings, prepare
+    from looklisten.data.shards import Box, Clip, Shards
+    from looklisten.errors import LookListenError
+    from looklisten.evaluation.correspondence import Correspondence, evaluate
+    from looklisten.evaluation.localization import Pointing, pointing
+    from looklisten.evaluation.probe import Probe, probe
+    from looklisten.inference.localize import HeatMap, Localization, localize
+    from looklisten.media.synth.world import World, synth
+    from looklisten.model.checkpoint import load
+    from looklisten.model.l3net import L3Net
+    from looklisten.training.loop import Run, train
+
+_HOME = {
+    "config": ("Config",),
+    "data.pairs": ("PairBatch",),
+    "data.prepare": ("PrepareSettings", "prepare"),
+    "data.shards": ("Box", "Clip", "Shards"),
+    "errors": ("LookListenError",),
+    "evaluation.correspondence": ("Correspondence", "evaluate"),
+    "evaluation.localization": ("Pointing", "pointing"),
+    "evaluation.probe": ("Probe", "probe"),
+    "inference.localize": ("HeatMap", "Localization", "localize"),
+    "media.synth.world": ("World", "synth"),
+    "model.checkpoint": ("load",),
+    "model.l3net": ("L3Net",),
+    "training.loop": ("Run", "train"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Box",
+    "Clip",
+    "Config",
+    "Correspondence",
+    "HeatMap",
+    "L3Net",
+    "Localization",
+    "LookListenError",
+    "PairBatch",
+    "Pointing",
+    "PrepareSettings",
+    "Probe",
+    "Run",
+    "Shards",
+    "World",
+    "evaluate",
+    "load",
+    "localize",
+    "pointing",
+    "prepare",
+    "probe",
+    "synth",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first asked for, so that worker processes and `--help` do not wait for PyTorch."""
+    if name not in _MODULE:
+        raise AttributeError(f"module 'looklisten' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"looklisten.{_MODULE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -35,11 +35,13 @@ class ModelConfig(Section):
     """The shorter side of a frame before it is cropped."""
     crop_pixels: PositiveInt = 224
     """The side of the square that the vision tower is trained on."""
+    fusion: Literal["concat", "distance"] = "concat"
+    """How the sides meet: fully-connected layers over both (the paper), or a distance of unit vectors (its follow-up, AVE-Net)."""
     fusion_width: PositiveInt = 128
-    """Units of fc1 (paper, figure 2)."""
+    """Units of the layers of the fusion (paper, figure 2)."""
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
+    def _crop_fits(self) -> "ModelConfig":
         if self.crop_pixels > self.resize_pixels:
             raise ValueError(f"crop_pixels {self.crop_pixels} is larger than resize_pixels {self.resize_pixels}")
         if self.crop_pixels < self.first_stride * 2 ** (len(self.widths) - 1):
@@ -101,7 +103,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], source: str) -> Self:
+    def of(cls, values: Mapping[str, Any], source: str) -> "Config":
         """Checked settings; raises ConfigError, one sentence that names `source`, the key and the nearest right one."""
         try:
             return cls.model_validate(values)
@@ -109,7 +111,7 @@ class Config(Section):
             raise ConfigError(f"{source}: {_explain(error, cls)}") from None
 
     @classmethod
-    def load(cls, recipe: str | Path) -> Self:
+    def load(cls, recipe: str | Path) -> "Config":
         """A recipe by its name (`tiny`, `l3`) or a TOML file by its path."""
         path = Path(recipe)
         if path.suffix == ".toml":

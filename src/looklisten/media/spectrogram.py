@@ -35,8 +35,13 @@ class FrontEnd:
     """Whether the window is divided by half its sum, so that a full-scale sine has magnitude 1."""
 
     @property
+    def bins(self) -> int:
+        """Bins of the transform from 0 Hz to `high_hz`: those above are not needed."""
+        return int(self.high_hz * self.fft_samples / SAMPLE_RATE_HZ) + 1
+
+    @property
     def bands(self) -> int:
-        return self.mel_bands or self.fft_samples // 2 + 1
+        return self.mel_bands or self.bins
 
     def frames(self, samples: int) -> int:
         """Columns of the spectrogram of so many samples."""
@@ -85,7 +90,7 @@ class LogSpectrogram(nn.Module):
         with torch.autocast(waveforms.device.type, enabled=False):
             waves = to_unit(waveforms)
             frames = waves.unfold(-1, spec.window_samples, spec.hop_samples) * self.window
-            magnitude = torch.fft.rfft(frames, spec.fft_samples).abs()
+            magnitude = torch.fft.rfft(frames, spec.fft_samples)[..., : spec.bins].abs()
             if spec.mel_bands:
                 magnitude = magnitude @ self.mel
             image = (magnitude.clamp_min(spec.floor).log() + spec.offset) / spec.scale
@@ -114,7 +119,7 @@ def _mel_edges(spec: FrontEnd) -> Float[Tensor, " edges"]:
 def mel_filters(spec: FrontEnd) -> Float[Tensor, "bins bands"]:
     """Triangles over the FFT's bins, each of unit area, so that noise of one level has one level in all bands."""
     edges = _mel_edges(spec)
-    bins = torch.arange(spec.fft_samples // 2 + 1) * (SAMPLE_RATE_HZ / spec.fft_samples)
+    bins = torch.arange(spec.bins) * (SAMPLE_RATE_HZ / spec.fft_samples)
     rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     triangles = torch.minimum(rise, fall).clamp_min(0)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.model.l3net import CORRESPOND, Fusion
+from looklisten.model.l3net import CORRESPOND
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,21 +18,23 @@ class Outcome:
     accuracy: Float[Tensor, ""]
 
 
-def avc(fusion: Fusion, vision: Float[Tensor, "batch features"], audio: Float[Tensor, "batch features"], negatives: str) -> Outcome:
+def avc(fusion: nn.Module, vision: Float[Tensor, "batch features"], audio: Float[Tensor, "batch features"], negatives: str) -> Outcome:
     """Cross-entropy of correspond / does not, positives and negatives weighing half each (paper, section 2).
 
     Row i of both sides belongs together; rows are of different videos. Negatives are the same rows paired otherwise, so that
     nothing but the correspondence can tell them from positives: `roll` pairs frame i with sound i + 1, `all` with every other.
     """
-    batch = len(vision)
-    if negatives == "roll":
-        frames = torch.arange(batch, device=vision.device)
-        sounds = frames.roll(-1)
-    else:
-        frames, sounds = (~torch.eye(batch, dtype=torch.bool, device=vision.device)).nonzero(as_tuple=True)
-    positive = fusion(vision, audio).float()
-    negative = fusion(vision[frames], audio[sounds]).float()
-    answers = ((positive, CORRESPOND), (negative, 1 - CORRESPOND))
-    losses = [functional.cross_entropy(logits, torch.full_like(logits[:, 0], truth, dtype=torch.long)) for logits, truth in answers]
-    right = [(logits.argmax(1) == truth).float().mean() for logits, truth in answers]
-    return Outcome(loss=(losses[0] + losses[1]) / 2, accuracy=(right[0] + right[1]) / 2)
+    same = torch.eye(len(vision), dtype=torch.bool, device=vision.device)
+    other = same.roll(1, dims=1) if negatives == "roll" else ~same
+    logits = fusion(vision[:, None], audio[None]).float()
+    positive = _half(logits, same, CORRESPOND)
+    negative = _half(logits, other, 1 - CORRESPOND)
+    return Outcome(loss=(positive.loss + negative.loss) / 2, accuracy=(positive.accuracy + negative.accuracy) / 2)
+
+
+def _half(logits: Float[Tensor, "batch batch 2"], mask: Bool[Tensor, "batch batch"], truth: int) -> Outcome:
+    """Mean loss and accuracy over the pairs of `mask`, whose answer is `truth`."""
+    weights = mask.float() / mask.sum()
+    losses = -functional.log_softmax(logits, dim=-1)[..., truth]
+    right = logits[..., truth] > logits[..., 1 - truth]
+    return Outcome(loss=(losses * weights).sum(), accuracy=(right * weights).sum())

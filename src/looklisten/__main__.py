@@ -1,0 +1,8 @@
+"""`python -m looklisten` is the shell's `looklisten`."""
+
+import sys
+
+from looklisten.app.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

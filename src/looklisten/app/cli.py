@@ -1,0 +1,377 @@
+"""The shell: `looklisten VERB …`. Each verb is the library's function of the same name; this is the only file that prints.
+
+stdout is data: a table when a person looks, JSON when piped or with `--json`. stderr is talk. Exit codes: 0 done; 1 a
+LookListenError; 2 wrong usage; 3 done, but some inputs failed (see failures.jsonl); 130 interrupted.
+"""
+
+import errno
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from tyro.conf import Positional
+
+from looklisten.app.terminal import Bar, talk
+from looklisten.config import Config
+from looklisten.errors import LookListenError
+
+Result = dict[str, Any]
+SOME_FAILED = 3
+INTERRUPTED = 130
+
+
+def synth(
+    out: Positional[Path],
+    /,
+    videos: int = 360,
+    seed: int = 0,
+    seconds: float = 10.0,
+    side_pixels: int = 256,
+    frames_per_second: int = 25,
+    silent_share: float = 1 / 3,
+    test_share: float = 0.25,
+    workers: int | None = None,
+) -> Result:
+    """Make a world of videos with known truth: real MP4 files, labels.csv, boxes.csv, onsets.csv.
+
+    Args:
+        out: Folder to write.
+        videos: How many videos.
+        seed: The same seed and settings give the same files.
+        seconds: Length of each video.
+        side_pixels: Width and height.
+        frames_per_second: Frame rate.
+        silent_share: Share of videos in which a second object of another class stands by in silence.
+        test_share: Share of videos of the split "test"; the others are "train".
+        workers: Processes; by default one a core.
+    """
+    from looklisten.media.synth import World
+    from looklisten.media.synth import synth as make
+
+    world = World(videos, seed, seconds, side_pixels, frames_per_second, silent_share, test_share)
+    with Bar("synth: videos") as bar:
+        return make(out, world, workers, bar)
+
+
+def prepare(
+    inputs: Positional[tuple[Path, ...]],
+    out: Positional[Path],
+    /,
+    boxes: Path | None = None,
+    clip_seconds: float = 10.0,
+    min_clip_seconds: float = 1.0,
+    frames_per_second: float = 5.0,
+    shorter_side_pixels: int = 256,
+    jpeg_quality: int = 90,
+    shard_megabytes: int = 256,
+    workers: int | None = None,
+) -> Result:
+    """Cut videos into shards that training reads. Run it again to finish an interrupted run or to add videos.
+
+    Args:
+        inputs: Videos, folders of videos, or CSV tables with a column path and, if wanted, label and split.
+        out: Folder of the shards.
+        boxes: CSV of known places: path, time, x0, y0, x1, y1, label, sounding.
+        clip_seconds: Longest clip.
+        min_clip_seconds: Shortest clip.
+        frames_per_second: Frames kept a second, at their own timestamps.
+        shorter_side_pixels: Frames are scaled down to this shorter side, never up.
+        jpeg_quality: 1 to 100.
+        shard_megabytes: Largest shard file.
+        workers: Processes; by default one a core.
+    """
+    from looklisten.data.prepare import PrepareSettings
+    from looklisten.data.prepare import prepare as run
+
+    settings = PrepareSettings(
+        clip_seconds=clip_seconds,
+        min_clip_seconds=min_clip_seconds,
+        frames_per_second=frames_per_second,
+        shorter_side_pixels=shorter_side_pixels,
+        jpeg_quality=jpeg_quality,
+        shard_megabytes=shard_megabytes,
+    )
+    with Bar("prepare: batches of videos") as bar:
+        return run(list(inputs), out, settings, boxes, workers, bar)
+
+
+def train_with(recipe: str) -> Callable[..., Result]:
+    """The verb `train`, its options' defaults being those of `recipe`."""
+    settings = Config.load(recipe)
+    name = Path(recipe).stem
+
+    def train(
+        shards: Positional[Path],
+        /,
+        config: str = recipe,
+        run: Path = Path("runs") / name,
+        device: str = "auto",
+        settings: Annotated[Config, tyro.conf.arg(name="")] = settings,
+    ) -> Result:
+        """Train L3-Net on shards, without a label. Run it again to go on where it stopped.
+
+        Args:
+            shards: Folder that `prepare` wrote.
+            config: Recipe: tiny, l3, or a TOML file. Its values are the defaults of the options below.
+            run: Folder of the run: config.toml, metrics.jsonl, tensorboard/, checkpoints/.
+            device: auto, cpu, cuda, cuda:1, mps.
+            settings: What the recipe says; any of it can be changed here.
+        """
+        from looklisten.training.loop import train as run_training
+
+        with Bar("train: steps") as bar:
+            return asdict(run_training(shards, settings, run, device, bar))
+
+    return train
+
+
+def evaluate(shards: Positional[Path], /, checkpoint: Path = Path("runs/tiny"), pairs: int = 4000, seed: int = 0, device: str = "auto") -> Result:
+    """How often the network is right about "does this sound belong to this picture?" on held-out videos.
+
+    Args:
+        shards: Folder that `prepare` wrote.
+        checkpoint: Folder of a run or of one checkpoint.
+        pairs: At least so many pairs, half of them positive.
+        seed: Draws the pairs.
+        device: auto, cpu, cuda, mps.
+    """
+    from looklisten.data.shards import Shards
+    from looklisten.evaluation.correspondence import evaluate as run
+    from looklisten.model.checkpoint import open_checkpoint
+    from looklisten.runtime import choose_device
+
+    saved, data = open_checkpoint(checkpoint), Shards(shards)
+    with Bar("evaluate: batches") as bar:
+        held_out = data.held_out(saved.config.train.held_out_fraction)
+        return run(saved.model().to(choose_device(device).value), data, held_out, pairs, seed, bar).as_dict()
+
+
+def probe(shards: Positional[Path], /, checkpoint: Path = Path("runs/tiny"), per_clip: int = 5, device: str = "auto") -> Result:
+    """What a linear classifier reads from the frozen vectors, beside the same network untrained.
+
+    Args:
+        shards: Labelled shards (`prepare` of a table with a column label).
+        checkpoint: Folder of a run or of one checkpoint.
+        per_clip: Moments of each clip.
+        device: auto, cpu, cuda, mps.
+    """
+    from looklisten.data.shards import Shards
+    from looklisten.evaluation.probe import probe as run
+    from looklisten.model.checkpoint import open_checkpoint
+    from looklisten.runtime import choose_device
+
+    saved = open_checkpoint(checkpoint)
+    with Bar("probe: clips") as bar:
+        network, train = saved.model().to(choose_device(device).value), saved.config.train
+        sides = run(network, Shards(shards), per_clip, train.seed, train.held_out_fraction, bar)
+    return {side: result.as_dict() for side, result in sides.items()}
+
+
+def localize(
+    video: Positional[Path],
+    /,
+    checkpoint: Path = Path("runs/tiny"),
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
+    method: Literal["correspondence", "unit"] = "correspondence",
+    units: tuple[int, int] | None = None,
+    every_seconds: float = 1.0,
+    device: str = "auto",
+) -> Result:
+    """Heat maps of what sounds: over the frame and over the spectrogram, as pictures and as arrays.
+
+    Args:
+        video: A video with picture and sound.
+        checkpoint: Folder of a run or of one checkpoint.
+        out: Folder for sheet.png, NNN_frame.png, NNN_sound.png and maps.npz.
+        method: correspondence (gradient of the network's yes) or unit (where one unit fires).
+        units: With unit: which vision and audio unit; by default those that fire most.
+        every_seconds: Seconds between moments.
+        device: auto, cpu, cuda, mps.
+    """
+    import numpy as np
+
+    from looklisten.app.pictures import contact_sheet, frame_overlay, spectrogram_overlay
+    from looklisten.inference.localize import localize as run
+    from looklisten.model.checkpoint import load
+    from looklisten.runtime import choose_device
+
+    found = run(video, load(checkpoint).to(choose_device(device).value), every_seconds, method, units)
+    out.mkdir(parents=True, exist_ok=True)
+    with Bar("localize: pictures") as bar:
+        for number, one in enumerate(found):
+            (out / f"{number:03d}_frame.png").write_bytes(frame_overlay(one))
+            (out / f"{number:03d}_sound.png").write_bytes(spectrogram_overlay(one))
+            bar(number + 1, len(found))
+    (out / "sheet.png").write_bytes(contact_sheet(found[:: max(len(found) // 12, 1)][:12]))
+    np.savez_compressed(
+        out / "maps.npz",
+        at_seconds=np.array([one.at_seconds for one in found]),
+        frame_maps=np.stack([one.frame_map.values for one in found]),
+        sound_maps=np.stack([one.sound_map.values for one in found]),
+        probability=np.array([one.probability for one in found]),
+    )
+    sure = sum(one.probability for one in found) / len(found)
+    return {"moments": len(found), "mean_probability": round(sure, 4), "picture": str(out / "sheet.png"), "maps": str(out / "maps.npz")}
+
+
+def demo(
+    out: Positional[Path] = Path("demo"),
+    /,
+    videos: int = 2400,
+    seconds: float = 4.0,
+    steps: int | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    workers: int | None = None,
+) -> Result:
+    """The whole job on videos it makes itself, ending in report.html and results.json. Run again it resumes.
+
+    Args:
+        out: Folder for everything.
+        videos: How many videos to make.
+        seconds: Length of each.
+        steps: Training steps; by default those of the recipe tiny.
+        seed: Draws the world and the training.
+        fresh: Start over: remove what an earlier demo left in the folder.
+        workers: Processes; by default one a core.
+    """
+    from looklisten.app.demo import Plan, run
+
+    return run(Plan(out, videos, seconds, steps, seed), fresh=fresh, workers=workers)
+
+
+VERBS: dict[str, Callable[..., Result]] = {
+    "synth": synth,
+    "prepare": prepare,
+    "train": train_with,
+    "evaluate": evaluate,
+    "probe": probe,
+    "localize": localize,
+    "demo": demo,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given or not sys.stdout.isatty()
+    given = [argument for argument in given if argument != "--json"]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=talk, show_time=False, show_path=False, show_level=False)])
+    logging.captureWarnings(True)
+    if not given or given[0] in ("-h", "--help", "help"):
+        _show_help()
+        return 0
+    if given[0] == "--version":
+        from importlib.metadata import version
+
+        Console(highlight=False).print(version("looklisten"))
+        return 0
+    try:
+        return _run(given[0], given[1:], as_json)
+    except LookListenError as error:
+        return _say_error(str(error))
+    except OSError as error:
+        return _say_error(_explain(error))
+    except KeyboardInterrupt:
+        talk.print("stopped; the same command goes on from what is done", style="yellow")
+        return INTERRUPTED
+
+
+def _run(verb: str, arguments: list[str], as_json: bool) -> int:
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        talk.print(f"there is no verb {verb!r}; " + (f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"), style="red")
+        return 2
+    function = train_with(_value(arguments, "--config", "tiny")) if verb == "train" else VERBS[verb]
+    result = tyro.cli(function, args=arguments, prog=f"looklisten {verb}", config=(tyro.conf.FlagCreatePairsOff,))
+    emit(result, as_json)
+    return SOME_FAILED if result.get("failed") else 0
+
+
+def _value(arguments: list[str], option: str, default: str) -> str:
+    """The value of an option that is needed before the others can be read."""
+    for place, argument in enumerate(arguments):
+        if argument == option and place + 1 < len(arguments):
+            return arguments[place + 1]
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return default
+
+
+def emit(result: Result, as_json: bool) -> None:
+    """The result on stdout: one line of JSON, or a table for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(_plain(result)) + "\n")
+        sys.stdout.flush()
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in _flat(result).items():
+        table.add_row(name.replace("_", " "), value)
+    Console().print(table)
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, no-number as null, so that the JSON is JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flat(result: Result, above: str = "") -> dict[str, str]:
+    rows: dict[str, str] = {}
+    for key, value in result.items():
+        if isinstance(value, dict):
+            rows |= _flat(value, f"{above}{key} ")
+        elif isinstance(value, (list, tuple)):
+            rows[above + key] = " – ".join(_cell(item) for item in value)
+        else:
+            rows[above + key] = _cell(value)
+    return rows
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,}" if isinstance(value, (int, float)) else str(value)
+
+
+def _say_error(sentence: str) -> int:
+    talk.print(sentence, style="red", soft_wrap=True)
+    return 1
+
+
+def _explain(error: OSError) -> str:
+    where = f" while writing {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{where}; free some room and run the same command again, what is done is kept"
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return f"no permission{where or ' to read or write'}: {error.strerror}; choose a folder that may be written"
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+def _show_help() -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for verb, function in VERBS.items():
+        doc = (train_with("tiny") if verb == "train" else function).__doc__ or ""
+        table.add_row(f"  {verb}", doc.strip().splitlines()[0])
+    console = Console()
+    console.print("[bold]looklisten[/bold]: learns from unlabelled video with sound what looks and sounds alike\n")
+    console.print(table)
+    console.print("\nlooklisten VERB --help tells the options; --json prints JSON on a screen too.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

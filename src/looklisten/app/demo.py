@@ -1,0 +1,136 @@
+"""The whole job on videos it makes itself: synth, prepare, train, evaluate, probe, localize, report.
+
+Each finished stage leaves a record, so a demo that was stopped goes on where it was.
+"""
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from looklisten.app.pictures import contact_sheet
+from looklisten.app.report import write_report
+from looklisten.app.terminal import Bar, talk
+from looklisten.config import Config
+from looklisten.data.prepare import prepare
+from looklisten.data.shards import Clip, Shards
+from looklisten.errors import ConfigError
+from looklisten.evaluation.correspondence import evaluate
+from looklisten.evaluation.localization import pointing
+from looklisten.evaluation.probe import probe
+from looklisten.inference.localize import Localization, localize
+from looklisten.media.synth import CLASSES, World, synth
+from looklisten.model.checkpoint import load
+from looklisten.runtime import environment, write_json
+from looklisten.training.loop import train
+from looklisten.training.runlog import read_metrics
+
+STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
+SAMPLE_VIDEOS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the demo makes and trains."""
+
+    out: Path
+    videos: int
+    seconds: float
+    steps: int | None
+    seed: int
+
+    @property
+    def world(self) -> World:
+        return World(videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2)
+
+    @property
+    def config(self) -> Config:
+        config = Config.load("tiny")
+        changes = {"seed": self.seed} | ({"steps": self.steps} if self.steps else {})
+        return config.model_copy(update={"train": config.train.model_copy(update=changes)})
+
+
+def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str, Any]:
+    """Run what is not done yet and return the contents of `results.json`. Raises ConfigError when `out` holds another demo."""
+    out = plan.out
+    folders = {name: out / name for name in ("videos", "shards", "run", "stages")}
+    if fresh:
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+    _check_same_plan(out, plan)
+
+    def stage(name: str, work: Callable[[Bar], dict[str, Any]]) -> dict[str, Any]:
+        record = folders["stages"] / f"{name}.json"
+        if record.exists():
+            talk.print(f"{name}: done before", style="dim")
+        else:
+            began = time.perf_counter()
+            with Bar(name) as bar:
+                result = work(bar)
+            write_json(record, {"seconds": round(time.perf_counter() - began, 1), "result": result})
+        done: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        return done
+
+    videos, shards, run_folder = folders["videos"], folders["shards"], folders["run"]
+    done = {
+        "synth": stage("synth", lambda bar: synth(videos, plan.world, workers, bar)),
+        "prepare": stage("prepare", lambda bar: prepare([videos / "labels.csv"], shards, None, videos / "boxes.csv", workers, bar)),
+        "train": stage("train", lambda bar: {"step": train(shards, plan.config, run_folder, progress=bar).step}),
+    }
+    model, data = load(run_folder), Shards(shards)
+    held_out = data.held_out(plan.config.train.held_out_fraction)
+    done["evaluate"] = stage("evaluate", lambda bar: evaluate(model, data, held_out, seed=plan.seed, progress=bar).as_dict())
+    done["probe"] = stage("probe", lambda bar: {k: v.as_dict() for k, v in probe(model, data, seed=plan.seed, progress=bar).items()})
+    done["localize"] = stage("localize", lambda bar: pointing(model, data, held_out, progress=bar).as_dict())
+
+    began = time.perf_counter()
+    metrics = read_metrics(run_folder)
+    results = {
+        "avc": done["evaluate"]["result"],
+        "probe": done["probe"]["result"],
+        "localization": done["localize"]["result"],
+        "throughput": {
+            "prepare_x_realtime": done["prepare"]["result"]["x_realtime"],
+            "train_pairs_per_second": statistics.median(row["pairs_per_second"] for row in metrics if "pairs_per_second" in row),
+            "train_data_wait": round(statistics.mean(row["data_wait"] for row in metrics if "data_wait" in row), 4),
+        },
+        "seconds": {name: record["seconds"] for name, record in done.items()},
+        "world": asdict(plan.world) | {"hours": round(plan.videos * plan.seconds / 3600, 3)},
+        "environment": environment(),
+    }
+    found = localize(examples(data, held_out), model, every_seconds=data.index["settings"]["clip_seconds"])
+    (out / "heatmap.png").write_bytes(contact_sheet(found[:6]))
+    results["seconds"]["report"] = round(time.perf_counter() - began, 1)
+    write_report(out / "report.html", results, metrics, found, plan.config, _samples(videos, found))
+    write_json(out / "results.json", results)
+    talk.print(f"open {out / 'report.html'}", style="bold")
+    return results
+
+
+def _check_same_plan(out: Path, plan: Plan) -> None:
+    wanted = json.loads(json.dumps({"world": asdict(plan.world), "config": plan.config.model_dump(mode="json")}))
+    path = out / "stages" / "plan.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
+        raise ConfigError(f"{out} holds a demo of other settings; add --fresh to start over, or choose another folder")
+    write_json(path, wanted)
+
+
+def examples(shards: Shards, mask: np.ndarray) -> list[Clip]:
+    """One held-out clip a class, the first in which a silent thing stands by: the first, not the best."""
+    clips = [shards[int(number)] for number in np.flatnonzero(mask)]
+    clips.sort(key=lambda clip: (all(box.sounding for box in clip.boxes), clip.key))
+    return [next(clip for clip in clips if label in clip.labels) for label in CLASSES if any(label in clip.labels for clip in clips)]
+
+
+def _samples(videos: Path, found: Sequence[Localization]) -> list[tuple[str, bytes]]:
+    """A few of the videos themselves, with what they are called."""
+    return [
+        (", ".join(one.moment.clip.labels), (videos / one.moment.clip.source).read_bytes())
+        for one in found[:SAMPLE_VIDEOS]
+    ]

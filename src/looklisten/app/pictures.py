@@ -1,0 +1,126 @@
+"""Pictures of what was found: maps over frames and spectrograms, curves. Arrays in, PNG bytes out; knows no page and no shell."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from looklisten.data.shards import Box
+from looklisten.evaluation.localization import boxes_at
+from looklisten.inference.localize import Localization
+
+Picture = NDArray[np.float32]
+"""`[height, width, 3]` in 0..1."""
+
+HEAT = colormaps["inferno"]
+SOUND = colormaps["gray"]
+
+
+def png(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    imsave(buffer, np.clip(picture, 0, 1), format="png")
+    return buffer.getvalue()
+
+
+def enlarged(values: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
+    """A map at the size of what it covers, bilinear."""
+    image = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
+    whole: NDArray[np.float32] = functional.interpolate(image, (height, width), mode="bilinear")[0, 0].numpy()
+    return whole
+
+
+def overlaid(ground: Picture, heat: NDArray[np.float32]) -> Picture:
+    """`ground` darkened where the map is low and coloured where it is high."""
+    strength = enlarged(heat, *ground.shape[:2])[..., None]
+    color = HEAT(strength[..., 0])[..., :3].astype(np.float32)
+    mixed: Picture = ground * (0.45 + 0.25 * (1 - strength)) * (1 - 0.6 * strength) + color * 0.8 * strength
+    return np.clip(mixed, 0, 1)
+
+
+def frame_picture(found: Localization, side_pixels: int = 256) -> Picture:
+    """The frame of a moment at a shorter side of `side_pixels`."""
+    frame = found.moment.frame.permute(2, 0, 1)[None].float() / 255
+    height, width = frame.shape[2:]
+    scale = side_pixels / min(height, width)
+    size = (round(height * scale), round(width * scale))
+    picture: Picture = functional.interpolate(frame, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    return np.clip(picture, 0, 1)
+
+
+def spectrogram_picture(found: Localization, height: int = 128, width: int = 256) -> Picture:
+    """The log-spectrogram of a moment's second, low frequencies at the bottom, contrast stretched over its own range."""
+    values = found.spectrogram
+    low, high = np.percentile(values, [2, 99.8])
+    flat = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+    return SOUND(enlarged(flat, height, width)[::-1])[..., :3].astype(np.float32)
+
+
+def frame_overlay(found: Localization) -> bytes:
+    """PNG of the frame with its map over it."""
+    return png(overlaid(frame_picture(found), found.frame_map.values))
+
+
+def spectrogram_overlay(found: Localization) -> bytes:
+    """PNG of the spectrogram with its map over it."""
+    return png(overlaid(spectrogram_picture(found), found.sound_map.values[::-1]))
+
+
+def figure_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, facecolor="white")
+    return buffer.getvalue()
+
+
+def contact_sheet(found: Sequence[Localization], columns: int = 6) -> bytes:
+    """PNG of several moments: the frame, the frame under its map, the spectrogram under its own; known boxes outlined."""
+    columns = min(columns, len(found))
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(2.0 * columns, 5.2 * rows), layout="constrained")
+    axes = figure.subplots(3 * rows, columns, squeeze=False, height_ratios=[1, 1, 0.55] * rows)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for place, one in enumerate(found):
+        top, column = 3 * (place // columns), place % columns
+        frame = frame_picture(one)
+        pictures = (frame, overlaid(frame, one.frame_map.values), overlaid(spectrogram_picture(one), one.sound_map.values[::-1]))
+        for row, picture in enumerate(pictures):
+            axes[top + row, column].imshow(picture)
+        for box in boxes_at(one.moment.clip, one.moment.frame_seconds):
+            axes[top + 1, column].add_patch(_outline(box, frame.shape[1], frame.shape[0]))
+        label = ", ".join(one.moment.clip.labels)
+        title = f"{label or one.moment.clip.video_id} · {one.at_seconds:.1f} s\nbelongs: {one.probability:.0%}"
+        axes[top, column].set_title(title, fontsize=9)
+    return figure_png(figure)
+
+
+def _outline(box: Box, width: int, height: int) -> Rectangle:
+    corner, size = (box.x0 * width, box.y0 * height), ((box.x1 - box.x0) * width, (box.y1 - box.y0) * height)
+    return Rectangle(corner, *size, fill=False, edgecolor="lime" if box.sounding else "white", linestyle="-" if box.sounding else ":", linewidth=1.2)
+
+
+def curves(metrics: Sequence[dict[str, Any]]) -> bytes:
+    """PNG of a run's loss and accuracies by step."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axis, names, title in (
+        (left, ("loss",), "loss (chance: 0.693)"),
+        (right, ("accuracy", "held_out_accuracy"), "correspondence accuracy (chance: 0.5)"),
+    ):
+        for name in names:
+            points = [(row["step"], row[name]) for row in metrics if name in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker="o" if len(points) < 40 else "", markersize=3)
+        axis.set(title=title, xlabel="step")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    left.axhline(np.log(2), color="gray", linewidth=0.8)
+    right.axhline(0.5, color="gray", linewidth=0.8)
+    return figure_png(figure)

@@ -1,0 +1,128 @@
+"""Linear probe: what a linear classifier can read from frozen vectors, beside the same network untrained.
+
+Knows labels for measuring only; nothing here trains the network.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from looklisten.data.pairs import PairStream, View
+from looklisten.data.shards import Clip, Shards
+from looklisten.errors import ConfigError
+from looklisten.evaluation.correspondence import interval
+from looklisten.inference.embed import embed_clips
+from looklisten.model.l3net import L3Net
+from looklisten.runtime import Progress, silent
+
+CALIBRATION_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Accuracy of one side's vectors on held-out videos; one prediction a moment, the interval over videos."""
+
+    accuracy: float
+    untrained: float
+    chance: float
+    """The share of the most frequent class."""
+    n: int
+    n_videos: int
+    ci95: tuple[float, float]
+    classes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def probe(model: L3Net, shards: Shards, per_clip: int = 5, seed: int = 0, held_out_fraction: float = 0.1, progress: Progress = silent) -> dict[str, Probe]:
+    """`{"audio": …, "vision": …}`: logistic regression on z-scored pool4 vectors, fitted on the videos that are not held out.
+
+    Every moment of a clip bears the clip's label. For vision, clips whose boxes show things of other labels are left out of
+    fitting and measuring: their frames have no single right answer. The untrained rival has the same initial weights as the
+    trained network had, and batch-norm statistics set from the training videos, which makes it as strong as it can be.
+    Raises ConfigError when fewer than two classes are labelled on either side of the split.
+    """
+    held_out = shards.held_out(held_out_fraction)
+    labelled = np.array([len(labels) > 0 for labels in shards.labels], dtype=bool)
+    names = np.array([labels[0] if labels else "" for labels in shards.labels])
+    known = set(names[labelled & ~held_out])
+    test_clips = np.flatnonzero(labelled & held_out & np.isin(names, list(known)))
+    train_clips = np.flatnonzero(labelled & ~held_out)
+    if len(known) < 2 or not len(test_clips):
+        raise ConfigError(f"a probe needs labelled clips of at least 2 classes, held-out ones too; {shards.path} has none or too few")
+    clips = np.concatenate([train_clips, test_clips])
+    single = np.array([_one_label(shards[int(clip)]) for clip in clips])
+    networks = {"trained": model.eval(), "untrained": untrained_like(model, shards, ~held_out, seed)}
+    answers: dict[tuple[str, str], Answers] = {}
+    total = len(networks) * len(clips)
+    for turn, (kind, network) in enumerate(networks.items()):
+
+        def followed(offset: int = turn * len(clips)) -> Iterator[Clip]:
+            for number, clip in enumerate(clips):
+                progress(offset + number + 1, total)
+                yield shards[int(clip)]
+
+        vectors = embed_clips(network, followed(), per_clip)
+        owner = clips[vectors.clips]
+        for side in ("audio", "vision"):
+            usable = single[vectors.clips] if side == "vision" else np.ones(len(owner), dtype=bool)
+            fit, test = usable & (vectors.clips < len(train_clips)), usable & (vectors.clips >= len(train_clips))
+            features: Float[np.ndarray, "moments features"] = getattr(vectors, side)
+            classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
+            classifier.fit(features[fit], names[owner[fit]])
+            truth = names[owner[test]]
+            answers[kind, side] = Answers(classifier.predict(features[test]) == truth, truth, shards.video_ids[owner[test]])
+    return {side: _summary(answers["trained", side], answers["untrained", side]) for side in ("audio", "vision")}
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Whether each held-out moment was named right, with its true name and its video."""
+
+    right: NDArray[np.bool_]
+    names: NDArray[np.str_]
+    videos: NDArray[np.str_]
+
+
+def _summary(trained: Answers, untrained: Answers) -> Probe:
+    by_video = np.array([trained.right[trained.videos == video].mean() for video in np.unique(trained.videos)])
+    _, counts = np.unique(trained.names, return_counts=True)
+    return Probe(
+        accuracy=float(trained.right.mean()),
+        untrained=float(untrained.right.mean()),
+        chance=float(counts.max() / counts.sum()),
+        n=len(trained.right),
+        n_videos=len(by_video),
+        ci95=interval(by_video),
+        classes=len(counts),
+    )
+
+
+def _one_label(clip: Clip) -> bool:
+    return {box.label for box in clip.boxes} <= set(clip.labels)
+
+
+@torch.no_grad()
+def untrained_like(model: L3Net, shards: Shards, mask: np.ndarray, seed: int) -> L3Net:
+    """A network of the same config with the initial weights of `seed`, its batch-norm statistics set from `shards`."""
+    torch.manual_seed(seed)
+    rival = L3Net(model.config).to(next(model.parameters()).device)
+    norms = [module for module in rival.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the plain mean over all batches seen
+    rival.train()
+    view = View(model.config.resize_pixels, model.config.crop_pixels, random=False)
+    videos = len(np.unique(shards.video_ids[mask]))
+    stream = PairStream(shards, mask, min(32, videos), seed, view)
+    for batch in stream.batches(0, CALIBRATION_BATCHES):
+        rival(batch.frames.to(next(rival.parameters()).device), batch.waveforms.to(next(rival.parameters()).device))
+    return rival.eval()

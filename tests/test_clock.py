@@ -1,0 +1,73 @@
+"""Law 1: one clock. What a frame shows and what is heard at that moment name the same time, through every container."""
+
+import numpy as np
+import pytest
+from conftest import hear_clock, read_clock, write_clock_video
+
+from looklisten.data.pairs import PairStream, View
+from looklisten.data.prepare import PrepareSettings, Source, cut, prepare
+from looklisten.data.shards import Shards
+from looklisten.media.frames import decode_jpeg
+from looklisten.media.spectrogram import SAMPLE_RATE_HZ
+
+TOLERANCE_SECONDS = 0.020
+
+jumpy = np.sort(np.concatenate([np.arange(0, 4, 0.25), np.arange(0.013, 4, 0.171), np.arange(1, 2, 0.05)]))
+VARIABLE = jumpy[np.concatenate([[True], np.diff(np.round(jumpy, 3)) > 0.015])]
+
+KINDS = {
+    "mp4": ("a.mp4", {}),
+    "mp4 at 44.1 kHz": ("a.mp4", {"sample_rate_hz": 44_100}),
+    "mp4 with late sound": ("a.mp4", {"audio_late_seconds": 0.73}),
+    "mkv": ("a.mkv", {"audio_codec": "ac3"}),
+    "webm": ("a.webm", {"video_codec": "libvpx", "audio_codec": "libopus"}),
+    "avi": ("a.avi", {"video_codec": "mpeg4", "audio_codec": "pcm_s16le"}),
+    "avi with mp3": ("a.avi", {"video_codec": "mpeg4", "audio_codec": "libmp3lame"}),
+    "mpeg-ts": ("a.ts", {"video_codec": "mpeg2video", "audio_codec": "mp2"}),
+    "mpeg-ts, h264 and aac": ("a.ts", {}),
+    "mov, 8 kHz": ("a.mov", {"audio_codec": "pcm_s16le", "sample_rate_hz": 8000}),
+    "variable frame rate": ("a.mp4", {"times": VARIABLE}),
+    "variable frame rate, mkv": ("a.mkv", {"times": VARIABLE, "audio_late_seconds": 0.3}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_and_sound_of_clips_are_aligned(kind, tmp_path):
+    name, how = KINDS[kind]
+    write_clock_video(tmp_path / name, **how)
+    clips = list(cut(tmp_path / name, Source(name, 1), PrepareSettings(clip_seconds=2.0)))
+    assert sum(clip.duration_seconds for clip in clips) > 2.9
+    errors = [
+        read_clock(decode_jpeg(jpeg, 256).numpy()) - hear_clock(clip.waveform, round(seconds * SAMPLE_RATE_HZ))
+        for clip in clips
+        for seconds, jpeg in zip(clip.frame_seconds, clip.frames, strict=True)
+        if 0.03 < seconds < clip.duration_seconds - 0.03
+    ]
+    assert len(errors) > 10
+    assert np.abs(errors).max() < TOLERANCE_SECONDS
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_pairs_are_aligned(name, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for video in range(2):
+        write_clock_video(tmp_path / "videos" / f"{video}{name}")
+    prepare([tmp_path / "videos"], tmp_path / "shards", workers=1)
+    shards = Shards(tmp_path / "shards")
+    stream = PairStream(shards, np.ones(2, bool), 2, seed=0, view=View(256, 256, random=True))
+    for index in range(10):
+        batch = stream.batch(index)
+        for row in range(2):
+            clip, frame = int(batch.draws.clips[row]), int(batch.draws.frames[row])
+            inside = round(shards.frame_seconds(clip)[frame] * SAMPLE_RATE_HZ) - int(batch.draws.starts[row])
+            assert 0 <= inside < SAMPLE_RATE_HZ
+            shown = read_clock(batch.frames[row].permute(1, 2, 0).numpy())
+            if 1500 < inside < SAMPLE_RATE_HZ - 1500:
+                assert abs(shown - hear_clock(batch.waveforms[row].numpy(), inside)) < TOLERANCE_SECONDS
+
+
+def test_sound_that_starts_late_stays_late(tmp_path):
+    write_clock_video(tmp_path / "late.mp4", audio_late_seconds=1.5)
+    (clip,) = cut(tmp_path / "late.mp4", Source("late.mp4", 1), PrepareSettings())
+    assert clip.start_seconds == pytest.approx(1.5, abs=0.03)
+    assert read_clock(decode_jpeg(clip.frames[0], 256).numpy()) >= 1.48
