@@ -20,6 +20,8 @@ import joblib
 if TYPE_CHECKING:
     import torch
 
+IDLE_WORKER_SECONDS = 15
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -104,9 +106,11 @@ def map_unordered(
     if count == 1:
         results: Iterator[Result] = map(function, items)
     else:
-        # joblib's own process pool needs no `if __name__ == "__main__"` in the caller's script.
-        parallel = joblib.Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * count)
-        results = parallel(joblib.delayed(function)(item) for item in items)
+        # joblib's own process pool needs no `if __name__ == "__main__"` in the caller's script. Workers that a killed parent
+        # leaves behind end by themselves when nothing comes for a while.
+        with joblib.parallel_config("loky", idle_worker_timeout=IDLE_WORKER_SECONDS):
+            parallel = joblib.Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * count)
+            results = parallel(joblib.delayed(function)(item) for item in items)
     for done, result in enumerate(results, 1):
         progress(done, len(items))
         yield result

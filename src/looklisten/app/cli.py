@@ -25,6 +25,12 @@ from looklisten.config import Config
 from looklisten.errors import LookListenError
 
 Result = dict[str, Any]
+
+
+class UsageError(LookListenError):
+    """A command line that cannot be meant; exit code 2."""
+
+
 SOME_FAILED = 3
 INTERRUPTED = 130
 
@@ -63,8 +69,7 @@ def synth(
 
 
 def prepare(
-    inputs: Positional[tuple[Path, ...]],
-    out: Positional[Path],
+    paths: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="VIDEOS... OUT")],
     /,
     boxes: Path | None = None,
     clip_seconds: float = 10.0,
@@ -78,8 +83,7 @@ def prepare(
     """Cut videos into shards that training reads. Run it again to finish an interrupted run or to add videos.
 
     Args:
-        inputs: Videos, folders of videos, or CSV tables with a column path and, if wanted, label and split.
-        out: Folder of the shards.
+        paths: Videos, folders of videos, or CSV tables with a column path and, if wanted, label and split; last the folder of the shards.
         boxes: CSV of known places: path, time, x0, y0, x1, y1, label, sounding.
         clip_seconds: Longest clip.
         min_clip_seconds: Shortest clip.
@@ -100,8 +104,11 @@ def prepare(
         jpeg_quality=jpeg_quality,
         shard_megabytes=shard_megabytes,
     )
+    if len(paths) < 2:
+        raise UsageError("prepare needs the videos and then the folder of the shards: looklisten prepare VIDEOS... OUT")
+    *inputs, out = paths
     with Bar("prepare: batches of videos") as bar:
-        return run(list(inputs), out, settings, boxes, workers, bar)
+        return run(inputs, out, settings, boxes, workers, bar)
 
 
 def train_with(recipe: str) -> Callable[..., Result]:
@@ -277,6 +284,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _run(given[0], given[1:], as_json)
+    except UsageError as error:
+        _say_error(str(error))
+        return 2
     except LookListenError as error:
         return _say_error(str(error))
     except OSError as error:
@@ -291,8 +301,7 @@ def _run(verb: str, arguments: list[str], as_json: bool) -> int:
         import difflib
 
         near = difflib.get_close_matches(verb, VERBS, 1)
-        talk.print(f"there is no verb {verb!r}; " + (f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"), style="red")
-        return 2
+        raise UsageError(f"there is no verb {verb!r}; " + (f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"))
     function = train_with(_value(arguments, "--config", "tiny")) if verb == "train" else VERBS[verb]
     result = tyro.cli(function, args=arguments, prog=f"looklisten {verb}", config=(tyro.conf.FlagCreatePairsOff,))
     emit(result, as_json)

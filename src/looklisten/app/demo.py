@@ -104,7 +104,7 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
         "world": asdict(plan.world) | {"hours": round(plan.videos * plan.seconds / 3600, 3)},
         "environment": environment(),
     }
-    found = localize(examples(data, held_out), model, every_seconds=data.index["settings"]["clip_seconds"])
+    found = [localize(clip, model, every_seconds=clip.duration_seconds)[0] for clip in examples(data, held_out)]
     (out / "heatmap.png").write_bytes(contact_sheet(found[:6]))
     results["seconds"]["report"] = round(time.perf_counter() - began, 1)
     write_report(out / "report.html", results, metrics, found, plan.config, _samples(videos, found))

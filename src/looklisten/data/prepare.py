@@ -202,7 +202,7 @@ def cut(path: Path, source: Source, settings: PrepareSettings, boxes: Sequence[B
             yield clip
     if not made:
         hint = f"; FFmpeg says: {report.last_error}" if report.last_error else ""
-        raise SourceError(f"{path}: picture and sound share {max(shared, 0):.2f} s, a clip needs {settings.min_clip_seconds:g} s{hint}")
+        raise SourceError(f"{path}: picture and sound share {max(shared, 0):.3f} s, a clip needs {settings.min_clip_seconds:g} s{hint}")
 
 
 @dataclass(frozen=True)
@@ -301,6 +301,7 @@ def prepare(
 
     Writes `clips-*.arrow`, `index.json` and `failures.jsonl`. Run again it keeps what is whole, redoes what is damaged and
     adds new videos. `boxes` is a CSV of known places: path, time, x0, y0, x1, y1, label, sounding.
+    Raises SourceError when there is nothing to prepare or nothing could be, ConfigError when `out` holds other settings.
     Returns sources, prepared, failed, clips, hours, seconds (of work) and x_realtime (of what this call decoded).
     """
     settings, out = settings or PrepareSettings(), Path(out)
@@ -316,6 +317,9 @@ def prepare(
     ]
     decoded = sum(record["seconds"] for record in map_unordered(prepare_batch, tasks, workers, progress))
     summary = _merge(out, root, len(plan), sum(map(len, plan)), settings)
+    if not summary["clips"]:
+        first = json.loads((out / "failures.jsonl").read_text(encoding="utf-8").splitlines()[0])
+        raise SourceError(f"none of the {summary['sources']} sources could be prepared; the first: {first['reason']} (all: {out / 'failures.jsonl'})")
     seconds = time.perf_counter() - began
     return summary | {"seconds": round(seconds, 2), "x_realtime": round(decoded / seconds, 1), "path": str(out)}
 

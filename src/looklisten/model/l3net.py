@@ -22,7 +22,7 @@ class ConcatFusion(nn.Module):
         self.fc1 = nn.Linear(2 * features, width)
         self.fc2 = nn.Linear(width, 2)
 
-    def forward(self, vision: Float[Tensor, "*pairs features"], audio: Float[Tensor, "*pairs features"]) -> Float[Tensor, "*pairs 2"]:
+    def forward(self, vision: Float[Tensor, "*#pairs features"], audio: Float[Tensor, "*#pairs features"]) -> Float[Tensor, "*all 2"]:
         """Logits (does not, does correspond) of pairs; sides of shapes `[n, 1, f]` and `[1, m, f]` give all `[n, m, 2]`."""
         # fc1 over (vision, audio) is a sum of one product a side, so all pairs of n and m vectors cost n + m products.
         for_vision, for_audio = self.fc1.weight.chunk(2, dim=1)
@@ -51,7 +51,7 @@ class DistanceFusion(nn.Module):
             self.fc3.weight.copy_(torch.tensor([[2.5], [-2.5]]))
             self.fc3.bias.copy_(torch.tensor([-3.0, 3.0]))
 
-    def forward(self, vision: Float[Tensor, "*pairs features"], audio: Float[Tensor, "*pairs features"]) -> Float[Tensor, "*pairs 2"]:
+    def forward(self, vision: Float[Tensor, "*#pairs features"], audio: Float[Tensor, "*#pairs features"]) -> Float[Tensor, "*all 2"]:
         """Logits (does not, does correspond) of pairs; sides of shapes `[n, 1, f]` and `[1, m, f]` give all `[n, m, 2]`."""
         seen, heard = (functional.normalize(side(x).float(), dim=-1) for side, x in ((self.vision, vision), (self.audio, audio)))
         distance = (2 - 2 * (seen * heard).sum(-1, keepdim=True)).clamp_min(1e-6).sqrt()

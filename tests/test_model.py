@@ -1,0 +1,186 @@
+"""The network is the paper's: every shape and every count of figure 2 (and section 2 of the fact sheet in docs/paper.md)."""
+
+import pytest
+import torch
+
+from looklisten.config import Config, ModelConfig
+from looklisten.media.frames import jitter
+from looklisten.media.spectrogram import FRONT_ENDS, SAMPLE_RATE_HZ, WINDOW_SAMPLES, LogSpectrogram
+from looklisten.model.l3net import CORRESPOND, L3Net, correspondence_logit
+from looklisten.model.objectives import avc
+from looklisten.model.towers import Tower
+
+VISION_SHAPES = [(64, 224, 224), (128, 112, 112), (256, 56, 56), (512, 28, 28)]
+AUDIO_SHAPES = [(64, 257, 199), (128, 128, 99), (256, 64, 49), (512, 32, 24)]
+
+
+@pytest.fixture(scope="module")
+def l3():
+    torch.manual_seed(0)
+    return L3Net(Config.load("l3").model).eval()
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def test_trainable_parameters(l3):
+    assert count(l3.vision) == 4_687_296
+    assert count(l3.audio) == 4_686_144
+    assert count(l3.fusion) == 131_458
+    assert count(l3) == 9_504_898
+
+
+@pytest.mark.parametrize(("side", "shapes"), [("vision", VISION_SHAPES), ("audio", AUDIO_SHAPES)])
+def test_every_output_shape(l3, side, shapes):
+    seen = {}
+    tower = getattr(l3, side)
+    hooks = [
+        getattr(block, name).register_forward_hook(lambda _m, _i, out, key=(index, name): seen.__setitem__(key, tuple(out.shape[1:])))
+        for index, block in enumerate(tower.blocks)
+        for name in ("conv1", "conv2")
+    ]
+    with torch.inference_mode():
+        out = l3.look(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)) if side == "vision" else l3.listen(torch.zeros(1, 48_000))
+    for hook in hooks:
+        hook.remove()
+    assert seen == {(index, name): shape for index, shape in enumerate(shapes) for name in ("conv1", "conv2")}
+    assert out.conv4_2.shape[1:] == out.map.shape[1:] == shapes[-1]
+    assert out.vector.shape == (1, 512)
+
+
+def test_whole_network_answers_yes_or_no(l3):
+    with torch.inference_mode():
+        logits = l3(torch.zeros(2, 3, 224, 224, dtype=torch.uint8), torch.zeros(2, 48_000, dtype=torch.int16))
+    assert logits.shape == (2, 2)
+
+
+def test_paper_front_end_is_257_by_199():
+    front_end = LogSpectrogram("paper")
+    wave = torch.sin(2 * torch.pi * 6000 * torch.arange(WINDOW_SAMPLES) / SAMPLE_RATE_HZ)[None]
+    image = front_end(wave)
+    assert image.shape == (1, 1, 257, 199)
+    assert front_end.band_hz()[image[0, 0].mean(1).argmax()] == pytest.approx(6000, abs=94)
+
+
+def test_paper_front_end_by_hand():
+    torch.manual_seed(0)
+    wave = torch.randn(1, WINDOW_SAMPLES) * 0.1
+    image = LogSpectrogram("paper")(wave)[0, 0]
+    piece = wave[0, 7 * 240 : 7 * 240 + 480] * torch.hann_window(480)
+    by_hand = torch.fft.fft(torch.cat([piece, torch.zeros(32)])).abs()[:257].clamp_min(1e-12).log() / 5
+    assert torch.allclose(image[:, 7], by_hand, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_silence_is_finite_and_int16_equals_float(name):
+    front_end = LogSpectrogram(name)
+    assert torch.isfinite(front_end(torch.zeros(1, WINDOW_SAMPLES))).all()
+    wave = (torch.randn(1, WINDOW_SAMPLES) * 3000).short()
+    assert torch.equal(front_end(wave), front_end(wave.float() / 2**15))
+
+
+def test_compact_front_end_hears_up_to_8_khz_in_order():
+    front_end = LogSpectrogram("compact")
+    t = torch.arange(WINDOW_SAMPLES) / SAMPLE_RATE_HZ
+    peaks = [int(front_end(torch.sin(2 * torch.pi * hz * t)[None])[0, 0].mean(1).argmax()) for hz in (200, 1000, 4000, 7500)]
+    assert peaks == sorted(set(peaks))
+    assert [float(front_end.band_hz()[p]) for p in peaks] == pytest.approx([200, 1000, 4000, 7500], rel=0.1)
+
+
+def test_conv4_2_is_before_batch_norm_and_the_vector_is_the_maximum_of_the_map():
+    tower = Tower(3, (4, 8)).eval()
+    out = tower(torch.randn(2, 3, 17, 23))
+    last = tower.blocks[-1]
+    assert torch.allclose(torch.relu(last.bn2(out.conv4_2)), out.map)
+    assert torch.equal(out.vector, out.map.flatten(2).max(2).values)
+    assert out.map.shape == (2, 8, 8, 11)
+
+
+def test_he_initialisation():
+    torch.manual_seed(0)
+    weight = L3Net(Config.load("l3").model).vision.blocks[2].conv2.weight
+    assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "distance"])
+def test_all_pairs_are_the_pairs_one_by_one(fusion):
+    torch.manual_seed(0)
+    net = L3Net(ModelConfig(widths=(4, 8), fusion=fusion, front_end="compact", resize_pixels=32, crop_pixels=32)).fusion
+    vision, audio = torch.rand(3, 8), torch.rand(5, 8)
+    matrix = net(vision[:, None], audio[None])
+    for i in range(3):
+        for j in range(5):
+            assert torch.allclose(matrix[i, j], net(vision[i : i + 1], audio[j : j + 1])[0], atol=1e-5)
+
+
+def test_concat_fusion_is_fc1_relu_fc2():
+    net = L3Net(ModelConfig(widths=(4, 8), resize_pixels=32, crop_pixels=32)).fusion
+    vision, audio = torch.rand(3, 8), torch.rand(3, 8)
+    plain = net.fc2(torch.relu(net.fc1(torch.cat([vision, audio], 1))))
+    assert torch.allclose(net(vision, audio), plain, atol=1e-5)
+
+
+class Oracle(torch.nn.Module):
+    """Says yes exactly when both sides are equal."""
+
+    def forward(self, vision, audio):
+        yes = (vision == audio).all(-1).float() * 2 - 1
+        return torch.stack([-9 * yes, 9 * yes], -1)
+
+
+@pytest.mark.parametrize("negatives", ["roll", "all"])
+def test_objective_is_small_for_who_knows_and_large_for_who_lies(negatives):
+    vectors = torch.eye(6)
+    right = avc(Oracle(), vectors, vectors, negatives)
+    assert right.accuracy == 1
+    assert right.loss < 1e-6
+
+    class Liar(Oracle):
+        def forward(self, vision, audio):
+            return -super().forward(vision, audio)
+
+    wrong = avc(Liar(), vectors, vectors, negatives)
+    assert wrong.accuracy == 0
+    assert wrong.loss > 10
+
+
+@pytest.mark.parametrize("negatives", ["roll", "all"])
+def test_who_sees_one_side_only_cannot_beat_chance(negatives):
+    """Law 3: negatives are the same frames and sounds paired otherwise, so either side alone says nothing."""
+
+    class Deaf(torch.nn.Module):
+        def forward(self, vision, audio):
+            yes = (vision[..., :1] + 0 * audio[..., :1]).expand(*torch.broadcast_shapes(vision.shape, audio.shape)[:-1], 1)
+            return torch.cat([-yes, yes], -1)
+
+    outcome = avc(Deaf(), torch.randn(10, 4), torch.randn(10, 4), negatives)
+    assert float(outcome.accuracy) == pytest.approx(0.5)
+
+
+def test_roll_pairs_each_frame_with_the_next_sound():
+    class Recorder(torch.nn.Module):
+        def forward(self, vision, audio):
+            near = (audio[..., :1] - vision[..., :1]).remainder(6)
+            return torch.cat([10 * (near == 1), 10 * (near == 0)], -1).float()
+
+    places = torch.arange(6.0)[:, None]
+    assert avc(Recorder(), places, places, "roll").accuracy == 1
+
+
+def test_distance_fusion_starts_with_near_means_yes():
+    net = L3Net(ModelConfig(widths=(4, 8), fusion="distance", resize_pixels=32, crop_pixels=32)).fusion
+    net.vision, net.audio = torch.nn.Identity(), torch.nn.Identity()
+    near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    assert correspondence_logit(net(near, near)) > 0 > correspondence_logit(net(near, far))
+    assert CORRESPOND == 1
+
+
+def test_jitter_changes_brightness_and_saturation():
+    frames = torch.rand(2, 3, 4, 4) * 0.5 + 0.25
+    zeros, ones = torch.zeros(2), torch.ones(2)
+    assert torch.allclose(jitter(frames, zeros, ones), frames, atol=1e-6)
+    assert torch.allclose(jitter(frames, zeros + 0.1, ones), frames + 0.1, atol=1e-6)
+    gray = jitter(frames, zeros, zeros)
+    assert torch.allclose(gray[:, 0], gray[:, 1], atol=1e-6)
+    assert torch.allclose(gray[:, 0], torch.einsum("bchw,c->bhw", frames, torch.tensor([0.299, 0.587, 0.114])), atol=1e-6)

@@ -1,0 +1,98 @@
+"""Laws 2 to 5: positives overlap, no shortcut, negatives cross videos, the stream is a pure function."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from looklisten.data.pairs import PairStream, View, sound_start
+from looklisten.errors import ConfigError
+from looklisten.media.spectrogram import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+
+VIEW = View(64, 48, random=True, flip=True)
+
+
+@pytest.fixture
+def stream(shards):
+    return PairStream(shards, np.ones(len(shards), bool), 8, seed=1, view=VIEW)
+
+
+@given(st.floats(1.0, 10.0), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+def test_a_positive_holds_its_frame(duration, where, chance):
+    samples = int(duration * SAMPLE_RATE_HZ)
+    frame = where * samples / SAMPLE_RATE_HZ
+    start = sound_start(frame, samples, chance)
+    assert 0 <= start <= samples - WINDOW_SAMPLES
+    assert start <= frame * SAMPLE_RATE_HZ < start + WINDOW_SAMPLES
+
+
+def test_the_frame_lies_anywhere_in_its_second():
+    places = [5.0 - sound_start(5.0, 10 * SAMPLE_RATE_HZ, chance) / SAMPLE_RATE_HZ for chance in np.linspace(0, 1, 101, endpoint=False)]
+    assert np.allclose(np.sort(places), np.linspace(1, 0, 101, endpoint=False)[::-1], atol=0.011)
+
+
+def test_every_row_is_another_video(stream):
+    for index in range(3 * stream.steps_per_epoch):
+        assert len(set(stream.batch(index).video_ids)) == 8
+
+
+def test_an_epoch_shows_each_video_once(stream):
+    seen = [video for step in range(stream.steps_per_epoch) for video in stream.batch(step).video_ids]
+    assert len(seen) == len(set(seen)) == len(stream.videos) // 8 * 8
+
+
+def test_epochs_differ(stream):
+    assert stream.batch(0).video_ids != stream.batch(stream.steps_per_epoch).video_ids
+
+
+def test_batches_are_the_same_for_any_number_of_threads(stream):
+    one = list(stream.batches(0, 5, threads=1, ahead=0))
+    four = list(stream.batches(0, 5, threads=4, ahead=3))
+    later = list(stream.batches(3, 5))
+    for a, b in [*zip(one, four, strict=True), *zip(one[3:], later, strict=True)]:
+        assert torch.equal(a.frames, b.frames)
+        assert torch.equal(a.waveforms, b.waveforms)
+        assert a.video_ids == b.video_ids
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_the_batch_of_one(stream, ranks):
+    whole = stream.batch(2)
+    parts = [stream.batch(2, rank, ranks) for rank in range(ranks)]
+    for rank, part in enumerate(parts):
+        assert torch.equal(part.frames, whole.frames[rank::ranks])
+        assert torch.equal(part.waveforms, whole.waveforms[rank::ranks])
+        assert part.video_ids == whole.video_ids[rank::ranks]
+
+
+def test_seeds_differ(shards, stream):
+    other = PairStream(shards, np.ones(len(shards), bool), 8, seed=2, view=VIEW)
+    assert other.batch(0).video_ids != stream.batch(0).video_ids
+
+
+def test_rows_are_what_the_shards_hold(shards, stream):
+    batch = stream.batch(0)
+    for row in range(8):
+        clip, start = int(batch.draws.clips[row]), int(batch.draws.starts[row])
+        assert np.array_equal(batch.waveforms[row].numpy(), shards[clip].waveform[start : start + WINDOW_SAMPLES])
+        time = shards[clip].frame_seconds[int(batch.draws.frames[row])]
+        assert start <= time * SAMPLE_RATE_HZ < start + WINDOW_SAMPLES
+
+
+def test_all_clips_of_a_long_video_are_drawn_and_never_pair_with_each_other(tmp_path, world):
+    from looklisten.data.prepare import PrepareSettings, prepare
+    from looklisten.data.shards import Shards
+
+    prepare([world / f"{i:06d}.mp4" for i in range(3)], tmp_path, PrepareSettings(clip_seconds=1.0), workers=1)
+    shards = Shards(tmp_path)
+    assert len(shards) == 6
+    stream = PairStream(shards, np.ones(6, bool), 3, seed=0, view=VIEW)
+    drawn = [stream.draw(epoch, 0).clips for epoch in range(40)]
+    assert set(np.concatenate(drawn)) == set(range(6))
+    assert all(len({str(shards.video_ids[clip]) for clip in clips}) == 3 for clips in drawn)
+
+
+def test_too_few_videos_is_said(shards):
+    with pytest.raises(ConfigError, match=r"a batch of 64 needs as many different videos, and there are 48"):
+        PairStream(shards, np.ones(len(shards), bool), 64, seed=0, view=VIEW)
