@@ -101,7 +101,11 @@ def write_clock_video(
         wave = (0.5 * np.sin(2 * np.pi * (SWEEP_LOW_HZ * t + SWEEP_HZ_PER_SECOND * t**2 / 2))).astype(np.float32)
         resampler = av.AudioResampler(audio.codec_context.format, "mono", sample_rate_hz, frame_size=audio.codec_context.frame_size or 1024)
         whole = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-        whole.sample_rate, whole.pts, whole.time_base = sample_rate_hz, round(audio_late_seconds * sample_rate_hz), Fraction(1, sample_rate_hz)
+        whole.sample_rate, whole.pts, whole.time_base = (
+            sample_rate_hz,
+            round(audio_late_seconds * sample_rate_hz),
+            Fraction(1, sample_rate_hz),
+        )
         for block in [*resampler.resample(whole), *resampler.resample(None)]:
             container.mux(audio.encode(block))
         container.mux(audio.encode(None))
@@ -117,7 +121,10 @@ def clock_frame(milliseconds: int) -> np.ndarray:
 
 def read_clock(pixels: np.ndarray) -> float:
     """The time that a frame of `write_clock_video` shows, in seconds; `pixels` are `[256, 256, 3]`."""
-    values = (pixels[row * 64 + 16 : row * 64 + 48, column * 64 + 16 : column * 64 + 48].mean() for row, column in (divmod(b, 4) for b in range(CLOCK_BITS)))
+    values = (
+        pixels[row * 64 + 16 : row * 64 + 48, column * 64 + 16 : column * 64 + 48].mean()
+        for row, column in (divmod(b, 4) for b in range(CLOCK_BITS))
+    )
     return sum((value > 128) << bit for bit, value in enumerate(values)) / 1000
 
 

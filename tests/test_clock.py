@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import hear_clock, read_clock, write_clock_video
 
+from conftest import hear_clock, read_clock, write_clock_video
 from looklisten.data.pairs import PairStream, View
 from looklisten.data.prepare import PrepareSettings, Source, cut, prepare
 from looklisten.data.shards import Shards

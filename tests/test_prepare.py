@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from conftest import SHARED, write_clock_video
 
+from conftest import SHARED, write_clock_video
 from looklisten.data.prepare import PrepareSettings, Source, cut, find_sources, prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
@@ -53,7 +53,16 @@ def test_moving_the_videos_changes_no_shard(world, undisturbed, tmp_path):
 
 @pytest.mark.parametrize("after", [2, 17])
 def test_killed_and_run_again_gives_the_same_bytes(world, undisturbed, tmp_path, after):
-    command = [sys.executable, "-m", "looklisten", "prepare", str(world / "labels.csv"), str(tmp_path / "out"), "--boxes", str(world / "boxes.csv")]
+    command = [
+        sys.executable,
+        "-m",
+        "looklisten",
+        "prepare",
+        str(world / "labels.csv"),
+        str(tmp_path / "out"),
+        "--boxes",
+        str(world / "boxes.csv"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     records = tmp_path / "out" / "progress"
     while len(list(records.glob("0*.json"))) < after and process.poll() is None:
@@ -88,7 +97,9 @@ def test_added_videos_extend_the_set(world, tmp_path):
     shutil.copy(world / "000009.mp4", videos / "000000b.mp4")
     result = prepare([videos], tmp_path / "out", workers=1)
     assert (result["sources"], result["clips"]) == (5, 5)
-    assert {k: v for k, v in digest(tmp_path / "out").items() if k in first and k.endswith(".arrow")} == {k: v for k, v in first.items() if k.endswith(".arrow")}
+    assert {k: v for k, v in digest(tmp_path / "out").items() if k in first and k.endswith(".arrow")} == {
+        k: v for k, v in first.items() if k.endswith(".arrow")
+    }
 
 
 def test_other_settings_or_labels_are_refused(world, undisturbed, tmp_path):

@@ -1,12 +1,12 @@
 """looklisten: learns from unlabelled video with sound what looks and sounds alike (Look, Listen and Learn, ICCV 2017).
 
-    import looklisten as ll
+import looklisten as ll
 
-    ll.prepare(["videos"], "shards")
-    ll.train("shards", ll.Config.load("tiny"), "runs/mine")
-    model = ll.load("runs/mine")
-    for moment in ll.localize("clip.mp4", model):
-        print(moment.at_seconds, moment.probability, moment.frame_map.peak())
+ll.prepare(["videos"], "shards")
+ll.train("shards", ll.Config.load("tiny"), "runs/mine")
+model = ll.load("runs/mine")
+for moment in ll.localize("clip.mp4", model):
+    print(moment.at_seconds, moment.probability, moment.frame_map.peak())
 """
 
 import importlib

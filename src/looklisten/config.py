@@ -54,11 +54,11 @@ class AugmentConfig(Section):
 
     flip: bool = True
     """Mirror half of the frames."""
-    brightness: float = Field(32 / 255, ge=0, lt=1)
+    brightness: float = Field(default=32 / 255, ge=0, lt=1)
     """Added to all channels, uniform in ± this, frames in 0..1. Untold."""
-    saturation: float = Field(0.5, ge=0, le=1)
+    saturation: float = Field(default=0.5, ge=0, le=1)
     """Saturation is multiplied by 1 ± this. Untold."""
-    gain: float = Field(0.1, ge=0, lt=1)
+    gain: float = Field(default=0.1, ge=0, lt=1)
     """A sound is multiplied by 1 ± this, the same over its whole second (paper, section 3)."""
 
 
@@ -67,23 +67,23 @@ class TrainConfig(Section):
 
     steps: PositiveInt = 234_375
     """Batches: 60 million pairs at batch 256 (paper, section 4)."""
-    batch_size: int = Field(256, ge=2)
+    batch_size: int = Field(default=256, ge=2)
     """Videos in a batch; each gives one positive pair and one negative."""
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's; found by grid search in the paper, "1e-4 usually good"."""
-    weight_decay: float = Field(1e-5, ge=0)
+    weight_decay: float = Field(default=1e-5, ge=0)
     """L2, added to the gradient as Adam's authors had it."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     """The rate climbs linearly over the first so many steps."""
     schedule: Literal["constant", "cosine"] = "constant"
     """The rate after the warm-up: constant (the paper names no decay) or a cosine to zero at the last step."""
     negatives: Literal["roll", "all"] = "roll"
     """Negatives of a batch: one re-pairing of the frames with the sounds, or every other pair, weighted to balance."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Draws the initial weights, the order of videos, the pairs and the augmentation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the towers; auto takes bfloat16 where the device multiplies it."""
-    held_out_fraction: float = Field(0.1, gt=0, lt=1)
+    held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
     """The share of videos kept from training when the shards name no split (at least 2 videos)."""
     evaluate_every: PositiveInt = 1000
     """Steps between AVC accuracies on held-out videos."""
@@ -122,7 +122,9 @@ class Config(Section):
         else:
             known = recipes()
             if str(recipe) not in known:
-                raise ConfigError(f"there is no recipe {recipe!r}; the recipes are {', '.join(sorted(known))}, or give a path ending in .toml")
+                raise ConfigError(
+                    f"there is no recipe {recipe!r}; the recipes are {', '.join(sorted(known))}, or give a path ending in .toml"
+                )
             text = known[str(recipe)]
         try:
             values = tomllib.loads(text)

@@ -1,10 +1,10 @@
 """What can go wrong, as sentences a user can act on.
 
-    LookListenError            what, where, what to do next; the shell prints it and exits with 1
-    ├── ConfigError            a recipe or an option that cannot be
-    ├── SourceError            an input file that is not what it should be (its name is in the sentence)
-    ├── ShardError             prepared data that is missing, damaged or of another version
-    └── CheckpointError        a checkpoint that is missing, damaged or of another network
+LookListenError            what, where, what to do next; the shell prints it and exits with 1
+├── ConfigError            a recipe or an option that cannot be
+├── SourceError            an input file that is not what it should be (its name is in the sentence)
+├── ShardError             prepared data that is missing, damaged or of another version
+└── CheckpointError        a checkpoint that is missing, damaged or of another network
 """
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 IDLE_WORKER_SECONDS = 15
 
+Network = TypeVar("Network", bound="torch.nn.Module")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -80,11 +81,14 @@ def _cpu_multiplies_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def memory_format(device: str) -> "torch.memory_format":
-    """Channels-last: the layout in which convolution libraries are fastest, on the CPU and on the GPU."""
+def to_device(network: "Network", device: str) -> "Network":
+    """`network` on the device, channels-last: the layout in which convolution libraries are fastest, on CPU and GPU."""
     import torch
 
-    return torch.contiguous_format if device == "mps" else torch.channels_last
+    network.to(device)
+    if device != "mps":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def cpu_count() -> int:
@@ -131,7 +135,7 @@ def written_aside(path: Path) -> Iterator[Path]:
             _flush_to_disk(file)
         if path.is_dir():
             shutil.rmtree(path)
-        os.replace(scratch, path)
+        scratch.replace(path)
         _flush_to_disk(path.parent)
     finally:
         shutil.rmtree(scratch_dir, ignore_errors=True)

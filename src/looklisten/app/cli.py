@@ -119,7 +119,7 @@ def train_with(recipe: str) -> Callable[..., Result]:
     def train(
         shards: Positional[Path],
         /,
-        config: str = recipe,
+        config: str = recipe,  # noqa: ARG001 (read before the other options, for their defaults)
         run: Path = Path("runs") / name,
         device: str = "auto",
         settings: Annotated[Config, tyro.conf.arg(name="")] = settings,
@@ -141,7 +141,9 @@ def train_with(recipe: str) -> Callable[..., Result]:
     return train
 
 
-def evaluate(shards: Positional[Path], /, checkpoint: Path = Path("runs/tiny"), pairs: int = 4000, seed: int = 0, device: str = "auto") -> Result:
+def evaluate(
+    shards: Positional[Path], /, checkpoint: Path = Path("runs/tiny"), pairs: int = 4000, seed: int = 0, device: str = "auto"
+) -> Result:
     """How often the network is right about "does this sound belong to this picture?" on held-out videos.
 
     Args:
@@ -259,7 +261,7 @@ def demo(
 VERBS: dict[str, Callable[..., Result]] = {
     "synth": synth,
     "prepare": prepare,
-    "train": train_with,
+    "train": train_with("tiny"),
     "evaluate": evaluate,
     "probe": probe,
     "localize": localize,
@@ -272,7 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given or not sys.stdout.isatty()
     given = [argument for argument in given if argument != "--json"]
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=talk, show_time=False, show_path=False, show_level=False)])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=talk, show_time=False, show_path=False, show_level=False)]
+    )
     logging.captureWarnings(True)
     if not given or given[0] in ("-h", "--help", "help"):
         _show_help()
@@ -354,7 +358,13 @@ def _flat(result: Result, above: str = "") -> dict[str, str]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,}" if isinstance(value, (int, float)) else str(value)
+    return (
+        f"{value:,.4g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,}"
+        if isinstance(value, (int, float))
+        else str(value)
+    )
 
 
 def _say_error(sentence: str) -> int:
@@ -374,7 +384,7 @@ def _explain(error: OSError) -> str:
 def _show_help() -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     for verb, function in VERBS.items():
-        doc = (train_with("tiny") if verb == "train" else function).__doc__ or ""
+        doc = function.__doc__ or ""
         table.add_row(f"  {verb}", doc.strip().splitlines()[0])
     console = Console()
     console.print("[bold]looklisten[/bold]: learns from unlabelled video with sound what looks and sounds alike\n")

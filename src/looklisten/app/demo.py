@@ -130,7 +130,4 @@ def examples(shards: Shards, mask: np.ndarray) -> list[Clip]:
 
 def _samples(videos: Path, found: Sequence[Localization]) -> list[tuple[str, bytes]]:
     """A few of the videos themselves, with what they are called."""
-    return [
-        (", ".join(one.moment.clip.labels), (videos / one.moment.clip.source).read_bytes())
-        for one in found[:SAMPLE_VIDEOS]
-    ]
+    return [(", ".join(one.moment.clip.labels), (videos / one.moment.clip.source).read_bytes()) for one in found[:SAMPLE_VIDEOS]]

@@ -103,7 +103,9 @@ def contact_sheet(found: Sequence[Localization], columns: int = 6) -> bytes:
 
 def _outline(box: Box, width: int, height: int) -> Rectangle:
     corner, size = (box.x0 * width, box.y0 * height), ((box.x1 - box.x0) * width, (box.y1 - box.y0) * height)
-    return Rectangle(corner, *size, fill=False, edgecolor="lime" if box.sounding else "white", linestyle="-" if box.sounding else ":", linewidth=1.2)
+    return Rectangle(
+        corner, *size, fill=False, edgecolor="lime" if box.sounding else "white", linestyle="-" if box.sounding else ":", linewidth=1.2
+    )
 
 
 def curves(metrics: Sequence[dict[str, Any]]) -> bytes:

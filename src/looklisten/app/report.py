@@ -22,7 +22,9 @@ def write_report(
     samples: Sequence[tuple[str, bytes]],
 ) -> None:
     """Write the page: what was done, the table, the curves, moments with their maps, sample videos (name, MP4 bytes)."""
-    pages = Environment(loader=PackageLoader("looklisten.app", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(
+        loader=PackageLoader("looklisten.app", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     moments = [
         {
             "label": ", ".join(one.moment.clip.labels),

@@ -29,7 +29,9 @@ class Bar:
         self._started = self._said = time.monotonic()
         self._last = ""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[facts]}"), console=talk, disable=not self._screen)
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), TextColumn("{task.fields[facts]}"), console=talk, disable=not self._screen
+        )
         self._task = self._progress.add_task(title, total=None, facts="")
 
     def __call__(self, done: int, total: int, /, **facts: str) -> None:

@@ -27,8 +27,42 @@ from looklisten.media.decode import Frame, Report, Wanted, decode
 from looklisten.runtime import Progress, map_unordered, silent, sweep_aside, write_json, written_aside
 
 VIDEO_SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .m2t .m2ts .m2v .m4v .mj2 .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .ps .qt "
-    ".rm .rmvb .ts .vob .webm .wmv".split()
+    (
+        # fmt: off
+        ".3g2",
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".divx",
+        ".dv",
+        ".f4v",
+        ".flv",
+        ".m2t",
+        ".m2ts",
+        ".m2v",
+        ".m4v",
+        ".mj2",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpe",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".nut",
+        ".ogm",
+        ".ogv",
+        ".ps",
+        ".qt",
+        ".rm",
+        ".rmvb",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+        # fmt: on
+    )
 )
 """What counts as a video in a folder; a file named by itself is tried whatever its name."""
 
@@ -83,7 +117,9 @@ def find_sources(inputs: Sequence[str | Path]) -> tuple[Path, list[Source]]:
         if given.is_dir():
             videos = [f for f in given.rglob("*") if f.suffix.lower() in VIDEO_SUFFIXES and f.is_file() and not f.name.startswith(".")]
             if not videos:
-                raise SourceError(f"the folder {given} holds no video (looked for {', '.join(sorted(VIDEO_SUFFIXES)[:6])} … in it and below)")
+                raise SourceError(
+                    f"the folder {given} holds no video (looked for {', '.join(sorted(VIDEO_SUFFIXES)[:6])} … in it and below)"
+                )
             found |= {video.absolute(): ((), "") for video in videos}
         elif not given.exists():
             raise SourceError(f"there is no file or folder {given}")
@@ -124,8 +160,8 @@ def read_boxes(table: Path) -> dict[str, list[Box]]:
     """Boxes of each video by its path in the table; times are seconds of the video."""
     boxes: dict[str, list[Box]] = defaultdict(list)
     for row in _rows(table, {"path", "time", "x0", "y0", "x1", "y1", "label", "sounding"}):
-        corners = (float(row[c]) for c in ("x0", "y0", "x1", "y1"))
-        boxes[row["path"]].append(Box(float(row["time"]), *corners, row["label"], row["sounding"] in ("1", "true", "True")))
+        x0, y0, x1, y1 = (float(row[c]) for c in ("x0", "y0", "x1", "y1"))
+        boxes[row["path"]].append(Box(float(row["time"]), x0, y0, x1, y1, row["label"], row["sounding"] in ("1", "true", "True")))
     return boxes
 
 
@@ -268,7 +304,9 @@ def _plan(out: Path, root: Path, sources: Sequence[Source], settings: PrepareSet
         plan = json.loads(path.read_text(encoding="utf-8"))
         if plan["settings"] != asdict(settings):
             changed = [k for k, v in asdict(settings).items() if plan["settings"].get(k) != v]
-            raise ConfigError(f"{out} was prepared with another {', '.join(changed)}; choose another folder, or delete this one to start over")
+            raise ConfigError(
+                f"{out} was prepared with another {', '.join(changed)}; choose another folder, or delete this one to start over"
+            )
         batches = [[Source(**row | {"labels": tuple(row["labels"])}) for row in rows] for rows in plan["batches"]]
     known = {source.video_id: source for batch in batches for source in batch}
     for source in sources:
@@ -319,7 +357,9 @@ def prepare(
     summary = _merge(out, root, len(plan), sum(map(len, plan)), settings)
     if not summary["clips"]:
         first = json.loads((out / "failures.jsonl").read_text(encoding="utf-8").splitlines()[0])
-        raise SourceError(f"none of the {summary['sources']} sources could be prepared; the first: {first['reason']} (all: {out / 'failures.jsonl'})")
+        raise SourceError(
+            f"none of the {summary['sources']} sources could be prepared; the first: {first['reason']} (all: {out / 'failures.jsonl'})"
+        )
     seconds = time.perf_counter() - began
     return summary | {"seconds": round(seconds, 2), "x_realtime": round(decoded / seconds, 1), "path": str(out)}
 

@@ -133,18 +133,20 @@ class Shards(Sequence[Clip]):
 
     def __init__(self, path: str | Path, open_record_batches: int = 4096) -> None:
         self.path = Path(path)
-        self.index = self._read_index()
-        self._first_clip = np.cumsum([0] + [shard["clips"] for shard in self.index["shards"]])
+        self.manifest = self._read_manifest()
+        self._first_clip: NDArray[np.int64] = np.cumsum(
+            np.array([0, *(shard["clips"] for shard in self.manifest["shards"])], dtype=np.int64)
+        )
         self._check_sizes()
         self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
         self._cache_size = open_record_batches
-        columns = [self._open(i).read_all().select(["video_id", "split", "labels"]) for i in range(len(self.index["shards"]))]
+        columns = [self._open(i).read_all().select(["video_id", "split", "labels"]) for i in range(len(self.manifest["shards"]))]
         table = pa.concat_tables(columns) if columns else SCHEMA.empty_table()
         self.video_ids: NDArray[np.str_] = np.array(table["video_id"].to_pylist(), dtype=np.str_)
         self.splits: NDArray[np.str_] = np.array(table["split"].to_pylist(), dtype=np.str_)
         self.labels: list[tuple[str, ...]] = [tuple(labels) for labels in table["labels"].to_pylist()]
 
-    def _read_index(self) -> dict[str, Any]:
+    def _read_manifest(self) -> dict[str, Any]:
         try:
             index: dict[str, Any] = json.loads((self.path / "index.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -157,7 +159,7 @@ class Shards(Sequence[Clip]):
         return index
 
     def _check_sizes(self) -> None:
-        for shard in self.index["shards"]:
+        for shard in self.manifest["shards"]:
             file = self.path / shard["name"]
             size = file.stat().st_size if file.exists() else None
             if size != shard["bytes"]:
@@ -165,7 +167,7 @@ class Shards(Sequence[Clip]):
                 raise ShardError(f"the shard {file} {state}; run the same `looklisten prepare` again, it redoes only what is damaged")
 
     def _open(self, shard: int) -> pa.ipc.RecordBatchFileReader:
-        file = self.path / self.index["shards"][shard]["name"]
+        file = self.path / self.manifest["shards"][shard]["name"]
         try:
             return pa.ipc.open_file(pa.memory_map(str(file)))
         except pa.ArrowInvalid as error:
@@ -226,7 +228,7 @@ class Shards(Sequence[Clip]):
         of its id falls in the first `fraction`, so that adding videos moves none; at least two videos are.
         """
         if np.any(self.splits != ""):
-            return self.splits != "train"
+            return np.asarray(self.splits != "train", dtype=bool)
         place = {v: int(hashlib.sha256(v.encode()).hexdigest()[:12], 16) / 16**12 for v in sorted(set(self.video_ids))}
         lowest = set(sorted(place, key=lambda v: place[v])[:2])
         return np.array([place[v] < fraction or v in lowest for v in self.video_ids], dtype=bool)

@@ -43,7 +43,9 @@ class Probe:
         return asdict(self)
 
 
-def probe(model: L3Net, shards: Shards, per_clip: int = 5, seed: int = 0, held_out_fraction: float = 0.1, progress: Progress = silent) -> dict[str, Probe]:
+def probe(
+    model: L3Net, shards: Shards, per_clip: int = 5, seed: int = 0, held_out_fraction: float = 0.1, progress: Progress = silent
+) -> dict[str, Probe]:
     """`{"audio": …, "vision": …}`: logistic regression on z-scored pool4 vectors, fitted on the videos that are not held out.
 
     Every moment of a clip bears the clip's label. For vision, clips whose boxes show things of other labels are left out of

@@ -135,7 +135,9 @@ def _to_unit(found: list[Localization]) -> list[Localization]:
     Those that depend on both sides are weighed by the probability that the pair corresponds: a sound from elsewhere leaves
     the frame dark.
     """
-    highest = {side: max((float(getattr(one, side).values.max()) for one in found), default=0.0) or 1.0 for side in ("frame_map", "sound_map")}
+    highest = {
+        side: max((float(getattr(one, side).values.max()) for one in found), default=0.0) or 1.0 for side in ("frame_map", "sound_map")
+    }
 
     def scaled(one: Localization, side: str) -> HeatMap:
         heat: HeatMap = getattr(one, side)

@@ -7,6 +7,7 @@ late. Frame counts and nominal rates are never used for time. Knows no clip, no 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -78,15 +79,17 @@ def decode(path: str | Path, wanted: Wanted, report: Report | None = None) -> It
         pictures = _Pictures(video, origin, wanted, report)
         waves = _Waves(audio, origin, wanted.sample_rate_hz, report)
         for packet in _packets(container, video, audio, report):
-            taker = pictures if packet.stream is video else waves
             try:
-                decoded = packet.decode()
+                decoded: list[Any] = packet.decode()
             except av.FFmpegError as error:
                 report.damaged_packets += 1
                 report.last_error = _last_line(error)
                 continue
             for frame in decoded:
-                yield from taker.take(frame)
+                if isinstance(frame, av.VideoFrame):
+                    yield from pictures.take(frame)
+                elif isinstance(frame, av.AudioFrame):
+                    yield from waves.take(frame)
         yield from waves.rest()
 
 
@@ -95,7 +98,7 @@ def _last_line(error: BaseException) -> str:
     return str(log[2]).strip() if log else str(getattr(error, "strerror", None) or error)
 
 
-def _packets(container: InputContainer, video: av.VideoStream, audio: av.AudioStream, report: Report) -> Iterator[av.Packet]:
+def _packets(container: InputContainer, video: av.VideoStream, audio: av.AudioStream, report: Report) -> Iterator[av.Packet[Any]]:
     try:
         yield from container.demux(video, audio)
     except av.FFmpegError as error:
@@ -117,8 +120,9 @@ def _streams(container: InputContainer, path: str | Path) -> tuple[av.VideoStrea
 
 
 def _origin(container: InputContainer, *streams: av.VideoStream | av.AudioStream) -> float:
-    if container.start_time is not None:
-        return container.start_time / av.time_base
+    start: int | None = container.start_time
+    if start is not None:
+        return start / av.time_base
     starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None and s.time_base]
     return min(starts, default=0.0)
 

@@ -43,7 +43,9 @@ def stack(pictures: list[UInt8[Tensor, "height width 3"]]) -> UInt8[Tensor, "bat
     return torch.stack(pictures).permute(0, 3, 1, 2)
 
 
-def to_unit(frames: Integer[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+def to_unit(
+    frames: Integer[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"],
+) -> Float[Tensor, "batch 3 height width"]:
     """uint8 to 0..1; floats are 0..1 already."""
     return frames if frames.is_floating_point() else frames.float() / 255
 

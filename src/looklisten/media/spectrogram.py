@@ -93,15 +93,17 @@ class LogSpectrogram(nn.Module):
             magnitude = torch.fft.rfft(frames, spec.fft_samples)[..., : spec.bins].abs()
             if spec.mel_bands:
                 magnitude = magnitude @ self.mel
-            image = (magnitude.clamp_min(spec.floor).log() + spec.offset) / spec.scale
+            image: Tensor = (magnitude.clamp_min(spec.floor).log() + spec.offset) / spec.scale
         return image.transpose(1, 2)[:, None]
 
     def band_hz(self) -> Float[Tensor, " bands"]:
         """The centre frequency of each row of the spectrogram, in Hz."""
         spec = self.spec
         if spec.mel_bands:
-            return _mel_edges(spec)[1:-1]
-        return torch.arange(spec.bands) * (SAMPLE_RATE_HZ / spec.fft_samples)
+            centers: Tensor = _mel_edges(spec)[1:-1]
+            return centers
+        bins: Tensor = torch.arange(spec.bands) * (SAMPLE_RATE_HZ / spec.fft_samples)
+        return bins
 
 
 def to_unit(waveforms: Integer[Tensor, "*batch samples"] | Float[Tensor, "*batch samples"]) -> Float[Tensor, "*batch samples"]:

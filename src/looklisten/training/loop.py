@@ -24,7 +24,7 @@ from looklisten.media import spectrogram
 from looklisten.model.checkpoint import open_checkpoint, save_checkpoint, saved_steps
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import avc
-from looklisten.runtime import Progress, choose_device, choose_precision, memory_format, silent, sweep_aside, written_aside
+from looklisten.runtime import Progress, choose_device, choose_precision, silent, sweep_aside, to_device, written_aside
 from looklisten.training.runlog import RunLog
 
 log = logging.getLogger("looklisten")
@@ -65,7 +65,7 @@ def train(
     log.info("computing on %s (%s) in %s (%s)", where.value, where.reason, how.value, how.reason)
 
     torch.manual_seed(config.train.seed)
-    model = L3Net(config.model).to(where.value, memory_format=memory_format(where.value))
+    model = to_device(L3Net(config.model), where.value)
     optimizer = torch.optim.Adam(model.parameters(), config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True)
     names = [name for name, _ in model.named_parameters()]
     first = _resume(run, config, model, optimizer, names)
@@ -85,7 +85,7 @@ def train(
                 vision, audio = model.look(frames).vector, model.listen(waveforms).vector
                 outcome = avc(model.fusion, vision, audio, config.train.negatives)
             optimizer.zero_grad(set_to_none=True)
-            outcome.loss.backward()
+            torch.autograd.backward(outcome.loss)
             optimizer.step()
 
             meter.add(outcome.loss.detach(), outcome.accuracy, waited)
@@ -216,7 +216,8 @@ def _resume(run: Path, config: Config, model: L3Net, optimizer: torch.optim.Opti
     differing = _differences(saved.config, config)
     if differing:
         raise CheckpointError(
-            f"{run} was trained with another config: {'; '.join(differing[:3])}; give another run folder, or the recipe {run / 'config.toml'}"
+            f"{run} was trained with another config: {'; '.join(differing[:3])}; "
+            f"give another run folder, or the recipe {run / 'config.toml'}"
         )
     model.load_state_dict(saved.model().state_dict())
     _restore(optimizer, names, saved.optimizer())

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]
 Field = Callable[[Plane, Plane], Plane]
 """(x, y) in object units, the silhouette inside the unit disc -> a value at each point."""
 

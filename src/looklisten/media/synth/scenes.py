@@ -115,14 +115,11 @@ def _apart(one: Thing, other: Thing) -> bool:
 def draw_scene(key: tuple[int, ...], label: str, split: str, background: tuple[int, ...], seconds: float, silent_share: float) -> Scene:
     """A scene of class `label`; the same `key` gives the same scene."""
     rng = np.random.default_rng(key)
-    thing = _thing(rng, label, sounding=True)
-    things = (thing,)
+    things: tuple[Thing, ...] = (_thing(rng, label, sounding=True),)
     if rng.random() < silent_share:
         other = str(rng.choice([name for name in CLASSES if name != label]))
-        while True:
+        while len(things) < 2 or not _apart(things[0], things[1]):
             things = (_thing(rng, label, sounding=True), _thing(rng, other, sounding=False))
-            if _apart(*things):
-                break
     return Scene(
         key=key,
         seconds=seconds,
@@ -155,7 +152,9 @@ def _smooth_noise(rng: np.random.Generator, side: int, cells: int) -> Plane:
 def draw_background(key: tuple[int, ...], side: int) -> NDArray[np.float32]:
     """A textured, cluttered ground, `[side, side, 3]` in 0..1; the same `key` gives the same ground at every size."""
     rng = np.random.default_rng(key)
-    field = sum(_smooth_noise(rng, side, cells) * weight for cells, weight in ((3, 1.0), (9, rng.uniform(0, 0.7)), (40, rng.uniform(0, 0.5))))
+    field = sum(
+        _smooth_noise(rng, side, cells) * weight for cells, weight in ((3, 1.0), (9, rng.uniform(0, 0.7)), (40, rng.uniform(0, 0.5)))
+    )
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     angle, frequency = rng.uniform(0, np.pi), rng.uniform(15, 90)
     field = field + rng.uniform(0, 0.4) * np.sin(frequency * (x * np.cos(angle) + y * np.sin(angle)) + 4 * field)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Sound = NDArray[np.float32]
+Sound = NDArray[np.floating[Any]]
 Rhythm = Callable[[np.random.Generator, float, float], tuple[tuple[float, float], ...]]
 """(random numbers, beats per second, seconds) -> (onset, length) of each note, in seconds."""
 Timbre = Callable[[np.random.Generator, float, Sound, float], Sound]
@@ -87,17 +88,17 @@ def _fall(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> So
 
 
 def _rattle(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
-    return (rng.standard_normal(len(t)) + np.sin(2 * np.pi * pitch * 6 * t)) * _decay(t, 0.006)
+    return (rng.standard_normal(len(t), dtype=np.float32) + np.sin(2 * np.pi * pitch * 6 * t)) * _decay(t, 0.006)
 
 
 def _hiss(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
-    return rng.standard_normal(len(t)) * np.sin(np.pi * np.clip(t / length, 0, 1)) ** 2
+    return rng.standard_normal(len(t), dtype=np.float32) * np.sin(np.pi * np.clip(t / length, 0, 1)) ** 2
 
 
 def _whistle(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
     vibrato = 0.03 * np.sin(2 * np.pi * 6.5 * t) / 6.5
     tone = np.sin(2 * np.pi * pitch * 2 * (t + vibrato))
-    return (tone + 0.12 * rng.standard_normal(len(t))) * _held(t, length, 0.08)
+    return (tone + 0.12 * rng.standard_normal(len(t), dtype=np.float32)) * _held(t, length, 0.08)
 
 
 def _brass(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
@@ -131,4 +132,4 @@ def note(voice: Voice, rng: np.random.Generator, pitch_hz: float, length_seconds
     """One note and its ring-out, `[samples]`, about unit amplitude."""
     ring_out = 0.6
     t = np.arange(int((length_seconds + ring_out) * sample_rate_hz), dtype=np.float32) / sample_rate_hz
-    return voice.timbre(rng, pitch_hz, t, length_seconds).astype(np.float32)
+    return voice.timbre(rng, pitch_hz, t, length_seconds)

@@ -1,0 +1,185 @@
+"""The synthetic world: the same seed makes the same files, splits share nothing, and the truth is true."""
+
+import csv
+import hashlib
+from collections import Counter
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from looklisten.errors import ConfigError
+from looklisten.media.decode import Frame, Sound, Wanted, decode
+from looklisten.media.synth import CLASSES, World, synth
+from looklisten.media.synth.looks import LOOKS
+from looklisten.media.synth.scenes import draw_background, render_frame, render_sound
+from looklisten.media.synth.voices import VOICES
+
+SMALL = World(videos=4, seconds=1.0, side_pixels=64, frames_per_second=5, seed=11)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def digest(folder):
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.iterdir()}
+
+
+def test_same_seed_same_files_for_any_workers(tmp_path):
+    synth(tmp_path / "a", SMALL, workers=1)
+    synth(tmp_path / "b", SMALL, workers=2)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert len(digest(tmp_path / "a")) == 4 + 4
+
+
+def test_other_seed_other_files(tmp_path):
+    synth(tmp_path / "a", SMALL, workers=1)
+    synth(tmp_path / "b", World(**{**vars(SMALL), "seed": 12}), workers=1)
+    assert not set(digest(tmp_path / "a").items()) & set(digest(tmp_path / "b").items())
+
+
+def test_an_interrupted_world_is_finished(tmp_path):
+    synth(tmp_path / "whole", SMALL, workers=1)
+    synth(tmp_path / "broken", SMALL, workers=1)
+    (tmp_path / "broken" / "000002.mp4").unlink()
+    assert synth(tmp_path / "broken", SMALL, workers=1)["made"] == 1
+    assert digest(tmp_path / "broken") == digest(tmp_path / "whole")
+
+
+def test_other_settings_are_refused(tmp_path):
+    synth(tmp_path, SMALL, workers=1)
+    with pytest.raises(ConfigError, match="holds a world of other settings"):
+        synth(tmp_path, World(**{**vars(SMALL), "seed": 1}), workers=1)
+
+
+@pytest.mark.parametrize("bad", [{"videos": 0}, {"seconds": 0.2}, {"silent_share": 1.5}, {"side_pixels": 65}, {"test_share": 1.0}])
+def test_impossible_worlds_are_refused(bad):
+    with pytest.raises(ConfigError):
+        World(**bad)
+
+
+def test_files_are_real_video_with_the_promised_streams(tmp_path):
+    synth(tmp_path, World(videos=1, seconds=2.0), workers=1)
+    with av.open(tmp_path / "000000.mp4") as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert (video.codec_context.name, video.width, video.height, float(video.average_rate)) == ("h264", 256, 256, 25)
+        assert (audio.codec_context.name, audio.sample_rate) == ("aac", 48_000)
+        assert sum(1 for _ in container.decode(video)) == 50
+
+
+def test_classes_are_balanced_and_splits_share_no_background():
+    world = World(videos=240, test_share=0.25)
+    scenes = [world.scene(index) for index in range(world.videos)]
+    for split, share in (("train", 180), ("test", 60)):
+        counts = Counter(scene.label for scene in scenes if scene.split == split)
+        assert set(counts) == set(CLASSES)
+        assert sum(counts.values()) == share
+        assert max(counts.values()) == min(counts.values())
+    train, test = ({scene.background for scene in scenes if scene.split == split} for split in ("train", "test"))
+    assert not train & test
+    assert max(Counter(scene.background for scene in scenes).values()) > 1
+
+
+def test_a_third_has_a_silent_thing_of_another_class():
+    world = World(videos=600)
+    pairs = [scene.things for scene in map(world.scene, range(600)) if len(scene.things) == 2]
+    assert 160 < len(pairs) < 240
+    assert all(first.sounding and not second.sounding and first.label != second.label for first, second in pairs)
+
+
+def test_nothing_in_the_picture_but_the_thing_itself_tells_who_sounds():
+    """The silent thing is drawn as the sounding one is: no size, place, turn, squash or colour tells them apart."""
+    world = World(videos=1500, silent_share=1.0, seconds=2.0)
+    things = [scene.things for scene in map(world.scene, range(1500))]
+    for measure in (
+        lambda t: t.radius,
+        lambda t: t.center[0],
+        lambda t: t.center[1],
+        lambda t: abs(t.center[0] - 0.5) + abs(t.center[1] - 0.5),
+        lambda t: t.swing[0],
+        lambda t: t.turn_per_second,
+        lambda t: t.squash,
+        lambda t: sum(t.colors[0]) + sum(t.colors[1]),
+        lambda t: abs(sum(t.colors[0]) - sum(t.colors[1])),
+    ):
+        gaps = np.array([measure(first) - measure(second) for first, second in things])
+        assert abs(gaps.mean()) < 4 * gaps.std() / np.sqrt(len(gaps))
+
+
+def test_boxes_hold_the_thing(world):
+    boxes = rows(world / "boxes.csv")
+    assert {row["sounding"] for row in boxes} == {"0", "1"}
+    one = World(videos=1, seed=5, silent_share=0.0)
+    scene = one.scene(0)
+    ground = draw_background(scene.background, 256)
+    for at in (0.0, 1.7):
+        with_thing = render_frame(scene, ground, at).astype(int)
+        without = np.clip(ground * 255 * scene.light, 0, 255).astype(np.uint8).astype(int)
+        down, right = np.nonzero(np.abs(with_thing - without).sum(2) > 12)
+        x0, y0, x1, y1 = scene.things[0].box(at)
+        assert x0 * 256 - 1.5 <= right.min() and right.max() <= x1 * 256 + 1.5
+        assert y0 * 256 - 1.5 <= down.min() and down.max() <= y1 * 256 + 1.5
+        assert right.max() - right.min() > (x1 - x0) * 256 * 0.5
+
+
+def test_onsets_are_where_the_sound_rises():
+    """Energy right after an onset exceeds that right before it, for the voices that strike."""
+    quiet = World(videos=36, seed=2, silent_share=0.0)
+    for index in range(36):
+        scene = quiet.scene(index)
+        if scene.label not in ("star", "heart", "cross"):
+            continue
+        wave = render_sound(scene, 16_000)
+        rises = [
+            np.sqrt(np.mean(wave[n : n + 800] ** 2)) / np.sqrt(np.mean(wave[max(n - 800, 0) : n] ** 2) + 1e-9)
+            for n in (round(onset * 16_000) for onset, _ in scene.notes)
+            if 800 < n < len(wave) - 800
+        ]
+        assert np.median(rises) > 1.05, (scene.label, index)
+
+
+def test_labels_match_the_scenes(world):
+    labels = rows(world / "labels.csv")
+    made = World(videos=48, seconds=2.0, side_pixels=96, frames_per_second=10, seed=3)
+    assert [(row["label"], row["split"]) for row in labels] == [(s.label, s.split) for s in map(made.scene, range(48))]
+    assert set(LOOKS) == set(VOICES)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 11))
+def test_sounds_are_finite_loud_enough_and_never_clip(seed, index):
+    wave = render_sound(World(videos=12, seed=seed, seconds=1.5).scene(index), 16_000)
+    assert wave.dtype == np.float32
+    assert np.isfinite(wave).all()
+    assert 0.005 < np.abs(wave).max() < 0.99
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 11))
+def test_things_stay_in_the_frame_and_apart(seed, index):
+    scene = World(videos=12, seed=seed, silent_share=1.0).scene(index)
+    for at in np.linspace(0, 10, 21):
+        for thing in scene.things:
+            x, y = thing.place(at)
+            assert thing.radius - 1e-6 <= x <= 1 - thing.radius + 1e-6
+            assert thing.radius - 1e-6 <= y <= 1 - thing.radius + 1e-6
+        one, other = scene.things
+        gap = np.hypot(*(np.array(one.place(at)) - np.array(other.place(at))))
+        assert gap > 0.85 * (one.radius + other.radius)
+
+
+def test_decoded_sound_is_the_rendered_one(tmp_path):
+    """Through the encoder and back, picture and sound keep their place in time."""
+    world = World(videos=1, seconds=2.0, seed=4)
+    synth(tmp_path, world, workers=1)
+    events = list(decode(tmp_path / "000000.mp4", Wanted()))
+    heard = np.concatenate([e.samples for e in events if isinstance(e, Sound)])
+    rendered = render_sound(world.scene(0), 48_000)
+    size = min(len(heard), len(rendered))
+    shift = np.fft.irfft(np.fft.rfft(heard[:size]) * np.fft.rfft(rendered[:size]).conj())
+    assert int(np.argmax(shift)) in (0, 1, size - 1, size - 2)
+    assert [round(e.at_seconds, 3) for e in events if isinstance(e, Frame)] == [round(0.2 * k, 3) for k in range(10)]
