@@ -26,44 +26,10 @@ from looklisten.errors import ConfigError, SourceError
 from looklisten.media.decode import Frame, Report, Wanted, decode
 from looklisten.runtime import Progress, map_unordered, silent, sweep_aside, write_json, written_aside
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        # fmt: off
-        ".3g2",
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".divx",
-        ".dv",
-        ".f4v",
-        ".flv",
-        ".m2t",
-        ".m2ts",
-        ".m2v",
-        ".m4v",
-        ".mj2",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpe",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".nut",
-        ".ogm",
-        ".ogv",
-        ".ps",
-        ".qt",
-        ".rm",
-        ".rmvb",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-        # fmt: on
-    )
-)
+_SUFFIXES = """
+    3g2 3gp asf avi divx dv f4v flv m2t m2ts m2v m4v mj2 mkv mov mp4 mpe mpeg mpg mts mxf nut ogm ogv ps qt rm rmvb ts vob webm wmv
+"""
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 """What counts as a video in a folder; a file named by itself is tried whatever its name."""
 
 MAX_BATCH_SOURCES = 64

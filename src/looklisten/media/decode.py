@@ -98,7 +98,7 @@ def _last_line(error: BaseException) -> str:
     return str(log[2]).strip() if log else str(getattr(error, "strerror", None) or error)
 
 
-def _packets(container: InputContainer, video: av.VideoStream, audio: av.AudioStream, report: Report) -> Iterator[av.Packet[Any]]:
+def _packets(container: InputContainer, video: av.VideoStream, audio: av.AudioStream, report: Report) -> Iterator[Any]:
     try:
         yield from container.demux(video, audio)
     except av.FFmpegError as error:

@@ -247,9 +247,14 @@ def _moments(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Te
 
 def _restore(optimizer: torch.optim.Optimizer, names: list[str], moments: dict[str, Tensor]) -> None:
     index = {name: i for i, name in enumerate(names)}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in moments.items():
         name, _, moment = key.rpartition("/")
+        parameter = parameters[index[name]]
+        if value.shape == parameter.shape:
+            # The fused step walks parameter and moment side by side in memory, so both must lie in the same layout.
+            value = torch.empty_like(parameter).copy_(value)
         state.setdefault(index[name], {})[moment] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -1,0 +1,184 @@
+"""Training: golden first losses, exact resume (law 6), clear words when something is off."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_config
+
+from looklisten.config import Config
+from looklisten.errors import CheckpointError, ConfigError
+from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
+from looklisten.training.loop import augment, learning_rate, train
+from looklisten.training.runlog import read_metrics
+
+GOLDEN = Path(__file__).parent / "golden_losses.txt"
+
+
+def weights(run):
+    return {name: value.clone() for name, value in load(run).state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
+
+
+def losses(run):
+    return [row["loss"] for row in read_metrics(run) if "loss" in row]
+
+
+def test_first_losses_are_the_golden_ones(run_path):
+    """A change that should not alter numbers shows the same numbers; write the file anew only with the reason in LOG.md."""
+    golden = [float(line) for line in GOLDEN.read_text().split()]
+    assert losses(run_path) == pytest.approx(golden, abs=2e-3)
+    assert len(golden) == 20
+
+
+def test_a_run_folder_tells_everything(run_path):
+    assert Config.load(run_path / "config.toml") == small_config()
+    assert [path.name for path in saved_steps(run_path / "checkpoints")] == ["step-000000010", "step-000000015", "step-000000020"]
+    rows = read_metrics(run_path)
+    assert {"loss", "accuracy", "learning_rate", "pairs_per_second", "data_wait"} <= rows[0].keys()
+    assert any("held_out_accuracy" in row for row in rows)
+    assert list((run_path / "tensorboard").glob("events.out.tfevents.*"))
+    assert open_checkpoint(run_path).results["held_out_accuracy"] == pytest.approx(0.5, abs=0.5)
+
+
+def test_twice_the_same_is_the_same(shards_path, run_path, tmp_path):
+    train(shards_path, small_config(), tmp_path)
+    assert same(weights(tmp_path), weights(run_path))
+    assert losses(tmp_path) == losses(run_path)
+
+
+def test_stopped_and_resumed_is_the_same(shards_path, run_path, tmp_path):
+    shutil.copytree(run_path, tmp_path / "run")
+    for path in saved_steps(tmp_path / "run" / "checkpoints")[1:]:
+        shutil.rmtree(path)
+    run = train(shards_path, small_config(), tmp_path / "run")
+    assert run.resumed_from == 10
+    assert same(weights(tmp_path / "run"), weights(run_path))
+    assert losses(tmp_path / "run") == losses(run_path)
+
+
+def test_killed_and_run_again_is_the_same(shards_path, tmp_path):
+    def command(run):
+        return [sys.executable, "-m", "looklisten", "train", str(shards_path), "--config", str(recipe), "--run", str(run)]
+
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(small_config(steps=60).toml())
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "killed/checkpoints/step-000000005").exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert open_checkpoint(tmp_path / "killed").step < 60, "the kill came too late to test anything"
+    again = subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True, text=True)
+    assert json.loads(again.stdout)["resumed_from"] >= 5
+    assert "resumed" in again.stderr
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_passed_over(shards_path, run_path, tmp_path):
+    shutil.copytree(run_path, tmp_path / "run")
+    newest = saved_steps(tmp_path / "run" / "checkpoints")[-1] / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-7])
+    assert open_checkpoint(tmp_path / "run").step == 15
+    assert train(shards_path, small_config(), tmp_path / "run").resumed_from == 15
+    assert same(weights(tmp_path / "run"), weights(run_path))
+
+
+def test_damage_is_said(run_path, tmp_path):
+    shutil.copytree(run_path, tmp_path / "run")
+    only = saved_steps(tmp_path / "run" / "checkpoints")[-1]
+    (only / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"model.safetensors is damaged: its bytes are not those that were written"):
+        open_checkpoint(only)
+    (only / "checkpoint.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"checkpoint.json is damaged"):
+        open_checkpoint(only)
+    with pytest.raises(CheckpointError, match="is not there; give the folder of a run"):
+        open_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        open_checkpoint(tmp_path)
+
+
+def test_another_config_is_refused_and_the_run_left_alone(shards_path, run_path, tmp_path):
+    shutil.copytree(run_path, tmp_path / "run")
+    before = weights(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"was trained with another config: train.seed was 0 and is 1; give another run folder"):
+        train(shards_path, small_config(seed=1), tmp_path / "run")
+    assert same(weights(tmp_path / "run"), before)
+
+
+def test_a_small_set_lowers_the_batch_and_says_so(shards_path, tmp_path, caplog):
+    train(shards_path, small_config(steps=1, batch_size=64), tmp_path)
+    assert "only 36 videos to train on: the batch is lowered from 64 to 36" in caplog.text
+    assert Config.load(tmp_path / "config.toml").train.batch_size == 36
+
+
+def test_one_video_is_too_few(world, tmp_path):
+    from looklisten.data.prepare import prepare
+
+    prepare([world / f"{i:06d}.mp4" for i in range(3)], tmp_path / "shards", workers=1)
+    with pytest.raises(ConfigError, match="training needs at least 2 videos beside the held-out ones, and there are 1"):
+        train(tmp_path / "shards", small_config(), tmp_path / "run")
+
+
+def test_held_out_videos_are_never_trained_on(shards_path, shards, tmp_path, monkeypatch):
+    from looklisten.data.pairs import PairStream
+
+    trained_on = set()
+    drawn = PairStream.batches
+
+    def watched(self, *args, **kwargs):
+        for batch in drawn(self, *args, **kwargs):
+            if self.view.random:
+                trained_on.update(batch.video_ids)
+            yield batch
+
+    monkeypatch.setattr(PairStream, "batches", watched)
+    train(shards_path, small_config(), tmp_path)
+    assert trained_on == set(shards.video_ids[shards.splits == "train"])
+
+
+def test_it_can_learn(shards_path, tmp_path):
+    """Sixty steps on a few videos: the loss leaves ln 2 behind. A wrong sign anywhere would keep it there."""
+    run = train(shards_path, small_config(steps=150, learning_rate=5e-3, warmup_steps=10), tmp_path)
+    assert run.loss < math.log(2) - 0.05
+    assert run.accuracy > 0.6
+
+
+def test_learning_rate_schedules():
+    constant = small_config(steps=100, warmup_steps=10, schedule="constant", learning_rate=1.0).train
+    assert [learning_rate(constant, step) for step in (1, 5, 10, 11, 100)] == [0.1, 0.5, 1, 1, 1]
+    cosine = small_config(steps=100, warmup_steps=10, schedule="cosine", learning_rate=1.0).train
+    rates = [learning_rate(cosine, step) for step in range(11, 101)]
+    assert rates[0] == 1
+    assert rates[45] == pytest.approx(0.5)
+    assert 0 < rates[-1] < 0.001
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_augmentation_depends_on_the_step_alone_and_stays_in_range(shards):
+    from looklisten.data.pairs import PairStream, View
+
+    config = small_config()
+    batch = PairStream(shards, ~shards.held_out(0.1), 8, 0, View(64, 48, random=True)).batch(0)
+    frames, waves = augment(batch, config, 3, "cpu")
+    again = augment(batch, config, 3, "cpu")
+    other = augment(batch, config, 4, "cpu")
+    assert torch.equal(frames, again[0])
+    assert torch.equal(waves, again[1])
+    assert not torch.equal(frames, other[0])
+    assert 0 <= frames.min() and frames.max() <= 1
+    gains = waves.norm(dim=1) / (batch.waveforms.float() / 2**15).norm(dim=1)
+    assert ((gains > 0.9) & (gains < 1.1)).all()
+    assert gains.std() > 0.01
