@@ -91,8 +91,8 @@ class Answers:
     """Whether each held-out moment was named right, with its true name and its video."""
 
     right: NDArray[np.bool_]
-    names: NDArray[np.str_]
-    videos: NDArray[np.str_]
+    names: NDArray[Any]
+    videos: NDArray[Any]
 
 
 def _summary(trained: Answers, untrained: Answers) -> Probe:

@@ -1,0 +1,194 @@
+"""The shell: data on stdout, talk on stderr, one sentence for what is wrong, and exit codes that scripts can trust."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import small_config, write_clock_video
+from looklisten.app.cli import VERBS, main
+
+ROOT = Path(__file__).parents[1]
+
+
+def shell(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "looklisten", *map(str, arguments)], check=False, capture_output=True, text=True, **options
+    )
+
+
+def spoken(capsys):
+    """What was said on stderr, on one line."""
+    return re.sub(r"\s+", " ", capsys.readouterr().err)
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """The whole road on a few videos, as a user would walk it: folder -> shards -> run."""
+    home = tmp_path_factory.mktemp("road")
+    (home / "small.toml").write_text(small_config(steps=4, batch_size=4).toml())
+    steps = [
+        ["synth", "videos", "--videos", 12, "--seconds", 1.5, "--side-pixels", 64, "--frames-per-second", 10],
+        ["prepare", "videos", "shards"],
+        ["train", "shards", "--config", "small.toml", "--run", "runs/tiny", "--train.steps", 5],
+        ["evaluate", "shards", "--pairs", 40],
+        ["localize", "videos/000003.mp4", "-o", "maps", "--every-seconds", 0.5],
+    ]
+    return home, [shell(*step, cwd=home) for step in steps]
+
+
+def test_the_road_from_videos_to_maps(road):
+    home, said = road
+    for one in said:
+        assert one.returncode == 0, one.stderr
+    synth, prepare, train, evaluate, localize = (json.loads(one.stdout) for one in said)
+    assert synth["videos"] == 12
+    assert (prepare["sources"], prepare["clips"], prepare["failed"]) == (12, 12, 0)
+    assert train["step"] == 5
+    assert evaluate["n_pairs"] >= 40
+    assert localize["moments"] == 3
+    assert (home / "maps" / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert np.load(home / "maps" / "maps.npz")["frame_maps"].shape[0] == 3
+    assert "train" in said[2].stderr, "long work shows where it is"
+
+
+def test_stdout_is_one_json_line(road):
+    for one in road[1]:
+        assert len(one.stdout.splitlines()) == 1
+
+
+def test_unlabelled_shards_cannot_be_probed(road):
+    told = shell("probe", "shards", cwd=road[0])
+    assert told.returncode == 1
+    assert "needs labelled clips" in re.sub(r"\s+", " ", told.stderr)
+
+
+def test_some_failed_is_exit_code_3(tmp_path):
+    (tmp_path / "videos").mkdir()
+    write_clock_video(tmp_path / "videos" / "good.mp4", seconds=1.5)
+    (tmp_path / "videos" / "bad.mp4").write_text("text")
+    told = shell("prepare", tmp_path / "videos", tmp_path / "out")
+    assert told.returncode == 3
+    assert json.loads(told.stdout)["failed"] == 1
+
+
+def test_help_names_every_verb_and_every_verb_has_help(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for verb in VERBS:
+        assert verb in listed
+        with pytest.raises(SystemExit) as ended:
+            main([verb, "--help"])
+        assert ended.value.code == 0
+        assert "usage: looklisten " + verb in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["prepair", "a", "b"], 2, "there is no verb 'prepair'; did you mean prepare?"),
+        (["prepare", "only-one"], 2, "prepare needs the videos and then the folder of the shards"),
+        (["prepare", "nowhere", "out"], 1, "there is no file or folder nowhere"),
+        (["train", "nowhere"], 1, "nowhere is not there; make one with `looklisten prepare VIDEOS nowhere`"),
+        (["train", "x", "--config", "tinny"], 1, "there is no recipe 'tinny'; the recipes are l3, tiny"),
+        (["train", "x", "--config", "nowhere.toml"], 1, "the recipe nowhere.toml cannot be read"),
+        (["evaluate", "x", "--checkpoint", "nowhere"], 1, "nowhere is not there; give the folder of a run"),
+        (["localize", "x.mp4", "--checkpoint", "nowhere"], 1, "nowhere is not there; give the folder of a run"),
+        (["synth", "out", "--videos", "0"], 1, "a world needs at least 1 video"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(arguments, code, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    told = capsys.readouterr()
+    assert sentence in re.sub(r"\s+", " ", told.err)
+    assert "Traceback" not in told.err
+    assert told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("toml", "sentence"),
+    [
+        ("[train]\nstepz = 3\n", "there is no setting train.stepz; did you mean train.steps?"),
+        ("[trains]\nsteps = 3\n", "there is no setting trains; did you mean train?"),
+        ("[train]\nbatch_size = 1\n", "train.batch_size: Input should be greater than or equal to 2"),
+        ("[train]\nbatch_size = 'many'\n", "train.batch_size: Input should be a valid integer"),
+        ("[model]\ncrop_pixels = 300\n", "crop_pixels 300 is larger than resize_pixels 256"),
+        ("[model\n", "is not TOML"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_said(toml, sentence, capsys, tmp_path):
+    (tmp_path / "r.toml").write_text(toml)
+    assert main(["train", "shards", "--config", str(tmp_path / "r.toml")]) == 1
+    assert sentence in spoken(capsys)
+
+
+def test_an_empty_folder_and_one_without_videos(capsys, tmp_path):
+    (tmp_path / "in").mkdir()
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert "holds no video" in spoken(capsys)
+    (tmp_path / "in" / "song.txt").write_text("la")
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert "holds no video" in spoken(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_is_not_there_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "shards", "--train.stepz", "3"])
+    assert ended.value.code == 2
+    assert "--train.steps" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_and_kept(road, capsys, monkeypatch):
+    home, _ = road
+    monkeypatch.chdir(home)
+    before = {f: f.read_bytes() for f in (home / "runs/tiny/checkpoints").rglob("*.json")}
+    assert main(["train", "shards", "--config", "l3", "--run", "runs/tiny", "--train.batch-size", "4", "--train.steps", "5"]) == 1
+    assert "was trained with another config" in spoken(capsys)
+    assert before == {f: f.read_bytes() for f in (home / "runs/tiny/checkpoints").rglob("*.json")}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a small file system of its own needs root on Linux")
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on(road, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        told = shell("prepare", road[0] / "videos", small / "out", "--workers", 2)
+        assert told.returncode == 1, told.stderr
+        assert "the disk is full" in re.sub(r"\s+", " ", told.stderr)
+        assert "Traceback" not in told.stderr
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        told = shell("prepare", road[0] / "videos", small / "out", "--workers", 2)
+        assert told.returncode == 0, told.stderr
+        for shard in sorted((road[0] / "shards").glob("*.arrow")):
+            assert (small / "out" / shard.name).read_bytes() == shard.read_bytes()
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_shard_cut_in_half_is_said(road, tmp_path, capsys):
+    shutil.copytree(road[0] / "shards", tmp_path / "shards")
+    shard = sorted((tmp_path / "shards").glob("*.arrow"))[0]
+    shard.write_bytes(shard.read_bytes()[:5000])
+    assert main(["evaluate", str(tmp_path / "shards"), "--checkpoint", str(road[0] / "runs/tiny")]) == 1
+    assert "run the same `looklisten prepare` again" in spoken(capsys)
+
+
+def test_readme_commands_are_real():
+    """Every looklisten line of the README parses: its verb is there and its options are the verb's."""
+    lines = [line.split("#")[0].split() for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("looklisten ")]
+    assert len(lines) >= 4
+    for _, verb, *rest in lines:
+        assert verb in VERBS
+        known = subprocess.run([sys.executable, "-m", "looklisten", verb, "--help"], check=True, capture_output=True, text=True).stdout
+        for option in (word for word in rest if word.startswith("-")):
+            assert re.search(rf"(^|\s){re.escape(option)}[\s,]", known), f"{verb} has no {option}"

@@ -1,0 +1,193 @@
+"""Evaluation says 100 % for who knows, chance for who does not, and the same numbers each time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from looklisten.data.shards import Box
+from looklisten.errors import ConfigError
+from looklisten.evaluation.correspondence import evaluate, interval
+from looklisten.evaluation.localization import boxes_at, pointing
+from looklisten.evaluation.probe import probe, untrained_like
+from looklisten.inference import localize as maps
+from looklisten.inference.embed import Vectors, embed_clips
+from looklisten.model.checkpoint import load
+from looklisten.model.l3net import L3Net
+from looklisten.model.towers import TowerOutput
+
+
+@pytest.fixture(scope="module")
+def model(run_path):
+    return load(run_path)
+
+
+class Rule(torch.nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, vision, audio):
+        yes = self.answer(vision[:, 0], audio[:, 0])
+        return torch.stack([-yes, yes], 1)
+
+
+class Standin(L3Net):
+    """In the network's place: brightness of the frame, loudness of the sound, and a rule that answers from them."""
+
+    def __init__(self, model, answer):
+        super().__init__(model.config)
+        self.fusion = Rule(answer)
+
+    def look(self, frames):
+        vector = frames.float().mean((1, 2, 3))[:, None]
+        return TowerOutput(vector[..., None, None], vector[..., None, None], vector)
+
+    def listen(self, waveforms):
+        vector = waveforms.float().abs().mean(1)[:, None]
+        return TowerOutput(vector[..., None, None], vector[..., None, None], vector)
+
+
+def test_an_oracle_is_always_right_and_its_opposite_never(model, shards):
+    held_out = shards.held_out(0.1)
+
+    class Remembering(Standin):
+        """Learns the true pairing of each batch from the order of the rows, as only an oracle could."""
+
+        def look(self, frames):
+            self.rows = torch.arange(len(frames)).float()[:, None]
+            return TowerOutput(self.rows[..., None, None], self.rows[..., None, None], self.rows)
+
+        def listen(self, waveforms):
+            return TowerOutput(self.rows[..., None, None], self.rows[..., None, None], self.rows)
+
+    oracle = Remembering(model, lambda v, a: (v == a).float() * 2 - 1)
+    result = evaluate(oracle, shards, held_out, pairs=200)
+    assert (result.accuracy, result.positives_right, result.negatives_right) == (1, 1, 1)
+    assert result.n_pairs >= 200
+    liar = Remembering(model, lambda v, a: 1 - (v == a).float() * 2)
+    assert evaluate(liar, shards, held_out, pairs=200).accuracy == 0
+
+
+def test_who_looks_at_one_side_only_is_at_chance(model, shards):
+    for answer in (lambda v, a: v - v.mean(), lambda v, a: a - a.mean()):
+        result = evaluate(Standin(model, answer), shards, shards.held_out(0.1), pairs=600)
+        assert result.accuracy == pytest.approx(0.5, abs=1e-9)
+
+
+def test_the_same_seed_gives_the_same_figure_and_the_model_is_left_as_it_was(model, shards):
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    one = evaluate(model, shards, shards.held_out(0.1), pairs=200, seed=3)
+    assert one == evaluate(model, shards, shards.held_out(0.1), pairs=200, seed=3)
+    assert one.ci95[0] <= one.accuracy <= one.ci95[1]
+    assert one.n_videos == 12
+    assert model.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    model.eval()
+
+
+def test_one_video_makes_no_negative(model, shards):
+    mask = np.zeros(len(shards), bool)
+    mask[0] = True
+    with pytest.raises(ConfigError, match="at least 2 held-out videos"):
+        evaluate(model, shards, mask)
+
+
+def test_interval_by_hand():
+    low, high = interval(np.array([0.0, 1.0] * 50))
+    assert (low, high) == pytest.approx((0.5 - 1.96 * 0.05025, 0.5 + 1.96 * 0.05025), abs=1e-4)
+    assert interval(np.ones(5)) == (1, 1)
+
+
+def test_embedding_is_the_same_alone_or_in_a_batch(model, shards):
+    clips = [shards[i] for i in range(9)]
+    together = embed_clips(model, clips, per_clip=3)
+    assert together.vision.shape == together.audio.shape == (27, 16)
+    assert together.clips.tolist() == sorted(list(range(9)) * 3)
+    alone = [embed_clips(model, [clip], per_clip=3) for clip in clips]
+    assert np.allclose(together.vision, np.concatenate([a.vision for a in alone]), atol=1e-5)
+    assert np.allclose(together.audio, np.concatenate([a.audio for a in alone]), atol=1e-5)
+    again = embed_clips(model, clips, per_clip=3)
+    assert np.array_equal(together.vision, again.vision)
+
+
+def test_probe_of_perfect_and_of_random_vectors(model, shards, monkeypatch):
+    """The protocol itself leaks nothing: vectors that know the label score 100 %, random ones about chance."""
+    names = sorted({label for labels in shards.labels for label in labels})
+    rng = np.random.default_rng(0)
+
+    def vectors(_model, clips, per_clip):
+        owners, known = [], []
+        for number, clip in enumerate(clips):
+            owners += [number] * per_clip
+            known += [names.index(clip.labels[0])] * per_clip
+        return Vectors(rng.standard_normal((len(owners), len(names))), np.eye(len(names))[known], np.array(owners))
+
+    monkeypatch.setattr("looklisten.evaluation.probe.embed_clips", vectors)
+    sides = probe(model, shards, per_clip=2)
+    assert sides["audio"].accuracy == sides["audio"].untrained == 1
+    assert sides["vision"].accuracy < 0.4
+    assert (sides["audio"].n, sides["audio"].n_videos, sides["audio"].classes) == (24, 12, 12)
+    assert sides["vision"].n < 24, "frames that show two classes have no single right answer"
+
+
+def test_probe_of_a_real_run(model, shards):
+    sides = probe(model, shards, per_clip=2)
+    for side in ("audio", "vision"):
+        assert 0 <= sides[side].untrained <= 1
+        assert sides[side].chance == pytest.approx(1 / 12, abs=0.2)
+
+
+def test_the_untrained_rival_is_the_networks_own_beginning(model, shards):
+    rival = untrained_like(model, shards, ~shards.held_out(0.1), seed=0)
+    torch.manual_seed(0)
+    fresh = L3Net(model.config)
+    assert torch.equal(rival.vision.blocks[0].conv1.weight, fresh.vision.blocks[0].conv1.weight)
+    assert not torch.equal(rival.vision.blocks[0].bn1.running_mean, fresh.vision.blocks[0].bn1.running_mean)
+    assert not rival.training
+
+
+def test_unlabelled_shards_cannot_be_probed(model, world, tmp_path):
+    from looklisten.data.prepare import prepare
+    from looklisten.data.shards import Shards
+
+    prepare([world / f"{i:06d}.mp4" for i in range(4)], tmp_path, workers=1)
+    with pytest.raises(ConfigError, match="needs labelled clips"):
+        probe(model, Shards(tmp_path))
+    with pytest.raises(ConfigError, match="needs held-out clips with boxes"):
+        pointing(model, Shards(tmp_path), np.ones(4, bool))
+
+
+def test_pointing_of_a_map_that_knows_and_of_the_centre(model, shards, monkeypatch):
+    """A map with its peak at a known place scores as a hand count of the boxes says."""
+
+    def planted(_model, batch, _method):
+        found = maps.localize_moments(model, batch)
+        out = []
+        for one in found:
+            box = next(b for b in boxes_at(one.moment.clip, one.moment.frame_seconds) if b.sounding)
+            values = np.zeros((40, 40), np.float32)
+            values[int((box.y0 + box.y1) * 20), int((box.x0 + box.x1) * 20)] = 1
+            out.append(replace(one, frame_map=replace(one.frame_map, values=values)))
+        return out
+
+    held_out = shards.held_out(0.1)
+    real = pointing(model, shards, held_out)
+    monkeypatch.setattr("looklisten.evaluation.localization.localize_moments", planted)
+    knows = pointing(model, shards, held_out)
+    assert knows.pointing == 1
+    assert knows.n == real.n == 24
+    centers = []
+    for number in np.flatnonzero(held_out):
+        clip = shards[int(number)]
+        for moment in maps.moments(clip, 64, 2):
+            centers.append(any(b.x0 <= 0.5 <= b.x1 and b.y0 <= 0.5 <= b.y1 for b in boxes_at(clip, moment.frame_seconds) if b.sounding))
+    assert knows.center == real.center == pytest.approx(np.mean(centers))
+
+
+def test_boxes_at_takes_the_nearest_in_time(shards):
+    clip = replace(shards[0], boxes=tuple(Box(t, 0, 0, 1, 1, "a", True) for t in (0.0, 0.2, 0.4)))
+    assert [b.at_seconds for b in boxes_at(clip, 0.29)] == [0.2]
+    assert boxes_at(clip, 1.0) == []

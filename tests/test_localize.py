@@ -1,0 +1,133 @@
+"""Maps point where they should: a planted unit is found, and a shift of the picture shifts the map."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import write_clock_video
+from looklisten.config import ModelConfig
+from looklisten.data.shards import Clip
+from looklisten.errors import ConfigError, SourceError
+from looklisten.inference.embed import Moment
+from looklisten.inference.localize import HeatMap, localize, localize_moments
+from looklisten.model.checkpoint import load
+from looklisten.model.l3net import L3Net
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_clock_video(path, seconds=3.0)
+    return path
+
+
+@pytest.fixture(scope="module", params=["concat", "distance"])
+def network(request):
+    torch.manual_seed(1)
+    config = ModelConfig(widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48, fusion=request.param)
+    return L3Net(config).eval()
+
+
+def moment_of(frame):
+    wave = (np.sin(np.arange(48_000) / 7) * 8000).astype(np.int16)
+    clip = Clip("a", "a", "a", 0.0, (0.5,), (b"",), wave, 48_000)
+    return Moment(clip=clip, start_seconds=0.0, frame_seconds=0.5, frame=frame, waveform=wave)
+
+
+def spot(down, right):
+    """A gray frame with one bright textured square."""
+    frame = torch.full((64, 64, 3), 120, dtype=torch.uint8)
+    square = torch.randint(0, 255, (8, 8, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    frame[down : down + 8, right : right + 8] = square
+    return frame
+
+
+@pytest.mark.parametrize("method", ["unit", "correspondence"])
+def test_a_shift_of_the_picture_shifts_the_map(network, method):
+    one = localize_moments(network, [moment_of(spot(16, 16))], method, units=(3, 2) if method == "unit" else None)[0]
+    other = localize_moments(network, [moment_of(spot(32, 40))], method, units=(3, 2) if method == "unit" else None)[0]
+    a, b = one.frame_map.values, other.frame_map.values
+    assert a.shape == (32, 32)
+    inner = slice(4, 16)
+    assert np.allclose(a[inner, inner], b[12:24, 16:28], atol=1e-4 * max(a.max(), 1e-6))
+    assert a.max() > 0
+
+
+def test_the_unit_map_is_the_units_slice_and_its_peak_the_vectors_value(network):
+    moment = moment_of(spot(20, 36))
+    found = localize_moments(network, [moment], "unit", units=(5, 6))[0]
+    with torch.no_grad():
+        seen = network.look(moment.frame.permute(2, 0, 1)[None])
+        heard = network.listen(torch.from_numpy(moment.waveform)[None])
+    assert np.allclose(found.frame_map.values, seen.map[0, 5].numpy(), atol=1e-5)
+    assert np.allclose(found.sound_map.values, heard.map[0, 6].numpy(), atol=1e-5)
+    assert found.frame_map.values.max() == pytest.approx(float(seen.vector[0, 5]), abs=1e-5)
+    assert found.units == (5, 6)
+
+
+def test_without_a_name_the_unit_that_fires_most_is_followed(network):
+    moment = moment_of(spot(20, 36))
+    found = localize_moments(network, [moment], "unit")[0]
+    with torch.no_grad():
+        seen = network.look(moment.frame.permute(2, 0, 1)[None])
+    assert found.units[0] == int(seen.vector.argmax())
+
+
+def test_only_units_that_raise_the_answer_count():
+    """With a fusion that reads vision unit 0 for yes and unit 1 for no, the map is unit 0's slice, scaled."""
+    torch.manual_seed(1)
+    network = L3Net(ModelConfig(widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48)).eval()
+
+    def fusion(vision, audio):
+        yes = 2 * vision[..., 0] - 3 * vision[..., 1] + 0 * audio[..., 0]
+        return torch.stack([torch.zeros_like(yes), yes], -1)
+
+    network.fusion = Plain(fusion)
+    moment = moment_of(spot(20, 36))
+    found = localize_moments(network, [moment])[0]
+    with torch.no_grad():
+        seen = network.look(moment.frame.permute(2, 0, 1)[None])
+    assert np.allclose(found.frame_map.values, 2 * seen.map[0, 0].numpy(), atol=1e-4)
+    assert found.sound_map.values.max() == 0
+
+
+class Plain(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, vision, audio):
+        return self.function(vision, audio)
+
+
+def test_peak_is_the_centre_of_the_strongest_place():
+    values = np.zeros((4, 8), np.float32)
+    values[3, 0] = 1
+    assert HeatMap(values, 0.0).peak() == (0.5 / 8, 3.5 / 4)
+
+
+def test_a_file_is_localized_through_its_length(clip, run_path):
+    found = localize(clip, load(run_path), every_seconds=0.5)
+    assert len(found) == 6
+    times = [one.at_seconds for one in found]
+    assert times == sorted(times)
+    assert times[0] == pytest.approx(0.5, abs=0.15)
+    assert times[-1] == pytest.approx(2.5, abs=0.15)
+    highest = max(one.frame_map.values.max() for one in found)
+    assert 0 < highest <= 1
+    assert all(one.frame_map.values.min() >= 0 for one in found)
+    assert all(0 <= one.probability <= 1 for one in found)
+    assert found[0].spectrogram.shape == (64, 98)
+
+
+def test_what_cannot_be_localized_is_said(clip, run_path, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    model = load(run_path)
+    with pytest.raises(SourceError, match="cannot be opened as video"):
+        localize(tmp_path / "text.mp4", model)
+    with pytest.raises(SourceError, match="nowhere"):
+        localize(tmp_path / "nowhere.mp4", model)
+    with pytest.raises(ConfigError, match="the network has units 0 to 15; 3 and 16 were asked for"):
+        localize(clip, model, method="unit", units=(3, 16))
+    with pytest.raises(ConfigError, match="every_seconds 0 must be above 0"):
+        localize(clip, model, every_seconds=0)
