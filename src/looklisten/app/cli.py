@@ -235,8 +235,8 @@ def localize(
 def demo(
     out: Positional[Path] = Path("demo"),
     /,
-    videos: int = 2400,
-    seconds: float = 4.0,
+    videos: int = 3000,
+    seconds: float = 3.0,
     steps: int | None = None,
     seed: int = 0,
     fresh: bool = False,

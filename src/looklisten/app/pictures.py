@@ -38,8 +38,8 @@ def enlarged(values: NDArray[Any], height: int, width: int) -> NDArray[np.float3
 
 
 def overlaid(ground: Picture, heat: NDArray[np.float32]) -> Picture:
-    """`ground` darkened where the map is low and coloured where it is high."""
-    strength = enlarged(heat, *ground.shape[:2])[..., None]
+    """`ground` darkened where the map is low and coloured where it is high; by the root, so that half is still well seen."""
+    strength = np.sqrt(enlarged(heat, *ground.shape[:2]).clip(0, 1))[..., None]
     color = HEAT(strength[..., 0])[..., :3].astype(np.float32)
     mixed: Picture = ground * (0.45 + 0.25 * (1 - strength)) * (1 - 0.6 * strength) + color * 0.8 * strength
     return np.clip(mixed, 0, 1)
@@ -75,7 +75,7 @@ def spectrogram_overlay(found: Localization) -> bytes:
 
 def figure_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, facecolor="white")
+    figure.savefig(buffer, format="png", dpi=80, facecolor="white")
     return buffer.getvalue()
 
 

@@ -218,7 +218,7 @@ def render_sound(scene: Scene, sample_rate_hz: int) -> Sound:
     rng = np.random.default_rng((*scene.key, 1))
     voice = VOICES[scene.label]
     samples = round(scene.seconds * sample_rate_hz)
-    dry = np.zeros(samples + sample_rate_hz * 2, np.float32)
+    dry = np.zeros(samples, np.float32)
     for onset, length in scene.notes:
         start = round(onset * sample_rate_hz)
         bent = scene.pitch_hz * 2 ** rng.uniform(-0.25, 0.25)
@@ -230,7 +230,7 @@ def render_sound(scene: Scene, sample_rate_hz: int) -> Sound:
     size = 1 << (len(dry) + len(tail)).bit_length()
     echo = np.fft.irfft(np.fft.rfft(dry, size) * np.fft.rfft(tail, size), size)[: len(dry)].astype(np.float32)
     wet = dry + echo * (scene.echo_mix * _rms(dry) / _rms(echo))
-    wet = _shape_spectrum(wet, sample_rate_hz, scene.tilt_db)[:samples]
+    wet = _shape_spectrum(wet, sample_rate_hz, scene.tilt_db)
     noise = _shape_spectrum(rng.standard_normal(samples).astype(np.float32), sample_rate_hz, -3 * scene.noise_color)
     mixed = wet / _rms(wet) + noise / _rms(noise) * 10 ** (scene.noise_db / 20)
     mixed *= 10 ** (scene.loudness_db / 20) / _rms(mixed)

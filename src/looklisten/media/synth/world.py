@@ -110,7 +110,7 @@ def write_video(path: Path, scene: Scene, side_pixels: int, frames_per_second: i
         video = container.add_stream("libx264", frames_per_second, options={"preset": "veryfast", "crf": "23", "threads": "1"})
         video.width = video.height = side_pixels
         video.pix_fmt = "yuv420p"
-        audio = container.add_stream("aac", SAMPLE_RATE_HZ, layout="mono", options={"threads": "1"})
+        audio = container.add_stream("aac", SAMPLE_RATE_HZ, layout="mono", options={"threads": "1", "aac_coder": "fast"})
         audio.bit_rate = 128_000
         for index in range(round(scene.seconds * frames_per_second)):
             picture = av.VideoFrame.from_ndarray(render_frame(scene, ground, index / frames_per_second), format="rgb24")
