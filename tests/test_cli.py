@@ -171,6 +171,15 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on(road, tmp_path):
         assert told.returncode == 0, told.stderr
         for shard in sorted((road[0] / "shards").glob("*.arrow")):
             assert (small / "out" / shard.name).read_bytes() == shard.read_bytes()
+        shutil.rmtree(small / "out")
+        subprocess.run(["mount", "-o", "remount,size=100k", small], check=True)
+        command = ["train", road[0] / "shards", "--config", road[0] / "small.toml", "--run", small / "run"]
+        told = shell(*command)
+        assert told.returncode == 1, told.stderr
+        assert "the disk is full" in re.sub(r"\s+", " ", told.stderr)
+        assert "Traceback" not in told.stderr
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        assert json.loads(shell(*command).stdout)["step"] == 4
     finally:
         subprocess.run(["umount", small], check=True)
 

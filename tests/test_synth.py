@@ -14,7 +14,7 @@ from looklisten.errors import ConfigError
 from looklisten.media.decode import Frame, Sound, Wanted, decode
 from looklisten.media.synth import CLASSES, World, synth
 from looklisten.media.synth.looks import LOOKS
-from looklisten.media.synth.scenes import draw_background, render_frame, render_sound
+from looklisten.media.synth.scenes import draw_ground, render_frame, render_sound
 from looklisten.media.synth.voices import VOICES
 
 SMALL = World(videos=4, seconds=1.0, side_pixels=64, frames_per_second=5, seed=11)
@@ -115,11 +115,10 @@ def test_boxes_hold_the_thing(world):
     assert {row["sounding"] for row in boxes} == {"0", "1"}
     one = World(videos=1, seed=5, silent_share=0.0)
     scene = one.scene(0)
-    ground = draw_background(scene.background, 256)
+    ground = draw_ground(scene, 256)
     for at in (0.0, 1.7):
         with_thing = render_frame(scene, ground, at).astype(int)
-        without = np.clip(ground * 255 * scene.light, 0, 255).astype(np.uint8).astype(int)
-        down, right = np.nonzero(np.abs(with_thing - without).sum(2) > 12)
+        down, right = np.nonzero(np.abs(with_thing - ground.astype(int)).sum(2) > 12)
         x0, y0, x1, y1 = scene.things[0].box(at)
         assert x0 * 256 - 1.5 <= right.min() and right.max() <= x1 * 256 + 1.5
         assert y0 * 256 - 1.5 <= down.min() and down.max() <= y1 * 256 + 1.5

@@ -27,7 +27,7 @@ class Bar:
         self._title = title
         self._screen = sys.stderr.isatty()
         self._started = self._said = time.monotonic()
-        self._last = ""
+        self._last, self._first = "", -1
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn())
         self._progress = Progress(
             *columns, TimeRemainingColumn(), TextColumn("{task.fields[facts]}"), console=talk, disable=not self._screen
@@ -40,7 +40,9 @@ class Bar:
             self._progress.update(self._task, completed=done, total=total, facts=told)
             return
         now = time.monotonic()
-        left = (now - self._started) / done * (total - done) if done else 0.0
+        if self._first < 0:  # a resumed task begins somewhere; its rate is counted from there
+            self._first = done - 1
+        left = (now - self._started) / (done - self._first) * (total - done)
         self._last = f"{self._title} {done}/{total}  {left:.0f} s left  {told}".rstrip()
         if now - self._said >= PLAIN_INTERVAL_SECONDS:
             self._say(now)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from looklisten.config import Config
@@ -67,7 +67,8 @@ def save_checkpoint(
     with written_aside(path) as scratch:
         scratch.mkdir()
         for name, tensors in (("model", model), ("optimizer", optimizer)):
-            save_file({key: value.contiguous() for key, value in tensors.items()}, scratch / f"{name}.safetensors")
+            # Through bytes, so that a full disk is an OSError like any other.
+            (scratch / f"{name}.safetensors").write_bytes(save({key: value.contiguous() for key, value in tensors.items()}))
         about = {
             "step": step,
             "config": config.model_dump(mode="json"),

@@ -61,6 +61,9 @@ def train(
     run, data = Path(run), Shards(shards)
     held_out = data.held_out(config.train.held_out_fraction)
     config = _fitted(config, len(set(data.video_ids[~held_out])))
+    can_evaluate = len(set(data.video_ids[held_out])) >= 2
+    if not can_evaluate:
+        log.warning("fewer than 2 videos are held out: the accuracy on videos not trained on is not measured")
     where, how = choose_device(device), choose_precision(choose_device(device).value, config.train.precision)
     log.info("computing on %s (%s) in %s (%s)", where.value, where.reason, how.value, how.reason)
 
@@ -93,15 +96,17 @@ def train(
             if step % config.train.log_every == 0 or last:
                 diary.write(step, learning_rate=rate, **meter.read())
                 _check_finite(meter.loss, step, batch, run)
-            if step % config.train.evaluate_every == 0 or last:
+            if can_evaluate and (step % config.train.evaluate_every == 0 or last):
                 held_out_accuracy = evaluate(model, data, held_out, pairs=2000, seed=config.train.seed).accuracy
                 diary.write(step, held_out_accuracy=held_out_accuracy)
             if step % config.train.checkpoint_every == 0 or last:
                 moments = _moments(optimizer, names)
-                save_checkpoint(checkpoints, step, config, model.state_dict(), moments, {"held_out_accuracy": held_out_accuracy})
+                results = {"held_out_accuracy": held_out_accuracy} if math.isfinite(held_out_accuracy) else {}
+                save_checkpoint(checkpoints, step, config, model.state_dict(), moments, results)
                 for old in saved_steps(checkpoints)[: -config.train.keep_checkpoints]:
                     _remove(old)
-            progress(step, config.train.steps, **meter.facts(), held_out=f"{held_out_accuracy:.3f}")
+            shown = {"held out": f"{held_out_accuracy:.3f}"} if math.isfinite(held_out_accuracy) else {}
+            progress(step, config.train.steps, **meter.facts(), **shown)
     final = open_checkpoint(run)
     return Run(
         path=run,
@@ -168,6 +173,9 @@ class Meter:
         return {"loss": self.loss, "accuracy": self.accuracy, **speed}
 
     def facts(self) -> dict[str, str]:
+        """The last reading in words; nothing before the first."""
+        if not math.isfinite(self.loss):
+            return {}
         return {
             "loss": f"{self.loss:.3f}",
             "avc": f"{self.accuracy:.3f}",

@@ -163,44 +163,53 @@ def draw_background(key: tuple[int, ...], side: int) -> NDArray[np.float32]:
     ground = dark + (bright - dark) * field[..., None].astype(np.float32)
     for _ in range(rng.integers(4, 14)):  # clutter: bars and blobs, of no class
         cx, cy, turn = rng.random(), rng.random(), rng.uniform(0, np.pi)
-        u = (x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)
-        v = -(x - cx) * np.sin(turn) + (y - cy) * np.cos(turn)
         a, b = rng.uniform(0.02, 0.14), rng.uniform(0.01, 0.06)
-        power = rng.choice([2, 8])
-        inside = np.clip(((1 - (np.abs(u / a) ** power + np.abs(v / b) ** power)) * b * side + 0.5), 0, 1)
-        ground += (np.array(_color(rng), np.float32) - ground) * inside[..., None].astype(np.float32)
-    return ground.astype(np.float32)
+        power, color = rng.choice([2, 8]), np.array(_color(rng), np.float32)
+        reach = 1.5 * max(a, b)
+        rows, columns = (slice(max(int((c - reach) * side), 0), int((c + reach) * side) + 2) for c in (cy, cx))
+        across, down = x[rows, columns] - cx, y[rows, columns] - cy
+        u = across * np.cos(turn) + down * np.sin(turn)
+        v = down * np.cos(turn) - across * np.sin(turn)
+        inside = np.clip((1 - (np.abs(u / a) ** power + np.abs(v / b) ** power)) * b * side + 0.5, 0, 1)
+        ground[rows, columns] += (color - ground[rows, columns]) * inside[..., None].astype(np.float32)
+    return ground
 
 
-def _paint(frame: NDArray[np.float32], thing: Thing, at_seconds: float) -> None:
+def draw_ground(scene: Scene, side: int) -> Picture:
+    """What a scene shows when nothing is in it: its background in its light, `[side, side, 3]` uint8."""
+    return _lit(draw_background(scene.background, side), scene.light)
+
+
+def _lit(color: Plane, light: float) -> Picture:
+    return np.clip(color * (255 * light), 0, 255).astype(np.uint8)
+
+
+def _paint(frame: Picture, thing: Thing, at_seconds: float, light: float) -> None:
     """Draw `thing` into `frame` `[side, side, 3]` in place, touching only the square it needs."""
     side = frame.shape[0]
     cx, cy = (v * side for v in thing.place(at_seconds))
     radius = thing.radius * side
     x0, x1 = max(int(cx - radius), 0), min(int(cx + radius) + 2, side)
     y0, y1 = max(int(cy - radius), 0), min(int(cy + radius) + 2, side)
-    y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32)
-    x, y = (x - cx) / radius, (y - cy) / radius
+    x = ((np.arange(x0, x1, dtype=np.float32) - cx) / radius)[None]
+    y = ((np.arange(y0, y1, dtype=np.float32) - cy) / radius)[:, None]
     angle = thing.angle + thing.turn_per_second * at_seconds
-    u = x * np.cos(angle) + y * np.sin(angle)
-    v = (-x * np.sin(angle) + y * np.cos(angle)) / thing.squash
-    u, v = u.astype(np.float32), v.astype(np.float32)
+    u = (x * np.cos(angle) + y * np.sin(angle)).astype(np.float32)
+    v = ((y * np.cos(angle) - x * np.sin(angle)) / thing.squash).astype(np.float32)
     look = LOOKS[thing.label]
-    mask = np.clip(look.silhouette(u, v) * radius * 0.8 + 0.5, 0, 1)[..., None]
-    light, dark = (np.array(c, np.float32) for c in thing.colors)
-    paint = dark + (light - dark) * look.texture(u, v)[..., None]
+    mask = np.clip(look.silhouette(u, v) * (radius * 0.8) + 0.5, 0, 1)[..., None]
+    bright, dark = (np.array(color, np.float32) for color in thing.colors)
+    paint = np.clip((dark + (bright - dark) * look.texture(u, v)[..., None]) * (255 * light), 0, 255)
     patch = frame[y0:y1, x0:x1]
-    patch += (paint - patch) * mask
+    patch[...] = patch + (paint - patch) * mask
 
 
-def render_frame(scene: Scene, ground: NDArray[np.float32], at_seconds: float) -> Picture:
-    """The picture at one moment, `[side, side, 3]` uint8; `ground` is `draw_background(scene.background, side)`."""
+def render_frame(scene: Scene, ground: Picture, at_seconds: float) -> Picture:
+    """The picture at one moment, `[side, side, 3]` uint8; `ground` is `draw_ground(scene, side)`."""
     frame = ground.copy()
     for thing in scene.things:
-        _paint(frame, thing, at_seconds)
-    frame *= 255 * scene.light
-    np.clip(frame, 0, 255, out=frame)
-    return frame.astype(np.uint8)
+        _paint(frame, thing, at_seconds, scene.light)
+    return frame
 
 
 def _shape_spectrum(sound: Sound, sample_rate_hz: int, slope_db_per_octave: float) -> Sound:

@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from looklisten.errors import ConfigError
-from looklisten.media.synth.scenes import CLASSES, Scene, draw_background, draw_scene, render_frame, render_sound
+from looklisten.media.synth.scenes import CLASSES, Scene, draw_ground, draw_scene, render_frame, render_sound
 from looklisten.runtime import Progress, map_unordered, silent, sweep_aside, write_json, written_aside
 
 SAMPLE_RATE_HZ = 48_000
@@ -104,7 +104,7 @@ def _make_video(task: tuple[Path, World, int]) -> None:
 
 def write_video(path: Path, scene: Scene, side_pixels: int, frames_per_second: int) -> None:
     """Encode one scene as H.264 + AAC. One thread and no date, so that the bytes are the same each time."""
-    ground = draw_background(scene.background, side_pixels)
+    ground = draw_ground(scene, side_pixels)
     sound = render_sound(scene, SAMPLE_RATE_HZ)
     with av.open(path, "w", container_options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
         video = container.add_stream("libx264", frames_per_second, options={"preset": "veryfast", "crf": "23", "threads": "1"})
