@@ -7,7 +7,8 @@ import looklisten
 
 ROOT = Path(looklisten.__file__).parent
 FLOORS = [
-    {"app", "__main__", "__init__"},
+    {"__main__", "__init__"},
+    {"app"},
     {"interop"},
     {"training"},
     {"evaluation"},

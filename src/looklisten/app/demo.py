@@ -33,6 +33,7 @@ from looklisten.training.runlog import read_metrics
 
 STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
 SAMPLE_VIDEOS = 4
+MOMENTS_PER_CLIP = 3
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
     model, data = load(run_folder), Shards(shards)
     held_out = data.held_out(plan.config.train.held_out_fraction)
     done["evaluate"] = stage("evaluate", lambda bar: evaluate(model, data, held_out, seed=plan.seed, progress=bar).as_dict())
-    done["probe"] = stage("probe", lambda bar: {k: v.as_dict() for k, v in probe(model, data, seed=plan.seed, progress=bar).items()})
+    done["probe"] = stage(
+        "probe", lambda bar: {k: v.as_dict() for k, v in probe(model, data, MOMENTS_PER_CLIP, plan.seed, progress=bar).items()}
+    )
     done["localize"] = stage("localize", lambda bar: pointing(model, data, held_out, progress=bar).as_dict())
 
     began = time.perf_counter()

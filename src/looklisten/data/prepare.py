@@ -12,7 +12,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import FORMAT_VERSION, Box, Clip, write_shards
 from looklisten.errors import ConfigError, SourceError
-from looklisten.media.decode import Frame, Report, Wanted, decode
+from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
 from looklisten.runtime import Progress, map_unordered, silent, sweep_aside, write_json, written_aside
 
 _SUFFIXES = """
@@ -138,73 +138,98 @@ def cut(path: Path, source: Source, settings: PrepareSettings, boxes: Sequence[B
     no video with picture and sound, or when the two share less than `min_clip_seconds`.
     """
     report = report if report is not None else Report()
-    rate = settings.sample_rate_hz
-    clip_samples = round(settings.clip_seconds * rate)
-    frames: list[tuple[float, bytes]] = []
-    sound: list[NDArray[np.float32]] = []
-    sound_start: float | None = None
-    sound_length = 0
-    start: float | None = None
-    made = 0
+    cutter = _Cutter(source, settings, boxes, report)
+    for event in decode(path, settings.wanted, report):
+        cutter.add(event)
+        while cutter.shared_seconds >= settings.clip_seconds:
+            yield from cutter.take(settings.clip_seconds)
+    shared = cutter.shared_seconds
+    if shared >= settings.min_clip_seconds:
+        yield from cutter.take(shared)
+    if not cutter.made:
+        hint = f"; FFmpeg says: {report.last_error}" if report.last_error else ""
+        raise SourceError(f"{path}: picture and sound share {shared:.3f} s, a clip needs {settings.min_clip_seconds:g} s{hint}")
 
-    def take(samples: int) -> Clip | None:
-        """Cut the next `samples` samples off the buffers."""
-        nonlocal frames, sound, sound_start, sound_length, start, made
-        assert start is not None and sound_start is not None
-        whole = np.concatenate(sound) if sound else np.zeros(0, np.float32)
-        wave, whole = whole[:samples], whole[samples:]
-        end = start + samples / rate
-        inside = [(t, jpeg) for t, jpeg in frames if start <= t < end]
-        frames = [(t, jpeg) for t, jpeg in frames if t >= end]
-        sound, sound_start, sound_length = [whole], end, len(whole)
-        begin, start = start, end
+
+@dataclass
+class _Cutter:
+    """Frames and sound of one source that are not in a clip yet, both from `start_seconds` on once both have begun."""
+
+    source: Source
+    settings: PrepareSettings
+    boxes: Sequence[Box]
+    report: Report
+    made: int = 0
+    start_seconds: float | None = None
+    frames: list[tuple[float, bytes]] = field(default_factory=list)
+    sound: list[NDArray[np.float32]] = field(default_factory=list)
+    samples: int = 0
+    """The length of all of `sound`."""
+    sound_start_seconds: float | None = None
+
+    def add(self, event: Frame | Sound) -> None:
+        if isinstance(event, Frame):
+            jpeg = simplejpeg.encode_jpeg(event.pixels, self.settings.jpeg_quality, "RGB", "420", fastdct=False)
+            self.frames.append((event.at_seconds, jpeg))
+        else:
+            self.sound_start_seconds = event.start_seconds if self.sound_start_seconds is None else self.sound_start_seconds
+            self.sound.append(event.samples)
+            self.samples += len(event.samples)
+        if self.start_seconds is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Drop what one stream has before the other begins, to the sample."""
+        if not self.frames or self.sound_start_seconds is None:
+            return
+        early = max(self.frames[0][0] - self.sound_start_seconds, 0.0)
+        samples = int(np.ceil(early * self.settings.sample_rate_hz - 1e-6))
+        if self.samples >= samples:
+            self._cut_sound(samples)
+            self.start_seconds = start = self.sound_start_seconds + samples / self.settings.sample_rate_hz
+            self.frames = [(t, jpeg) for t, jpeg in self.frames if t >= start]
+
+    def _cut_sound(self, samples: int) -> NDArray[np.float32]:
+        """Take the first `samples` off the buffered sound."""
+        whole = np.concatenate(self.sound) if self.sound else np.zeros(0, np.float32)
+        self.sound, self.samples = [whole[samples:]], len(whole) - samples
+        return whole[:samples]
+
+    @property
+    def shared_seconds(self) -> float:
+        """For how long from the start both picture and sound are there."""
+        if self.start_seconds is None:
+            return 0.0
+        return max(min(self.samples / self.settings.sample_rate_hz, self.report.video_end_seconds - self.start_seconds), 0.0)
+
+    def take(self, seconds: float) -> Iterator[Clip]:
+        """Cut off the next `seconds`; none where the picture stood still for all of them, so that no frame begins there."""
+        assert self.start_seconds is not None
+        rate, begin = self.settings.sample_rate_hz, self.start_seconds
+        samples = int(seconds * rate + 1e-6)
+        end = begin + samples / rate
+        wave = self._cut_sound(samples)
+        inside = [(t - begin, jpeg) for t, jpeg in self.frames if begin <= t < end]
+        self.frames = [(t, jpeg) for t, jpeg in self.frames if t >= end]
+        self.start_seconds = end
         if not inside:
-            return None
-        made += 1
-        marks = tuple(m for m, is_so in (("truncated", report.truncated), ("damaged", report.damaged_packets > 0)) if is_so)
-        return Clip(
-            key=f"{source.video_id}@{begin:.3f}",
-            video_id=source.video_id,
-            source=source.video_id,
+            return
+        self.made += 1
+        marks = {"truncated": self.report.truncated, "damaged": self.report.damaged_packets > 0}
+        yield Clip(
+            key=f"{self.source.video_id}@{begin:.3f}",
+            video_id=self.source.video_id,
+            source=self.source.video_id,
             start_seconds=begin,
-            frame_seconds=tuple(t - begin for t, _ in inside),
+            frame_seconds=tuple(t for t, _ in inside),
             frames=tuple(jpeg for _, jpeg in inside),
             waveform=np.clip(np.rint(wave * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16),
             sample_rate_hz=rate,
-            labels=source.labels,
-            split=source.split,
-            boxes=tuple(replace(box, at_seconds=box.at_seconds - begin) for box in boxes if begin <= box.at_seconds < end),
-            marks=marks,
+            labels=self.source.labels,
+            split=self.source.split,
+            boxes=tuple(replace(box, at_seconds=box.at_seconds - begin) for box in self.boxes if begin <= box.at_seconds < end),
+            marks=tuple(mark for mark, is_so in marks.items() if is_so),
         )
-
-    for event in decode(path, settings.wanted, report):
-        if isinstance(event, Frame):
-            pixels = event.pixels
-            frames.append((event.at_seconds, simplejpeg.encode_jpeg(pixels, settings.jpeg_quality, "RGB", "420", fastdct=False)))
-        else:
-            sound_start = event.start_seconds if sound_start is None else sound_start
-            sound.append(event.samples)
-            sound_length += len(event.samples)
-        if start is None and frames and sound_start is not None:
-            late = max(frames[0][0] - sound_start, 0.0)
-            skipped = int(np.ceil(late * rate - 1e-6))
-            if sound_length < skipped:
-                continue
-            start = sound_start + skipped / rate
-            whole = np.concatenate(sound)[skipped:]
-            sound, sound_start, sound_length = [whole], start, len(whole)
-            frames = [(t, jpeg) for t, jpeg in frames if t >= start]
-        while start is not None and sound_length >= clip_samples and report.video_end_seconds >= start + settings.clip_seconds:
-            if clip := take(clip_samples):
-                yield clip
-    shared = 0.0
-    if start is not None:
-        shared = min(sound_length / rate, report.video_end_seconds - start)
-        if shared >= settings.min_clip_seconds and (clip := take(int(shared * rate + 1e-6))):
-            yield clip
-    if not made:
-        hint = f"; FFmpeg says: {report.last_error}" if report.last_error else ""
-        raise SourceError(f"{path}: picture and sound share {max(shared, 0):.3f} s, a clip needs {settings.min_clip_seconds:g} s{hint}")
 
 
 @dataclass(frozen=True)
@@ -231,35 +256,30 @@ def prepare_batch(batch: Batch) -> dict[str, Any]:
     """Cut the sources of one batch into its shards and write its record; a pure function of the batch."""
     av.logging.set_level(None)  # FFmpeg's log callback takes the interpreter lock; errors still carry their last line
     record: dict[str, Any] = {"clips": 0, "seconds": 0.0, "labels": {}, "failures": []}
+    name, limit = f"clips-{batch.number:06d}", batch.settings.shard_megabytes * 2**20
+    record["shards"] = write_shards(_counted(batch, record), batch.out, name, limit)
+    write_json(batch.record, record)
+    return record
 
-    def clips() -> Iterator[Clip]:
-        for source in batch.sources:
-            report, recovered = Report(), 0.0
-            cuts = cut(batch.root / source.video_id, source, batch.settings, batch.boxes.get(source.video_id, ()), report)
-            while True:
-                try:
-                    clip = next(cuts, None)
-                except Exception as error:  # whatever a file does to the decoder costs this file only
-                    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EMFILE, errno.ENOMEM):
-                        raise
-                    reason = str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
-                    record["failures"].append(
-                        {"source": source.video_id, "reason": reason.replace(f"{batch.root}{os.sep}", ""), "last_error": report.last_error}
-                        | {"seconds_recovered": round(recovered, 3)}
-                    )
-                    break
-                if clip is None:
-                    break
+
+def _counted(batch: Batch, record: dict[str, Any]) -> Iterator[Clip]:
+    """The clips of a batch, counted in `record` as they pass, with a line for each source that gave nothing or broke off."""
+    for source in batch.sources:
+        report, recovered = Report(), 0.0
+        try:
+            for clip in cut(batch.root / source.video_id, source, batch.settings, batch.boxes.get(source.video_id, ()), report):
                 recovered += clip.duration_seconds
                 record["clips"] += 1
                 record["seconds"] = round(record["seconds"] + clip.duration_seconds, 6)
                 for label in clip.labels:
                     record["labels"][label] = record["labels"].get(label, 0) + 1
                 yield clip
-
-    record["shards"] = write_shards(clips(), batch.out, f"clips-{batch.number:06d}", batch.settings.shard_megabytes * 2**20)
-    write_json(batch.record, record)
-    return record
+        except Exception as error:  # whatever a file does to the decoder costs this file only, the machine's troubles stop the work
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EMFILE, errno.ENOMEM):
+                raise
+            reason = str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
+            failure = {"source": source.video_id, "reason": reason.replace(f"{batch.root}{os.sep}", ""), "last_error": report.last_error}
+            record["failures"].append(failure | {"seconds_recovered": round(recovered, 3)})
 
 
 def _plan(out: Path, root: Path, sources: Sequence[Source], settings: PrepareSettings) -> list[list[Source]]:

@@ -1,6 +1,5 @@
 """JPEG -> pixels -> what the vision tower sees: decoding to size, cropping, and the jitter of training."""
 
-import numpy as np
 import simplejpeg
 import torch
 from jaxtyping import Float, Integer, UInt8
@@ -56,13 +55,6 @@ def jitter(
     saturation: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch 3 height width"]:
     """Add `brightness` and multiply saturation by `saturation`, each its own number for each frame (paper, section 3)."""
-    weights = torch.tensor(LUMA, device=frames.device, dtype=frames.dtype)
-    luma = torch.einsum("bchw,c->bhw", frames, weights)[:, None]
-    changed = torch.lerp(luma, frames, saturation.view(-1, 1, 1, 1)) + brightness.view(-1, 1, 1, 1)
-    return changed.clamp(0, 1)
-
-
-def encode_jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
-    """uint8 `[height, width, 3]` to JPEG."""
-    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420")
-    return data
+    luma = (frames[:, 0] * LUMA[0] + frames[:, 1] * LUMA[1] + frames[:, 2] * LUMA[2])[:, None]
+    kept, added = saturation.view(-1, 1, 1, 1), brightness.view(-1, 1, 1, 1)
+    return (frames * kept).add_(luma * (1 - kept) + added).clamp_(0, 1)
