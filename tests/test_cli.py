@@ -78,6 +78,16 @@ def test_some_failed_is_exit_code_3(tmp_path):
     assert json.loads(told.stdout)["failed"] == 1
 
 
+def test_a_short_video_is_skipped_and_no_failure(tmp_path):
+    (tmp_path / "videos").mkdir()
+    write_clock_video(tmp_path / "videos" / "good.mp4", seconds=1.5)
+    write_clock_video(tmp_path / "videos" / "short.mp4", seconds=0.5)
+    told = shell("prepare", tmp_path / "videos", tmp_path / "out")
+    assert told.returncode == 0
+    assert (json.loads(told.stdout)["skipped"], json.loads(told.stdout)["failed"]) == (1, 0)
+    assert json.loads((tmp_path / "out" / "failures.jsonl").read_text())["status"] == "skipped"
+
+
 def test_help_names_every_verb_and_every_verb_has_help(capsys):
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out

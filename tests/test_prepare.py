@@ -125,7 +125,7 @@ def test_files_in_are_clips_or_failures(tmp_path):
     assert "cannot be opened as video" in failures["text.mp4"]
     assert "a clip needs 1 s" in failures["deep/short.mp4"]
     assert str(tmp_path) not in str(failures)
-    assert (result["sources"], result["prepared"], result["failed"]) == (5, 1, 4)
+    assert (result["sources"], result["prepared"], result["skipped"], result["failed"]) == (5, 1, 1, 3)
 
 
 def test_what_decodes_before_a_break_is_kept_and_marked(tmp_path):
@@ -178,7 +178,7 @@ def test_nothing_usable_is_an_error_not_an_empty_set(tmp_path):
 def test_real_clips_in_are_clips_or_failures(tmp_path):
     result = prepare([SHARED / "media/videos"], tmp_path)
     failures = [json.loads(line)["source"] for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
-    assert result["sources"] == result["prepared"] + result["failed"]
+    assert result["sources"] == result["prepared"] + result["skipped"] + result["failed"]
     assert result["prepared"] >= 22
-    assert len(failures) == len(set(failures)) == result["failed"]
+    assert len(failures) == len(set(failures)) == result["failed"] + result["skipped"]
     assert "hard/bad_text.mp4" in failures

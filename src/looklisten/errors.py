@@ -3,6 +3,7 @@
 LookListenError            what, where, what to do next; the shell prints it and exits with 1
 ├── ConfigError            a recipe or an option that cannot be
 ├── SourceError            an input file that is not what it should be (its name is in the sentence)
+│   └── TooShortError      nothing wrong with it, but its picture and sound share less than a clip needs
 ├── ShardError             prepared data that is missing, damaged or of another version
 └── CheckpointError        a checkpoint that is missing, damaged or of another network
 """
@@ -18,6 +19,10 @@ class ConfigError(LookListenError):
 
 class SourceError(LookListenError):
     """An input that cannot be read as what it should be."""
+
+
+class TooShortError(SourceError):
+    """A whole file whose picture and sound share less than a clip needs."""
 
 
 class ShardError(LookListenError):

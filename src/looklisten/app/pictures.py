@@ -83,8 +83,10 @@ def contact_sheet(found: Sequence[Localization], columns: int = 6) -> bytes:
     """PNG of several moments: the frame, the frame under its map, the spectrogram under its own; known boxes outlined."""
     columns = min(columns, len(found))
     rows = -(-len(found) // columns)
-    figure = Figure(figsize=(2.0 * columns, 5.2 * rows), layout="constrained")
-    axes = figure.subplots(3 * rows, columns, squeeze=False, height_ratios=[1, 1, 0.55] * rows)
+    height, width = frame_picture(found[0]).shape[:2]
+    shape = min(height / width, 2.0)
+    figure = Figure(figsize=(2.0 * columns, (4.0 * shape + 1.4) * rows), layout="constrained")
+    axes = figure.subplots(3 * rows, columns, squeeze=False, height_ratios=[shape, shape, 0.5] * rows)
     for axis in axes.flat:
         axis.set_axis_off()
     for place, one in enumerate(found):
@@ -95,8 +97,8 @@ def contact_sheet(found: Sequence[Localization], columns: int = 6) -> bytes:
             axes[top + row, column].imshow(picture)
         for box in boxes_at(one.moment.clip, one.moment.frame_seconds):
             axes[top + 1, column].add_patch(_outline(box, frame.shape[1], frame.shape[0]))
-        label = ", ".join(one.moment.clip.labels)
-        title = f"{label or one.moment.clip.video_id} · {one.at_seconds:.1f} s\nbelongs: {one.probability:.0%}"
+        name = "".join(f"{label} · " for label in one.moment.clip.labels)
+        title = f"{name}{one.at_seconds:.1f} s\nbelongs: {one.probability:.0%}"
         axes[top, column].set_title(title, fontsize=9)
     return figure_png(figure)
 

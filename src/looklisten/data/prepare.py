@@ -22,7 +22,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from looklisten.data.shards import FORMAT_VERSION, Box, Clip, write_shards
-from looklisten.errors import ConfigError, SourceError
+from looklisten.errors import ConfigError, SourceError, TooShortError
 from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
 from looklisten.runtime import Progress, map_unordered, silent, sweep_aside, write_json, written_aside
 
@@ -135,7 +135,7 @@ def cut(path: Path, source: Source, settings: PrepareSettings, boxes: Sequence[B
     """The clips of one video: consecutive stretches of `clip_seconds` from where both streams exist to where one ends.
 
     A last stretch shorter than `min_clip_seconds` is left out. Holds one clip in memory. Raises SourceError when the file is
-    no video with picture and sound, or when the two share less than `min_clip_seconds`.
+    no video with picture and sound, TooShortError when the two share less than `min_clip_seconds`.
     """
     report = report if report is not None else Report()
     cutter = _Cutter(source, settings, boxes, report)
@@ -148,7 +148,8 @@ def cut(path: Path, source: Source, settings: PrepareSettings, boxes: Sequence[B
         yield from cutter.take(shared)
     if not cutter.made:
         hint = f"; FFmpeg says: {report.last_error}" if report.last_error else ""
-        raise SourceError(f"{path}: picture and sound share {shared:.3f} s, a clip needs {settings.min_clip_seconds:g} s{hint}")
+        kind = SourceError if report.truncated or report.damaged_packets else TooShortError
+        raise kind(f"{path}: picture and sound share {shared:.3f} s, a clip needs {settings.min_clip_seconds:g} s{hint}")
 
 
 @dataclass
@@ -278,8 +279,14 @@ def _counted(batch: Batch, record: dict[str, Any]) -> Iterator[Clip]:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EMFILE, errno.ENOMEM):
                 raise
             reason = str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
-            failure = {"source": source.video_id, "reason": reason.replace(f"{batch.root}{os.sep}", ""), "last_error": report.last_error}
-            record["failures"].append(failure | {"seconds_recovered": round(recovered, 3)})
+            failure = {
+                "source": source.video_id,
+                "status": "skipped" if isinstance(error, TooShortError) else "failed",
+                "reason": reason.replace(f"{batch.root}{os.sep}", ""),
+                "last_error": report.last_error,
+                "seconds_recovered": round(recovered, 3),
+            }
+            record["failures"].append(failure)
 
 
 def _plan(out: Path, root: Path, sources: Sequence[Source], settings: PrepareSettings) -> list[list[Source]]:
@@ -326,7 +333,8 @@ def prepare(
     Writes `clips-*.arrow`, `index.json` and `failures.jsonl`. Run again it keeps what is whole, redoes what is damaged and
     adds new videos. `boxes` is a CSV of known places: path, time, x0, y0, x1, y1, label, sounding.
     Raises SourceError when there is nothing to prepare or nothing could be, ConfigError when `out` holds other settings.
-    Returns sources, prepared, failed, clips, hours, seconds (of work) and x_realtime (of what this call decoded).
+    Returns sources = prepared + skipped (whole, but too short) + failed; clips, hours; seconds of work and x_realtime of what
+    this call decoded.
     """
     settings, out = settings or PrepareSettings(), Path(out)
     began = time.perf_counter()
@@ -360,10 +368,11 @@ def _merge(out: Path, root: Path, batches: int, sources: int, settings: PrepareS
     for record in records:
         for label, count in record["labels"].items():
             labels[label] += count
-    failed = len({failure["source"] for failure in failures})
+    skipped, failed = (sum(failure["status"] == status for failure in failures) for status in ("skipped", "failed"))
     summary = {
         "sources": sources,
-        "prepared": sources - failed,
+        "prepared": sources - skipped - failed,
+        "skipped": skipped,
         "failed": failed,
         "clips": sum(record["clips"] for record in records),
         "hours": round(sum(record["seconds"] for record in records) / 3600, 4),
