@@ -75,7 +75,7 @@ def spectrogram_overlay(found: Localization) -> bytes:
 
 def figure_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, facecolor="white")
+    figure.savefig(buffer, format="png", dpi=72, facecolor="white")
     return buffer.getvalue()
 
 

@@ -20,7 +20,7 @@ BOX_TOLERANCE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Pointing:
-    """Share of frames in which the strongest place of the map lies in the box of what sounds."""
+    """Share of frames in which the strongest place of the map lies in the box of what sounds; the interval over videos."""
 
     pointing: float
     center: float
@@ -58,6 +58,7 @@ def pointing(
     Raises ConfigError when no clip has boxes.
     """
     hits: list[tuple[bool, bool, bool, bool]] = []
+    videos: list[str] = []
     clips = np.flatnonzero(mask)
     for done, number in enumerate(clips, 1):
         clip = shards[int(number)]
@@ -67,17 +68,19 @@ def pointing(
             sounding = [box for box in boxes if box.sounding]
             mute = [box for box in boxes if not box.sounding]
             peak = found.frame_map.peak()
+            videos.append(clip.video_id)
             hits.append((_holds(sounding, peak), _holds(sounding, (0.5, 0.5)), bool(mute), _holds(mute, peak)))
         progress(done, len(clips))
     if not hits:
         raise ConfigError(f"pointing needs held-out clips with boxes of what sounds; {shards.path} has none")
     right, center, beside, wrong = np.array(hits, dtype=np.float64).T
     both = beside > 0
+    by_video = np.array([right[np.array(videos) == video].mean() for video in dict.fromkeys(videos)])
     return Pointing(
         pointing=float(right.mean()),
         center=float(center.mean()),
         n=len(right),
-        ci95=interval(right),
+        ci95=interval(by_video),
         method=method,
         with_silent=float(right[both].mean()) if both.any() else float("nan"),
         on_silent=float(wrong[both].mean()) if both.any() else float("nan"),
