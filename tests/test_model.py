@@ -90,8 +90,11 @@ def test_compact_front_end_hears_up_to_8_khz_in_order():
 
 def test_conv4_2_is_before_batch_norm_and_the_vector_is_the_maximum_of_the_map():
     tower = Tower(3, (4, 8)).eval()
-    out = tower(torch.randn(2, 3, 17, 23))
     last = tower.blocks[-1]
+    for values in (last.bn2.weight.data, last.bn2.bias.data, last.bn2.running_mean, last.bn2.running_var):
+        values.uniform_(0.5, 2)
+    out = tower(torch.randn(2, 3, 17, 23))
+    assert out.conv4_2.min() < 0
     assert torch.allclose(torch.relu(last.bn2(out.conv4_2)), out.map)
     assert torch.equal(out.vector, out.map.flatten(2).max(2).values)
     assert out.map.shape == (2, 8, 8, 11)
