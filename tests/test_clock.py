@@ -7,8 +7,8 @@ from conftest import hear_clock, read_clock, write_clock_video
 from looklisten.data.pairs import PairStream, View
 from looklisten.data.prepare import PrepareSettings, Source, cut, prepare
 from looklisten.data.shards import Shards
+from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import decode_jpeg
-from looklisten.media.spectrogram import SAMPLE_RATE_HZ
 
 TOLERANCE_SECONDS = 0.020
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from looklisten.config import Config, ModelConfig
+from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import jitter
-from looklisten.media.spectrogram import FRONT_ENDS, SAMPLE_RATE_HZ, WINDOW_SAMPLES, LogSpectrogram
+from looklisten.media.spectrogram import FRONT_ENDS, WINDOW_SAMPLES, LogSpectrogram
 from looklisten.model.l3net import CORRESPOND, L3Net, correspondence_logit
 from looklisten.model.objectives import avc
 from looklisten.model.towers import Tower

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from looklisten.data.pairs import PairStream, View, sound_start
 from looklisten.errors import ConfigError
-from looklisten.media.spectrogram import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.spectrogram import WINDOW_SAMPLES
 
 VIEW = View(64, 48, random=True, flip=True)
 

@@ -50,7 +50,7 @@ class ModelConfig(Section):
 
 
 class AugmentConfig(Section):
-    """What training changes at random. The ranges are untold; these are the re-implementation's that the authors advised."""
+    """What training changes at random. The ranges are untold; these are those of the re-implementation l3embedding."""
 
     flip: bool = True
     """Mirror half of the frames."""

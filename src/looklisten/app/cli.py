@@ -1,4 +1,4 @@
-"""The shell: `looklisten VERB …`. Each verb is the library's function of the same name; this is the only file that prints.
+"""The shell: `looklisten VERB …`. Each verb is the library's function of the same name; stdout is written here alone.
 
 stdout is data: a table when a person looks, JSON when piped or with `--json`. stderr is talk. Exit codes: 0 done; 1 a
 LookListenError; 2 wrong usage; 3 done, but some inputs failed (see failures.jsonl); 130 interrupted.

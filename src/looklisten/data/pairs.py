@@ -17,8 +17,9 @@ from torch import Tensor
 
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
-from looklisten.media.spectrogram import SAMPLE_RATE_HZ, WINDOW_SAMPLES, WINDOW_SECONDS
+from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 
 
 @dataclass(frozen=True, eq=False)

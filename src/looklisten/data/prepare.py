@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import FORMAT_VERSION, Box, Clip, write_shards
 from looklisten.errors import ConfigError, SourceError, TooShortError
+from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
 from looklisten.runtime import Progress, map_unordered, silent, sweep_aside, write_json, written_aside
 
@@ -46,20 +47,19 @@ class PrepareSettings:
     frames_per_second: float = 5.0
     shorter_side_pixels: int = 256
     jpeg_quality: int = 90
-    sample_rate_hz: int = 48_000
     shard_megabytes: int = 256
 
     def __post_init__(self) -> None:
         if not 0 < self.min_clip_seconds <= self.clip_seconds:
             raise ConfigError("min_clip_seconds must be above 0 and at most clip_seconds")
-        if self.frames_per_second <= 0 or self.shorter_side_pixels < 1 or self.sample_rate_hz < 1 or self.shard_megabytes < 1:
-            raise ConfigError("frames_per_second, shorter_side_pixels, sample_rate_hz and shard_megabytes must be above 0")
+        if self.frames_per_second <= 0 or self.shorter_side_pixels < 1 or self.shard_megabytes < 1:
+            raise ConfigError("frames_per_second, shorter_side_pixels and shard_megabytes must be above 0")
         if not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"jpeg_quality {self.jpeg_quality} is not in 1..100")
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.frames_per_second, self.shorter_side_pixels, self.sample_rate_hz)
+        return Wanted(self.frames_per_second, self.shorter_side_pixels)
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ class _Cutter:
         if not self.frames or self.sound_start_seconds is None:
             return
         early = max(self.frames[0][0] - self.sound_start_seconds, 0.0)
-        samples = int(np.ceil(early * self.settings.sample_rate_hz - 1e-6))
+        samples = int(np.ceil(early * SAMPLE_RATE_HZ - 1e-6))
         if self.samples >= samples:
             self._cut_sound(samples)
-            self.start_seconds = start = self.sound_start_seconds + samples / self.settings.sample_rate_hz
+            self.start_seconds = start = self.sound_start_seconds + samples / SAMPLE_RATE_HZ
             self.frames = [(t, jpeg) for t, jpeg in self.frames if t >= start]
 
     def _cut_sound(self, samples: int) -> NDArray[np.float32]:
@@ -201,12 +201,12 @@ class _Cutter:
         """For how long from the start both picture and sound are there."""
         if self.start_seconds is None:
             return 0.0
-        return max(min(self.samples / self.settings.sample_rate_hz, self.report.video_end_seconds - self.start_seconds), 0.0)
+        return max(min(self.samples / SAMPLE_RATE_HZ, self.report.video_end_seconds - self.start_seconds), 0.0)
 
     def take(self, seconds: float) -> Iterator[Clip]:
         """Cut off the next `seconds`; none where the picture stood still for all of them, so that no frame begins there."""
         assert self.start_seconds is not None
-        rate, begin = self.settings.sample_rate_hz, self.start_seconds
+        rate, begin = SAMPLE_RATE_HZ, self.start_seconds
         samples = int(seconds * rate + 1e-6)
         end = begin + samples / rate
         wave = self._cut_sound(samples)

@@ -217,10 +217,6 @@ class Shards(Sequence[Clip]):
         samples: NDArray[np.int16] = batch.column("waveform")[row].values.to_numpy()
         return samples
 
-    def sample_rate_hz(self, clip: int) -> int:
-        batch, row = self._find(clip)
-        return int(batch.column("sample_rate_hz")[row].as_py())
-
     def held_out(self, fraction: float) -> NDArray[np.bool_]:
         """Which clips are kept from training, `[clips]`.
 

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
 from looklisten.data.shards import Clip
+from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
-from looklisten.media.spectrogram import SAMPLE_RATE_HZ, WINDOW_SAMPLES
+from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 
 BATCH = 32

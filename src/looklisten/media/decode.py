@@ -17,6 +17,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from looklisten.errors import SourceError
+from looklisten.media import SAMPLE_RATE_HZ
 
 RESYNC_SECONDS = 0.010
 """A sound frame this far from where counting samples puts it is moved to its timestamp; less is the container's rounding."""
@@ -50,7 +51,6 @@ class Report:
     truncated: bool = False
     last_error: str = ""
     video_end_seconds: float = 0.0
-    resyncs: int = 0
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Wanted:
 
     frames_per_second: float = 5.0
     shorter_side_pixels: int = 256
-    sample_rate_hz: int = 48_000
+    sample_rate_hz: int = SAMPLE_RATE_HZ
 
 
 def decode(path: str | Path, wanted: Wanted, report: Report | None = None) -> Iterator[Frame | Sound]:
@@ -77,7 +77,7 @@ def decode(path: str | Path, wanted: Wanted, report: Report | None = None) -> It
         video, audio = _streams(container, path)
         origin = _origin(container, video, audio)
         pictures = _Pictures(video, origin, wanted, report)
-        waves = _Waves(audio, origin, wanted.sample_rate_hz, report)
+        waves = _Waves(audio, origin, wanted.sample_rate_hz)
         for packet in _packets(container, video, audio, report):
             try:
                 decoded: list[Any] = packet.decode()
@@ -178,7 +178,6 @@ class _Waves:
     stream: av.AudioStream
     origin_seconds: float
     sample_rate_hz: int
-    report: Report
     _rate_hz: int = 0
     _resampler: soxr.ResampleStream | None = None
     _expected_seconds: float | None = None
@@ -195,7 +194,6 @@ class _Waves:
             self._expected_seconds = self._start_seconds = at
         drift = at - self._expected_seconds
         if abs(drift) > RESYNC_SECONDS:
-            self.report.resyncs += 1
             shift = round(drift * frame.sample_rate)
             samples = np.concatenate([np.zeros(shift, np.float32), samples]) if shift > 0 else samples[-shift:]
         self._expected_seconds += len(samples) / frame.sample_rate

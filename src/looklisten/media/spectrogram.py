@@ -10,7 +10,8 @@ from jaxtyping import Float, Integer, Num
 from torch import Tensor, nn
 from torch.nn import functional
 
-SAMPLE_RATE_HZ = 48_000
+from looklisten.media import SAMPLE_RATE_HZ
+
 WINDOW_SECONDS = 1.0
 WINDOW_SAMPLES = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
 INT16_FULL_SCALE = 2.0**15
@@ -59,7 +60,7 @@ FRONT_ENDS = {
     # the makers of l3embedding. The window function is untold; Hann is what the re-implementations use.
     "paper": FrontEnd(window_samples=480, hop_samples=240, fft_samples=512, floor=1e-12, offset=0.0, scale=5.0),
     # For two cores: 16 kHz, windows of 25 ms every 10 ms, 64 mel bands. The floor is -86 dB of full scale; offset and scale
-    # bring sound at -20 dB to about zero mean and unit deviation.
+    # are round numbers that bring the synthetic world's sounds to mean 0.09, deviation 0.62.
     "compact": FrontEnd(
         decimation=3,
         window_samples=400,
@@ -123,7 +124,7 @@ def to_unit(waveforms: Integer[Tensor, "*batch samples"] | Float[Tensor, "*batch
 
 
 LOW_PASS_LOBES = 5
-"""Zero crossings on each side of the low-pass filter's peak: -6 dB at the new Nyquist frequency, under -40 dB a fifth above."""
+"""Zero crossings on each side of the low-pass filter's peak: -6 dB at the new Nyquist frequency, -31 dB a quarter above."""
 
 
 def low_pass(decimation: int) -> Float[Tensor, " taps"]:
