@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from conftest import hear_clock, read_clock, write_clock_video
+from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.pairs import PairStream, View
-from looklisten.data.prepare import PrepareSettings, Source, cut, prepare
+from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
+from looklisten.data.sources import Source
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import decode_jpeg
 

@@ -10,8 +10,10 @@ import time
 import pytest
 
 from conftest import SHARED, write_clock_video
-from looklisten.data.prepare import PrepareSettings, Source, cut, find_sources, prepare
+from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
+from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError
 
 
@@ -19,6 +21,10 @@ def digest(folder):
     """Every file of a prepared set but the notes of its progress, by content."""
     files = sorted(f for f in folder.rglob("*") if f.is_file() and f.parent == folder)
     return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def lines(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +126,12 @@ def test_files_in_are_clips_or_failures(tmp_path):
     data = (videos / "good.mp4").read_bytes()
     (videos / "headless.mp4").write_bytes(data[: len(data) * 6 // 10])
     result = prepare([videos], tmp_path / "out")
-    failures = {row["source"]: row["reason"] for row in map(json.loads, (tmp_path / "out" / "failures.jsonl").read_text().splitlines())}
-    assert set(failures) == {"text.mp4", "empty.mkv", "deep/short.mp4", "headless.mp4"}
+    failures = {row["source"]: row["reason"] for row in lines(tmp_path / "out" / "failures.jsonl")}
+    assert set(failures) == {"text.mp4", "empty.mkv", "headless.mp4"}
     assert "cannot be opened as video" in failures["text.mp4"]
-    assert "a clip needs 1 s" in failures["deep/short.mp4"]
+    (skipped,) = lines(tmp_path / "out" / "skipped.jsonl")
+    assert skipped["source"] == "deep/short.mp4"
+    assert "a clip needs 1 s" in skipped["reason"]
     assert str(tmp_path) not in str(failures)
     assert (result["sources"], result["prepared"], result["skipped"], result["failed"]) == (5, 1, 1, 3)
 
@@ -155,19 +163,6 @@ def test_a_picture_alone_or_a_sound_alone_is_said(tmp_path):
             list(cut(tmp_path / f"{kind}.mp4", Source("x", 1), PrepareSettings()))
 
 
-def test_inputs_that_are_not_there_or_hold_nothing(tmp_path):
-    with pytest.raises(SourceError, match="there is no file or folder"):
-        find_sources([tmp_path / "nowhere"])
-    with pytest.raises(SourceError, match="holds no video"):
-        find_sources([tmp_path])
-    (tmp_path / "list.csv").write_text("file\na.mp4\n")
-    with pytest.raises(SourceError, match="lacks the column path; it has file"):
-        find_sources([tmp_path / "list.csv"])
-    (tmp_path / "list.csv").write_text("path,label\na.mp4,cat\n")
-    with pytest.raises(SourceError, match=r"list.csv, line 2: there is no file"):
-        find_sources([tmp_path / "list.csv"])
-
-
 def test_nothing_usable_is_an_error_not_an_empty_set(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
     with pytest.raises(SourceError, match=r"none of the 1 sources could be prepared.*a.mp4 cannot be opened as video.*failures.jsonl"):
@@ -177,8 +172,10 @@ def test_nothing_usable_is_an_error_not_an_empty_set(tmp_path):
 @pytest.mark.skipif(not (SHARED / "media/videos").is_dir(), reason="no real clips beside this checkout")
 def test_real_clips_in_are_clips_or_failures(tmp_path):
     result = prepare([SHARED / "media/videos"], tmp_path)
-    failures = [json.loads(line)["source"] for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
+    failures, skipped = ([row["source"] for row in lines(tmp_path / name)] for name in ("failures.jsonl", "skipped.jsonl"))
     assert result["sources"] == result["prepared"] + result["skipped"] + result["failed"]
     assert result["prepared"] >= 22
-    assert len(failures) == len(set(failures)) == result["failed"] + result["skipped"]
+    assert len(failures) == result["failed"]
+    assert len(skipped) == result["skipped"]
+    assert len(set(failures) | set(skipped)) == len(failures) + len(skipped)
     assert "hard/bad_text.mp4" in failures

@@ -140,8 +140,7 @@ class Shards(Sequence[Clip]):
         self._check_sizes()
         self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
         self._cache_size = open_record_batches
-        columns = [self._open(i).read_all().select(["video_id", "split", "labels"]) for i in range(len(self.manifest["shards"]))]
-        table = pa.concat_tables(columns) if columns else SCHEMA.empty_table()
+        table = self.columns("video_id", "split", "labels")
         self.video_ids: NDArray[np.str_] = np.array(table["video_id"].to_pylist(), dtype=np.str_)
         self.splits: NDArray[np.str_] = np.array(table["split"].to_pylist(), dtype=np.str_)
         self.labels: list[tuple[str, ...]] = [tuple(labels) for labels in table["labels"].to_pylist()]
@@ -199,6 +198,11 @@ class Shards(Sequence[Clip]):
         for name in ("frame_seconds", "frames", "labels", "marks"):
             values[name] = tuple(values[name])
         return Clip(waveform=self.waveform(clip), **values)
+
+    def columns(self, *names: str) -> pa.Table:
+        """These columns of all clips, views of the memory map: nothing of the others is read."""
+        tables = [self._open(shard).read_all().select(names) for shard in range(len(self.manifest["shards"]))]
+        return pa.concat_tables(tables) if tables else SCHEMA.empty_table().select(names)
 
     def frame_seconds(self, clip: int) -> NDArray[np.float64]:
         """When each stored frame of a clip is shown, in seconds within the clip, `[frames]`."""

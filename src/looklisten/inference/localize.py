@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from looklisten.data.prepare import PrepareSettings, Source, cut
+from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.shards import Clip
+from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.embed import Moment, moments
 from looklisten.media.frames import stack

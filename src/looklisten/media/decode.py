@@ -4,16 +4,20 @@ A time is presentation timestamp x time base minus the container's start: one or
 late. Frame counts and nominal rates are never used for time. Knows no clip, no shard and no network.
 """
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import simplejpeg
 import soxr
 from av.container import InputContainer
+from av.format import Flags
 from av.stream import Disposition
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from looklisten.errors import SourceError
@@ -22,75 +26,125 @@ from looklisten.media import SAMPLE_RATE_HZ
 RESYNC_SECONDS = 0.010
 """A sound frame this far from where counting samples puts it is moved to its timestamp; less is the container's rounding."""
 
+MAX_GAP_SECONDS = 1.0
+"""A shorter hole in the sound is filled with silence (a lost packet); in a longer one there is no sound, and no clip."""
+
+DISCONTINUITY_SECONDS = 10.0
+"""Where a broadcast stream's timestamps jump by more than this, its clock was set anew and goes on (ffmpeg's own threshold)."""
+
+LOOKAHEAD_PACKETS = 20
+"""Packets are decoded so many late; codecs put frames at most 16 out of order, so every earlier time has been seen by then."""
+
+SEEK_PREROLL_SECONDS = 1.0
+"""Decoding begins so much before a wanted stretch, for decoders that need a run-up."""
+
+HONEST_HEADERS = frozenset({"mov", "matroska", "avi", "flv", "asf"})
+"""Formats whose header says how long the file is; of others FFmpeg guesses it from what is there."""
+
 CHANNEL_WEIGHTS = {"LFE": 0.0, "FC": 0.7071, "BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5}
 """Downmix to mono: front channels whole, centre at -3 dB, surrounds at -6 dB, no effects channel; then normalised to sum 1."""
+
+Packet = Any  # av.Packet, whose stubs have a parameter that the class has not
+Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture: `pixels` uint8 `[height, width, 3]` RGB, upright and with square pixels, shown over [at, end)."""
+    """One picture, shown over [at, end): upright, with square pixels, as a JPEG file stores it.
+
+    `planes` are luma `[height, width]` and two of chroma at half the resolution, uint8, full range, ITU-R BT.601.
+    """
 
     at_seconds: float
     end_seconds: float
-    pixels: NDArray[np.uint8]
+    planes: Planes
+
+    def jpeg(self, quality: int) -> bytes:
+        """The picture as a JPEG file, without a detour through RGB."""
+        data: bytes = simplejpeg.encode_jpeg_yuv_planes(*self.planes, quality, fastdct=False)
+        return data
 
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """A stretch of mono sound: `samples` float32 `[n]`, following the stretch before without a gap."""
+    """A stretch of mono sound: `samples` float32 `[n]`. It follows the one before without a gap, or over MAX_GAP_SECONDS later."""
 
     start_seconds: float
     samples: NDArray[np.float32]
+
+    @property
+    def end_seconds(self) -> float:
+        return self.start_seconds + len(self.samples) / SAMPLE_RATE_HZ
 
 
 @dataclass
 class Report:
     """What a decoding pass met: filled while `decode` runs."""
 
-    damaged_packets: int = 0
-    truncated: bool = False
+    damaged: int = 0
+    """Packets that could not be decoded and frames that the decoder had to mend."""
+    broken_off: str = ""
+    """Why decoding ended before the file did; empty when it did not."""
     last_error: str = ""
+    """FFmpeg's last line."""
     video_end_seconds: float = 0.0
+    audio_end_seconds: float = 0.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Wanted:
-    """What to take from a file: at most `frames_per_second` frames, their shorter side at most `shorter_side_pixels`."""
+    """What to take from a file.
+
+    At most `frames_per_second` frames, their shorter side at most `shorter_side_pixels`, of the stretch [start, stop). The
+    limits are against files that unfold to more than a machine holds.
+    """
 
     frames_per_second: float = 5.0
     shorter_side_pixels: int = 256
-    sample_rate_hz: int = SAMPLE_RATE_HZ
+    start_seconds: float = 0.0
+    stop_seconds: float = np.inf
+    max_megapixels: float = 40.0
+    max_hours: float = 24.0
+    max_streams: int = 64
+    skip_unneeded: bool = True
+    """Leave frames undecoded that nobody wants and no other frame refers to. The result is the same either way."""
+
+    def bin(self, seconds: float) -> int:
+        """Of all frames that fall into one bin, the first is kept."""
+        return int(np.floor(seconds * self.frames_per_second + 1e-3))
 
 
 def decode(path: str | Path, wanted: Wanted, report: Report | None = None) -> Iterator[Frame | Sound]:
     """Frames and sound of a file as they come out of the decoder; each of the two in the order of time.
 
     A packet that cannot be decoded is left out and counted in `report`; when the file itself breaks off, what came before is
-    kept and `report.truncated` is set. Raises SourceError when the file is no media, or lacks a picture or a sound stream.
+    kept and `report.broken_off` says why. Raises SourceError when the file is no media, lacks a picture or a sound stream, or
+    has more pixels or streams than a limit allows.
     """
     report = report if report is not None else Report()
     try:
-        container = av.open(str(path), metadata_errors="ignore")
+        # A playlist that is named like a video must not make this process read other files or hosts.
+        options = {"protocol_whitelist": "file,crypto,data", "max_streams": str(wanted.max_streams)}
+        container = av.open(str(path), metadata_errors="ignore", options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be opened as video: {_last_line(error)}") from error
+        report.last_error = _last_line(error)
+        raise SourceError(f"{path} cannot be opened as video: {report.last_error}") from error
     with container:
-        video, audio = _streams(container, path)
-        origin = _origin(container, video, audio)
-        pictures = _Pictures(video, origin, wanted, report)
-        waves = _Waves(audio, origin, wanted.sample_rate_hz)
-        for packet in _packets(container, video, audio, report):
-            try:
-                decoded: list[Any] = packet.decode()
-            except av.FFmpegError as error:
-                report.damaged_packets += 1
-                report.last_error = _last_line(error)
-                continue
-            for frame in decoded:
-                if isinstance(frame, av.VideoFrame):
-                    yield from pictures.take(frame)
-                elif isinstance(frame, av.AudioFrame):
-                    yield from waves.take(frame)
+        video, audio = _streams(container, path, wanted)
+        clock = _Clock(container, video, audio)
+        pictures, waves = _Pictures(video, clock, wanted, report), _Waves(audio, clock, wanted, report)
+        try:
+            for packet in clock.packets(wanted.start_seconds):
+                yield from (pictures if packet.stream is video else waves).feed(packet)
+                if (pictures.is_over and waves.is_over) or report.broken_off:
+                    break
+        except av.FFmpegError as error:
+            report.last_error = _last_line(error)
+            report.broken_off = f"reading it broke off: {report.last_error}"
+        yield from pictures.rest()
         yield from waves.rest()
+        if not report.broken_off and wanted.stop_seconds == np.inf:
+            report.broken_off = _missing_end(container, report)
 
 
 def _last_line(error: BaseException) -> str:
@@ -98,123 +152,255 @@ def _last_line(error: BaseException) -> str:
     return str(log[2]).strip() if log else str(getattr(error, "strerror", None) or error)
 
 
-def _packets(container: InputContainer, video: av.VideoStream, audio: av.AudioStream, report: Report) -> Iterator[Any]:
-    try:
-        yield from container.demux(video, audio)
-    except av.FFmpegError as error:
-        report.truncated = True
-        report.last_error = _last_line(error)
+def _missing_end(container: InputContainer, report: Report) -> str:
+    """What of the file is not there, going by its header."""
+    if container.format.name.split(",")[0] not in HONEST_HEADERS or not container.duration:
+        return ""
+    declared, got = container.duration / av.time_base, max(report.video_end_seconds, report.audio_end_seconds)
+    if got >= declared - max(1.0, 0.02 * declared):
+        return ""
+    return f"it ends after {got:.1f} s of the {declared:.1f} s that its header declares"
 
 
-def _streams(container: InputContainer, path: str | Path) -> tuple[av.VideoStream, av.AudioStream]:
+def _streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tuple[av.VideoStream, av.AudioStream]:
     """The first stream of pictures (not a cover) and the first of sound that this FFmpeg can decode."""
+    if len(container.streams) >= wanted.max_streams:
+        raise SourceError(f"{path} has {len(container.streams)} streams or more; at most {wanted.max_streams} are allowed")
     videos = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
     audios = [s for s in container.streams.audio if s.codec_context]
     for kind, found in (("picture", videos), ("sound", audios)):
         if not found:
             raise SourceError(f"{path} has no {kind} stream that can be decoded; both picture and sound are needed")
     video, audio = videos[0], audios[0]
+    if video.width * video.height > wanted.max_megapixels * 1e6:
+        raise SourceError(f"{path} has frames of {video.width} x {video.height}; at most {wanted.max_megapixels:g} megapixels are allowed")
     for stream in (video, audio):
         stream.codec_context.thread_count = 1  # one file, one thread: many files at once use the cores better
     return video, audio
 
 
-def _origin(container: InputContainer, *streams: av.VideoStream | av.AudioStream) -> float:
-    start: int | None = container.start_time
-    if start is not None:
-        return start / av.time_base
-    starts = [float(s.start_time * s.time_base) for s in streams if s.start_time is not None and s.time_base]
-    return min(starts, default=0.0)
+class _Clock:
+    """Seconds from the container's start, the same for both streams; keeps on where a broadcast sets its clock anew."""
+
+    def __init__(self, container: InputContainer, video: av.VideoStream, audio: av.AudioStream) -> None:
+        self._container, self._streams = container, (video, audio)
+        self._last_seconds: dict[int, float] = {}
+        self._shift_seconds = 0.0
+        start: int | None = container.start_time
+        starts = [float(s.start_time * s.time_base) for s in self._streams if s.start_time is not None and s.time_base]
+        self._origin_seconds = start / av.time_base if start is not None else min(starts, default=0.0)
+
+    def of(self, timed: Packet | av.VideoFrame | av.AudioFrame) -> float | None:
+        """When a packet or frame is due; None when it does not say."""
+        if timed.pts is None or not timed.time_base:
+            return None
+        return float(timed.pts * timed.time_base) - self._origin_seconds
+
+    def packets(self, start_seconds: float) -> Iterator[Packet]:
+        """The packets of both streams, from a key frame before `start_seconds` on where the file can be searched."""
+        may_jump = bool(self._container.format.flags & int(Flags.ts_discont.value))
+        if start_seconds > SEEK_PREROLL_SECONDS:
+            self._seek(start_seconds)
+        for packet in self._container.demux(*self._streams):
+            if not packet.size:  # demux ends with an empty packet a stream; the decoders are flushed by hand
+                continue
+            if may_jump:
+                self._join(packet)
+            yield packet
+
+    def _seek(self, start_seconds: float) -> None:
+        target = start_seconds - SEEK_PREROLL_SECONDS + self._origin_seconds
+        try:
+            self._container.seek(int(target * av.time_base))
+            first = next((self.of(p) for p in self._container.demux(self._streams[0]) if p.size and p.is_keyframe), None)
+            late = first is None or first > start_seconds
+            self._container.seek(int((self._origin_seconds if late else target) * av.time_base))
+        except av.FFmpegError:
+            self._container.seek(int(self._origin_seconds * av.time_base))
+
+    def _join(self, packet: Packet) -> None:
+        """Move a packet behind the one before it where the stream's own clock jumped."""
+        if packet.dts is None or not packet.time_base:
+            return
+        at = float(packet.dts * packet.time_base) + self._shift_seconds
+        jump = at - self._last_seconds.get(packet.stream_index, at)
+        if abs(jump) > DISCONTINUITY_SECONDS:
+            self._shift_seconds -= jump
+            at -= jump
+        self._last_seconds[packet.stream_index] = at
+        ticks = round(self._shift_seconds / float(packet.time_base))
+        packet.dts += ticks
+        if packet.pts is not None:
+            packet.pts += ticks
 
 
-@dataclass
 class _Pictures:
-    """Picks frames off the decoder by their timestamps and makes upright RGB of the picked ones only."""
+    """Picks frames off the decoder by their timestamps and prepares the picked ones only."""
 
-    stream: av.VideoStream
-    origin_seconds: float
-    wanted: Wanted
-    report: Report
-    _next_seconds: float = field(default=-np.inf)
-    _last_seconds: float = field(default=-np.inf)
+    def __init__(self, stream: av.VideoStream, clock: _Clock, wanted: Wanted, report: Report) -> None:
+        self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
+        self._usual_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.04
+        self._waiting: deque[Packet] = deque()
+        self._first_of_bin: dict[int, float] = {}
+        self._last_seconds = -np.inf
+        self._skipped_end_seconds = 0.0
+        self._bin: float = -np.inf
+        self._scaler = VideoReformatter()
+        self.is_over = False
 
-    def take(self, frame: av.VideoFrame) -> Iterator[Frame]:
-        usual = 1 / float(self.stream.average_rate) if self.stream.average_rate else 0.04
-        if frame.pts is not None and frame.time_base:
-            at = float(frame.pts * frame.time_base) - self.origin_seconds
-        else:
-            at = self._last_seconds + usual if np.isfinite(self._last_seconds) else 0.0
+    def feed(self, packet: Packet) -> Iterator[Frame]:
+        at = self._clock.of(packet)
+        if at is not None:
+            bin_ = self._wanted.bin(at)
+            self._first_of_bin[bin_] = min(at, self._first_of_bin.get(bin_, at))
+        self._waiting.append(packet)
+        if len(self._waiting) > LOOKAHEAD_PACKETS:
+            yield from self._decode(self._waiting.popleft())
+
+    def rest(self) -> Iterator[Frame]:
+        """What still waits, here and in the decoder."""
+        while self._waiting:
+            yield from self._decode(self._waiting.popleft())
+        yield from self._decode(None)
+        end = max(self._report.video_end_seconds, self._skipped_end_seconds)
+        self._report.video_end_seconds = min(end, self._wanted.stop_seconds)
+
+    def _decode(self, packet: Packet | None) -> Iterator[Frame]:
+        if self._wanted.skip_unneeded and packet is not None:
+            needed = self._wants(packet)
+            self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+        for frame in _decoded(self._stream.codec_context, packet, self._report):
+            if frame.width * frame.height > self._wanted.max_megapixels * 1e6:
+                self._report.broken_off = f"its frames grow to {frame.width} x {frame.height}"
+                return
+            yield from self._take(frame)
+
+    def _wants(self, packet: Packet) -> bool:
+        """Whether the frame of a packet is the first of its bin; all that could come before it have been fed."""
+        at = self._clock.of(packet)
+        if at is None:
+            return True
+        bin_ = self._wanted.bin(at)
+        if len(self._first_of_bin) > 256:
+            self._first_of_bin = {b: t for b, t in self._first_of_bin.items() if b > bin_ - 64}
+        shown = float(packet.duration * packet.time_base) if packet.duration and packet.time_base else self._usual_seconds
+        self._skipped_end_seconds = max(self._skipped_end_seconds, at + shown)
+        return at <= self._first_of_bin.get(bin_, at)
+
+    def _take(self, frame: av.VideoFrame) -> Iterator[Frame]:
+        at = self._clock.of(frame)
+        if at is None:
+            at = self._last_seconds + self._usual_seconds if np.isfinite(self._last_seconds) else 0.0
         if at <= self._last_seconds:
             return
         self._last_seconds = at
-        shown = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else usual
-        self.report.video_end_seconds = at + shown
-        if at < self._next_seconds - 1e-4:
-            return
-        rate = self.wanted.frames_per_second
-        self._next_seconds = (np.floor(at * rate + 1e-3) + 1) / rate
-        yield Frame(at, at + shown, _upright(frame, self.stream, self.wanted.shorter_side_pixels))
+        shown = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else self._usual_seconds
+        self._report.video_end_seconds = min(at + shown, self._wanted.stop_seconds)
+        if at > self._wanted.max_hours * 3600:
+            self._report.broken_off = f"it is longer than {self._wanted.max_hours:g} hours"
+        self.is_over = at >= self._wanted.stop_seconds
+        bin_ = self._wanted.bin(at)
+        if bin_ > self._bin and at >= self._wanted.start_seconds and not self.is_over:
+            self._bin = bin_
+            self._report.damaged += frame.is_corrupt
+            yield Frame(at, at + shown, self._upright(frame))
+
+    def _upright(self, frame: av.VideoFrame) -> Planes:
+        """Square pixels, never larger than the source in any direction, turned as the display matrix says."""
+        aspect = float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1) or 1.0
+        width, height = (frame.width, frame.height / aspect) if aspect >= 1 else (frame.width * aspect, frame.height)
+        scale = min(1.0, self._wanted.shorter_side_pixels / min(width, height))
+        scaled = self._scaler.reformat(
+            frame,
+            width=max(round(width * scale), 1),
+            height=max(round(height * scale), 1),
+            format="yuvj420p",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range="JPEG",
+            interpolation="AREA",
+            threads=1,
+        )
+        turns = round(frame.rotation / 90) % 4
+        stored: tuple[Any, ...] = scaled.planes
+        planes = (np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in stored)
+        luma, blue, red = (np.rot90(plane, turns) for plane in planes)
+        return _evenly_stored(luma), np.ascontiguousarray(blue), np.ascontiguousarray(red)
 
 
-def _upright(frame: av.VideoFrame, stream: av.VideoStream, shorter_side_pixels: int) -> NDArray[np.uint8]:
-    """RGB with square pixels, never larger than the source in any direction, turned as the display matrix says."""
-    aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1) or 1.0
-    width, height = (frame.width, frame.height / aspect) if aspect >= 1 else (frame.width * aspect, frame.height)
-    scale = min(1.0, shorter_side_pixels / min(width, height))
-    scaled = frame.reformat(
-        width=max(round(width * scale), 1),
-        height=max(round(height * scale), 1),
-        format="rgb24",
-        interpolation="AREA",
-    )
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
+def _evenly_stored(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same plane in memory of even height and width, its edge repeated: libjpeg-turbo reads that far."""
+    height, width = plane.shape
+    return np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
 
 
-@dataclass
+def _decoded(codec: Any, packet: Packet | None, report: Report) -> list[Any]:
+    try:
+        frames: list[Any] = codec.decode(packet)
+    except av.FFmpegError as error:
+        if isinstance(error, av.EOFError):
+            return []
+        report.damaged += 1
+        report.last_error = _last_line(error)
+        return []
+    return frames
+
+
 class _Waves:
-    """Puts decoded sound on the clock: mono, gaps filled with silence, overlaps cut, resampled."""
+    """Puts decoded sound on the clock: mono, small gaps filled with silence, overlaps cut, resampled."""
 
-    stream: av.AudioStream
-    origin_seconds: float
-    sample_rate_hz: int
-    _rate_hz: int = 0
-    _resampler: soxr.ResampleStream | None = None
-    _expected_seconds: float | None = None
-    _start_seconds: float = 0.0
-    _emitted: int = 0
+    def __init__(self, stream: av.AudioStream, clock: _Clock, wanted: Wanted, report: Report) -> None:
+        self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
+        self._rate_hz = 0
+        self._resampler: soxr.ResampleStream | None = None
+        self._expected_seconds: float | None = None
+        self._start_seconds = 0.0
+        self._emitted = 0
+        self.is_over = False
 
-    def take(self, frame: av.AudioFrame) -> Iterator[Sound]:
+    def feed(self, packet: Packet | None) -> Iterator[Sound]:
+        for frame in _decoded(self._stream.codec_context, packet, self._report):
+            yield from self._take(frame)
+
+    def _take(self, frame: av.AudioFrame) -> Iterator[Sound]:
         samples = _mono(frame)
-        if frame.pts is not None and frame.time_base:
-            at = float(frame.pts * frame.time_base) - self.origin_seconds
-        else:
+        at = self._clock.of(frame)
+        if at is None:
             at = self._expected_seconds or 0.0
-        if self._expected_seconds is None:
-            self._expected_seconds = self._start_seconds = at
-        drift = at - self._expected_seconds
+        self.is_over = at >= self._wanted.stop_seconds
+        drift = 0.0 if self._expected_seconds is None else at - self._expected_seconds
+        if self._expected_seconds is None or drift > MAX_GAP_SECONDS or frame.sample_rate != self._rate_hz:
+            yield from self._end()
+            if self._expected_seconds is None or drift > MAX_GAP_SECONDS:
+                self._expected_seconds = self._start_seconds = at
+                self._emitted, drift = 0, 0.0
+            self._rate_hz = frame.sample_rate
+            if self._rate_hz != SAMPLE_RATE_HZ:
+                self._resampler = soxr.ResampleStream(self._rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ")
         if abs(drift) > RESYNC_SECONDS:
             shift = round(drift * frame.sample_rate)
             samples = np.concatenate([np.zeros(shift, np.float32), samples]) if shift > 0 else samples[-shift:]
         self._expected_seconds += len(samples) / frame.sample_rate
-        if frame.sample_rate != self._rate_hz:
-            yield from self.rest()
-            self._rate_hz = frame.sample_rate
-            self._resampler = None
-            if self._rate_hz != self.sample_rate_hz:
-                self._resampler = soxr.ResampleStream(self._rate_hz, self.sample_rate_hz, 1, "float32", "HQ")
         yield from self._emit(self._resampler.resample_chunk(samples) if self._resampler else samples)
 
     def rest(self) -> Iterator[Sound]:
-        """What the resampler still holds."""
+        """What the decoder and the resampler still hold."""
+        yield from self.feed(None)
+        yield from self._end()
+
+    def _end(self) -> Iterator[Sound]:
         if self._resampler:
             yield from self._emit(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._resampler = None
 
     def _emit(self, samples: NDArray[np.float32]) -> Iterator[Sound]:
-        if len(samples):
-            yield Sound(self._start_seconds + self._emitted / self.sample_rate_hz, samples)
-            self._emitted += len(samples)
+        start = self._start_seconds + self._emitted / SAMPLE_RATE_HZ
+        self._emitted += len(samples)
+        early = int(np.ceil((self._wanted.start_seconds - start) * SAMPLE_RATE_HZ - 1e-6)) if start < self._wanted.start_seconds else 0
+        keep = min((self._wanted.stop_seconds - start) * SAMPLE_RATE_HZ + 1e-6, len(samples))
+        if early < int(keep):
+            sound = Sound(start + early / SAMPLE_RATE_HZ, samples[early : int(keep)])
+            self._report.audio_end_seconds = sound.end_seconds
+            yield sound
 
 
 def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:

@@ -1,0 +1,256 @@
+"""One source -> its clips: where both streams exist, in stretches of at most ten seconds, with a mark for what is wrong with each.
+
+Holds one clip's worth of media in memory. Knows decoding and the record `Clip`; no shard, no other source.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from looklisten.data.shards import Box, Clip
+from looklisten.data.sources import Source
+from looklisten.errors import ConfigError, SourceError, TooShortError
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
+
+SILENT_DECIBELS = -60.0
+"""A clip is silent when no tenth of a second is louder than this, relative to full scale."""
+
+CLIPPED_SHARE = 0.001
+"""A clip is clipped when so many of its samples stand at full scale."""
+
+STILL_LEVELS = 2.0
+"""A clip is still when no cell of a 16 x 16 grid over the frame changes its mean brightness by more than so many of 255."""
+
+BLACK_LEVEL = 10.0
+"""A clip is black when no cell of that grid is ever brighter than this of 255."""
+
+SHORT_SECONDS = 2.0
+"""A clip is short when two seconds of sound beside each other do not fit."""
+
+GRID = 16
+MAX_APART_SECONDS = 600.0
+"""How far picture and sound of one moment may lie apart in a file; what is between them is held in memory."""
+
+MARKS = ("silent", "still", "black", "clipped", "short", "duplicate", "truncated", "damaged")
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """How clips are cut and stored. Changing any of these changes the shards, so they are written into the index."""
+
+    clip_seconds: float = 10.0
+    min_clip_seconds: float = 1.0
+    frames_per_second: float = 5.0
+    shorter_side_pixels: int = 256
+    jpeg_quality: int = 90
+    shard_megabytes: int = 256
+    skip: tuple[str, ...] = ()
+    """Clips with one of these marks are left out."""
+    max_megapixels: float = 40.0
+    max_hours: float = 24.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_clip_seconds <= self.clip_seconds:
+            raise ConfigError("min_clip_seconds must be above 0 and at most clip_seconds")
+        for name in ("frames_per_second", "shorter_side_pixels", "shard_megabytes", "max_megapixels", "max_hours"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be above 0")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"jpeg_quality {self.jpeg_quality} is not in 1..100")
+        for mark in self.skip:
+            if mark not in MARKS:
+                raise ConfigError(f"there is no mark {mark!r} to skip; the marks are {', '.join(MARKS)}")
+
+
+def cut(
+    path: str | Path,
+    source: Source,
+    settings: PrepareSettings,
+    boxes: Sequence[Box] = (),
+    report: Report | None = None,
+    at_most: int | None = None,
+) -> Iterator[Clip]:
+    """The clips of one video: consecutive stretches of `clip_seconds` wherever picture and sound both exist.
+
+    `path` is where the file lies. What is left shorter than `min_clip_seconds` is left out. `at_most` clips are made, the last
+    then marked truncated, as it is when the file breaks off (`report.broken_off`). Raises SourceError when the file is no video
+    with picture and sound, TooShortError when the two share less than a clip needs.
+    """
+    report = report if report is not None else Report()
+    held: Clip | None = None  # the last clip waits, because only the end tells whether the file was whole
+    made = 0
+    cutter = _Cutter(source, settings, boxes, report)
+    for clip in _stretches(path, source, settings, cutter):
+        if held:
+            yield held
+        held, made = clip, made + 1
+        if made == at_most:
+            report.broken_off = "no more was asked for"
+            break
+    if held:
+        yield replace(held, marks=(*held.marks, "truncated")) if report.broken_off else held
+    else:
+        why = report.broken_off or report.last_error
+        kind = SourceError if report.broken_off or report.damaged else TooShortError
+        shared = f"picture and sound share {cutter.longest_seconds:.3f} s, a clip needs {settings.min_clip_seconds:g} s"
+        raise kind(f"{path}: {shared}{f'; {why}' if why else ''}")
+
+
+def _stretches(path: str | Path, source: Source, settings: PrepareSettings, cutter: "_Cutter") -> Iterator[Clip]:
+    wanted = Wanted(
+        settings.frames_per_second,
+        settings.shorter_side_pixels,
+        source.start_seconds or 0.0,
+        np.inf if source.stop_seconds is None else source.stop_seconds,
+        settings.max_megapixels,
+        settings.max_hours,
+    )
+    for event in decode(path, wanted, cutter.report):
+        cutter.add(event)
+        yield from cutter.clips()
+        if cutter.report.broken_off:
+            break
+    yield from cutter.clips(over=True)
+
+
+@dataclass
+class _Stretch:
+    """Sound without a gap: the first sample is at `start_seconds`."""
+
+    start_seconds: float
+    chunks: list[NDArray[np.int16]] = field(default_factory=list)
+    samples: int = 0
+
+    @property
+    def end_seconds(self) -> float:
+        return self.start_seconds + self.samples / SAMPLE_RATE_HZ
+
+    def add(self, samples: NDArray[np.float32]) -> None:
+        self.chunks.append(np.clip(np.rint(samples * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16))
+        self.samples += len(samples)
+
+    def cut(self, samples: int) -> NDArray[np.int16]:
+        """Take the first `samples` off."""
+        whole = np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int16)
+        self.chunks, self.samples = [whole[samples:]], len(whole) - samples
+        self.start_seconds += samples / SAMPLE_RATE_HZ
+        return whole[:samples]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    at_seconds: float
+    jpeg: bytes
+    grid: NDArray[np.float32]
+
+
+@dataclass
+class _Cutter:
+    """Pictures and sound of one source that are not in a clip yet."""
+
+    source: Source
+    settings: PrepareSettings
+    boxes: Sequence[Box]
+    report: Report
+    pictures: deque[_Picture] = field(default_factory=deque)
+    stretches: deque[_Stretch] = field(default_factory=deque)
+    first_picture_seconds: float = np.inf
+    longest_seconds: float = 0.0
+    """Of all that was too short for a clip, how long the longest was."""
+    damaged: int = 0
+    """What of the report's damage is in clips already."""
+
+    def add(self, event: Frame | Sound) -> None:
+        if isinstance(event, Frame):
+            self.first_picture_seconds = min(self.first_picture_seconds, event.at_seconds)
+            self.pictures.append(_Picture(event.at_seconds, event.jpeg(self.settings.jpeg_quality), _grid(event.planes[0])))
+        else:
+            if not self.stretches or event.start_seconds > self.stretches[-1].end_seconds + 0.5 / SAMPLE_RATE_HZ:
+                self.stretches.append(_Stretch(event.start_seconds))
+            self.stretches[-1].add(event.samples)
+        self._limit()
+
+    def _limit(self) -> None:
+        sound = sum(stretch.samples for stretch in self.stretches) / SAMPLE_RATE_HZ
+        picture = self.pictures[-1].at_seconds - self.pictures[0].at_seconds if self.pictures else 0.0
+        if max(sound, picture) > MAX_APART_SECONDS:
+            what = "picture" if sound > picture else "sound"
+            self.report.broken_off = f"its {what} ends, or lies more than {MAX_APART_SECONDS:g} s away from the other in the file"
+
+    def clips(self, over: bool = False) -> Iterator[Clip]:
+        """What can be cut now; all that is left when decoding is `over`."""
+        while self.stretches and np.isfinite(self.first_picture_seconds):
+            stretch, closed = self.stretches[0], over or len(self.stretches) > 1
+            early = int(np.ceil((self.first_picture_seconds - stretch.start_seconds) * SAMPLE_RATE_HZ - 1e-6))
+            if early > 0:  # sound before the picture begins
+                if early > stretch.samples and not closed:
+                    return
+                stretch.cut(min(early, stretch.samples))
+            while self.pictures and self.pictures[0].at_seconds < stretch.start_seconds:
+                self.pictures.popleft()
+            picture_seconds = self.report.video_end_seconds - stretch.start_seconds
+            shared = min(stretch.samples / SAMPLE_RATE_HZ, picture_seconds)
+            if shared >= self.settings.clip_seconds:
+                yield from self._clip(stretch, self.settings.clip_seconds)
+            elif over or (closed and shared < picture_seconds):
+                if shared >= self.settings.min_clip_seconds - 1e-9:
+                    yield from self._clip(stretch, shared)
+                self.longest_seconds = max(shared, self.longest_seconds)
+                self.stretches.popleft()
+            else:
+                return
+
+    def _clip(self, stretch: _Stretch, seconds: float) -> Iterator[Clip]:
+        """The next `seconds`; none where the picture stood still for all of them, so that no frame begins there."""
+        begin, wave = stretch.start_seconds, stretch.cut(int(seconds * SAMPLE_RATE_HZ + 1e-6))
+        end = stretch.start_seconds
+        inside = []
+        while self.pictures and self.pictures[0].at_seconds < end:
+            inside.append(self.pictures.popleft())
+        if not inside:
+            return
+        damaged, self.damaged = self.report.damaged > self.damaged, self.report.damaged
+        yield Clip(
+            key=f"{self.source.path}@{begin:.3f}",
+            video_id=self.source.video_id or self.source.path,
+            source=self.source.path,
+            start_seconds=begin,
+            frame_seconds=tuple(picture.at_seconds - begin for picture in inside),
+            frames=tuple(picture.jpeg for picture in inside),
+            waveform=wave,
+            sample_rate_hz=SAMPLE_RATE_HZ,
+            labels=self.source.labels,
+            split=self.source.split,
+            boxes=tuple(replace(box, at_seconds=box.at_seconds - begin) for box in self.boxes if begin <= box.at_seconds < end),
+            marks=_marks(np.stack([picture.grid for picture in inside]), wave, bool(self.source.same_as), damaged),
+        )
+
+
+def _grid(luma: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean brightness of 16 x 16 cells, fewer where the picture is smaller; float32 `[rows, columns]`."""
+    rows, columns = (min(GRID, side) for side in luma.shape)
+    height, width = luma.shape[0] // rows, luma.shape[1] // columns
+    cells = luma[: rows * height, : columns * width].reshape(rows, height, columns, width)
+    means: NDArray[np.float32] = cells.mean((1, 3), dtype=np.float32)
+    return means
+
+
+def _marks(grids: NDArray[np.float32], wave: NDArray[np.int16], duplicate: bool, damaged: bool) -> tuple[str, ...]:
+    """What a user wants to know of a clip: `grids` are `[frames, rows, columns]`."""
+    tenth = SAMPLE_RATE_HZ // 10
+    power = np.square(wave[: len(wave) // tenth * tenth].reshape(-1, tenth) / 2.0**15).mean(1)
+    is_so = {
+        "silent": power.max(initial=0.0) < 10 ** (SILENT_DECIBELS / 10),
+        "still": float(np.ptp(grids, axis=0).max()) < STILL_LEVELS,
+        "black": float(grids.max()) < BLACK_LEVEL,
+        "clipped": np.mean((wave == 2**15 - 1) | (wave == -(2**15))) > CLIPPED_SHARE,
+        "short": len(wave) < SHORT_SECONDS * SAMPLE_RATE_HZ,
+        "duplicate": duplicate,
+        "damaged": damaged,
+    }
+    return tuple(mark for mark in MARKS if is_so.get(mark))
