@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from browser import addresses, failures, lengths, opened, picture_widths
 from looklisten.app import demo
 from looklisten.app.demo import Plan
 from looklisten.errors import ConfigError
@@ -48,43 +49,17 @@ def test_other_settings_need_fresh(made):
 
 def test_the_page_works_in_a_browser(made, tmp_path):
     """One file, no network: every picture is drawn, every video can play, nothing is asked from elsewhere, nothing fails."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs chromium and chromedriver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
     alone = tmp_path / "report.html"
     shutil.copy(made[0].out / "report.html", alone)
-    options = Options()
-    options.binary_location = chromium
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
-    for flag in [*flags.split(), f"--user-data-dir={tmp_path / 'profile'}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
-    try:
-        browser.get(alone.as_uri())
-        browser.set_script_timeout(30)
-        videos = browser.execute_async_script(
-            """
-            const done = arguments[0];
-            Promise.all([...document.querySelectorAll('video')].map(v => v.readyState >= 1 ? v.duration :
-              new Promise(r => { v.onloadedmetadata = () => r(v.duration); v.onerror = () => r(-1); v.load(); }))).then(done);
-            """
-        )
-        pictures = browser.execute_script("return [...document.images].map(i => i.complete ? i.naturalWidth : 0)")
-        links = browser.execute_script("return [...document.querySelectorAll('[src],[href]')].map(e => (e.src || e.href).slice(0, 5))")
+    with opened(alone, tmp_path) as browser:
+        videos, pictures, links = lengths(browser, "video"), picture_widths(browser), addresses(browser)
         text = browser.find_element("tag name", "body").text
-        errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    finally:
-        browser.quit()
+        errors = failures(browser)
     assert len(pictures) == 12 * 3 + 1
     assert min(pictures) > 100
     assert len(videos) == 4
     assert min(videos) == pytest.approx(1.5, abs=0.1)
-    assert set(links) == {"data:"}
+    assert links == {"data:"}
     assert not errors
     for heading in ("What it can do", "Twelve moments", "How it learnt", "What was done"):
         assert heading in text

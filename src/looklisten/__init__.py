@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from looklisten.config import Config
+    from looklisten.data.cutting import PrepareSettings
+    from looklisten.data.inspection import inspect
     from looklisten.data.pairs import PairBatch
-    from looklisten.data.prepare import PrepareSettings, prepare
+    from looklisten.data.prepare import prepare
     from looklisten.data.shards import Box, Clip, Shards
     from looklisten.errors import LookListenError
     from looklisten.evaluation.correspondence import Correspondence, evaluate
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "config": ("Config",),
+    "data.inspection": ("inspect",),
     "data.pairs": ("PairBatch",),
-    "data.prepare": ("PrepareSettings", "prepare"),
+    "data.cutting": ("PrepareSettings",),
+    "data.prepare": ("prepare",),
     "data.shards": ("Box", "Clip", "Shards"),
     "errors": ("LookListenError",),
     "evaluation.correspondence": ("Correspondence", "evaluate"),
@@ -61,6 +65,7 @@ __all__ = [
     "Shards",
     "World",
     "evaluate",
+    "inspect",
     "load",
     "localize",
     "pointing",

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 IDLE_WORKER_SECONDS = 15
+ABANDONED_SECONDS = 86_400
+"""Scratch of another machine that is older than this belongs to nobody."""
+_ASIDE = ".aside-"
 
 Network = TypeVar("Network", bound="torch.nn.Module")
 Item = TypeVar("Item")
@@ -127,7 +131,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     The bytes are on the disk before the name is: after a crash `path` is whole or absent. Works for files and folders.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch_dir = Path(tempfile.mkdtemp(prefix=".aside-", dir=path.parent))
+    scratch_dir = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}{_host()}-{os.getpid()}-", dir=path.parent))
     scratch = scratch_dir / path.name
     try:
         yield scratch
@@ -150,9 +154,30 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def sweep_aside(folder: Path) -> None:
-    """Remove what killed runs left in `folder`: scratch of `written_aside` that was never renamed."""
-    for scratch in folder.glob(".aside-*"):
-        shutil.rmtree(scratch, ignore_errors=True)
+    """Remove what killed runs left in `folder`: scratch of `written_aside` that was never renamed.
+
+    What a running process of this machine writes stays, and so does what another machine wrote within a day.
+    """
+    for scratch in folder.glob(f"{_ASIDE}*"):
+        host, _, rest = scratch.name.removeprefix(_ASIDE).partition("-")
+        with contextlib.suppress(OSError, ValueError):
+            old = time.time() - scratch.stat().st_mtime > ABANDONED_SECONDS
+            if old or (host == _host() and not _is_running(int(rest.partition("-")[0]))):
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _host() -> str:
+    return platform.node().replace("-", "_")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: Path, value: object) -> None:

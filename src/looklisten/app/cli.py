@@ -1,7 +1,8 @@
 """The shell: `looklisten VERB …`. Each verb is the library's function of the same name; stdout is written here alone.
 
 stdout is data: a table when a person looks, JSON when piped or with `--json`. stderr is talk. Exit codes: 0 done; 1 a
-LookListenError; 2 wrong usage; 3 done, but some inputs failed (see failures.jsonl); 130 interrupted.
+LookListenError, or a doctor that found something missing; 2 wrong usage; 3 done, but some inputs failed (see failures.jsonl);
+130 interrupted.
 """
 
 import errno
@@ -31,8 +32,12 @@ class UsageError(LookListenError):
     """A command line that cannot be meant; exit code 2."""
 
 
+NOT_READY = 1
 SOME_FAILED = 3
 INTERRUPTED = 130
+
+TABLE_ENTRIES = 20
+"""Entries of one part of a result that a table shows; JSON has them all."""
 
 
 def synth(
@@ -68,33 +73,79 @@ def synth(
         return make(out, world, workers, bar)
 
 
-def prepare(
-    paths: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="VIDEOS... OUT")],
+def table(
+    dataset: Positional[Literal["kinetics", "kinetics-sounds", "vggsound", "audioset"]],
+    annotations: Annotated[Positional[Path], tyro.conf.arg(metavar="ANNOTATIONS")],
+    videos: Annotated[Positional[Path], tyro.conf.arg(metavar="VIDEOS")],
+    out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT.csv")],
     /,
-    boxes: Path | None = None,
+    classes: Literal["kinetics-400", "paper"] = "kinetics-400",
+    ontology: Path | None = None,
+    whole_videos: bool = False,
+) -> Result:
+    """Turn the annotations of a public set and a folder of its videos into a table that prepare reads.
+
+    Args:
+        dataset: The set: kinetics (400, 600, 700), kinetics-sounds, vggsound, audioset.
+        annotations: File that the set's owner distributes.
+        videos: Folder of videos that are named by YouTube id; searched below too.
+        out: Table to write: path, label, start_seconds, stop_seconds, video_id, split.
+        classes: With kinetics-sounds: the 32 classes of Kinetics-400, or the 34 names of the paper.
+        ontology: With audioset: ontology.json or class_labels_indices.csv, for readable labels.
+        whole_videos: The files are whole videos, so the table says where each clip starts and stops.
+    """
+    from looklisten.data.public_sets import table as run
+
+    return run(dataset, annotations, videos, out, classes, ontology, whole_videos)
+
+
+def prepare(
+    paths: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="VIDEOS... OUT")],
+    /,
+    labels: Literal["table", "folder"] = "table",
+    boxes: str | None = None,
+    skip: str = "",
     clip_seconds: float = 10.0,
     min_clip_seconds: float = 1.0,
     frames_per_second: float = 5.0,
     shorter_side_pixels: int = 256,
     jpeg_quality: int = 90,
     shard_megabytes: int = 256,
+    max_megapixels: float = 40.0,
+    max_hours: float = 24.0,
+    stall_seconds: float = 120.0,
+    memory_megabytes: int = 4096,
+    engine: Literal["local", "ray"] = "local",
+    task_index: int | None = None,
+    num_tasks: int = 1,
     workers: int | None = None,
 ) -> Result:
     """Cut videos into shards that training reads. Run it again to finish an interrupted run or to add videos.
 
     Args:
-        paths: Videos, folders of videos, or CSV tables with a column path and, if wanted, label and split; last the folder of the shards.
-        boxes: CSV of known places: path, time, x0, y0, x1, y1, label, sounding.
+        paths: Videos, folders, globs, text lists, or tables (CSV, Parquet) with a column path; last the folder of the shards.
+            Each may be an address such as s3://bucket/videos.
+        labels: From the table's column label, or the name of the folder that a video lies in.
+        boxes: Table of known places: path, time, x0, y0, x1, y1, label, sounding.
+        skip: Leave out clips with one of these marks: silent, still, black, clipped, short, duplicate, damaged (joined by commas).
         clip_seconds: Longest clip.
         min_clip_seconds: Shortest clip.
         frames_per_second: Frames kept a second, at their own timestamps.
         shorter_side_pixels: Frames are scaled down to this shorter side, never up.
         jpeg_quality: 1 to 100.
         shard_megabytes: Largest shard file.
-        workers: Processes; by default one a core.
+        max_megapixels: Larger frames are refused.
+        max_hours: A longer video is cut off there.
+        stall_seconds: A video that does not get on by a second for so long is given up.
+        memory_megabytes: What one worker may take for one video.
+        engine: This machine (local), or a Ray cluster that is running (ray).
+        task_index: In a job array: which share of the work this call does, from 0.
+        num_tasks: In a job array: how many shares there are.
+        workers: Processes; by default one a core. With ray: tasks at a time.
     """
-    from looklisten.data.prepare import PrepareSettings
+    from looklisten.data.cutting import PrepareSettings
     from looklisten.data.prepare import prepare as run
+    from looklisten.data.worker import Isolation
 
     settings = PrepareSettings(
         clip_seconds=clip_seconds,
@@ -103,12 +154,30 @@ def prepare(
         shorter_side_pixels=shorter_side_pixels,
         jpeg_quality=jpeg_quality,
         shard_megabytes=shard_megabytes,
+        skip=tuple(mark.strip() for mark in skip.split(",") if mark.strip()),
+        max_megapixels=max_megapixels,
+        max_hours=max_hours,
     )
     if len(paths) < 2:
         raise UsageError("prepare needs the videos and then the folder of the shards: looklisten prepare VIDEOS... OUT")
+    if num_tasks > 1 and task_index is None:
+        raise UsageError("--num-tasks needs --task-index: which share of the work this call does, from 0")
     *inputs, out = paths
-    with Bar("prepare: batches of videos") as bar:
-        return run(inputs, out, settings, boxes, workers, bar)
+    limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
+    with Bar("prepare: videos") as bar:
+        return run(
+            inputs,
+            out,
+            settings,
+            boxes,
+            workers,
+            bar,
+            labels=labels,
+            limits=limits,
+            engine=engine,
+            task_index=task_index,
+            num_tasks=num_tasks,
+        )
 
 
 def train_with(recipe: str) -> Callable[..., Result]:
@@ -117,7 +186,7 @@ def train_with(recipe: str) -> Callable[..., Result]:
     name = Path(recipe).stem
 
     def train(
-        shards: Positional[Path],
+        shards: Positional[str],
         /,
         config: str = recipe,  # noqa: ARG001 (read before the other options, for their defaults)
         run: Path = Path("runs") / name,
@@ -142,7 +211,7 @@ def train_with(recipe: str) -> Callable[..., Result]:
 
 
 def evaluate(
-    shards: Positional[Path], /, checkpoint: Path = Path("runs/tiny"), pairs: int = 4000, seed: int = 0, device: str = "auto"
+    shards: Positional[str], /, checkpoint: Path = Path("runs/tiny"), pairs: int = 4000, seed: int = 0, device: str = "auto"
 ) -> Result:
     """How often the network is right about "does this sound belong to this picture?" on held-out videos.
 
@@ -164,7 +233,7 @@ def evaluate(
         return run(saved.model().to(choose_device(device).value), data, held_out, pairs, seed, bar).as_dict()
 
 
-def probe(shards: Positional[Path], /, checkpoint: Path = Path("runs/tiny"), per_clip: int = 5, device: str = "auto") -> Result:
+def probe(shards: Positional[str], /, checkpoint: Path = Path("runs/tiny"), per_clip: int = 5, device: str = "auto") -> Result:
     """What a linear classifier reads from the frozen vectors, beside the same network untrained.
 
     Args:
@@ -258,14 +327,55 @@ def demo(
     return run(Plan(out, videos, seconds, steps, seed), fresh=fresh, workers=workers)
 
 
+def inspect(
+    shards: Positional[str],
+    /,
+    pairs: int = 0,
+    config: str = "tiny",
+    seed: int = 0,
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("pairs.html"),
+) -> Result:
+    """What a prepared set holds: clips, hours, pictures, labels, marks; with --pairs also a page of pairs as training sees them.
+
+    Args:
+        shards: Folder that `prepare` wrote.
+        pairs: Show so many pairs on a page to look at and listen to, half of them positive.
+        config: Recipe of the training whose pairs are shown: tiny, l3, or a TOML file.
+        seed: The training's seed, which draws the pairs.
+        out: The page.
+    """
+    from looklisten.data.inspection import inspect as run
+
+    settings = Config.load(config)
+    with Bar("inspect: picture sizes") as bar:
+        summary = run(shards, bar)
+    if not pairs:
+        return summary
+    from looklisten.app.pair_page import write_pair_page
+    from looklisten.data.shards import Shards
+
+    seeded = settings.model_copy(update={"train": settings.train.model_copy(update={"seed": seed})})
+    return summary | {"pairs": write_pair_page(out, Shards(shards), seeded, pairs)}
+
+
+def doctor() -> Result:
+    """What this installation can do and what is missing for what. Exit code 1 when a verb lacks something."""
+    from looklisten.app.doctor import doctor as examine
+
+    return examine()
+
+
 VERBS: dict[str, Callable[..., Result]] = {
     "synth": synth,
+    "table": table,
     "prepare": prepare,
+    "inspect": inspect,
     "train": train_with("tiny"),
     "evaluate": evaluate,
     "probe": probe,
     "localize": localize,
     "demo": demo,
+    "doctor": doctor,
 }
 
 
@@ -309,7 +419,14 @@ def _run(verb: str, arguments: list[str], as_json: bool) -> int:
     function = train_with(_value(arguments, "--config", "tiny")) if verb == "train" else VERBS[verb]
     result = tyro.cli(function, args=arguments, prog=f"looklisten {verb}", config=(tyro.conf.FlagCreatePairsOff,))
     emit(result, as_json)
-    return SOME_FAILED if result.get("failed") else 0
+    return exit_code(result)
+
+
+def exit_code(result: Result) -> int:
+    """What a result says of itself: `failed` counts inputs that failed, `ready` is the doctor's yes or no."""
+    if result.get("failed"):
+        return SOME_FAILED
+    return 0 if result.get("ready", True) else NOT_READY
 
 
 def _value(arguments: list[str], option: str, default: str) -> str:
@@ -331,7 +448,7 @@ def emit(result: Result, as_json: bool) -> None:
     table = Table(show_header=False, box=None)
     for name, value in _flat(result).items():
         table.add_row(name.replace("_", " "), value)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # a name in brackets is a name
 
 
 def _plain(value: Any) -> Any:
@@ -348,16 +465,29 @@ def _plain(value: Any) -> Any:
 def _flat(result: Result, above: str = "") -> dict[str, str]:
     rows: dict[str, str] = {}
     for key, value in result.items():
-        if isinstance(value, dict):
-            rows |= _flat(value, f"{above}{key} ")
-        elif isinstance(value, (list, tuple)):
-            rows[above + key] = " – ".join(_cell(item) for item in value)
+        if isinstance(value, dict) and value:
+            rows |= _flat(dict(list(value.items())[:TABLE_ENTRIES]), f"{above}{key} ")
+            if len(value) > TABLE_ENTRIES:
+                rows[f"{above}{key} …"] = f"and {len(value) - TABLE_ENTRIES:,} more (--json has all)"
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(item, dict) for item in value):
+            rows |= {f"{above}{key} {item['name']}": " · ".join(_cell(v) for k, v in item.items() if k != "name") for item in value}
+        elif isinstance(value, (dict, list, tuple)):
+            rows[above + key] = _joined(list(value))
         else:
             rows[above + key] = _cell(value)
     return rows
 
 
+def _joined(items: Sequence[Any]) -> str:
+    """Numbers as a range, words in a line, sentences under each other."""
+    if not all(isinstance(item, str) for item in items):
+        return " – ".join(_cell(item) for item in items)
+    return ("\n" if any(" " in item for item in items) else ", ").join(items) or "none"
+
+
 def _cell(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
     return (
         f"{value:,.4g}"
         if isinstance(value, float) and abs(value) < 1000

@@ -55,9 +55,8 @@ def frame_picture(found: Localization, side_pixels: int = 256) -> Picture:
     return np.clip(picture, 0, 1)
 
 
-def spectrogram_picture(found: Localization, height: int = 128, width: int = 256) -> Picture:
-    """The log-spectrogram of a moment's second, low frequencies at the bottom, contrast stretched over its own range."""
-    values = found.spectrogram
+def spectrogram_picture(values: NDArray[np.float32], height: int = 128, width: int = 256) -> Picture:
+    """A log-spectrogram `[bands, columns]`, low frequencies at the bottom, contrast stretched over its own range."""
     low, high = np.percentile(values, [2, 99.8])
     flat = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
     return SOUND(enlarged(flat, height, width)[::-1])[..., :3].astype(np.float32)
@@ -70,7 +69,7 @@ def frame_overlay(found: Localization) -> bytes:
 
 def spectrogram_overlay(found: Localization) -> bytes:
     """PNG of the spectrogram with its map over it."""
-    return png(overlaid(spectrogram_picture(found), found.sound_map.values[::-1]))
+    return png(overlaid(spectrogram_picture(found.spectrogram), found.sound_map.values[::-1]))
 
 
 def figure_png(figure: Figure) -> bytes:
@@ -91,8 +90,8 @@ def contact_sheet(found: Sequence[Localization], columns: int = 6) -> bytes:
         axis.set_axis_off()
     for place, one in enumerate(found):
         top, column = 3 * (place // columns), place % columns
-        frame = frame_picture(one)
-        pictures = (frame, overlaid(frame, one.frame_map.values), overlaid(spectrogram_picture(one), one.sound_map.values[::-1]))
+        frame, sound = frame_picture(one), spectrogram_picture(one.spectrogram)
+        pictures = (frame, overlaid(frame, one.frame_map.values), overlaid(sound, one.sound_map.values[::-1]))
         for row, picture in enumerate(pictures):
             axes[top + row, column].imshow(picture)
         for box in boxes_at(one.moment.clip, one.moment.frame_seconds):

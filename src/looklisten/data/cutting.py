@@ -83,13 +83,12 @@ def cut(
     """
     report = report if report is not None else Report()
     held: Clip | None = None  # the last clip waits, because only the end tells whether the file was whole
-    made = 0
     cutter = _Cutter(source, settings, boxes, report)
     for clip in _stretches(path, source, settings, cutter):
         if held:
             yield held
-        held, made = clip, made + 1
-        if made == at_most:
+        held, report.clips = clip, report.clips + 1
+        if report.clips == at_most:
             report.broken_off = "no more was asked for"
             break
     if held:

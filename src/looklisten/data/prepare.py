@@ -376,7 +376,8 @@ def _run_on_ray(batches: Sequence[Batch], workers: int | None, progress: Progres
         except ConnectionError:
             raise ConfigError("no Ray cluster is running here; start one with `ray start --head`, or set RAY_ADDRESS") from None
     task = ray.remote(num_cpus=1, max_retries=-1)(prepare_batch)
-    window, waiting = workers or 2 * int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call], deque(batches)
+    cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    window, waiting = workers or 2 * cores, deque(batches)
     running: dict[Any, Batch] = {}
     done, total = 0, sum(len(batch.sources) for batch in batches)
     while waiting or running:

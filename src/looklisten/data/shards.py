@@ -6,6 +6,7 @@ shard is complete or absent. Knows no video file and no network.
 
 import hashlib
 import json
+import mmap
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from looklisten.data.store import local_copy
 from looklisten.errors import ShardError
 from looklisten.runtime import written_aside
 
@@ -128,11 +130,13 @@ def _batches(clips: Iterable[Clip]) -> Iterator[pa.RecordBatch]:
 class Shards(Sequence[Clip]):
     """A prepared set, open for reading: a sequence of clips, plus the two cheap look-ups that training lives on.
 
-    `path` is the folder that `prepare` wrote. Raises ShardError when it is incomplete, damaged or of another version.
+    `path` is the folder that `prepare` wrote. Without `read_ahead` the system reads no page beside those that are touched, which
+    is right for looking here and there; a file then stays open for each open record batch. Raises ShardError when the set is incomplete, damaged or of another version.
     """
 
-    def __init__(self, path: str | Path, open_record_batches: int = 4096) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, open_record_batches: int = 4096, read_ahead: bool = True) -> None:
+        self.path = local_copy(str(path)) if "://" in str(path) else Path(path)
+        self._read_ahead = read_ahead
         self.manifest = self._read_manifest()
         self._first_clip: NDArray[np.int64] = np.cumsum(
             np.array([0, *(shard["clips"] for shard in self.manifest["shards"])], dtype=np.int64)
@@ -165,10 +169,10 @@ class Shards(Sequence[Clip]):
                 state = "is missing" if size is None else f"has {size} bytes where the index says {shard['bytes']}"
                 raise ShardError(f"the shard {file} {state}; run the same `looklisten prepare` again, it redoes only what is damaged")
 
-    def _open(self, shard: int) -> pa.ipc.RecordBatchFileReader:
+    def _open(self, shard: int, read_ahead: bool) -> pa.ipc.RecordBatchFileReader:
         file = self.path / self.manifest["shards"][shard]["name"]
         try:
-            return pa.ipc.open_file(pa.memory_map(str(file)))
+            return pa.ipc.open_file(pa.memory_map(str(file)) if read_ahead else _mapped_for_few_pages(file))
         except pa.ArrowInvalid as error:
             raise ShardError(f"the shard {file} is damaged ({error}); delete it and run the same `looklisten prepare` again") from None
 
@@ -177,7 +181,7 @@ class Shards(Sequence[Clip]):
         batch, row = divmod(clip - int(self._first_clip[shard]), CLIPS_PER_RECORD_BATCH)
         found = self._cache.get((shard, batch))
         if found is None:
-            found = self._open(shard).get_batch(batch)
+            found = self._open(shard, self._read_ahead).get_batch(batch)
             self._cache[shard, batch] = found
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
@@ -200,9 +204,12 @@ class Shards(Sequence[Clip]):
         return Clip(waveform=self.waveform(clip), **values)
 
     def columns(self, *names: str) -> pa.Table:
-        """These columns of all clips, views of the memory map: nothing of the others is read."""
-        tables = [self._open(shard).read_all().select(names) for shard in range(len(self.manifest["shards"]))]
-        return pa.concat_tables(tables) if tables else SCHEMA.empty_table().select(names)
+        """These columns of all clips; nothing of the others is read, and no file stays open."""
+        tables = [SCHEMA.empty_table().select(names)]
+        for shard, about in enumerate(self.manifest["shards"]):
+            views = self._open(shard, read_ahead=False).read_all().select(names)
+            tables.append(views.take(np.arange(about["clips"])))  # a copy, which lets go of the file
+        return pa.concat_tables(tables)
 
     def frame_seconds(self, clip: int) -> NDArray[np.float64]:
         """When each stored frame of a clip is shown, in seconds within the clip, `[frames]`."""
@@ -232,3 +239,12 @@ class Shards(Sequence[Clip]):
         place = {v: int(hashlib.sha256(v.encode()).hexdigest()[:12], 16) / 16**12 for v in sorted(set(self.video_ids))}
         lowest = set(sorted(place, key=lambda v: place[v])[:2])
         return np.array([place[v] < fraction or v in lowest for v in self.video_ids], dtype=bool)
+
+
+def _mapped_for_few_pages(file: Path) -> pa.Buffer:
+    """The file in memory, told to the system as one of which single pages will be asked for."""
+    with file.open("rb") as handle:
+        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+    return pa.py_buffer(mapped)

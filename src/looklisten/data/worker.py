@@ -239,14 +239,15 @@ class _Cutter:
         self._pipe, self._inbox, self._report = pipe, inbox, Report()
 
     def beat(self) -> None:
-        """Say once a second, as long as the video gets on, that it does."""
-        last = 0.0
+        """Say once a second, as long as the video gets on, that it does and how many clips were cut."""
+        last, clips = 0.0, 0
         while True:
             time.sleep(BEAT_SECONDS)
-            now = self._report.video_end_seconds + self._report.audio_end_seconds
-            if now >= last + BEAT_SECONDS or now < last:
-                self._pipe.say({"beat": round(now, 3)})
-                last = now
+            report = self._report
+            now = report.video_end_seconds + report.audio_end_seconds
+            if now >= last + BEAT_SECONDS or now < last or report.clips != clips:
+                last, clips = now, report.clips
+                self._pipe.say({"clips": clips})
 
     def work(self, batch: Message) -> None:
         """One batch: its shards out of the sources that the following messages name, up to the message `end`."""
@@ -276,7 +277,6 @@ class _Cutter:
                 outcome["dropped_clips" if unwanted else "clips"] += 1
                 if not unwanted:
                     yield clip
-                self._pipe.say({"clips": outcome["clips"] + outcome["dropped_clips"]})
         except TooShortError as error:
             outcome |= {"status": "skipped", "reason": str(error)}
         except Exception as error:  # whatever a file does to the decoder costs this file only, the machine's troubles stop the work

@@ -38,6 +38,9 @@ LOOKAHEAD_PACKETS = 20
 SEEK_PREROLL_SECONDS = 1.0
 """Decoding begins so much before a wanted stretch, for decoders that need a run-up."""
 
+TS_DISCONT: Any = Flags.ts_discont.value
+"""The flag of formats whose timestamps may jump."""
+
 HONEST_HEADERS = frozenset({"mov", "matroska", "avi", "flv", "asf"})
 """Formats whose header says how long the file is; of others FFmpeg guesses it from what is there."""
 
@@ -89,6 +92,8 @@ class Report:
     """FFmpeg's last line."""
     video_end_seconds: float = 0.0
     audio_end_seconds: float = 0.0
+    clips: int = 0
+    """How many clips were cut so far, counted by who cuts."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +203,7 @@ class _Clock:
 
     def packets(self, start_seconds: float) -> Iterator[Packet]:
         """The packets of both streams, from a key frame before `start_seconds` on where the file can be searched."""
-        may_jump = bool(self._container.format.flags & int(Flags.ts_discont.value))
+        may_jump = bool(self._container.format.flags & TS_DISCONT)
         if start_seconds > SEEK_PREROLL_SECONDS:
             self._seek(start_seconds)
         for packet in self._container.demux(*self._streams):

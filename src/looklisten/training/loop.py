@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.config import AugmentConfig, Config, TrainConfig
@@ -60,7 +62,7 @@ def train(
     """
     run, data = Path(run), Shards(shards)
     held_out = data.held_out(config.train.held_out_fraction)
-    config = _fitted(config, len(set(data.video_ids[~held_out])))
+    config = fitted(config, len(set(data.video_ids[~held_out])))
     can_evaluate = len(set(data.video_ids[held_out])) >= 2
     if not can_evaluate:
         log.warning("fewer than 2 videos are held out: the accuracy on videos not trained on is not measured")
@@ -74,8 +76,7 @@ def train(
     first = _resume(run, config, model, optimizer, names)
     model.train()
 
-    view = View(config.model.resize_pixels, config.model.crop_pixels, random=True, flip=config.augment.flip)
-    stream = PairStream(data, ~held_out, config.train.batch_size, config.train.seed, view)
+    stream = training_stream(data, ~held_out, config)
     batches = _timed(stream.batches(first, config.train.steps))
     meter, held_out_accuracy, checkpoints = Meter(2 * config.train.batch_size), math.nan, run / "checkpoints"
     with RunLog(run, first) as diary:
@@ -128,6 +129,12 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return config.learning_rate
     done = (step - config.warmup_steps - 1) / max(config.steps - config.warmup_steps, 1)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def training_stream(data: Shards, allowed: NDArray[np.bool_], config: Config) -> PairStream:
+    """The positives of training: the clips that `allowed`, `[clips]`, names, frames cropped at random places and perhaps mirrored."""
+    view = View(config.model.resize_pixels, config.model.crop_pixels, random=True, flip=config.augment.flip)
+    return PairStream(data, allowed, config.train.batch_size, config.train.seed, view)
 
 
 def augment(batch: PairBatch, config: Config, step: int, device: str) -> tuple[Tensor, Tensor]:
@@ -194,7 +201,7 @@ def _timed(batches: Iterator[PairBatch]) -> Iterator[tuple[PairBatch, float]]:
         yield batch, time.perf_counter() - asked
 
 
-def _fitted(config: Config, videos: int) -> Config:
+def fitted(config: Config, videos: int) -> Config:
     """The config with a batch that the videos can fill; every row of a batch is another video."""
     if videos < 2:
         raise ConfigError(f"training needs at least 2 videos beside the held-out ones, and there are {videos}; prepare more videos")

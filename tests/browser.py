@@ -1,0 +1,61 @@
+"""A page in a real browser, without a screen and without a network."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
+
+LENGTHS = """
+const done = arguments[1];
+Promise.all([...document.querySelectorAll(arguments[0])].map(one => one.readyState >= 1 ? one.duration :
+  new Promise(say => { one.onloadedmetadata = () => say(one.duration); one.onerror = () => say(-1); one.load(); }))).then(done);
+"""
+
+
+@contextmanager
+def opened(page: Path, folder: Path) -> Iterator[Any]:
+    """Chromium with `page` loaded, its profile in `folder`; skips where there is none."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("needs chromium and chromedriver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = chromium
+    for flag in [*FLAGS.split(), f"--user-data-dir={folder / 'profile'}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        browser.set_script_timeout(30)
+        browser.get(page.as_uri())
+        yield browser
+    finally:
+        browser.quit()
+
+
+def lengths(browser: Any, tag: str) -> list[float]:
+    """The seconds that each `video` or `audio` of the page plays; -1 for one that cannot."""
+    return list(browser.execute_async_script(LENGTHS, tag))
+
+
+def picture_widths(browser: Any) -> list[int]:
+    """The pixels across of each picture; 0 for one that is not drawn."""
+    return list(browser.execute_script("return [...document.images].map(i => i.complete ? i.naturalWidth : 0)"))
+
+
+def addresses(browser: Any) -> set[str]:
+    """How the addresses begin that the page takes anything from."""
+    return set(browser.execute_script("return [...document.querySelectorAll('[src],[href]')].map(e => (e.src || e.href).slice(0, 5))"))
+
+
+def failures(browser: Any) -> list[dict[str, Any]]:
+    """What went wrong on the page so far."""
+    return [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
