@@ -28,7 +28,18 @@ def alone(world, tmp_path_factory):
 
 
 def test_a_job_array_of_four_gives_what_one_process_gives(world, alone, tmp_path):
-    command = [sys.executable, "-m", "looklisten", "prepare", str(world / "labels.csv"), str(tmp_path), "--num-tasks", "4", "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "looklisten",
+        "prepare",
+        str(world / "labels.csv"),
+        str(tmp_path),
+        "--num-tasks",
+        "4",
+        "--workers",
+        "1",
+    ]
     tasks = [subprocess.Popen([*command, "--task-index", str(i)], stdout=subprocess.PIPE, text=True) for i in range(4)]
     said = [json.loads(task.communicate()[0]) for task in tasks]
     assert [task.returncode for task in tasks] == [0] * 4

@@ -131,7 +131,8 @@ class Shards(Sequence[Clip]):
     """A prepared set, open for reading: a sequence of clips, plus the two cheap look-ups that training lives on.
 
     `path` is the folder that `prepare` wrote. Without `read_ahead` the system reads no page beside those that are touched, which
-    is right for looking here and there; a file then stays open for each open record batch. Raises ShardError when the set is incomplete, damaged or of another version.
+    is right for looking here and there; a file then stays open for each open record batch. Raises ShardError when the set is
+    incomplete, damaged or of another version.
     """
 
     def __init__(self, path: str | Path, open_record_batches: int = 4096, read_ahead: bool = True) -> None:

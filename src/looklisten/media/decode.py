@@ -4,6 +4,7 @@ A time is presentation timestamp x time base minus the container's start: one or
 late. Frame counts and nominal rates are never used for time. Knows no clip, no shard and no network.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,8 +36,8 @@ DISCONTINUITY_SECONDS = 10.0
 LOOKAHEAD_PACKETS = 20
 """Packets are decoded so many late; codecs put frames at most 16 out of order, so every earlier time has been seen by then."""
 
-SEEK_PREROLL_SECONDS = 1.0
-"""Decoding begins so much before a wanted stretch, for decoders that need a run-up."""
+SEEK_PREROLL_SECONDS = (1.0, 5.0, 25.0)
+"""Decoding begins so much before a wanted stretch, for decoders that need a run-up; more where no key frame comes in time."""
 
 TS_DISCONT: Any = Flags.ts_discont.value
 """The flag of formats whose timestamps may jump."""
@@ -149,7 +150,7 @@ def decode(path: str | Path, wanted: Wanted, report: Report | None = None) -> It
         yield from pictures.rest()
         yield from waves.rest()
         if not report.broken_off and wanted.stop_seconds == np.inf:
-            report.broken_off = _missing_end(container, report)
+            report.broken_off = _missing_end(container, video, report)
 
 
 def _last_line(error: BaseException) -> str:
@@ -157,11 +158,13 @@ def _last_line(error: BaseException) -> str:
     return str(log[2]).strip() if log else str(getattr(error, "strerror", None) or error)
 
 
-def _missing_end(container: InputContainer, report: Report) -> str:
+def _missing_end(container: InputContainer, video: av.VideoStream, report: Report) -> str:
     """What of the file is not there, going by its header."""
-    if container.format.name.split(",")[0] not in HONEST_HEADERS or not container.duration:
+    if container.format.name.split(",")[0] not in HONEST_HEADERS:
         return ""
-    declared, got = container.duration / av.time_base, max(report.video_end_seconds, report.audio_end_seconds)
+    counted = video.frames / float(video.average_rate) if video.average_rate else 0.0  # AVI's duration is that of what is there
+    declared = max((container.duration or 0) / av.time_base, counted)
+    got = max(report.video_end_seconds, report.audio_end_seconds)
     if got >= declared - max(1.0, 0.02 * declared):
         return ""
     return f"it ends after {got:.1f} s of the {declared:.1f} s that its header declares"
@@ -204,24 +207,32 @@ class _Clock:
     def packets(self, start_seconds: float) -> Iterator[Packet]:
         """The packets of both streams, from a key frame before `start_seconds` on where the file can be searched."""
         may_jump = bool(self._container.format.flags & TS_DISCONT)
-        if start_seconds > SEEK_PREROLL_SECONDS:
-            self._seek(start_seconds)
+        video, begun = self._streams[0], not self._seek(start_seconds)
         for packet in self._container.demux(*self._streams):
             if not packet.size:  # demux ends with an empty packet a stream; the decoders are flushed by hand
+                continue
+            begun = begun or (packet.stream is video and packet.is_keyframe)
+            if packet.stream is video and not begun:
                 continue
             if may_jump:
                 self._join(packet)
             yield packet
 
-    def _seek(self, start_seconds: float) -> None:
-        target = start_seconds - SEEK_PREROLL_SECONDS + self._origin_seconds
-        try:
-            self._container.seek(int(target * av.time_base))
-            first = next((self.of(p) for p in self._container.demux(self._streams[0]) if p.size and p.is_keyframe), None)
-            late = first is None or first > start_seconds
-            self._container.seek(int((self._origin_seconds if late else target) * av.time_base))
-        except av.FFmpegError:
-            self._container.seek(int(self._origin_seconds * av.time_base))
+    def _seek(self, start_seconds: float) -> bool:
+        """Go to where decoding must begin to have the frame at `start_seconds`; False when that is where the file begins."""
+        for preroll in SEEK_PREROLL_SECONDS:
+            target = start_seconds - preroll
+            if target <= 0:
+                break
+            with contextlib.suppress(av.FFmpegError):
+                self._container.seek(int((target + self._origin_seconds) * av.time_base))
+                first = next((self.of(p) for p in self._container.demux(self._streams[0]) if p.size and p.is_keyframe), None)
+                if first is not None and first <= start_seconds:
+                    self._container.seek(int((target + self._origin_seconds) * av.time_base))
+                    return True
+        if start_seconds > SEEK_PREROLL_SECONDS[0]:  # something was read already
+            self._container.seek(int((self._origin_seconds - DISCONTINUITY_SECONDS) * av.time_base))
+        return False
 
     def _join(self, packet: Packet) -> None:
         """Move a packet behind the one before it where the stream's own clock jumped."""
@@ -248,7 +259,7 @@ class _Pictures:
         self._waiting: deque[Packet] = deque()
         self._first_of_bin: dict[int, float] = {}
         self._last_seconds = -np.inf
-        self._skipped_end_seconds = 0.0
+        self._fed_seconds = 0.0
         self._bin: float = -np.inf
         self._scaler = VideoReformatter()
         self.is_over = False
@@ -256,6 +267,8 @@ class _Pictures:
     def feed(self, packet: Packet) -> Iterator[Frame]:
         at = self._clock.of(packet)
         if at is not None:
+            shown = float(packet.duration * packet.time_base) if packet.duration else self._usual_seconds
+            self._fed_seconds = max(self._fed_seconds, at + shown)
             bin_ = self._wanted.bin(at)
             self._first_of_bin[bin_] = min(at, self._first_of_bin.get(bin_, at))
         self._waiting.append(packet)
@@ -267,7 +280,7 @@ class _Pictures:
         while self._waiting:
             yield from self._decode(self._waiting.popleft())
         yield from self._decode(None)
-        end = max(self._report.video_end_seconds, self._skipped_end_seconds)
+        end = max(self._report.video_end_seconds, self._fed_seconds)
         self._report.video_end_seconds = min(end, self._wanted.stop_seconds)
 
     def _decode(self, packet: Packet | None) -> Iterator[Frame]:
@@ -288,8 +301,6 @@ class _Pictures:
         bin_ = self._wanted.bin(at)
         if len(self._first_of_bin) > 256:
             self._first_of_bin = {b: t for b, t in self._first_of_bin.items() if b > bin_ - 64}
-        shown = float(packet.duration * packet.time_base) if packet.duration and packet.time_base else self._usual_seconds
-        self._skipped_end_seconds = max(self._skipped_end_seconds, at + shown)
         return at <= self._first_of_bin.get(bin_, at)
 
     def _take(self, frame: av.VideoFrame) -> Iterator[Frame]:
