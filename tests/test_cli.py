@@ -85,7 +85,18 @@ def test_a_short_video_is_skipped_and_no_failure(tmp_path):
     told = shell("prepare", tmp_path / "videos", tmp_path / "out")
     assert told.returncode == 0
     assert (json.loads(told.stdout)["skipped"], json.loads(told.stdout)["failed"]) == (1, 0)
-    assert json.loads((tmp_path / "out" / "failures.jsonl").read_text())["status"] == "skipped"
+    assert (tmp_path / "out" / "failures.jsonl").read_text() == ""
+    assert json.loads((tmp_path / "out" / "skipped.jsonl").read_text())["source"] == "short.mp4"
+
+
+def test_a_name_in_brackets_is_said_as_it_is(tmp_path):
+    told = shell("prepare", tmp_path / "a [b] [/c].mp4", tmp_path / "out")
+    assert told.returncode == 1
+    assert "a [b] [/c].mp4" in told.stderr.replace("\n", "")
+
+
+def test_a_share_of_the_work_needs_its_number(tmp_path):
+    assert shell("prepare", tmp_path, tmp_path / "out", "--num-tasks", 4).returncode == 2
 
 
 def test_help_names_every_verb_and_every_verb_has_help(capsys):

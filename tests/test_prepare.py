@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from conftest import SHARED, write_clock_video
@@ -165,7 +166,7 @@ def test_a_picture_alone_or_a_sound_alone_is_said(tmp_path):
 
 def test_nothing_usable_is_an_error_not_an_empty_set(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
-    with pytest.raises(SourceError, match=r"none of the 1 sources could be prepared.*a.mp4 cannot be opened as video.*failures.jsonl"):
+    with pytest.raises(SourceError, match=r"none of the 1 sources gave a clip.*a.mp4 cannot be opened as video.*failures.jsonl"):
         prepare([tmp_path / "a.mp4"], tmp_path / "out")
 
 
@@ -179,3 +180,76 @@ def test_real_clips_in_are_clips_or_failures(tmp_path):
     assert len(skipped) == result["skipped"]
     assert len(set(failures) | set(skipped)) == len(failures) + len(skipped)
     assert "hard/bad_text.mp4" in failures
+
+
+def test_marks_are_counted_and_can_be_skipped(tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_clock_video(videos / "a.mp4", seconds=3.0)
+    shutil.copy(videos / "a.mp4", videos / "b.mp4")
+    write_clock_video(videos / "frozen.mp4", times=np.zeros(1), seconds=3.0)
+    write_clock_video(videos / "other.mp4", seconds=3.2)
+    result = prepare([videos], tmp_path / "all")
+    assert result["marks"] == {"duplicate": 1}
+    assert (result["prepared"], result["skipped"], result["failed"]) == (3, 1, 0)
+    shards = Shards(tmp_path / "all")
+    assert [(clip.source, clip.video_id, clip.marks) for clip in shards][1] == ("b.mp4", "a.mp4", ("duplicate",))
+    fewer = prepare([videos], tmp_path / "fewer", PrepareSettings(skip=("duplicate", "still")))
+    assert (fewer["prepared"], fewer["skipped"], fewer["failed"], fewer["clips"]) == (2, 2, 0, 2)
+    skipped = {row["source"]: row for row in lines(tmp_path / "fewer" / "skipped.jsonl")}
+    assert set(skipped) == {"b.mp4", "frozen.mp4"}
+    assert skipped["b.mp4"]["reason"] == "every clip of it is duplicate"
+    assert (skipped["b.mp4"]["clips_dropped"], skipped["b.mp4"]["clips_prepared"]) == (1, 0)
+    assert json.loads((tmp_path / "fewer" / "index.json").read_text())["settings"]["skip"] == ["duplicate", "still"]
+
+
+def test_a_broken_off_source_is_failed_and_its_seconds_are_kept(tmp_path):
+    write_clock_video(tmp_path / "whole.mkv", seconds=6.0)
+    data = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "half.mkv").write_bytes(data[: len(data) // 2])
+    result = prepare([tmp_path / "half.mkv"], tmp_path / "out", PrepareSettings(clip_seconds=1.0))
+    (failure,) = lines(tmp_path / "out" / "failures.jsonl")
+    assert (result["prepared"], result["failed"]) == (0, 1)
+    assert failure["seconds_recovered"] == result["clips"] >= 2
+    assert failure["reason"].endswith("of the 6.0 s that its header declares")
+    assert Shards(tmp_path / "out")[result["clips"] - 1].marks == ("short", "truncated")
+
+
+def test_what_a_table_misses_is_counted_and_can_come_later(world, tmp_path):
+    for number in range(2):
+        shutil.copy(world / f"{number:06d}.mp4", tmp_path)
+    (tmp_path / "t.csv").write_text("path\n000000.mp4\n000001.mp4\n000002.mp4\n")
+    first = prepare([tmp_path / "t.csv"], tmp_path / "out")
+    assert (first["sources"], first["prepared"], first["failed"]) == (3, 2, 1)
+    (failure,) = lines(tmp_path / "out" / "failures.jsonl")
+    assert (failure["stage"], failure["reason"]) == ("find", "there is no such file")
+    shutil.copy(world / "000002.mp4", tmp_path)
+    second = prepare([tmp_path / "t.csv"], tmp_path / "out")
+    assert (second["sources"], second["prepared"], second["failed"]) == (3, 3, 0)
+
+
+def test_stretches_of_one_video_are_one_video(tmp_path):
+    write_clock_video(tmp_path / "a.mp4", seconds=8.0)
+    rows = ["path,label,start_seconds,stop_seconds,split", "a.mp4,early,0.5,2.5,train", "a.mp4,late,5,7.5,train"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    prepare([tmp_path / "t.csv"], tmp_path / "out")
+    clips = list(Shards(tmp_path / "out"))
+    assert [clip.labels for clip in clips] == [("early",), ("late",)]
+    assert {clip.video_id for clip in clips} == {"a.mp4"}
+    assert [round(clip.duration_seconds, 1) for clip in clips] == [2.0, 2.5]
+
+
+def test_another_folder_extends_the_set(world, tmp_path):
+    """The paths of what is there stay as they were, though the common folder is another one now."""
+    for name, number in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        shutil.copy(world / f"{number:06d}.mp4", tmp_path / name)
+    prepare([tmp_path / "a"], tmp_path / "out")
+    result = prepare([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert (result["sources"], result["prepared"]) == (2, 2)
+    assert {clip.source for clip in Shards(tmp_path / "out")} == {"000000.mp4", "../b/000001.mp4"}
+
+
+def test_what_was_decoded_once_is_not_again(world, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "out")
+    assert prepare([world / "labels.csv"], tmp_path / "out", boxes=world / "boxes.csv")["x_realtime"] == 0.0

@@ -498,7 +498,7 @@ def _cell(value: Any) -> str:
 
 
 def _say_error(sentence: str) -> int:
-    talk.print(sentence, style="red", soft_wrap=True)
+    talk.print(sentence, style="red", soft_wrap=True, markup=False)
     return 1
 
 

@@ -27,6 +27,9 @@ from looklisten.media import SAMPLE_RATE_HZ
 RESYNC_SECONDS = 0.010
 """A sound frame this far from where counting samples puts it is moved to its timestamp; less is the container's rounding."""
 
+MAX_PLANES = 8
+"""PyAV reads no further; damaged AAC may claim more, and reading those ends the process."""
+
 MAX_GAP_SECONDS = 1.0
 """A shorter hole in the sound is filled with silence (a lost packet); in a longer one there is no sound, and no clip."""
 
@@ -378,6 +381,10 @@ class _Waves:
             yield from self._take(frame)
 
     def _take(self, frame: av.AudioFrame) -> Iterator[Sound]:
+        if frame.format.is_planar and len(frame.layout.channels) > MAX_PLANES:
+            self._report.damaged += 1
+            self._report.last_error = f"sound in {len(frame.layout.channels)} planes, at most {MAX_PLANES} can be read"
+            return
         samples = _mono(frame)
         at = self._clock.of(frame)
         if at is None:
