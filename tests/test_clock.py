@@ -53,7 +53,7 @@ def test_frames_and_sound_of_clips_are_aligned(kind, tmp_path):
 def test_pairs_are_aligned(name, tmp_path):
     (tmp_path / "videos").mkdir()
     for video in range(2):
-        write_clock_video(tmp_path / "videos" / f"{video}{name}")
+        write_clock_video(tmp_path / "videos" / f"{video}{name}", seconds=4.0 + video)
     prepare([tmp_path / "videos"], tmp_path / "shards", workers=1)
     shards = Shards(tmp_path / "shards")
     stream = PairStream(shards, np.ones(2, bool), 2, seed=0, view=View(256, 256, random=True))

@@ -242,12 +242,13 @@ def _grid(luma: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _marks(grids: NDArray[np.float32], wave: NDArray[np.int16], duplicate: bool, damaged: bool) -> tuple[str, ...]:
     """What a user wants to know of a clip: `grids` are `[frames, rows, columns]`."""
     tenth = SAMPLE_RATE_HZ // 10
-    power = np.square(wave[: len(wave) // tenth * tenth].reshape(-1, tenth) / 2.0**15).mean(1)
+    tenths = wave[: len(wave) // tenth * tenth].reshape(-1, tenth).astype(np.float32) / 2.0**15
+    power = np.einsum("ts,ts->t", tenths, tenths) / tenth
     is_so = {
         "silent": power.max(initial=0.0) < 10 ** (SILENT_DECIBELS / 10),
         "still": float(np.ptp(grids, axis=0).max()) < STILL_LEVELS,
         "black": float(grids.max()) < BLACK_LEVEL,
-        "clipped": np.mean((wave == 2**15 - 1) | (wave == -(2**15))) > CLIPPED_SHARE,
+        "clipped": (np.count_nonzero(wave == 2**15 - 1) + np.count_nonzero(wave == -(2**15))) > CLIPPED_SHARE * len(wave),
         "short": len(wave) < SHORT_SECONDS * SAMPLE_RATE_HZ,
         "duplicate": duplicate,
         "damaged": damaged,

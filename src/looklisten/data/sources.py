@@ -30,7 +30,7 @@ VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 Labels = Literal["table", "folder"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One input video, or the stretch [start, stop) of one.
 
@@ -278,31 +278,42 @@ def open_source(root: Path, source: Source) -> Any:
 def mark_duplicates(sources: Sequence[Source], root: Path, known: Sequence[Source] = ()) -> list[Source]:
     """`sources`, each that has the same bytes as an earlier one (or one `known` before) saying so in `same_as`.
 
-    Only files of equal size are read. A duplicate takes over the video's id, so that the two never make a negative and never
-    fall into two splits by chance.
+    Only files of equal size are read, and whole only those that also begin and end alike. A duplicate takes over the video's
+    id, so that the two never make a negative and never fall into two splits by chance.
     """
-    sizes: dict[int, set[str]] = defaultdict(set)
+    alike: dict[object, dict[str, Source]] = {None: {}}
     for source in (*known, *sources):
-        if source.bytes:
-            sizes[source.bytes].add(source.path)
-    firsts: dict[tuple[int, str], Source] = {}
-    digests: dict[str, str] = {}
+        alike.setdefault(source.bytes or None, {}).setdefault(source.path, source)
+    del alike[None]  # empty, or of unknown size
+    for looked_at in (_ends, _whole):
+        finer: dict[object, dict[str, Source]] = {}
+        for key, group in alike.items():
+            for path, source in group.items() if len(group) > 1 else ():
+                finer.setdefault((key, looked_at(root, source)), {})[path] = source
+        alike = finer
+    first_of = {path: next(iter(group.values())) for group in alike.values() for path in group}
     marked = []
-    for number, source in enumerate((*known, *sources)):
-        if source.bytes and len(sizes[source.bytes]) > 1:
-            digest = digests.get(source.path) or digests.setdefault(source.path, _digest(root, source))
-            first = firsts.setdefault((source.bytes, digest), source)
-            if first.path != source.path and number >= len(known):
-                source = replace(source, same_as=first.path, video_id=first.video_id or first.path)
-        if number >= len(known):
-            marked.append(source)
+    for source in sources:
+        first = first_of.get(source.path, source)
+        same = first.path != source.path
+        marked.append(replace(source, same_as=first.path, video_id=first.video_id or first.path) if same else source)
     return marked
 
 
-def _digest(root: Path, source: Source) -> str:
-    """The hash of a file's content; of one that cannot be read, one that no other has."""
+def _ends(root: Path, source: Source) -> bytes:
+    """The first and last 64 kB of a file; of one that cannot be read, what no other has."""
     try:
         with open_source(root, source) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            head = file.read(2**16)
+            file.seek(max((source.bytes or 0) - 2**16, 0))
+            return hashlib.sha256(head + file.read(2**16)).digest()
     except OSError:
-        return f"unread {source.path}"
+        return source.path.encode()
+
+
+def _whole(root: Path, source: Source) -> bytes:
+    try:
+        with open_source(root, source) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return source.path.encode()

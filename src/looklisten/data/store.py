@@ -14,7 +14,7 @@ from typing import Any
 
 import fsspec
 
-from looklisten.errors import LookListenError, ShardError
+from looklisten.errors import ConfigError, ShardError
 from looklisten.runtime import sweep_aside, written_aside
 
 
@@ -27,7 +27,9 @@ class Store:
         try:
             self._system, self._top = fsspec.url_to_fs(self.address)
         except (ImportError, ValueError) as error:
-            raise LookListenError(f"{out} cannot be written to: {error}") from None
+            raise ConfigError(f"{out} cannot be written to: {error}") from None
+        if self.address.startswith(("http://", "https://")):
+            raise ConfigError(f"{out} cannot be written to; give a folder, or a bucket such as s3://bucket/set")
 
     def __str__(self) -> str:
         return self.address

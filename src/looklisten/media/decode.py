@@ -195,17 +195,23 @@ class _Clock:
 
     def __init__(self, container: InputContainer, video: av.VideoStream, audio: av.AudioStream) -> None:
         self._container, self._streams = container, (video, audio)
+        self._tick_seconds = {s.index: float(s.time_base) if s.time_base else 0.0 for s in self._streams}
         self._last_seconds: dict[int, float] = {}
         self._shift_seconds = 0.0
         start: int | None = container.start_time
         starts = [float(s.start_time * s.time_base) for s in self._streams if s.start_time is not None and s.time_base]
         self._origin_seconds = start / av.time_base if start is not None else min(starts, default=0.0)
 
-    def of(self, timed: Packet | av.VideoFrame | av.AudioFrame) -> float | None:
-        """When a packet or frame is due; None when it does not say."""
-        if timed.pts is None or not timed.time_base:
-            return None
-        return float(timed.pts * timed.time_base) - self._origin_seconds
+    def at(self, timed: Packet | av.VideoFrame | av.AudioFrame, stream: av.VideoStream | av.AudioStream) -> float | None:
+        """When a packet or frame of `stream` is to be shown or heard; None when it does not say.
+
+        Ticks are the stream's: what a decoder gives at the very end carries no time base of its own.
+        """
+        return None if timed.pts is None else timed.pts * self._tick_seconds[stream.index] - self._origin_seconds
+
+    def lasts(self, timed: Packet | av.VideoFrame, stream: av.VideoStream) -> float:
+        """How long a packet or frame says it lasts; 0 when it does not say."""
+        return (timed.duration or 0) * self._tick_seconds[stream.index]
 
     def packets(self, start_seconds: float) -> Iterator[Packet]:
         """The packets of both streams, from a key frame before `start_seconds` on where the file can be searched."""
@@ -229,7 +235,9 @@ class _Clock:
                 break
             with contextlib.suppress(av.FFmpegError):
                 self._container.seek(int((target + self._origin_seconds) * av.time_base))
-                first = next((self.of(p) for p in self._container.demux(self._streams[0]) if p.size and p.is_keyframe), None)
+                first = next(
+                    (self.at(p, self._streams[0]) for p in self._container.demux(self._streams[0]) if p.size and p.is_keyframe), None
+                )
                 if first is not None and first <= start_seconds:
                     self._container.seek(int((target + self._origin_seconds) * av.time_base))
                     return True
@@ -239,15 +247,16 @@ class _Clock:
 
     def _join(self, packet: Packet) -> None:
         """Move a packet behind the one before it where the stream's own clock jumped."""
-        if packet.dts is None or not packet.time_base:
+        tick = self._tick_seconds[packet.stream_index]
+        if packet.dts is None or not tick:
             return
-        at = float(packet.dts * packet.time_base) + self._shift_seconds
+        at = packet.dts * tick + self._shift_seconds
         jump = at - self._last_seconds.get(packet.stream_index, at)
         if abs(jump) > DISCONTINUITY_SECONDS:
             self._shift_seconds -= jump
             at -= jump
         self._last_seconds[packet.stream_index] = at
-        ticks = round(self._shift_seconds / float(packet.time_base))
+        ticks = round(self._shift_seconds / tick)
         packet.dts += ticks
         if packet.pts is not None:
             packet.pts += ticks
@@ -265,13 +274,13 @@ class _Pictures:
         self._fed_seconds = 0.0
         self._bin: float = -np.inf
         self._scaler = VideoReformatter()
+        self._decodes_all = True
         self.is_over = False
 
     def feed(self, packet: Packet) -> Iterator[Frame]:
-        at = self._clock.of(packet)
+        at = self._clock.at(packet, self._stream)
         if at is not None:
-            shown = float(packet.duration * packet.time_base) if packet.duration else self._usual_seconds
-            self._fed_seconds = max(self._fed_seconds, at + shown)
+            self._fed_seconds = max(self._fed_seconds, at + (self._clock.lasts(packet, self._stream) or self._usual_seconds))
             bin_ = self._wanted.bin(at)
             self._first_of_bin[bin_] = min(at, self._first_of_bin.get(bin_, at))
         self._waiting.append(packet)
@@ -289,7 +298,9 @@ class _Pictures:
     def _decode(self, packet: Packet | None) -> Iterator[Frame]:
         if self._wanted.skip_unneeded and packet is not None:
             needed = self._wants(packet)
-            self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+            if needed != self._decodes_all:
+                self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+                self._decodes_all = needed
         for frame in _decoded(self._stream.codec_context, packet, self._report):
             if frame.width * frame.height > self._wanted.max_megapixels * 1e6:
                 self._report.broken_off = f"its frames grow to {frame.width} x {frame.height}"
@@ -298,7 +309,7 @@ class _Pictures:
 
     def _wants(self, packet: Packet) -> bool:
         """Whether the frame of a packet is the first of its bin; all that could come before it have been fed."""
-        at = self._clock.of(packet)
+        at = self._clock.at(packet, self._stream)
         if at is None:
             return True
         bin_ = self._wanted.bin(at)
@@ -307,13 +318,13 @@ class _Pictures:
         return at <= self._first_of_bin.get(bin_, at)
 
     def _take(self, frame: av.VideoFrame) -> Iterator[Frame]:
-        at = self._clock.of(frame)
+        at = self._clock.at(frame, self._stream)
         if at is None:
             at = self._last_seconds + self._usual_seconds if np.isfinite(self._last_seconds) else 0.0
         if at <= self._last_seconds:
             return
         self._last_seconds = at
-        shown = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else self._usual_seconds
+        shown = self._clock.lasts(frame, self._stream) or self._usual_seconds
         self._report.video_end_seconds = min(at + shown, self._wanted.stop_seconds)
         if at > self._wanted.max_hours * 3600:
             self._report.broken_off = f"it is longer than {self._wanted.max_hours:g} hours"
@@ -349,6 +360,8 @@ class _Pictures:
 def _evenly_stored(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The same plane in memory of even height and width, its edge repeated: libjpeg-turbo reads that far."""
     height, width = plane.shape
+    if not (height % 2 or width % 2):
+        return np.ascontiguousarray(plane)
     return np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
 
 
@@ -365,13 +378,18 @@ def _decoded(codec: Any, packet: Packet | None, report: Report) -> list[Any]:
 
 
 class _Waves:
-    """Puts decoded sound on the clock: mono, small gaps filled with silence, overlaps cut, resampled."""
+    """Puts decoded sound on the clock: mono, small gaps filled with silence, overlaps cut, resampled.
+
+    Decoders give some 20 ms at a time; about a second is gathered before anything is computed.
+    """
 
     def __init__(self, stream: av.AudioStream, clock: _Clock, wanted: Wanted, report: Report) -> None:
         self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
-        self._rate_hz = 0
+        self._kind: tuple[str, tuple[str, ...], int] | None = None
+        self._gathered: list[list[NDArray[Any]]] = []
+        self._gathered_samples = 0
         self._resampler: soxr.ResampleStream | None = None
-        self._expected_seconds: float | None = None
+        self._expected_seconds = -np.inf
         self._start_seconds = 0.0
         self._emitted = 0
         self.is_over = False
@@ -380,37 +398,54 @@ class _Waves:
         for frame in _decoded(self._stream.codec_context, packet, self._report):
             yield from self._take(frame)
 
-    def _take(self, frame: av.AudioFrame) -> Iterator[Sound]:
-        if frame.format.is_planar and len(frame.layout.channels) > MAX_PLANES:
-            self._report.damaged += 1
-            self._report.last_error = f"sound in {len(frame.layout.channels)} planes, at most {MAX_PLANES} can be read"
-            return
-        samples = _mono(frame)
-        at = self._clock.of(frame)
-        if at is None:
-            at = self._expected_seconds or 0.0
-        self.is_over = at >= self._wanted.stop_seconds
-        drift = 0.0 if self._expected_seconds is None else at - self._expected_seconds
-        if self._expected_seconds is None or drift > MAX_GAP_SECONDS or frame.sample_rate != self._rate_hz:
-            yield from self._end()
-            if self._expected_seconds is None or drift > MAX_GAP_SECONDS:
-                self._expected_seconds = self._start_seconds = at
-                self._emitted, drift = 0, 0.0
-            self._rate_hz = frame.sample_rate
-            if self._rate_hz != SAMPLE_RATE_HZ:
-                self._resampler = soxr.ResampleStream(self._rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ")
-        if abs(drift) > RESYNC_SECONDS:
-            shift = round(drift * frame.sample_rate)
-            samples = np.concatenate([np.zeros(shift, np.float32), samples]) if shift > 0 else samples[-shift:]
-        self._expected_seconds += len(samples) / frame.sample_rate
-        yield from self._emit(self._resampler.resample_chunk(samples) if self._resampler else samples)
-
     def rest(self) -> Iterator[Sound]:
-        """What the decoder and the resampler still hold."""
+        """What the decoder, the gathering and the resampler still hold."""
         yield from self.feed(None)
         yield from self._end()
 
+    def _take(self, frame: av.AudioFrame) -> Iterator[Sound]:
+        names = tuple(channel.name for channel in frame.layout.channels)
+        kind = (frame.format.name, names, frame.sample_rate)
+        if frame.format.is_planar and len(names) > MAX_PLANES:
+            self._report.damaged += 1
+            self._report.last_error = f"sound in {len(names)} planes, at most {MAX_PLANES} can be read"
+            return
+        at = self._clock.at(frame, self._stream)
+        if at is None:
+            at = max(self._expected_seconds, 0.0)
+        drift = at - self._expected_seconds
+        if kind != self._kind or drift > MAX_GAP_SECONDS:
+            yield from self._end()
+            self._kind = kind
+            if drift > MAX_GAP_SECONDS:
+                self._expected_seconds = self._start_seconds = at
+                self._emitted, drift = 0, 0.0
+            if frame.sample_rate != SAMPLE_RATE_HZ:
+                self._resampler = soxr.ResampleStream(frame.sample_rate, SAMPLE_RATE_HZ, 1, "float32", "HQ")
+        planes, each = _planes(frame, len(names))
+        samples = frame.samples
+        if abs(drift) > RESYNC_SECONDS:
+            shift = max(round(drift * frame.sample_rate), -samples)
+            samples += shift
+            if shift > 0:
+                planes = [np.concatenate([np.full(shift * each, _zero(plane), plane.dtype), plane]) for plane in planes]
+            else:
+                planes = [plane[-shift * each :] for plane in planes]
+        self._gathered.append(planes)
+        self._gathered_samples += samples
+        self._expected_seconds += samples / frame.sample_rate
+        self.is_over = at >= self._wanted.stop_seconds
+        if self._gathered_samples >= frame.sample_rate:
+            yield from self._flush()
+
+    def _flush(self) -> Iterator[Sound]:
+        if self._gathered and self._kind:
+            samples = _mono([np.concatenate(plane) for plane in zip(*self._gathered, strict=True)], self._kind[1])
+            self._gathered, self._gathered_samples = [], 0
+            yield from self._emit(self._resampler.resample_chunk(samples) if self._resampler else samples)
+
     def _end(self) -> Iterator[Sound]:
+        yield from self._flush()
         if self._resampler:
             yield from self._emit(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._resampler = None
@@ -426,18 +461,34 @@ class _Waves:
             yield sound
 
 
-def _mono(frame: av.AudioFrame) -> NDArray[np.float32]:
+DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
+"""FFmpeg's sample formats; those of planes end in p."""
+
+
+def _planes(frame: av.AudioFrame, channels: int) -> tuple[list[NDArray[Any]], int]:
+    """The samples as the decoder stores them, without copying: one array a channel, or one with all channels in turn.
+
+    The number beside it is how many values of an array make one sample.
+    """
+    dtype, each = DTYPES[frame.format.name.removesuffix("p")], 1 if frame.format.is_planar else channels
+    stored: tuple[Any, ...] = frame.planes
+    return [np.frombuffer(plane, dtype, frame.samples * each) for plane in stored], each
+
+
+def _zero(plane: NDArray[Any]) -> int:
+    return 128 if plane.dtype == np.uint8 else 0
+
+
+def _mono(planes: list[NDArray[Any]], channels: tuple[str, ...]) -> NDArray[np.float32]:
     """The weighted mean of the channels, float32 `[samples]` in -1..1."""
-    array = frame.to_ndarray()
-    channels = frame.layout.channels
-    if not frame.format.is_planar:
-        array = array.reshape(-1, len(channels)).T
-    scale = {"uint8": 128.0, "int16": 2.0**15, "int32": 2.0**31, "int64": 2.0**63}.get(array.dtype.name, 1.0)
-    planes = array.astype(np.float32)
-    if array.dtype == np.uint8:
-        planes -= 128
-    weights = np.array([CHANNEL_WEIGHTS.get(channel.name, 1.0) for channel in channels], np.float32)
+    dtype = planes[0].dtype
+    full_scale = 2.0 ** (8 * dtype.itemsize - 1) if dtype.kind in "iu" else 1.0
+    weights = np.array([CHANNEL_WEIGHTS.get(channel, 1.0) for channel in channels], np.float32)
     if not weights.sum():
         weights[:] = 1
-    mono: NDArray[np.float32] = (weights / (weights.sum() * scale)) @ planes
-    return np.nan_to_num(mono.astype(np.float32))
+    weights /= weights.sum() * full_scale
+    apart = planes if len(planes) > 1 else list(planes[0].reshape(-1, len(channels)).T)
+    mono = np.zeros(len(apart[0]), np.float32)
+    for weight, plane in zip(weights, apart, strict=True):
+        mono += weight * (plane.astype(np.float32) - np.float32(_zero(plane)))
+    return np.nan_to_num(mono, copy=False)
