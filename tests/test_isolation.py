@@ -222,7 +222,10 @@ def workers_of(parent):
 
 
 def test_ctrl_c_stops_at_once_and_the_rest_is_done_later(world, tmp_path):
-    command = [sys.executable, "-m", "looklisten", "prepare", str(world / "labels.csv"), str(tmp_path / "out"), "--workers", "2"]
+    (tmp_path / "videos").mkdir()
+    for number in range(400):
+        (tmp_path / "videos" / f"{number:03d}.mp4").symlink_to(world / f"{number % 40:06d}.mp4")
+    command = [sys.executable, "-m", "looklisten", "prepare", str(tmp_path / "videos"), str(tmp_path / "out"), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list((tmp_path / "out" / "progress").glob("0*.json")) and process.poll() is None:
         time.sleep(0.005)
@@ -231,6 +234,8 @@ def test_ctrl_c_stops_at_once_and_the_rest_is_done_later(world, tmp_path):
     assert process.returncode == 130, said
     assert "the same command goes on from what is done" in said
     assert "Traceback" not in said
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(again.stdout)["prepared"] == 400
 
 
 @pytest.fixture
