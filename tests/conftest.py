@@ -1,5 +1,6 @@
 """Media and runs that tests share, all made on the spot in seconds."""
 
+import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,10 @@ SHARED = Path(__file__).parents[2] / "shared"
 CLOCK_BITS = 14
 CLOCK_SIDE = 256
 SWEEP_LOW_HZ, SWEEP_HZ_PER_SECOND = 400.0, 400.0
+
+
+# A suite that is started in the background ignores Ctrl-C, and so would the commands that it sends one to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def small_config(**train_settings: object) -> Config:
