@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from torch import nn
 
 from browser import addresses, failures, lengths, opened, picture_widths
 from conftest import small_config
@@ -26,8 +25,10 @@ from looklisten.data.shards import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, Clip,
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
-from looklisten.model.objectives import avc
-from looklisten.training.loop import augment, training_stream
+from looklisten.model.l3net import Fusion
+from looklisten.model.objectives import Correspondence
+from looklisten.training.learner import augment
+from looklisten.training.loop import training_stream
 
 PAIRS = 32
 
@@ -246,13 +247,14 @@ def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
     for pair in shown:
         yes[place[pair.frame.video_id], place[pair.sound.video_id]] = float(pair.positive)
 
-    class Oracle(nn.Module):
-        def forward(self, vision, audio):
+    class Oracle(Fusion):
+        def answer(self, vision, audio):
             says = yes[vision[..., 0].long(), audio[..., 0].long()]
             return torch.stack([1 - says, says], -1)
 
     rows = torch.arange(6.0)[:, None]
-    assert float(avc(Oracle(), rows, rows, config.train.negatives).accuracy) == 1.0
+    batch = training_stream(shards, ~shards.held_out(config.train.held_out_fraction), config).batch(0)
+    assert float(Correspondence()(Oracle(), rows, rows, *batch.pairing.masks(everyone=False)).accuracy) == 1.0
 
 
 def test_a_small_set_shows_what_there_is(tmp_path, capsys):

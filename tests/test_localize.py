@@ -31,7 +31,7 @@ def network(request):
 def moment_of(frame):
     wave = (np.sin(np.arange(48_000) / 7) * 8000).astype(np.int16)
     clip = Clip("a", "a", "a", 0.0, (0.5,), (b"",), wave, 48_000)
-    return Moment(clip=clip, start_seconds=0.0, frame_seconds=0.5, frame=frame, waveform=wave)
+    return Moment(clip=clip, start_seconds=0.0, frame_seconds=0.5, frame=frame, seen=frame, waveform=wave)
 
 
 def spot(down, right):

@@ -1,14 +1,16 @@
 """The network is the paper's: every shape and every count of figure 2 (and section 2 of the fact sheet in docs/paper.md)."""
 
+import numpy as np
 import pytest
 import torch
 
 from looklisten.config import Config, ModelConfig
+from looklisten.data.pairs import pair_up
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import jitter
 from looklisten.media.spectrogram import FRONT_ENDS, WINDOW_SAMPLES, LogSpectrogram
-from looklisten.model.l3net import CORRESPOND, L3Net, correspondence_logit
-from looklisten.model.objectives import avc
+from looklisten.model.l3net import CORRESPOND, Fusion, L3Net, correspondence_logit
+from looklisten.model.objectives import Contrast, Correspondence, chance_loss
 from looklisten.model.towers import Tower
 
 VISION_SHAPES = [(64, 224, 224), (128, 112, 112), (256, 56, 56), (512, 28, 28)]
@@ -125,51 +127,120 @@ def test_concat_fusion_is_fc1_relu_fc2():
     assert torch.allclose(net(vision, audio), plain, atol=1e-5)
 
 
-class Oracle(torch.nn.Module):
+class Oracle(Fusion):
     """Says yes exactly when both sides are equal."""
 
-    def forward(self, vision, audio):
+    def answer(self, vision, audio):
         yes = (vision == audio).all(-1).float() * 2 - 1
         return torch.stack([-9 * yes, 9 * yes], -1)
+
+
+def masks(rows, negatives):
+    return pair_up(np.arange(rows), np.arange(rows).astype(str)).masks(everyone=negatives == "all")
 
 
 @pytest.mark.parametrize("negatives", ["roll", "all"])
 def test_objective_is_small_for_who_knows_and_large_for_who_lies(negatives):
     vectors = torch.eye(6)
-    right = avc(Oracle(), vectors, vectors, negatives)
+    right = Correspondence()(Oracle(), vectors, vectors, *masks(6, negatives))
     assert right.accuracy == 1
     assert right.loss < 1e-6
 
     class Liar(Oracle):
-        def forward(self, vision, audio):
-            return -super().forward(vision, audio)
+        def answer(self, vision, audio):
+            return -super().answer(vision, audio)
 
-    wrong = avc(Liar(), vectors, vectors, negatives)
+    wrong = Correspondence()(Liar(), vectors, vectors, *masks(6, negatives))
     assert wrong.accuracy == 0
     assert wrong.loss > 10
 
 
+class Deaf(Fusion):
+    def answer(self, vision, audio):
+        yes = (vision[..., :1] + 0 * audio[..., :1]).expand(*torch.broadcast_shapes(vision.shape, audio.shape)[:-1], 1)
+        return torch.cat([-yes, yes], -1)
+
+
+class Blind(Deaf):
+    def answer(self, vision, audio):
+        return super().answer(audio, vision)
+
+
+@pytest.mark.parametrize("one_sided", [Deaf(), Blind()])
 @pytest.mark.parametrize("negatives", ["roll", "all"])
-def test_who_sees_one_side_only_cannot_beat_chance(negatives):
+def test_who_sees_one_side_only_cannot_beat_chance(negatives, one_sided):
     """Law 3: negatives are the same frames and sounds paired otherwise, so either side alone says nothing."""
-
-    class Deaf(torch.nn.Module):
-        def forward(self, vision, audio):
-            yes = (vision[..., :1] + 0 * audio[..., :1]).expand(*torch.broadcast_shapes(vision.shape, audio.shape)[:-1], 1)
-            return torch.cat([-yes, yes], -1)
-
-    outcome = avc(Deaf(), torch.randn(10, 4), torch.randn(10, 4), negatives)
+    outcome = Correspondence()(one_sided, torch.randn(10, 4), torch.randn(10, 4), *masks(10, negatives))
     assert float(outcome.accuracy) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("one_sided", [Deaf(), Blind()])
+def test_contrast_of_one_side_cannot_beat_chance(one_sided):
+    """All similarities of a row are equal when the other side is not looked at; the least such loss is that of guessing."""
+    known, unknown = torch.nn.functional.normalize(torch.randn(10, 4), dim=-1), torch.ones(10, 4) / 2
+    sides = (known, unknown) if isinstance(one_sided, Blind) else (unknown, known)
+    outcome = Contrast()(one_sided, *sides, *masks(10, "all"))
+    assert float(outcome.accuracy) == pytest.approx(0.5)
+    assert float(outcome.loss.detach()) >= chance_loss("contrastive", 10) - 1e-4
+
+
+def test_contrast_is_small_for_who_knows_and_learns_its_temperature():
+    contrast = Contrast()
+    rows = torch.eye(6)
+    right = contrast(Oracle(), rows, rows, *masks(6, "all"))
+    wrong = contrast(Oracle(), rows, rows.roll(1, 0), *masks(6, "all"))
+    assert float(right.loss.detach()) < 1e-4 < 10 < float(wrong.loss.detach())
+    wrong.loss.backward()
+    assert contrast.log_scale.grad > 0, "who is wrong should become less sure"
+
+
+def test_who_knows_the_video_alone_cannot_tell_its_moments_apart():
+    """Same-video negatives: what a whole video looks and sounds like says nothing about which second belongs to which frame."""
+    ids = np.array(["a", "a", "b", "b", "c", "c"])
+    of_video = torch.eye(3).repeat_interleave(2, dim=0)
+    same_video = pair_up(np.arange(6), ids)
+    outcome = Correspondence()(Oracle(), of_video, of_video, *same_video.masks(everyone=False))
+    assert float(outcome.accuracy) == pytest.approx(0.5)
+    assert same_video.partners.tolist() == [1, 0, 3, 2, 5, 4]
+
+
+def test_couples_stand_against_each_other_and_the_rest_in_turn():
+    pairing = pair_up(np.arange(6), np.array(["a", "a", "b", "c", "d", "e"]))
+    assert pairing.partners.tolist() == [1, 0, 3, 4, 5, 2]
+    assert pair_up(np.arange(3), np.array(["a", "a", "b"])).partners.tolist() == [1, 0, 0]
+    assert pair_up(np.arange(3), np.array(["a", "b", "c"])).partners.tolist() == [1, 2, 0]
+
+
 def test_roll_pairs_each_frame_with_the_next_sound():
-    class Recorder(torch.nn.Module):
-        def forward(self, vision, audio):
+    class Recorder(Fusion):
+        def answer(self, vision, audio):
             near = (audio[..., :1] - vision[..., :1]).remainder(6)
             return torch.cat([10 * (near == 1), 10 * (near == 0)], -1).float()
 
     places = torch.arange(6.0)[:, None]
-    assert avc(Recorder(), places, places, "roll").accuracy == 1
+    assert Correspondence()(Recorder(), places, places, *masks(6, "roll")).accuracy == 1
+
+
+def test_several_frames_begin_as_their_mean():
+    one = L3Net(ModelConfig(widths=(4, 8), resize_pixels=32, crop_pixels=32))
+    three = L3Net(ModelConfig(widths=(4, 8), resize_pixels=32, crop_pixels=32, frames_per_pair=3))
+    frames = torch.rand(2, 9, 32, 32)
+    mean = frames.reshape(2, 3, 3, 32, 32).mean(1)
+    first = three.vision.blocks[0].conv1
+    with torch.no_grad():
+        assert torch.allclose(first(frames), first(mean.repeat(1, 3, 1, 1)), atol=1e-5)
+        of_one = one.vision.blocks[0].conv1.weight
+        assert float(first.weight[:, :3].std() * 3) == pytest.approx(float(of_one.std()), rel=0.3)
+    assert three.look((frames * 255).byte()).vector.shape == (2, 8)
+
+
+@pytest.mark.parametrize("initialization", ["he-normal", "he-uniform", "xavier-uniform"])
+@pytest.mark.parametrize("window", ["hann", "hamming", "rectangular"])
+def test_untold_choices_can_be_made(initialization, window):
+    torch.manual_seed(0)
+    config = ModelConfig(widths=(4, 8), resize_pixels=32, crop_pixels=32, initialization=initialization, window=window)
+    logits = L3Net(config)(torch.rand(2, 3, 32, 32), torch.rand(2, 48_000) - 0.5)
+    assert torch.isfinite(logits).all()
 
 
 def test_distance_fusion_starts_with_near_means_yes():

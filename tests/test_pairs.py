@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looklisten.data.pairs import PairStream, View, sound_start
+from looklisten.data.pairs import PairStream, Part, View, sound_start
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
@@ -48,8 +48,8 @@ def test_epochs_differ(stream):
 
 
 def test_batches_are_the_same_for_any_number_of_threads(stream):
-    one = list(stream.batches(0, 5, threads=1, ahead=0))
-    four = list(stream.batches(0, 5, threads=4, ahead=3))
+    one = list(stream.batches(0, 5, threads=1))
+    four = list(stream.batches(0, 5, threads=4))
     later = list(stream.batches(3, 5))
     for a, b in [*zip(one, four, strict=True), *zip(one[3:], later, strict=True)]:
         assert torch.equal(a.frames, b.frames)
@@ -60,7 +60,7 @@ def test_batches_are_the_same_for_any_number_of_threads(stream):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_batch_of_one(stream, ranks):
     whole = stream.batch(2)
-    parts = [stream.batch(2, rank, ranks) for rank in range(ranks)]
+    parts = [stream.batch(2, Part(rank, ranks)) for rank in range(ranks)]
     for rank, part in enumerate(parts):
         assert torch.equal(part.frames, whole.frames[rank::ranks])
         assert torch.equal(part.waveforms, whole.waveforms[rank::ranks])

@@ -15,7 +15,8 @@ from conftest import small_config
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
-from looklisten.training.loop import augment, learning_rate, train
+from looklisten.training.learner import augment
+from looklisten.training.loop import learning_rate, train
 from looklisten.training.runlog import read_metrics
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"

@@ -39,6 +39,12 @@ class ModelConfig(Section):
     """How the sides meet: fully-connected layers over both (the paper), or a distance of unit vectors (its follow-up, AVE-Net)."""
     fusion_width: PositiveInt = 128
     """Units of the layers of the fusion (paper, figure 2)."""
+    frames_per_pair: PositiveInt = 1
+    """Neighbouring stored frames that the vision tower sees at once, as channels; 1 is the paper, more show motion."""
+    window: Literal["hann", "hamming", "rectangular"] = "hann"
+    """Of the Fourier transform. Untold; Hann is what the re-implementations use."""
+    initialization: Literal["he-normal", "he-uniform", "xavier-uniform"] = "he-normal"
+    """Of convolutions and fully-connected layers; biases begin at zero. Untold; He normal is what the re-implementations use."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "ModelConfig":
@@ -65,34 +71,70 @@ class AugmentConfig(Section):
 class TrainConfig(Section):
     """How the network is trained."""
 
+    objective: Literal["avc", "contrastive"] = "avc"
+    """Yes or no of each pair (the paper), or which sound of the batch belongs to a frame and the reverse (symmetric InfoNCE)."""
     steps: PositiveInt = 234_375
     """Batches: 60 million pairs at batch 256 (paper, section 4)."""
     batch_size: int = Field(default=256, ge=2)
-    """Videos in a batch; each gives one positive pair and one negative."""
+    """Videos in a batch, over all processes; each gives one positive pair and one negative."""
+    accumulate: PositiveInt = 1
+    """Parts that a batch is computed in, one after the other, to save memory; pairs and batch-norm stay within a part."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's; found by grid search in the paper, "1e-4 usually good"."""
     weight_decay: float = Field(default=1e-5, ge=0)
     """L2, added to the gradient as Adam's authors had it."""
     warmup_steps: int = Field(default=0, ge=0)
     """The rate climbs linearly over the first so many steps."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """The rate after the warm-up: constant (the paper names no decay) or a cosine to zero at the last step."""
-    negatives: Literal["roll", "all"] = "roll"
-    """Negatives of a batch: one re-pairing of the frames with the sounds, or every other pair, weighted to balance."""
+    schedule: Literal["constant", "cosine", "stairs"] = "constant"
+    """The rate after the warm-up: constant (the paper names no decay), a cosine to zero at the last step, or stairs."""
+    stair_factor: float = Field(default=0.94, gt=0, le=1)
+    """With stairs, the rate is multiplied by this ..."""
+    stair_epochs: PositiveInt = 16
+    """... after every so many epochs (AVE-Net's schedule, "Objects that Sound" 2018)."""
+    negatives: Literal["roll", "all", "same-video"] = "roll"
+    """One re-pairing of the batch's frames with its sounds; or every other pair, weighted to balance; or, for a share of the rows,
+    the sound of the same video at least 2 s away, which asks for concurrency (future work in the paper, section 6)."""
+    gather_negatives: bool = True
+    """Pairs are made over the rows of all processes rather than of each alone, so that their number changes no pair."""
+    same_video_share: float = Field(default=0.5, gt=0, le=1)
+    """With same-video negatives: the share of a batch's rows that have one ..."""
+    same_video_steps: int = Field(default=0, ge=0)
+    """... which it climbs to linearly over the first so many steps, from easy to hard."""
+    batch_norm: Literal["local", "sync"] = "local"
+    """Statistics over the rows of one process (the paper's, as far as is known), or over those of all."""
     seed: int = Field(default=0, ge=0)
     """Draws the initial weights, the order of videos, the pairs and the augmentation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the towers; auto takes bfloat16 where the device multiplies it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether torch.compile makes the towers' kernels; auto: on NVIDIA GPUs, for runs long enough to earn its minute back. On
+    a CPU it measured slower (benchmarks/RESULTS.md)."""
     held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
     """The share of videos kept from training when the shards name no split (at least 2 videos)."""
     evaluate_every: PositiveInt = 1000
     """Steps between AVC accuracies on held-out videos."""
+    probe_every: int = Field(default=1000, ge=0)
+    """Steps between quick linear probes on held-out labels, where there are labels; 0: none."""
     checkpoint_every: PositiveInt = 1000
     """Steps between checkpoints."""
+    checkpoint_minutes: float = Field(default=15.0, gt=0)
+    """The longest time between checkpoints."""
     keep_checkpoints: PositiveInt = 3
-    """Older ones are removed."""
+    """Older ones are removed, but for the best by held-out AVC."""
     log_every: PositiveInt = 10
     """Steps between lines of metrics.jsonl; also between looks at the device's numbers, which wait for it."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "TrainConfig":
+        if self.batch_size % self.accumulate or self.batch_size // self.accumulate < 2:
+            raise ValueError(f"batch_size {self.batch_size} cannot be computed in {self.accumulate} equal parts of at least 2 videos")
+        if self.objective == "contrastive" and self.negatives == "roll":
+            raise ValueError('the objective "contrastive" compares with every other row: set negatives to "all" or "same-video"')
+        if self.negatives == "same-video" and not self.gather_negatives:
+            raise ValueError("same-video negatives lie in any process: set gather_negatives to true")
+        if self.negatives == "same-video" and (self.batch_size // self.accumulate) % 2:
+            raise ValueError(f"couples of one video need parts of an even number of rows, not {self.batch_size // self.accumulate}")
+        return self
 
 
 class Config(Section):
@@ -101,6 +143,18 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _has_one_space(self) -> "Config":
+        if self.train.objective == "contrastive" and self.model.fusion != "distance":
+            raise ValueError('the objective "contrastive" needs one space for both sides: set model.fusion to "distance"')
+        return self
+
+    def changed(self, section: str, **values: Any) -> "Config":
+        """The same settings but for these of one section; raises ConfigError like `of`."""
+        whole = self.model_dump()
+        whole[section] |= values
+        return Config.of(whole, "the settings")
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str) -> "Config":

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import joblib
 
+from looklisten.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -50,14 +52,24 @@ class Choice:
     reason: str
 
 
-def choose_device(wanted: str = "auto") -> Choice:
-    """The device to compute on: `wanted`, or the first of CUDA, Apple's MPS and the CPU that is there."""
+def is_first_process() -> bool:
+    """Whether this is the one of `torchrun`'s processes that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def choose_device(wanted: str = "auto", number: int = 0) -> Choice:
+    """The device to compute on: `wanted`, or the first of CUDA, Apple's MPS and the CPU that is there.
+
+    `number` says which of several GPUs is this process's.
+    """
     import torch
 
-    if wanted != "auto":
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"the device {wanted} was asked for, and PyTorch finds no NVIDIA GPU; leave the device away, or ask for cpu")
+    if wanted not in ("auto", "cuda"):
         return Choice(wanted, "asked for")
     if torch.cuda.is_available():
-        return Choice("cuda", torch.cuda.get_device_name())
+        return Choice(f"cuda:{number}" if number else "cuda", torch.cuda.get_device_name(number))
     if torch.backends.mps.is_available():
         return Choice("mps", "Apple GPU")
     return Choice("cpu", f"no GPU found, {torch.get_num_threads()} threads")

@@ -24,6 +24,7 @@ from tyro.conf import Positional
 from looklisten.app.terminal import Bar, talk
 from looklisten.config import Config
 from looklisten.errors import LookListenError
+from looklisten.runtime import is_first_process
 
 Result = dict[str, Any]
 
@@ -189,23 +190,46 @@ def train_with(recipe: str) -> Callable[..., Result]:
         shards: Positional[str],
         /,
         config: str = recipe,  # noqa: ARG001 (read before the other options, for their defaults)
-        run: Path = Path("runs") / name,
+        # torchrun reads every option first and finds --run ambiguous, hence another name.
+        run: Annotated[Path, tyro.conf.arg(aliases=["-o", "--out"])] = Path("runs") / name,
         device: str = "auto",
+        resume: Literal["auto", "never"] = "auto",
+        overfit: int = 0,
+        sweep: tuple[str, ...] = (),
+        sweep_steps: int = 300,
         settings: Annotated[Config, tyro.conf.arg(name="")] = settings,
     ) -> Result:
         """Train L3-Net on shards, without a label. Run it again to go on where it stopped.
 
+        Under torchrun (`torchrun --nproc-per-node=4 -m looklisten train … -o RUN`) the processes share each batch.
+
         Args:
             shards: Folder that `prepare` wrote.
-            config: Recipe: tiny, l3, or a TOML file. Its values are the defaults of the options below.
-            run: Folder of the run: config.toml, metrics.jsonl, tensorboard/, checkpoints/.
+            config: Recipe: tiny, l3, ave, contrastive, or a TOML file. Its values are the defaults of the options below.
+            run: Folder of the run: config.toml, metrics.jsonl, tensorboard/, checkpoints/. Under torchrun write -o, as it has a --run
+                of its own.
             device: auto, cpu, cuda, cuda:1, mps.
+            resume: Go on where the folder's run stopped (auto), or refuse a folder that holds one (never).
+            overfit: Instead of a run: can so many videos be learnt by heart within a minute?
+            sweep: Instead of a run: short ones with each of these values, such as lr=1e-5,3e-5,1e-4 (lr is train.learning_rate;
+                several settings make every combination), and which is best.
+            sweep_steps: Steps of each short run.
             settings: What the recipe says; any of it can be changed here.
         """
         from looklisten.training.loop import train as run_training
+        from looklisten.training.sweep import overfit as learn_by_heart
+        from looklisten.training.sweep import sweep as run_sweep
 
+        if overfit and sweep:
+            raise UsageError("--overfit and --sweep are two questions; ask one at a time")
+        if overfit:
+            with Bar("overfit: seconds") as bar:
+                return asdict(learn_by_heart(shards, settings, overfit, device, progress=bar))
+        if sweep:
+            with Bar("sweep: steps") as bar:
+                return run_sweep(shards, settings, run, sweep, sweep_steps, device, bar).as_dict()
         with Bar("train: steps") as bar:
-            return asdict(run_training(shards, settings, run, device, bar))
+            return asdict(run_training(shards, settings, run, device, bar, resume))
 
     return train
 
@@ -354,8 +378,7 @@ def inspect(
     from looklisten.app.pair_page import write_pair_page
     from looklisten.data.shards import Shards
 
-    seeded = settings.model_copy(update={"train": settings.train.model_copy(update={"seed": seed})})
-    return summary | {"pairs": write_pair_page(out, Shards(shards), seeded, pairs)}
+    return summary | {"pairs": write_pair_page(out, Shards(shards), settings.changed("train", seed=seed), pairs)}
 
 
 def doctor() -> Result:
@@ -385,7 +408,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = "--json" in given or not sys.stdout.isatty()
     given = [argument for argument in given if argument != "--json"]
     logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=talk, show_time=False, show_path=False, show_level=False)]
+        level=logging.INFO if is_first_process() else logging.ERROR,
+        format="%(message)s",
+        handlers=[RichHandler(console=talk, show_time=False, show_path=False, show_level=False)],
     )
     logging.captureWarnings(True)
     if not given or given[0] in ("-h", "--help", "help"):
@@ -423,9 +448,12 @@ def _run(verb: str, arguments: list[str], as_json: bool) -> int:
 
 
 def exit_code(result: Result) -> int:
-    """What a result says of itself: `failed` counts inputs that failed, `ready` is the doctor's yes or no."""
+    """What a result says of itself: `failed` counts inputs that failed, `stopped_by` names a signal, `ready` is the doctor's yes or no."""
     if result.get("failed"):
         return SOME_FAILED
+    if result.get("stopped_by"):
+        talk.print(f"stopped by {result['stopped_by']} and saved; the same command goes on from there", style="yellow")
+        return INTERRUPTED
     return 0 if result.get("ready", True) else NOT_READY
 
 
@@ -440,7 +468,9 @@ def _value(arguments: list[str], option: str, default: str) -> str:
 
 
 def emit(result: Result, as_json: bool) -> None:
-    """The result on stdout: one line of JSON, or a table for people."""
+    """The result on stdout: one line of JSON, or a table for people; of many processes the first one's."""
+    if not is_first_process():
+        return
     if as_json:
         sys.stdout.write(json.dumps(_plain(result)) + "\n")
         sys.stdout.flush()
@@ -498,6 +528,8 @@ def _cell(value: Any) -> str:
 
 
 def _say_error(sentence: str) -> int:
+    if not is_first_process():
+        return 1
     talk.print(sentence, style="red", soft_wrap=True, markup=False)
     return 1
 

@@ -52,9 +52,8 @@ class Plan:
 
     @property
     def config(self) -> Config:
-        config = Config.load("tiny")
         changes = {"seed": self.seed} | ({"steps": self.steps} if self.steps else {})
-        return config.model_copy(update={"train": config.train.model_copy(update=changes)})
+        return Config.load("tiny").changed("train", **changes)
 
 
 def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str, Any]:

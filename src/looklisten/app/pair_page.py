@@ -20,7 +20,8 @@ from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import INT16_FULL_SCALE, WINDOW_SECONDS, LogSpectrogram
-from looklisten.training.loop import augment, fitted, training_stream
+from looklisten.training.learner import augment
+from looklisten.training.loop import fitted, training_stream
 
 SPECTROGRAM_PIXELS = 256
 FRAME_JPEG_QUALITY = 95
@@ -56,8 +57,8 @@ class Pair:
 def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Pair]:
     """The first pairs that a training with `config` sees of `shards`: a positive and a negative of each frame in turn.
 
-    `count` pairs, or twice the videos there are to train on if that is less. Frame i's negative is sound i + 1 of its batch:
-    all of them with `negatives = "roll"`, one of many with `all` (see `model.objectives.avc`). Raises ConfigError when `count`
+    `count` pairs, or twice the videos there are to train on if that is less. A frame's negative is its partner's sound, one of
+    many with `negatives = "all"`. Of several frames a pair the middle one is shown. Raises ConfigError when `count`
     is odd or below 4, or fewer than 2 videos are there to train on.
     """
     if count < 4 or count % 2:
@@ -65,13 +66,14 @@ def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Pair]
     held_out = shards.held_out(config.train.held_out_fraction)
     videos = len(set(shards.video_ids[~held_out]))
     config = fitted(config, videos)
-    stream, front_end = training_stream(shards, ~held_out, config), LogSpectrogram(config.model.front_end)
+    stream, front_end = training_stream(shards, ~held_out, config), LogSpectrogram(config.model.front_end, config.model.window)
     for index, row in (divmod(frame, config.train.batch_size) for frame in range(min(count // 2, videos))):
         if row == 0:
             batch = stream.batch(index)
             frames, waveforms = augment(batch, config, index + 1, "cpu")
-        pixels = frames[row].permute(1, 2, 0).numpy()
-        for other in (row, (row + 1) % config.train.batch_size):
+        pictures = frames[row].reshape(-1, 3, *frames.shape[2:])
+        pixels = pictures[(len(pictures) - 1) // 2].permute(1, 2, 0).numpy()
+        for other in (row, int(batch.pairing.partners[row])):
             spectrogram = front_end(waveforms[other][None])[0, 0].numpy()
             frame, sound = _frame_origin(shards, batch, row), _sound_origin(shards, batch, other)
             yield Pair(other == row, pixels, waveforms[other], spectrogram, frame, sound)

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from looklisten.runtime import is_first_process
+
 PLAIN_INTERVAL_SECONDS = 15.0
 
 talk = Console(stderr=True, highlight=False)
@@ -25,7 +27,7 @@ class Bar:
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._screen = sys.stderr.isatty()
+        self._screen = sys.stderr.isatty() and is_first_process()
         self._started = self._said = time.monotonic()
         self._last, self._first = "", -1
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn())
@@ -35,6 +37,8 @@ class Bar:
         self._task = self._progress.add_task(title, total=None, facts="")
 
     def __call__(self, done: int, total: int, /, **facts: str) -> None:
+        if not is_first_process():
+            return
         told = "  ".join(f"{name} {value}" for name, value in facts.items())
         if self._screen:
             self._progress.update(self._task, completed=done, total=total, facts=told)

@@ -60,7 +60,7 @@ def evaluate(
     if videos < 2:
         raise ConfigError(f"correspondence needs at least 2 held-out videos for a negative pair; {shards.path} has {videos}")
     device = next(model.parameters()).device
-    view = View(model.config.resize_pixels, model.config.crop_pixels, random=False)
+    view = View(model.config.resize_pixels, model.config.crop_pixels, random=False, frames=model.config.frames_per_pair)
     # An epoch drops what does not fill a batch, so the batch is one that leaves little over.
     batch = max(range(2, min(videos, MAX_BATCH) + 1), key=lambda size: (videos // size * size, size))
     stream = PairStream(shards, mask, batch, seed, view)

@@ -62,7 +62,7 @@ def pointing(
     clips = np.flatnonzero(mask)
     for done, number in enumerate(clips, 1):
         clip = shards[int(number)]
-        batch = [m for m in moments(clip, model.config.resize_pixels, per_clip) if any(b.sounding for b in boxes_at(clip, m.frame_seconds))]
+        batch = [m for m in moments(clip, model.config, per_clip) if any(b.sounding for b in boxes_at(clip, m.frame_seconds))]
         for found in localize_moments(model, batch, method) if batch else []:
             boxes = boxes_at(clip, found.moment.frame_seconds)
             sounding = [box for box in boxes if box.sounding]

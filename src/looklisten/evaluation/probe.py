@@ -24,6 +24,8 @@ from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, silent
 
 CALIBRATION_BATCHES = 8
+QUICK_CLIPS = (600, 300)
+"""Clips that a quick probe is fitted and measured on."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,39 @@ def probe(
     return {side: _summary(answers["trained", side], answers["untrained", side]) for side in ("audio", "vision")}
 
 
+def can_probe(shards: Shards, held_out: NDArray[np.bool_]) -> bool:
+    """Whether at least two classes are labelled among the training clips, and some clip of them is held out."""
+    names = np.array([labels[0] if labels else "" for labels in shards.labels])
+    known = set(names[~held_out]) - {""}
+    return len(known) >= 2 and bool(known & set(names[held_out]))
+
+
+def quick_probe(model: L3Net, shards: Shards, held_out: NDArray[np.bool_], seed: int = 0) -> dict[str, float]:
+    """`{"audio": accuracy, "vision": accuracy}` of a linear probe on the middles of a few hundred clips drawn by `seed`.
+
+    For watching a run: some seconds' work, and as noisy as that. `can_probe` says whether it can be done.
+    """
+    names = np.array([labels[0] if labels else "" for labels in shards.labels])
+    known = list(set(names[~held_out]) - {""})
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for allowed, count in ((~held_out, QUICK_CLIPS[0]), (held_out, QUICK_CLIPS[1])):
+        usable = np.flatnonzero(allowed & np.isin(names, known))
+        chosen.append(np.sort(rng.permutation(usable)[:count]))
+    clips = np.concatenate(chosen)
+    was_training = model.training
+    vectors = embed_clips(model.eval(), (shards[int(clip)] for clip in clips), per_clip=1)
+    model.train(was_training)
+    fit = np.arange(len(clips)) < len(chosen[0])
+    found = {}
+    for side in ("audio", "vision"):
+        features: Float[np.ndarray, "moments features"] = getattr(vectors, side)
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
+        classifier.fit(features[fit], names[clips[fit]])
+        found[side] = float(classifier.score(features[~fit], names[clips[~fit]]))
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Answers:
     """Whether each held-out moment was named right, with its true name and its video."""
@@ -122,7 +157,7 @@ def untrained_like(model: L3Net, shards: Shards, mask: np.ndarray, seed: int) ->
     for norm in norms:
         norm.momentum = None  # the plain mean over all batches seen
     rival.train()
-    view = View(model.config.resize_pixels, model.config.crop_pixels, random=False)
+    view = View(model.config.resize_pixels, model.config.crop_pixels, random=False, frames=model.config.frames_per_pair)
     videos = len(np.unique(shards.video_ids[mask]))
     stream = PairStream(shards, mask, min(32, videos), seed, view)
     for batch in stream.batches(0, CALIBRATION_BATCHES):

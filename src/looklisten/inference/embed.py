@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
+from looklisten.config import ModelConfig
+from looklisten.data.pairs import neighbours
 from looklisten.data.shards import Clip
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
@@ -26,6 +28,8 @@ class Moment:
     frame_seconds: float
     frame: UInt8[Tensor, "height width 3"]
     """Resized, not cropped."""
+    seen: UInt8[Tensor, "height width channels"]
+    """What the vision tower gets: `frame`, or with `frames_per_pair` it and its neighbours, side by side in the channels."""
     waveform: Int16[np.ndarray, " samples"]
 
 
@@ -38,23 +42,26 @@ class Vectors:
     clips: Int[np.ndarray, " moments"]
 
 
-def moments(clip: Clip, resize_pixels: int, count: int) -> Iterator[Moment]:
+def moments(clip: Clip, config: ModelConfig, count: int) -> Iterator[Moment]:
     """`count` seconds of a clip, evenly spread from its first to its last; fewer when they would overlap by over three quarters."""
     room = len(clip.waveform) - WINDOW_SAMPLES
     times = np.array(clip.frame_seconds)
     count = min(count, 1 + room // (WINDOW_SAMPLES // 4))
     for start in np.linspace(0, room, count).round().astype(int) if count > 1 else [room // 2]:
         middle = (start + WINDOW_SAMPLES / 2) / SAMPLE_RATE_HZ
-        yield moment_at(clip, resize_pixels, int(start), int(np.abs(times - middle).argmin()))
+        yield moment_at(clip, config, int(start), int(np.abs(times - middle).argmin()))
 
 
-def moment_at(clip: Clip, resize_pixels: int, start: int, frame: int) -> Moment:
-    """The second of sound that begins at sample `start`, with stored frame number `frame`."""
+def moment_at(clip: Clip, config: ModelConfig, start: int, frame: int) -> Moment:
+    """The second of sound that begins at sample `start`, with stored frame number `frame`, for a network of `config`."""
+    numbers = neighbours(frame, len(clip.frames), config.frames_per_pair)
+    pictures = {number: decode_jpeg(clip.frames[number], config.resize_pixels) for number in {frame, *numbers}}
     return Moment(
         clip=clip,
         start_seconds=start / SAMPLE_RATE_HZ,
         frame_seconds=clip.frame_seconds[frame],
-        frame=decode_jpeg(clip.frames[frame], resize_pixels),
+        frame=pictures[frame],
+        seen=torch.cat([pictures[number] for number in numbers], dim=2),
         waveform=clip.waveform[start : start + WINDOW_SAMPLES],
     )
 
@@ -67,14 +74,14 @@ def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> Vecto
     vision, audio, owners = [], [], []
 
     def flush() -> None:
-        squares = [crop(moment.frame, model.config.crop_pixels, 0.5, 0.5) for moment in waiting]
+        squares = [crop(moment.seen, model.config.crop_pixels, 0.5, 0.5) for moment in waiting]
         waves = torch.from_numpy(np.stack([moment.waveform for moment in waiting]))
         vision.append(model.look(stack(squares).to(device)).vector.float().cpu().numpy())
         audio.append(model.listen(waves.to(device)).vector.float().cpu().numpy())
         waiting.clear()
 
     for number, clip in enumerate(clips):
-        for moment in moments(clip, model.config.resize_pixels, per_clip):
+        for moment in moments(clip, model.config, per_clip):
             waiting.append(moment)
             owners.append(number)
             if len(waiting) == BATCH:

@@ -73,7 +73,7 @@ def localize_moments(
     Values are as the network has them; `localize` brings those of one source to 0..1.
     """
     device = next(model.parameters()).device
-    frames = stack([moment.frame for moment in batch]).to(device)
+    frames = stack([moment.seen for moment in batch]).to(device)
     waveforms = torch.from_numpy(np.stack([moment.waveform for moment in batch])).to(device)
     with torch.no_grad():
         seen, heard = model.look(frames), model.listen(waveforms)
@@ -174,7 +174,7 @@ def localize(
     model.eval()
     for clip in clips:
         count = max(round(clip.duration_seconds / every_seconds), 1)
-        batch = list(moments(clip, model.config.resize_pixels, count))
+        batch = list(moments(clip, model.config, count))
         for start in range(0, len(batch), 16):
             found.extend(localize_moments(model, batch[start : start + 16], method, units))
     return _to_unit(found)

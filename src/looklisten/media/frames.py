@@ -30,31 +30,38 @@ def resize(pixels: UInt8[Tensor, "height width 3"], shorter_side_pixels: int) ->
     return functional.interpolate(batch, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
 
 
-def crop(pixels: UInt8[Tensor, "height width 3"], side_pixels: int, down: float, right: float) -> UInt8[Tensor, "side side 3"]:
+def crop(
+    pixels: UInt8[Tensor, "height width channels"], side_pixels: int, down: float, right: float
+) -> UInt8[Tensor, "side side channels"]:
     """A square cut out at the fractions `down` and `right` (0..1) of the room there is; 0.5, 0.5 is the centre."""
     top = round((pixels.shape[0] - side_pixels) * down)
     left = round((pixels.shape[1] - side_pixels) * right)
     return pixels[top : top + side_pixels, left : left + side_pixels]
 
 
-def stack(pictures: list[UInt8[Tensor, "height width 3"]]) -> UInt8[Tensor, "batch 3 height width"]:
+def stack(pictures: list[UInt8[Tensor, "height width channels"]]) -> UInt8[Tensor, "batch channels height width"]:
     """Pictures of one size as a batch, channels-last in memory."""
     return torch.stack(pictures).permute(0, 3, 1, 2)
 
 
 def to_unit(
-    frames: Integer[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"],
-) -> Float[Tensor, "batch 3 height width"]:
+    frames: Integer[Tensor, "batch channels height width"] | Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch channels height width"]:
     """uint8 to 0..1; floats are 0..1 already."""
     return frames if frames.is_floating_point() else frames.float() / 255
 
 
 def jitter(
-    frames: Float[Tensor, "batch 3 height width"],
+    frames: Float[Tensor, "batch channels height width"],
     brightness: Float[Tensor, " batch"],
     saturation: Float[Tensor, " batch"],
-) -> Float[Tensor, "batch 3 height width"]:
-    """Add `brightness` and multiply saturation by `saturation`, each its own number for each frame (paper, section 3)."""
-    luma = (frames[:, 0] * LUMA[0] + frames[:, 1] * LUMA[1] + frames[:, 2] * LUMA[2])[:, None]
-    kept, added = saturation.view(-1, 1, 1, 1), brightness.view(-1, 1, 1, 1)
-    return (frames * kept).add_(luma * (1 - kept) + added).clamp_(0, 1)
+) -> Float[Tensor, "batch channels height width"]:
+    """Add `brightness` and multiply saturation by `saturation`, each its own number for each row (paper, section 3).
+
+    Several pictures side by side in the channels are changed alike.
+    """
+    pictures = frames.reshape(len(frames), -1, 3, *frames.shape[2:])
+    luma = (pictures[:, :, 0] * LUMA[0] + pictures[:, :, 1] * LUMA[1] + pictures[:, :, 2] * LUMA[2])[:, :, None]
+    kept, added = saturation.view(-1, 1, 1, 1, 1), brightness.view(-1, 1, 1, 1, 1)
+    changed: Tensor = (pictures * kept).add_(luma * (1 - kept) + added).clamp_(0, 1)
+    return changed.flatten(1, 2)

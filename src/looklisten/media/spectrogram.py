@@ -3,6 +3,7 @@
 A front end is a row of `FRONT_ENDS`; every size is computed from it. Knows no file and no network.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +77,13 @@ FRONT_ENDS = {
 }
 
 
+WINDOWS: dict[str, Callable[[int], Tensor]] = {
+    "hann": torch.hann_window,
+    "hamming": torch.hamming_window,
+    "rectangular": torch.ones,
+}
+
+
 class LogSpectrogram(nn.Module):
     """The front end `name` as a module without parameters, computed in float32 whatever the precision around it."""
 
@@ -83,13 +91,13 @@ class LogSpectrogram(nn.Module):
     mel: Tensor
     low_pass: Tensor
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, window: str = "hann") -> None:
         super().__init__()
         self.spec = spec = FRONT_ENDS[name]
-        window = torch.hann_window(spec.window_samples)
+        weights = WINDOWS[window](spec.window_samples)
         if spec.unit_window:
-            window = window / (window.sum() / 2)
-        self.register_buffer("window", window, persistent=False)
+            weights = weights / (weights.sum() / 2)
+        self.register_buffer("window", weights, persistent=False)
         self.register_buffer("mel", mel_filters(spec) if spec.mel_bands else torch.empty(0), persistent=False)
         self.register_buffer("low_pass", low_pass(spec.decimation), persistent=False)
 

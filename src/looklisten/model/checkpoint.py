@@ -6,7 +6,10 @@ and the hash of both files.
 
 import hashlib
 import json
+import math
+import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +35,7 @@ class Checkpoint:
     step: int
     config: Config
     results: Mapping[str, float]
-    """What was measured on held-out videos by then."""
+    """What was measured on held-out videos at this step; empty when nothing was."""
 
     def model(self) -> L3Net:
         """The network, in evaluation mode, on the CPU."""
@@ -87,6 +90,44 @@ def _sha256(file: Path) -> str:
 def saved_steps(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
     return sorted(path for path in folder.glob("step-*") if STEP_FOLDER.fullmatch(path.name))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint's folder names."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` and the one with the highest held-out accuracy, which `folder/best` then links to."""
+    saved = saved_steps(folder)
+    best = best_saved(folder)[1]
+    if best:
+        link = folder / f".best-{os.getpid()}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(best.name)
+        if (folder / "best").is_dir() and not (folder / "best").is_symlink():
+            shutil.rmtree(folder / "best")  # a copy of a run may have turned the link into a folder
+        link.replace(folder / "best")
+    for old in saved[:-keep]:
+        if old != best:
+            # A crash half-way leaves no folder that looks whole: its JSON goes first.
+            (old / "checkpoint.json").unlink(missing_ok=True)
+            shutil.rmtree(old)
+
+
+def best_saved(folder: Path) -> tuple[float, Path | None]:
+    """The highest held-out accuracy among the checkpoints in `folder`, and where it is; (NaN, None) when none was measured."""
+    measured = [(accuracy, path) for path in saved_steps(folder) if (accuracy := _held_out_accuracy(path)) is not None]
+    return max(measured, default=(math.nan, None))
+
+
+def _held_out_accuracy(path: Path) -> float | None:
+    """What was measured at this very checkpoint; None when nothing was, or it cannot be read."""
+    try:
+        accuracy: float | None = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))["results"].get("held_out_accuracy")
+    except (OSError, ValueError, KeyError):
+        return None
+    return accuracy
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:

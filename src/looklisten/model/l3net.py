@@ -1,5 +1,8 @@
 """L3-Net whole: two towers, the front end before one of them, the fusion that answers whether a sound belongs to a picture."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
@@ -14,7 +17,24 @@ CORRESPOND = 1
 """The class of the two logits that says yes."""
 
 
-class ConcatFusion(nn.Module):
+class Fusion(nn.Module):
+    """How the two sides meet: each is projected for itself, once a row, and any two projections are answered together."""
+
+    def project(
+        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+    ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
+        raise NotImplementedError
+
+    def answer(self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]) -> Float[Tensor, "*all 2"]:
+        """Logits (does not, does correspond); projections of shapes `[n, 1, w]` and `[1, m, w]` give all pairs `[n, m, 2]`."""
+        raise NotImplementedError
+
+    def forward(self, vision: Float[Tensor, "*#pairs features"], audio: Float[Tensor, "*#pairs features"]) -> Float[Tensor, "*all 2"]:
+        """Logits (does not, does correspond) of pairs of vectors; sides of shapes `[n, 1, f]` and `[1, m, f]` give all `[n, m, 2]`."""
+        return self.answer(*self.project(vision, audio))
+
+
+class ConcatFusion(Fusion):
     """Both vectors side by side, fc1 and ReLU, fc2 to two logits (paper, figure 2)."""
 
     def __init__(self, features: int, width: int) -> None:
@@ -22,15 +42,18 @@ class ConcatFusion(nn.Module):
         self.fc1 = nn.Linear(2 * features, width)
         self.fc2 = nn.Linear(width, 2)
 
-    def forward(self, vision: Float[Tensor, "*#pairs features"], audio: Float[Tensor, "*#pairs features"]) -> Float[Tensor, "*all 2"]:
-        """Logits (does not, does correspond) of pairs; sides of shapes `[n, 1, f]` and `[1, m, f]` give all `[n, m, 2]`."""
-        # fc1 over (vision, audio) is a sum of one product a side, so all pairs of n and m vectors cost n + m products.
+    def project(
+        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+    ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
+        """What either side adds to fc1: a layer over (vision, audio) is a sum of one product a side."""
         for_vision, for_audio = self.fc1.weight.chunk(2, dim=1)
-        hidden = functional.linear(vision, for_vision, self.fc1.bias) + functional.linear(audio, for_audio)
-        return self.fc2(functional.relu(hidden))  # type: ignore[no-any-return]
+        return functional.linear(vision, for_vision, self.fc1.bias), functional.linear(audio, for_audio)
+
+    def answer(self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]) -> Float[Tensor, "*all 2"]:
+        return self.fc2(functional.relu(vision + audio))  # type: ignore[no-any-return]
 
 
-class DistanceFusion(nn.Module):
+class DistanceFusion(Fusion):
     """Each side to a unit vector by two layers of its own, their distance to two logits (AVE-Net, "Objects that Sound" 2018).
 
     The two sides meet in nothing but a distance, so they learn one space.
@@ -51,13 +74,22 @@ class DistanceFusion(nn.Module):
             self.fc3.weight.copy_(torch.tensor([[2.5], [-2.5]]))
             self.fc3.bias.copy_(torch.tensor([-3.0, 3.0]))
 
-    def forward(self, vision: Float[Tensor, "*#pairs features"], audio: Float[Tensor, "*#pairs features"]) -> Float[Tensor, "*all 2"]:
-        """Logits (does not, does correspond) of pairs; sides of shapes `[n, 1, f]` and `[1, m, f]` give all `[n, m, 2]`."""
-        seen, heard = (functional.normalize(side(x).float(), dim=-1) for side, x in ((self.vision, vision), (self.audio, audio)))
-        distance = (2 - 2 * (seen * heard).sum(-1, keepdim=True)).clamp_min(1e-6).sqrt()
+    def project(
+        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+    ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
+        """Unit vectors of one space, in float32."""
+        return functional.normalize(self.vision(vision).float(), dim=-1), functional.normalize(self.audio(audio).float(), dim=-1)
+
+    def answer(self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]) -> Float[Tensor, "*all 2"]:
+        distance = (2 - 2 * (vision * audio).sum(-1, keepdim=True)).clamp_min(1e-6).sqrt()
         return self.fc3(distance)  # type: ignore[no-any-return]
 
 
+INITIALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "he-normal": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+    "he-uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
+    "xavier-uniform": nn.init.xavier_uniform_,
+}
 FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion}
 
 
@@ -70,23 +102,38 @@ class L3Net(nn.Module):
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ModelConfig()
-        self.front_end = LogSpectrogram(config.front_end)
-        self.vision = Tower(3, config.widths, config.first_stride)
+        self.front_end = LogSpectrogram(config.front_end, config.window)
+        self.vision = Tower(3 * config.frames_per_pair, config.widths, config.first_stride)
         self.audio = Tower(1, config.widths, config.first_stride)
-        self.fusion = FUSIONS[config.fusion](config.widths[-1], config.fusion_width)
-        self.apply(_initialize)
+        self.fusion: Fusion = FUSIONS[config.fusion](config.widths[-1], config.fusion_width)
+        initialize = INITIALIZATIONS[config.initialization]
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                initialize(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.vision.inflate(config.frames_per_pair)
         if isinstance(self.fusion, DistanceFusion):
             self.fusion.start_right()
 
-    def look(self, frames: Num[Tensor, "batch 3 height width"]) -> TowerOutput:
-        """Frames as uint8 or as floats in 0..1, of any size that survives the pooling."""
-        return self.vision(to_unit(frames) * 2 - 1)  # type: ignore[no-any-return]
+    def look(self, frames: Num[Tensor, "batch channels height width"]) -> TowerOutput:
+        """Frames as uint8 or as floats in 0..1, of any size that survives the pooling.
+
+        Three channels, or as many times three as `frames_per_pair` says, in the order of time.
+        """
+        return self.vision(self.normalized(frames))  # type: ignore[no-any-return]
+
+    def normalized(self, frames: Num[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        """What the vision tower is given: -1..1."""
+        return to_unit(frames) * 2 - 1
 
     def listen(self, waveforms: Num[Tensor, "batch samples"]) -> TowerOutput:
         """Sound at 48 kHz, int16 or floats in -1..1; one second in training."""
         return self.audio(self.front_end(waveforms))  # type: ignore[no-any-return]
 
-    def forward(self, frames: Num[Tensor, "batch 3 height width"], waveforms: Num[Tensor, "batch samples"]) -> Float[Tensor, "batch 2"]:
+    def forward(
+        self, frames: Num[Tensor, "batch channels height width"], waveforms: Num[Tensor, "batch samples"]
+    ) -> Float[Tensor, "batch 2"]:
         """Logits (does not, does correspond) of row i of `frames` with row i of `waveforms`."""
         return self.fusion(self.look(frames).vector, self.listen(waveforms).vector)  # type: ignore[no-any-return]
 
@@ -94,11 +141,3 @@ class L3Net(nn.Module):
 def correspondence_logit(logits: Float[Tensor, "*pairs 2"]) -> Float[Tensor, "*pairs"]:
     """One number a pair: the log-odds that the sound belongs to the picture."""
     return logits[..., CORRESPOND] - logits[..., 1 - CORRESPOND]
-
-
-def _initialize(module: nn.Module) -> None:
-    """He initialisation (untold in the paper; the re-implementations use it), zero biases, batch-norm at 1 and 0."""
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -1,5 +1,7 @@
-"""What is asked of the network: audio-visual correspondence over pairs re-made within the batch."""
+"""What is asked of the network, over pairs that are re-made within the batch: correspondence, or which of all it is."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,32 +9,90 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.model.l3net import CORRESPOND
+from looklisten.model.l3net import CORRESPOND, Fusion
+
+FIRST_SCALE = 1 / 0.07
+"""Similarities are multiplied by it in the first softmax; learnt from there (CLIP, Radford et al. 2021, section 2.4)."""
+MAX_SCALE = 100.0
+"""The scale is kept below, as there."""
+
+Gather = Callable[[Tensor], Tensor]
+"""From one's own rows to the rows of all processes, in the batch's order."""
+
+
+def alone(rows: Tensor) -> Tensor:
+    """The `Gather` of a process that has all rows."""
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The loss to descend, and the accuracy of its yes and no, with positives and negatives of equal weight."""
+    """The loss to descend, and the accuracy of yes and no, with positives and negatives of equal weight."""
 
     loss: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
 
 
-def avc(fusion: nn.Module, vision: Float[Tensor, "batch features"], audio: Float[Tensor, "batch features"], negatives: str) -> Outcome:
+class Correspondence(nn.Module):
     """Cross-entropy of correspond / does not, positives and negatives weighing half each (paper, section 2).
 
-    Row i of both sides belongs together; rows are of different videos. Negatives are the same rows paired otherwise, so that
-    nothing but the correspondence can tell them from positives: `roll` pairs frame i with sound i + 1, `all` with every other.
+    Negatives are the very rows of the positives paired otherwise, so that nothing but the correspondence can tell them apart.
     """
-    same = torch.eye(len(vision), dtype=torch.bool, device=vision.device)
-    other = same.roll(1, dims=1) if negatives == "roll" else ~same
-    logits = fusion(vision[:, None], audio[None]).float()
-    positive = _half(logits, same, CORRESPOND)
-    negative = _half(logits, other, 1 - CORRESPOND)
-    return Outcome(loss=(positive.loss + negative.loss) / 2, accuracy=(positive.accuracy + negative.accuracy) / 2)
+
+    def forward(
+        self,
+        fusion: Fusion,
+        vision: Float[Tensor, "own width"],
+        audio: Float[Tensor, "own width"],
+        positives: Bool[Tensor, "own all"],
+        negatives: Bool[Tensor, "own all"],
+        gather: Gather = alone,
+    ) -> Outcome:
+        """`vision` and `audio` are the fusion's projections of one's own rows; the masks are over own frames and all sounds."""
+        return _halves(fusion.answer(vision[:, None], gather(audio)[None]), positives, negatives)
 
 
-def _half(logits: Float[Tensor, "batch batch 2"], mask: Bool[Tensor, "batch batch"], truth: int) -> Outcome:
+class Contrast(nn.Module):
+    """Symmetric InfoNCE: which sound of the batch belongs to a frame, and which frame to a sound; the temperature is learnt.
+
+    (Oord et al. 2018; both directions and the learnt scale as in CLIP.) The yes and no of the fusion are learnt beside it, on
+    distances that it gets as they are: they change its threshold and nothing else.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+
+    def forward(
+        self,
+        fusion: Fusion,
+        vision: Float[Tensor, "own width"],
+        audio: Float[Tensor, "own width"],
+        positives: Bool[Tensor, "own all"],
+        negatives: Bool[Tensor, "own all"],
+        gather: Gather = alone,
+    ) -> Outcome:
+        """`vision` and `audio` are unit vectors of one's own rows; everything but the positives stands against them."""
+        all_vision, all_audio = gather(vision), gather(audio)
+        scale, truth = self.log_scale.exp().clamp_max(MAX_SCALE), positives.int().argmax(1)
+        to_sounds = functional.cross_entropy(scale * vision @ all_audio.T, truth)
+        to_frames = functional.cross_entropy(scale * audio @ all_vision.T, truth)
+        decision = _halves(fusion.answer(vision.detach()[:, None], all_audio.detach()[None]), positives, negatives)
+        return Outcome(loss=(to_sounds + to_frames) / 2 + decision.loss, accuracy=decision.accuracy)
+
+
+def chance_loss(objective: str, rows: int) -> float:
+    """The loss of a network that knows nothing, over `rows` rows."""
+    yes_or_no = math.log(2)
+    return yes_or_no if objective == "avc" else math.log(rows) + yes_or_no
+
+
+def _halves(logits: Float[Tensor, "own all 2"], positives: Bool[Tensor, "own all"], negatives: Bool[Tensor, "own all"]) -> Outcome:
+    yes, no = _half(logits.float(), positives, CORRESPOND), _half(logits.float(), negatives, 1 - CORRESPOND)
+    return Outcome(loss=(yes.loss + no.loss) / 2, accuracy=(yes.accuracy + no.accuracy) / 2)
+
+
+def _half(logits: Float[Tensor, "own all 2"], mask: Bool[Tensor, "own all"], truth: int) -> Outcome:
     """Mean loss and accuracy over the pairs of `mask`, whose answer is `truth`."""
     weights = mask.float() / mask.sum()
     losses = -functional.log_softmax(logits, dim=-1)[..., truth]

@@ -50,6 +50,20 @@ class Tower(nn.Module):
         self.reduction = first_stride * 2 ** (len(widths) - 1)
         """Input pixels between neighbouring places of the last map."""
 
+    @torch.no_grad()
+    def inflate(self, times: int) -> None:
+        """Begin with a first convolution that treats `times` pictures side by side in the channels as their mean.
+
+        So motion is learnt on top of what one picture shows ("Quo Vadis", Carreira & Zisserman 2017, section 2.4).
+        """
+        if times > 1:
+            block = self.blocks[0]
+            assert isinstance(block, Block)
+            weight = block.conv1.weight
+            first, *_ = weight.chunk(times, dim=1)
+            # Filters of one picture as He draws them have `times` times the variance of those drawn for all.
+            weight.copy_((first * times**0.5).repeat(1, times, 1, 1) / times)
+
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
         for index, block in enumerate(self.blocks):
             raw, x = block(x if index == 0 else functional.max_pool2d(x, 2))

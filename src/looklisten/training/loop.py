@@ -1,35 +1,51 @@
-"""Training: shards and a config in, a run folder out. One visible loop.
+"""Training: shards and a config in, a run folder out. One visible loop; what a step is stands in `learner`.
 
-A step is a pure function of (weights, optimizer, config, shards, step): pairs and augmentation are drawn from the seed and
-the step, so a run that was killed and resumed ends with the weights of one that was not.
+A run that was killed and resumed ends with the weights of one that was not, and goes on with another number of processes.
 """
 
 import logging
 import math
+import signal
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from looklisten.config import AugmentConfig, Config, TrainConfig
-from looklisten.data.pairs import PairBatch, PairStream, View
+from looklisten.config import Config, TrainConfig
+from looklisten.data.pairs import Draws, PairBatch, PairStream, View
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.correspondence import evaluate
-from looklisten.media import frames as frames_
-from looklisten.media import spectrogram
-from looklisten.model.checkpoint import open_checkpoint, save_checkpoint, saved_steps
-from looklisten.model.l3net import L3Net
-from looklisten.model.objectives import avc
-from looklisten.runtime import Progress, choose_device, choose_precision, silent, sweep_aside, to_device, written_aside
-from looklisten.training.runlog import RunLog
+from looklisten.evaluation.probe import can_probe, quick_probe
+from looklisten.model.checkpoint import Checkpoint, best_saved, open_checkpoint, prune_checkpoints, save_checkpoint, saved_steps, step_of
+from looklisten.model.objectives import Outcome, chance_loss
+from looklisten.runtime import Progress, choose_device, cpu_count, silent, sweep_aside, write_json, written_aside
+from looklisten.training.distributed import World, joined
+from looklisten.training.learner import Learner
+from looklisten.training.runlog import NoLog, RunLog, read_metrics
 
 log = logging.getLogger("looklisten")
+
+EVALUATED_PAIRS = 2000
+MAX_LOADER_THREADS = 12
+STUCK_STEPS = 400
+"""A loss that is where chance is for so many steps after the warm-up is stuck; the recipe tiny leaves it within 150."""
+STUCK_SHARE = 0.985
+"""Losses above this share of chance's are no better than it."""
+STUCK_ADVICE = (
+    "the loss has been that of guessing (%.3f) for %d steps. Try, in this order: `looklisten inspect SHARDS --pairs 32` (can you tell "
+    "which sound belongs to which frame?); `looklisten train SHARDS --overfit 16` (can the network learn sixteen videos by heart?); "
+    "--sweep lr=1e-5,3e-5,1e-4,3e-4; --train.negatives all with --train.warmup-steps 100; a larger batch; more videos"
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +58,15 @@ class Run:
     accuracy: float
     """AVC on the last training batches."""
     held_out_accuracy: float
+    best_step: int
+    """The checkpoint with the highest held-out accuracy: `checkpoints/best`; 0 when none was measured."""
+    best_accuracy: float
     pairs_per_second: float
     data_wait: float
     """Share of the time that steps waited for their batch."""
     resumed_from: int
+    stopped_by: str
+    """The signal that ended it early, after saving; empty when it came to its end."""
 
 
 def train(
@@ -54,130 +75,168 @@ def train(
     run: str | Path,
     device: str = "auto",
     progress: Progress = silent,
+    resume: Literal["auto", "never"] = "auto",
 ) -> Run:
     """Train L3-Net on the videos of `shards` that are not held out, into the folder `run`; go on where `run` stopped.
 
-    Writes `config.toml`, `metrics.jsonl`, `tensorboard/` and `checkpoints/`. Raises ConfigError when there are too few videos,
-    CheckpointError when `run` belongs to another config.
+    Writes `config.toml`, `metrics.jsonl`, `tensorboard/` and `checkpoints/`. SIGTERM, SIGUSR1 and a first Ctrl-C end it after the
+    step, with a checkpoint. Started by `torchrun` it is one of many processes that share each batch; the run folder must then be
+    one they all see. Raises ConfigError when there are too few videos or the loss is no number any more, CheckpointError when
+    `run` belongs to another config, or holds checkpoints at all and `resume` is "never".
     """
     run, data = Path(run), Shards(shards)
-    held_out = data.held_out(config.train.held_out_fraction)
-    config = fitted(config, len(set(data.video_ids[~held_out])))
-    can_evaluate = len(set(data.video_ids[held_out])) >= 2
-    if not can_evaluate:
-        log.warning("fewer than 2 videos are held out: the accuracy on videos not trained on is not measured")
-    where, how = choose_device(device), choose_precision(choose_device(device).value, config.train.precision)
-    log.info("computing on %s (%s) in %s (%s)", where.value, where.reason, how.value, how.reason)
-
-    torch.manual_seed(config.train.seed)
-    model = to_device(L3Net(config.model), where.value)
-    optimizer = torch.optim.Adam(model.parameters(), config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True)
-    names = [name for name, _ in model.named_parameters()]
-    first = _resume(run, config, model, optimizer, names)
-    model.train()
-
-    stream = training_stream(data, ~held_out, config)
-    batches = _timed(stream.batches(first, config.train.steps))
-    meter, held_out_accuracy, checkpoints = Meter(2 * config.train.batch_size), math.nan, run / "checkpoints"
-    with RunLog(run, first) as diary:
-        for step, (batch, waited) in enumerate(batches, first + 1):
-            rate = learning_rate(config.train, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            frames, waveforms = augment(batch, config, step, where.value)
-            with torch.autocast(torch.device(where.value).type, torch.bfloat16, enabled=how.value == "bfloat16"):
-                vision, audio = model.look(frames).vector, model.listen(waveforms).vector
-                outcome = avc(model.fusion, vision, audio, config.train.negatives)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(outcome.loss)
-            optimizer.step()
-
-            meter.add(outcome.loss.detach(), outcome.accuracy, waited)
-            last = step == config.train.steps
-            if step % config.train.log_every == 0 or last:
-                diary.write(step, learning_rate=rate, **meter.read())
-                _check_finite(meter.loss, step, batch, run)
-            if can_evaluate and (step % config.train.evaluate_every == 0 or last):
-                held_out_accuracy = evaluate(model, data, held_out, pairs=2000, seed=config.train.seed).accuracy
-                diary.write(step, held_out_accuracy=held_out_accuracy)
-            if step % config.train.checkpoint_every == 0 or last:
-                moments = _moments(optimizer, names)
-                results = {"held_out_accuracy": held_out_accuracy} if math.isfinite(held_out_accuracy) else {}
-                save_checkpoint(checkpoints, step, config, model.state_dict(), moments, results)
-                for old in saved_steps(checkpoints)[: -config.train.keep_checkpoints]:
-                    _remove(old)
-            shown = {"held out": f"{held_out_accuracy:.3f}"} if math.isfinite(held_out_accuracy) else {}
-            progress(step, config.train.steps, **meter.facts(), **shown)
-    final = open_checkpoint(run)
+    with joined(choose_device(device).value) as world, Interruption() as interruption:
+        held_out = data.held_out(config.train.held_out_fraction)
+        config = fitted(config, len(set(data.video_ids[~held_out])))
+        world.check_batch(config.train.batch_size, config.train.accumulate)
+        learner = Learner(config, device, world)
+        saved = world.told(lambda: _begin(run, config, resume))
+        first = saved.step if saved else 0
+        if saved:
+            learner.restore(saved.model().state_dict(), saved.optimizer())
+        if world.is_first:
+            _say_how(learner, data, held_out, saved)
+        stream = training_stream(data, ~held_out, config)
+        on_gpu = learner.device.value.startswith("cuda")
+        batches = stream.batches(
+            first, config.train.steps, _loader_threads(world, on_gpu), world.rank, world.ranks, config.train.accumulate, pin=on_gpu
+        )
+        keeper = Keeper(run, learner, data, held_out, saved)
+        meter, stuck = Meter(2 * config.train.batch_size, world, run, first), Stuck(config.train)
+        step = first
+        with RunLog(run, first) if world.is_first else NoLog() as diary:
+            for step, (parts, waited) in enumerate(_timed(batches, config.train.accumulate), first + 1):
+                rate = learning_rate(config.train, step, stream.steps_per_epoch)
+                outcome = learner.step(parts, step, rate)
+                meter.add(step, outcome, parts, waited)
+                stop = world.any(bool(interruption.signal))
+                last = step == config.train.steps or stop
+                if step % config.train.log_every == 0 or last:
+                    diary.write(step, learning_rate=rate, gradient_norm=float(learner.gradient_norm()), **meter.read(run))
+                    stuck.look(step, meter.loss)
+                if world.is_first:
+                    keeper.keep(step, last, stop, meter, diary)
+                    progress(step, config.train.steps, **meter.facts(), **keeper.facts())
+                if stop:
+                    break
+    best_accuracy, best = best_saved(run / "checkpoints")
     return Run(
         path=run,
-        step=final.step,
+        step=step,
         loss=meter.loss,
         accuracy=meter.accuracy,
-        held_out_accuracy=final.results.get("held_out_accuracy", math.nan),
+        held_out_accuracy=keeper.held_out_accuracy,
+        best_step=step_of(best) if best else 0,
+        best_accuracy=best_accuracy,
         pairs_per_second=meter.pairs_per_second,
         data_wait=meter.data_wait,
         resumed_from=first,
+        stopped_by=(interruption.signal or "a signal to another process") if step < config.train.steps else "",
     )
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of a step, counted from 1: a linear climb, then constant or half a cosine down to zero after the last step."""
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int = 1) -> float:
+    """The rate of a step, counted from 1: a linear climb, then constant, stairs, or half a cosine down to zero after the last step."""
     if step <= config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
+    if config.schedule == "stairs":
+        return config.learning_rate * config.stair_factor ** ((step - 1) // (steps_per_epoch * config.stair_epochs))
     done = (step - config.warmup_steps - 1) / max(config.steps - config.warmup_steps, 1)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def training_stream(data: Shards, allowed: NDArray[np.bool_], config: Config) -> PairStream:
     """The positives of training: the clips that `allowed`, `[clips]`, names, frames cropped at random places and perhaps mirrored."""
-    view = View(config.model.resize_pixels, config.model.crop_pixels, random=True, flip=config.augment.flip)
-    return PairStream(data, allowed, config.train.batch_size, config.train.seed, view)
+    model, settings = config.model, config.train
+    view = View(model.resize_pixels, model.crop_pixels, random=True, flip=config.augment.flip, frames=model.frames_per_pair)
+    share = settings.same_video_share if settings.negatives == "same-video" else 0.0
+    return PairStream(data, allowed, settings.batch_size, settings.seed, view, share, settings.same_video_steps)
 
 
-def augment(batch: PairBatch, config: Config, step: int, device: str) -> tuple[Tensor, Tensor]:
-    """Frames in 0..1 with brightness and saturation changed, waveforms in -1..1 with their gain changed, on the device.
+class Keeper:
+    """Measures on held-out videos and saves, when it is time; in the first process alone, the others wait at the next step."""
 
-    Drawn from the seed and the step alone, each frame and each sound for itself.
-    """
-    settings: AugmentConfig = config.augment
-    generator = torch.Generator().manual_seed((config.train.seed << 32) + step)
-    chance = (torch.rand(3, len(batch.video_ids), generator=generator) * 2 - 1).to(device)
-    frames = frames_.to_unit(batch.frames.to(device, non_blocking=True))
-    frames = frames_.jitter(frames, settings.brightness * chance[0], 1 + settings.saturation * chance[1])
-    waveforms = spectrogram.to_unit(batch.waveforms.to(device, non_blocking=True))
-    return frames, waveforms * (1 + settings.gain * chance[2])[:, None]
+    def __init__(self, run: Path, learner: Learner, data: Shards, held_out: NDArray[np.bool_], saved: Checkpoint | None) -> None:
+        self._run, self._learner, self._data, self._held_out = run, learner, data, held_out
+        self._settings = learner.config.train
+        self._evaluates = len(set(data.video_ids[held_out])) >= 2
+        self._probes = bool(self._settings.probe_every) and can_probe(data, held_out)
+        self._saved_at, self._saved_step = time.monotonic(), saved.step if saved else 0
+        self.held_out_accuracy = saved.results.get("held_out_accuracy", math.nan) if saved else math.nan
+
+    def keep(self, step: int, last: bool, stopped: bool, meter: "Meter", diary: NoLog) -> None:
+        """`last`: no step follows; `stopped`: because of a signal, so there is time for saving only."""
+        settings, results = self._settings, {}
+        if self._evaluates and not stopped and (step % settings.evaluate_every == 0 or last):
+            found = evaluate(self._learner.network, self._data, self._held_out, EVALUATED_PAIRS, settings.seed)
+            self.held_out_accuracy = results["held_out_accuracy"] = found.accuracy
+        if self._probes and not stopped and step % settings.probe_every == 0:
+            sides = quick_probe(self._learner.network, self._data, self._held_out, settings.seed)
+            results |= {f"probe_{side}": accuracy for side, accuracy in sides.items()}
+        if results:
+            diary.write(step, **results)
+        minutes = (time.monotonic() - self._saved_at) / 60
+        due = step % settings.checkpoint_every == 0 or minutes >= settings.checkpoint_minutes or results or last
+        if due and step > self._saved_step:
+            meter.check_finite(self._run)
+            checkpoints = self._run / "checkpoints"
+            save_checkpoint(checkpoints, step, self._learner.config, self._learner.network.state_dict(), self._learner.moments(), results)
+            prune_checkpoints(checkpoints, settings.keep_checkpoints)
+            self._saved_at, self._saved_step = time.monotonic(), step
+
+    def facts(self) -> dict[str, str]:
+        return {"held out": f"{self.held_out_accuracy:.3f}"} if math.isfinite(self.held_out_accuracy) else {}
+
+
+Named = tuple[tuple[str, ...], Draws]
+"""What a part of a batch was made of."""
 
 
 class Meter:
-    """Loss, accuracy and speed since the last look; looking is what waits for the device."""
+    """Loss, accuracy and speed since the last look, which in a resumed run may be one before `first`; looking waits for the device."""
 
-    def __init__(self, pairs_per_step: int) -> None:
-        self._pairs_per_step = pairs_per_step
-        self._losses: list[Tensor] = []
-        self._accuracies: list[Tensor] = []
+    def __init__(self, pairs_per_step: int, world: World, run: Path | None = None, first: int = 0) -> None:
+        self._pairs_per_step, self._world = pairs_per_step, world
+        self._steps: list[tuple[int, Outcome, list[Named]]] = []
         self._waited, self._since = 0.0, time.perf_counter()
-        self.loss = self.accuracy = math.nan
-        self.pairs_per_second = self.data_wait = 0.0
+        before = [row for row in read_metrics(run) if "loss" in row and row["step"] <= first] if run and first else []
+        last = before[-1] if before else {}
+        self.loss, self.accuracy = (float(last.get(name, math.nan)) for name in ("loss", "accuracy"))
+        self.pairs_per_second, self.data_wait = (float(last.get(name, 0.0)) for name in ("pairs_per_second", "data_wait"))
 
-    def add(self, loss: Tensor, accuracy: Tensor, waited_seconds: float) -> None:
-        self._losses.append(loss)
-        self._accuracies.append(accuracy)
+    def add(self, step: int, outcome: Outcome, parts: list[PairBatch], waited_seconds: float) -> None:
+        self._steps.append((step, outcome, [(part.video_ids, part.draws) for part in parts]))
         self._waited += waited_seconds
 
-    def read(self) -> dict[str, float]:
-        """The means since the last reading."""
-        steps = len(self._losses)
-        self.loss = float(torch.stack(self._losses).mean())
-        self.accuracy = float(torch.stack(self._accuracies).mean())
+    def read(self, run: Path) -> dict[str, float]:
+        """The means since the last reading, over all processes."""
+        self.check_finite(run)
+        own = (torch.stack([getattr(outcome, name) for _, outcome, _ in self._steps]).mean() for name in ("loss", "accuracy"))
+        self.loss, self.accuracy = self._world.mean([float(value) for value in own])
         now = time.perf_counter()
-        self.pairs_per_second = steps * self._pairs_per_step / (now - self._since)
+        self.pairs_per_second = len(self._steps) * self._pairs_per_step / (now - self._since)
         self.data_wait = self._waited / (now - self._since)
-        self._losses, self._accuracies, self._waited, self._since = [], [], 0.0, now
+        self._steps, self._waited, self._since = [], 0.0, now
         speed = {"pairs_per_second": round(self.pairs_per_second, 1), "data_wait": round(self.data_wait, 4)}
         return {"loss": self.loss, "accuracy": self.accuracy, **speed}
+
+    def check_finite(self, run: Path) -> None:
+        """Raises ConfigError at the first loss since the last reading that is no number, its batch written out."""
+        if not self._steps or bool(torch.isfinite(torch.stack([outcome.loss for _, outcome, _ in self._steps])).all()):
+            return
+        step, outcome, parts = next(entry for entry in self._steps if not math.isfinite(float(entry[1].loss)))
+        path = run / "not-a-number.json"
+        rows = {
+            "video_ids": [video for video_ids, _ in parts for video in video_ids],
+            **{name: np.concatenate([getattr(draws, name) for _, draws in parts]).tolist() for name in ("clips", "frames", "starts")},
+        }
+        write_json(path, {"step": step, "loss": str(float(outcome.loss)), **rows})
+        raise ConfigError(
+            f"the loss became {float(outcome.loss)} at step {step}; the videos, clips, frames and sounds of its batch are in {path}; lower "
+            f"train.learning_rate or set train.precision to float32, and run again: {run} goes on from its last checkpoint"
+        )
 
     def facts(self) -> dict[str, str]:
         """The last reading in words; nothing before the first."""
@@ -191,14 +250,66 @@ class Meter:
         }
 
 
-def _timed(batches: Iterator[PairBatch]) -> Iterator[tuple[PairBatch, float]]:
-    """Each batch with the seconds that were waited for it."""
+class Stuck:
+    """Warns once when the loss stays where guessing puts it."""
+
+    def __init__(self, settings: TrainConfig) -> None:
+        self._chance = chance_loss(settings.objective, settings.batch_size // settings.accumulate)
+        self._from = settings.warmup_steps
+        self._seen: deque[tuple[int, float]] = deque()
+        self._told = False
+
+    def look(self, step: int, loss: float) -> None:
+        """`loss`: the mean of the steps up to `step` since the last look."""
+        if self._told or step <= self._from:
+            return
+        if loss < STUCK_SHARE * self._chance:
+            self._seen.clear()
+            return
+        self._seen.append((step, loss))
+        if step - self._seen[0][0] >= STUCK_STEPS:
+            log.warning(STUCK_ADVICE, self._chance, step - self._seen[0][0])
+            self._told = True
+
+
+class Interruption:
+    """Notes the first signal that asks for an end, so that the loop can save and leave; a second Ctrl-C ends at once."""
+
+    SIGNALS = tuple(name for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
+
+    def __init__(self) -> None:
+        self.signal = ""
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            heeded = [number for name in self.SIGNALS if signal.getsignal(number := getattr(signal, name)) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heeded}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the interface of the system)
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number).name
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _timed(batches: Iterator[PairBatch], parts: int) -> Iterator[tuple[list[PairBatch], float]]:
+    """Each batch, as its parts, with the seconds that were waited for it."""
     while True:
         asked = time.perf_counter()
-        batch = next(batches, None)
-        if batch is None:
+        batch = list(islice(batches, parts))
+        if not batch:
             return
         yield batch, time.perf_counter() - asked
+
+
+def _loader_threads(world: World, on_gpu: bool) -> int:
+    """A GPU's step hides the decoding of many cores; a CPU's step wants the cores itself."""
+    return max(2, min(cpu_count() // world.local_ranks, MAX_LOADER_THREADS)) if on_gpu else 2
 
 
 def fitted(config: Config, videos: int) -> Config:
@@ -208,25 +319,30 @@ def fitted(config: Config, videos: int) -> Config:
     if videos >= config.train.batch_size:
         return config
     log.warning("only %d videos to train on: the batch is lowered from %d to %d", videos, config.train.batch_size, videos)
-    return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": videos})})
+    return config.changed("train", batch_size=videos, accumulate=1)
 
 
-def _check_finite(loss: float, step: int, batch: PairBatch, run: Path) -> None:
-    if not math.isfinite(loss):
-        raise ConfigError(
-            f"the loss became {loss} by step {step} (last batch: {', '.join(batch.video_ids[:4])} …); lower train.learning_rate "
-            f"or set train.precision to float32, and run again: {run} goes on from its last checkpoint"
-        )
+def _say_how(learner: Learner, data: Shards, held_out: NDArray[np.bool_], saved: Checkpoint | None) -> None:
+    world, device, precision, compiled = learner.world, learner.device, learner.precision, learner.compiled
+    others = f", {world.ranks} processes" if world.ranks > 1 else ""
+    log.info("computing on %s (%s%s) in %s (%s)", device.value, device.reason, others, precision.value, precision.reason)
+    log.info("torch.compile is %s (%s)", compiled.value, compiled.reason)
+    if len(set(data.video_ids[held_out])) < 2:
+        log.warning("fewer than 2 videos are held out: the accuracy on videos not trained on is not measured")
+    if saved:
+        log.info("resumed %s from step %d", saved.path.parent.parent, saved.step)
 
 
-def _resume(run: Path, config: Config, model: L3Net, optimizer: torch.optim.Optimizer, names: list[str]) -> int:
-    """Fill `model` and `optimizer` from the newest whole checkpoint of `run` and return its step; 0 when there is none."""
+def _begin(run: Path, config: Config, resume: str) -> Checkpoint | None:
+    """Tidy the folder of a run; its newest whole checkpoint, or None when it begins."""
     sweep_aside(run)
     sweep_aside(run / "checkpoints")
     if not saved_steps(run / "checkpoints"):
         with written_aside(run / "config.toml") as scratch:
             scratch.write_text(config.toml(), encoding="utf-8")
-        return 0
+        return None
+    if resume == "never":
+        raise CheckpointError(f"{run} holds checkpoints already; give another folder for a new run, or let it go on with --resume auto")
     saved = open_checkpoint(run)
     differing = _differences(saved.config, config)
     if differing:
@@ -234,13 +350,18 @@ def _resume(run: Path, config: Config, model: L3Net, optimizer: torch.optim.Opti
             f"{run} was trained with another config: {'; '.join(differing[:3])}; "
             f"give another run folder, or the recipe {run / 'config.toml'}"
         )
-    model.load_state_dict(saved.model().state_dict())
-    _restore(optimizer, names, saved.optimizer())
-    log.info("resumed %s from step %d", run, saved.step)
-    return saved.step
+    return saved
 
 
-FREE_TO_CHANGE = {"steps", "evaluate_every", "checkpoint_every", "keep_checkpoints", "log_every"}
+FREE_TO_CHANGE = {
+    "steps",
+    "evaluate_every",
+    "probe_every",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "log_every",
+}
 """Settings of training that may differ on resuming: they change no step that was taken (with a cosine schedule, `steps` does)."""
 
 
@@ -253,30 +374,3 @@ def _differences(saved: Config, asked: Config) -> list[str]:
             if getattr(before, key) != getattr(now, key) and not (section == "train" and key in free):
                 found.append(f"{section}.{key} was {getattr(before, key)} and is {getattr(now, key)}")
     return found
-
-
-def _moments(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{names[index]}/{key}": value for index, values in state.items() for key, value in values.items()}
-
-
-def _restore(optimizer: torch.optim.Optimizer, names: list[str], moments: dict[str, Tensor]) -> None:
-    index = {name: i for i, name in enumerate(names)}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in moments.items():
-        name, _, moment = key.rpartition("/")
-        parameter = parameters[index[name]]
-        if value.shape == parameter.shape:
-            # The fused step walks parameter and moment side by side in memory, so both must lie in the same layout.
-            value = torch.empty_like(parameter).copy_(value)
-        state.setdefault(index[name], {})[moment] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint so that a crash half-way leaves no folder that looks whole: its JSON goes first."""
-    (folder / "checkpoint.json").unlink()
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()

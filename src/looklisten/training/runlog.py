@@ -10,7 +10,20 @@ from torch.utils.tensorboard import SummaryWriter
 from looklisten.runtime import written_aside
 
 
-class RunLog:
+class NoLog:
+    """The diary of a process that keeps none."""
+
+    def write(self, step: int, **values: float) -> None:
+        pass
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+
+class RunLog(NoLog):
     """Appends to the diary of the run in `folder`, forgetting what lies after `first_step`."""
 
     def __init__(self, folder: Path, first_step: int) -> None:

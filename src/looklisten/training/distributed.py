@@ -1,0 +1,180 @@
+"""Many processes, one batch: who this process is, and what the processes tell each other. One process alone needs none of it.
+
+`torchrun` starts the processes and says in the environment who they are. Collectives are written so that the mean over
+processes of each one's gradient (what DistributedDataParallel takes) is the gradient of the mean of their losses.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
+from torch.nn.parallel import DistributedDataParallel
+
+from looklisten.errors import ConfigError, LookListenError
+
+PATIENCE = timedelta(hours=2)
+"""How long the processes wait for one of them, which may be measuring held-out videos."""
+
+
+Told = TypeVar("Told")
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among `ranks`; `local_rank` and `local_ranks` count those of this machine."""
+
+    rank: int = 0
+    ranks: int = 1
+    local_rank: int = 0
+    local_ranks: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def check_batch(self, batch_size: int, parts: int) -> None:
+        """Raises ConfigError when the batch does not divide into equal shares."""
+        if (batch_size // parts) % self.ranks:
+            raise ConfigError(
+                f"a part of {batch_size // parts} videos cannot be shared equally by {self.ranks} processes; "
+                f"set train.batch_size to a multiple of {self.ranks * parts}"
+            )
+
+    def shared(self, module: nn.Module, device: str) -> nn.Module:
+        """`module` with its gradients averaged over all processes; itself when there is one."""
+        if self.ranks == 1:
+            return module
+        on_gpu = device.startswith("cuda")
+        return DistributedDataParallel(module, device_ids=[torch.device(device)] if on_gpu else None, gradient_as_bucket_view=True)
+
+    def gather(self, rows: Float[Tensor, "own features"]) -> Float[Tensor, "all features"]:
+        """The rows of all processes in the batch's order: row i of process r is row i * ranks + r. Gradients flow back."""
+        gathered: Tensor = _Gather.apply(rows, self) if self.ranks > 1 else rows  # type: ignore[no-untyped-call]
+        return gathered
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so; all get the same answer. Asked of processors, so no GPU waits."""
+        if self.ranks == 1:
+            return flag
+        votes = torch.tensor(int(flag))
+        distributed.all_reduce(votes)
+        return bool(votes)
+
+    def mean(self, values: list[float]) -> list[float]:
+        """The mean of each over all processes."""
+        if self.ranks == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(total)
+        return (total / self.ranks).tolist()
+
+    def told(self, find: Callable[[], Told]) -> Told:
+        """What `find` gives in the first process, in all; an error of it is raised in all."""
+        if self.ranks == 1:
+            return find()
+        said: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                said[0] = find()
+            except LookListenError as error:
+                said[1] = error
+        distributed.broadcast_object_list(said)
+        if said[1]:
+            raise said[1]
+        return said[0]  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[World]:
+    """The world that `torchrun` started this process in, left again at the end; a world of one without torchrun."""
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if ranks == 1:
+        yield World()
+        return
+    world = World(int(os.environ["RANK"]), ranks, int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
+    store, rank, ranks = next(rendezvous("env://", timeout=PATIENCE))
+    # After a restart the store still holds the addresses of the processes before (seen with torch 2.13), so each attempt has its own names.
+    attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-{ranks}", store)
+    # gloo beside NCCL, for what processors tell each other.
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    distributed.init_process_group(backend, store=attempt, rank=rank, world_size=ranks, timeout=PATIENCE)
+    try:
+        yield world
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
+            raise LookListenError(
+                f"another process of the run was lost ({str(error).splitlines()[0]:.120}); "
+                f"with torchrun --max-restarts it goes on from the last checkpoint by itself, else run the same command again"
+            ) from None
+        raise
+    finally:
+        distributed.destroy_process_group()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        parts = [torch.empty_like(rows) for _ in range(world.ranks)]
+        distributed.all_gather(parts, rows.contiguous())
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.contiguous()
+        distributed.all_reduce(gradient)
+        return gradient[ctx.world.rank :: ctx.world.ranks], None
+
+
+class _Mean(torch.autograd.Function):
+    """The mean over processes."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
+        values = values.clone()
+        distributed.all_reduce(values)
+        return values / distributed.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        gradient = gradient.clone()
+        distributed.all_reduce(gradient)
+        return gradient / distributed.get_world_size()
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch-norm over the rows of all processes, each of which has equally many, on any device; PyTorch's own needs a GPU."""
+
+    def forward(self, x: Float[Tensor, "batch features rows columns"]) -> Float[Tensor, "batch features rows columns"]:
+        if not self.training:
+            return super().forward(x)
+        wide = x.float()
+        mean: Tensor = _Mean.apply(wide.mean((0, 2, 3)))  # type: ignore[no-untyped-call]
+        centred = wide - mean[:, None, None]
+        variance: Tensor = _Mean.apply(centred.square().mean((0, 2, 3)))  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            count = x.numel() // x.shape[1] * distributed.get_world_size()
+            assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
+            assert self.momentum is not None
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+def synchronize_batch_norm(network: nn.Module, device: str) -> None:
+    """Let every batch-norm of `network` take its statistics over all processes; parameters keep their names."""
+    if device.startswith("cuda"):
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SyncBatchNorm

@@ -1,0 +1,183 @@
+"""What one step of training is: augment, look, listen, compare, descend. The same on one device or many.
+
+A step is a pure function of (weights, optimizer, config, shards, step): pairs and augmentation are drawn from the seed and the
+step, whoever computes which rows.
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int16, UInt8
+from torch import Tensor, nn
+
+from looklisten.config import AugmentConfig, Config
+from looklisten.data.pairs import PairBatch
+from looklisten.errors import CheckpointError
+from looklisten.media import frames as frames_
+from looklisten.media import spectrogram
+from looklisten.model.l3net import L3Net
+from looklisten.model.objectives import Contrast, Correspondence, Outcome
+from looklisten.runtime import Choice, choose_device, choose_precision, to_device
+from looklisten.training.distributed import World, synchronize_batch_norm
+
+THRESHOLD_HASTE = 10.0
+"""Times the learning rate, for the threshold of the yes and no beside a contrastive objective (LOG.md, 2026-11-24)."""
+COMPILE_MIN_STEPS = 1000
+"""Shorter runs end before torch.compile has earned its minute back."""
+
+
+class Pretext(nn.Module):
+    """The network and the question it is asked, from a batch to its loss: what is differentiated, compiled and shared."""
+
+    def __init__(self, network: L3Net, config: Config, world: World, compiled: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.objective: nn.Module = Contrast() if config.train.objective == "contrastive" else Correspondence()
+        self._gather = world.gather if config.train.gather_negatives else None
+        # A compiled function beside the module, which stays as it is for measuring and saving.
+        towers = (network.vision.forward, network.audio.forward)
+        self._see, self._hear = (torch.compile(tower) for tower in towers) if compiled else towers
+
+    def forward(
+        self,
+        frames: Float[Tensor, "own channels height width"],
+        waveforms: Float[Tensor, "own samples"],
+        positives: Bool[Tensor, "own all"],
+        negatives: Bool[Tensor, "own all"],
+    ) -> Outcome:
+        vision = self._see(self.network.normalized(frames)).vector
+        audio = self._hear(self.network.front_end(waveforms)).vector
+        sides = self.network.fusion.project(vision, audio)
+        others = {"gather": self._gather} if self._gather else {}
+        return self.objective(self.network.fusion, *sides, positives, negatives, **others)  # type: ignore[no-any-return]
+
+
+class Learner:
+    """A network in training on one device, with its optimizer."""
+
+    def __init__(self, config: Config, device: str = "auto", world: World | None = None) -> None:
+        self.config, self.world = config, world or World()
+        self.device = choose_device(device, self.world.local_rank)
+        self.precision = choose_precision(self.device.value, config.train.precision)
+        self.compiled = choose_compile(config, self.device.value)
+        torch.manual_seed(config.train.seed)
+        self.network = to_device(L3Net(config.model), self.device.value)
+        if config.train.batch_norm == "sync" and self.world.ranks > 1:
+            synchronize_batch_norm(self.network, self.device.value)
+        self.pretext = Pretext(self.network, config, self.world, self.compiled.value == "on").to(self.device.value)
+        # Beside a contrastive objective the two numbers of the threshold have far to go, and nothing but themselves to disturb.
+        contrastive = config.train.objective == "contrastive"
+        named = dict(self.pretext.named_parameters())
+        threshold = {name: p for name, p in named.items() if contrastive and name.startswith("network.fusion.fc3.")}
+        rest = {name: p for name, p in named.items() if name not in threshold}
+        groups = [{"params": list(group.values()), "haste": haste} for group, haste in ((rest, 1.0), (threshold, THRESHOLD_HASTE)) if group]
+        self._parameters = {name.removeprefix("network."): p for name, p in (rest | threshold).items()}
+        """By name, in the optimizer's order."""
+        self.optimizer = torch.optim.Adam(groups, config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True)
+        self._shared: nn.Module | None = None
+
+    def step(self, parts: Sequence[PairBatch], step: int, rate: float, augmented: bool = True) -> Outcome:
+        """Descend once, over one batch that comes in parts; the outcome is this process's, still on the device."""
+        # Wrapped late, so that what a checkpoint held is what all processes begin with.
+        shared = self._shared = self._shared or self.world.shared(self.pretext, self.device.value)
+        self.pretext.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["haste"]
+        self.optimizer.zero_grad(set_to_none=True)
+        outcomes = []
+        for number, batch in enumerate(parts, 1):
+            inputs = self._inputs(batch, step, augmented)
+            silent = number < len(parts) and self.world.ranks > 1
+            with shared.no_sync() if silent else contextlib.nullcontext():  # type: ignore[operator]
+                with self.autocast():
+                    outcome: Outcome = shared(*inputs)
+                torch.autograd.backward(outcome.loss / len(parts))
+            outcomes.append(outcome)
+        self.optimizer.step()
+        if len(parts) == 1:
+            return Outcome(outcomes[0].loss.detach(), outcomes[0].accuracy)
+        return Outcome(
+            loss=torch.stack([one.loss.detach() for one in outcomes]).mean(),
+            accuracy=torch.stack([one.accuracy for one in outcomes]).mean(),
+        )
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(torch.device(self.device.value).type, torch.bfloat16, enabled=self.precision.value == "bfloat16")
+
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """The length of the gradient of the last step, on the device."""
+        gradients = [parameter.grad for parameter in self.pretext.parameters() if parameter.grad is not None]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        return norm
+
+    def _inputs(self, batch: PairBatch, step: int, augmented: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if augmented:
+            frames, waveforms = augment(batch, self.config, step, self.device.value)
+        else:
+            frames, waveforms = on_device(batch, self.device.value)
+        pairing = batch.pairing if self.config.train.gather_negatives else batch.pairing.of_own_rows()
+        positives, negatives = pairing.masks(everyone=self.config.train.negatives == "all")
+        device = self.device.value
+        return frames, waveforms, positives.to(device, non_blocking=True), negatives.to(device, non_blocking=True)
+
+    def moments(self) -> dict[str, Tensor]:
+        """What a step needs beside the network: the optimizer's tensors and the objective's parameters, by name."""
+        names = list(self._parameters)
+        state = self.optimizer.state_dict()["state"]
+        found = {f"{names[index]}/{key}": value for index, values in state.items() for key, value in values.items()}
+        return found | {f"objective/{name}": value for name, value in self.pretext.objective.state_dict().items()}
+
+    def restore(self, network: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+        """Go back to what a checkpoint held; raises CheckpointError when the tensors are of another network."""
+        parameters = self._parameters
+        index = {name: number for number, name in enumerate(parameters)}
+        state: dict[int, dict[str, Tensor]] = {}
+        try:
+            self.network.load_state_dict(network)
+            for key, value in moments.items():
+                name, _, moment = key.rpartition("/")
+                if name == "objective":
+                    parameters[f"objective.{moment}"].data.copy_(value)
+                    continue
+                if value.shape == parameters[name].shape:
+                    # The fused step walks parameter and moment side by side in memory, so both must lie in the same layout.
+                    value = torch.empty_like(parameters[name]).copy_(value)
+                state.setdefault(index[name], {})[moment] = value
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}") from None
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def choose_compile(config: Config, device: str) -> Choice:
+    """Whether torch.compile makes the towers' kernels; a rule of config and device alone, so that a resumed run takes the same ones."""
+    wanted = config.train.compile
+    if wanted != "auto":
+        return Choice(wanted, "asked for")
+    if not device.startswith("cuda"):
+        return Choice("off", "on a CPU it measured 0.9 times as fast")
+    if config.train.steps < COMPILE_MIN_STEPS:
+        return Choice("off", f"fewer than {COMPILE_MIN_STEPS} steps")
+    return Choice("on", "batch-norm and ReLU become one pass over memory")
+
+
+def on_device(batch: PairBatch, device: str) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
+    """Frames in 0..1 and waveforms in -1..1, on the device."""
+    frames: UInt8[Tensor, "own channels height width"] = batch.frames.to(device, non_blocking=True)
+    waveforms: Int16[Tensor, "own samples"] = batch.waveforms.to(device, non_blocking=True)
+    return frames_.to_unit(frames), spectrogram.to_unit(waveforms)
+
+
+def augment(
+    batch: PairBatch, config: Config, step: int, device: str
+) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
+    """The same with brightness and saturation of frames and the gain of sounds changed.
+
+    Drawn from the seed and the step alone, each frame and each sound for itself, the same whichever process has the row.
+    """
+    settings: AugmentConfig = config.augment
+    generator = torch.Generator().manual_seed((config.train.seed << 32) + step)
+    chance = (torch.rand(3, config.train.batch_size, generator=generator) * 2 - 1)[:, batch.rows].to(device)
+    frames, waveforms = on_device(batch, device)
+    frames = frames_.jitter(frames, settings.brightness * chance[0], 1 + settings.saturation * chance[1])
+    return frames, waveforms * (1 + settings.gain * chance[2])[:, None]
