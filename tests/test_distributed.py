@@ -1,0 +1,146 @@
+"""Many processes, one batch: the losses of one process, in any number; kills and signals cost no more than they must."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import small_config
+from looklisten.config import Config
+from looklisten.model.checkpoint import open_checkpoint
+from looklisten.training.loop import train
+from looklisten.training.runlog import read_metrics
+
+# Float sums differ in their last digits with the number of processes, and a step of Adam magnifies that by its rate.
+ALIKE = {"batch_norm": "sync", "learning_rate": 1e-4, "warmup_steps": 0, "checkpoint_every": 1000, "probe_every": 0}
+
+
+def command(processes, shards, recipe, run, *options, restarts=0):
+    """`looklisten train`, by torchrun when there are several processes, each with one thread."""
+    verb = ["train", str(shards), "--config", str(recipe), "-o", str(run), *options]
+    if processes == 1:
+        return [sys.executable, "-m", "looklisten", *verb]
+    how = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
+    return [sys.executable, "-m", "torch.distributed.run", *how, "-m", "looklisten", *verb]
+
+
+def started(arguments):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finished(arguments):
+    process = started(arguments)
+    out, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    return json.loads(out), said
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(name="recipe.toml", **settings):
+        (tmp_path / name).write_text(small_config(**ALIKE | settings).toml())
+        return tmp_path / name
+
+    return write
+
+
+def losses(run):
+    return [row["loss"] for row in read_metrics(run) if "loss" in row]
+
+
+@pytest.mark.parametrize("settings", [{"negatives": "all"}, {"negatives": "roll", "accumulate": 2}, {"objective": "contrastive"}])
+def test_two_processes_have_the_losses_of_one(shards_path, recipe, tmp_path, settings):
+    path = recipe(steps=50, **settings)
+    train(shards_path, Config.load(path), tmp_path / "one")
+    told, said = finished(command(2, shards_path, path, tmp_path / "two"))
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert len(losses(tmp_path / "two")) == told["step"] == 50
+    assert "2 processes" in said
+
+
+def test_a_run_goes_on_with_another_number_of_processes(shards_path, recipe, tmp_path):
+    """1 → 2 → 4 → 1 processes: the same losses as one that was never stopped, so the same rows in the same order."""
+    whole = recipe(steps=24, schedule="constant")
+    train(shards_path, Config.load(whole), tmp_path / "whole")
+    for processes, steps in ((1, 6), (2, 12), (4, 18), (1, 24)):
+        path = recipe(steps=steps, schedule="constant")
+        if processes == 1:
+            resumed_from = train(shards_path, Config.load(path), tmp_path / "parts").resumed_from
+        else:
+            resumed_from = finished(command(processes, shards_path, path, tmp_path / "parts"))[0]["resumed_from"]
+        assert resumed_from == steps - 6
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+
+
+def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(shards_path, recipe, tmp_path):
+    run = tmp_path / "run"
+    path = recipe(steps=400, checkpoint_every=5, batch_norm="local")
+    process = started(command(2, shards_path, path, run, restarts=1))
+    killed_at = kill_a_worker(process, run, after_step=10)
+    out, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    told = json.loads(out)
+    assert told["step"] == 400
+    assert killed_at - 5 <= told["resumed_from"] < 400
+    assert "resumed" in said
+    steps = [row["step"] for row in read_metrics(run) if "loss" in row]
+    assert steps == list(range(1, 401)), "every step stands in the diary once"
+
+
+def kill_a_worker(process, run, after_step):
+    """Kill the second worker by its rank once the run has a checkpoint; the step of the newest one."""
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline and process.poll() is None:
+        done = max((int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")), default=0)
+        if done >= after_step:
+            os.kill(worker(process.pid, rank=1), signal.SIGKILL)
+            return done
+        time.sleep(0.01)
+    raise AssertionError("the run made no checkpoint to be killed after")
+
+
+def worker(torchrun, rank):
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == torchrun and f"RANK={rank}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                return int(folder.name)
+        except OSError:
+            continue
+    raise AssertionError(f"there is no worker of rank {rank}")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+def test_a_signal_saves_and_ends(shards_path, recipe, tmp_path, name):
+    path = recipe(steps=100_000, evaluate_every=100_000, schedule="constant")
+    process = started(command(1, shards_path, path, tmp_path / "run"))
+    wait_for_steps(process, tmp_path / "run", 3)
+    process.send_signal(getattr(signal, name))
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert f"stopped by {name} and saved" in said
+    told = json.loads(out)
+    assert told["stopped_by"] == name
+    assert open_checkpoint(tmp_path / "run").step == told["step"] >= 3
+    again = recipe(steps=told["step"] + 2, evaluate_every=100_000, schedule="constant")
+    assert finished(command(1, shards_path, again, tmp_path / "run"))[0]["resumed_from"] == told["step"]
+
+
+def wait_for_steps(process, run, steps):
+    deadline = time.monotonic() + 100
+    while len(read_metrics(run)) < steps and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_what_cannot_be_shared_is_said_once(shards_path, recipe, tmp_path):
+    process = started(command(2, shards_path, recipe(batch_size=9), tmp_path / "run"))
+    out, said = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert out == ""
+    assert said.count("a part of 9 videos cannot be shared equally by 2 processes; set train.batch_size to a multiple of 2") == 1

@@ -1,0 +1,223 @@
+"""The loop around the step: what is kept, what ends a run, what is said; other objectives, negatives and views."""
+
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import small_config
+from looklisten.data.pairs import PairStream
+from looklisten.data.prepare import prepare
+from looklisten.data.shards import Shards
+from looklisten.errors import CheckpointError, ConfigError
+from looklisten.evaluation.correspondence import evaluate
+from looklisten.evaluation.probe import probe
+from looklisten.inference.localize import localize
+from looklisten.media.synth import World, synth
+from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
+from looklisten.model.objectives import chance_loss
+from looklisten.training import loop
+from looklisten.training.loop import STUCK_STEPS, Stuck, learning_rate, train, training_stream
+from looklisten.training.runlog import read_metrics
+
+
+@pytest.fixture(scope="module")
+def long_path(tmp_path_factory):
+    """Forty-eight videos of four seconds: long enough for two moments that stand against each other."""
+    folder = tmp_path_factory.mktemp("long")
+    synth(folder / "world", World(videos=48, seconds=4.0, side_pixels=96, frames_per_second=10, seed=5))
+    prepare([folder / "world" / "labels.csv"], folder / "shards", boxes=folder / "world" / "boxes.csv", workers=1)
+    return folder / "shards"
+
+
+@pytest.fixture(autouse=True)
+def _few_pairs(monkeypatch):
+    """The loop's looks at held-out videos are quick ones here."""
+    monkeypatch.setattr(loop, "EVALUATED_PAIRS", 48)
+
+
+def steps_of(run):
+    return [int(path.name[5:]) for path in saved_steps(run / "checkpoints")]
+
+
+def test_the_newest_and_the_best_checkpoint_are_kept(shards_path, tmp_path):
+    run = train(shards_path, small_config(evaluate_every=4, checkpoint_every=100, keep_checkpoints=1, learning_rate=5e-3), tmp_path)
+    measured = {row["step"]: row["held_out_accuracy"] for row in read_metrics(tmp_path) if "held_out_accuracy" in row}
+    best = max(measured, key=lambda step: (measured[step], step))
+    assert steps_of(tmp_path) == sorted({best, 20})
+    assert open_checkpoint(tmp_path / "checkpoints" / "best").step == run.best_step == best
+    assert run.best_accuracy == measured[best]
+    assert load(tmp_path / "checkpoints" / "best").config == small_config().model
+
+
+def test_time_alone_makes_a_checkpoint_due(shards_path, tmp_path):
+    train(shards_path, small_config(steps=4, checkpoint_every=100, checkpoint_minutes=1e-6, keep_checkpoints=9), tmp_path)
+    assert steps_of(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(shards_path, shards, tmp_path):
+    config = small_config(learning_rate=1e30, warmup_steps=0, log_every=5, checkpoint_every=1, keep_checkpoints=9)
+    with pytest.raises(ConfigError, match=r"the loss became (nan|inf) at step \d+; the videos, clips, frames and sounds"):
+        train(shards_path, config, tmp_path)
+    told = json.loads((tmp_path / "not-a-number.json").read_text())
+    batch = training_stream(shards, ~shards.held_out(0.1), config).batch(told["step"] - 1)
+    assert told["video_ids"] == list(batch.video_ids)
+    assert told["clips"] == batch.draws.clips.tolist()
+    assert told["starts"] == batch.draws.starts.tolist()
+    assert max(steps_of(tmp_path)) < told["step"]
+
+
+@pytest.mark.parametrize("objective", ["avc", "contrastive"])
+def test_a_stuck_loss_is_said_once(caplog, objective):
+    settings = small_config(objective=objective, warmup_steps=50).train
+    chance = chance_loss(objective, 8)
+    assert chance == pytest.approx(math.log(2) + (math.log(8) if objective == "contrastive" else 0))
+
+    def warnings(losses):
+        caplog.clear()
+        watch = Stuck(settings)
+        for number, loss in enumerate(losses, 1):
+            watch.look(10 * number, loss)
+        return [record for record in caplog.records if record.levelno == logging.WARNING]
+
+    looks = 50 // 10 + STUCK_STEPS // 10 + 2
+    (warning,) = warnings([chance] * 3 * looks)
+    assert "--overfit 16" in warning.getMessage()
+    assert not warnings([chance] * (looks - 2))
+    assert not warnings([chance] * (looks // 2) + [0.9 * chance] + [chance] * (looks // 2))
+
+
+def test_a_new_run_can_be_asked_for(shards_path, run_path, tmp_path):
+    before = sorted(path.name for path in run_path.rglob("*"))
+    with pytest.raises(CheckpointError, match="holds checkpoints already; give another folder for a new run"):
+        train(shards_path, small_config(), run_path, resume="never")
+    assert sorted(path.name for path in run_path.rglob("*")) == before
+    assert train(shards_path, small_config(steps=1), tmp_path, resume="never").step == 1
+
+
+def test_a_contrastive_run_is_resumed_with_its_temperature(shards_path, tmp_path):
+    settings = {"objective": "contrastive", "schedule": "constant", "learning_rate": 2e-3}
+    train(shards_path, small_config(steps=10, **settings), tmp_path / "whole")
+    train(shards_path, small_config(steps=5, **settings), tmp_path / "parts")
+    train(shards_path, small_config(steps=10, **settings), tmp_path / "parts")
+    whole, parts = (load_file(tmp_path / run / "checkpoints/step-000000010/optimizer.safetensors") for run in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    first = load_file(tmp_path / "whole/checkpoints/step-000000005/optimizer.safetensors")
+    assert first["objective/log_scale"] != whole["objective/log_scale"]
+    networks = [load(tmp_path / run).state_dict() for run in ("whole", "parts")]
+    assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
+
+
+def test_a_batch_in_parts_is_the_same_rows(shards, shards_path, tmp_path):
+    config = small_config(steps=3, accumulate=2)
+    stream = training_stream(shards, ~shards.held_out(0.1), config)
+    whole, parts = list(stream.batches(0, 2)), list(stream.batches(0, 2, parts=2))
+    assert [part.video_ids for part in parts] == [half for batch in whole for half in (batch.video_ids[:4], batch.video_ids[4:])]
+    for part in parts:
+        assert sorted(part.pairing.partners.tolist()) == [0, 1, 2, 3]
+    assert math.isfinite(train(shards_path, config, tmp_path).loss)
+
+
+def test_the_diary_has_gradients_and_quick_probes(shards_path, tmp_path):
+    train(shards_path, small_config(steps=6, probe_every=3), tmp_path)
+    rows = read_metrics(tmp_path)
+    assert all(row["gradient_norm"] > 0 for row in rows if "loss" in row)
+    probed = {row["step"]: (row["probe_audio"], row["probe_vision"]) for row in rows if "probe_audio" in row}
+    assert probed.keys() == {3, 6}
+    assert all(0 <= value <= 1 for pair in probed.values() for value in pair)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [({"frames_per_pair": 3}, {}), ({}, {"negatives": "same-video"}), ({}, {"negatives": "same-video", "objective": "contrastive"})],
+)
+def test_other_views_and_negatives_train_and_serve(long_path, tmp_path, model, settings):
+    whole = small_config(steps=3, **settings).model_dump()
+    whole["model"] |= model
+    train(long_path, type(small_config()).of(whole, "the test"), tmp_path)
+    network, shards = load(tmp_path), Shards(long_path)
+    held_out = shards.held_out(0.1)
+    assert 0 <= evaluate(network, shards, held_out, pairs=20).accuracy <= 1
+    assert probe(network, shards, per_clip=1)["vision"].n > 0
+    assert len(localize(shards[0], network)) == 4
+
+
+def test_stairs_go_down_after_every_so_many_epochs():
+    settings = small_config(steps=100, warmup_steps=2, schedule="stairs", learning_rate=1.0, stair_factor=0.5, stair_epochs=2).train
+    rates = [learning_rate(settings, step, steps_per_epoch=5) for step in (1, 2, 10, 11, 20, 21)]
+    assert rates == [0.5, 1, 1, 0.5, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"objective": "contrastive", "negatives": "roll"}, "compares with every other row"),
+        ({"batch_size": 8, "accumulate": 3}, "cannot be computed in 3 equal parts"),
+        ({"batch_size": 6, "accumulate": 2, "negatives": "same-video"}, "parts of an even number of rows, not 3"),
+        ({"negatives": "same-video", "gather_negatives": False}, "set gather_negatives to true"),
+    ],
+)
+def test_settings_that_cannot_be_together_are_said(settings, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        small_config(**settings)
+
+
+def test_contrast_needs_one_space():
+    with pytest.raises(ConfigError, match=r"needs one space for both sides: set model\.fusion to"):
+        small_config(objective="contrastive").changed("model", fusion="concat")
+
+
+def test_couples_are_two_far_moments_of_one_video(long_path):
+    shards = Shards(long_path)
+    config = small_config(negatives="same-video", same_video_share=0.5, batch_size=8)
+    stream = training_stream(shards, np.ones(len(shards), bool), config)
+    for index in range(6):
+        batch = stream.batch(index)
+        positives, negatives = batch.pairing.masks(everyone=False)
+        for row, (video, start) in enumerate(zip(batch.video_ids, batch.draws.starts, strict=True)):
+            (other,) = np.flatnonzero(negatives[row].numpy())
+            shown = shards.frame_seconds(int(batch.draws.clips[row]))[batch.draws.frames[row]]
+            assert start / 48_000 <= shown < start / 48_000 + 1, "law 2"
+            if row < 4:
+                assert other == row ^ 1
+                assert batch.video_ids[other] == video
+                assert abs(int(batch.draws.starts[other]) - int(start)) >= 2 * 48_000
+            else:
+                assert batch.video_ids[other] != video, "law 4"
+        assert len(set(batch.video_ids)) == 6
+        assert torch.equal(positives, torch.eye(8, dtype=torch.bool))
+
+
+def test_couples_become_more(long_path):
+    shards = Shards(long_path)
+    config = small_config(negatives="same-video", same_video_share=1.0, same_video_steps=4, batch_size=8)
+    stream = training_stream(shards, np.ones(len(shards), bool), config)
+    assert [8 - len(set(stream.batch(index).video_ids)) for index in range(5)] == [1, 2, 3, 4, 4]
+
+
+def test_clips_too_short_for_couples_are_said(shards, shards_path):
+    config = small_config(negatives="same-video")
+    with pytest.raises(ConfigError, match="same-video negatives need clips of at least 3 s"):
+        training_stream(shards, np.ones(len(shards), bool), config)
+
+
+def test_several_frames_are_neighbours(long_path):
+    shards = Shards(long_path)
+    one, three = (
+        training_stream(shards, np.ones(len(shards), bool), small_config(batch_size=4).changed("model", frames_per_pair=count))
+        for count in (1, 3)
+    )
+    assert isinstance(one, PairStream)
+    for index in range(3):
+        single, triple = one.batch(index), three.batch(index)
+        assert triple.frames.shape == (4, 9, 48, 48)
+        for row, (clip, frame) in enumerate(zip(single.draws.clips, single.draws.frames, strict=True)):
+            last = len(shards.frame_seconds(int(clip))) - 1
+            middle = min(max(int(frame), 1), last - 1)
+            place = int(frame) - (middle - 1)
+            assert torch.equal(triple.frames[row, 3 * place : 3 * place + 3], single.frames[row])
