@@ -1,0 +1,47 @@
+"""Which of a network's layers is the vector of a frame or of a second of sound. Knows tensors only."""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from looklisten.errors import ConfigError
+from looklisten.model.l3net import DistanceFusion, L3Net
+from looklisten.model.towers import TowerOutput
+
+Side = Literal["audio", "vision"]
+
+GRID: dict[Side, tuple[int, int]] = {"audio": (4, 3), "vision": (4, 4)}
+"""What conv4_2 is max-pooled to: 4 bands x 3 moments of sound, 4 x 4 of a frame. At the paper's sizes these are pools of 8 x 8
+(32 x 24 x 512 -> 6144) and of 7 x 7 (28 x 28 x 512 -> 8192; paper, sections 4.1 and 4.2)."""
+
+
+def side_vectors(model: L3Net, tower: TowerOutput, side: Side, layer: str) -> Float[Tensor, "batch features"]:
+    """One vector a row, float32, from what the tower of `side` said.
+
+    `pool4`: each unit's maximum over all places. `conv4_2`: the last convolution max-pooled to `GRID`; of sound before batch-norm
+    and ReLU, of frames after (paper, sections 4.1 and 4.2). `aligned`: the unit vector in the space that both sides share. Raises
+    ConfigError when the network has no such layer.
+    """
+    if layer == "pool4":
+        return tower.vector.float()
+    if layer == "conv4_2":
+        image = tower.conv4_2 if side == "audio" else tower.map
+        return functional.adaptive_max_pool2d(image.float(), GRID[side]).flatten(1)
+    if layer != "aligned":
+        raise ConfigError(f"there is no layer {layer!r}; the layers are pool4, conv4_2 and aligned")
+    if not isinstance(model.fusion, DistanceFusion):
+        raise ConfigError(
+            f'this network was trained with fusion "{model.config.fusion}", whose two sides share no space; '
+            f'train one with model.fusion = "distance" (recipe tiny, contrastive or ave) for aligned vectors'
+        )
+    head = model.fusion.vision if side == "vision" else model.fusion.audio
+    return functional.normalize(head(tower.vector).float(), dim=-1)
+
+
+def width(model: L3Net, side: Side, layer: str) -> int:
+    """The length of the vectors of `side_vectors`."""
+    rows, columns = GRID[side]
+    features = model.config.widths[-1]
+    return {"pool4": features, "conv4_2": features * rows * columns, "aligned": model.config.fusion_width}[layer]
