@@ -1,6 +1,7 @@
 """Media and runs that tests share, all made on the spot in seconds."""
 
 import signal
+import wave
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -114,6 +115,16 @@ def write_clock_video(
         for block in [*resampler.resample(whole), *resampler.resample(None)]:
             container.mux(audio.encode(block))
         container.mux(audio.encode(None))
+
+
+def write_wav(path: Path, sound: np.ndarray, sample_rate_hz: int) -> None:
+    """A 16-bit mono WAV file of `sound`, `[samples]` in -1..1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate_hz)
+        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
 
 
 def clock_frame(milliseconds: int) -> np.ndarray:

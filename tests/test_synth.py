@@ -16,7 +16,6 @@ from looklisten.media.synth import CLASSES, World, synth
 from looklisten.media.synth.looks import LOOKS
 from looklisten.media.synth.scenes import draw_ground, render_frame, render_sound
 from looklisten.media.synth.voices import VOICES
-from looklisten.media.synth.world import write_video
 
 SMALL = World(videos=4, seconds=1.0, side_pixels=64, frames_per_second=5, seed=11)
 
@@ -43,7 +42,7 @@ def test_small_frames_encode_to_the_same_bytes_each_time(tmp_path):
     seen = set()
     for turn in range(8):
         stirred = [np.random.default_rng(turn).random(n) for n in (1000, 70_000, 300)]
-        write_video(tmp_path / "a.mp4", world.scene(13), 96, 10)
+        world.film(13).write(tmp_path / "a.mp4")
         seen.add(hashlib.sha256((tmp_path / "a.mp4").read_bytes()).hexdigest())
         assert stirred
     assert len(seen) == 1

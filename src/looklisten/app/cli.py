@@ -51,9 +51,12 @@ def synth(
     frames_per_second: int = 25,
     silent_share: float = 1 / 3,
     test_share: float = 0.25,
+    pictures: Path | None = None,
+    sounds: Path | None = None,
+    same: tuple[str, ...] = (),
     workers: int | None = None,
 ) -> Result:
-    """Make a world of videos with known truth: real MP4 files, labels.csv, boxes.csv, onsets.csv.
+    """Make a world of videos with known truth: real MP4 files, labels.csv, boxes.csv, onsets.csv. Or compose one of your own files.
 
     Args:
         out: Folder to write.
@@ -64,12 +67,26 @@ def synth(
         frames_per_second: Frame rate.
         silent_share: Share of videos in which a second object of another class stands by in silence.
         test_share: Share of videos of the split "test"; the others are "train".
+        pictures: Instead of drawing: your own pictures, FOLDER/CLASS/FILE or a table with path and label.
+        sounds: Instead of synthesizing: your own sounds, likewise; joined to the pictures by class.
+        same: Classes that the sounds call otherwise than the pictures, such as drum_kit=drum (several: one after the other).
         workers: Processes; by default one a core.
     """
     from looklisten.media.synth import World
     from looklisten.media.synth import synth as make
 
-    world = World(videos, seed, seconds, side_pixels, frames_per_second, silent_share, test_share)
+    if (pictures is None) != (sounds is None):
+        raise UsageError("--pictures and --sounds go together: a video is composed of one of each")
+    if pictures and sounds:
+        from looklisten.media.synth.collage import Collage
+
+        pairs = [tuple(pair.split("=")) for pair in same]
+        if wrong := [pair for pair in pairs if len(pair) != 2]:
+            raise UsageError(f"--same takes PICTURES_NAME=SOUNDS_NAME, not {'='.join(wrong[0])}")
+        names = tuple((picture, sound) for picture, sound in pairs)
+        world: Any = Collage(str(pictures), str(sounds), videos, seed, seconds, side_pixels, frames_per_second, test_share, names)
+    else:
+        world = World(videos, seed, seconds, side_pixels, frames_per_second, silent_share, test_share)
     with Bar("synth: videos") as bar:
         return make(out, world, workers, bar)
 

@@ -475,6 +475,12 @@ def _planes(frame: av.AudioFrame, channels: int) -> tuple[list[NDArray[Any]], in
     return [np.frombuffer(plane, dtype, frame.samples * each) for plane in stored], each
 
 
+def to_mono(frame: av.AudioFrame) -> NDArray[np.float32]:
+    """A decoded stretch of sound, downmixed: `[samples]` in -1..1 at the frame's own rate."""
+    names = tuple(channel.name for channel in frame.layout.channels)
+    return _mono([plane.copy() for plane in _planes(frame, len(names))[0]], names)
+
+
 def _zero(plane: NDArray[Any]) -> int:
     return 128 if plane.dtype == np.uint8 else 0
 

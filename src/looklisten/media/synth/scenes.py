@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.media.synth.looks import LOOKS, Plane
-from looklisten.media.synth.voices import VOICES, Sound, note
+from looklisten.media.synth.sounds import Sound, leveled, rms, tilted, with_noise
+from looklisten.media.synth.voices import VOICES, note
 
 CLASSES = tuple(LOOKS)
 Picture = NDArray[np.uint8]
@@ -212,16 +213,6 @@ def render_frame(scene: Scene, ground: Picture, at_seconds: float) -> Picture:
     return frame
 
 
-def _shape_spectrum(sound: Sound, sample_rate_hz: int, slope_db_per_octave: float) -> Sound:
-    spectrum = np.fft.rfft(sound)
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(sound), 1 / sample_rate_hz), 40) / 1000)
-    return np.fft.irfft(spectrum * 10 ** (slope_db_per_octave * octaves / 20), len(sound)).astype(np.float32)
-
-
-def _rms(sound: Sound) -> float:
-    return float(np.sqrt(np.mean(sound**2)) + 1e-9)
-
-
 def render_sound(scene: Scene, sample_rate_hz: int) -> Sound:
     """The whole sound, `[samples]` in -1..1: notes, echo, tilt, noise, loudness; never clipped."""
     rng = np.random.default_rng((*scene.key, 1))
@@ -238,9 +229,5 @@ def render_sound(scene: Scene, sample_rate_hz: int) -> Sound:
     tail *= np.exp(-6.9 * np.arange(len(tail), dtype=np.float32) / sample_rate_hz / scene.echo_seconds)
     size = 1 << (len(dry) + len(tail)).bit_length()
     echo = np.fft.irfft(np.fft.rfft(dry, size) * np.fft.rfft(tail, size), size)[: len(dry)].astype(np.float32)
-    wet = dry + echo * (scene.echo_mix * _rms(dry) / _rms(echo))
-    wet = _shape_spectrum(wet, sample_rate_hz, scene.tilt_db)
-    noise = _shape_spectrum(rng.standard_normal(samples).astype(np.float32), sample_rate_hz, -3 * scene.noise_color)
-    mixed = wet / _rms(wet) + noise / _rms(noise) * 10 ** (scene.noise_db / 20)
-    mixed *= 10 ** (scene.loudness_db / 20) / _rms(mixed)
-    return (mixed * min(1, 0.98 / float(np.abs(mixed).max()))).astype(np.float32)
+    wet = tilted(dry + echo * (scene.echo_mix * rms(dry) / rms(echo)), sample_rate_hz, scene.tilt_db)
+    return leveled(with_noise(rng, wet, sample_rate_hz, scene.noise_db, scene.noise_color), scene.loudness_db)

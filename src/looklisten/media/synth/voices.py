@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Sound = NDArray[np.floating[Any]]
+from looklisten.media.synth.sounds import Sound
+
 Rhythm = Callable[[np.random.Generator, float, float], tuple[tuple[float, float], ...]]
 """(random numbers, beats per second, seconds) -> (onset, length) of each note, in seconds."""
 Timbre = Callable[[np.random.Generator, float, Sound, float], Sound]

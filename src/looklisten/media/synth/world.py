@@ -7,21 +7,40 @@ and an interrupted one is finished by the same command.
 import csv
 import json
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-import av
 import numpy as np
 
 from looklisten.errors import ConfigError
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.synth.film import Film
 from looklisten.media.synth.scenes import CLASSES, Scene, draw_ground, draw_scene, render_frame, render_sound
 from looklisten.runtime import Progress, map_unordered, silent, sweep_aside, write_json, written_aside
 
-SAMPLE_RATE_HZ = 48_000
 BOX_INTERVAL_SECONDS = 0.2
 SPLITS = ("train", "test")
-X264 = {"preset": "veryfast", "crf": "23", "threads": "1", "x264-params": "mbtree=0"}
-"""Without macroblock trees: at frames under some 200 pixels x264's fast path for them gave other bytes from run to run."""
+Tables = dict[str, list[tuple[object, ...]]]
+"""Name of a file -> its rows, the first of which names the columns."""
+
+
+@runtime_checkable
+class Makable(Protocol):
+    """What `synth` writes: so many films and the tables that say what is in them."""
+
+    @property
+    def videos(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    def name(self, index: int) -> str: ...
+
+    def film(self, index: int) -> Film: ...
+
+    def tables(self) -> Tables: ...
+
+    def settings(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -57,22 +76,51 @@ class World:
         background = (self.seed, SPLITS.index(split), int(rng.integers(backgrounds)), 3)
         return draw_scene((self.seed, index), CLASSES[place], split, background, self.seconds, self.silent_share)
 
+    def tables(self) -> Tables:
+        """The truth: labels, boxes of every thing every fifth of a second, onsets of notes."""
+        labels: list[tuple[object, ...]] = [("path", "label", "split", "background")]
+        boxes: list[tuple[object, ...]] = [("path", "time", "x0", "y0", "x1", "y1", "label", "sounding")]
+        onsets: list[tuple[object, ...]] = [("path", "time", "label")]
+        times = np.arange(0, self.seconds, BOX_INTERVAL_SECONDS)
+        for index in range(self.videos):
+            scene, name = self.scene(index), self.name(index)
+            labels.append((name, scene.label, scene.split, "-".join(map(str, scene.background))))
+            for t in times:
+                for thing in scene.things:
+                    corners = (f"{v:.4f}" for v in thing.box(float(t)))
+                    boxes.append((name, f"{t:.3f}", *corners, thing.label, int(thing.sounding)))
+            onsets.extend((name, f"{onset:.4f}", scene.label) for onset, _ in scene.notes)
+        return {"labels": labels, "boxes": boxes, "onsets": onsets}
 
-def synth(out: Path, world: World, workers: int | None = None, progress: Progress = silent) -> dict[str, object]:
-    """Write `world` under `out`: `000000.mp4` …, `labels.csv`, `boxes.csv`, `onsets.csv`, `world.json`.
+    def film(self, index: int) -> Film:
+        """Video `index`, drawn as it is read."""
+        scene = self.scene(index)
+        ground = draw_ground(scene, self.side_pixels)
+        times = (number / self.frames_per_second for number in range(round(scene.seconds * self.frames_per_second)))
+        pictures = (render_frame(scene, ground, at) for at in times)
+        return Film(pictures, render_sound(scene, SAMPLE_RATE_HZ), self.side_pixels, self.frames_per_second)
 
-    `labels.csv`: path, label, split, background. `boxes.csv`: path, time (seconds), x0, y0, x1, y1 (0..1), label, sounding.
-    `onsets.csv`: path, time (seconds), label. Videos that are there already are kept.
+    def settings(self) -> dict[str, Any]:
+        """What equal films have equal."""
+        return asdict(self)
+
+
+def synth(out: Path, world: Makable, workers: int | None = None, progress: Progress = silent) -> dict[str, object]:
+    """Write `world` under `out`: `000000.mp4` …, its tables as CSV, `world.json`.
+
+    Of a `World`: `labels.csv` (path, label, split, background), `boxes.csv` (path, time in seconds, x0, y0, x1, y1 in 0..1, label,
+    sounding), `onsets.csv` (path, time in seconds, label). Of a `Collage`: `labels.csv` (path, label, split, picture, sound).
+    Videos that are there already are kept.
     Raises ConfigError when `out` holds a world of other settings.
     """
     out = Path(out)
     settings = out / "world.json"
-    if settings.exists() and json.loads(settings.read_text()) != asdict(world):
+    if settings.exists() and json.loads(settings.read_text()) != json.loads(json.dumps(world.settings())):
         raise ConfigError(f"{out} holds a world of other settings (see {settings}); choose another folder or delete that one")
     out.mkdir(parents=True, exist_ok=True)
     sweep_aside(out)
-    write_json(settings, asdict(world))
-    _write_truth(out, world)
+    write_json(settings, world.settings())
+    _write_tables(out, world.tables())
     missing = [i for i in range(world.videos) if not (out / world.name(i)).exists()]
     tasks = [(out, world, index) for index in missing]
     for _ in map_unordered(_make_video, tasks, workers, progress):
@@ -80,47 +128,13 @@ def synth(out: Path, world: World, workers: int | None = None, progress: Progres
     return {"videos": world.videos, "made": len(missing), "hours": world.videos * world.seconds / 3600, "path": str(out)}
 
 
-def _write_truth(out: Path, world: World) -> None:
-    labels: list[tuple[object, ...]] = [("path", "label", "split", "background")]
-    boxes: list[tuple[object, ...]] = [("path", "time", "x0", "y0", "x1", "y1", "label", "sounding")]
-    onsets: list[tuple[object, ...]] = [("path", "time", "label")]
-    times = np.arange(0, world.seconds, BOX_INTERVAL_SECONDS)
-    for index in range(world.videos):
-        scene, name = world.scene(index), world.name(index)
-        labels.append((name, scene.label, scene.split, "-".join(map(str, scene.background))))
-        for t in times:
-            for thing in scene.things:
-                corners = (f"{v:.4f}" for v in thing.box(float(t)))
-                boxes.append((name, f"{t:.3f}", *corners, thing.label, int(thing.sounding)))
-        onsets.extend((name, f"{onset:.4f}", scene.label) for onset, _ in scene.notes)
-    for table, rows in (("labels", labels), ("boxes", boxes), ("onsets", onsets)):
+def _write_tables(out: Path, tables: Tables) -> None:
+    for table, rows in tables.items():
         with written_aside(out / f"{table}.csv") as scratch, scratch.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _make_video(task: tuple[Path, World, int]) -> None:
+def _make_video(task: tuple[Path, Makable, int]) -> None:
     out, world, index = task
     with written_aside(out / world.name(index)) as scratch:
-        write_video(scratch, world.scene(index), world.side_pixels, world.frames_per_second)
-
-
-def write_video(path: Path, scene: Scene, side_pixels: int, frames_per_second: int) -> None:
-    """Encode one scene as H.264 + AAC. One thread and no date, so that the bytes are the same each time."""
-    ground = draw_ground(scene, side_pixels)
-    sound = render_sound(scene, SAMPLE_RATE_HZ)
-    with av.open(path, "w", container_options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
-        video = container.add_stream("libx264", frames_per_second, options=X264)
-        video.width = video.height = side_pixels
-        video.pix_fmt = "yuv420p"
-        audio = container.add_stream("aac", SAMPLE_RATE_HZ, layout="mono", options={"threads": "1", "aac_coder": "fast"})
-        audio.bit_rate = 128_000
-        for index in range(round(scene.seconds * frames_per_second)):
-            picture = av.VideoFrame.from_ndarray(render_frame(scene, ground, index / frames_per_second), format="rgb24")
-            picture.pts, picture.time_base = index, Fraction(1, frames_per_second)
-            container.mux(video.encode(picture))
-        container.mux(video.encode(None))
-        for start in range(0, len(sound), 1024):
-            block = av.AudioFrame.from_ndarray(sound[None, start : start + 1024], format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = SAMPLE_RATE_HZ, start, Fraction(1, SAMPLE_RATE_HZ)
-            container.mux(audio.encode(block))
-        container.mux(audio.encode(None))
+        world.film(index).write(scratch)
