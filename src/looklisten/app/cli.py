@@ -51,6 +51,7 @@ def synth(
     frames_per_second: int = 25,
     silent_share: float = 1 / 3,
     test_share: float = 0.25,
+    wild_kinds: int = 0,
     pictures: Path | None = None,
     sounds: Path | None = None,
     same: tuple[str, ...] = (),
@@ -67,6 +68,7 @@ def synth(
         frames_per_second: Frame rate.
         silent_share: Share of videos in which a second object of another class stands by in silence.
         test_share: Share of videos of the split "test"; the others are "train".
+        wild_kinds: Instead of the twelve classes: so many, each with a look and a voice drawn from its number.
         pictures: Instead of drawing: your own pictures, FOLDER/CLASS/FILE or a table with path and label.
         sounds: Instead of synthesizing: your own sounds, likewise; joined to the pictures by class.
         same: Classes that the sounds call otherwise than the pictures, such as drum_kit=drum (several: one after the other).
@@ -86,7 +88,7 @@ def synth(
         names = tuple((picture, sound) for picture, sound in pairs)
         world: Any = Collage(str(pictures), str(sounds), videos, seed, seconds, side_pixels, frames_per_second, test_share, names)
     else:
-        world = World(videos, seed, seconds, side_pixels, frames_per_second, silent_share, test_share)
+        world = World(videos, seed, seconds, side_pixels, frames_per_second, silent_share, test_share, wild_kinds=wild_kinds)
     with Bar("synth: videos") as bar:
         return make(out, world, workers, bar)
 

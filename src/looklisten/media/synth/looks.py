@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Plane = NDArray[np.floating[Any]]
+Color = tuple[float, float, float]
+"""Red, green, blue in 0..1."""
 Field = Callable[[Plane, Plane], Plane]
 """(x, y) in object units, the silhouette inside the unit disc -> a value at each point."""
 
@@ -18,6 +20,8 @@ class Look:
 
     silhouette: Field
     texture: Field
+    colors: tuple[Color, Color] | None = None
+    """Bright and dark, where they belong to the class; None where any will do."""
 
 
 def _polar(x: Plane, y: Plane) -> tuple[Plane, Plane]:

@@ -6,17 +6,27 @@ Knows no file.
 """
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from looklisten.media.synth.looks import LOOKS, Plane
+from looklisten.media.synth import wild
+from looklisten.media.synth.looks import LOOKS, Color, Look, Plane
 from looklisten.media.synth.sounds import Sound, leveled, rms, tilted, with_noise
-from looklisten.media.synth.voices import VOICES, note
+from looklisten.media.synth.voices import VOICES, Voice, note
 
 CLASSES = tuple(LOOKS)
 Picture = NDArray[np.uint8]
+
+
+def look_of(label: str) -> Look:
+    return wild.wild_look(label) if label.startswith(wild.PREFIX) else LOOKS[label]
+
+
+def voice_of(label: str) -> Voice:
+    return wild.wild_voice(label) if label.startswith(wild.PREFIX) else VOICES[label]
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Thing:
     angle: float
     turn_per_second: float
     squash: float
-    colors: tuple[tuple[float, float, float], tuple[float, float, float]]
+    colors: tuple[Color, Color]
 
     def place(self, at_seconds: float) -> tuple[float, float]:
         x, y = (
@@ -73,11 +83,11 @@ class Scene:
         return self.things[0].label
 
 
-def _color(rng: np.random.Generator) -> tuple[float, float, float]:
+def _color(rng: np.random.Generator) -> Color:
     return colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.0, 0.9), rng.uniform(0.15, 1.0))
 
 
-def _two_colors(rng: np.random.Generator) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _two_colors(rng: np.random.Generator) -> tuple[Color, Color]:
     """Two colours far enough apart for a texture of them to be seen."""
     while True:
         first, second = _color(rng), _color(rng)
@@ -103,7 +113,7 @@ def _thing(rng: np.random.Generator, label: str, sounding: bool) -> Thing:
         angle=rng.uniform(0, 2 * np.pi),
         turn_per_second=rng.uniform(-0.6, 0.6),
         squash=rng.uniform(0.8, 1.0),
-        colors=_two_colors(rng),
+        colors=look_of(label).colors or _two_colors(rng),
     )
 
 
@@ -113,12 +123,20 @@ def _apart(one: Thing, other: Thing) -> bool:
     return bool(gap - np.hypot(*one.swing) - np.hypot(*other.swing) > 0.9 * (one.radius + other.radius))
 
 
-def draw_scene(key: tuple[int, ...], label: str, split: str, background: tuple[int, ...], seconds: float, silent_share: float) -> Scene:
-    """A scene of class `label`; the same `key` gives the same scene."""
+def draw_scene(
+    key: tuple[int, ...],
+    label: str,
+    split: str,
+    background: tuple[int, ...],
+    seconds: float,
+    silent_share: float,
+    classes: Sequence[str] = CLASSES,
+) -> Scene:
+    """A scene of class `label`, which is one of `classes`; the same `key` gives the same scene."""
     rng = np.random.default_rng(key)
     things: tuple[Thing, ...] = (_thing(rng, label, sounding=True),)
     if rng.random() < silent_share:
-        other = str(rng.choice([name for name in CLASSES if name != label]))
+        other = str(rng.choice([name for name in classes if name != label]))
         while len(things) < 2 or not _apart(things[0], things[1]):
             things = (_thing(rng, label, sounding=True), _thing(rng, other, sounding=False))
     return Scene(
@@ -128,7 +146,7 @@ def draw_scene(key: tuple[int, ...], label: str, split: str, background: tuple[i
         background=background,
         things=things,
         pitch_hz=float(np.exp(rng.uniform(np.log(180), np.log(900)))),
-        notes=VOICES[label].rhythm(rng, rng.uniform(1.8, 4.0), seconds),
+        notes=voice_of(label).rhythm(rng, rng.uniform(1.8, 4.0), seconds),
         loudness_db=rng.uniform(-32, -14),
         noise_db=rng.uniform(-22, -3),
         noise_color=rng.uniform(0, 1.6),
@@ -197,7 +215,7 @@ def _paint(frame: Picture, thing: Thing, at_seconds: float, light: float) -> Non
     angle = thing.angle + thing.turn_per_second * at_seconds
     u = (x * np.cos(angle) + y * np.sin(angle)).astype(np.float32)
     v = ((y * np.cos(angle) - x * np.sin(angle)) / thing.squash).astype(np.float32)
-    look = LOOKS[thing.label]
+    look = look_of(thing.label)
     mask = np.clip(look.silhouette(u, v) * (radius * 0.8) + 0.5, 0, 1)[..., None]
     bright, dark = (np.array(color, np.float32) for color in thing.colors)
     paint = np.clip((dark + (bright - dark) * look.texture(u, v)[..., None]) * (255 * light), 0, 255)
@@ -216,7 +234,7 @@ def render_frame(scene: Scene, ground: Picture, at_seconds: float) -> Picture:
 def render_sound(scene: Scene, sample_rate_hz: int) -> Sound:
     """The whole sound, `[samples]` in -1..1: notes, echo, tilt, noise, loudness; never clipped."""
     rng = np.random.default_rng((*scene.key, 1))
-    voice = VOICES[scene.label]
+    voice = voice_of(scene.label)
     samples = round(scene.seconds * sample_rate_hz)
     dry = np.zeros(samples, np.float32)
     for onset, length in scene.notes:

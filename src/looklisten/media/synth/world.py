@@ -16,6 +16,7 @@ from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.synth.film import Film
 from looklisten.media.synth.scenes import CLASSES, Scene, draw_ground, draw_scene, render_frame, render_sound
+from looklisten.media.synth.wild import names
 from looklisten.runtime import Progress, map_unordered, silent, sweep_aside, write_json, written_aside
 
 BOX_INTERVAL_SECONDS = 0.2
@@ -55,26 +56,34 @@ class World:
     silent_share: float = 1 / 3
     test_share: float = 0.25
     videos_per_background: int = 4
+    wild_kinds: int = 0
+    """So many kinds drawn from their numbers (`wild`) instead of the twelve."""
 
     def __post_init__(self) -> None:
         if self.videos < 1 or self.seconds < 1 or not 16 <= self.side_pixels <= 4096 or not 1 <= self.frames_per_second <= 120:
             raise ConfigError("a world needs at least 1 video of at least 1 second, of 16 to 4096 pixels, at 1 to 120 frames a second")
+        if self.wild_kinds < 0 or self.wild_kinds == 1:
+            raise ConfigError(f"{self.wild_kinds} wild kinds make no world: 0 for the twelve plain kinds, or at least 2")
         if not (0 <= self.silent_share <= 1 and 0 <= self.test_share < 1):
             raise ConfigError("silent_share and test_share are shares: between 0 and 1")
         if self.side_pixels % 2:
             raise ConfigError(f"side_pixels {self.side_pixels} is odd; H.264 needs an even size")
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return names(self.wild_kinds) if self.wild_kinds else CLASSES
+
     def name(self, index: int) -> str:
         return f"{index:06d}.mp4"
 
     def scene(self, index: int) -> Scene:
-        """The scene of video `index`: classes in turn, so that every run of twelve videos holds each once."""
-        turn, place = divmod(index, len(CLASSES))
+        """The scene of video `index`: classes in turn, so that every run of as many videos holds each once."""
+        turn, place = divmod(index, len(self.classes))
         split = SPLITS[int((turn + 1) * self.test_share + 1e-9) > int(turn * self.test_share + 1e-9)]
         rng = np.random.default_rng((self.seed, index, 2))
         backgrounds = max(self.videos // self.videos_per_background, 1)
         background = (self.seed, SPLITS.index(split), int(rng.integers(backgrounds)), 3)
-        return draw_scene((self.seed, index), CLASSES[place], split, background, self.seconds, self.silent_share)
+        return draw_scene((self.seed, index), self.classes[place], split, background, self.seconds, self.silent_share, self.classes)
 
     def tables(self) -> Tables:
         """The truth: labels, boxes of every thing every fifth of a second, onsets of notes."""
