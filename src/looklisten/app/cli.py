@@ -55,6 +55,7 @@ def synth(
     pictures: Path | None = None,
     sounds: Path | None = None,
     same: tuple[str, ...] = (),
+    speed_change: float = 0.25,
     workers: int | None = None,
 ) -> Result:
     """Make a world of videos with known truth: real MP4 files, labels.csv, boxes.csv, onsets.csv. Or compose one of your own files.
@@ -72,6 +73,7 @@ def synth(
         pictures: Instead of drawing: your own pictures, FOLDER/CLASS/FILE or a table with path and label.
         sounds: Instead of synthesizing: your own sounds, likewise; joined to the pictures by class.
         same: Classes that the sounds call otherwise than the pictures, such as drum_kit=drum (several: one after the other).
+        speed_change: Own sounds are played faster or slower by up to this share, pitch and all.
         workers: Processes; by default one a core.
     """
     from looklisten.media.synth import World
@@ -86,7 +88,9 @@ def synth(
         if wrong := [pair for pair in pairs if len(pair) != 2]:
             raise UsageError(f"--same takes PICTURES_NAME=SOUNDS_NAME, not {'='.join(wrong[0])}")
         names = tuple((picture, sound) for picture, sound in pairs)
-        world: Any = Collage(str(pictures), str(sounds), videos, seed, seconds, side_pixels, frames_per_second, test_share, names)
+        world: Any = Collage(
+            str(pictures), str(sounds), videos, seed, seconds, side_pixels, frames_per_second, test_share, names, speed_change
+        )
     else:
         world = World(videos, seed, seconds, side_pixels, frames_per_second, silent_share, test_share, wild_kinds=wild_kinds)
     with Bar("synth: videos") as bar:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soxr
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
@@ -45,10 +46,14 @@ class Collage:
     frames_per_second: int = 10
     test_share: float = 0.25
     same: tuple[tuple[str, str], ...] = ()
+    speed_change: float = 0.25
+    """Recordings are played faster or slower by up to this share, pitch and all: a few notes stand for many."""
 
     def __post_init__(self) -> None:
         if self.videos < 1 or self.seconds < 1 or not 16 <= self.side_pixels <= 4096 or not 1 <= self.frames_per_second <= 120:
             raise ConfigError("a collage needs at least 1 video of at least 1 second, of 16 to 4096 pixels, at 1 to 120 frames a second")
+        if not 0 <= self.speed_change <= 1:
+            raise ConfigError(f"speed_change {self.speed_change:g} is a share: between 0 (as recorded) and 1 (up to twice as fast or slow)")
         if self.side_pixels % 2:
             raise ConfigError(f"side_pixels {self.side_pixels} is odd; H.264 needs an even size")
         if len(self.classes) < 2:
@@ -96,7 +101,8 @@ class Collage:
         behind = read_sound(others[int(rng.integers(len(others)))].path)
         frames = round(self.seconds * self.frames_per_second)
         pictures = moving_camera(rng, read_picture(picture.path), self.side_pixels, frames)
-        return Film(pictures, compose_sound(rng, read_sound(sound.path), behind, self.seconds), self.side_pixels, self.frames_per_second)
+        composed = compose_sound(rng, read_sound(sound.path), behind, self.seconds, self.speed_change)
+        return Film(pictures, composed, self.side_pixels, self.frames_per_second)
 
     def tables(self) -> Tables:
         """`labels`: the class and split of each video, and what it was made of."""
@@ -138,14 +144,20 @@ def moving_camera(rng: np.random.Generator, picture: NDArray[np.uint8], side_pix
 
 
 def compose_sound(
-    rng: np.random.Generator, recording: NDArray[np.float32], behind: NDArray[np.float32], seconds: float
+    rng: np.random.Generator, recording: NDArray[np.float32], behind: NDArray[np.float32], seconds: float, speed_change: float = 0.0
 ) -> NDArray[np.float32]:
-    """A recording cut to `seconds` or repeated after short gaps, another one faintly behind it, noise, and a loudness of chance."""
+    """A recording cut to `seconds` or repeated after short gaps, another one faintly behind it, noise, speed and loudness of chance."""
     samples = round(seconds * SAMPLE_RATE_HZ)
-    front, back = (_looped(rng, _without_silence(sound), samples) for sound in (recording, behind))
+    front, back = (_looped(rng, _at_other_speed(rng, _without_silence(sound), speed_change), samples) for sound in (recording, behind))
     mixed = front / rms(front) + back / rms(back) * 10 ** (rng.uniform(-40, -20) / 20)
     noisy = with_noise(rng, mixed, SAMPLE_RATE_HZ, rng.uniform(-45, -20), rng.uniform(0, 1.6))
     return leveled(noisy, rng.uniform(-32, -14))
+
+
+def _at_other_speed(rng: np.random.Generator, sound: NDArray[np.float32], change: float) -> NDArray[np.float32]:
+    speed = (1 + change) ** rng.uniform(-1, 1)
+    played: NDArray[np.float32] = soxr.resample(sound, SAMPLE_RATE_HZ * speed, SAMPLE_RATE_HZ, "HQ")
+    return played if len(played) else sound
 
 
 def _without_silence(sound: NDArray[np.float32]) -> NDArray[np.float32]:

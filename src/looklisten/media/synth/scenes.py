@@ -19,6 +19,9 @@ from looklisten.media.synth.voices import VOICES, Voice, note
 
 CLASSES = tuple(LOOKS)
 Picture = NDArray[np.uint8]
+DISTANT, CLOSE_UP = (0.12, 0.24), (0.32, 0.44)
+"""Radii of things, as fractions of the frame's side. A wild kind fills it: at other sizes an eye learnt them so slowly that the ear learnt
+nothing (LOG.md, 2026-11-24)."""
 
 
 def look_of(label: str) -> Look:
@@ -96,7 +99,7 @@ def _two_colors(rng: np.random.Generator) -> tuple[Color, Color]:
 
 
 def _thing(rng: np.random.Generator, label: str, sounding: bool) -> Thing:
-    radius = rng.uniform(0.12, 0.24)
+    radius = rng.uniform(*(CLOSE_UP if label.startswith(wild.PREFIX) else DISTANT))
     room = 1 - 2 * radius
     swing = (rng.uniform(0.02, 0.35) * room / 2, rng.uniform(0.02, 0.35) * room / 2)
     return Thing(

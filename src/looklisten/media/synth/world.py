@@ -57,7 +57,7 @@ class World:
     test_share: float = 0.25
     videos_per_background: int = 4
     wild_kinds: int = 0
-    """So many kinds drawn from their numbers (`wild`) instead of the twelve."""
+    """So many kinds drawn from their numbers (`wild`) instead of the twelve; each fills the frame, so none stands by in silence."""
 
     def __post_init__(self) -> None:
         if self.videos < 1 or self.seconds < 1 or not 16 <= self.side_pixels <= 4096 or not 1 <= self.frames_per_second <= 120:
@@ -81,9 +81,10 @@ class World:
         turn, place = divmod(index, len(self.classes))
         split = SPLITS[int((turn + 1) * self.test_share + 1e-9) > int(turn * self.test_share + 1e-9)]
         rng = np.random.default_rng((self.seed, index, 2))
+        silent_share = 0.0 if self.wild_kinds else self.silent_share
         backgrounds = max(self.videos // self.videos_per_background, 1)
         background = (self.seed, SPLITS.index(split), int(rng.integers(backgrounds)), 3)
-        return draw_scene((self.seed, index), self.classes[place], split, background, self.seconds, self.silent_share, self.classes)
+        return draw_scene((self.seed, index), self.classes[place], split, background, self.seconds, silent_share, self.classes)
 
     def tables(self) -> Tables:
         """The truth: labels, boxes of every thing every fifth of a second, onsets of notes."""
