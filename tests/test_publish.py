@@ -73,12 +73,18 @@ def test_the_card_has_the_runs_own_numbers(run_path, published, shards):
     hours = sum(clip.duration_seconds for clip, out in zip(shards, held_out, strict=True) if not out) / 3600
     assert rows["trained on"] == f"{len(set(shards.video_ids[~held_out]))} videos, {hours:.4g} hours"
     accuracy = [row for row in read_metrics(run_path) if "held_out_accuracy" in row][-1]
-    assert rows["AVC accuracy on held-out videos"].startswith(f"{accuracy['held_out_accuracy']:.4g} at step 20 (about 2,000 pairs")
+    assert rows["AVC accuracy on held-out videos"].startswith(f"{accuracy['held_out_accuracy']:.4g} at step 20 (at least 2,000 pairs")
     assert (rows["steps"], rows["seed"]) == ("20, each of 8 videos", "0")
     assert rows["linear probe of sounds"] == rows["other benchmarks"] == "not measured"
     assert torch.__version__ in rows["begun on"]
     settings = json.loads((published / "config.json").read_text())["config"]
     assert ll.Config.of(settings, "the card") == open_checkpoint(run_path).config
+
+
+def test_the_card_loads_what_it_lies_beside(published, capsys, monkeypatch):
+    monkeypatch.chdir(published.parent)
+    exec(re.search(r"```python\n(.*?)```", (published / "README.md").read_text(), re.S)[1], {})
+    assert capsys.readouterr().out.split("\n")[:2] == ["torch.Size([1, 16])"] * 2
 
 
 def test_a_bare_network_has_a_card_that_knows_nothing(tmp_path):
@@ -88,6 +94,8 @@ def test_a_bare_network_has_a_card_that_knows_nothing(tmp_path):
     assert card.count("not measured |") == 4
     assert "| steps | not recorded |" in card
     assert equal(model, ll.load(folder))
+    again = ll.save_pretrained(folder, tmp_path / "again", "bare")
+    assert (again / "README.md").read_text() == card, "defaults are not what it was trained with"
     with pytest.raises(ll.LookListenError, match="nobody knows which videos were held out"):
         open_trained(folder)
 

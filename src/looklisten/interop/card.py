@@ -67,9 +67,9 @@ def _rows(about: dict[str, Any]) -> list[tuple[str, str]]:
         ("steps", steps),
         ("objective", f"{train['objective']}, negatives: {train['negatives']}" if train else UNKNOWN),
         ("seed", str(train.get("seed", UNKNOWN))),
-        ("AVC accuracy on held-out videos", _measured(about, "held_out_accuracy", "about 2,000 pairs, chance 0.5, interval not measured")),
-        ("linear probe of sounds", _measured(about, "probe_audio", "quick probe while training, interval not measured")),
-        ("linear probe of frames", _measured(about, "probe_vision", "quick probe while training, interval not measured")),
+        ("AVC accuracy on held-out videos", _measured(about, "held_out_accuracy", "at least {pairs:,} pairs, chance 0.5")),
+        ("linear probe of sounds", _measured(about, "probe_audio", "a quick one while training")),
+        ("linear probe of frames", _measured(about, "probe_vision", "a quick one while training")),
         ("begun on", f"{made['began']}, {_machine(machine)}" if machine else UNKNOWN),
         ("other benchmarks", "not measured"),
     ]
@@ -81,7 +81,7 @@ def _amount(part: dict[str, Any] | None) -> str:
 
 def _measured(about: dict[str, Any], name: str, how: str) -> str:
     found = about["measured"].get(name)
-    return f"{found['value']:.4g} at step {found['step']:,} ({how})" if found else "not measured"
+    return f"{found['value']:.4g} at step {found['step']:,} ({how.format(**found)}; interval not measured)" if found else "not measured"
 
 
 def _machine(machine: dict[str, Any]) -> str:

@@ -1,15 +1,14 @@
 """Towers on their own, for other people's programs: weights with plain keys, or ONNX with the front end inside."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from looklisten.errors import ConfigError
 from looklisten.inference.layers import Side
 from looklisten.interop.loading import open_network
-from looklisten.interop.pretrained import CONFIG, WHOLE, describe, write_text, write_weights
+from looklisten.interop.pretrained import WHOLE, describe, write_text, write_weights
 from looklisten.model.checkpoint import Checkpoint
-from looklisten.runtime import write_json
 
 Wanted = Literal["audio", "vision", "both"]
 Format = Literal["safetensors", "onnx"]
@@ -17,7 +16,7 @@ Format = Literal["safetensors", "onnx"]
 README = """\
 # Towers of an L3-Net
 
-Written by `looklisten export --format {format}`. `config.json` says how they are built, what they were trained on and what was measured.
+Written by `looklisten export`. `config.json` says how they are built, what they were trained on and what was measured.
 """
 
 SNIPPETS: Mapping[Side, str] = {
@@ -67,37 +66,25 @@ def export(where: str | Path, out: str | Path, format: Format = "safetensors", s
     """
     if format == "safetensors" and layer:
         raise ConfigError(f"weights hold every layer, so there is no {layer} to choose; --layer is for --format onnx")
-    saved, sides = open_network(where), SIDES[side]
-    return FORMATS[format](saved, Path(out), sides, layer or "pool4")
+    saved = open_network(where)
+    sides: tuple[Side, ...] = ("audio", "vision") if side == "both" else (side,)
+    return _weights(saved, Path(out), sides) if format == "safetensors" else _onnx(saved, Path(out), sides, layer or "pool4")
 
 
-SIDES: Mapping[Wanted, tuple[Side, ...]] = {"audio": ("audio",), "vision": ("vision",), "both": ("audio", "vision")}
-
-
-def _weights(saved: Checkpoint, out: Path, sides: tuple[Side, ...], layer: str) -> dict[str, Any]:  # noqa: ARG001 (weights have all layers)
-    network = saved.model()
+def _weights(saved: Checkpoint, out: Path, sides: tuple[Side, ...]) -> dict[str, Any]:
+    network, both = saved.model(), len(sides) > 1
     files = {f"{side}.safetensors": getattr(network, side).state_dict() for side in sides}
-    if len(sides) > 1:
+    if both:
         files[WHOLE[1]] = network.state_dict()
     write_weights(out, files, describe(network, saved))
-    whole = WHOLE_SNIPPET.format(name=out.name) if len(sides) > 1 else ""
-    write_text(out / "README.md", README.format(format="safetensors") + "".join(SNIPPETS[side] for side in sides) + whole)
+    whole = WHOLE_SNIPPET.format(name=out.name) if both else ""
+    write_text(out / "README.md", README + "".join(SNIPPETS[side] for side in sides) + whole)
     return {"files": [str(out / name) for name in files], "tensors": {name: len(tensors) for name, tensors in files.items()}}
 
 
 def _onnx(saved: Checkpoint, out: Path, sides: tuple[Side, ...], layer: str) -> dict[str, Any]:
     from looklisten.interop.onnx import write_onnx
 
-    network = saved.model()
-    differences = {}
-    for side in sides:
-        differences[side] = write_onnx(network, side, layer, out / f"{side}.onnx")
-    write_json(out / CONFIG, describe(network, saved) | {"layer": layer, "sha256": {}})
-    return {
-        "files": [str(out / f"{side}.onnx") for side in sides],
-        "layer": layer,
-        "max_relative_difference": differences,
-    }
-
-
-FORMATS: Mapping[Format, Callable[[Checkpoint, Path, tuple[Side, ...], str], dict[str, Any]]] = {"safetensors": _weights, "onnx": _onnx}
+    network, files = saved.model(), {side: out / f"{side}.onnx" for side in sides}
+    differences = {side: write_onnx(network, side, layer, path, saved) for side, path in files.items()}
+    return {"files": list(map(str, files.values())), "layer": layer, "max_relative_difference": differences}

@@ -42,7 +42,7 @@ class HearModel(nn.Module):
     def encoder(self) -> Encoder:
         return encoder_of(self.network)  # type: ignore[arg-type]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, windows: Float[Tensor, "windows samples"]) -> Float[Tensor, "windows features"]:
         """Vectors of windows of a second."""
         return self.encoder.encode("audio", windows, self.layer)

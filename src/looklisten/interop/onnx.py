@@ -9,7 +9,6 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,10 @@ from torch.nn import functional
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import encoder_of
 from looklisten.inference.layers import GRID, Side, side_vectors
+from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
+from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import written_aside
 
@@ -89,11 +90,12 @@ def max_in_cells(
     return torch.stack([rows_BCRW[..., cell].amax(3) for cell in cells(width, columns)], 3)
 
 
-def write_onnx(network: L3Net, side: Side, layer: str, path: Path) -> float:
+def write_onnx(network: L3Net, side: Side, layer: str, path: Path, saved: Checkpoint | None = None) -> float:
     """Write one tower and return how far onnxruntime's vectors are from PyTorch's, over the largest value.
 
     Input `waveforms`, float32 `[batch, 48000]` in -1..1 at 48 kHz, or `frames`, uint8 `[batch, 3, side, side]`; output `vectors`.
-    Raises ConfigError without the extra, for a layer that the network lacks, and when the vectors differ by more than 1e-3.
+    The file says of itself what a `config.json` says, with its side and layer; `saved` is the checkpoint it comes from. Raises
+    ConfigError without the extra, for a layer that the network lacks, and when the vectors differ by more than 1e-3.
     """
     encoder = encoder_of(network)
     trial = trial_batch(network, side)
@@ -111,7 +113,7 @@ def write_onnx(network: L3Net, side: Side, layer: str, path: Path) -> float:
         )
         assert program is not None
         graph = program.model_proto
-        onnx.helper.set_model_props(graph, _about(network, side, layer))
+        onnx.helper.set_model_props(graph, _about(network, side, layer, saved))
     data = graph.SerializeToString()
     difference = max(_difference(data, trial, truth), _difference(data, trial[-1:], truth[-1:]))
     if not difference <= MAX_RELATIVE_DIFFERENCE:
@@ -124,11 +126,10 @@ def write_onnx(network: L3Net, side: Side, layer: str, path: Path) -> float:
     return difference
 
 
-def _about(network: L3Net, side: Side, layer: str) -> dict[str, str]:
+def _about(network: L3Net, side: Side, layer: str, saved: Checkpoint | None) -> dict[str, str]:
     """What the file says of itself (the model's metadata properties)."""
     contract = {"sample_rate_hz": str(SAMPLE_RATE_HZ)} if side == "audio" else {"resize_pixels": str(network.config.resize_pixels)}
-    model = json.dumps(network.config.model_dump(mode="json"))
-    return {"looklisten_version": version("looklisten"), "side": side, "layer": layer, "model": model} | contract
+    return {"side": side, "layer": layer, "config": json.dumps(describe(network, saved))} | contract
 
 
 def _difference(data: bytes, batch: Tensor, truth: Float[np.ndarray, "batch features"]) -> float:

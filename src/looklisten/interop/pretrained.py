@@ -18,12 +18,12 @@ from looklisten.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from looklisten.model.l3net import L3Net
 from looklisten.model.towers import Block, Tower
 from looklisten.runtime import write_json, written_aside
-from looklisten.training.runlog import read_made, read_metrics
 
 LIBRARY = "looklisten"
 CONFIG = "config.json"
 WHOLE = ("model.safetensors", "full.safetensors")
 """Names that the weights of a whole network go by: saved for loading, or exported beside its towers."""
+FACTS = ("made", "measured")
 MEASURES = ("held_out_accuracy", "probe_audio", "probe_vision")
 
 
@@ -51,14 +51,14 @@ def write_text(path: Path, text: str) -> None:
 
 def describe(network: L3Net, saved: Checkpoint | None) -> dict[str, Any]:
     """What a `config.json` says of a network, but for the hashes. Step 0 is one that comes from no run."""
-    config = network.config
+    config, run = network.config, saved if saved and saved.step else None
     return {
         "library_name": LIBRARY,
         "looklisten_version": version("looklisten"),
-        "step": saved.step if saved else 0,
-        "config": saved.config.model_dump(mode="json") if saved else {"model": config.model_dump(mode="json")},
-        "results": dict(saved.results) if saved else {},
-        **(_facts(saved) if saved else {"made": {}, "measured": {}}),
+        "step": run.step if run else 0,
+        "config": run.config.model_dump(mode="json") if run else {"model": config.model_dump(mode="json")},
+        "results": dict(run.results) if run else {},
+        **(_facts(run) if run else {name: {} for name in FACTS}),
         "front_end": [config.front_end, config.window],
         "towers": {side: _shape(getattr(network, side), network) for side in ("audio", "vision")},
     }
@@ -73,12 +73,17 @@ def _shape(tower: Tower, network: L3Net) -> dict[str, Any]:
 
 def _facts(saved: Checkpoint) -> dict[str, Any]:
     """What the run knows of itself up to this checkpoint; each measurement with the step it was made at."""
+    from looklisten.training.loop import EVALUATED_PAIRS  # here, since loading a network needs no training
+    from looklisten.training.runlog import read_made, read_metrics
+
     if (saved.path / CONFIG).is_file():  # it came as such a folder and goes as one
         about = read_config(saved.path)
-        return {name: about.get(name, {}) for name in ("made", "measured")}
-    run = saved.path.parent.parent
-    rows = [row for row in read_metrics(run) if row["step"] <= saved.step]
+        return {name: about.get(name, {}) for name in FACTS}
+    run = saved.path.parent.parent if saved.path.parent.name == "checkpoints" else saved.path
+    rows = [row for row in read_metrics(run) if row["step"] <= saved.step] + [{"step": saved.step} | dict(saved.results)]
     measured = {name: {"value": row[name], "step": row["step"]} for row in rows for name in MEASURES if name in row}
+    if accuracy := measured.get(MEASURES[0]):
+        accuracy["pairs"] = EVALUATED_PAIRS
     return {"made": read_made(run), "measured": measured}
 
 
