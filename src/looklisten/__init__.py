@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from looklisten.evaluation.localization import Pointing, pointing
     from looklisten.evaluation.probe import Probe, probe
     from looklisten.inference.localize import HeatMap, Localization, localize
+    from looklisten.interop.export import export
+    from looklisten.interop.loading import from_pretrained, load
+    from looklisten.interop.publish import publish, push_to_hub, save_pretrained
     from looklisten.media.synth.collage import Collage
     from looklisten.media.synth.world import World, synth
-    from looklisten.model.checkpoint import load
     from looklisten.model.l3net import L3Net
     from looklisten.training.loop import Run, train
 
@@ -43,8 +45,10 @@ _HOME = {
     "evaluation.probe": ("Probe", "probe"),
     "inference.localize": ("HeatMap", "Localization", "localize"),
     "media.synth.collage": ("Collage",),
+    "interop.export": ("export",),
+    "interop.loading": ("from_pretrained", "load"),
+    "interop.publish": ("publish", "push_to_hub", "save_pretrained"),
     "media.synth.world": ("World", "synth"),
-    "model.checkpoint": ("load",),
     "model.l3net": ("L3Net",),
     "training.loop": ("Run", "train"),
 }
@@ -68,12 +72,17 @@ __all__ = [
     "Shards",
     "World",
     "evaluate",
+    "export",
+    "from_pretrained",
     "inspect",
     "load",
     "localize",
     "pointing",
     "prepare",
     "probe",
+    "publish",
+    "push_to_hub",
+    "save_pretrained",
     "synth",
     "train",
 ]

@@ -257,44 +257,42 @@ def train_with(recipe: str) -> Callable[..., Result]:
     return train
 
 
-def evaluate(
-    shards: Positional[str], /, checkpoint: Path = Path("runs/tiny"), pairs: int = 4000, seed: int = 0, device: str = "auto"
-) -> Result:
+def evaluate(shards: Positional[str], /, checkpoint: str = "runs/tiny", pairs: int = 4000, seed: int = 0, device: str = "auto") -> Result:
     """How often the network is right about "does this sound belong to this picture?" on held-out videos.
 
     Args:
         shards: Folder that `prepare` wrote.
-        checkpoint: Folder of a run or of one checkpoint.
+        checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
         pairs: At least so many pairs, half of them positive.
         seed: Draws the pairs.
         device: auto, cpu, cuda, mps.
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.correspondence import evaluate as run
-    from looklisten.model.checkpoint import open_checkpoint
+    from looklisten.interop.loading import open_trained
     from looklisten.runtime import choose_device
 
-    saved, data = open_checkpoint(checkpoint), Shards(shards)
+    saved, data = open_trained(checkpoint), Shards(shards)
     with Bar("evaluate: batches") as bar:
         held_out = data.held_out(saved.config.train.held_out_fraction)
         return run(saved.model().to(choose_device(device).value), data, held_out, pairs, seed, bar).as_dict()
 
 
-def probe(shards: Positional[str], /, checkpoint: Path = Path("runs/tiny"), per_clip: int = 5, device: str = "auto") -> Result:
+def probe(shards: Positional[str], /, checkpoint: str = "runs/tiny", per_clip: int = 5, device: str = "auto") -> Result:
     """What a linear classifier reads from the frozen vectors, beside the same network untrained.
 
     Args:
         shards: Labelled shards (`prepare` of a table with a column label).
-        checkpoint: Folder of a run or of one checkpoint.
+        checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
         per_clip: Moments of each clip.
         device: auto, cpu, cuda, mps.
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.probe import probe as run
-    from looklisten.model.checkpoint import open_checkpoint
+    from looklisten.interop.loading import open_trained
     from looklisten.runtime import choose_device
 
-    saved = open_checkpoint(checkpoint)
+    saved = open_trained(checkpoint)
     with Bar("probe: clips") as bar:
         network, train = saved.model().to(choose_device(device).value), saved.config.train
         sides = run(network, Shards(shards), per_clip, train.seed, train.held_out_fraction, bar)
@@ -304,7 +302,7 @@ def probe(shards: Positional[str], /, checkpoint: Path = Path("runs/tiny"), per_
 def localize(
     video: Positional[Path],
     /,
-    checkpoint: Path = Path("runs/tiny"),
+    checkpoint: str = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
     method: Literal["correspondence", "unit"] = "correspondence",
     units: tuple[int, int] | None = None,
@@ -315,7 +313,7 @@ def localize(
 
     Args:
         video: A video with picture and sound.
-        checkpoint: Folder of a run or of one checkpoint.
+        checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
         out: Folder for sheet.png, NNN_frame.png, NNN_sound.png and maps.npz.
         method: correspondence (gradient of the network's yes) or unit (where one unit fires).
         units: With unit: which vision and audio unit; by default those that fire most.
@@ -326,10 +324,10 @@ def localize(
 
     from looklisten.app.pictures import contact_sheet, frame_overlay, spectrogram_overlay
     from looklisten.inference.localize import localize as run
-    from looklisten.model.checkpoint import load
+    from looklisten.interop.loading import load_network
     from looklisten.runtime import choose_device
 
-    found = run(video, load(checkpoint).to(choose_device(device).value), every_seconds, method, units)
+    found = run(video, load_network(checkpoint).to(choose_device(device).value), every_seconds, method, units)
     out.mkdir(parents=True, exist_ok=True)
     with Bar("localize: pictures") as bar:
         for number, one in enumerate(found):
@@ -404,6 +402,48 @@ def inspect(
     return summary | {"pairs": write_pair_page(out, Shards(shards), settings.changed("train", seed=seed), pairs)}
 
 
+def export(
+    network: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")],
+    out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT")],
+    /,
+    format: Literal["safetensors", "onnx"] = "safetensors",
+    side: Literal["audio", "vision", "both"] = "both",
+    layer: Literal["pool4", "conv4_2", "aligned"] | None = None,
+) -> Result:
+    """Write the towers on their own, for other programs: weights with plain keys, or ONNX with the front end inside.
+
+    Args:
+        network: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
+        out: Folder to write into.
+        format: safetensors (audio, vision and full weights with a README on loading them) or onnx (checked against PyTorch).
+        side: Which tower.
+        layer: With onnx: which layer is the vector; by default pool4.
+    """
+    from looklisten.interop.export import export as run
+
+    return run(network, out, format, side, layer or "")
+
+
+def publish(
+    network: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")],
+    out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT")],
+    /,
+    hub: str = "",
+    private: bool = False,
+) -> Result:
+    """Write a network as a folder with a card of its own numbers, for others to load; with --hub upload it too.
+
+    Args:
+        network: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
+        out: Folder to write config.json, model.safetensors and README.md into.
+        hub: Name on the Hugging Face Hub (org/name) to upload it as.
+        private: With --hub: nobody else may see it.
+    """
+    from looklisten.interop.publish import publish as run
+
+    return run(network, out, hub, private)
+
+
 def doctor() -> Result:
     """What this installation can do and what is missing for what. Exit code 1 when a verb lacks something."""
     from looklisten.app.doctor import doctor as examine
@@ -420,6 +460,8 @@ VERBS: dict[str, Callable[..., Result]] = {
     "evaluate": evaluate,
     "probe": probe,
     "localize": localize,
+    "export": export,
+    "publish": publish,
     "demo": demo,
     "doctor": doctor,
 }

@@ -51,6 +51,10 @@ EXTRAS = (
     Extra("ray", "prepare on a Ray cluster", "pip install 'looklisten[ray]'"),
     Extra("s3fs", "videos and shards at s3:// addresses", "pip install 'looklisten[remote]'"),
     Extra("aiohttp", "videos at https:// addresses", "pip install 'looklisten[remote]'"),
+    Extra("huggingface_hub", "networks from and to the Hugging Face Hub", "pip install 'looklisten[hub]'"),
+    Extra("onnx", "export --format onnx", "pip install 'looklisten[onnx]'"),
+    Extra("onnxruntime", "export --format onnx, which checks what it writes", "pip install 'looklisten[onnx]'"),
+    Extra("onnxscript", "export --format onnx", "pip install 'looklisten[onnx]'"),
     Extra("tensorboard", "the curves of a run in a browser", "comes with looklisten"),
 )
 

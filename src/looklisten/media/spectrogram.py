@@ -105,16 +105,24 @@ class LogSpectrogram(nn.Module):
         """int16, or floats in -1..1, at 48 kHz; one second gives `[batch, 1, 257, 199]` with the front end `paper`."""
         spec = self.spec
         with torch.autocast(waveforms.device.type, enabled=False):
-            waves = to_unit(waveforms)
-            if spec.decimation > 1:
-                half = len(self.low_pass) // 2
-                waves = functional.pad(waves, (half, half)).unfold(-1, len(self.low_pass), spec.decimation) @ self.low_pass
-            frames = waves.unfold(-1, spec.window_samples, spec.hop_samples) * self.window
-            magnitude = torch.fft.rfft(frames, spec.fft_samples).abs()
+            magnitude = self.magnitude(self.decimated(to_unit(waveforms)))
             if spec.mel_bands:
                 magnitude = magnitude @ self.mel
             image: Tensor = (magnitude.clamp_min(spec.floor).log() + spec.offset) / spec.scale
         return image.transpose(1, 2)[:, None]
+
+    def decimated(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch fewer"]:
+        """Every so manieth sample, behind the low-pass filter; all of them where there is no decimation."""
+        if self.spec.decimation == 1:
+            return waves
+        half = len(self.low_pass) // 2
+        return functional.pad(waves, (half, half)).unfold(-1, len(self.low_pass), self.spec.decimation) @ self.low_pass
+
+    def magnitude(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames bins"]:
+        """Of the short-time Fourier transform of decimated sound."""
+        frames = waves.unfold(-1, self.spec.window_samples, self.spec.hop_samples) * self.window
+        magnitude: Tensor = torch.fft.rfft(frames, self.spec.fft_samples).abs()
+        return magnitude
 
     def band_hz(self) -> Float[Tensor, " bands"]:
         """The centre frequency of each row of the spectrogram, in Hz."""

@@ -36,12 +36,13 @@ class Checkpoint:
     config: Config
     results: Mapping[str, float]
     """What was measured on held-out videos at this step; empty when nothing was."""
+    weights: str = "model.safetensors"
 
-    def model(self) -> L3Net:
-        """The network, in evaluation mode, on the CPU."""
+    def model(self, strict: bool = True) -> L3Net:
+        """The network, in evaluation mode, on the CPU. Not `strict`: parts that the file lacks begin at random, others are left out."""
         network = L3Net(self.config.model)
         try:
-            network.load_state_dict(self._tensors("model.safetensors"))
+            network.load_state_dict(self._tensors(self.weights), strict=strict)
         except RuntimeError as error:
             raise CheckpointError(f"the weights in {self.path} do not fit its own config: {str(error).splitlines()[-1].strip()}") from None
         return network.eval()
@@ -76,13 +77,14 @@ def save_checkpoint(
             "step": step,
             "config": config.model_dump(mode="json"),
             "results": dict(results),
-            "sha256": {file.name: _sha256(file) for file in sorted(scratch.glob("*.safetensors"))},
+            "sha256": {file.name: sha256_of(file) for file in sorted(scratch.glob("*.safetensors"))},
         }
         (scratch / "checkpoint.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """Of the file's bytes, in hexadecimal."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -137,7 +139,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if (path / "checkpoint.json").is_file():
-        return _read(path)
+        return read_checkpoint(path)
     saved = saved_steps(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
     if not saved:
         what = "holds no checkpoint" if path.exists() else "is not there"
@@ -145,21 +147,25 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     damage: list[str] = []
     for candidate in reversed(saved):
         try:
-            return _read(candidate)
+            return read_checkpoint(candidate)
         except CheckpointError as error:
             damage.append(str(error))
     raise CheckpointError(f"no checkpoint of {path} is whole: {damage[0]}")
 
 
-def _read(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, about_name: str = "checkpoint.json", weights: str = "model.safetensors") -> Checkpoint:
+    """The folder `path` as the JSON file in it describes it: step, config, results, and the hashes that its files must have.
+
+    Raises CheckpointError, one sentence, when it is damaged.
+    """
     try:
-        about: dict[str, Any] = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        about: dict[str, Any] = json.loads((path / about_name).read_text(encoding="utf-8"))
         for name, digest in about["sha256"].items():
-            if _sha256(path / name) != digest:
+            if sha256_of(path / name) != digest:
                 raise CheckpointError(f"{path / name} is damaged: its bytes are not those that were written")
-        return Checkpoint(path, about["step"], Config.of(about["config"], f"{path / 'checkpoint.json'}"), about["results"])
+        return Checkpoint(path, about["step"], Config.of(about["config"], f"{path / about_name}"), about["results"], weights)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path / 'checkpoint.json'} is damaged: {error}") from None
+        raise CheckpointError(f"{path / about_name} is damaged: {error}") from None
 
 
 def load(path: str | Path) -> L3Net:

@@ -31,7 +31,7 @@ from looklisten.model.objectives import Outcome, chance_loss
 from looklisten.runtime import Progress, choose_device, cpu_count, silent, sweep_aside, write_json, written_aside
 from looklisten.training.distributed import World, joined
 from looklisten.training.learner import Learner
-from looklisten.training.runlog import NoLog, RunLog, read_metrics
+from looklisten.training.runlog import NoLog, RunLog, read_metrics, write_made
 
 log = logging.getLogger("looklisten")
 
@@ -79,10 +79,10 @@ def train(
 ) -> Run:
     """Train L3-Net on the videos of `shards` that are not held out, into the folder `run`; go on where `run` stopped.
 
-    Writes `config.toml`, `metrics.jsonl`, `tensorboard/` and `checkpoints/`. SIGTERM, SIGUSR1 and a first Ctrl-C end it after the
-    step, with a checkpoint. Started by `torchrun` it is one of many processes that share each batch; the run folder must then be
-    one they all see. Raises ConfigError when there are too few videos or the loss is no number any more, CheckpointError when
-    `run` belongs to another config, or holds checkpoints at all and `resume` is "never".
+    Writes `config.toml`, `made.json`, `metrics.jsonl`, `tensorboard/` and `checkpoints/`. SIGTERM, SIGUSR1 and a first Ctrl-C end
+    it after the step, with a checkpoint. Started by `torchrun` it is one of many processes that share each batch; the run folder
+    must then be one they all see. Raises ConfigError when there are too few videos or the loss is no number any more,
+    CheckpointError when `run` belongs to another config, or holds checkpoints at all and `resume` is "never".
     """
     run, data = Path(run), Shards(shards)
     with joined(choose_device(device).value) as world, Interruption() as interruption:
@@ -90,7 +90,7 @@ def train(
         config = fitted(config, len(set(data.video_ids[~held_out])))
         world.check_batch(config.train.batch_size, config.train.accumulate)
         learner = Learner(config, device, world)
-        saved = world.told(lambda: _begin(run, config, resume))
+        saved = world.told(lambda: _begin(run, config, resume, data, held_out))
         first = saved.step if saved else 0
         if saved:
             learner.restore(saved.model().state_dict(), saved.optimizer())
@@ -333,13 +333,14 @@ def _say_how(learner: Learner, data: Shards, held_out: NDArray[np.bool_], saved:
         log.info("resumed %s from step %d", saved.path.parent.parent, saved.step)
 
 
-def _begin(run: Path, config: Config, resume: str) -> Checkpoint | None:
+def _begin(run: Path, config: Config, resume: str, data: Shards, held_out: NDArray[np.bool_]) -> Checkpoint | None:
     """Tidy the folder of a run; its newest whole checkpoint, or None when it begins."""
     sweep_aside(run)
     sweep_aside(run / "checkpoints")
     if not saved_steps(run / "checkpoints"):
         with written_aside(run / "config.toml") as scratch:
             scratch.write_text(config.toml(), encoding="utf-8")
+        write_made(run, data, held_out)
         return None
     if resume == "never":
         raise CheckpointError(f"{run} holds checkpoints already; give another folder for a new run, or let it go on with --resume auto")

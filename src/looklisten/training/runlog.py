@@ -1,13 +1,20 @@
-"""A run's diary: `metrics.jsonl` and TensorBoard's files, both cut back to the step that a resumed run starts from."""
+"""A run's diary: `metrics.jsonl` and TensorBoard's files, both cut back to the step that a resumed run starts from.
+
+Beside them `made.json`: what the run was made of, for the card of a network that leaves the house.
+"""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from looklisten.runtime import written_aside
+from looklisten.data.shards import Shards
+from looklisten.runtime import environment, write_json, written_aside
 
 
 class NoLog:
@@ -59,3 +66,20 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
+
+
+def write_made(folder: Path, data: Shards, held_out: NDArray[np.bool_]) -> None:
+    """`made.json`: how much was trained on and how much held out (no name, no path), when the run began and on what machine."""
+    hours = np.array(data.columns("duration_seconds")["duration_seconds"].to_pylist()) / 3600
+    amounts = {
+        part: {"videos": len(set(data.video_ids[mask])), "clips": int(mask.sum()), "hours": float(hours[mask].sum())}
+        for part, mask in (("trained_on", ~held_out), ("held_out", held_out))
+    }
+    write_json(folder / "made.json", amounts | {"began": f"{datetime.now(UTC):%Y-%m-%d}", "environment": environment()})
+
+
+def read_made(folder: Path) -> dict[str, Any]:
+    """What `write_made` wrote; empty where a run of an older version wrote nothing."""
+    path = folder / "made.json"
+    made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return made

@@ -1,0 +1,169 @@
+"""Exported towers give the network's vectors: to the bit from weights, to a tolerance that is checked from ONNX."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import looklisten as ll
+from conftest import small_config
+from looklisten.app.cli import main
+from looklisten.config import ModelConfig
+from looklisten.inference.encoder import encoder_of
+from looklisten.interop import onnx as room
+from looklisten.interop.onnx import ConvolvedSpectrogram, max_in_cells, trial_batch, write_onnx
+from looklisten.media.spectrogram import FRONT_ENDS, WINDOWS, LogSpectrogram
+from looklisten.model.l3net import L3Net
+
+SOUND = torch.randint(-9000, 9000, (3, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(5))
+FRAMES = torch.randint(0, 256, (3, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+
+
+def batch_of(side):
+    return (SOUND / 2**15 if side == "audio" else FRAMES).clone()
+
+
+@pytest.fixture(scope="module")
+def exported(run_path, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exports") / "towers"
+    ll.export(run_path, out)
+    return out
+
+
+@pytest.mark.parametrize("side", ["audio", "vision"])
+@torch.inference_mode()
+def test_the_snippet_loads_a_tower_that_gives_equal_vectors(exported, run_path, side, monkeypatch):
+    monkeypatch.chdir(exported)
+    snippets = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.S)
+    program = next(snippet for snippet in snippets if f"{side}.safetensors" in snippet)
+    batch = {"audio": "torch.zeros(1, 48_000)", "vision": "torch.zeros(1, 3, 224, 224, dtype=torch.uint8)"}[side]
+    assert batch in program
+    names = {"given": batch_of(side)}
+    exec(program.replace(batch, "given"), names)
+    model = ll.load(run_path)
+    truth = model.listen(SOUND) if side == "audio" else model.look(FRAMES)
+    assert torch.equal(names["vectors"], truth.vector)
+
+
+def test_the_whole_lies_beside_the_towers(exported, run_path):
+    assert {file.name for file in exported.iterdir()} == {
+        "audio.safetensors",
+        "vision.safetensors",
+        "full.safetensors",
+        "config.json",
+        "README.md",
+    }
+    model = ll.load(exported)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in ll.load(run_path).state_dict().items())
+
+
+def test_keys_are_the_towers_own(exported):
+    from safetensors import safe_open
+
+    with safe_open(exported / "audio.safetensors", "pt") as weights:
+        assert "blocks.0.conv1.weight" in weights.keys()  # noqa: SIM118 (no mapping)
+        assert not any(key.startswith(("audio.", "module.")) for key in weights.keys())  # noqa: SIM118
+
+
+def test_one_side_alone_says_how_it_is_loaded(run_path, tmp_path):
+    ll.export(run_path, tmp_path / "one", side="vision")
+    assert {file.name for file in (tmp_path / "one").iterdir()} == {"vision.safetensors", "config.json", "README.md"}
+    with pytest.raises(ll.LookListenError, match=r"holds no whole network .* README\.md says how to load a tower alone"):
+        ll.load(tmp_path / "one")
+
+
+def test_weights_have_no_layer_to_choose(run_path, tmp_path, capsys):
+    assert main(["export", str(run_path), str(tmp_path), "--layer", "pool4"]) == 1
+    assert "there is no pool4 to choose; --layer is for --format onnx" in re.sub(r"\s+", " ", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("window", sorted(WINDOWS))
+@pytest.mark.parametrize("name", sorted(FRONT_ENDS))
+def test_the_convolved_spectrogram_is_the_spectrogram(name, window):
+    sounds = trial_batch(L3Net(small_config().model), "audio")[[0, 1, 4]]
+    torch.testing.assert_close(ConvolvedSpectrogram(name, window)(sounds), LogSpectrogram(name, window)(sounds), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 3), (32, 24), (28, 28), (7, 7), (4, 6), (5, 9), (3, 2)])
+def test_cells_are_those_of_adaptive_pooling(height, width):
+    image = torch.rand(2, 3, height, width)
+    assert torch.equal(max_in_cells(image, 4, 3), torch.nn.functional.adaptive_max_pool2d(image, (4, 3)))
+
+
+def small(**model):
+    torch.manual_seed(0)
+    network = L3Net(ModelConfig(**small_config().model.model_dump() | model))
+    for module in network.modules():  # statistics as after training, not 0 and 1
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("side", "layer", "model"),
+    [
+        ("audio", "aligned", {}),
+        ("audio", "conv4_2", {"front_end": "paper", "fusion": "concat", "first_stride": 1}),
+        ("vision", "conv4_2", {"frames_per_pair": 3}),
+    ],
+)
+def test_onnx_gives_the_networks_vectors_for_any_batch(side, layer, model, tmp_path):
+    network = small(**model)
+    path = tmp_path / "tower.onnx"
+    difference = write_onnx(network, side, layer, path)
+    assert 0 <= difference < 1e-3
+    session = onnxruntime.InferenceSession(path)
+    (given,), (told,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type) == (("waveforms", "tensor(float)") if side == "audio" else ("frames", "tensor(uint8)"))
+    assert told.name == "vectors"
+    whole = batch_of(side).repeat(1, network.config.frames_per_pair if side == "vision" else 1, *([1, 1] if side == "vision" else []))
+    for rows in (1, 2, 3):
+        (vectors,) = session.run(None, {given.name: whole[:rows].numpy()})
+        with torch.inference_mode():
+            truth = encoder_of(network).encode(side, whole[:rows], layer).numpy()
+        np.testing.assert_allclose(vectors, truth, rtol=0, atol=2e-5 * np.abs(truth).max())
+    about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert (about["side"], about["layer"]) == (side, layer)
+    assert ModelConfig.model_validate(json.loads(about["config"])["config"]["model"]) == network.config
+
+
+def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
+    def blurred(self, waves):
+        return 1.1 * ConvolvedSpectrogram.magnitude(self, waves)
+
+    monkeypatch.setattr(room, "ConvolvedSpectrogram", type("Blurred", (ConvolvedSpectrogram,), {"magnitude": blurred}))
+    with pytest.raises(ll.LookListenError, match=r"tower\.onnx is not written: onnxruntime's vectors differ from PyTorch's by"):
+        write_onnx(small(), "audio", "pool4", tmp_path / "tower.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_verb_says_how_far_it_is_from_pytorch(run_path, tmp_path, capsys):
+    assert main(["export", str(run_path), str(tmp_path / "out"), "--format", "onnx", "--side", "vision"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["max_relative_difference"]["vision"] < 1e-3
+    assert said["files"] == [str(tmp_path / "out" / "vision.onnx")]
+    about = {entry.key: entry.value for entry in onnx.load(said["files"][0]).metadata_props}
+    assert (about["layer"], json.loads(about["config"])["step"]) == ("pool4", 20)
+
+
+def test_a_layer_that_the_network_lacks_says_what_to_train(tmp_path):
+    with pytest.raises(ll.LookListenError, match=r"train one with model\.fusion = .distance."):
+        write_onnx(small(fusion="concat"), "audio", "aligned", tmp_path / "tower.onnx")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_without_the_extra_the_sentence_says_what_to_install(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ll.LookListenError, match=r"the format onnx needs .*pip install 'looklisten\[onnx\]'"):
+        write_onnx(small(), "audio", "pool4", tmp_path / "tower.onnx")
+
+
+def test_networks_of_another_house_are_exported_by_their_own(tmp_path):
+    with pytest.raises(ll.LookListenError, match="is a network of OpenL3"):
+        ll.export("openl3:audio-mel256-env", tmp_path)
