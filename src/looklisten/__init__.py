@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Box, Clip, Shards
     from looklisten.errors import LookListenError
+    from looklisten.evaluation.clustering import Clustering, cluster
     from looklisten.evaluation.correspondence import Correspondence, evaluate
     from looklisten.evaluation.localization import Pointing, pointing
     from looklisten.evaluation.probe import Probe, probe
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from looklisten.media.synth.world import World, synth
     from looklisten.model.checkpoint import load
     from looklisten.model.l3net import L3Net
+    from looklisten.training.baselines import BaselineTable, baselines
     from looklisten.training.loop import Run, train
 
 _HOME = {
@@ -37,6 +39,7 @@ _HOME = {
     "data.prepare": ("prepare",),
     "data.shards": ("Box", "Clip", "Shards"),
     "errors": ("LookListenError",),
+    "evaluation.clustering": ("Clustering", "cluster"),
     "evaluation.correspondence": ("Correspondence", "evaluate"),
     "evaluation.localization": ("Pointing", "pointing"),
     "evaluation.probe": ("Probe", "probe"),
@@ -44,13 +47,16 @@ _HOME = {
     "media.synth.world": ("World", "synth"),
     "model.checkpoint": ("load",),
     "model.l3net": ("L3Net",),
+    "training.baselines": ("BaselineTable", "baselines"),
     "training.loop": ("Run", "train"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "BaselineTable",
     "Box",
     "Clip",
+    "Clustering",
     "Config",
     "Correspondence",
     "HeatMap",
@@ -64,6 +70,8 @@ __all__ = [
     "Run",
     "Shards",
     "World",
+    "baselines",
+    "cluster",
     "evaluate",
     "inspect",
     "load",
