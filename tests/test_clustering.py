@@ -61,9 +61,10 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch
         clips = list(clips)
         seen.append([clip.video_id for clip in clips])
         known = np.eye(len(names), dtype=np.float32)[[names.index(clip.labels[0]) for clip in clips]]
-        return Vectors(rng.standard_normal((len(clips), 5)), known, np.arange(len(clips)))
+        return Vectors(rng.standard_normal((len(clips), len(names))), known, np.arange(len(clips)))
 
     monkeypatch.setattr(clustering, "embed_clips", vectors)
+    monkeypatch.setattr(clustering, "untrained_like", lambda model, *_: model)
     monkeypatch.setattr(clustering, "ITEMS_PER_CLUSTER", 2)
     found = cluster(load(run_path), shards, "all", k=12, seeds=20)
     assert found.row("audio", "trained").n == 48
@@ -107,9 +108,9 @@ def test_the_verb_writes_table_and_picture(run_path, shards_path, tmp_path, caps
     arguments = ["cluster", str(shards_path), "--checkpoint", str(run_path), "-o", str(tmp_path / "plane.png"), "--kmeans-seeds", "2"]
     assert main(arguments) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in told["rows"]] == [
-        f"{side}, {network}" for side in ("vision", "audio") for network in ("random assignment", "untrained network", "this network")
-    ]
+    networks = ("random", "untrained", "trained")
+    assert [(row["side"], row["network"]) for row in told["rows"]] == [(side, one) for side in ("vision", "audio") for one in networks]
+    assert len(told["selective_classes"]["audio, trained"]) == told["rows"][5]["selective"]
     assert told["rows"][2]["paper_nmi"] == 0.409
     assert told["k_reason"].startswith(f"{told['rows'][2]['n']} items are too few")
     assert (tmp_path / "plane.png").read_bytes().startswith(b"\x89PNG")

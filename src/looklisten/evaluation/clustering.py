@@ -62,15 +62,11 @@ class Agreement:
     selective: tuple[str, ...] | None
     """The classes that some unit prefers strongly (`selectivity`); None where there are no units."""
 
-    @property
-    def name(self) -> str:
-        return {"random": "random assignment", "untrained": "untrained network", "trained": "this network"}[self.network]
-
     def as_row(self) -> dict[str, Any]:
         """The numbers, and the paper's beside them."""
         paper_nmi, paper_selective = PAPER[self.side, self.network]
-        values = asdict(self) | {"selective": None if self.selective is None else len(self.selective), "selective_classes": self.selective}
-        return {"name": f"{self.side}, {self.name}"} | values | {"paper_nmi": paper_nmi, "paper_selective": paper_selective}
+        count = None if self.selective is None else len(self.selective)
+        return asdict(self) | {"selective": count, "paper_nmi": paper_nmi, "paper_selective": paper_selective}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +91,7 @@ class Clustering:
             "kmeans_seeds": self.seeds,
             "classes": self.classes,
             "criterion": CRITERION,
+            "selective_classes": {f"{row.side}, {row.network}": row.selective for row in self.rows if row.selective is not None},
             "rows": [row.as_row() for row in self.rows],
         }
 
@@ -132,8 +129,8 @@ def cluster(
         rows.append(_agreement(side, "random", truth, thrown, None))
     training = ~held_out if not held_out.all() else held_out
     vectors: dict[Side, Float[np.ndarray, "items features"]] = {}
-    for turn, kind in enumerate[Kind](("untrained", "trained")):
-        network = model.eval() if kind == "trained" else untrained_like(model, shards, training, seed)
+    networks: dict[Kind, L3Net] = {"untrained": untrained_like(model, shards, training, seed), "trained": model.eval()}
+    for turn, (kind, network) in enumerate(networks.items()):
 
         def followed(offset: int = turn * len(clips)) -> Iterator[Clip]:
             for number, clip in enumerate(clips, 1):

@@ -6,19 +6,18 @@ table goes on.
 
 import hashlib
 import json
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any, Literal, get_args
 
 from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.correspondence import Correspondence, Negatives, evaluate
+from looklisten.evaluation.correspondence import Negatives, evaluate
 from looklisten.evaluation.supervised import direct_combination, naming
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.objectives import Labels
@@ -27,13 +26,8 @@ from looklisten.training.loop import train
 from looklisten.training.sweep import within
 
 Method = Literal["direct", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
-METHODS: dict[Method, str] = {
-    "direct": "supervised direct combination",
-    "pretraining-frozen": "supervised pretraining, towers frozen",
-    "pretraining-finetuned": "supervised pretraining, fine-tuned",
-    "teacher": "fixed teacher: sound learns from a frozen vision tower",
-    "l3": "L3-Net, without a label",
-}
+"""Supervised direct combination, supervised pretraining twice, a fixed vision network that sound learns from, L3-Net itself."""
+METHODS: tuple[Method, ...] = get_args(Method)
 PAPER = {"direct": 0.65, "pretraining-frozen": 0.74, "pretraining-finetuned": 0.74, "l3": 0.74}
 """AVC accuracy on Kinetics-Sounds, as later readers quote it; whether pretrained towers were frozen is untold, so 0.74 is of either."""
 VALIDATION_FRACTION = 0.1
@@ -63,9 +57,6 @@ class Baseline:
     by_seed: tuple[float, ...]
     paper: float | None
 
-    def as_row(self) -> dict[str, Any]:
-        return {"name": METHODS[self.method]} | asdict(self)
-
 
 @dataclass(frozen=True)
 class BaselineTable:
@@ -79,8 +70,7 @@ class BaselineTable:
     """How often the supervised networks name a held-out frame and second right; means over the seeds."""
 
     def as_dict(self) -> dict[str, Any]:
-        whole = {"seeds": list(self.seeds), "steps": self.steps, "chance": self.chance, "named": self.named, "note": NOTE}
-        return whole | {"rows": [row.as_row() for row in self.rows]}
+        return asdict(self) | {"note": NOTE}
 
 
 def baselines(
@@ -98,9 +88,11 @@ def baselines(
     `config` is that of the L3 row. `teacher`: a checkpoint whose vision tower the fixed teacher is; else the supervised one of the
     same seed. Raises ConfigError when `out` holds a table of other settings (other seeds may join), or labels are missing.
     """
-    out, data = Path(out), Shards(shards)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError("a table is made by one process; without torchrun, give each GPU its seeds, and at the end run it with all")
     if not seeds:
         raise ConfigError("a table needs at least one seed")
+    out, data = Path(out), Shards(shards)
     if not config.train.validation_fraction:
         config = config.changed("train", validation_fraction=VALIDATION_FRACTION)
     config = config.changed("train", evaluate_every=config.train.steps, probe_every=0)
@@ -167,19 +159,22 @@ def _stage(record: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _summary(method: Method, found: list[dict[str, Any]]) -> Baseline:
-    asked = {kind: [Correspondence(**one[kind]) for one in found] for kind in KINDS}
-    accuracies = {kind: [one.accuracy for one in asked[kind]] for kind in KINDS}
-    low_high = {kind: np.mean([one.ci95 for one in asked[kind]], axis=0).tolist() for kind in KINDS}
+    def mean_of(kind: Negatives) -> tuple[float, tuple[float, float]]:
+        low, high = (statistics.mean(one[kind]["ci95"][end] for one in found) for end in (0, 1))
+        return statistics.mean(one[kind]["accuracy"] for one in found), (low, high)
+
+    (accuracy, ci95), (other_class, other_class_ci95) = mean_of("any"), mean_of("other-class")
+    by_seed = tuple(one["any"]["accuracy"] for one in found)
     return Baseline(
         method=method,
-        accuracy=statistics.mean(accuracies["any"]),
-        ci95=tuple(low_high["any"]),
-        deviation=statistics.stdev(accuracies["any"]) if len(found) > 1 else None,
-        other_class=statistics.mean(accuracies["other-class"]),
-        other_class_ci95=tuple(low_high["other-class"]),
-        n_pairs=asked["any"][0].n_pairs,
-        n_videos=asked["any"][0].n_videos,
-        by_seed=tuple(accuracies["any"]),
+        accuracy=accuracy,
+        ci95=ci95,
+        deviation=statistics.stdev(by_seed) if len(by_seed) > 1 else None,
+        other_class=other_class,
+        other_class_ci95=other_class_ci95,
+        n_pairs=found[0]["any"]["n_pairs"],
+        n_videos=found[0]["any"]["n_videos"],
+        by_seed=by_seed,
         paper=PAPER.get(method),
     )
 

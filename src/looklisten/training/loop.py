@@ -89,6 +89,7 @@ def train(
     with joined(choose_device(device).value) as world, Interruption() as interruption:
         held_out = data.held_out(config.train.held_out_fraction)
         allowed, config = labelled(data, ~held_out & ~data.validation(config.train.validation_fraction, held_out), config)
+        held_out, config = labelled(data, held_out, config)
         config = fitted(config, len(set(data.video_ids[allowed])))
         world.check_batch(config.train.batch_size, config.train.accumulate)
         learner = Learner(config, device, world)
@@ -140,9 +141,9 @@ def train(
 
 
 def labelled(data: Shards, allowed: NDArray[np.bool_], config: Config) -> tuple[NDArray[np.bool_], Config]:
-    """With the objective "labels": the clips of `allowed` that have one to learn, and the config with the classes; else both as they are.
+    """With the objective "labels": the clips of `allowed` whose label is a class, and the config with the classes; else both as they are.
 
-    Raises ConfigError when there are fewer than two classes.
+    A config without classes gets those of the clips. Raises ConfigError when these are fewer than two.
     """
     if config.train.objective != "labels":
         return allowed, config
