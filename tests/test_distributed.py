@@ -54,7 +54,15 @@ def losses(run):
     return [row["loss"] for row in read_metrics(run) if "loss" in row]
 
 
-@pytest.mark.parametrize("settings", [{"negatives": "all"}, {"negatives": "roll", "accumulate": 2}, {"objective": "contrastive"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"negatives": "all"},
+        {"negatives": "roll", "accumulate": 2},
+        {"objective": "contrastive"},
+        {"objective": "labels", "freeze": "audio"},
+    ],
+)
 def test_two_processes_have_the_losses_of_one(shards_path, recipe, tmp_path, settings):
     path = recipe(steps=50, **settings)
     train(shards_path, Config.load(path), tmp_path / "one")

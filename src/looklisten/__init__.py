@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Box, Clip, Shards
     from looklisten.errors import LookListenError
+    from looklisten.evaluation.clustering import Clustering, cluster
     from looklisten.evaluation.correspondence import Correspondence, evaluate
     from looklisten.evaluation.localization import Pointing, pointing
     from looklisten.evaluation.probe import Probe, probe
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from looklisten.media.synth.collage import Collage
     from looklisten.media.synth.world import World, synth
     from looklisten.model.l3net import L3Net
+    from looklisten.training.baselines import BaselineTable, baselines
     from looklisten.training.loop import Run, train
 
 _HOME = {
@@ -40,6 +42,7 @@ _HOME = {
     "data.prepare": ("prepare",),
     "data.shards": ("Box", "Clip", "Shards"),
     "errors": ("LookListenError",),
+    "evaluation.clustering": ("Clustering", "cluster"),
     "evaluation.correspondence": ("Correspondence", "evaluate"),
     "evaluation.localization": ("Pointing", "pointing"),
     "evaluation.probe": ("Probe", "probe"),
@@ -50,13 +53,16 @@ _HOME = {
     "interop.publish": ("publish", "push_to_hub", "save_pretrained"),
     "media.synth.world": ("World", "synth"),
     "model.l3net": ("L3Net",),
+    "training.baselines": ("BaselineTable", "baselines"),
     "training.loop": ("Run", "train"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "BaselineTable",
     "Box",
     "Clip",
+    "Clustering",
     "Collage",
     "Config",
     "Correspondence",
@@ -71,6 +77,8 @@ __all__ = [
     "Run",
     "Shards",
     "World",
+    "baselines",
+    "cluster",
     "evaluate",
     "export",
     "from_pretrained",

@@ -5,8 +5,9 @@ Every field says its unit and why its default is what it is. "Untold" marks what
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +72,18 @@ class AugmentConfig(Section):
 class TrainConfig(Section):
     """How the network is trained."""
 
-    objective: Literal["avc", "contrastive"] = "avc"
-    """Yes or no of each pair (the paper), or which sound of the batch belongs to a frame and the reverse (symmetric InfoNCE)."""
+    objective: Literal["avc", "contrastive", "labels"] = "avc"
+    """Yes or no of each pair (the paper), or which sound of the batch belongs to a frame and the reverse (symmetric InfoNCE), or, for
+    comparison, the clip's label, by each tower for itself (the paper's supervised baselines)."""
+    classes: tuple[str, ...] = ()
+    """With the objective "labels": the classes in the order of their scores. Empty: those of the training videos, filled in when
+    the run begins."""
+    vision_from: str = ""
+    """A run or checkpoint whose vision tower this one begins with; empty: drawn at random."""
+    audio_from: str = ""
+    """The same of the audio tower."""
+    freeze: Literal["none", "vision", "audio", "towers"] = "none"
+    """Which towers stay as they begin, batch-norm's statistics too."""
     steps: PositiveInt = 234_375
     """Batches: 60 million pairs at batch 256 (paper, section 4)."""
     batch_size: int = Field(default=256, ge=2)
@@ -111,6 +122,8 @@ class TrainConfig(Section):
     a CPU it measured slower (benchmarks/RESULTS.md)."""
     held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
     """The share of videos kept from training when the shards name no split (at least 2 videos)."""
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the other videos that is kept from training too, to choose thresholds on (0, or at least 2 videos)."""
     evaluate_every: PositiveInt = 1000
     """Steps between AVC accuracies on held-out videos."""
     probe_every: int = Field(default=1000, ge=0)
@@ -166,20 +179,18 @@ class Config(Section):
 
     @classmethod
     def load(cls, recipe: str | Path) -> "Config":
-        """A recipe by its name (`tiny`, `l3`) or a TOML file by its path."""
-        path = Path(recipe)
-        if path.suffix == ".toml":
+        """A recipe by its name (`tiny`, `baselines/direct`) or a TOML file by its path."""
+        path, known = Path(recipe), recipes()
+        name = str(recipe).removesuffix(".toml")
+        if name in known and not path.is_file():
+            text = known[name]
+        elif path.suffix == ".toml":
             try:
                 text = path.read_text(encoding="utf-8")
             except OSError as error:
                 raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
         else:
-            known = recipes()
-            if str(recipe) not in known:
-                raise ConfigError(
-                    f"there is no recipe {recipe!r}; the recipes are {', '.join(sorted(known))}, or give a path ending in .toml"
-                )
-            text = known[str(recipe)]
+            raise ConfigError(f"there is no recipe {recipe!r}; the recipes are {', '.join(sorted(known))}, or give a path ending in .toml")
         try:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -192,9 +203,16 @@ class Config(Section):
 
 
 def recipes() -> dict[str, str]:
-    """The recipes that come with the package: name -> TOML text."""
-    folder = resources.files("looklisten") / "recipes"
-    return {Path(file.name).stem: file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".toml")}
+    """The recipes that come with the package: name -> TOML text; those in a folder bear its name, as in `baselines/direct`."""
+    return dict(_recipes_in(resources.files("looklisten") / "recipes"))
+
+
+def _recipes_in(folder: Traversable, above: str = "") -> Iterator[tuple[str, str]]:
+    for file in folder.iterdir():
+        if file.is_dir():
+            yield from _recipes_in(file, f"{above}{file.name}/")
+        elif file.name.endswith(".toml"):
+            yield above + file.name.removesuffix(".toml"), file.read_text(encoding="utf-8")
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:

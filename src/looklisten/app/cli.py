@@ -228,7 +228,8 @@ def train_with(recipe: str) -> Callable[..., Result]:
 
         Args:
             shards: Folder that `prepare` wrote.
-            config: Recipe: tiny, l3, ave, contrastive, or a TOML file. Its values are the defaults of the options below.
+            config: Recipe: tiny, l3, ave, contrastive, baselines/direct (and others there), or a TOML file. Its values are the
+                defaults of the options below.
             run: Folder of the run: config.toml, metrics.jsonl, tensorboard/, checkpoints/. Under torchrun write -o, as it has a --run
                 of its own.
             device: auto, cpu, cuda, cuda:1, mps.
@@ -257,25 +258,72 @@ def train_with(recipe: str) -> Callable[..., Result]:
     return train
 
 
-def evaluate(shards: Positional[str], /, checkpoint: str = "runs/tiny", pairs: int = 4000, seed: int = 0, device: str = "auto") -> Result:
+def baselines(
+    shards: Positional[str],
+    /,
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/baselines"),
+    config: str = "tiny",
+    steps: int | None = None,
+    seeds: str = "0,1,2",
+    pairs: int = 4000,
+    teacher: Path | None = None,
+    device: str = "auto",
+) -> Result:
+    """The paper's correspondence table on labelled shards: supervised baselines, a fixed teacher, L3-Net. Run again it goes on.
+
+    Args:
+        shards: Labelled shards (`prepare` of a table with a column label).
+        out: Folder of the table: results.json, and seed-N/ with a run for each row.
+        config: Recipe of all rows: network, batch, rate, steps.
+        steps: Steps of each run; by default the recipe's.
+        seeds: Joined by commas; each trains every row once.
+        pairs: At least so many held-out pairs, half of them positive, the same for all rows.
+        teacher: Checkpoint whose vision tower is the fixed teacher; by default the supervised one.
+        device: auto, cpu, cuda, mps.
+    """
+    from looklisten.training.baselines import baselines as run
+
+    if not all(seed.strip().isdecimal() for seed in seeds.split(",")):
+        raise UsageError(f"--seeds are whole numbers joined by commas, such as 0,1,2; not {seeds!r}")
+    settings = Config.load(config)
+    if steps is not None:
+        settings = settings.changed("train", steps=steps)
+    with Bar("baselines: steps") as bar:
+        return run(shards, out, settings, [int(seed) for seed in seeds.split(",")], pairs, teacher, device, bar).as_dict()
+
+
+def evaluate(
+    shards: Positional[str],
+    /,
+    checkpoint: str = "runs/tiny",
+    pairs: int = 4000,
+    seed: int = 0,
+    negatives: Literal["any", "other-class"] = "any",
+    device: str = "auto",
+) -> Result:
     """How often the network is right about "does this sound belong to this picture?" on held-out videos.
+
+    A network that was trained on labels answers by the direct combination of its class scores.
 
     Args:
         shards: Folder that `prepare` wrote.
         checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
         pairs: At least so many pairs, half of them positive.
         seed: Draws the pairs.
+        negatives: The sounds of any other video, or of those with another label.
         device: auto, cpu, cuda, mps.
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.correspondence import evaluate as run
+    from looklisten.evaluation.supervised import direct_combination
     from looklisten.interop.loading import open_trained
     from looklisten.runtime import choose_device
 
     saved, data = open_trained(checkpoint), Shards(shards)
+    model, settings = saved.model().to(choose_device(device).value), saved.config.train
     with Bar("evaluate: batches") as bar:
-        held_out = data.held_out(saved.config.train.held_out_fraction)
-        return run(saved.model().to(choose_device(device).value), data, held_out, pairs, seed, bar).as_dict()
+        answer = direct_combination(saved, model, data, pairs, seed, bar).answer if settings.objective == "labels" else None
+        return run(model, data, data.held_out(settings.held_out_fraction), pairs, seed, bar, answer, negatives).as_dict()
 
 
 def probe(shards: Positional[str], /, checkpoint: str = "runs/tiny", per_clip: int = 5, device: str = "auto") -> Result:
@@ -297,6 +345,47 @@ def probe(shards: Positional[str], /, checkpoint: str = "runs/tiny", per_clip: i
         network, train = saved.model().to(choose_device(device).value), saved.config.train
         sides = run(network, Shards(shards), per_clip, train.seed, train.held_out_fraction, bar)
     return {side: result.as_dict() for side, result in sides.items()}
+
+
+def cluster(
+    shards: Positional[str],
+    /,
+    checkpoint: Path = Path("runs/tiny"),
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    split: str = "held-out",
+    k: int = 64,
+    kmeans_seeds: int = 10,
+    device: str = "auto",
+) -> Result:
+    """Whether vectors fall into classes nobody told of: NMI of k-means, units that prefer a class, beside the untrained network.
+
+    Args:
+        shards: Labelled shards (`prepare` of a table with a column label).
+        checkpoint: Folder of a run or of one checkpoint.
+        out: Picture to write: the vectors of both sides in a plane (t-SNE), colored by class.
+        split: held-out, all, or a split's name.
+        k: Clusters; fewer where there are too few videos.
+        kmeans_seeds: Times that k-means starts anew.
+        device: auto, cpu, cuda, mps.
+    """
+    from looklisten.data.shards import Shards
+    from looklisten.evaluation.clustering import SIDES, plane
+    from looklisten.evaluation.clustering import cluster as run
+    from looklisten.model.checkpoint import open_checkpoint
+    from looklisten.runtime import choose_device, written_aside
+
+    saved, data = open_checkpoint(checkpoint), Shards(shards)
+    network, train = saved.model().to(choose_device(device).value), saved.config.train
+    with Bar("cluster: clips") as bar:
+        found = run(network, data, split, train.held_out_fraction, k, train.seed, kmeans_seeds, bar)
+    if out is None:
+        return found.as_dict()
+    from looklisten.app.pictures import planes
+
+    titles = {side: f"{side}: NMI {found.row(side, 'trained').nmi:.3f}, {found.row(side, 'trained').n} items" for side in SIDES}
+    with written_aside(out) as scratch:
+        scratch.write_bytes(planes([(titles[side], plane(found.vectors[side]), found.labels[side]) for side in SIDES]))
+    return found.as_dict() | {"picture": str(out)}
 
 
 def localize(
@@ -458,7 +547,9 @@ VERBS: dict[str, Callable[..., Result]] = {
     "inspect": inspect,
     "train": train_with("tiny"),
     "evaluate": evaluate,
+    "baselines": baselines,
     "probe": probe,
+    "cluster": cluster,
     "localize": localize,
     "export": export,
     "publish": publish,
@@ -540,10 +631,22 @@ def emit(result: Result, as_json: bool) -> None:
         sys.stdout.write(json.dumps(_plain(result)) + "\n")
         sys.stdout.flush()
         return
+    rows = result.get("rows", ())
     table = Table(show_header=False, box=None)
-    for name, value in _flat(result).items():
+    for name, value in _flat({key: value for key, value in result.items() if key != "rows"}).items():
         table.add_row(name.replace("_", " "), value)
-    Console(markup=False, emoji=False).print(table)  # a name in brackets is a name
+    console = Console(markup=False, emoji=False)  # a name in brackets is a name
+    console.print(table)
+    if rows:
+        console.print(_headed(rows))
+
+
+def _headed(rows: Sequence[Result]) -> Table:
+    """A table whose rows all have the same columns, as `rows` of a result are."""
+    table = Table(*(name.replace("_", " ") for name in rows[0]), box=None)
+    for row in rows:
+        table.add_row(*(_joined(value) if isinstance(value, (list, tuple)) else _cell(value) for value in row.values()))
+    return table
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ Picture = NDArray[np.float32]
 
 HEAT = colormaps["inferno"]
 SOUND = colormaps["gray"]
+CLASSES = colormaps["tab20"]
 
 
 def png(picture: Picture) -> bytes:
@@ -107,6 +108,20 @@ def _outline(box: Box, width: int, height: int) -> Rectangle:
     return Rectangle(
         corner, *size, fill=False, edgecolor="lime" if box.sounding else "white", linestyle="-" if box.sounding else ":", linewidth=1.2
     )
+
+
+def planes(sides: Sequence[tuple[str, NDArray[np.float32], NDArray[np.str_]]]) -> bytes:
+    """PNG of items in a plane, colored by class; for each side its title, the places `[items, 2]` and the class of each item."""
+    classes = sorted({str(label) for _, _, labels in sides for label in labels})
+    figure = Figure(figsize=(7 * len(sides) + 2, 7), layout="constrained")
+    for axis, (title, places, labels) in zip(figure.subplots(1, len(sides), squeeze=False)[0], sides, strict=True):
+        for number, label in enumerate(classes):
+            x, y = places[labels == label].T
+            marker = "o^sDvP*X"[number // 20 % 8]  # the colors are twenty
+            axis.scatter(x, y, s=14, color=CLASSES(number % 20), marker=marker, linewidths=0, label=label)
+        axis.set(title=title, xticks=[], yticks=[])
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    return figure_png(figure)
 
 
 def curves(metrics: Sequence[dict[str, Any]]) -> bytes:

@@ -73,6 +73,8 @@ class PairBatch:
     frames: UInt8[Tensor, "batch channels height width"]
     waveforms: Int16[Tensor, "batch samples"]
     video_ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    """The first label of each row's clip, or nothing; only the objective "labels" and measuring look at it."""
     draws: Draws
     rows: NDArray[np.int64]
     """The places of these rows in the whole batch."""
@@ -219,6 +221,7 @@ class PairStream:
             frames=stack([self._frame(mine, row) for row in range(len(rows))]),
             waveforms=torch.from_numpy(np.stack([self._sound(mine, row) for row in range(len(rows))])),
             video_ids=tuple(str(self.shards.video_ids[clip]) for clip in mine.clips),
+            labels=tuple(str(self.shards.names[clip]) for clip in mine.clips),
             draws=mine,
             rows=rows,
             pairing=pair_up(rows - together[0], self.shards.video_ids[draws.clips[together]]),

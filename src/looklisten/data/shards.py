@@ -149,6 +149,8 @@ class Shards(Sequence[Clip]):
         self.video_ids: NDArray[np.str_] = np.array(table["video_id"].to_pylist(), dtype=np.str_)
         self.splits: NDArray[np.str_] = np.array(table["split"].to_pylist(), dtype=np.str_)
         self.labels: list[tuple[str, ...]] = [tuple(labels) for labels in table["labels"].to_pylist()]
+        self.names: NDArray[np.str_] = np.array([labels[0] if labels else "" for labels in self.labels], dtype=np.str_)
+        """The first label of each clip, where one is wanted; empty where there is none."""
 
     def _read_manifest(self) -> dict[str, Any]:
         try:
@@ -237,9 +239,22 @@ class Shards(Sequence[Clip]):
         """
         if np.any(self.splits != ""):
             return np.asarray(self.splits != "train", dtype=bool)
-        place = {v: int(hashlib.sha256(v.encode()).hexdigest()[:12], 16) / 16**12 for v in sorted(set(self.video_ids))}
-        lowest = set(sorted(place, key=lambda v: place[v])[:2])
-        return np.array([place[v] < fraction or v in lowest for v in self.video_ids], dtype=bool)
+        return self._lot(set(self.video_ids), fraction, "")
+
+    def validation(self, fraction: float, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of the clips that are not `held_out` are kept from training too, `[clips]`: none for 0, else at least two videos.
+
+        Drawn by the hash of the id, as above, but independently of it.
+        """
+        if not fraction:
+            return np.zeros(len(self), dtype=bool)
+        return self._lot(set(self.video_ids[~held_out]), fraction, "validation ")
+
+    def _lot(self, videos: set[str], fraction: float, salt: str) -> NDArray[np.bool_]:
+        place = {v: int(hashlib.sha256((salt + v).encode()).hexdigest()[:12], 16) / 16**12 for v in sorted(videos)}
+        lowest = sorted(place, key=lambda v: place[v])[:2]
+        drawn = {v for v in place if place[v] < fraction} | set(lowest)
+        return np.array([v in drawn for v in self.video_ids], dtype=bool)
 
 
 def _mapped_for_few_pages(file: Path) -> pa.Buffer:

@@ -64,7 +64,7 @@ def probe(
     if len(known) < 2 or not len(test_clips):
         raise ConfigError(f"a probe needs labelled clips of at least 2 classes, held-out ones too; {shards.path} has none or too few")
     clips = np.concatenate([train_clips, test_clips])
-    single = np.array([_one_label(shards[int(clip)]) for clip in clips])
+    single = np.array([one_label(shards[int(clip)]) for clip in clips])
     networks = {"trained": model.eval(), "untrained": untrained_like(model, shards, ~held_out, seed)}
     answers: dict[tuple[str, str], Answers] = {}
     total = len(networks) * len(clips)
@@ -144,7 +144,8 @@ def _summary(trained: Answers, untrained: Answers) -> Probe:
     )
 
 
-def _one_label(clip: Clip) -> bool:
+def one_label(clip: Clip) -> bool:
+    """Whether everything that the clip's boxes show is of its labels, so that its frames have one right answer."""
     return {box.label for box in clip.boxes} <= set(clip.labels)
 
 

@@ -11,6 +11,7 @@ from looklisten.errors import ConfigError
 
 TOP_ITEMS = 20
 PURE = 0.8
+CRITERION = f"a class counts when, of the {TOP_ITEMS} items that fire some unit most, at least {PURE:.0%} are of it"
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from looklisten.config import Config
 from looklisten.errors import CheckpointError
 from looklisten.model.l3net import L3Net
+from looklisten.model.objectives import objective_of
 from looklisten.runtime import written_aside
 
 STEP_FOLDER = re.compile(r"step-(\d{9})")
@@ -46,6 +47,18 @@ class Checkpoint:
         except RuntimeError as error:
             raise CheckpointError(f"the weights in {self.path} do not fit its own config: {str(error).splitlines()[-1].strip()}") from None
         return network.eval()
+
+    def objective(self) -> nn.Module:
+        """What it was asked in training, with the weights that only the question has, in evaluation mode, on the CPU."""
+        asked = objective_of(self.config)
+        own = {key.removeprefix("objective/"): value for key, value in self.optimizer().items() if key.startswith("objective/")}
+        try:
+            asked.load_state_dict(own)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the objective in {self.path} does not fit its own config: {str(error).splitlines()[-1].strip()}"
+            ) from None
+        return asked.eval()
 
     def optimizer(self) -> dict[str, Tensor]:
         """The optimizer's tensors by `parameter name/moment`."""

@@ -90,6 +90,17 @@ INITIALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "he-uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
     "xavier-uniform": nn.init.xavier_uniform_,
 }
+
+
+def draw_weights(network: nn.Module, config: ModelConfig) -> None:
+    """Draw the weights of convolutions and fully-connected layers as `config` says; biases become zero."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            INITIALIZATIONS[config.initialization](module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion}
 
 
@@ -106,12 +117,7 @@ class L3Net(nn.Module):
         self.vision = Tower(3 * config.frames_per_pair, config.widths, config.first_stride)
         self.audio = Tower(1, config.widths, config.first_stride)
         self.fusion: Fusion = FUSIONS[config.fusion](config.widths[-1], config.fusion_width)
-        initialize = INITIALIZATIONS[config.initialization]
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                initialize(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        draw_weights(self, config)
         self.vision.inflate(config.frames_per_pair)
         if isinstance(self.fusion, DistanceFusion):
             self.fusion.start_right()

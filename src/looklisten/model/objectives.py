@@ -1,15 +1,19 @@
-"""What is asked of the network, over pairs that are re-made within the batch: correspondence, or which of all it is."""
+"""What is asked of the network, over pairs that are re-made within the batch: correspondence, or which of all it is.
+
+Beside them, for comparison, what a clip's label is: the one place where a label can reach a weight.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.model.l3net import CORRESPOND, Fusion
+from looklisten.config import Config
+from looklisten.model.l3net import CORRESPOND, Fusion, draw_weights
 
 FIRST_SCALE = 1 / 0.07
 """Similarities are multiplied by it in the first softmax; learnt from there (CLIP, Radford et al. 2021, section 2.4)."""
@@ -27,7 +31,7 @@ def alone(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The loss to descend, and the accuracy of yes and no, with positives and negatives of equal weight."""
+    """The loss to descend, and the accuracy: of yes and no, with positives and negatives of equal weight, or of naming the class."""
 
     loss: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
@@ -81,10 +85,46 @@ class Contrast(nn.Module):
         return Outcome(loss=(to_sounds + to_frames) / 2 + decision.loss, accuracy=decision.accuracy)
 
 
-def chance_loss(objective: str, rows: int) -> float:
-    """The loss of a network that knows nothing, over `rows` rows."""
+class Labels(nn.Module):
+    """Cross-entropy of the class of single frames and of single seconds: two fully-connected layers on each tower.
+
+    (The paper's supervised baselines.) The sides share no weight, and Adam treats each weight for itself, so one run trains two
+    networks apart.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        features, width, classes = config.model.widths[-1], config.model.fusion_width, len(config.train.classes)
+        self.vision = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
+        self.audio = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
+        draw_weights(self, config.model)
+
+    def scores(
+        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+    ) -> tuple[Float[Tensor, "*n classes"], Float[Tensor, "*m classes"]]:
+        """The softmax of the classes, of vectors of either side."""
+        return self.vision(vision).float().softmax(-1), self.audio(audio).float().softmax(-1)
+
+    def forward(self, vision: Float[Tensor, "own features"], audio: Float[Tensor, "own features"], truth: Int64[Tensor, " own"]) -> Outcome:
+        """`truth`: the place of each row's label among the classes. The loss is the sum of both sides', the accuracy their mean."""
+        sides = [self.vision(vision).float(), self.audio(audio).float()]
+        right = torch.stack([(side.argmax(-1) == truth).float().mean() for side in sides])
+        return Outcome(loss=torch.stack([functional.cross_entropy(side, truth) for side in sides]).sum(), accuracy=right.mean())
+
+
+def objective_of(config: Config) -> nn.Module:
+    """What `config` asks, with the weights that only this question has."""
+    if config.train.objective == "labels":
+        return Labels(config)
+    return Contrast() if config.train.objective == "contrastive" else Correspondence()
+
+
+def chance_loss(objective: str, choices: int) -> float:
+    """The loss of a network that knows nothing; `choices`: the rows that a sound is sought among, or the classes."""
     yes_or_no = math.log(2)
-    return yes_or_no if objective == "avc" else math.log(rows) + yes_or_no
+    if objective == "labels":
+        return 2 * math.log(choices)
+    return yes_or_no if objective == "avc" else math.log(choices) + yes_or_no
 
 
 def _halves(logits: Float[Tensor, "own all 2"], positives: Bool[Tensor, "own all"], negatives: Bool[Tensor, "own all"]) -> Outcome:

@@ -8,16 +8,17 @@ import contextlib
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int16, UInt8
+from jaxtyping import Float, Int16, UInt8
 from torch import Tensor, nn
 
-from looklisten.config import AugmentConfig, Config
+from looklisten.config import AugmentConfig, Config, ModelConfig
 from looklisten.data.pairs import PairBatch
 from looklisten.errors import CheckpointError
 from looklisten.media import frames as frames_
 from looklisten.media import spectrogram
+from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
-from looklisten.model.objectives import Contrast, Correspondence, Outcome
+from looklisten.model.objectives import Labels, Outcome, objective_of
 from looklisten.runtime import Choice, choose_device, choose_precision, to_device
 from looklisten.training.distributed import World, synchronize_batch_norm
 
@@ -33,7 +34,7 @@ class Pretext(nn.Module):
     def __init__(self, network: L3Net, config: Config, world: World, compiled: bool) -> None:
         super().__init__()
         self.network = network
-        self.objective: nn.Module = Contrast() if config.train.objective == "contrastive" else Correspondence()
+        self.objective = objective_of(config)
         self._gather = world.gather if config.train.gather_negatives else None
         # A compiled function beside the module, which stays as it is for measuring and saving.
         towers = (network.vision.forward, network.audio.forward)
@@ -43,14 +44,16 @@ class Pretext(nn.Module):
         self,
         frames: Float[Tensor, "own channels height width"],
         waveforms: Float[Tensor, "own samples"],
-        positives: Bool[Tensor, "own all"],
-        negatives: Bool[Tensor, "own all"],
+        *asked: Tensor,
     ) -> Outcome:
+        """`asked`: the masks of positives and of negatives, `[own, all]`; with labels each row's place among the classes, `[own]`."""
         vision = self._see(self.network.normalized(frames)).vector
         audio = self._hear(self.network.front_end(waveforms)).vector
+        if isinstance(self.objective, Labels):
+            return self.objective(vision, audio, *asked)  # type: ignore[no-any-return]
         sides = self.network.fusion.project(vision, audio)
         others = {"gather": self._gather} if self._gather else {}
-        return self.objective(self.network.fusion, *sides, positives, negatives, **others)  # type: ignore[no-any-return]
+        return self.objective(self.network.fusion, *sides, *asked, **others)  # type: ignore[no-any-return]
 
 
 class Learner:
@@ -68,7 +71,10 @@ class Learner:
         self.pretext = Pretext(self.network, config, self.world, self.compiled.value == "on").to(self.device.value)
         # Beside a contrastive objective the two numbers of the threshold have far to go, and nothing but themselves to disturb.
         contrastive = config.train.objective == "contrastive"
-        named = dict(self.pretext.named_parameters())
+        self._frozen = frozen_parts(self.network, config)
+        for part in self._frozen:
+            part.requires_grad_(False)
+        named = {name: p for name, p in self.pretext.named_parameters() if p.requires_grad}
         threshold = {name: p for name, p in named.items() if contrastive and name.startswith("network.fusion.fc3.")}
         rest = {name: p for name, p in named.items() if name not in threshold}
         groups = [{"params": list(group.values()), "haste": haste} for group, haste in ((rest, 1.0), (threshold, THRESHOLD_HASTE)) if group]
@@ -77,11 +83,19 @@ class Learner:
         self.optimizer = torch.optim.Adam(groups, config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True)
         self._shared: nn.Module | None = None
 
+    def initialize(self) -> None:
+        """Begin with the towers of other checkpoints, where the config names them; raises CheckpointError when they do not fit."""
+        for side, path in (("vision", self.config.train.vision_from), ("audio", self.config.train.audio_from)):
+            if path:
+                getattr(self.network, side).load_state_dict(tower_of(path, side, self.config.model))
+
     def step(self, parts: Sequence[PairBatch], step: int, rate: float, augmented: bool = True) -> Outcome:
         """Descend once, over one batch that comes in parts; the outcome is this process's, still on the device."""
         # Wrapped late, so that what a checkpoint held is what all processes begin with.
         shared = self._shared = self._shared or self.world.shared(self.pretext, self.device.value)
         self.pretext.train()
+        for part in self._frozen:
+            part.eval()
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["haste"]
         self.optimizer.zero_grad(set_to_none=True)
@@ -111,15 +125,19 @@ class Learner:
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         return norm
 
-    def _inputs(self, batch: PairBatch, step: int, augmented: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _inputs(self, batch: PairBatch, step: int, augmented: bool) -> tuple[Tensor, ...]:
         if augmented:
             frames, waveforms = augment(batch, self.config, step, self.device.value)
         else:
             frames, waveforms = on_device(batch, self.device.value)
-        pairing = batch.pairing if self.config.train.gather_negatives else batch.pairing.of_own_rows()
-        positives, negatives = pairing.masks(everyone=self.config.train.negatives == "all")
-        device = self.device.value
-        return frames, waveforms, positives.to(device, non_blocking=True), negatives.to(device, non_blocking=True)
+        return frames, waveforms, *(asked.to(self.device.value, non_blocking=True) for asked in self._asked(batch))
+
+    def _asked(self, batch: PairBatch) -> tuple[Tensor, ...]:
+        settings = self.config.train
+        if settings.objective == "labels":
+            return (torch.tensor([settings.classes.index(label) for label in batch.labels]),)
+        pairing = batch.pairing if settings.gather_negatives else batch.pairing.of_own_rows()
+        return pairing.masks(everyone=settings.negatives == "all")
 
     def moments(self) -> dict[str, Tensor]:
         """What a step needs beside the network: the optimizer's tensors and the objective's parameters, by name."""
@@ -147,6 +165,30 @@ class Learner:
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}") from None
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def frozen_parts(network: L3Net, config: Config) -> list[nn.Module]:
+    """What training leaves as it is: the towers that the config freezes, and a fusion that nothing is asked of."""
+    towers = {"none": [], "vision": [network.vision], "audio": [network.audio], "towers": [network.vision, network.audio]}
+    unasked = [network.fusion] if config.train.objective == "labels" else []
+    return [*towers[config.train.freeze], *unasked]
+
+
+TOWER_SETTINGS = {"vision": ("widths", "first_stride", "frames_per_pair"), "audio": ("widths", "first_stride", "front_end", "window")}
+"""What two networks must have in common for one to begin with the other's tower."""
+
+
+def tower_of(path: str, side: str, config: ModelConfig) -> dict[str, Tensor]:
+    """The weights of one tower of a checkpoint; raises CheckpointError when a network of `config` cannot have it."""
+    saved = open_checkpoint(path)
+    for name in TOWER_SETTINGS[side]:
+        theirs, ours = getattr(saved.config.model, name), getattr(config, name)
+        if theirs != ours:
+            raise CheckpointError(
+                f"the {side} tower of {path} cannot be taken over: its model.{name} is {theirs}, here it is {ours}; set it to the same"
+            )
+    weights: dict[str, Tensor] = getattr(saved.model(), side).state_dict()
+    return weights
 
 
 def choose_compile(config: Config, device: str) -> Choice:

@@ -26,8 +26,9 @@ from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.probe import can_probe, quick_probe
+from looklisten.evaluation.supervised import naming
 from looklisten.model.checkpoint import Checkpoint, best_saved, open_checkpoint, prune_checkpoints, save_checkpoint, saved_steps, step_of
-from looklisten.model.objectives import Outcome, chance_loss
+from looklisten.model.objectives import Labels, Outcome, chance_loss
 from looklisten.runtime import Progress, choose_device, cpu_count, silent, sweep_aside, write_json, written_aside
 from looklisten.training.distributed import World, joined
 from looklisten.training.learner import Learner
@@ -56,7 +57,7 @@ class Run:
     step: int
     loss: float
     accuracy: float
-    """AVC on the last training batches."""
+    """AVC on the last training batches; with the objective "labels", here and below: how often a class was named right."""
     held_out_accuracy: float
     best_step: int
     """The checkpoint with the highest held-out accuracy: `checkpoints/best`; 0 when none was measured."""
@@ -87,16 +88,20 @@ def train(
     run, data = Path(run), Shards(shards)
     with joined(choose_device(device).value) as world, Interruption() as interruption:
         held_out = data.held_out(config.train.held_out_fraction)
-        config = fitted(config, len(set(data.video_ids[~held_out])))
+        allowed, config = labelled(data, ~held_out & ~data.validation(config.train.validation_fraction, held_out), config)
+        held_out, config = labelled(data, held_out, config)
+        config = fitted(config, len(set(data.video_ids[allowed])))
         world.check_batch(config.train.batch_size, config.train.accumulate)
         learner = Learner(config, device, world)
         saved = world.told(lambda: _begin(run, config, resume, data, held_out))
         first = saved.step if saved else 0
         if saved:
             learner.restore(saved.model().state_dict(), saved.optimizer())
+        else:
+            learner.initialize()
         if world.is_first:
             _say_how(learner, data, held_out, saved)
-        stream = training_stream(data, ~held_out, config)
+        stream = training_stream(data, allowed, config)
         on_gpu = learner.device.value.startswith("cuda")
         batches = stream.batches(
             first, config.train.steps, _loader_threads(world, on_gpu), world.rank, world.ranks, config.train.accumulate, pin=on_gpu
@@ -135,6 +140,19 @@ def train(
     )
 
 
+def labelled(data: Shards, allowed: NDArray[np.bool_], config: Config) -> tuple[NDArray[np.bool_], Config]:
+    """With the objective "labels": the clips of `allowed` whose label is a class, and the config with the classes; else both as they are.
+
+    A config without classes gets those of the clips. Raises ConfigError when these are fewer than two.
+    """
+    if config.train.objective != "labels":
+        return allowed, config
+    classes = config.train.classes or tuple(sorted(set(data.names[allowed].tolist()) - {""}))
+    if len(classes) < 2:
+        raise ConfigError(f'the objective "labels" needs training clips of at least 2 labels; {data.path} has {len(classes)}')
+    return allowed & np.isin(data.names, classes), config.changed("train", classes=classes)
+
+
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int = 1) -> float:
     """The rate of a step, counted from 1: a linear climb, then constant, stairs, or half a cosine down to zero after the last step."""
     if step <= config.warmup_steps:
@@ -168,10 +186,11 @@ class Keeper:
 
     def keep(self, step: int, last: bool, stopped: bool, meter: "Meter", diary: NoLog) -> None:
         """`last`: no step follows; `stopped`: because of a signal, so there is time for saving only."""
-        settings, results = self._settings, {}
+        settings = self._settings
+        results: dict[str, float] = {}
         if self._evaluates and not stopped and (step % settings.evaluate_every == 0 or last):
-            found = evaluate(self._learner.network, self._data, self._held_out, EVALUATED_PAIRS, settings.seed)
-            self.held_out_accuracy = results["held_out_accuracy"] = found.accuracy
+            results |= self._measured()
+            self.held_out_accuracy = results["held_out_accuracy"]
         if self._probes and not stopped and step % settings.probe_every == 0:
             sides = quick_probe(self._learner.network, self._data, self._held_out, settings.seed)
             results |= {f"probe_{side}": accuracy for side, accuracy in sides.items()}
@@ -185,6 +204,15 @@ class Keeper:
             save_checkpoint(checkpoints, step, self._learner.config, self._learner.network.state_dict(), self._learner.moments(), results)
             prune_checkpoints(checkpoints, settings.keep_checkpoints)
             self._saved_at, self._saved_step = time.monotonic(), step
+
+    def _measured(self) -> dict[str, float]:
+        """The accuracy on held-out videos of what is asked."""
+        network, objective, settings = self._learner.network, self._learner.pretext.objective, self._settings
+        if isinstance(objective, Labels):
+            return naming(
+                network, objective, settings.classes, self._data, self._held_out, EVALUATED_PAIRS // 2, settings.seed
+            ).as_metrics()
+        return {"held_out_accuracy": evaluate(network, self._data, self._held_out, EVALUATED_PAIRS, settings.seed).accuracy}
 
     def facts(self) -> dict[str, str]:
         return {"held out": f"{self.held_out_accuracy:.3f}"} if math.isfinite(self.held_out_accuracy) else {}
@@ -244,7 +272,7 @@ class Meter:
             return {}
         return {
             "loss": f"{self.loss:.3f}",
-            "avc": f"{self.accuracy:.3f}",
+            "right": f"{self.accuracy:.3f}",
             "pairs/s": f"{self.pairs_per_second:.0f}",
             "waiting for data": f"{self.data_wait:.1%}",
         }
@@ -254,7 +282,8 @@ class Stuck:
     """Warns once when the loss stays where guessing puts it."""
 
     def __init__(self, settings: TrainConfig) -> None:
-        self._chance = chance_loss(settings.objective, settings.batch_size // settings.accumulate)
+        choices = len(settings.classes) or settings.batch_size // settings.accumulate
+        self._chance = chance_loss(settings.objective, choices)
         self._from = settings.warmup_steps
         self._seen: deque[tuple[int, float]] = deque()
         self._told = False

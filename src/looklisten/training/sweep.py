@@ -17,7 +17,7 @@ from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.runtime import Progress, silent
 from looklisten.training.learner import Learner
-from looklisten.training.loop import Meter, fitted, learning_rate, train, training_stream
+from looklisten.training.loop import Meter, fitted, labelled, learning_rate, train, training_stream
 
 log = logging.getLogger("looklisten")
 
@@ -77,7 +77,7 @@ def sweep(
     trials = []
     for number, (name, changed) in enumerate(configs.items()):
         try:
-            told = _within(progress, number, len(configs), name)
+            told = within(progress, number, len(configs), name)
             found = train(shards, changed, Path(run) / "sweep" / name.replace("/", "_"), device, told)
             if found.stopped_by:
                 raise KeyboardInterrupt
@@ -95,7 +95,7 @@ def sweep(
     return Sweep(tuple(trials), options, steps)
 
 
-def _within(progress: Progress, number: int, runs: int, name: str) -> Progress:
+def within(progress: Progress, number: int, runs: int, name: str) -> Progress:
     """The progress of run `number` of `runs` as a part of the whole."""
 
     def told(done: int, total: int, /, **facts: str) -> None:
@@ -154,9 +154,11 @@ def overfit(
     data = Shards(shards)
     chosen = sorted(set(data.video_ids))[:videos]
     allowed = np.isin(data.video_ids, chosen)
-    config = fitted(config.changed("train", batch_size=videos, accumulate=1, compile="off"), len(chosen))
+    allowed, config = labelled(data, allowed, config)
+    config = fitted(config.changed("train", batch_size=videos, accumulate=1, compile="off"), len(set(data.video_ids[allowed])))
     config = config.changed("augment", flip=False).changed("train", schedule="constant", warmup_steps=min(config.train.warmup_steps, 20))
     learner, stream = Learner(config, device), training_stream(data, allowed, config)
+    learner.initialize()
     meter, began, step = Meter(2 * config.train.batch_size, learner.world), time.monotonic(), 0
     for step, batch in enumerate(stream.batches(0, 10**9), 1):
         outcome = learner.step([batch], step, learning_rate(config.train, step), augmented=False)

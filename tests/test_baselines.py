@@ -1,0 +1,304 @@
+"""Networks to compare with: told the labels, begun with others' towers, frozen; and the table of them all."""
+
+import shutil
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from conftest import small_config
+from looklisten.config import Config, recipes
+from looklisten.data.pairs import PairStream
+from looklisten.errors import CheckpointError, ConfigError
+from looklisten.evaluation import correspondence, supervised
+from looklisten.evaluation.correspondence import Scores, evaluate, of_other_classes
+from looklisten.evaluation.supervised import best_threshold, direct_combination, naming
+from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
+from looklisten.model.objectives import Labels
+from looklisten.training import baselines as table
+from looklisten.training import loop
+from looklisten.training.baselines import METHODS, baselines
+from looklisten.training.learner import Learner
+from looklisten.training.loop import labelled, train, training_stream
+from looklisten.training.runlog import read_metrics
+
+SUPERVISED = small_config(objective="labels", validation_fraction=0.2, steps=4, checkpoint_every=2, schedule="constant", probe_every=0)
+
+
+@pytest.fixture(autouse=True)
+def _few_pairs(monkeypatch):
+    monkeypatch.setattr(loop, "EVALUATED_PAIRS", 24)
+
+
+@pytest.fixture(scope="module")
+def told(shards_path, tmp_path_factory):
+    """A run that was told the labels, and the videos that it drew with augmentation."""
+    out, trained_on, drawn = tmp_path_factory.mktemp("told") / "run", set(), PairStream.batches
+
+    def watched(self, *args, **kwargs):
+        for batch in drawn(self, *args, **kwargs):
+            if self.view.random:
+                trained_on.update(batch.video_ids)
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PairStream, "batches", watched)
+        patch.setattr(loop, "EVALUATED_PAIRS", 24)
+        torch.set_num_threads(2)  # as the tests have
+        train(shards_path, SUPERVISED, out)
+    return out, trained_on
+
+
+def tensors(run):
+    """The network and the optimizer's tensors with the heads, of a run's newest checkpoint."""
+    newest = saved_steps(run / "checkpoints")[-1]
+    return load_file(newest / "model.safetensors") | load_file(newest / "optimizer.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def learner_and_batch(shards, config, **train_settings):
+    allowed, config = labelled(shards, ~shards.held_out(0.1), config.changed("train", **train_settings))
+    return Learner(config, "cpu"), training_stream(shards, allowed, config).batch(0)
+
+
+def test_labels_are_learnt_by_heart(shards):
+    learner, batch = learner_and_batch(shards, SUPERVISED)
+    first, *_, last = [learner.step([batch], step, 5e-3, augmented=False) for step in range(1, 31)]
+    assert first.loss > 3
+    assert last.loss < first.loss / 3
+    assert last.accuracy > 0.9
+
+
+def test_the_sides_are_trained_apart(shards):
+    """What the vision tower becomes does not depend on the sounds, so one run trains two networks."""
+    one, batch = learner_and_batch(shards, SUPERVISED)
+    other, _ = learner_and_batch(shards, SUPERVISED)
+    one.step([batch], 1, 1e-2)
+    batch.waveforms.zero_()
+    other.step([batch], 1, 1e-2)
+    assert same(one.network.vision.state_dict(), other.network.vision.state_dict())
+    assert not same(one.network.audio.state_dict(), other.network.audio.state_dict())
+
+
+def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
+    run, _ = told
+    saved = open_checkpoint(run)
+    assert saved.config.train.classes == tuple(sorted(set(shards.names.tolist())))
+    assert Config.load(run / "config.toml") == saved.config
+    assert isinstance(saved.objective(), Labels)
+    row = next(row for row in read_metrics(run) if "named_audio" in row)
+    assert row["held_out_accuracy"] == pytest.approx((row["named_vision"] + row["named_audio"]) / 2)
+
+
+def test_neither_held_out_nor_validation_videos_are_trained_on(told, shards):
+    held_out = shards.held_out(0.1)
+    validation = shards.validation(0.2, held_out)
+    assert 2 <= validation.sum() < 18
+    assert not (validation & held_out).any()
+    assert told[1] <= set(shards.video_ids[~held_out & ~validation])
+    assert not shards.validation(0.0, held_out).any()
+
+
+def test_a_supervised_run_is_resumed_to_the_bit(told, shards_path, tmp_path):
+    shutil.copytree(told[0], tmp_path / "run")
+    shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
+    assert train(shards_path, SUPERVISED, tmp_path / "run").resumed_from == 2
+    assert same(tensors(tmp_path / "run"), tensors(told[0]))
+    assert any(name.startswith("objective/audio") for name in tensors(told[0]))
+
+
+def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
+    monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
+    with pytest.raises(ConfigError, match=r'the objective "labels" needs training clips of at least 2 labels; .* has 0'):
+        labelled(shards, ~shards.held_out(0.1), SUPERVISED)
+
+
+def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_path, tmp_path):
+    run = str(told[0])
+    config = small_config(steps=3, vision_from=run, audio_from=run, freeze="towers", probe_every=0, evaluate_every=1)
+    train(shards_path, config, tmp_path / "frozen")
+    theirs, ours = load(run), load(tmp_path / "frozen")
+    assert same(theirs.vision.state_dict(), ours.vision.state_dict()), "weights and batch-norm's statistics"
+    assert same(theirs.audio.state_dict(), ours.audio.state_dict())
+    assert not same(theirs.fusion.state_dict(), ours.fusion.state_dict())
+    assert all(name.startswith("fusion.") for name in load_file(saved_steps(tmp_path / "frozen/checkpoints")[-1] / "optimizer.safetensors"))
+
+
+def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resuming(told, shards_path, tmp_path):
+    shutil.copytree(told[0], tmp_path / "teacher")
+    settings = {"vision_from": str(tmp_path / "teacher"), "freeze": "vision", "probe_every": 0, "schedule": "constant"}
+    train(shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run")
+    whole, begun = tensors(tmp_path / "run"), Learner(small_config(), "cpu").network.state_dict()
+    taught = load(tmp_path / "teacher").state_dict()
+    shutil.rmtree(tmp_path / "teacher")
+    shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
+    assert train(shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run").resumed_from == 2
+    assert same(tensors(tmp_path / "run"), whole)
+    for name, value in load(tmp_path / "run").state_dict().items():
+        if name.startswith("vision."):
+            assert torch.equal(value, taught[name])
+        elif name.endswith(("conv1.weight", "fc3.weight")):
+            assert not torch.equal(value, begun[name])
+            assert not torch.equal(value, taught[name])
+
+
+def test_a_network_begins_with_the_towers_of_another_to_the_bit(told):
+    run = str(told[0])
+    learner = Learner(small_config(vision_from=run, audio_from=run), "cpu")
+    fresh = Learner(small_config(), "cpu").network.fusion.state_dict()
+    learner.initialize()
+    theirs = load(run)
+    assert same(learner.network.vision.state_dict(), theirs.vision.state_dict())
+    assert same(learner.network.audio.state_dict(), theirs.audio.state_dict())
+    assert same(learner.network.fusion.state_dict(), fresh)
+
+
+def test_a_tower_of_another_build_is_refused(told):
+    other = small_config(audio_from=str(told[0])).changed("model", front_end="paper")
+    with pytest.raises(
+        CheckpointError, match=r"the audio tower of .* cannot be taken over: its model.front_end is compact, here it is paper"
+    ):
+        Learner(other, "cpu").initialize()
+    with pytest.raises(CheckpointError, match="nowhere is not there"):
+        Learner(small_config(vision_from="nowhere"), "cpu").initialize()
+
+
+def test_a_threshold_by_hand():
+    scores = Scores(np.array([0.9, 0.8, 0.7], np.float32), np.array([0.95, 0.1, 0.2], np.float32), np.array(["a", "b", "c"]))
+    assert best_threshold(scores) == pytest.approx((0.45, 5 / 6))
+    nothing = Scores(np.zeros(3, np.float32), np.zeros(3, np.float32), scores.videos)
+    assert best_threshold(nothing)[1] == 0.5
+
+
+def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkeypatch):
+    seen, look = set(), supervised.looked_and_listened
+
+    def watched(*args):
+        for batch, *vectors in look(*args):
+            seen.update(batch.video_ids)
+            yield batch, *vectors
+
+    monkeypatch.setattr(correspondence, "looked_and_listened", watched)
+    saved = open_checkpoint(told[0])
+    direct = direct_combination(saved, saved.model(), shards, pairs=40)
+    assert seen == set(shards.video_ids[shards.validation(0.2, shards.held_out(0.1))])
+    assert direct.validation_accuracy >= 0.5
+    again = evaluate(saved.model(), shards, shards.validation(0.2, shards.held_out(0.1)), pairs=40, answer=direct.answer)
+    assert again.accuracy == direct.validation_accuracy, "the threshold means what it was chosen for"
+
+
+def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
+    other = open_checkpoint(run_path)
+    with pytest.raises(ConfigError, match=r'has no class scores to combine; train one with train\.objective = "labels"'):
+        direct_combination(other, other.model(), shards)
+    saved = open_checkpoint(told[0])
+    monkeypatch.setattr(shards, "validation", lambda *_: np.zeros(len(shards), bool))
+    with pytest.raises(ConfigError, match=r"kept no videos to choose a threshold on; train it with train\.validation_fraction = 0\.1"):
+        direct_combination(saved, saved.model(), shards)
+
+
+class Knowing:
+    """In place of the network's vectors: the class of each row, as an oracle knows it."""
+
+    def __init__(self, monkeypatch, shards):
+        look, names = correspondence.looked_and_listened, sorted(set(shards.names.tolist()))
+
+        def knows(*args):
+            for batch, _, _ in look(*args):
+                known = torch.eye(len(names))[[names.index(label) for label in batch.labels]]
+                yield batch, known, known
+
+        monkeypatch.setattr(correspondence, "looked_and_listened", knows)
+        monkeypatch.setattr(supervised, "looked_and_listened", knows)
+
+    @staticmethod
+    def answer(vision, audio):
+        return (vision * audio).sum(-1) - 0.5
+
+
+def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_same(told, shards, monkeypatch):
+    knowing, model = Knowing(monkeypatch, shards), load(told[0])
+    found = evaluate(model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer, negatives="other-class")
+    assert (found.accuracy, found.positives_right, found.negatives_right) == (1, 1, 1)
+    found = evaluate(model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer)
+    assert found.positives_right == 1
+    assert 0.8 < found.negatives_right < 1, "about one in twelve negatives is of the same class"
+
+
+def test_one_class_has_no_other(told, shards, monkeypatch):
+    monkeypatch.setattr(shards, "names", np.full(len(shards), "drum"))
+    with pytest.raises(ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"):
+        evaluate(load(told[0]), shards, shards.held_out(0.1), 24, negatives="other-class")
+
+
+def test_naming_of_heads_that_know(told, shards, monkeypatch):
+    """Heads that read the class off the oracle's vectors name every frame and every sound; of one side turned wrong, none."""
+    Knowing(monkeypatch, shards)
+    classes, heads = open_checkpoint(told[0]).config.train.classes, Labels(SUPERVISED.changed("train", classes=tuple("abc")))
+    heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
+    found = naming(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24)
+    assert (found.vision, found.audio, found.n) == (1, 1, 24)
+    heads.audio = torch.nn.ReLU6()
+    heads.audio.forward = torch.neg
+    assert naming(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24).audio == 0
+
+
+@given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
+def test_negatives_of_other_classes_are_a_permutation(labels, seed):
+    rows, others = of_other_classes(labels, np.random.default_rng(seed))
+    assert sorted(rows) == sorted(others)
+    assert len(set(rows.tolist())) == len(rows)
+    assert all(labels[row] and labels[row] != labels[other] for row, other in zip(rows, others, strict=True))
+    counts = [labels.count(name) for name in "abcd"]
+    assert len(rows) == sum(counts) - max(0, 2 * max(counts) - sum(counts)), "no more is left out than must be"
+
+
+def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(table, "train", lambda *args: trained.append(args[2].name) or train(*args))
+    config = small_config(steps=1)
+    first = baselines(shards_path, tmp_path, config, [0], pairs=24)
+    assert trained == ["labels", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
+    assert [row.method for row in first.rows] == list(METHODS)
+    assert {(row.n_pairs, row.n_videos, row.deviation) for row in first.rows} == {(24, 12, None)}
+    assert all(row.ci95[0] <= row.accuracy <= row.ci95[1] for row in first.rows)
+    assert [row.paper for row in first.rows] == [0.65, 0.74, 0.74, None, 0.74]
+    (tmp_path / "seed-0" / "teacher.json").unlink()
+    again = baselines(shards_path, tmp_path, config, [0], pairs=24)
+    assert trained[5:] == ["teacher"]
+    assert asdict(again) == asdict(first)
+    runs = {name: open_checkpoint(tmp_path / "seed-0" / name).config.train for name in trained}
+    assert len({(run.steps, run.batch_size, run.validation_fraction, run.learning_rate) for run in runs.values()}) == 1
+    assert runs["teacher"].freeze == "vision" and not runs["teacher"].audio_from
+    with pytest.raises(ConfigError, match="holds a table of other shards or settings; choose another folder"):
+        baselines(shards_path, tmp_path, small_config(steps=2), [0], pairs=24)
+
+
+def test_means_over_seeds_by_hand():
+    def asked(accuracy):
+        one = {"accuracy": accuracy, "n_pairs": 8, "n_videos": 4, "ci95": [accuracy - 0.1, accuracy + 0.1]}
+        return {kind: one | {"positives_right": 0.5, "negatives_right": 0.5} for kind in ("any", "other-class")}
+
+    row = table._summary("l3", [asked(0.6), asked(0.8)])
+    assert row.accuracy == row.other_class == pytest.approx(0.7)
+    assert row.ci95 == pytest.approx((0.6, 0.8))
+    assert row.deviation == pytest.approx(0.02**0.5)
+    assert row.by_seed == (0.6, 0.8)
+
+
+def test_recipes_of_baselines_are_one_network_and_schedule(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = sorted(name for name in recipes() if name.startswith("baselines/"))
+    assert names == [f"baselines/{name}" for name in ("direct", "pretraining-finetuned", "pretraining-frozen", "teacher")]
+    tiny, own = Config.load("tiny"), {"objective": "avc", "vision_from": "", "audio_from": "", "freeze": "none", "validation_fraction": 0.0}
+    for name in names:
+        recipe = Config.load(f"{name}.toml")
+        assert recipe == Config.load(name)
+        assert recipe.changed("train", **own) == tiny
