@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from looklisten.app.cli import main
+from looklisten.app.cli import emit, main
 from looklisten.errors import ConfigError
 from looklisten.evaluation import clustering
 from looklisten.evaluation.clustering import PAPER, choose_k, cluster, k_means, plane
@@ -114,3 +114,9 @@ def test_the_verb_writes_table_and_picture(run_path, shards_path, tmp_path, caps
     assert told["rows"][2]["paper_nmi"] == 0.409
     assert told["k_reason"].startswith(f"{told['rows'][2]['n']} items are too few")
     assert (tmp_path / "plane.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_are_a_table_with_a_head(capsys):
+    emit({"k": 3, "rows": [{"side": "vision", "n": 1200, "ci95": (0.25, 0.5)}, {"side": "audio", "n": 7, "ci95": None}]}, as_json=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["k", "3"], ["side", "n", "ci95"], ["vision", "1,200", "0.25", "–", "0.5"], ["audio", "7", "–"]]

@@ -644,6 +644,7 @@ def emit(result: Result, as_json: bool) -> None:
 def _headed(rows: Sequence[Result]) -> Table:
     """A table whose rows all have the same columns, as `rows` of a result are."""
     table = Table(*(name.replace("_", " ") for name in rows[0]), box=None)
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*(_joined(value) if isinstance(value, (list, tuple)) else _cell(value) for value in row.values()))
     return table

@@ -110,7 +110,7 @@ def _outline(box: Box, width: int, height: int) -> Rectangle:
     )
 
 
-def planes(sides: Sequence[tuple[str, NDArray[np.float32], NDArray[np.str_]]]) -> bytes:
+def planes(sides: Sequence[tuple[str, NDArray[np.float32], NDArray[Any]]]) -> bytes:
     """PNG of items in a plane, colored by class; for each side its title, the places `[items, 2]` and the class of each item."""
     classes = sorted({str(label) for _, _, labels in sides for label in labels})
     figure = Figure(figsize=(7 * len(sides) + 2, 7), layout="constrained")

@@ -78,8 +78,8 @@ class Clustering:
     k_reason: str
     seeds: int
     classes: int
-    vectors: dict[Side, Float[np.ndarray, "items features"]]
-    labels: dict[Side, NDArray[np.str_]]
+    vectors: dict[Side, Float[np.ndarray, "_items _features"]]
+    labels: dict[Side, NDArray[Any]]
 
     def row(self, side: Side, network: Kind) -> Agreement:
         return next(row for row in self.rows if (row.side, row.network) == (side, network))
