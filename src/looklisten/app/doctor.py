@@ -51,6 +51,7 @@ EXTRAS = (
     Extra("ray", "prepare on a Ray cluster", "pip install 'looklisten[ray]'"),
     Extra("s3fs", "videos and shards at s3:// addresses", "pip install 'looklisten[remote]'"),
     Extra("aiohttp", "videos at https:// addresses", "pip install 'looklisten[remote]'"),
+    Extra("h5py", "weight files of OpenL3", "pip install 'looklisten[openl3]'"),
     Extra("tensorboard", "the curves of a run in a browser", "comes with looklisten"),
 )
 
