@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from looklisten.evaluation.localization import Pointing, pointing
     from looklisten.evaluation.probe import Probe, probe
     from looklisten.inference.localize import HeatMap, Localization, localize
+    from looklisten.interop.openl3.models import convert
     from looklisten.media.synth.world import World, synth
     from looklisten.model.checkpoint import load
     from looklisten.model.l3net import L3Net
@@ -41,6 +42,7 @@ _HOME = {
     "evaluation.localization": ("Pointing", "pointing"),
     "evaluation.probe": ("Probe", "probe"),
     "inference.localize": ("HeatMap", "Localization", "localize"),
+    "interop.openl3.models": ("convert",),
     "media.synth.world": ("World", "synth"),
     "model.checkpoint": ("load",),
     "model.l3net": ("L3Net",),
@@ -64,6 +66,7 @@ __all__ = [
     "Run",
     "Shards",
     "World",
+    "convert",
     "evaluate",
     "inspect",
     "load",

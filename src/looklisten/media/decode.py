@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -109,6 +109,7 @@ class Report:
     """How many clips were cut so far, counted by who cuts."""
 
 
+@runtime_checkable
 class Resampler(Protocol):
     """A stream of samples that comes at one rate and leaves at 48 kHz, in pieces."""
 

@@ -149,7 +149,6 @@ def windows(chunks: Iterable[Samples], hop_seconds: float, center: bool) -> Iter
         number, reached = number + 1, start + WINDOW_SAMPLES
 
 
-@torch.inference_mode()
 def embedded(net: OpenL3Net, rows: Iterable[Samples], batch_size: int, embedding_size: int) -> Iterator[NDArray[np.float32]]:
     """Vectors of windows or frames (`[features]` arrays of one shape), a batch at a time; raises OpenL3Error for sizes that are none."""
     layer = net.layer_for(embedding_size)
@@ -157,7 +156,8 @@ def embedded(net: OpenL3Net, rows: Iterable[Samples], batch_size: int, embedding
         raise OpenL3Error(f"the batch size {batch_size!r} must be at least 1")
     rest = iter(rows)
     while batch := list(islice(rest, batch_size)):
-        given = torch.from_numpy(np.stack(batch)).to(net.device)
-        image = net.front_end(given) if net.variant.side == "audio" else given
-        vectors: NDArray[np.float32] = net.vectors(image, layer).cpu().numpy()
+        with torch.inference_mode():  # entered for each batch, so that it does not leak into whoever takes them
+            given = torch.from_numpy(np.stack(batch)).to(net.device)
+            image = net.front_end(given) if net.variant.side == "audio" else given
+            vectors: NDArray[np.float32] = net.vectors(image, layer).cpu().numpy()
         yield vectors

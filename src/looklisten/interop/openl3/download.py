@@ -84,6 +84,7 @@ def _fill(url: str, file: BinaryIO, progress: Progress) -> bool:
         try:
             return _append(url, file, progress) and resumed
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # nothing is left to fetch
                 return resumed
             if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from looklisten.errors import LookListenError
 from looklisten.interop.openl3.audio import audio_model, embedded, windows
 from looklisten.interop.openl3.errors import OpenL3Error
-from looklisten.interop.openl3.images import image_model, squared
+from looklisten.interop.openl3.images import checked, image_model, squared
 from looklisten.interop.openl3.networks import RESIZE_PIXELS, OpenL3Net
 from looklisten.interop.openl3.resampling import KaiserBest
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
+from looklisten.media.frames import resize
 from looklisten.runtime import Progress, silent, sweep_aside, written_aside
 
 EVERY_FRAME = Wanted(frames_per_second=1e6, shorter_side_pixels=RESIZE_PIXELS, sound=False, max_hours=np.inf)
@@ -183,7 +185,7 @@ def embed_images(sources: Sources, net: OpenL3Net, outputs: Outputs, batch_size:
         waiting.clear()
 
     def write(path: str, out: Path) -> None:
-        waiting.append((next(squared(read_picture(path)[None])), out))
+        waiting.append((next(squared(checked(read_picture(path)))), out))
         if len(waiting) == batch_size:
             flush()
 
@@ -248,12 +250,12 @@ def read_sound(path: str) -> Iterator[NDArray[np.float32]]:
 
 
 def read_frames(path: str, times: list[float]) -> Iterator[NDArray[np.uint8]]:
-    """Every frame `[height, width, 3]`, its shorter side at most 256; when each is shown is put into `times`. Raises SourceError."""
+    """Every frame `[height, width, 3]`, its shorter side 256; when each is shown is put into `times`. Raises SourceError."""
     report = Report()
     for frame in decode(path, EVERY_FRAME, report):
         assert isinstance(frame, Frame)
         times.append(frame.at_seconds)
-        yield frame.rgb()
+        yield resize(torch.from_numpy(frame.rgb()), RESIZE_PIXELS).numpy()
     _check(path, report, len(times), "picture")
 
 

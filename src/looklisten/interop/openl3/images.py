@@ -49,7 +49,7 @@ def get_image_embedding(
         if rate is not None and not 0 < float(rate) < np.inf:
             raise OpenL3Error(f"the frame rate {rate!r} is none; give frames a second, such as 25")
     net = image_model(model, input_repr, content_type, embedding_size)
-    frames = [_frames(one) for one in images]
+    frames = [checked(one) for one in images]
     squares = chain.from_iterable(map(squared, frames))
     vectors = np.concatenate(list(embedded(net, squares, batch_size, embedding_size)))
     of_each = np.split(vectors, np.cumsum([len(one) for one in frames])[:-1])
@@ -68,8 +68,8 @@ def image_model(model: OpenL3Net | None, input_repr: str, content_type: str, emb
     return model
 
 
-def _frames(image: NDArray[Any]) -> NDArray[Any]:
-    """`[frames, height, width, 3]`, checked."""
+def checked(image: NDArray[Any]) -> NDArray[Any]:
+    """`image` as `[frames, height, width, 3]`; warns and raises as `get_image_embedding`."""
     if not isinstance(image, np.ndarray) or image.dtype.kind not in "iuf":
         what = f"an array of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise OpenL3Error(f"an image must be a numpy array of numbers, or a list of such, not {what}")
