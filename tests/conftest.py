@@ -75,6 +75,22 @@ def run_path(shards_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
+@pytest.fixture(scope="session")
+def openl3_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of OpenL3's weight files, of seeded random weights, as a mirror has them."""
+    from keras_weights import write_keras
+
+    folder = tmp_path_factory.mktemp("openl3")
+    for name, seed, channels in (
+        ("audio_linear", 100, 1),
+        ("audio_mel128", 101, 1),
+        ("audio_mel256", 102, 1),
+        ("image_mel256", 200, 3),
+    ):
+        write_keras(folder / f"openl3_{name}_music.h5", seed, channels)
+    return folder
+
+
 def write_clock_video(
     path: Path,
     video_codec: str = "libx264",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from looklisten.inference.localize import HeatMap, Localization, localize
     from looklisten.interop.export import export
     from looklisten.interop.loading import from_pretrained, load
+    from looklisten.interop.openl3.models import convert
     from looklisten.interop.publish import publish, push_to_hub, save_pretrained
     from looklisten.media.synth.collage import Collage
     from looklisten.media.synth.world import World, synth
@@ -51,6 +52,7 @@ _HOME = {
     "interop.export": ("export",),
     "interop.loading": ("from_pretrained", "load"),
     "interop.publish": ("publish", "push_to_hub", "save_pretrained"),
+    "interop.openl3.models": ("convert",),
     "media.synth.world": ("World", "synth"),
     "model.l3net": ("L3Net",),
     "training.baselines": ("BaselineTable", "baselines"),
@@ -79,6 +81,7 @@ __all__ = [
     "World",
     "baselines",
     "cluster",
+    "convert",
     "evaluate",
     "export",
     "from_pretrained",

@@ -30,8 +30,9 @@ class ModelConfig(Section):
     """Filters of each block of both towers (paper, figure 2)."""
     first_stride: PositiveInt = 1
     """Stride of conv1_1: 1 in the paper, 2 in its follow-up."""
-    front_end: Literal["paper", "compact"] = "paper"
-    """Waveform to log-spectrogram: the paper's 257 x 199, or 64 mel bands up to 8 kHz."""
+    front_end: Literal["paper", "compact", "linear", "mel128", "mel256"] = "paper"
+    """Waveform to log-spectrogram: the paper's 257 x 199; compact, 64 mel bands up to 8 kHz; or one of OpenL3's, in decibels below
+    the loudest place of the second, with a batch-norm before the tower."""
     resize_pixels: PositiveInt = 256
     """The shorter side of a frame before it is cropped."""
     crop_pixels: PositiveInt = 224

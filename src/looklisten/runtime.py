@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -105,6 +106,14 @@ def to_device(network: "Network", device: str) -> "Network":
     if device != "mps":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
+
+
+def cache_folder() -> Path:
+    """Where files that can be fetched again are kept: `LOOKLISTEN_CACHE`, or `looklisten` in the user's cache folder of this system."""
+    if own := os.environ.get("LOOKLISTEN_CACHE"):
+        return Path(own)
+    usual = {"darwin": Path.home() / "Library/Caches", "win32": Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")}
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, Path.home() / ".cache")) / "looklisten"
 
 
 def cpu_count() -> int:

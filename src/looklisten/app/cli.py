@@ -533,6 +533,30 @@ def publish(
     return run(network, out, hub, private)
 
 
+def openl3(arguments: Sequence[str]) -> Result:
+    """Vectors of OpenL3's networks into .npz files, with OpenL3's own flags."""
+    from looklisten.app.openl3 import run
+
+    return run(arguments)
+
+
+def convert(
+    weights: Annotated[Positional[str], tyro.conf.arg(metavar="WEIGHTS.h5")],
+    out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT")],
+    /,
+) -> Result:
+    """Turn a weight file of OpenL3 into a folder of safetensors and JSON that everything here reads.
+
+    Args:
+        weights: Keras file (.h5, .h5.gz) named as OpenL3 names it, or a published network such as openl3:audio-mel256-env.
+        out: Folder to write.
+    """
+    from looklisten.interop.openl3 import convert as run
+
+    with Bar("weights: MB") as bar:
+        return dict(run(weights, out, bar))
+
+
 def doctor() -> Result:
     """What this installation can do and what is missing for what. Exit code 1 when a verb lacks something."""
     from looklisten.app.doctor import doctor as examine
@@ -554,6 +578,8 @@ VERBS: dict[str, Callable[..., Result]] = {
     "export": export,
     "publish": publish,
     "demo": demo,
+    "openl3": openl3,
+    "convert": convert,
     "doctor": doctor,
 }
 
@@ -598,8 +624,12 @@ def _run(verb: str, arguments: list[str], as_json: bool) -> int:
         near = difflib.get_close_matches(verb, VERBS, 1)
         raise UsageError(f"there is no verb {verb!r}; " + (f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"))
     function = train_with(_value(arguments, "--config", "tiny")) if verb == "train" else VERBS[verb]
-    result = tyro.cli(function, args=arguments, prog=f"looklisten {verb}", config=(tyro.conf.FlagCreatePairsOff,))
-    emit(result, as_json)
+    if verb == "openl3":  # reads its flags itself
+        result = function(arguments)
+    else:
+        result = tyro.cli(function, args=arguments, prog=f"looklisten {verb}", config=(tyro.conf.FlagCreatePairsOff,))
+    if result:
+        emit(result, as_json)
     return exit_code(result)
 
 

@@ -55,6 +55,7 @@ EXTRAS = (
     Extra("onnx", "export --format onnx", "pip install 'looklisten[onnx]'"),
     Extra("onnxruntime", "export --format onnx, which checks what it writes", "pip install 'looklisten[onnx]'"),
     Extra("onnxscript", "export --format onnx", "pip install 'looklisten[onnx]'"),
+    Extra("h5py", "weight files of OpenL3", "pip install 'looklisten[openl3]'"),
     Extra("tensorboard", "the curves of a run in a browser", "comes with looklisten"),
 )
 

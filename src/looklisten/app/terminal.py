@@ -25,9 +25,9 @@ class RateColumn(ProgressColumn):
 class Bar:
     """A `Progress` that draws on stderr; where stderr is no screen, a line every fifteen seconds and one at the end."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._screen = sys.stderr.isatty() and is_first_process()
+    def __init__(self, title: str, quiet: bool = False) -> None:
+        self._title, self._quiet = title, quiet or not is_first_process()
+        self._screen = sys.stderr.isatty() and not self._quiet
         self._started = self._said = time.monotonic()
         self._last, self._first = "", -1
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn())
@@ -37,7 +37,7 @@ class Bar:
         self._task = self._progress.add_task(title, total=None, facts="")
 
     def __call__(self, done: int, total: int, /, **facts: str) -> None:
-        if not is_first_process():
+        if self._quiet:
             return
         told = "  ".join(f"{name} {value}" for name, value in facts.items())
         if self._screen:

@@ -115,7 +115,7 @@ class L3Net(nn.Module):
         self.config = config = config or ModelConfig()
         self.front_end = LogSpectrogram(config.front_end, config.window)
         self.vision = Tower(3 * config.frames_per_pair, config.widths, config.first_stride)
-        self.audio = Tower(1, config.widths, config.first_stride)
+        self.audio = Tower(1, config.widths, config.first_stride, normalized_input=bool(self.front_end.spec.range_decibels))
         self.fusion: Fusion = FUSIONS[config.fusion](config.widths[-1], config.fusion_width)
         draw_weights(self, config)
         self.vision.inflate(config.frames_per_pair)

@@ -39,10 +39,16 @@ class Block(nn.Module):
 
 
 class Tower(nn.Module):
-    """Blocks of `widths` filters with 2 x 2 max-pooling (no padding) between them and a maximum over all places at the end."""
+    """Blocks of `widths` filters with 2 x 2 max-pooling (no padding) between them and a maximum over all places at the end.
 
-    def __init__(self, in_channels: int, widths: Sequence[int] = (64, 128, 256, 512), first_stride: int = 1) -> None:
+    `normalized_input` puts a batch-norm before them, for inputs that are far from mean 0 and deviation 1.
+    """
+
+    def __init__(
+        self, in_channels: int, widths: Sequence[int] = (64, 128, 256, 512), first_stride: int = 1, normalized_input: bool = False
+    ) -> None:
         super().__init__()
+        self.input_norm = nn.BatchNorm2d(in_channels) if normalized_input else nn.Identity()
         inputs = (in_channels, *widths[:-1])
         strides = (first_stride, *(1 for _ in widths[1:]))
         self.blocks = nn.ModuleList(Block(i, w, s) for i, w, s in zip(inputs, widths, strides, strict=True))
@@ -65,6 +71,7 @@ class Tower(nn.Module):
             weight.copy_((first * times**0.5).repeat(1, times, 1, 1) / times)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
+        x = self.input_norm(x)
         for index, block in enumerate(self.blocks):
             raw, x = block(x if index == 0 else functional.max_pool2d(x, 2))
         return TowerOutput(conv4_2=raw, map=x, vector=torch.amax(x, dim=(2, 3)))
