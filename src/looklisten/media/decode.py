@@ -6,7 +6,7 @@ late. Frame counts and nominal rates are never used for time. Knows no clip, no 
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,9 @@ class Wanted:
     max_megapixels: float = 40.0
     max_hours: float = 24.0
     max_streams: int = 64
+    picture: bool = True
+    sound: bool = True
+    """Which of the two streams to decode; one that is not wanted need not be there."""
     skip_unneeded: bool = True
     """Leave frames undecoded that nobody wants and no other frame refers to. The result is the same either way."""
 
@@ -123,37 +126,65 @@ class Wanted:
         return int(np.floor(seconds * self.frames_per_second + 1e-3))
 
 
-def decode(path: str | Path, wanted: Wanted, report: Report | None = None) -> Iterator[Frame | Sound]:
+@dataclass(frozen=True)
+class Streams:
+    """Which streams a file has that can be decoded."""
+
+    picture: bool
+    sound: bool
+
+
+def find_streams(path: str | Path) -> Streams:
+    """What of picture and sound a file has; a cover is no picture. Raises SourceError when it is no media."""
+    with _opened(path, Wanted(), Report()) as container:
+        videos, audios = _decodable(container)
+        return Streams(bool(videos), bool(audios))
+
+
+def decode(
+    path: str | Path, wanted: Wanted, report: Report | None = None, nearest_to: Iterator[float] | None = None
+) -> Iterator[Frame | Sound]:
     """Frames and sound of a file as they come out of the decoder; each of the two in the order of time.
 
+    With `nearest_to`, seconds that rise, the frames are not those of `wanted.frames_per_second` but for each of these times the
+    nearest one, as long as the picture lasts.
+
     A packet that cannot be decoded is left out and counted in `report`; when the file itself breaks off, what came before is
-    kept and `report.broken_off` says why. Raises SourceError when the file is no media, lacks a picture or a sound stream, or
-    has more pixels or streams than a limit allows.
+    kept and `report.broken_off` says why. Raises SourceError when the file is no media, lacks a wanted stream, or has more pixels
+    or streams than a limit allows.
     """
     report = report if report is not None else Report()
-    try:
-        # A playlist that is named like a video must not make this process read other files or hosts.
-        options = {"protocol_whitelist": "file,crypto,data", "max_streams": str(wanted.max_streams)}
-        container = av.open(str(path), metadata_errors="ignore", options=options)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        report.last_error = _last_line(error)
-        raise SourceError(f"{path} cannot be opened as video: {report.last_error}") from error
-    with container:
+    with _opened(path, wanted, report) as container:
         video, audio = _streams(container, path, wanted)
-        clock = _Clock(container, video, audio)
-        pictures, waves = _Pictures(video, clock, wanted, report), _Waves(audio, clock, wanted, report)
+        clock = _Clock(container, [stream for stream in (video, audio) if stream])
+        takers: dict[int, _Pictures | _Waves] = {}
+        if video:
+            takers[video.index] = _Pictures(video, clock, wanted, report, nearest_to)
+        if audio:
+            takers[audio.index] = _Waves(audio, clock, wanted, report)
         try:
             for packet in clock.packets(wanted.start_seconds):
-                yield from (pictures if packet.stream is video else waves).feed(packet)
-                if (pictures.is_over and waves.is_over) or report.broken_off:
+                yield from takers[packet.stream_index].feed(packet)
+                if all(taker.is_over for taker in takers.values()) or report.broken_off:
                     break
         except av.FFmpegError as error:
             report.last_error = _last_line(error)
             report.broken_off = f"reading it broke off: {report.last_error}"
-        yield from pictures.rest()
-        yield from waves.rest()
+        for taker in takers.values():
+            yield from taker.rest()
         if not report.broken_off and wanted.stop_seconds == np.inf:
             report.broken_off = _missing_end(container, video, report)
+
+
+def _opened(path: str | Path, wanted: Wanted, report: Report) -> InputContainer:
+    try:
+        # A playlist that is named like a video must not make this process read other files or hosts.
+        options = {"protocol_whitelist": "file,crypto,data", "max_streams": str(wanted.max_streams)}
+        return av.open(str(path), metadata_errors="ignore", options=options)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        report.last_error = _last_line(error)
+        kind = "video" if wanted.picture else "sound"
+        raise SourceError(f"{path} cannot be opened as {kind}: {report.last_error}") from error
 
 
 def _last_line(error: BaseException) -> str:
@@ -161,11 +192,11 @@ def _last_line(error: BaseException) -> str:
     return str(log[2]).strip() if log else str(getattr(error, "strerror", None) or error)
 
 
-def _missing_end(container: InputContainer, video: av.VideoStream, report: Report) -> str:
+def _missing_end(container: InputContainer, video: av.VideoStream | None, report: Report) -> str:
     """What of the file is not there, going by its header."""
     if container.format.name.split(",")[0] not in HONEST_HEADERS:
         return ""
-    counted = video.frames / float(video.average_rate) if video.average_rate else 0.0  # AVI's duration is that of what is there
+    counted = video.frames / float(video.average_rate) if video and video.average_rate else 0.0  # AVI's duration is that of what is there
     declared = max((container.duration or 0) / av.time_base, counted)
     got = max(report.video_end_seconds, report.audio_end_seconds)
     if got >= declared - max(1.0, 0.02 * declared):
@@ -173,28 +204,37 @@ def _missing_end(container: InputContainer, video: av.VideoStream, report: Repor
     return f"it ends after {got:.1f} s of the {declared:.1f} s that its header declares"
 
 
-def _streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tuple[av.VideoStream, av.AudioStream]:
-    """The first stream of pictures (not a cover) and the first of sound that this FFmpeg can decode."""
+def _decodable(container: InputContainer) -> tuple[list[av.VideoStream], list[av.AudioStream]]:
+    """The streams of pictures (not covers) and of sound that this FFmpeg can decode."""
+    videos = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
+    return videos, [s for s in container.streams.audio if s.codec_context]
+
+
+def _streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tuple[av.VideoStream | None, av.AudioStream | None]:
+    """The first stream of pictures and the first of sound, where they are wanted."""
     if len(container.streams) >= wanted.max_streams:
         raise SourceError(f"{path} has {len(container.streams)} streams or more; at most {wanted.max_streams} are allowed")
-    videos = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
-    audios = [s for s in container.streams.audio if s.codec_context]
-    for kind, found in (("picture", videos), ("sound", audios)):
-        if not found:
-            raise SourceError(f"{path} has no {kind} stream that can be decoded; both picture and sound are needed")
-    video, audio = videos[0], audios[0]
-    if video.width * video.height > wanted.max_megapixels * 1e6:
+    videos, audios = _decodable(container)
+    both = "; both picture and sound are needed" if wanted.picture and wanted.sound else ""
+    for kind, is_wanted, found in (("picture", wanted.picture, videos), ("sound", wanted.sound, audios)):
+        if is_wanted and not found:
+            raise SourceError(f"{path} has no {kind} stream that can be decoded{both}")
+    video, audio = videos[0] if wanted.picture else None, audios[0] if wanted.sound else None
+    if video and video.width * video.height > wanted.max_megapixels * 1e6:
         raise SourceError(f"{path} has frames of {video.width} x {video.height}; at most {wanted.max_megapixels:g} megapixels are allowed")
-    for stream in (video, audio):
+    for stream in filter(None, (video, audio)):
         stream.codec_context.thread_count = 1  # one file, one thread: many files at once use the cores better
     return video, audio
 
 
 class _Clock:
-    """Seconds from the container's start, the same for both streams; keeps on where a broadcast sets its clock anew."""
+    """Seconds from the container's start, the same for all streams; keeps on where a broadcast sets its clock anew.
 
-    def __init__(self, container: InputContainer, video: av.VideoStream, audio: av.AudioStream) -> None:
-        self._container, self._streams = container, (video, audio)
+    Where decoding begins late, it begins at a key frame of the first of `streams`.
+    """
+
+    def __init__(self, container: InputContainer, streams: Sequence[av.VideoStream | av.AudioStream]) -> None:
+        self._container, self._streams = container, tuple(streams)
         self._tick_seconds = {s.index: float(s.time_base) if s.time_base else 0.0 for s in self._streams}
         self._last_seconds: dict[int, float] = {}
         self._shift_seconds = 0.0
@@ -214,14 +254,14 @@ class _Clock:
         return (timed.duration or 0) * self._tick_seconds[stream.index]
 
     def packets(self, start_seconds: float) -> Iterator[Packet]:
-        """The packets of both streams, from a key frame before `start_seconds` on where the file can be searched."""
+        """The packets of the streams, from a key frame before `start_seconds` on where the file can be searched."""
         may_jump = bool(self._container.format.flags & TS_DISCONT)
-        video, begun = self._streams[0], not self._seek(start_seconds)
+        first, begun = self._streams[0], not self._seek(start_seconds)
         for packet in self._container.demux(*self._streams):
             if not packet.size:  # demux ends with an empty packet a stream; the decoders are flushed by hand
                 continue
-            begun = begun or (packet.stream is video and packet.is_keyframe)
-            if packet.stream is video and not begun:
+            begun = begun or (packet.stream is first and packet.is_keyframe)
+            if packet.stream is first and not begun:
                 continue
             if may_jump:
                 self._join(packet)
@@ -265,8 +305,13 @@ class _Clock:
 class _Pictures:
     """Picks frames off the decoder by their timestamps and prepares the picked ones only."""
 
-    def __init__(self, stream: av.VideoStream, clock: _Clock, wanted: Wanted, report: Report) -> None:
+    def __init__(
+        self, stream: av.VideoStream, clock: _Clock, wanted: Wanted, report: Report, nearest_to: Iterator[float] | None = None
+    ) -> None:
         self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
+        self._times = nearest_to
+        self._next_seconds = next(nearest_to, np.inf) if nearest_to else np.inf
+        self._before: tuple[float, float, av.VideoFrame] | None = None
         self._usual_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.04
         self._waiting: deque[Packet] = deque()
         self._first_of_bin: dict[int, float] = {}
@@ -292,11 +337,12 @@ class _Pictures:
         while self._waiting:
             yield from self._decode(self._waiting.popleft())
         yield from self._decode(None)
+        yield from self._nearest(np.inf)
         end = max(self._report.video_end_seconds, self._fed_seconds)
         self._report.video_end_seconds = min(end, self._wanted.stop_seconds)
 
     def _decode(self, packet: Packet | None) -> Iterator[Frame]:
-        if self._wanted.skip_unneeded and packet is not None:
+        if self._wanted.skip_unneeded and packet is not None and not self._times:
             needed = self._wants(packet)
             if needed != self._decodes_all:
                 self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
@@ -329,11 +375,26 @@ class _Pictures:
         if at > self._wanted.max_hours * 3600:
             self._report.broken_off = f"it is longer than {self._wanted.max_hours:g} hours"
         self.is_over = at >= self._wanted.stop_seconds
+        if self._times:
+            yield from self._nearest(at)
+            self._before = at, at + shown, frame
+            return
         bin_ = self._wanted.bin(at)
         if bin_ > self._bin and at >= self._wanted.start_seconds and not self.is_over:
             self._bin = bin_
             self._report.damaged += frame.is_corrupt
             yield Frame(at, at + shown, self._upright(frame))
+
+    def _nearest(self, at: float) -> Iterator[Frame]:
+        """The frame before this one, for every time that it is nearest to; at infinity, for every time until it ends."""
+        if not self._before or not self._times:
+            return
+        before, end, picture = self._before
+        last = end if at == np.inf else (before + at) / 2
+        planes = self._upright(picture) if self._next_seconds < last else None
+        while planes and self._next_seconds < last:
+            yield Frame(before, end, planes)
+            self._next_seconds = next(self._times, np.inf)
 
     def _upright(self, frame: av.VideoFrame) -> Planes:
         """Square pixels, never larger than the source in any direction, turned as the display matrix says."""
