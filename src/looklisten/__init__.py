@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from looklisten.evaluation.correspondence import Correspondence, evaluate
     from looklisten.evaluation.localization import Pointing, pointing
     from looklisten.evaluation.probe import Probe, probe
+    from looklisten.inference.embed import embed
+    from looklisten.inference.embedder import Embedder
+    from looklisten.inference.embeddings import AlignedEmbeddings, Embeddings
     from looklisten.inference.localize import HeatMap, Localization, localize
+    from looklisten.inference.streaming import StreamingEmbedder
+    from looklisten.inference.transformers import AudioEmbedder, ImageEmbedder
     from looklisten.media.synth.world import World, synth
     from looklisten.model.checkpoint import load
     from looklisten.model.l3net import L3Net
@@ -40,7 +45,12 @@ _HOME = {
     "evaluation.correspondence": ("Correspondence", "evaluate"),
     "evaluation.localization": ("Pointing", "pointing"),
     "evaluation.probe": ("Probe", "probe"),
+    "inference.embed": ("embed",),
+    "inference.embedder": ("Embedder",),
+    "inference.embeddings": ("AlignedEmbeddings", "Embeddings"),
     "inference.localize": ("HeatMap", "Localization", "localize"),
+    "inference.streaming": ("StreamingEmbedder",),
+    "inference.transformers": ("AudioEmbedder", "ImageEmbedder"),
     "media.synth.world": ("World", "synth"),
     "model.checkpoint": ("load",),
     "model.l3net": ("L3Net",),
@@ -49,11 +59,16 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "AlignedEmbeddings",
+    "AudioEmbedder",
     "Box",
     "Clip",
     "Config",
     "Correspondence",
+    "Embedder",
+    "Embeddings",
     "HeatMap",
+    "ImageEmbedder",
     "L3Net",
     "Localization",
     "LookListenError",
@@ -63,7 +78,9 @@ __all__ = [
     "Probe",
     "Run",
     "Shards",
+    "StreamingEmbedder",
     "World",
+    "embed",
     "evaluate",
     "inspect",
     "load",
