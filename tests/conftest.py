@@ -143,6 +143,20 @@ def write_wav(path: Path, sound: np.ndarray, sample_rate_hz: int) -> None:
         file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
 
 
+def write_sound(path: Path, wave: np.ndarray, sample_rate_hz: int = 48_000, codec: str = "pcm_f32le", layout: str = "mono") -> Path:
+    """A file of sound: `wave` is `[samples]` or, for layouts of several channels, `[samples, channels]`, floats in -1..1."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, sample_rate_hz, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave, np.float32).reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate, frame.time_base, frame.pts = sample_rate_hz, Fraction(1, sample_rate_hz), 0
+        size = stream.codec_context.frame_size or 4096
+        resampler = av.AudioResampler(stream.codec_context.format, layout, sample_rate_hz, frame_size=size)
+        for block in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(block))
+        container.mux(stream.encode(None))
+    return path
+
+
 def clock_frame(milliseconds: int) -> np.ndarray:
     frame = np.full((CLOCK_SIDE, CLOCK_SIDE, 3), 128, np.uint8)
     for bit in range(CLOCK_BITS):

@@ -5,13 +5,13 @@ import csv
 import numpy as np
 import pytest
 import simplejpeg
+import torch
 
 from conftest import write_wav
 from looklisten.app.cli import main
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
-from looklisten.media.singles import read_picture, read_sound
 from looklisten.media.synth import synth
 from looklisten.media.synth.collage import Collage, moving_camera
 from looklisten.media.synth.library import Item, read_items, split_items
@@ -87,7 +87,7 @@ def test_classes_that_do_not_meet_are_told_with_what_to_write(folders):
 def test_the_camera_moves_and_stays_inside_the_picture():
     picture = np.zeros((90, 120, 3), np.uint8)
     picture[:, :, 0] = np.linspace(50, 250, 120).astype(np.uint8)
-    shown = list(moving_camera(np.random.default_rng(3), picture, 48, 5))
+    shown = list(moving_camera(np.random.default_rng(3), torch.from_numpy(picture), 48, 5))
     assert all(one.shape == (48, 48, 3) and one.dtype == np.uint8 for one in shown)
     assert not np.array_equal(shown[0], shown[-1])
     assert min(one[..., 0].min() for one in shown) >= 30  # nothing from beyond the edge, which would be black
@@ -125,15 +125,11 @@ def test_copies_count_once_and_tables_are_read(folders, tmp_path):
         read_items(table, {".jpg"})
 
 
-def test_single_files_are_read_or_refused(folders, tmp_path):
-    sound = read_sound(folders / "sounds" / "bell" / "7.wav")
-    assert sound.dtype == np.float32
-    assert len(sound) == pytest.approx(2.5 * 48_000, abs=2)
-    assert read_picture(folders / "pictures" / "bell" / "0.jpg").shape == (60, 80, 3)
-    text = tmp_path / "a.wav"
-    text.write_text("no sound")
-    for read in (read_sound, read_picture):
-        with pytest.raises(SourceError, match="cannot be read as"):
-            read(text)
-    with pytest.raises(SourceError, match="has no picture"):
-        read_picture(folders / "sounds" / "bell" / "0.wav")
+def test_a_file_that_is_no_sound_is_named(folders, tmp_path):
+    for label in ("bell", "drum"):
+        for number in range(8):
+            (tmp_path / label).mkdir(exist_ok=True)
+            (tmp_path / label / f"{number}.wav").write_text(f"no sound {label} {number}")
+    made = Collage(str(folders / "pictures"), str(tmp_path), same=(("drum kit", "drum"),))
+    with pytest.raises(SourceError, match=r"\.wav cannot be opened"):
+        made.film(0)

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from looklisten.evaluation.correspondence import Correspondence, evaluate
     from looklisten.evaluation.localization import Pointing, pointing
     from looklisten.evaluation.probe import Probe, probe
+    from looklisten.inference.embed import embed
+    from looklisten.inference.embedder import Embedder
+    from looklisten.inference.embeddings import AlignedEmbeddings, Embeddings
     from looklisten.inference.localize import HeatMap, Localization, localize
+    from looklisten.inference.streaming import StreamingEmbedder
+    from looklisten.inference.transformers import AudioEmbedder, ImageEmbedder
     from looklisten.interop.export import export
     from looklisten.interop.loading import from_pretrained, load
     from looklisten.interop.openl3.models import convert
@@ -47,12 +52,17 @@ _HOME = {
     "evaluation.correspondence": ("Correspondence", "evaluate"),
     "evaluation.localization": ("Pointing", "pointing"),
     "evaluation.probe": ("Probe", "probe"),
+    "inference.embed": ("embed",),
+    "inference.embedder": ("Embedder",),
+    "inference.embeddings": ("AlignedEmbeddings", "Embeddings"),
     "inference.localize": ("HeatMap", "Localization", "localize"),
     "media.synth.collage": ("Collage",),
     "interop.export": ("export",),
     "interop.loading": ("from_pretrained", "load"),
     "interop.publish": ("publish", "push_to_hub", "save_pretrained"),
     "interop.openl3.models": ("convert",),
+    "inference.streaming": ("StreamingEmbedder",),
+    "inference.transformers": ("AudioEmbedder", "ImageEmbedder"),
     "media.synth.world": ("World", "synth"),
     "model.l3net": ("L3Net",),
     "training.baselines": ("BaselineTable", "baselines"),
@@ -61,6 +71,8 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "AlignedEmbeddings",
+    "AudioEmbedder",
     "BaselineTable",
     "Box",
     "Clip",
@@ -68,7 +80,10 @@ __all__ = [
     "Collage",
     "Config",
     "Correspondence",
+    "Embedder",
+    "Embeddings",
     "HeatMap",
+    "ImageEmbedder",
     "L3Net",
     "Localization",
     "LookListenError",
@@ -78,10 +93,12 @@ __all__ = [
     "Probe",
     "Run",
     "Shards",
+    "StreamingEmbedder",
     "World",
     "baselines",
     "cluster",
     "convert",
+    "embed",
     "evaluate",
     "export",
     "from_pretrained",

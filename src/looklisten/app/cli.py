@@ -435,6 +435,58 @@ def localize(
     return {"moments": len(found), "mean_probability": round(sure, 4), "picture": str(out / "sheet.png"), "maps": str(out / "maps.npz")}
 
 
+def embed(
+    inputs: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="INPUTS...")],
+    /,
+    checkpoint: str = "runs/tiny",
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("embedded"),
+    modality: Literal["auto", "audio", "image", "video"] = "auto",
+    layer: str | None = None,
+    hop_seconds: float = 0.5,
+    center: bool = False,
+    normalize: bool = False,
+    align: bool = False,
+    dense: bool = False,
+    format: Literal["npz", "parquet", "jsonl"] = "npz",
+    overwrite: bool = False,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    batch_size: int = 32,
+    device: str = "auto",
+) -> Result:
+    """Vectors of sounds, pictures and videos: a file of vectors and times for each. Run it again to finish or to add files.
+
+    Args:
+        inputs: Files, folders, globs, text lists or tables with a column path; folders are searched below too.
+        checkpoint: Folder of a run or of one checkpoint.
+        out: Folder for the vectors, in the structure of the inputs; a.wav gives a.wav.npz.
+        modality: The sound (audio), the picture (image), both (video), or what a file has (auto).
+        layer: pool4 (512 numbers), conv4_2 (6144 of sound, 8192 of pictures), aligned (128, of networks with fusion distance); by
+            default pool4.
+        hop_seconds: Seconds from one window of sound, or frame, to the next.
+        center: Half a window of silence goes in front of a sound, so that windows have multiples of the hop in their middle.
+        normalize: Vectors of length 1.
+        align: Of videos: the sound's windows, and for each the frame nearest to its middle.
+        dense: Sound in one run of the tower instead of one a window; fast for short hops, windows see beyond their borders.
+        format: npz (arrays audio, vision and their start_seconds), parquet or jsonl (a row a vector).
+        overwrite: Do again what is done.
+        precision: Arithmetic; bfloat16 is faster where the processor has it.
+        batch_size: Windows or frames computed at once on a GPU.
+        device: auto, cpu, cuda, mps.
+    """
+    import looklisten
+    from looklisten.inference.embed_files import Plan, embed_files
+    from looklisten.inference.streaming import How
+    from looklisten.runtime import choose_device
+
+    if not inputs:
+        raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
+    how = How(layer, hop_seconds, center, normalize, dense, batch_size)
+    plan = Plan(out, how, modality, align, format, overwrite, checkpoint, precision)
+    model = looklisten.load(checkpoint)
+    with Bar("embed: files") as bar:
+        return embed_files(inputs, model.to(choose_device(device).value) if hasattr(model, "to") else model, plan, bar)
+
+
 def demo(
     out: Positional[Path] = Path("demo"),
     /,
@@ -577,6 +629,7 @@ VERBS: dict[str, Callable[..., Result]] = {
     "localize": localize,
     "export": export,
     "publish": publish,
+    "embed": embed,
     "demo": demo,
     "openl3": openl3,
     "convert": convert,

@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,11 @@ _SUFFIXES = """
 """
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 """What counts as a video in a folder; a file named by itself is tried whatever its name."""
+
+_SOUND_SUFFIXES = "aac ac3 aif aiff amr ape au caf flac m4a mka mp2 mp3 oga ogg opus spx wav wma wv"
+_PICTURE_SUFFIXES = "avif bmp gif jfif jp2 jpeg jpg pgm png ppm tif tiff webp"
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | {f".{suffix}" for suffix in f"{_SOUND_SUFFIXES} {_PICTURE_SUFFIXES}".split()}
+"""What can be embedded."""
 
 Labels = Literal["table", "folder"]
 
@@ -67,11 +72,13 @@ class Sources:
     missing: tuple[str, ...] = ()
 
 
-def find_sources(inputs: Sequence[str | Path], labels: Labels = "table", root: Path | None = None) -> Sources:
+def find_sources(
+    inputs: Sequence[str | Path], labels: Labels = "table", root: Path | None = None, suffixes: Set[str] = VIDEO_SUFFIXES
+) -> Sources:
     """The videos that `inputs` name, in order of name, each once.
 
-    An input is a video, a folder (searched through for video files), a glob, a text list (`.txt`, one input a line), or a table
-    (`.csv`, `.parquet`) with a column `path` and, if wanted, `label` (several joined by `|`), `split`, `video_id`,
+    An input is a video, a folder (searched through for files with one of `suffixes`), a glob, a text list (`.txt`, one input a
+    line), or a table (`.csv`, `.parquet`) with a column `path` and, if wanted, `label` (several joined by `|`), `split`, `video_id`,
     `start_seconds` and `stop_seconds`; each may be a local path or an address (`s3://`, `https://`). Paths in lists and tables
     start at the list's folder. With `labels="folder"` the label is the name of the folder a video lies in.
     Raises SourceError when an input is not there or holds no video, ConfigError when one video is given two splits.
@@ -79,7 +86,7 @@ def find_sources(inputs: Sequence[str | Path], labels: Labels = "table", root: P
     rows: dict[tuple[str, float | None, float | None], Source] = {}
     missing: list[str] = []
     for given in inputs:
-        for source in _expand(str(given), missing):
+        for source in _expand(str(given), missing, suffixes):
             rows.setdefault((source.path, source.start_seconds, source.stop_seconds), source)
     if not rows:
         first = f"; the first of them: {missing[0]}" if missing else ""
@@ -94,7 +101,7 @@ def _is_remote(path: str) -> bool:
     return "://" in path
 
 
-def _expand(given: str, missing: list[str]) -> Iterator[Source]:
+def _expand(given: str, missing: list[str], suffixes: Set[str]) -> Iterator[Source]:
     suffix = Path(given.partition("?")[0]).suffix.lower()
     remote = _is_remote(given)
     if suffix == ".txt":
@@ -104,11 +111,11 @@ def _expand(given: str, missing: list[str]) -> Iterator[Source]:
     elif suffix in (".csv", ".parquet"):
         yield from _table(given, missing)
     elif not remote and Path(given).is_dir():
-        yield from _folder(given)
+        yield from _folder(given, suffixes)
     elif glob.has_magic(given) and (remote or not Path(given).exists()):
         yield from _glob(given)
     elif remote and (not suffix or given.endswith("/")):
-        yield from _folder(given)
+        yield from _folder(given, suffixes)
     elif not remote and not Path(given).exists():
         raise SourceError(f"there is no file or folder {given}")
     else:
@@ -126,16 +133,17 @@ def _named(path: str, missing: list[str]) -> Iterator[Source]:
         missing.append(path)
 
 
-def _folder(folder: str) -> Iterator[Source]:
+def _folder(folder: str, suffixes: Set[str]) -> Iterator[Source]:
     found = 0
     for path, size in _walk(folder):
         name = path.rpartition("/")[2] if _is_remote(path) else Path(path).name
-        if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+        if Path(name).suffix.lower() in suffixes and not name.startswith("."):
             found += 1
             yield Source(path, size)
     if not found:
-        kinds = ", ".join(sorted(VIDEO_SUFFIXES)[:6])
-        raise SourceError(f"the folder {folder} holds no video (looked for {kinds} … in it and below)")
+        kinds = ", ".join(sorted(suffixes)[:6])
+        what = "video" if suffixes <= VIDEO_SUFFIXES else "sound, picture or video"
+        raise SourceError(f"the folder {folder} holds no {what} (looked for {kinds} … in it and below)")
 
 
 def _walk(folder: str) -> Iterator[tuple[str, int | None]]:

@@ -24,20 +24,40 @@ def side_vectors(model: L3Net, tower: TowerOutput, side: Side, layer: str) -> Fl
     and ReLU, of frames after (paper, sections 4.1 and 4.2). `aligned`: the unit vector in the space that both sides share. Raises
     ConfigError when the network has no such layer.
     """
-    if layer == "pool4":
-        return tower.vector.float()
+    check_layer(model, layer)
     if layer == "conv4_2":
-        image = tower.conv4_2 if side == "audio" else tower.map
-        return functional.adaptive_max_pool2d(image.float(), GRID[side]).flatten(1)
-    if layer != "aligned":
+        return functional.adaptive_max_pool2d(image_of(tower, side, layer).float(), GRID[side]).flatten(1)
+    return from_pooled(model, tower.vector.float(), side, layer)
+
+
+def check_layer(model: L3Net, layer: str) -> None:
+    """Raises ConfigError, one sentence, when the network has no such layer."""
+    if layer not in ("pool4", "conv4_2", "aligned"):
         raise ConfigError(f"there is no layer {layer!r}; the layers are pool4, conv4_2 and aligned")
-    if not isinstance(model.fusion, DistanceFusion):
+    if layer == "aligned" and not isinstance(model.fusion, DistanceFusion):
         raise ConfigError(
             f'this network was trained with fusion "{model.config.fusion}", whose two sides share no space; '
             f'train one with model.fusion = "distance" (recipe tiny, contrastive or ave) for aligned vectors'
         )
+
+
+def image_of(tower: TowerOutput, side: Side, layer: str) -> Float[Tensor, "batch features rows columns"]:
+    """The map that a layer is pooled from."""
+    return tower.conv4_2 if layer == "conv4_2" and side == "audio" else tower.map
+
+
+def grid_of(side: Side, layer: str) -> tuple[int, int]:
+    """What the map is pooled to, rows and columns."""
+    return GRID[side] if layer == "conv4_2" else (1, 1)
+
+
+def from_pooled(model: L3Net, pooled: Float[Tensor, "batch pooled"], side: Side, layer: str) -> Float[Tensor, "batch features"]:
+    """A layer's vectors from its map, pooled: the same, but for `aligned`."""
+    if layer != "aligned":
+        return pooled
+    assert isinstance(model.fusion, DistanceFusion)
     head = model.fusion.vision if side == "vision" else model.fusion.audio
-    return functional.normalize(head(tower.vector).float(), dim=-1)
+    return functional.normalize(head(pooled).float(), dim=-1)
 
 
 def width(model: L3Net, side: Side, layer: str) -> int:

@@ -150,8 +150,28 @@ class Wanted:
         return int(np.floor(seconds * self.frames_per_second + 1e-3))
 
 
-def decode(path: str | Path, wanted: Wanted, report: Report | None = None) -> Iterator[Frame | Sound]:
+@dataclass(frozen=True)
+class Streams:
+    """Which streams a file has that can be decoded."""
+
+    picture: bool
+    sound: bool
+
+
+def find_streams(path: str | Path) -> Streams:
+    """What of picture and sound a file has; a cover is no picture. Raises SourceError when it is no media."""
+    with _opened(path, Wanted(), Report()) as container:
+        videos, audios = _decodable(container)
+        return Streams(bool(videos), bool(audios))
+
+
+def decode(
+    path: str | Path, wanted: Wanted, report: Report | None = None, nearest_to: Iterator[float] | None = None
+) -> Iterator[Frame | Sound]:
     """Frames and sound of a file as they come out of the decoder; each of the two in the order of time.
+
+    With `nearest_to`, seconds that rise, the frames are not those of `wanted.frames_per_second` but for each of these times the
+    nearest one, as long as the picture lasts.
 
     A packet that cannot be decoded is left out and counted in `report`; when the file itself breaks off, what came before is
     kept and `report.broken_off` says why. Raises SourceError when the file is no media, lacks a wanted stream, or has more pixels
@@ -163,7 +183,7 @@ def decode(path: str | Path, wanted: Wanted, report: Report | None = None) -> It
         clock = _Clock(container, [stream for stream in (video, audio) if stream])
         takers: dict[int, _Pictures | _Waves] = {}
         if video:
-            takers[video.index] = _Pictures(video, clock, wanted, report)
+            takers[video.index] = _Pictures(video, clock, wanted, report, nearest_to)
         if audio:
             takers[audio.index] = _Waves(audio, clock, wanted, report)
         try:
@@ -208,12 +228,17 @@ def _missing_end(container: InputContainer, video: av.VideoStream | None, report
     return f"it ends after {got:.1f} s of the {declared:.1f} s that its header declares"
 
 
+def _decodable(container: InputContainer) -> tuple[list[av.VideoStream], list[av.AudioStream]]:
+    """The streams of pictures (not covers) and of sound that this FFmpeg can decode."""
+    videos = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
+    return videos, [s for s in container.streams.audio if s.codec_context]
+
+
 def _streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tuple[av.VideoStream | None, av.AudioStream | None]:
-    """The first stream of pictures (not a cover) and the first of sound that this FFmpeg can decode, where they are wanted."""
+    """The first stream of pictures and the first of sound, where they are wanted."""
     if len(container.streams) >= wanted.max_streams:
         raise SourceError(f"{path} has {len(container.streams)} streams or more; at most {wanted.max_streams} are allowed")
-    videos = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
-    audios = [s for s in container.streams.audio if s.codec_context]
+    videos, audios = _decodable(container)
     both = "; both picture and sound are needed" if wanted.picture and wanted.sound else ""
     for kind, is_wanted, found in (("picture", wanted.picture, videos), ("sound", wanted.sound, audios)):
         if is_wanted and not found:
@@ -304,8 +329,13 @@ class _Clock:
 class _Pictures:
     """Picks frames off the decoder by their timestamps and prepares the picked ones only."""
 
-    def __init__(self, stream: av.VideoStream, clock: _Clock, wanted: Wanted, report: Report) -> None:
+    def __init__(
+        self, stream: av.VideoStream, clock: _Clock, wanted: Wanted, report: Report, nearest_to: Iterator[float] | None = None
+    ) -> None:
         self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
+        self._times = nearest_to
+        self._next_seconds = next(nearest_to, np.inf) if nearest_to else np.inf
+        self._before: tuple[float, float, av.VideoFrame] | None = None
         self._usual_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.04
         self._waiting: deque[Packet] = deque()
         self._first_of_bin: dict[int, float] = {}
@@ -331,11 +361,12 @@ class _Pictures:
         while self._waiting:
             yield from self._decode(self._waiting.popleft())
         yield from self._decode(None)
+        yield from self._nearest(np.inf)
         end = max(self._report.video_end_seconds, self._fed_seconds)
         self._report.video_end_seconds = min(end, self._wanted.stop_seconds)
 
     def _decode(self, packet: Packet | None) -> Iterator[Frame]:
-        if self._wanted.skip_unneeded and packet is not None:
+        if self._wanted.skip_unneeded and packet is not None and not self._times:
             needed = self._wants(packet)
             if needed != self._decodes_all:
                 self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
@@ -368,11 +399,26 @@ class _Pictures:
         if at > self._wanted.max_hours * 3600:
             self._report.broken_off = f"it is longer than {self._wanted.max_hours:g} hours"
         self.is_over = at >= self._wanted.stop_seconds
+        if self._times:
+            yield from self._nearest(at)
+            self._before = at, at + shown, frame
+            return
         bin_ = self._wanted.bin(at)
         if bin_ > self._bin and at >= self._wanted.start_seconds and not self.is_over:
             self._bin = bin_
             self._report.damaged += frame.is_corrupt
             yield Frame(at, at + shown, self._upright(frame))
+
+    def _nearest(self, at: float) -> Iterator[Frame]:
+        """The frame before this one, for every time that it is nearest to; at infinity, for every time until it ends."""
+        if not self._before or not self._times:
+            return
+        before, end, picture = self._before
+        last = end if at == np.inf else (before + at) / 2
+        planes = self._upright(picture) if self._next_seconds < last else None
+        while planes and self._next_seconds < last:
+            yield Frame(before, end, planes)
+            self._next_seconds = next(self._times, np.inf)
 
     def _upright(self, frame: av.VideoFrame) -> Planes:
         """Square pixels, never larger than the source in any direction, turned as the display matrix says."""
@@ -512,12 +558,6 @@ def _planes(frame: av.AudioFrame, channels: int) -> tuple[list[NDArray[Any]], in
     dtype, each = DTYPES[frame.format.name.removesuffix("p")], 1 if frame.format.is_planar else channels
     stored: tuple[Any, ...] = frame.planes
     return [np.frombuffer(plane, dtype, frame.samples * each) for plane in stored], each
-
-
-def to_mono(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """A decoded stretch of sound, downmixed: `[samples]` in -1..1 at the frame's own rate."""
-    names = tuple(channel.name for channel in frame.layout.channels)
-    return _mono([plane.copy() for plane in _planes(frame, len(names))[0]], names)
 
 
 def _zero(plane: NDArray[Any]) -> int:

@@ -13,17 +13,20 @@ from typing import Any
 import numpy as np
 import soxr
 import torch
+from jaxtyping import UInt8
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, SourceError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.frames import resize
-from looklisten.media.singles import read_picture, read_sound
+from looklisten.media.decode import Report
+from looklisten.media.pictures import read_picture
 from looklisten.media.synth.film import Film
 from looklisten.media.synth.library import PICTURES, SOUNDS, Item, read_items, split_items
 from looklisten.media.synth.sounds import leveled, rms, with_noise
 from looklisten.media.synth.world import Tables
+from looklisten.media.waveform import read_sound
 
 SMALLEST_PART = 0.55
 """Of a picture's shorter side that the camera shows at its closest."""
@@ -98,10 +101,12 @@ class Collage:
         rng = np.random.default_rng((self.seed, index, 1))
         _, split, picture, sound = self.chosen(index)
         others = [item for (_, side), items in self._parts[1].items() if side == split for item in items]
-        behind = read_sound(others[int(rng.integers(len(others)))].path)
+        behind = _whole(others[int(rng.integers(len(others)))].path)
         frames = round(self.seconds * self.frames_per_second)
-        pictures = moving_camera(rng, read_picture(picture.path), self.side_pixels, frames)
-        composed = compose_sound(rng, read_sound(sound.path), behind, self.seconds, self.speed_change)
+        # A little larger than what is shown at the closest, so that no step of the zoom enlarges much or skips pixels.
+        pixels = read_picture(picture.path, round(self.side_pixels / SMALLEST_PART))
+        pictures = moving_camera(rng, pixels, self.side_pixels, frames)
+        composed = compose_sound(rng, _whole(sound.path), behind, self.seconds, self.speed_change)
         return Film(pictures, composed, self.side_pixels, self.frames_per_second)
 
     def tables(self) -> Tables:
@@ -118,16 +123,24 @@ class Collage:
         return asdict(self) | {"classes": self.classes, "picture_files": counts[0], "sound_files": counts[1]}
 
 
+def _whole(path: str) -> NDArray[np.float32]:
+    """The sound of a file, `[samples]`, mono, 48 kHz."""
+    pieces = list(read_sound(path, Report()))
+    if not pieces:
+        raise SourceError(f"{path} holds no sound that can be decoded")
+    return np.concatenate(pieces)
+
+
 def _plain(label: str) -> str:
     return label.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def moving_camera(rng: np.random.Generator, picture: NDArray[np.uint8], side_pixels: int, frames: int) -> Iterator[NDArray[np.uint8]]:
+def moving_camera(
+    rng: np.random.Generator, picture: UInt8[Tensor, "height width 3"], side_pixels: int, frames: int
+) -> Iterator[NDArray[np.uint8]]:
     """`frames` squares of `side_pixels`: a part of the picture that slowly moves and grows or shrinks, mirrored half the time."""
-    # A little larger than what is shown at the closest, so that no step of the zoom enlarges much or skips pixels.
-    whole = resize(torch.from_numpy(picture), round(side_pixels / SMALLEST_PART))
-    height, width = whole.shape[:2]
-    image = whole.permute(2, 0, 1)[None].float()
+    height, width = picture.shape[:2]
+    image = picture.permute(2, 0, 1)[None].float()
     if rng.random() < 0.5:
         image = image.flip(3)
     light = rng.uniform(0.75, 1.2)

@@ -1,0 +1,138 @@
+"""Sound in arrays and files -> mono float32 at 48 kHz, a piece at a time. Knows no network."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from jaxtyping import Float32
+from numpy.typing import NDArray
+from torch import Tensor
+
+from looklisten.errors import SourceError
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
+
+PIECE_SECONDS = 10.0
+"""An array is resampled and a hole is filled by so much at a time."""
+
+MAX_HOLE_SECONDS = 86_400.0
+"""A longer hole is a damaged timestamp."""
+
+MAX_CHANNELS = 64
+LOUDEST = 100.0
+"""Sound beyond this is not in -1..1 but in integers that have become floats."""
+
+FULL_SCALE = {"int16": 2.0**15, "int32": 2.0**31, "uint8": 2.0**7}
+
+Waveform = NDArray[Any] | Tensor
+
+
+def on_clock(events: Iterable[Frame | Sound]) -> Iterator[Frame | Float32[np.ndarray, " samples"]]:
+    """Decoded sound without its times: the first sample is at 0 s, and where there is no sound there is silence.
+
+    Frames pass through.
+    """
+    done = 0
+    for event in events:
+        if isinstance(event, Frame):
+            yield event
+            continue
+        missing = round(event.start_seconds * SAMPLE_RATE_HZ) - done
+        if missing > MAX_HOLE_SECONDS * SAMPLE_RATE_HZ:
+            raise SourceError(
+                f"its sound stops at {done / SAMPLE_RATE_HZ:.0f} s and goes on at {event.start_seconds:.0f} s; cut the file there"
+            )
+        if missing > 0:
+            yield from silence(missing)
+            done += missing
+        yield checked(event.samples, done)
+        done += len(event.samples)
+
+
+def silence(samples: int) -> Iterator[Float32[np.ndarray, " samples"]]:
+    """So many zeros, in pieces."""
+    piece = round(PIECE_SECONDS * SAMPLE_RATE_HZ)
+    for start in range(0, samples, piece):
+        yield np.zeros(min(piece, samples - start), np.float32)
+
+
+def read_sound(path: str | Path, report: Report) -> Iterator[Float32[np.ndarray, " samples"]]:
+    """The sound of a file from the container's start on, in pieces of about a second."""
+    for piece in on_clock(decode(path, Wanted(picture=False), report)):
+        assert not isinstance(piece, Frame)
+        yield piece
+
+
+def oriented(waveform: Waveform, fixed: bool = False) -> NDArray[Any]:
+    """An array or tensor as `[samples]` or `[samples, channels]`, not copied. Raises SourceError, one sentence, for what cannot be sound.
+
+    Given as `[samples]`, `[samples, channels]` or `[channels, samples]`: the longer axis is time; when `fixed`, the first.
+    """
+    array: NDArray[Any] = waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else np.asarray(waveform)
+    if array.ndim not in (1, 2):
+        raise SourceError(f"sound is [samples] or [samples, channels], and this array is {list(array.shape)}")
+    if array.ndim == 2 and not fixed and array.shape[0] < array.shape[1]:
+        array = array.T
+    if array.ndim == 2 and not 0 < array.shape[1] <= MAX_CHANNELS:
+        raise SourceError(f"an array of {list(array.shape)} cannot be [samples, channels] with 1 to {MAX_CHANNELS} channels")
+    if array.dtype.name not in FULL_SCALE and array.dtype.kind != "f":
+        raise SourceError(f"sound of type {array.dtype.name} has no known full scale; give floats in -1..1, int16, int32 or uint8")
+    return array
+
+
+def to_mono(array: NDArray[Any]) -> Float32[np.ndarray, " samples"]:
+    """What `oriented` gives as mono: integers over their full scale, channels averaged."""
+    scale = FULL_SCALE.get(array.dtype.name, 1.0)
+    wave = array.astype(np.float32, copy=False)
+    if scale != 1:
+        wave = (wave - np.float32(128 if array.dtype == np.uint8 else 0)) / np.float32(scale)
+    mono: NDArray[np.float32] = wave.mean(axis=1, dtype=np.float32) if wave.ndim == 2 else wave
+    return mono
+
+
+def checked(wave: Float32[np.ndarray, " samples"], before: int, sample_rate_hz: float = SAMPLE_RATE_HZ) -> Float32[np.ndarray, " samples"]:
+    """`wave`, when all of it can be sound; `before` so many samples have gone before it. Raises SourceError, one sentence, else."""
+    peak = float(np.abs(wave).max(initial=0.0))
+    if np.isfinite(peak) and peak <= LOUDEST:
+        return wave
+    at_seconds = (before + int(np.argmax(~(np.abs(wave) <= LOUDEST)))) / sample_rate_hz
+    if np.isfinite(peak):
+        raise SourceError(f"the sound reaches {peak:g} at {at_seconds:.3f} s, where floats lie in -1..1; divide it, or give it as int16")
+    raise SourceError(
+        f"the sound holds a value that is no number (NaN or infinite) at {at_seconds:.3f} s; repair it, or put 0 in its place"
+    )
+
+
+class Resampler:
+    """Sound of one rate -> 48 kHz, in the pieces that it comes in; the result does not depend on how it is cut.
+
+    soxr HQ, as decoding has it: part of what a vector is.
+    """
+
+    def __init__(self, sample_rate_hz: float) -> None:
+        if not 0 < sample_rate_hz < np.inf:
+            raise SourceError(f"a sample rate of {sample_rate_hz:g} Hz cannot be; give the rate of the array, such as 44100")
+        self._rate_hz, self._done = sample_rate_hz, 0
+        self._stream = soxr.ResampleStream(sample_rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ") if sample_rate_hz != SAMPLE_RATE_HZ else None
+
+    def push(self, array: NDArray[Any]) -> Iterator[Float32[np.ndarray, " samples"]]:
+        """What can be said so far of sound as `oriented` gives it. Raises SourceError for what cannot be sound."""
+        step = max(round(PIECE_SECONDS * self._rate_hz), 1)
+        for start in range(0, len(array), step):
+            piece = checked(to_mono(array[start : start + step]), self._done, self._rate_hz)
+            self._done += len(piece)
+            yield self._stream.resample_chunk(piece) if self._stream else piece
+
+    def finish(self) -> Iterator[Float32[np.ndarray, " samples"]]:
+        """The rest."""
+        if self._stream:
+            yield self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def resampled(waveform: Waveform, sample_rate_hz: float) -> Iterator[Float32[np.ndarray, " samples"]]:
+    """A whole array at 48 kHz, in pieces."""
+    resampler = Resampler(sample_rate_hz)
+    yield from resampler.push(oriented(waveform))
+    yield from resampler.finish()

@@ -1,0 +1,165 @@
+"""One run of the tower over a long sound gives the map that windows share; where a window differs from itself alone is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from looklisten.config import ModelConfig
+from looklisten.errors import ConfigError
+from looklisten.inference import dense
+from looklisten.inference.dense import DenseSound, check_dense
+from looklisten.inference.embed import embed
+from looklisten.inference.encoder import encoder_of
+from looklisten.inference.rolling import RollingTower, places, reach
+from looklisten.inference.windows import WindowGrid
+from looklisten.media.spectrogram import LogSpectrogram
+from looklisten.model.l3net import L3Net
+
+RATE_HZ = 48_000
+PAPER_GRID_SAMPLES = 8 * 240
+"""Three poolings of columns that lie 240 samples apart."""
+
+
+def network(**settings):
+    """A small one, its batch-norm as after some training: neither 0 nor 1."""
+    torch.manual_seed(0)
+    model = L3Net(ModelConfig(**{"widths": (4, 8, 8, 16), "resize_pixels": 64, "crop_pixels": 48} | settings)).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 2)
+            module.bias.data.uniform_(-0.5, 0.5)
+    return model
+
+
+@pytest.fixture(scope="module", params=[{}, {"first_stride": 2}, {"first_stride": 2, "front_end": "compact"}], ids=["paper", "ave", "tiny"])
+def model(request):
+    return network(**request.param)
+
+
+def noise(seconds):
+    rng = np.random.default_rng(0)
+    samples = round(seconds * RATE_HZ)
+    return (rng.standard_normal(samples) * 0.2 * np.sin(np.arange(samples) / 5000) ** 2).astype(np.float32)
+
+
+def cosines(a, b):
+    return (a.vectors * b.vectors).sum(1) / np.linalg.norm(a.vectors, axis=1) / np.linalg.norm(b.vectors, axis=1)
+
+
+@torch.inference_mode()
+def test_a_rolling_tower_makes_the_map_of_the_whole_picture(model):
+    picture = torch.randn(1, 1, 40, 400)
+    whole = model.audio(picture)
+    sizes = [150, 61, 100, 89]
+    for raw, image in ((True, whole.conv4_2), (False, whole.map)):
+        rolling = RollingTower(model.audio, torch.float32, raw)
+        rolled = torch.cat([rolling.push(strip) for strip in picture.split(sizes, dim=3)], 3)
+        # The right border of the whole picture has zeros beside it, which no strip knows.
+        known = (400 - reach(model.audio) - 1) // model.audio.reduction + 1
+        assert known > 10
+        assert rolled.shape[3] == known
+        assert torch.allclose(rolled, image[..., :known], atol=1e-4 * float(image.abs().max()))
+
+
+@torch.inference_mode()
+def test_reach_is_what_a_place_sees(model):
+    """A change beyond the reach changes nothing; a change at its end does."""
+    torch.manual_seed(1)
+    picture = torch.randn(1, 1, 32, 500)
+    place, reduction = 8, model.audio.reduction
+    last = place * reduction + reach(model.audio)
+    before = model.audio(picture).conv4_2[..., place]
+    for column, changes in ((last + 1, False), (last, True)):
+        other = picture.clone()
+        other[..., column:] += 100
+        assert bool((model.audio(other).conv4_2[..., place] != before).any()) == changes
+
+
+def test_places_are_counted_as_the_tower_makes_them(model):
+    for columns in (98, 199, 200, 207):
+        assert places(model.audio, columns) == model.audio(torch.zeros(1, 1, 32, columns)).map.shape[3]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("layer", ["pool4", "conv4_2"])
+def test_a_window_is_pooled_from_its_own_places(layer):
+    """Over the long spectrogram at once, by the plain tower: the windows are its places, 24 at a time."""
+    model, wave = network(), noise(4)
+    found = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.1, dense=True, layer=layer)
+    tower = model.listen(torch.from_numpy(np.pad(wave, (0, RATE_HZ)))[None])
+    starts = np.round(found.start_seconds * RATE_HZ).astype(int)
+    assert (starts % PAPER_GRID_SAMPLES == 0).all()
+    for row, place in zip(found.vectors, starts // PAPER_GRID_SAMPLES, strict=True):
+        inside = (tower.conv4_2 if layer == "conv4_2" else tower.map)[0, :, :, place : place + 24]
+        own = inside.reshape(16, 4, 8, 3, 8).amax((2, 4)) if layer == "conv4_2" else inside.amax((1, 2))
+        assert np.allclose(row, own.flatten().numpy(), atol=1e-4 * float(own.abs().max()))
+
+
+def test_starts_are_the_places_nearest_to_the_exact_ones(model):
+    grid = WindowGrid.of(0.1)
+    sound = DenseSound(encoder_of(model), "pool4", grid)
+    assert sound.step_samples <= grid.hop_samples
+    for number in range(200):
+        assert abs(sound.start(number) - number * grid.hop_samples) <= sound.step_samples / 2
+        assert sound.start(number) % sound.step_samples == 0
+
+
+def test_windows_are_as_many_as_plain_ones_and_near_them(model):
+    wave = noise(3.3)
+    for center in (False, True):
+        plain = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.16, center=center)
+        shared = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.16, center=center, dense=True)
+        assert len(plain) == len(shared)
+        assert np.abs(plain.start_seconds - shared.start_seconds).max() <= 0.08
+        assert cosines(plain, shared).mean() > 0.9
+
+
+@torch.inference_mode()
+def test_windows_differ_from_plain_ones_at_their_borders_alone():
+    """Inside, where the zeros beside a window do not reach, its places are the same ones."""
+    model, wave = network(), noise(4)
+    tower = model.listen(torch.from_numpy(wave)[None]).map[0]
+    place = 30
+    alone = model.listen(torch.from_numpy(wave[place * PAPER_GRID_SAMPLES :][:RATE_HZ])[None]).map[0]
+    within = tower[..., place : place + 24]
+    far = -(-reach(model.audio) // 8) - 1
+    assert far == 4
+    tolerance = 1e-4 * float(alone.abs().max())
+    assert torch.allclose(alone[..., far:-far], within[..., far:-far], atol=tolerance)
+    assert not torch.allclose(alone[..., far - 1], within[..., far - 1], atol=tolerance)
+
+
+def test_the_width_of_strips_changes_vectors_by_rounding_only(model, monkeypatch):
+    wave = noise(4)
+    one = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.2, dense=True)
+    monkeypatch.setattr(dense, "STRIP_SECONDS", 1.7)
+    other = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.2, dense=True)
+    assert np.allclose(one.vectors, other.vectors, atol=1e-5 * np.abs(one.vectors).max())
+
+
+def test_aligned_vectors_and_half_precision_are_dense_too():
+    model, wave = network(fusion="distance"), noise(2)
+    plain = embed(wave, model, sample_rate_hz=RATE_HZ, layer="aligned", hop_seconds=0.2)
+    for precision in ("float32", "bfloat16"):
+        found = embed(wave, model, sample_rate_hz=RATE_HZ, layer="aligned", hop_seconds=0.2, dense=True, precision=precision)
+        assert np.allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
+        assert cosines(plain, found).mean() > 0.9
+
+
+def test_what_cannot_be_dense_says_why(monkeypatch):
+    model = network()
+    with pytest.raises(ConfigError, match=r"a hop of at least 0\.005 s; ask for that, or leave dense away"):
+        embed(noise(1), model, sample_rate_hz=RATE_HZ, hop_seconds=0.004, dense=True)
+
+    class Relative(LogSpectrogram):
+        """Below the loudest place of its second, as OpenL3's."""
+
+        def forward(self, waveforms):
+            image = super().forward(waveforms)
+            return image - image.amax((2, 3), keepdim=True)
+
+    model.front_end = Relative("paper")
+    with pytest.raises(ConfigError, match="brings every second to its own loudest place, so that windows share nothing"):
+        check_dense(encoder_of(model))

@@ -1,0 +1,310 @@
+"""A vector depends on its second of sound or its picture alone: not on company, order, pieces or where the sound comes from."""
+
+import math
+from fractions import Fraction
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import hear_clock, read_clock, small_config, write_clock_video, write_sound
+from looklisten.config import ModelConfig
+from looklisten.errors import ConfigError, SourceError
+from looklisten.inference.embed import embed
+from looklisten.inference.encoder import NetworkEncoder, encode_rows, encoder_of
+from looklisten.inference.layers import side_vectors, width
+from looklisten.inference.streaming import StreamingEmbedder
+from looklisten.inference.windows import WindowCutter, WindowGrid
+from looklisten.media.decode import Frame, Wanted, decode, find_streams
+from looklisten.media.frames import decode_jpeg
+from looklisten.model.l3net import L3Net
+
+RATE_HZ = 48_000
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return L3Net(small_config().model).eval()
+
+
+def noise(seconds, seed=0, rate_hz=RATE_HZ):
+    """Bursts of noise of changing loudness."""
+    rng = np.random.default_rng(seed)
+    samples = round(seconds * rate_hz)
+    return (rng.standard_normal(samples) * 0.2 * np.sin(np.arange(samples) / 5000) ** 2).astype(np.float32)
+
+
+def alike(a, b):
+    return np.array_equal(a.vectors, b.vectors) and np.array_equal(a.start_seconds, b.start_seconds)
+
+
+# Where windows lie
+
+
+@given(
+    samples=st.integers(1, 10**6),
+    hop=st.fractions(Fraction(1, RATE_HZ), 40).filter(lambda hop: hop.denominator < 10**6),
+    center=st.booleans(),
+)
+def test_windows_are_counted_placed_and_cover_the_sound(samples, hop, center):
+    grid = WindowGrid.of(hop, center)
+    padding = RATE_HZ // 2 if center else 0
+    assert grid.count(samples) == 1 + max(math.ceil((samples + padding - RATE_HZ) / (hop * RATE_HZ)), 0)
+    last = grid.count(samples) - 1
+    for number in {0, last // 2, last}:
+        assert abs(grid.start(number) + padding - number * hop * RATE_HZ) <= Fraction(1, 2), "rounded once, from its exact time"
+    assert grid.start(last) + RATE_HZ >= samples - Fraction(1, 2)
+
+
+def test_a_hop_is_the_decimal_that_it_prints_as():
+    """A third of a million windows on, a tenth of a second is still a tenth: hear-eval-kit's users found theirs drifting."""
+    assert WindowGrid.of(0.1).start(10**9) == 4800 * 10**9
+    assert WindowGrid.of(1 / 3).start(3 * 10**6) == 10**6 * RATE_HZ
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(0, 3 * RATE_HZ), max_size=8), hop=st.sampled_from([0.013, 0.3, 1.0, 1.7]), center=st.booleans())
+def test_windows_hold_the_samples_that_their_starts_say(cuts, hop, center):
+    wave = np.arange(1, 3 * RATE_HZ + 1, dtype=np.float32)
+    cutter = WindowCutter(WindowGrid.of(hop, center))
+    found = [cutter.push(piece) for piece in np.split(wave, sorted(cuts))] + [cutter.finish()]
+    starts, sound = (np.concatenate([getattr(some, what) for some in found]) for what in ("starts", "sound"))
+    padded = np.concatenate([np.zeros(RATE_HZ, np.float32), wave, np.zeros(2 * RATE_HZ, np.float32)])
+    assert len(starts) == WindowGrid.of(hop, center).count(len(wave))
+    for start, window in zip(starts, sound, strict=True):
+        assert np.array_equal(window, padded[RATE_HZ + start : 2 * RATE_HZ + start])
+
+
+def test_five_seconds_centred_at_a_tenth_give_46():
+    """As OpenL3 has it (openl3#24)."""
+    found = embed(noise(5), Loudness(), sample_rate_hz=RATE_HZ, hop_seconds=0.1, center=True)
+    assert len(found) == 46
+    assert np.allclose(found.middle_seconds, np.arange(46) / 10, atol=1e-12)
+    assert found.centered
+    assert found.start_seconds[0] == -0.5
+
+
+def test_a_short_sound_is_filled_up_with_silence(model):
+    short, padded = noise(0.3), np.concatenate([noise(0.3), np.zeros(RATE_HZ - round(0.3 * RATE_HZ), np.float32)])
+    assert len(embed(short, model, sample_rate_hz=RATE_HZ)) == 1
+    assert alike(embed(short, model, sample_rate_hz=RATE_HZ), embed(padded, model, sample_rate_hz=RATE_HZ))
+
+
+# Law 8
+
+
+def test_a_vector_is_what_the_network_says_of_that_second(model):
+    wave = noise(3)
+    found = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.7)
+    with torch.inference_mode():
+        alone = model.listen(torch.from_numpy(wave[33_600:][:RATE_HZ])[None]).vector
+    assert np.array_equal(found.vectors[1], alone[0].numpy())
+
+
+@pytest.mark.parametrize("side", ["audio", "vision"])
+@pytest.mark.parametrize("layer", ["pool4", "conv4_2", "aligned"])
+def test_alone_or_in_company_it_is_the_same_to_the_bit(model, side, layer):
+    encoder = encoder_of(model)
+    torch.manual_seed(1)
+    rows = torch.randn(7, RATE_HZ) * 0.1 if side == "audio" else torch.randint(0, 255, (7, 3, 48, 48), dtype=torch.uint8)
+    together = encode_rows(encoder, side, layer, rows, 4)
+    assert together.shape == (7, width(model, side, layer))
+    assert torch.equal(together, torch.cat([encode_rows(encoder, side, layer, row[None], 32) for row in rows]))
+    order = torch.randperm(7)
+    assert torch.equal(encode_rows(encoder, side, layer, rows[order], 4), together[order])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 2 * 44_100), max_size=6),
+    rate=st.sampled_from([44_100, 48_000, 16_000]),
+    center=st.booleans(),
+    dense=st.booleans(),
+)
+def test_streamed_is_whole_to_the_bit(model, cuts, rate, center, dense):
+    torch.set_num_threads(1)
+    wave = noise(2.5, rate_hz=rate)
+    choices = {"hop_seconds": 0.3, "center": center, "dense": dense}
+    whole = embed(wave, model, sample_rate_hz=rate, **choices)
+    stream = StreamingEmbedder(model, rate, **choices)
+    found = [stream.push(piece) for piece in np.split(wave, sorted(cuts))] + [stream.finish()]
+    assert np.array_equal(np.concatenate([part.vectors for part in found]), whole.vectors)
+    assert np.array_equal(np.concatenate([part.start_seconds for part in found]), whole.start_seconds)
+
+
+def test_a_stream_gives_a_window_as_soon_as_it_is_whole(model):
+    stream = StreamingEmbedder(model, hop_seconds=0.5)
+    wave = noise(2)
+    assert [len(stream.push(piece)) for piece in np.split(wave, [47_999, 48_000, 72_000])] == [0, 1, 1, 1]
+    assert len(stream.finish()) == 0
+    with pytest.raises(ConfigError, match="this stream is finished; make a new StreamingEmbedder"):
+        stream.push(wave)
+    with pytest.raises(SourceError, match="the sound is empty"):
+        StreamingEmbedder(model).finish()
+
+
+def test_a_file_is_its_samples(model, tmp_path):
+    wave = noise(2.3)
+    path = write_sound(tmp_path / "noise.wav", wave)
+    from_file = embed(path, model)
+    assert alike(from_file, embed(wave, model, sample_rate_hz=RATE_HZ))
+    assert from_file.source == str(path)
+    assert (from_file.side, from_file.layer, from_file.window_seconds) == ("audio", "pool4", 1.0)
+
+
+def test_a_file_of_another_rate_is_resampled_as_an_array_is(model, tmp_path):
+    wave = noise(2.3, rate_hz=44_100)
+    path = write_sound(tmp_path / "noise.wav", wave, 44_100)
+    assert alike(embed(path, model), embed(wave, model, sample_rate_hz=44_100))
+
+
+def test_twice_is_the_same_and_half_precision_is_near(model):
+    wave = noise(2)
+    first = embed(wave, model, sample_rate_hz=RATE_HZ)
+    assert alike(first, embed(wave, model, sample_rate_hz=RATE_HZ))
+    half = embed(wave, model, sample_rate_hz=RATE_HZ, precision="bfloat16")
+    assert not alike(first, half)
+    cosine = (first.vectors * half.vectors).sum(1) / np.linalg.norm(first.vectors, axis=1) / np.linalg.norm(half.vectors, axis=1)
+    assert cosine.min() > 0.999
+
+
+def test_normalized_vectors_have_length_one_and_the_same_direction(model):
+    plain = embed(noise(2), model, sample_rate_hz=RATE_HZ)
+    unit = embed(noise(2), model, sample_rate_hz=RATE_HZ, normalize=True)
+    assert np.allclose(np.linalg.norm(unit.vectors, axis=1), 1, atol=1e-6)
+    assert np.allclose(unit.vectors * np.linalg.norm(plain.vectors, axis=1, keepdims=True), plain.vectors, rtol=1e-5)
+
+
+# What sound may be
+
+
+def test_arrays_of_any_kind_of_sound_are_the_same_sound(model):
+    pcm = np.round(noise(1.5) * 2**15).astype(np.int16)
+    reference = embed(pcm, model, sample_rate_hz=RATE_HZ)
+    floats = pcm.astype(np.float32) / 2**15
+    for same in (
+        floats,
+        floats.astype(np.float64),
+        torch.from_numpy(floats),
+        pcm.astype(np.int32) * 2**16,
+        np.stack([floats, floats], axis=1),
+        np.stack([floats] * 4),
+        torch.from_numpy(floats)[None],
+    ):
+        assert alike(embed(same, model, sample_rate_hz=RATE_HZ), reference)
+
+
+# Pictures and videos
+
+
+def test_pictures_are_resized_and_cropped_as_in_training(model):
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 64, 80, 3), np.uint8)
+    found = embed(pictures, model)
+    with torch.inference_mode():
+        own = model.look(torch.from_numpy(pictures[1, 8:56, 16:64]).permute(2, 0, 1)[None])
+    assert np.array_equal(found.vectors[1], own.vector[0].numpy())
+    assert (found.side, found.window_seconds, found.start_seconds.tolist()) == ("vision", 0.0, [0.0] * 3)
+    assert alike(embed(pictures.astype(np.float32) / 255, model), found)
+    assert np.array_equal(embed(pictures[2], model).vectors[0], found.vectors[2])
+
+
+def test_frames_are_the_nearest_to_the_times_asked_for(tmp_path):
+    shown = np.array([0.0, 0.5, 0.9, 2.0, 2.1])
+    write_clock_video(tmp_path / "clock.mp4", times=shown, seconds=3.0)
+    wanted = [0.1, 0.24, 0.26, 0.69, 0.71, 1.44, 1.46, 2.06]
+    found = [f for f in decode(tmp_path / "clock.mp4", Wanted(sound=False), nearest_to=iter(wanted)) if isinstance(f, Frame)]
+    assert [round(frame.at_seconds, 3) for frame in found] == [0, 0, 0.5, 0.5, 0.9, 0.9, 2.0, 2.1]
+
+
+def test_an_aligned_frame_shows_the_time_in_the_middle_of_its_window(model, tmp_path, monkeypatch):
+    """The video's frames show their time and its tone tells it: what reaches the network is compared, not what the record says."""
+    write_clock_video(tmp_path / "clock.mkv", seconds=4.0, audio_late_seconds=0.2, audio_codec="pcm_s16le")
+    seen, heard = [], []
+
+    def look(self, side, batch, layer):
+        (seen if side == "vision" else heard).extend(batch.numpy())
+        return torch.zeros(len(batch), 2)
+
+    monkeypatch.setattr(NetworkEncoder, "encode", look)
+    whole = L3Net(ModelConfig(widths=(2,), resize_pixels=256, crop_pixels=256))
+    found = embed(tmp_path / "clock.mkv", whole, hop_seconds=0.3, align=True)
+    assert len(seen) >= len(found) == len(heard) > 8
+    assert np.array_equal(found.audio.start_seconds, found.vision.start_seconds)
+    rows = zip(found.audio.middle_seconds, found.frame_seconds, seen[: len(found)], heard, strict=True)
+    for middle, frame_seconds, picture, sound in rows:
+        shown = read_clock(picture.transpose(1, 2, 0))
+        assert abs(shown - frame_seconds) < 0.001
+        assert abs(shown - middle) <= 0.0201, "the nearest of 25 frames a second"
+        if 0.2 < middle < 3.4:
+            assert abs(hear_clock(sound, RATE_HZ // 2) - middle) < 0.005
+
+
+def test_both_sides_of_a_video_alone_are_those_of_the_aligned(model, tmp_path):
+    write_clock_video(tmp_path / "clock.mp4", seconds=2.5)
+    both = embed(tmp_path / "clock.mp4", model, align=True)
+    assert alike(both.audio, embed(tmp_path / "clock.mp4", model))
+    frames = embed(tmp_path / "clock.mp4", model, side="vision", hop_seconds=0.5)
+    # Windows from 0, 0.5, ... have their middles at 0.5, 1.0, ...
+    assert np.array_equal(both.vision.vectors[: len(frames) - 1], frames.vectors[1 : len(both) + 1])
+    assert np.allclose(frames.start_seconds, [0, 0.5, 1.0, 1.5, 2.0, 2.48], atol=0.021)
+
+
+def test_frames_of_a_video_are_those_that_prepare_stores(model, tmp_path):
+    write_clock_video(tmp_path / "clock.mp4", seconds=1.0)
+    found = embed(tmp_path / "clock.mp4", model, side="vision", hop_seconds=0.2)
+    stored = [f.jpeg(90) for f in decode(tmp_path / "clock.mp4", Wanted(sound=False)) if isinstance(f, Frame)]
+    squares = torch.stack([decode_jpeg(jpeg, 64)[8:56, 8:56] for jpeg in stored]).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        own = torch.cat([side_vectors(model, model.look(square[None]), "vision", "pool4") for square in squares])
+    assert np.array_equal(found.vectors, own.numpy())
+
+
+def test_a_late_sound_has_silence_before_it(model, tmp_path):
+    write_clock_video(tmp_path / "late.mkv", seconds=4.0, audio_late_seconds=1.5, audio_codec="pcm_s16le")
+    found = embed(tmp_path / "late.mkv", model, hop_seconds=0.5)
+    silence = embed(np.zeros(RATE_HZ, np.float32), model, sample_rate_hz=RATE_HZ)
+    assert np.array_equal(found.vectors[0], silence.vectors[0])
+    assert len(found) == 7
+    assert not np.array_equal(found.vectors[2], silence.vectors[0])
+
+
+def test_streams_are_found(tmp_path):
+    write_clock_video(tmp_path / "clock.mp4", seconds=1.0)
+    write_sound(tmp_path / "noise.flac", noise(1), codec="flac")
+    assert (find_streams(tmp_path / "clock.mp4").picture, find_streams(tmp_path / "clock.mp4").sound) == (True, True)
+    assert (find_streams(tmp_path / "noise.flac").picture, find_streams(tmp_path / "noise.flac").sound) == (False, True)
+
+
+# The seam for networks of another house
+
+
+class Loudness:
+    """An encoder of sound alone."""
+
+    layers: ClassVar = {"audio": ("loudness",)}
+    resize_pixels = crop_pixels = 8
+    device = torch.device("cpu")
+
+    def encode(self, side, batch, layer):
+        return batch.abs().mean(1, keepdim=True)
+
+
+def test_a_network_of_another_house_embeds_too(tmp_path):
+    wave = noise(2)
+    found = embed(wave, Loudness(), sample_rate_hz=RATE_HZ)
+    assert found.layer == "loudness"
+    assert np.allclose(found.vectors[2, 0], np.abs(wave[RATE_HZ:]).mean())
+    stream = StreamingEmbedder(Loudness())
+    assert stream.push(wave[:10]).vectors.shape == (0, 1)
+    with pytest.raises(ConfigError, match="this network has no vision side; it encodes audio"):
+        embed(np.zeros((9, 9, 3), np.uint8), Loudness())
+    with pytest.raises(ConfigError, match="has no layer 'pool4' of audio; it has loudness"):
+        embed(wave, Loudness(), sample_rate_hz=RATE_HZ, layer="pool4")
+    with pytest.raises(ConfigError, match="Loudness has a precision of its own"):
+        embed(wave, Loudness(), sample_rate_hz=RATE_HZ, precision="bfloat16")
+    with pytest.raises(ConfigError, match="looks inside a network of this package"):
+        embed(wave, Loudness(), sample_rate_hz=RATE_HZ, dense=True)
