@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Box, Clip, Shards
     from looklisten.errors import LookListenError
+    from looklisten.evaluation.benchmarks import Benchmark, open_benchmark
     from looklisten.evaluation.correspondence import Correspondence, evaluate
     from looklisten.evaluation.localization import Pointing, pointing
     from looklisten.evaluation.probe import Probe, probe
+    from looklisten.evaluation.set_probe import SetProbe, probe_set
     from looklisten.inference.localize import HeatMap, Localization, localize
     from looklisten.media.synth.world import World, synth
     from looklisten.model.checkpoint import load
@@ -37,9 +39,11 @@ _HOME = {
     "data.prepare": ("prepare",),
     "data.shards": ("Box", "Clip", "Shards"),
     "errors": ("LookListenError",),
+    "evaluation.benchmarks": ("Benchmark", "open_benchmark"),
     "evaluation.correspondence": ("Correspondence", "evaluate"),
     "evaluation.localization": ("Pointing", "pointing"),
     "evaluation.probe": ("Probe", "probe"),
+    "evaluation.set_probe": ("SetProbe", "probe_set"),
     "inference.localize": ("HeatMap", "Localization", "localize"),
     "media.synth.world": ("World", "synth"),
     "model.checkpoint": ("load",),
@@ -49,6 +53,7 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "Benchmark",
     "Box",
     "Clip",
     "Config",
@@ -62,15 +67,18 @@ __all__ = [
     "PrepareSettings",
     "Probe",
     "Run",
+    "SetProbe",
     "Shards",
     "World",
     "evaluate",
     "inspect",
     "load",
     "localize",
+    "open_benchmark",
     "pointing",
     "prepare",
     "probe",
+    "probe_set",
     "synth",
     "train",
 ]

@@ -6,10 +6,10 @@ late. Frame counts and nominal rates are never used for time. Knows no clip, no 
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -71,6 +71,15 @@ class Frame:
         data: bytes = simplejpeg.encode_jpeg_yuv_planes(*self.planes, quality, fastdct=False)
         return data
 
+    def rgb(self) -> NDArray[np.uint8]:
+        """The picture as `[height, width, 3]`; each chroma sample stands for the four pixels that it was taken from."""
+        height, width = self.planes[0].shape
+        luma, blue, red = (plane.astype(np.float32) for plane in self.planes)
+        blue, red = (np.repeat(np.repeat(plane - 128, 2, 0), 2, 1)[:height, :width] for plane in (blue, red))
+        pixels = np.stack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=-1)
+        rounded: NDArray[np.uint8] = np.rint(pixels).clip(0, 255).astype(np.uint8)
+        return rounded
+
 
 @dataclass(frozen=True, eq=False)
 class Sound:
@@ -100,6 +109,19 @@ class Report:
     """How many clips were cut so far, counted by who cuts."""
 
 
+@runtime_checkable
+class Resampler(Protocol):
+    """A stream of samples that comes at one rate and leaves at 48 kHz, in pieces."""
+
+    def resample_chunk(self, samples: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]: ...
+
+
+def soxr_hq(rate_hz: int) -> Resampler:
+    """The resampler of everything that looklisten's own networks hear."""
+    stream: Resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ")
+    return stream
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What to take from a file.
@@ -115,6 +137,11 @@ class Wanted:
     max_megapixels: float = 40.0
     max_hours: float = 24.0
     max_streams: int = 64
+    picture: bool = True
+    sound: bool = True
+    """Which of the two streams to decode; one that is not wanted need not be there."""
+    resampler: Callable[[int], Resampler] = soxr_hq
+    """Makes the resampler from a rate in Hz, for sound that is not at 48 kHz."""
     skip_unneeded: bool = True
     """Leave frames undecoded that nobody wants and no other frame refers to. The result is the same either way."""
 
@@ -127,33 +154,65 @@ def decode(path: str | Path, wanted: Wanted, report: Report | None = None) -> It
     """Frames and sound of a file as they come out of the decoder; each of the two in the order of time.
 
     A packet that cannot be decoded is left out and counted in `report`; when the file itself breaks off, what came before is
-    kept and `report.broken_off` says why. Raises SourceError when the file is no media, lacks a picture or a sound stream, or
-    has more pixels or streams than a limit allows.
+    kept and `report.broken_off` says why. Raises SourceError when the file is no media, lacks a wanted stream, or has more pixels
+    or streams than a limit allows.
     """
     report = report if report is not None else Report()
-    try:
-        # A playlist that is named like a video must not make this process read other files or hosts.
-        options = {"protocol_whitelist": "file,crypto,data", "max_streams": str(wanted.max_streams)}
-        container = av.open(str(path), metadata_errors="ignore", options=options)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        report.last_error = _last_line(error)
-        raise SourceError(f"{path} cannot be opened as video: {report.last_error}") from error
-    with container:
+    with _opened(path, wanted, report) as container:
         video, audio = _streams(container, path, wanted)
-        clock = _Clock(container, video, audio)
-        pictures, waves = _Pictures(video, clock, wanted, report), _Waves(audio, clock, wanted, report)
+        clock = _Clock(container, [stream for stream in (video, audio) if stream])
+        takers: dict[int, _Pictures | _Waves] = {}
+        if video:
+            takers[video.index] = _Pictures(video, clock, wanted, report)
+        if audio:
+            takers[audio.index] = _Waves(audio, clock, wanted, report)
         try:
             for packet in clock.packets(wanted.start_seconds):
-                yield from (pictures if packet.stream is video else waves).feed(packet)
-                if (pictures.is_over and waves.is_over) or report.broken_off:
+                yield from takers[packet.stream_index].feed(packet)
+                if all(taker.is_over for taker in takers.values()) or report.broken_off:
                     break
         except av.FFmpegError as error:
             report.last_error = _last_line(error)
             report.broken_off = f"reading it broke off: {report.last_error}"
-        yield from pictures.rest()
-        yield from waves.rest()
+        for taker in takers.values():
+            yield from taker.rest()
         if not report.broken_off and wanted.stop_seconds == np.inf:
             report.broken_off = _missing_end(container, video, report)
+
+
+def read_sound(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]:
+    """The sound of a media file, whether or not it has a picture, mono at 48 kHz: float32 `[samples]` in -1..1.
+
+    Sound alone needs no clock: samples follow one another whatever their timestamps say, which for Ogg Vorbis jump by over
+    RESYNC_SECONDS at some pages. What of a damaged file can be decoded is taken. Raises SourceError when there is no sound in it.
+    """
+    wanted, report = Wanted(stop_seconds=max_hours * 3600, picture=False), Report()
+    with _opened(path, wanted, report) as container:
+        _, audio = _streams(container, path, wanted)
+        assert audio is not None
+        waves = _Waves(audio, None, wanted, report)
+        pieces: list[NDArray[np.float32]] = []
+        try:
+            for packet in container.demux(audio):
+                if packet.size and not waves.is_over:
+                    pieces.extend(sound.samples for sound in waves.feed(packet))
+        except av.FFmpegError as error:
+            report.last_error = _last_line(error)
+        pieces.extend(sound.samples for sound in waves.rest())
+    if not any(len(piece) for piece in pieces):
+        raise SourceError(f"{path} has no sound that can be decoded{f': {report.last_error}' if report.last_error else ''}")
+    return np.concatenate(pieces)
+
+
+def _opened(path: str | Path, wanted: Wanted, report: Report) -> InputContainer:
+    try:
+        # A playlist that is named like a video must not make this process read other files or hosts.
+        options = {"protocol_whitelist": "file,crypto,data", "max_streams": str(wanted.max_streams)}
+        return av.open(str(path), metadata_errors="ignore", options=options)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        report.last_error = _last_line(error)
+        kind = "video" if wanted.picture else "sound"
+        raise SourceError(f"{path} cannot be opened as {kind}: {report.last_error}") from error
 
 
 def _last_line(error: BaseException) -> str:
@@ -161,11 +220,11 @@ def _last_line(error: BaseException) -> str:
     return str(log[2]).strip() if log else str(getattr(error, "strerror", None) or error)
 
 
-def _missing_end(container: InputContainer, video: av.VideoStream, report: Report) -> str:
+def _missing_end(container: InputContainer, video: av.VideoStream | None, report: Report) -> str:
     """What of the file is not there, going by its header."""
     if container.format.name.split(",")[0] not in HONEST_HEADERS:
         return ""
-    counted = video.frames / float(video.average_rate) if video.average_rate else 0.0  # AVI's duration is that of what is there
+    counted = video.frames / float(video.average_rate) if video and video.average_rate else 0.0  # AVI's duration is that of what is there
     declared = max((container.duration or 0) / av.time_base, counted)
     got = max(report.video_end_seconds, report.audio_end_seconds)
     if got >= declared - max(1.0, 0.02 * declared):
@@ -173,28 +232,32 @@ def _missing_end(container: InputContainer, video: av.VideoStream, report: Repor
     return f"it ends after {got:.1f} s of the {declared:.1f} s that its header declares"
 
 
-def _streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tuple[av.VideoStream, av.AudioStream]:
-    """The first stream of pictures (not a cover) and the first of sound that this FFmpeg can decode."""
+def _streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tuple[av.VideoStream | None, av.AudioStream | None]:
+    """The first stream of pictures (not a cover) and the first of sound that this FFmpeg can decode, where they are wanted."""
     if len(container.streams) >= wanted.max_streams:
         raise SourceError(f"{path} has {len(container.streams)} streams or more; at most {wanted.max_streams} are allowed")
     videos = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
     audios = [s for s in container.streams.audio if s.codec_context]
-    for kind, found in (("picture", videos), ("sound", audios)):
-        if not found:
-            raise SourceError(f"{path} has no {kind} stream that can be decoded; both picture and sound are needed")
-    video, audio = videos[0], audios[0]
-    if video.width * video.height > wanted.max_megapixels * 1e6:
+    both = "; both picture and sound are needed" if wanted.picture and wanted.sound else ""
+    for kind, is_wanted, found in (("picture", wanted.picture, videos), ("sound", wanted.sound, audios)):
+        if is_wanted and not found:
+            raise SourceError(f"{path} has no {kind} stream that can be decoded{both}")
+    video, audio = videos[0] if wanted.picture else None, audios[0] if wanted.sound else None
+    if video and video.width * video.height > wanted.max_megapixels * 1e6:
         raise SourceError(f"{path} has frames of {video.width} x {video.height}; at most {wanted.max_megapixels:g} megapixels are allowed")
-    for stream in (video, audio):
+    for stream in filter(None, (video, audio)):
         stream.codec_context.thread_count = 1  # one file, one thread: many files at once use the cores better
     return video, audio
 
 
 class _Clock:
-    """Seconds from the container's start, the same for both streams; keeps on where a broadcast sets its clock anew."""
+    """Seconds from the container's start, the same for all streams; keeps on where a broadcast sets its clock anew.
 
-    def __init__(self, container: InputContainer, video: av.VideoStream, audio: av.AudioStream) -> None:
-        self._container, self._streams = container, (video, audio)
+    Where decoding begins late, it begins at a key frame of the first of `streams`.
+    """
+
+    def __init__(self, container: InputContainer, streams: Sequence[av.VideoStream | av.AudioStream]) -> None:
+        self._container, self._streams = container, tuple(streams)
         self._tick_seconds = {s.index: float(s.time_base) if s.time_base else 0.0 for s in self._streams}
         self._last_seconds: dict[int, float] = {}
         self._shift_seconds = 0.0
@@ -214,14 +277,14 @@ class _Clock:
         return (timed.duration or 0) * self._tick_seconds[stream.index]
 
     def packets(self, start_seconds: float) -> Iterator[Packet]:
-        """The packets of both streams, from a key frame before `start_seconds` on where the file can be searched."""
+        """The packets of the streams, from a key frame before `start_seconds` on where the file can be searched."""
         may_jump = bool(self._container.format.flags & TS_DISCONT)
-        video, begun = self._streams[0], not self._seek(start_seconds)
+        first, begun = self._streams[0], not self._seek(start_seconds)
         for packet in self._container.demux(*self._streams):
             if not packet.size:  # demux ends with an empty packet a stream; the decoders are flushed by hand
                 continue
-            begun = begun or (packet.stream is video and packet.is_keyframe)
-            if packet.stream is video and not begun:
+            begun = begun or (packet.stream is first and packet.is_keyframe)
+            if packet.stream is first and not begun:
                 continue
             if may_jump:
                 self._join(packet)
@@ -383,12 +446,12 @@ class _Waves:
     Decoders give some 20 ms at a time; about a second is gathered before anything is computed.
     """
 
-    def __init__(self, stream: av.AudioStream, clock: _Clock, wanted: Wanted, report: Report) -> None:
+    def __init__(self, stream: av.AudioStream, clock: _Clock | None, wanted: Wanted, report: Report) -> None:
         self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
         self._kind: tuple[str, tuple[str, ...], int] | None = None
         self._gathered: list[list[NDArray[Any]]] = []
         self._gathered_samples = 0
-        self._resampler: soxr.ResampleStream | None = None
+        self._resampler: Resampler | None = None
         self._expected_seconds = -np.inf
         self._start_seconds = 0.0
         self._emitted = 0
@@ -410,7 +473,7 @@ class _Waves:
             self._report.damaged += 1
             self._report.last_error = f"sound in {len(names)} planes, at most {MAX_PLANES} can be read"
             return
-        at = self._clock.at(frame, self._stream)
+        at = self._clock.at(frame, self._stream) if self._clock else None
         if at is None:
             at = max(self._expected_seconds, 0.0)
         drift = at - self._expected_seconds
@@ -421,7 +484,7 @@ class _Waves:
                 self._expected_seconds = self._start_seconds = at
                 self._emitted, drift = 0, 0.0
             if frame.sample_rate != SAMPLE_RATE_HZ:
-                self._resampler = soxr.ResampleStream(frame.sample_rate, SAMPLE_RATE_HZ, 1, "float32", "HQ")
+                self._resampler = self._wanted.resampler(frame.sample_rate)
         planes, each = _planes(frame, len(names))
         samples = frame.samples
         if abs(drift) > RESYNC_SECONDS:
