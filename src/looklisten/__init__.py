@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Box, Clip, Shards
     from looklisten.errors import LookListenError
+    from looklisten.evaluation.benchmarks import Benchmark, open_benchmark
     from looklisten.evaluation.clustering import Clustering, cluster
     from looklisten.evaluation.correspondence import Correspondence, evaluate
     from looklisten.evaluation.localization import Pointing, pointing
     from looklisten.evaluation.probe import Probe, probe
+    from looklisten.evaluation.set_probe import SetProbe, probe_set
     from looklisten.inference.embed import embed
     from looklisten.inference.embedder import Embedder
     from looklisten.inference.embeddings import AlignedEmbeddings, Embeddings
@@ -55,6 +57,8 @@ _HOME = {
     "inference.embed": ("embed",),
     "inference.embedder": ("Embedder",),
     "inference.embeddings": ("AlignedEmbeddings", "Embeddings"),
+    "evaluation.benchmarks": ("Benchmark", "open_benchmark"),
+    "evaluation.set_probe": ("SetProbe", "probe_set"),
     "inference.localize": ("HeatMap", "Localization", "localize"),
     "media.synth.collage": ("Collage",),
     "interop.export": ("export",),
@@ -74,6 +78,7 @@ __all__ = [
     "AlignedEmbeddings",
     "AudioEmbedder",
     "BaselineTable",
+    "Benchmark",
     "Box",
     "Clip",
     "Clustering",
@@ -92,6 +97,7 @@ __all__ = [
     "PrepareSettings",
     "Probe",
     "Run",
+    "SetProbe",
     "Shards",
     "StreamingEmbedder",
     "World",
@@ -105,9 +111,11 @@ __all__ = [
     "inspect",
     "load",
     "localize",
+    "open_benchmark",
     "pointing",
     "prepare",
     "probe",
+    "probe_set",
     "publish",
     "push_to_hub",
     "save_pretrained",

@@ -37,6 +37,8 @@ NOT_READY = 1
 SOME_FAILED = 3
 INTERRUPTED = 130
 
+TABULAR = ("rows", "published")
+"""Parts of a result that are records of one kind, which a table shows under headings."""
 TABLE_ENTRIES = 20
 """Entries of one part of a result that a table shows; JSON has them all."""
 
@@ -326,15 +328,45 @@ def evaluate(
         return run(model, data, data.held_out(settings.held_out_fraction), pairs, seed, bar, answer, negatives).as_dict()
 
 
-def probe(shards: Positional[str], /, checkpoint: str = "runs/tiny", per_clip: int = 5, device: str = "auto") -> Result:
-    """What a linear classifier reads from the frozen vectors, beside the same network untrained.
+def probe(
+    what: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="DATASET PATH")],
+    /,
+    checkpoint: str = "runs/tiny",
+    compare: str = "untrained,spectrogram",
+    layer: Literal["conv4_2", "pool4", "aligned"] = "conv4_2",
+    cache: Path | None = None,
+    partial: bool = False,
+    per_clip: int = 5,
+    device: str = "auto",
+) -> Result:
+    """What a linear classifier reads from the frozen vectors, beside the same network untrained and what others reported.
 
     Args:
-        shards: Labelled shards (`prepare` of a table with a column label).
-        checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
-        per_clip: Moments of each clip.
+        what: The set and where it lies: esc50, esc10, dcase2013, urbansound8k, imagenet; sounds or images (a folder with a folder a
+            class, or a table with path, label and perhaps fold); shards, which is meant where the path stands alone.
+        checkpoint: Folder of a run or of one checkpoint, or untrained:RECIPE for a network as it begins.
+        compare: Rivals in the table, joined by commas: untrained, spectrogram (of sounds) or colors (of pictures).
+        layer: conv4_2 (the paper's: 6144 numbers a second of sound, 8192 a picture), pool4 (512), aligned.
+        cache: Folder where vectors are kept, so that nothing is computed twice; by default in the user's cache.
+        partial: Measure a public set of which a part is missing, which is no figure to compare.
+        per_clip: With shards: moments of each clip.
         device: auto, cpu, cuda, mps.
     """
+    from looklisten.evaluation.benchmarks import SETS
+
+    dataset, path = what if len(what) == 2 else ("shards", *what[:1]) if len(what) == 1 else ("", "")
+    if dataset not in SETS and dataset != "shards":
+        raise UsageError(f"probe needs a set and where it lies: looklisten probe DATASET PATH, DATASET being {', '.join(SETS)} or shards")
+    if dataset == "shards":
+        return _probe_shards(path, checkpoint, per_clip, device)
+    from looklisten.evaluation.set_probe import default_cache, probe_set
+
+    rivals: Any = [name.strip() for name in compare.split(",") if name.strip()]
+    with Bar(f"probe: {dataset}") as bar:
+        return probe_set(dataset, path, checkpoint, rivals, layer, cache or default_cache(), partial, device, bar).as_dict()  # type: ignore[arg-type]
+
+
+def _probe_shards(shards: str, checkpoint: str, per_clip: int, device: str) -> Result:
     from looklisten.data.shards import Shards
     from looklisten.evaluation.probe import probe as run
     from looklisten.interop.loading import open_trained
@@ -714,22 +746,22 @@ def emit(result: Result, as_json: bool) -> None:
         sys.stdout.write(json.dumps(_plain(result)) + "\n")
         sys.stdout.flush()
         return
-    rows = result.get("rows", ())
-    table = Table(show_header=False, box=None)
-    for name, value in _flat({key: value for key, value in result.items() if key != "rows"}).items():
-        table.add_row(name.replace("_", " "), value)
     console = Console(markup=False, emoji=False)  # a name in brackets is a name
+    table = Table(show_header=False, box=None)
+    for name, value in _flat({key: value for key, value in result.items() if key not in TABULAR}).items():
+        table.add_row(name.replace("_", " "), value)
     console.print(table)
-    if rows:
-        console.print(_headed(rows))
+    for key in filter(result.get, TABULAR):
+        console.print(_with_headings(result[key]))
 
 
-def _headed(rows: Sequence[Result]) -> Table:
-    """A table whose rows all have the same columns, as `rows` of a result are."""
-    table = Table(*(name.replace("_", " ") for name in rows[0]), box=None)
-    table.columns[0].no_wrap = True
+def _with_headings(rows: Sequence[dict[str, Any]]) -> Table:
+    """Records of one kind as a table, their fields' names above."""
+    table = Table(box=None)
+    for heading in rows[0] if rows else ():
+        table.add_column(heading.replace("_", " "))
     for row in rows:
-        table.add_row(*(_joined(value) if isinstance(value, (list, tuple)) else _cell(value) for value in row.values()))
+        table.add_row(*(_joined(list(value)) if isinstance(value, (list, tuple)) else _cell(value) for value in row.values()))
     return table
 
 

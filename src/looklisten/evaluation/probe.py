@@ -15,10 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from looklisten.data.pairs import PairStream, View
+from looklisten.data.pairs import PairBatch, PairStream, View
 from looklisten.data.shards import Clip, Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import interval
+from looklisten.evaluation.features import set_batch_norm
 from looklisten.inference.embed import embed_clips
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, silent
@@ -149,18 +150,16 @@ def one_label(clip: Clip) -> bool:
     return {box.label for box in clip.boxes} <= set(clip.labels)
 
 
-@torch.no_grad()
 def untrained_like(model: L3Net, shards: Shards, mask: np.ndarray, seed: int) -> L3Net:
     """A network of the same config with the initial weights of `seed`, its batch-norm statistics set from `shards`."""
     torch.manual_seed(seed)
-    rival = L3Net(model.config).to(next(model.parameters()).device)
-    norms = [module for module in rival.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # the plain mean over all batches seen
-    rival.train()
+    device = next(model.parameters()).device
+    rival = L3Net(model.config).to(device)
     view = View(model.config.resize_pixels, model.config.crop_pixels, random=False, frames=model.config.frames_per_pair)
     videos = len(np.unique(shards.video_ids[mask]))
     stream = PairStream(shards, mask, min(32, videos), seed, view)
-    for batch in stream.batches(0, CALIBRATION_BATCHES):
-        rival(batch.frames.to(next(rival.parameters()).device), batch.waveforms.to(next(rival.parameters()).device))
-    return rival.eval()
+
+    def forward(batch: PairBatch) -> None:
+        rival(batch.frames.to(device), batch.waveforms.to(device))
+
+    return set_batch_norm(rival, forward, stream.batches(0, CALIBRATION_BATCHES))

@@ -200,6 +200,30 @@ def decode(
             report.broken_off = _missing_end(container, video, report)
 
 
+def read_sound(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]:
+    """The sound of a media file, whether or not it has a picture, mono at 48 kHz: float32 `[samples]` in -1..1.
+
+    Sound alone needs no clock: samples follow one another whatever their timestamps say, which for Ogg Vorbis jump by over
+    RESYNC_SECONDS at some pages. What of a damaged file can be decoded is taken. Raises SourceError when there is no sound in it.
+    """
+    wanted, report = Wanted(stop_seconds=max_hours * 3600, picture=False), Report()
+    with _opened(path, wanted, report) as container:
+        _, audio = _streams(container, path, wanted)
+        assert audio is not None
+        waves = _Waves(audio, None, wanted, report)
+        pieces: list[NDArray[np.float32]] = []
+        try:
+            for packet in container.demux(audio):
+                if packet.size and not waves.is_over:
+                    pieces.extend(sound.samples for sound in waves.feed(packet))
+        except av.FFmpegError as error:
+            report.last_error = _last_line(error)
+        pieces.extend(sound.samples for sound in waves.rest())
+    if not any(len(piece) for piece in pieces):
+        raise SourceError(f"{path} has no sound that can be decoded{f': {report.last_error}' if report.last_error else ''}")
+    return np.concatenate(pieces)
+
+
 def _opened(path: str | Path, wanted: Wanted, report: Report) -> InputContainer:
     try:
         # A playlist that is named like a video must not make this process read other files or hosts.
@@ -468,7 +492,7 @@ class _Waves:
     Decoders give some 20 ms at a time; about a second is gathered before anything is computed.
     """
 
-    def __init__(self, stream: av.AudioStream, clock: _Clock, wanted: Wanted, report: Report) -> None:
+    def __init__(self, stream: av.AudioStream, clock: _Clock | None, wanted: Wanted, report: Report) -> None:
         self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
         self._kind: tuple[str, tuple[str, ...], int] | None = None
         self._gathered: list[list[NDArray[Any]]] = []
@@ -495,7 +519,7 @@ class _Waves:
             self._report.damaged += 1
             self._report.last_error = f"sound in {len(names)} planes, at most {MAX_PLANES} can be read"
             return
-        at = self._clock.at(frame, self._stream)
+        at = self._clock.at(frame, self._stream) if self._clock else None
         if at is None:
             at = max(self._expected_seconds, 0.0)
         drift = at - self._expected_seconds

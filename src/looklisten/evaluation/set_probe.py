@@ -1,0 +1,207 @@
+"""The paper's linear probes of public sets: a table of one network beside those that it has to beat and what others reported."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from looklisten.config import Config, ModelConfig
+from looklisten.errors import ConfigError
+from looklisten.evaluation.benchmarks import Benchmark, SetName, open_benchmark
+from looklisten.evaluation.correspondence import interval
+from looklisten.evaluation.crossvalidation import LOGISTIC, SVM, Folds
+from looklisten.evaluation.features import Extractor, network_extractor, untrained
+from looklisten.evaluation.published import Published
+from looklisten.evaluation.sounds import calibration_sounds, sound_vectors, spectrogram_extractor
+from looklisten.inference.encoder import Encoder
+from looklisten.model.checkpoint import open_checkpoint
+from looklisten.model.l3net import L3Net
+from looklisten.runtime import Progress, choose_device, silent
+
+UNTRAINED = "untrained:"
+"""Before a recipe's name: its network as it begins."""
+FAILURES_TOLD = 5
+
+Rival = Literal["untrained", "spectrogram"]
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """How well a linear classifier on one network's vectors names the items of the tested folds."""
+
+    name: str
+    accuracy: float
+    """The mean over the tested folds."""
+    deviation: float
+    """The standard deviation over the tested folds; NaN where there is one."""
+    ci95: tuple[float, float]
+    """Over items."""
+    folds: tuple[float, ...]
+    features: int
+    chosen: tuple[float, ...]
+    """What was chosen inside the training folds of each tested fold: the cost of the classifier."""
+
+
+@dataclass(frozen=True)
+class SetProbe:
+    """A table: the network, its rivals, and what others reported on the same set."""
+
+    dataset: str
+    layer: str
+    items: int
+    classes: int
+    tested_folds: tuple[str, ...]
+    chance: float
+    """The share of the most frequent class among the tested items."""
+    failed: int
+    """Items that could not be read; they are in no figure."""
+    failures: tuple[str, ...]
+    """Why, of the first of them."""
+    rows: tuple[ProbeRow, ...]
+    published: tuple[Published, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"published": [row._asdict() for row in self.published]}
+
+
+def probe_set(
+    dataset: SetName,
+    path: str | Path,
+    model: str | Path | L3Net | Encoder,
+    compare: Sequence[Rival] = ("untrained", "spectrogram"),
+    layer: str = "conv4_2",
+    cache: str | Path | None = None,
+    partial: bool = False,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> SetProbe:
+    """What a linear classifier reads from `model`'s frozen vectors of a public set, by the paper's protocol (sections 4.1 and 4.2).
+
+    `model` may be a run's folder, a network, or `untrained:RECIPE`. Vectors are kept in `cache`, without which they are computed
+    anew each time. Raises SourceError when the set is not there or, unless `partial`, not whole.
+    """
+    benchmark = open_benchmark(dataset, path, partial)
+    extractors = contenders(benchmark, model, compare, layer, choose_device(device).value)
+    return probe_sounds(benchmark, extractors, layer, Path(cache) if cache else None, progress)
+
+
+def default_cache() -> Path:
+    """Where the shell keeps vectors: the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "looklisten" / "probe"
+
+
+def contenders(
+    benchmark: Benchmark, model: str | Path | L3Net | Encoder, compare: Sequence[Rival], layer: str, device: str
+) -> list[Extractor]:
+    """Who stands in the table: the network, and those of `compare` that it is not itself."""
+    side, compare = benchmark.side, list(compare)
+    config, seed = _settings(model)
+    found = []
+    if isinstance(model, str) and model.startswith(UNTRAINED):
+        compare = ["untrained", *(name for name in compare if name != "untrained")]
+    elif isinstance(model, (str, Path)):
+        found.append(network_extractor(str(model), open_checkpoint(model).model(), side, layer, device))
+    else:
+        found.append(network_extractor("network", model, side, layer, device))
+    for name in compare:
+        if name == "spectrogram":
+            found.append(spectrogram_extractor())
+        elif config is None:
+            raise ConfigError("an encoder of another house has no untrained form here; compare it with spectrogram alone")
+        else:
+            rival = untrained(config, seed, side, calibration_sounds(benchmark, _calibration_items(benchmark), seed), device)
+            found.append(network_extractor("untrained", rival, side, layer, device))
+    return found
+
+
+def _settings(model: str | Path | L3Net | Encoder) -> tuple[ModelConfig | None, int]:
+    """The network's settings and the seed of its initial weights."""
+    if isinstance(model, (str, Path)):
+        name = str(model)
+        config = Config.load(name.removeprefix(UNTRAINED)) if name.startswith(UNTRAINED) else open_checkpoint(model).config
+        return config.model, config.train.seed
+    return (model.config, 0) if isinstance(model, L3Net) else (None, 0)
+
+
+def _calibration_items(benchmark: Benchmark) -> NDArray[np.bool_]:
+    """The items that are never tested; where all are, in turn, all of them.
+
+    Batch-norm statistics then have seen sounds of the tested fold, without labels. A network apart for each fold would cost as
+    many times the work; as it is, what this gives away is given to the rival.
+    """
+    fixed = ~np.isin(benchmark.folds, benchmark.tested)
+    return np.asarray(fixed if fixed.any() else ~fixed)
+
+
+def probe_sounds(
+    benchmark: Benchmark, extractors: Sequence[Extractor], layer: str = "", cache: Path | None = None, progress: Progress = silent
+) -> SetProbe:
+    """The paper's protocol for sounds (section 4.1) with the vectors of each extractor.
+
+    Sub-clips of a second, equally spaced; each dimension z-scored on the training folds; a one-vs-all linear SVM whose cost is
+    chosen inside the training folds; a clip's scores are the means over its sub-clips. Descriptions of whole clips get a
+    logistic regression instead.
+    """
+    _, classes = np.unique(benchmark.labels, return_inverse=True)
+
+    def measure(extractor: Extractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
+        store = sound_vectors(benchmark, extractor, cache, progress)
+        usable = ~np.isin(np.arange(len(benchmark)), list(store.failed))
+        classifier = LOGISTIC if extractor.whole else SVM
+        folds = Folds(store.values, classes, benchmark.folds, usable, benchmark.tested, classifier, extractor.device)
+
+        def fitting(done: int, total: int, /, **facts: str) -> None:
+            progress(len(benchmark), len(benchmark), network=extractor.name, classifiers=f"{done}/{total}", **facts)
+
+        answers = folds.answers(fitting)
+        right = (answers.said == classes[answers.items]).astype(np.float64)
+        return _row(extractor, right, benchmark.folds[answers.items], tuple(answers.costs.values())), store.failed
+
+    return _table(benchmark, extractors, layer, measure, progress)
+
+
+Measure = Callable[[Extractor, Progress], tuple[ProbeRow, dict[int, str]]]
+"""(extractor, progress over the set's items) -> its row, and the items that could not be read, with the reasons."""
+
+
+def _table(benchmark: Benchmark, extractors: Sequence[Extractor], layer: str, measure: Measure, progress: Progress) -> SetProbe:
+    rows: list[ProbeRow] = []
+    failed: dict[int, str] = {}
+
+    def shifted(done: int, total: int, /, **facts: str) -> None:
+        progress(len(rows) * total + done, len(extractors) * total, **facts)
+
+    for extractor in extractors:
+        row, unread = measure(extractor, shifted)
+        rows.append(row)
+        failed |= unread
+    _, counts = np.unique(benchmark.labels[np.isin(benchmark.folds, benchmark.tested)], return_counts=True)
+    return SetProbe(
+        dataset=benchmark.title,
+        layer=layer,
+        items=len(benchmark),
+        classes=len(benchmark.classes),
+        tested_folds=benchmark.tested,
+        chance=float(counts.max() / counts.sum()),
+        failed=len(failed),
+        failures=tuple(failed[item] for item in sorted(failed)[:FAILURES_TOLD]),
+        rows=tuple(rows),
+        published=benchmark.published,
+    )
+
+
+def _row(extractor: Extractor, right: NDArray[np.float64], folds: NDArray[Any], chosen: tuple[float, ...]) -> ProbeRow:
+    by_fold = np.array([right[folds == fold].mean() for fold in dict.fromkeys(folds.tolist())])
+    return ProbeRow(
+        name=extractor.name,
+        accuracy=float(by_fold.mean()),
+        deviation=float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
+        ci95=interval(right),
+        folds=tuple(by_fold.tolist()),
+        features=extractor.width,
+        chosen=chosen,
+    )

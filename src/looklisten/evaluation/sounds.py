@@ -1,0 +1,128 @@
+"""A labelled set of sounds -> vectors of its sub-clips (paper, section 4.1), and the plain spectrogram that networks have to beat.
+
+Knows files, windows and vectors: neither classifiers nor folds.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from looklisten.errors import SourceError
+from looklisten.evaluation.benchmarks import Benchmark
+from looklisten.evaluation.features import CALIBRATION_BATCH, CALIBRATION_ROWS, Extractor, Store
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode import read_sound
+from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
+from looklisten.runtime import Progress, silent
+
+MAX_HOURS = 1.0
+"""A longer sound is cut off there."""
+BATCH_WINDOWS = {"cpu": 32, "cuda": 512, "mps": 128}
+KEEP_SECONDS = 20.0
+"""An interruption costs at most so much work."""
+DECODERS = 2
+
+FLOOR = FrontEnd(window_samples=2048, hop_samples=1024, fft_samples=2048, floor=1e-5, offset=0.0, scale=1.0, mel_bands=40, low_hz=0.0)
+"""The log-mel description: 40 bands up to 24 kHz; the floor is -100 dB of a full-scale sine's magnitude, give or take the window."""
+
+
+def loop(samples: Float[np.ndarray, " samples"], length: int) -> Float[np.ndarray, " length"]:
+    """`samples` repeated up to `length`; longer ones are as they are."""
+    return samples if len(samples) >= length else np.resize(samples, length)
+
+
+def sub_clips(samples: Float[np.ndarray, " samples"], count: int, clip_seconds: float) -> Float[np.ndarray, "count window"]:
+    """`count` windows of a second, equally spaced from the first to the last second of a sound, which is looped to `clip_seconds`."""
+    whole = loop(samples, max(round(clip_seconds * SAMPLE_RATE_HZ), WINDOW_SAMPLES))
+    room = len(whole) - WINDOW_SAMPLES
+    starts = np.linspace(0, room, count).round().astype(int) if count > 1 else [room // 2]
+    return np.stack([whole[start : start + WINDOW_SAMPLES] for start in starts])
+
+
+def log_mel(waveforms: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch features"]:
+    """Means and deviations over time of 40 log-mel bands: what a sound is like with no network at all."""
+    frames = waveforms.float().unfold(-1, FLOOR.window_samples, FLOOR.hop_samples) * torch.hann_window(FLOOR.window_samples)
+    bands = (torch.fft.rfft(frames).abs() @ mel_filters(FLOOR)).clamp_min(FLOOR.floor).log()
+    return torch.cat([bands.mean(1), bands.std(1)], dim=1)
+
+
+def spectrogram_extractor() -> Extractor:
+    """`log_mel` of whole clips."""
+    return Extractor("spectrogram", log_mel, 2 * FLOOR.mel_bands, "log-mel-40", whole=True)
+
+
+def sound_vectors(benchmark: Benchmark, extractor: Extractor, cache: Path | None = None, progress: Progress = silent) -> Store:
+    """Vectors of every sound's sub-clips `[items, windows, width]`, kept in a folder of `cache` and gone on with after an interruption.
+
+    A sound that cannot be read is left out and told, never an end.
+    """
+    rows = 1 if extractor.whole else benchmark.windows
+    folder = cache / benchmark.name / f"{extractor.key}-{benchmark.key()}-{rows}" if cache and extractor.key else None
+    store = Store(folder, (len(benchmark), rows, extractor.width))
+    batch_items = max(BATCH_WINDOWS[extractor.device.partition(":")[0]] // rows, 1)
+    kept = time.monotonic()
+    waiting: list[NDArray[np.float32]] = []
+
+    def flush() -> None:
+        if waiting:
+            vectors = extractor(torch.from_numpy(np.concatenate(waiting)))
+            store.put(vectors.reshape(len(waiting), rows, extractor.width))
+            waiting.clear()
+
+    for number, sound in enumerate(_decoded(benchmark, store.done), store.done):
+        if isinstance(sound, str):
+            flush()
+            store.fail(sound)
+        else:
+            whole = loop(sound, round(benchmark.clip_seconds * SAMPLE_RATE_HZ))[None]
+            waiting.append(whole if extractor.whole else sub_clips(sound, rows, benchmark.clip_seconds))
+            if extractor.whole or len(waiting) == batch_items:
+                flush()
+        if time.monotonic() - kept > KEEP_SECONDS:
+            store.keep()
+            kept = time.monotonic()
+        progress(number + 1, len(benchmark), network=extractor.name)
+    flush()
+    store.keep()
+    return store
+
+
+def _decoded(benchmark: Benchmark, first: int) -> Iterator[NDArray[np.float32] | str]:
+    """The sounds of the set from number `first` on, decoded ahead of their use; in place of one that cannot be read, the reason."""
+
+    def read(path: str) -> NDArray[np.float32] | str:
+        try:
+            return read_sound(benchmark.root / path, MAX_HOURS)
+        except SourceError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(DECODERS, "sounds") as pool:
+        ahead: deque[Future[NDArray[np.float32] | str]] = deque()
+        for path in benchmark.paths[first:]:
+            ahead.append(pool.submit(read, path))
+            if len(ahead) > 2 * DECODERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def calibration_sounds(benchmark: Benchmark, allowed: NDArray[np.bool_], seed: int) -> list[Tensor]:
+    """Seconds of the sounds that `allowed` names, drawn by `seed`, in batches: what an untrained network's statistics are set from."""
+    rng = np.random.default_rng(seed)
+    windows = []
+    for item in rng.permutation(np.flatnonzero(allowed))[:CALIBRATION_ROWS]:
+        try:
+            sound = loop(read_sound(benchmark.root / benchmark.paths[item], MAX_HOURS), WINDOW_SAMPLES)
+        except SourceError:
+            continue
+        start = int(rng.integers(len(sound) - WINDOW_SAMPLES + 1))
+        windows.append(torch.from_numpy(sound[start : start + WINDOW_SAMPLES]))
+    return list(torch.split(torch.stack(windows), CALIBRATION_BATCH))
