@@ -38,10 +38,8 @@ def open_network(where: str | Path, **download_options: Any) -> Checkpoint:
     """A network of looklisten with what is known of its training."""
     if of_another_house(where):
         raise CheckpointError(f"{where} is a network of OpenL3, which gives vectors alone; this needs one that `looklisten train` made")
-    path = Path(where)
-    name = None if path.exists() else hub_name(where)
-    if name:
-        path = download(name, **download_options)
+    name = hub_name(where)
+    path = download(name, **download_options) if name else Path(where)
     return read_pretrained(path) if (path / CONFIG).is_file() else open_checkpoint(path)
 
 
