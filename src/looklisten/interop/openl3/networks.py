@@ -33,12 +33,25 @@ SIZES: dict[Side, dict[str, int]] = {
 
 CROP_PIXELS, RESIZE_PIXELS = 224, 256
 
+MIN_CHANNELS = 2
+"""A single channel has no layout that PyTorch could know for channels-last, and a CPU convolves it ten times as slowly as two."""
+
+CPU_ROWS = 2
+"""Rows that a processor computes at a time; the vectors are the same for any number (benchmarks/RESULTS.md)."""
+
 
 def halved(x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels rows columns"]:
     """2 x 2 max-pooling, the odd last row or column left out: `max_pool2d(x, 2)`, which on a CPU takes five times as long."""
     rows, columns = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
     x = torch.maximum(x[:, :, 0:rows:2], x[:, :, 1:rows:2])
     return torch.maximum(x[..., 0:columns:2], x[..., 1:columns:2])
+
+
+def with_zeros(x: Float[Tensor, "batch channels height width"], channels: int) -> Float[Tensor, "batch more height width"]:
+    """`x` with channels of zeros behind its own, channels-last."""
+    if x.shape[1] == channels:
+        return x
+    return functional.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1])).contiguous(memory_format=torch.channels_last)
 
 
 class OpenL3Net(nn.Module):
@@ -51,6 +64,7 @@ class OpenL3Net(nn.Module):
         # Librosa centers the transforms of mel spectrograms; OpenL3 has its linear one begin with the sound, as kapre's.
         self.front_end = LogSpectrogram(replace(spec, padding="center") if frontend == "librosa" and spec.mel_bands else spec)
         channels = (1 if variant.side == "audio" else 3, *CHANNELS)
+        self.first_channels = channels[0]
         self.input_norm = nn.BatchNorm2d(channels[0], EPSILON)
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(channels, CHANNELS, strict=False))
         self.norms = nn.ModuleList(nn.BatchNorm2d(o, EPSILON) for o in CHANNELS[:-1])
@@ -63,11 +77,15 @@ class OpenL3Net(nn.Module):
             if index != self.late_norm and isinstance(norm, nn.BatchNorm2d):
                 assert isinstance(conv, nn.Conv2d)
                 self.convs[index], self.norms[index] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+        first = self.convs[0]
+        assert isinstance(first, nn.Conv2d)
+        first.in_channels = self.first_channels = max(first.in_channels, MIN_CHANNELS)
+        first.weight = nn.Parameter(with_zeros(first.weight, self.first_channels))
         return self
 
     def forward(self, image: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 512 rows columns"]:
         """The last convolution, before batch-norm and ReLU, which OpenL3 takes its vectors from."""
-        x = self.input_norm(image)
+        x = with_zeros(self.input_norm(image), self.first_channels)
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=False)):
             is_late = index == self.late_norm
             x = norm(functional.relu(conv(x))) if is_late else norm(conv(x))
@@ -79,10 +97,12 @@ class OpenL3Net(nn.Module):
     def vectors(self, image: Float[Tensor, "batch channels height width"], layer: str) -> Float[Tensor, "batch features"]:
         """The last convolution of a spectrogram, or of frames in -1..1, max-pooled to `layer` and laid out in Keras's order."""
         bf16 = torch.autocast(image.device.type, torch.bfloat16) if self.precision == "bfloat16" else contextlib.nullcontext()
-        with bf16:
-            map_ = self(image.contiguous(memory_format=torch.channels_last)).float()
         grid = GRID[self.variant.side] if layer == "conv4_2" else (1, 1)
-        return functional.adaptive_max_pool2d(map_, grid).permute(0, 2, 3, 1).flatten(1)
+        # A processor is fastest where what lies between the layers stays in its cache.
+        parts = torch.split(image, CPU_ROWS if image.device.type == "cpu" else len(image))
+        with bf16:
+            pooled = [functional.adaptive_max_pool2d(self(part.contiguous(memory_format=torch.channels_last)), grid) for part in parts]
+        return torch.cat(pooled).float().permute(0, 2, 3, 1).flatten(1)
 
     # What an `Encoder` has.
 
