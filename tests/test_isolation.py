@@ -89,11 +89,11 @@ def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, one_batch, 
                 with pipe.open("wb") as file:
                     file.write(data[: len(data) * 3 // 4])
                     file.flush()
-                    time.sleep(8)
+                    time.sleep(13)
 
     threading.Thread(target=feed, daemon=True).start()
     settings = PrepareSettings(clip_seconds=1.0, min_clip_seconds=0.2)
-    result = prepare([videos, pipe], tmp_path / "out", settings, limits=Isolation(stall_seconds=6))
+    result = prepare([videos, pipe], tmp_path / "out", settings, limits=Isolation(stall_seconds=10))
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["source"] == os.path.relpath(pipe, Path(os.path.commonpath([videos, tmp_path])))
     assert result["prepared"] == 3

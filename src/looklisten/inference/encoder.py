@@ -74,7 +74,9 @@ class NetworkEncoder:
         with self.arithmetic:
             if side == "audio":
                 return side_vectors(self.model, self.model.listen(batch), side, layer)
-            return side_vectors(self.model, self.model.look(batch.repeat(1, self.model.config.frames_per_pair, 1, 1)), side, layer)
+            # A single picture stands for neighbouring frames in which nothing moves.
+            times = self.model.config.frames_per_pair if batch.shape[1] == 3 else 1
+            return side_vectors(self.model, self.model.look(batch.repeat(1, times, 1, 1)), side, layer)
 
 
 def encoder_of(model: L3Net | Encoder, precision: Precision = "float32") -> Encoder:
