@@ -150,7 +150,7 @@ def test_aligned_vectors_and_half_precision_are_dense_too():
 
 def test_what_cannot_be_dense_says_why(monkeypatch):
     model = network()
-    with pytest.raises(ConfigError, match="a hop of at least 0.005 s; ask for that, or leave dense away"):
+    with pytest.raises(ConfigError, match=r"a hop of at least 0\.005 s; ask for that, or leave dense away"):
         embed(noise(1), model, sample_rate_hz=RATE_HZ, hop_seconds=0.004, dense=True)
 
     class Relative(LogSpectrogram):

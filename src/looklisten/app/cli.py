@@ -333,7 +333,7 @@ def embed(
     modality: Literal["auto", "audio", "image", "video"] = "auto",
     layer: str | None = None,
     hop_seconds: float = 0.5,
-    center: Annotated[bool, tyro.conf.FlagCreatePairsOn] = False,
+    center: bool = False,
     normalize: bool = False,
     align: bool = False,
     dense: bool = False,
