@@ -1,6 +1,6 @@
 """Embedding as a step of a scikit-learn pipeline. Nothing is fitted: the network stays as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,7 +34,7 @@ class _Step(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         self._n_features_out = feature_count(encoder, self.side, chosen_layer(encoder, self.side, self.layer))
         return self
 
-    def transform(self, X: Sequence[Source]) -> Float32[np.ndarray, "n features"]:
+    def transform(self, X: Iterable[Source]) -> Float32[np.ndarray, "n features"]:
         """`[n, features]`, a row for each file or array of `X`."""
         if not hasattr(self, "embedder_"):
             self.fit()

@@ -1,6 +1,8 @@
 """A picture file -> pixels: upright RGB, whatever its format. Knows no video and no network."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,24 @@ MAX_ASPECT = 8
 """Of a picture that is longer than so many times its shorter side, only the middle is resized: the crop sees no more."""
 
 
-def _formats() -> list[str]:
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    with warnings.catch_warnings():
+        # Pillow warns of large pictures and refuses those of twice that size; a large one is right here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            yield image
 
 
 def is_picture(path: str | Path) -> bool:
     """Whether a file begins as a picture does; an animated one is a picture, of which the first is taken."""
     try:
-        with Image.open(path, formats=_formats()):
+        with _opened(path):
             return True
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        return True
+    except (UnidentifiedImageError, OSError, ValueError):
         return False
 
 
@@ -42,14 +51,12 @@ def read_picture(path: str | Path, shorter_side_pixels: int) -> UInt8[Tensor, "h
     sentence, when it cannot be read.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_formats()) as image:
-                # A JPEG decoder halves, quarters and so on by itself and then decodes less.
-                image.draft(None, (shorter_side_pixels, shorter_side_pixels))
-                pixels = _rgb(ImageOps.exif_transpose(image))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise SourceError(f"{path} is too large a picture: {error}; scale it down first") from None
+        with _opened(path) as image:
+            # A JPEG decoder halves, quarters and so on by itself and then decodes less.
+            image.draft(None, (shorter_side_pixels, shorter_side_pixels))
+            pixels = _rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError:
+        raise SourceError(f"{path} has more pixels than any photograph and may be made to fill the memory; scale it down first") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise SourceError(f"{path} cannot be read as a picture: {error}") from None
     return fitted(torch.from_numpy(pixels), shorter_side_pixels)

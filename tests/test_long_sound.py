@@ -1,0 +1,63 @@
+"""A long recording needs no more memory than a short one but for its vectors."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ONE_HOUR = 3600
+
+PROGRAM = """
+import resource, sys
+import numpy as np, torch
+import looklisten as ll
+from looklisten.config import ModelConfig
+
+torch.set_num_threads(1)
+path, seconds, dense = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "dense"
+model = ll.L3Net(ModelConfig(widths=(2, 2, 2, 2), first_stride=2, front_end="compact")).eval()
+ll.embed(np.zeros(480_000, np.float32), model, sample_rate_hz=48_000, hop_seconds=1.0, dense=dense)  # libraries take their share
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = ll.embed(path, model, hop_seconds=HOP, dense=dense)
+assert len(found) == 1 + -(-(seconds - 1) // HOP), len(found)
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def write_silence(path: Path, seconds: int) -> Path:
+    """A WAV file of 4 kHz and 8 bits, by hand: its header and zeros, mostly never on the disk."""
+    size = seconds * 4000
+    header = b"RIFF" + (36 + size).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+    header += b"".join(value.to_bytes(width, "little") for value, width in ((1, 2), (1, 2), (4000, 4), (4000, 4), (1, 2), (8, 2)))
+    with path.open("wb") as file:
+        file.write(header + b"data" + size.to_bytes(4, "little"))
+        file.truncate(len(header) + 8 + size)
+    return path
+
+
+def peak_megabytes(path: Path, seconds: int, way: str, hop: int) -> tuple[float, float]:
+    """Before the sound, and with it."""
+    program = PROGRAM.replace("HOP", str(hop))
+    told = subprocess.run(
+        [sys.executable, "-c", program, path, str(seconds), way], check=True, capture_output=True, text=True, env=os.environ
+    )
+    before, after = map(int, told.stdout.split())
+    return before / 1000, after / 1000
+
+
+def test_half_an_hour_takes_no_more_than_ten_seconds(tmp_path):
+    before, after = peak_megabytes(write_silence(tmp_path / "long.wav", ONE_HOUR // 2), ONE_HOUR // 2, "plain", 20)
+    assert after < before + 60, "the sound alone would be 345 MB"
+
+
+def test_ten_minutes_dense_take_no_more_than_ten_seconds(tmp_path):
+    before, after = peak_megabytes(write_silence(tmp_path / "long.wav", 600), 600, "dense", 1)
+    assert after < before + 60, "the sound alone would be 115 MB"
+
+
+@pytest.mark.slow
+def test_ten_hours_stay_under_a_gigabyte(tmp_path):
+    _, after = peak_megabytes(write_silence(tmp_path / "long.wav", 10 * ONE_HOUR), 10 * ONE_HOUR, "plain", 10)
+    assert after < 1000
