@@ -8,34 +8,24 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from looklisten.errors import LookListenError
 from looklisten.interop.openl3.audio import audio_model, embedded, windows
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.images import checked, image_model, squared
-from looklisten.interop.openl3.networks import RESIZE_PIXELS, OpenL3Net
-from looklisten.interop.openl3.resampling import KaiserBest
-from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
-from looklisten.media.frames import resize
+from looklisten.interop.openl3.networks import OpenL3Net
+from looklisten.interop.openl3.reading import read_frames, read_picture, read_sound
 from looklisten.runtime import Progress, silent, sweep_aside, written_aside
 
-EVERY_FRAME = Wanted(frames_per_second=1e6, shorter_side_pixels=RESIZE_PIXELS, sound=False, max_hours=np.inf)
-SOUND = Wanted(picture=False, resampler=KaiserBest)
-
 log = logging.getLogger(__name__)
-
-Rows = Iterator[NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -65,9 +55,8 @@ Sources = Mapping[str, str | None]
 
 def get_output_path(filepath: str | Path, suffix: str, output_dir: str | Path | None = None) -> str:
     """`DIR/NAME_suffix`, or `DIR/NAME.npz` where the suffix begins with a dot; DIR is that of the file by default."""
-    path = Path(filepath)
-    name = path.stem + (suffix if suffix.startswith(".") else f"_{suffix}")
-    return os.path.join(output_dir or path.parent, name)  # noqa: PTH118 (OpenL3's own form: no ./ in front)
+    name = Path(filepath).stem + (suffix if suffix.startswith(".") else f"_{suffix}")
+    return os.path.join(output_dir or os.path.dirname(filepath), name)  # noqa: PTH118, PTH120 (OpenL3's own form: no ./ in front)
 
 
 def process_audio_file(
@@ -234,48 +223,6 @@ def _complain(outcome: Outcome) -> None:
         first = next(iter(outcome.failures.values()))
         count = len(outcome.failures)
         raise OpenL3Error(first if count == 1 else f"{count} files failed, and the others are done; the first: {first}")
-
-
-def read_sound(path: str) -> Iterator[NDArray[np.float32]]:
-    """Mono sound at 48 kHz in pieces, from the file's beginning on: what begins late comes late. Raises SourceError."""
-    report, reached = Report(), 0
-    for sound in decode(path, SOUND, report):
-        assert isinstance(sound, Sound)
-        missing = round(sound.start_seconds * SAMPLE_RATE_HZ) - reached
-        for start in range(0, missing, SAMPLE_RATE_HZ):
-            yield np.zeros(min(SAMPLE_RATE_HZ, missing - start), np.float32)
-        yield sound.samples
-        reached += max(missing, 0) + len(sound.samples)
-    _check(path, report, reached, "sound")
-
-
-def read_frames(path: str, times: list[float]) -> Iterator[NDArray[np.uint8]]:
-    """Every frame `[height, width, 3]`, its shorter side 256; when each is shown is put into `times`. Raises SourceError."""
-    report = Report()
-    for frame in decode(path, EVERY_FRAME, report):
-        assert isinstance(frame, Frame)
-        times.append(frame.at_seconds)
-        yield resize(torch.from_numpy(frame.rgb()), RESIZE_PIXELS).numpy()
-    _check(path, report, len(times), "picture")
-
-
-def _check(path: str, report: Report, got: int, kind: str) -> None:
-    if not got:
-        raise OpenL3Error(f"{path} holds no {kind} that can be decoded ({report.broken_off or report.last_error or 'it is empty'})")
-    if report.broken_off:
-        log.warning("%s: %s; what came before it is embedded", path, report.broken_off)
-
-
-def read_picture(path: str) -> NDArray[np.uint8]:
-    """`[height, width, 3]`, upright, of eight bits; of an animated file the first picture. Raises OpenL3Error."""
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # sixteen bits of gray, which Pillow would clip
-                upright = Image.fromarray((np.asarray(upright).clip(0, 2**16 - 1) // 257).astype(np.uint8))
-            return np.array(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise OpenL3Error(f"{path} cannot be read as a picture: {error}") from None
 
 
 def _write_npz(path: Path, rows: Iterable[NDArray[np.float32]], times: Callable[[int], NDArray[Any]] | None = None) -> None:

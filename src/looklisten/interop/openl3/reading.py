@@ -1,0 +1,63 @@
+"""Media files -> the sound, the frames and the pictures that OpenL3's networks take, a piece at a time. Embeds nothing."""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from looklisten.interop.openl3.errors import OpenL3Error
+from looklisten.interop.openl3.networks import RESIZE_PIXELS
+from looklisten.interop.openl3.resampling import KaiserBest
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
+from looklisten.media.frames import resize
+
+EVERY_FRAME = Wanted(frames_per_second=1e6, shorter_side_pixels=RESIZE_PIXELS, sound=False, max_hours=np.inf)
+SOUND = Wanted(picture=False, resampler=KaiserBest)
+
+log = logging.getLogger(__name__)
+
+
+def read_sound(path: str) -> Iterator[NDArray[np.float32]]:
+    """Mono sound at 48 kHz in pieces, from the file's beginning on: what begins late comes late. Raises SourceError."""
+    report, reached = Report(), 0
+    for sound in decode(path, SOUND, report):
+        assert isinstance(sound, Sound)
+        missing = round(sound.start_seconds * SAMPLE_RATE_HZ) - reached
+        for start in range(0, missing, SAMPLE_RATE_HZ):
+            yield np.zeros(min(SAMPLE_RATE_HZ, missing - start), np.float32)
+        yield sound.samples
+        reached += max(missing, 0) + len(sound.samples)
+    _check(path, report, reached, "sound")
+
+
+def read_frames(path: str, times: list[float]) -> Iterator[NDArray[np.uint8]]:
+    """Every frame `[height, width, 3]`, its shorter side 256; when each is shown is put into `times`. Raises SourceError."""
+    report = Report()
+    for frame in decode(path, EVERY_FRAME, report):
+        assert isinstance(frame, Frame)
+        times.append(frame.at_seconds)
+        yield resize(torch.from_numpy(frame.rgb()), RESIZE_PIXELS).numpy()
+    _check(path, report, len(times), "picture")
+
+
+def _check(path: str, report: Report, got: int, kind: str) -> None:
+    if not got:
+        raise OpenL3Error(f"{path} holds no {kind} that can be decoded ({report.broken_off or report.last_error or 'it is empty'})")
+    if report.broken_off:
+        log.warning("%s: %s; what came before it is embedded", path, report.broken_off)
+
+
+def read_picture(path: str) -> NDArray[np.uint8]:
+    """`[height, width, 3]`, upright, of eight bits; of an animated file the first picture. Raises OpenL3Error."""
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # sixteen bits of gray, which Pillow would clip
+                upright = Image.fromarray((np.asarray(upright).clip(0, 2**16 - 1) // 257).astype(np.uint8))
+            return np.array(upright.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise OpenL3Error(f"{path} cannot be read as a picture: {error}") from None
