@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from looklisten.errors import CheckpointError
 from looklisten.interop.card import model_card
@@ -68,7 +68,12 @@ def _shape(tower: Tower, network: L3Net) -> dict[str, Any]:
     """The arguments that build the tower again."""
     (first, *_) = tower.blocks
     assert isinstance(first, Block)
-    return {"in_channels": first.conv1.in_channels, "widths": list(network.config.widths), "first_stride": network.config.first_stride}
+    return {
+        "in_channels": first.conv1.in_channels,
+        "widths": list(network.config.widths),
+        "first_stride": network.config.first_stride,
+        "normalized_input": not isinstance(tower.input_norm, nn.Identity),
+    }
 
 
 def _facts(saved: Checkpoint) -> dict[str, Any]:
