@@ -10,17 +10,27 @@ from sklearn.svm import LinearSVC
 from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.errors import ConfigError
-from looklisten.evaluation import sounds
+from looklisten.evaluation import vectors as kept_vectors
 from looklisten.evaluation.benchmarks import open_benchmark
 from looklisten.evaluation.crossvalidation import LOGISTIC, SVM, Classifier, Folds
-from looklisten.evaluation.features import Extractor, Store, network_extractor, untrained, weights_key
+from looklisten.evaluation.features import Extractor, network_extractor, untrained, weights_key
 from looklisten.evaluation.set_probe import contenders, probe_set, probe_sounds
 from looklisten.evaluation.sounds import loop, sound_vectors, sub_clips
 from looklisten.evaluation.svm import COSTS, svm_scores
+from looklisten.evaluation.vectors import Store
 from looklisten.model.l3net import L3Net
 from test_benchmarks import esc_rows, write_table, write_wave
 
 CLASSES = 4
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    """One thread: the products here are small, and two that wait for each other on a busy machine take minutes for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +152,7 @@ def test_sub_clips_are_equally_spaced_and_short_sounds_are_looped():
 
 
 def test_vectors_are_kept_and_an_interruption_costs_only_what_was_not(benchmark, tmp_path, monkeypatch):
-    monkeypatch.setattr(sounds, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(kept_vectors, "KEEP_SECONDS", 0.0)
     asked = []
 
     def interrupted(waveforms):

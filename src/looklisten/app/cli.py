@@ -332,7 +332,7 @@ def probe(
     what: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="DATASET PATH")],
     /,
     checkpoint: str = "runs/tiny",
-    compare: str = "untrained,spectrogram",
+    compare: str = "all",
     layer: Literal["conv4_2", "pool4", "aligned"] = "conv4_2",
     cache: Path | None = None,
     partial: bool = False,
@@ -345,7 +345,7 @@ def probe(
         what: The set and where it lies: esc50, esc10, dcase2013, urbansound8k, imagenet; sounds or images (a folder with a folder a
             class, or a table with path, label and perhaps fold); shards, which is meant where the path stands alone.
         checkpoint: Folder of a run or of one checkpoint, or untrained:RECIPE for a network as it begins.
-        compare: Rivals in the table, joined by commas: untrained, spectrogram (of sounds) or colors (of pictures).
+        compare: Rivals in the table: all, none, or some joined by commas: untrained, spectrogram (of sounds), colors (of pictures).
         layer: conv4_2 (the paper's: 6144 numbers a second of sound, 8192 a picture), pool4 (512), aligned.
         cache: Folder where vectors are kept, so that nothing is computed twice; by default in the user's cache.
         partial: Measure a public set of which a part is missing, which is no figure to compare.
@@ -361,7 +361,7 @@ def probe(
         return _probe_shards(path, checkpoint, per_clip, device)
     from looklisten.evaluation.set_probe import default_cache, probe_set
 
-    rivals: Any = [name.strip() for name in compare.split(",") if name.strip()]
+    rivals: Any = {"all": None, "none": []}.get(compare, [name.strip() for name in compare.split(",")])
     with Bar(f"probe: {dataset}") as bar:
         return probe_set(dataset, path, checkpoint, rivals, layer, cache or default_cache(), partial, device, bar).as_dict()  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Int
 from numpy.typing import NDArray
 
 from looklisten.errors import SourceError
@@ -102,10 +102,6 @@ class Benchmark:
     def classes(self) -> tuple[str, ...]:
         return tuple(map(str, np.unique(self.labels)))
 
-    def test_mask(self, fold: str) -> Bool[np.ndarray, " items"]:
-        """Which items are measured when `fold` is; all others but those of another split for choosing are fitted on."""
-        return np.asarray(self.folds == fold)
-
     def key(self) -> str:
         """A hash of the files' names and sizes."""
         digest = hashlib.sha256()
@@ -169,12 +165,16 @@ def _tested(folds: NDArray[Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def dealt_folds(items: Sequence[Item]) -> NDArray[Any]:
-    """Five folds, the same for the same names: the files of each class in the order of their names' hashes, dealt in turn."""
-    order = sorted(range(len(items)), key=lambda i: (items[i].label, hashlib.sha256(items[i].path.encode()).digest()))
-    folds = np.empty(len(items), dtype="<U1")
-    seen: dict[str, int] = {}
+def turns(paths: Sequence[str], labels: Sequence[str]) -> Int[np.ndarray, " items"]:
+    """The place of each file among those of its class, in the order of their names' hashes: the same for the same names."""
+    order = sorted(range(len(paths)), key=lambda i: (labels[i], hashlib.sha256(paths[i].encode()).digest()))
+    places, seen = np.empty(len(paths), dtype=np.int64), dict.fromkeys(labels, 0)
     for i in order:
-        turn = seen[items[i].label] = seen.get(items[i].label, -1) + 1
-        folds[i] = str(turn % FOLDS + 1)
-    return folds
+        places[i] = seen[labels[i]]
+        seen[labels[i]] += 1
+    return places
+
+
+def dealt_folds(items: Sequence[Item]) -> NDArray[Any]:
+    """Five folds: the files of each class dealt in turn."""
+    return (turns([item.path for item in items], [item.label for item in items]) % FOLDS + 1).astype(str)

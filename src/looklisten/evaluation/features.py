@@ -1,19 +1,13 @@
-"""Batches -> vectors of a frozen network, or of a plain description that it has to beat; and where vectors are kept on disk.
-
-Knows tensors and files of numbers: no label, no fold, no protocol.
-"""
+"""Batches -> vectors of a frozen network, trained or not, or of a plain description. Knows tensors: no file, no label."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Num
-from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.config import ModelConfig
@@ -21,12 +15,13 @@ from looklisten.errors import ConfigError
 from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.inference.layers import Side, width
 from looklisten.model.l3net import L3Net
-from looklisten.runtime import choose_precision, to_device, write_json
+from looklisten.runtime import choose_precision, to_device
 
 CALIBRATION_ROWS = 128
 """Sounds or pictures that the batch-norm statistics of an untrained network are set from ..."""
 CALIBRATION_BATCH = 32
 """... in batches of so many."""
+BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
 
 Batch = TypeVar("Batch")
 
@@ -45,6 +40,11 @@ class Extractor:
     """Whether it is given whole sounds, one at a time, rather than windows of a second."""
     resize_pixels: int = 256
     crop_pixels: int = 224
+
+    @property
+    def batch_rows(self) -> int:
+        """How many rows it is best given at a time."""
+        return BATCH_ROWS[torch.device(self.device).type]
 
     def __call__(self, batch: Num[Tensor, "batch ..."]) -> Float[np.ndarray, "batch width"]:
         with torch.inference_mode():
@@ -109,50 +109,3 @@ def set_batch_norm(model: L3Net, forward: Callable[[Batch], object], batches: It
     for batch in batches:
         forward(batch)
     return model.eval()
-
-
-@dataclass(eq=False)
-class Store:
-    """Vectors of `items` files, `[items, rows, width]` float32, row by row in a memory-mapped file; or in memory, without a folder.
-
-    What is done is known after a crash: an interrupted extraction goes on where it last said `keep`.
-    """
-
-    folder: Path | None
-    shape: tuple[int, int, int]
-    values: NDArray[np.float32] = field(init=False)
-    done: int = 0
-    failed: dict[int, str] = field(default_factory=dict)
-    """Items that could not be read, and why; their vectors are zeros."""
-
-    def __post_init__(self) -> None:
-        if self.folder is None:
-            self.values = np.zeros(self.shape, np.float32)
-            return
-        file, about = self.folder / "vectors.npy", self.folder / "done.json"
-        if about.is_file() and file.is_file():
-            self.values = np.lib.format.open_memmap(file, "r+")
-            if self.values.shape == self.shape and self.values.dtype == np.float32:
-                told = json.loads(about.read_text(encoding="utf-8"))
-                self.done, self.failed = told["done"], {int(item): why for item, why in told["failed"].items()}
-                return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        about.unlink(missing_ok=True)
-        self.values = np.lib.format.open_memmap(file, "w+", np.float32, self.shape)
-
-    def put(self, vectors: Float[np.ndarray, "some rows width"]) -> None:
-        """The vectors of the next items."""
-        self.values[self.done : self.done + len(vectors)] = vectors
-        self.done += len(vectors)
-
-    def fail(self, why: str) -> None:
-        """The next item cannot be read."""
-        self.failed[self.done] = why
-        self.done += 1
-
-    def keep(self) -> None:
-        """Make what was put so far last: the numbers first, then the word that they are there."""
-        if self.folder is not None:
-            assert isinstance(self.values, np.memmap)
-            self.values.flush()
-            write_json(self.folder / "done.json", {"done": self.done, "failed": self.failed})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from looklisten.config import Config, ModelConfig
@@ -15,9 +16,12 @@ from looklisten.evaluation.benchmarks import Benchmark, SetName, open_benchmark
 from looklisten.evaluation.correspondence import interval
 from looklisten.evaluation.crossvalidation import LOGISTIC, SVM, Folds
 from looklisten.evaluation.features import Extractor, network_extractor, untrained
+from looklisten.evaluation.picture_probe import EPOCHS, KEPT_BYTES, Pictures, picture_answers
+from looklisten.evaluation.pictures import VIEWS, calibration_pictures, color_extractor, picture_vectors
 from looklisten.evaluation.published import Published
 from looklisten.evaluation.sounds import calibration_sounds, sound_vectors, spectrogram_extractor
 from looklisten.inference.encoder import Encoder
+from looklisten.inference.layers import Side
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, choose_device, silent
@@ -26,7 +30,9 @@ UNTRAINED = "untrained:"
 """Before a recipe's name: its network as it begins."""
 FAILURES_TOLD = 5
 
-Rival = Literal["untrained", "spectrogram"]
+Rival = Literal["untrained", "spectrogram", "colors"]
+RIVALS: dict[Side, tuple[Rival, ...]] = {"audio": ("untrained", "spectrogram"), "vision": ("untrained", "colors")}
+"""Whom a network has to beat: itself as it began, and a plain description."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ class ProbeRow:
     """Over items."""
     folds: tuple[float, ...]
     features: int
-    chosen: tuple[float, ...]
-    """What was chosen inside the training folds of each tested fold: the cost of the classifier."""
+    chosen: tuple[str, ...]
+    """What was chosen for each tested fold without a look at it: the cost of the classifier, or how the layer was trained."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def probe_set(
     dataset: SetName,
     path: str | Path,
     model: str | Path | L3Net | Encoder,
-    compare: Sequence[Rival] = ("untrained", "spectrogram"),
+    compare: Sequence[Rival] | None = None,
     layer: str = "conv4_2",
     cache: str | Path | None = None,
     partial: bool = False,
@@ -81,12 +87,15 @@ def probe_set(
 ) -> SetProbe:
     """What a linear classifier reads from `model`'s frozen vectors of a public set, by the paper's protocol (sections 4.1 and 4.2).
 
-    `model` may be a run's folder, a network, or `untrained:RECIPE`. Vectors are kept in `cache`, without which they are computed
-    anew each time. Raises SourceError when the set is not there or, unless `partial`, not whole.
+    `model` may be a run's folder, a network, or `untrained:RECIPE`; all of `RIVALS` stand beside it unless `compare` names some.
+    Vectors are kept in `cache`, without which they are computed anew each time. Raises SourceError when the set is not there or,
+    unless `partial`, not whole.
     """
     benchmark = open_benchmark(dataset, path, partial)
-    extractors = contenders(benchmark, model, compare, layer, choose_device(device).value)
-    return probe_sounds(benchmark, extractors, layer, Path(cache) if cache else None, progress)
+    rivals = RIVALS[benchmark.side] if compare is None else compare
+    extractors = contenders(benchmark, model, rivals, layer, choose_device(device).value)
+    run = probe_sounds if benchmark.side == "audio" else probe_images
+    return run(benchmark, extractors, layer, Path(cache) if cache else None, progress)
 
 
 def default_cache() -> Path:
@@ -99,6 +108,8 @@ def contenders(
 ) -> list[Extractor]:
     """Who stands in the table: the network, and those of `compare` that it is not itself."""
     side, compare = benchmark.side, list(compare)
+    if wrong := [name for name in compare if name not in RIVALS[side]]:
+        raise ConfigError(f"there is no rival {wrong[0]!r} for {benchmark.title}; choose of {', '.join(RIVALS[side])}")
     config, seed = _settings(model)
     found = []
     if isinstance(model, str) and model.startswith(UNTRAINED):
@@ -108,12 +119,15 @@ def contenders(
     else:
         found.append(network_extractor("network", model, side, layer, device))
     for name in compare:
-        if name == "spectrogram":
-            found.append(spectrogram_extractor())
+        if name != "untrained":
+            found.append(spectrogram_extractor() if name == "spectrogram" else color_extractor())
         elif config is None:
-            raise ConfigError("an encoder of another house has no untrained form here; compare it with spectrogram alone")
+            raise ConfigError(f"an encoder of another house has no untrained form here; compare it with {RIVALS[side][1]} alone")
         else:
-            rival = untrained(config, seed, side, calibration_sounds(benchmark, _calibration_items(benchmark), seed), device)
+            allowed = _calibration_items(benchmark)
+            sound = side == "audio"
+            shown = calibration_sounds(benchmark, allowed, seed) if sound else calibration_pictures(benchmark, allowed, seed, config)
+            rival = untrained(config, seed, side, shown, device)
             found.append(network_extractor("untrained", rival, side, layer, device))
     return found
 
@@ -150,16 +164,50 @@ def probe_sounds(
 
     def measure(extractor: Extractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
         store = sound_vectors(benchmark, extractor, cache, progress)
-        usable = ~np.isin(np.arange(len(benchmark)), list(store.failed))
         classifier = LOGISTIC if extractor.whole else SVM
-        folds = Folds(store.values, classes, benchmark.folds, usable, benchmark.tested, classifier, extractor.device)
+        folds = Folds(store.values, classes, benchmark.folds, store.usable, benchmark.tested, classifier, extractor.device)
 
         def fitting(done: int, total: int, /, **facts: str) -> None:
             progress(len(benchmark), len(benchmark), network=extractor.name, classifiers=f"{done}/{total}", **facts)
 
         answers = folds.answers(fitting)
         right = (answers.said == classes[answers.items]).astype(np.float64)
-        return _row(extractor, right, benchmark.folds[answers.items], tuple(answers.costs.values())), store.failed
+        return _row(extractor, right, benchmark.folds[answers.items], tuple(f"C {cost:g}" for cost in answers.costs.values())), store.failed
+
+    return _table(benchmark, extractors, layer, measure, progress)
+
+
+def probe_images(
+    benchmark: Benchmark,
+    extractors: Sequence[Extractor],
+    layer: str = "",
+    cache: Path | None = None,
+    progress: Progress = silent,
+    epochs: int = EPOCHS,
+    stream: bool | None = None,
+) -> SetProbe:
+    """The paper's protocol for pictures (section 4.2) with the vectors of each extractor.
+
+    One linear layer, trained by cross-entropy and Adam on random crops and flips, measured on central crops. `stream`: keep no
+    vector, look at every picture anew in every epoch; by default where the vectors of all would take over 4 GB.
+    """
+    _, classes = np.unique(benchmark.labels, return_inverse=True)
+
+    def measure(extractor: Extractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
+        def training(done: int, total: int, /, **facts: str) -> None:
+            stage = (done, total) if streams else (len(benchmark), len(benchmark))
+            progress(*stage, network=extractor.name, trained=f"{100 * done / total:.0f} %", **facts)
+
+        streams = len(benchmark) * (1 + VIEWS) * extractor.width * 4 > KEPT_BYTES if stream is None else stream
+        store = None if streams else picture_vectors(benchmark, extractor, cache, progress)
+        numbers = torch.from_numpy(classes).to(extractor.device)
+        pictures = Pictures(benchmark, extractor, numbers, store, store.failed if store else {})
+        kept = (
+            cache / benchmark.name / f"{extractor.key}-{benchmark.key()}-layers-{epochs}" if streams and cache and extractor.key else None
+        )
+        answers = picture_answers(pictures, epochs, kept, training)
+        right = (answers.said == classes[answers.items]).astype(np.float64)
+        return _row(extractor, right, benchmark.folds[answers.items], tuple(answers.chosen.values())), pictures.failed
 
     return _table(benchmark, extractors, layer, measure, progress)
 
@@ -194,7 +242,7 @@ def _table(benchmark: Benchmark, extractors: Sequence[Extractor], layer: str, me
     )
 
 
-def _row(extractor: Extractor, right: NDArray[np.float64], folds: NDArray[Any], chosen: tuple[float, ...]) -> ProbeRow:
+def _row(extractor: Extractor, right: NDArray[np.float64], folds: NDArray[Any], chosen: tuple[str, ...]) -> ProbeRow:
     by_fold = np.array([right[folds == fold].mean() for fold in dict.fromkeys(folds.tolist())])
     return ProbeRow(
         name=extractor.name,

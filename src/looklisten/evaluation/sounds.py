@@ -3,10 +3,6 @@
 Knows files, windows and vectors: neither classifiers nor folds.
 """
 
-import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,8 @@ from torch import Tensor
 
 from looklisten.errors import SourceError
 from looklisten.evaluation.benchmarks import Benchmark
-from looklisten.evaluation.features import CALIBRATION_BATCH, CALIBRATION_ROWS, Extractor, Store
+from looklisten.evaluation.features import CALIBRATION_BATCH, CALIBRATION_ROWS, Extractor
+from looklisten.evaluation.vectors import Store, stored_vectors
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode import read_sound
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
@@ -25,10 +22,6 @@ from looklisten.runtime import Progress, silent
 
 MAX_HOURS = 1.0
 """A longer sound is cut off there."""
-BATCH_WINDOWS = {"cpu": 32, "cuda": 512, "mps": 128}
-KEEP_SECONDS = 20.0
-"""An interruption costs at most so much work."""
-DECODERS = 2
 
 FLOOR = FrontEnd(window_samples=2048, hop_samples=1024, fft_samples=2048, floor=1e-5, offset=0.0, scale=1.0, mel_bands=40, low_hz=0.0)
 """The log-mel description: 40 bands up to 24 kHz; the floor is -100 dB of a full-scale sine's magnitude, give or take the window."""
@@ -60,58 +53,16 @@ def spectrogram_extractor() -> Extractor:
 
 
 def sound_vectors(benchmark: Benchmark, extractor: Extractor, cache: Path | None = None, progress: Progress = silent) -> Store:
-    """Vectors of every sound's sub-clips `[items, windows, width]`, kept in a folder of `cache` and gone on with after an interruption.
-
-    A sound that cannot be read is left out and told, never an end.
-    """
+    """Vectors of every sound's sub-clips `[items, windows, width]`, or of whole clips `[items, 1, width]` where `extractor` wants them."""
     rows = 1 if extractor.whole else benchmark.windows
-    folder = cache / benchmark.name / f"{extractor.key}-{benchmark.key()}-{rows}" if cache and extractor.key else None
-    store = Store(folder, (len(benchmark), rows, extractor.width))
-    batch_items = max(BATCH_WINDOWS[extractor.device.partition(":")[0]] // rows, 1)
-    kept = time.monotonic()
-    waiting: list[NDArray[np.float32]] = []
 
-    def flush() -> None:
-        if waiting:
-            vectors = extractor(torch.from_numpy(np.concatenate(waiting)))
-            store.put(vectors.reshape(len(waiting), rows, extractor.width))
-            waiting.clear()
+    def read(item: int) -> Tensor:
+        sound = read_sound(benchmark.root / benchmark.paths[item], MAX_HOURS)
+        if extractor.whole:
+            return torch.from_numpy(loop(sound, round(benchmark.clip_seconds * SAMPLE_RATE_HZ)))[None]
+        return torch.from_numpy(sub_clips(sound, rows, benchmark.clip_seconds))
 
-    for number, sound in enumerate(_decoded(benchmark, store.done), store.done):
-        if isinstance(sound, str):
-            flush()
-            store.fail(sound)
-        else:
-            whole = loop(sound, round(benchmark.clip_seconds * SAMPLE_RATE_HZ))[None]
-            waiting.append(whole if extractor.whole else sub_clips(sound, rows, benchmark.clip_seconds))
-            if extractor.whole or len(waiting) == batch_items:
-                flush()
-        if time.monotonic() - kept > KEEP_SECONDS:
-            store.keep()
-            kept = time.monotonic()
-        progress(number + 1, len(benchmark), network=extractor.name)
-    flush()
-    store.keep()
-    return store
-
-
-def _decoded(benchmark: Benchmark, first: int) -> Iterator[NDArray[np.float32] | str]:
-    """The sounds of the set from number `first` on, decoded ahead of their use; in place of one that cannot be read, the reason."""
-
-    def read(path: str) -> NDArray[np.float32] | str:
-        try:
-            return read_sound(benchmark.root / path, MAX_HOURS)
-        except SourceError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(DECODERS, "sounds") as pool:
-        ahead: deque[Future[NDArray[np.float32] | str]] = deque()
-        for path in benchmark.paths[first:]:
-            ahead.append(pool.submit(read, path))
-            if len(ahead) > 2 * DECODERS:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+    return stored_vectors(benchmark, extractor, rows, read, cache, progress)
 
 
 def calibration_sounds(benchmark: Benchmark, allowed: NDArray[np.bool_], seed: int) -> list[Tensor]:
