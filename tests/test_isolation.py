@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -84,16 +85,18 @@ def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, one_batch, 
     os.mkfifo(pipe)
 
     def feed():
-        with contextlib.suppress(OSError):
-            for _ in range(2):
-                with pipe.open("wb") as file:
-                    file.write(data[: len(data) * 3 // 4])
-                    file.flush()
-                    time.sleep(13)
+        for _ in range(2):
+            with contextlib.suppress(OSError), pipe.open("wb") as file:
+                file.write(data[: len(data) * 3 // 4])
+                file.flush()
+                # Until nobody reads any more: who tries again must find a new writer, not the rest of this one.
+                nobody_reads = select.poll()
+                nobody_reads.register(file, 0)
+                nobody_reads.poll(120_000)
 
     threading.Thread(target=feed, daemon=True).start()
     settings = PrepareSettings(clip_seconds=1.0, min_clip_seconds=0.2)
-    result = prepare([videos, pipe], tmp_path / "out", settings, limits=Isolation(stall_seconds=10))
+    result = prepare([videos, pipe], tmp_path / "out", settings, limits=Isolation(stall_seconds=6))
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["source"] == os.path.relpath(pipe, Path(os.path.commonpath([videos, tmp_path])))
     assert result["prepared"] == 3
