@@ -211,6 +211,15 @@ def test_resampling_keeps_a_tone_and_does_not_depend_on_how_the_sound_is_cut(rat
     assert np.array_equal(np.concatenate([*pieces, stream.resample_chunk(sound[:0], last=True)]), whole)
 
 
+def test_resampling_cuts_off_where_resampys_best_filter_does():
+    """Half the amplitude at 0.917 of the Nyquist frequency, all of it a little below, next to nothing a little above."""
+    t = np.arange(44_100) / 44_100
+    gains = [
+        np.abs(resampled(np.sin(2 * np.pi * hz * t).astype(np.float32), 44_100)[9_000:-9_000]).max() for hz in (18_500, 20_227.5, 21_900)
+    ]
+    assert gains == pytest.approx([1, 0.5, 0], abs=2e-3)
+
+
 def test_predict_takes_what_preprocess_audio_returns(weights, hears):
     audio = tone(1.3)
     direct, _ = openl3.get_audio_embedding(audio, 48_000, model=hears, hop_size=0.5)
