@@ -93,6 +93,8 @@ def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
     assert saved.config.train.classes == tuple(sorted(set(shards.names.tolist())))
     assert Config.load(run / "config.toml") == saved.config
     assert isinstance(saved.objective(), Labels)
+    heads = {f"objective/{name}": value for name, value in saved.objective().state_dict().items()}
+    assert same(heads, {name: value for name, value in tensors(run).items() if name.startswith("objective/")}), "those that were trained"
     row = next(row for row in read_metrics(run) if "named_audio" in row)
     assert row["held_out_accuracy"] == pytest.approx((row["named_vision"] + row["named_audio"]) / 2)
 
