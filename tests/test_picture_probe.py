@@ -12,10 +12,11 @@ from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.errors import ConfigError
 from looklisten.evaluation.benchmarks import open_benchmark
+from looklisten.evaluation.contenders import contenders
 from looklisten.evaluation.features import Extractor
 from looklisten.evaluation.picture_probe import Pictures, parts
 from looklisten.evaluation.pictures import VIEWS, colors_and_edges, picture_vectors, streamed_vectors, views
-from looklisten.evaluation.set_probe import contenders, probe_images, probe_set
+from looklisten.evaluation.set_probe import probe_images, probe_set
 from looklisten.evaluation.softmax import SETTINGS, Layers, Setting, train
 from looklisten.model.l3net import L3Net
 

@@ -12,9 +12,10 @@ from looklisten.app.cli import main
 from looklisten.errors import ConfigError
 from looklisten.evaluation import vectors as kept_vectors
 from looklisten.evaluation.benchmarks import open_benchmark
+from looklisten.evaluation.contenders import contenders
 from looklisten.evaluation.crossvalidation import LOGISTIC, SVM, Classifier, Folds
-from looklisten.evaluation.features import Extractor, network_extractor, untrained, weights_key
-from looklisten.evaluation.set_probe import contenders, probe_set, probe_sounds
+from looklisten.evaluation.features import Extractor, network_extractor, set_batch_norm, untrained_extractor
+from looklisten.evaluation.set_probe import probe_set, probe_sounds
 from looklisten.evaluation.sounds import loop, sound_vectors, sub_clips
 from looklisten.evaluation.svm import COSTS, svm_scores
 from looklisten.evaluation.vectors import Store
@@ -204,12 +205,33 @@ def test_a_run_its_untrained_rival_and_the_spectrogram_stand_in_one_table(esc, r
 
 
 def test_an_untrained_network_is_the_same_each_time_and_another_for_another_seed(benchmark):
-    config, batches = small_config().model, [torch.rand(4, 48_000)]
-    one, same, other = (untrained(config, seed, "audio", batches) for seed in (0, 0, 1))
-    assert weights_key(one) == weights_key(same) != weights_key(other)
+    config, sounds = small_config().model, torch.rand(4, 48_000)
+    asked = []
+
+    def batches():
+        asked.append(1)
+        return [sounds, 0.1 * sounds]
+
+    one, same, other = (untrained_extractor(config, seed, "audio", "pool4", "cpu", batches, "here") for seed in (0, 0, 1))
+    assert one.key == same.key != other.key
+    assert not asked, "statistics are set when vectors are asked for"
+    vectors = [extractor(sounds) for extractor in (one, same, other)]
+    assert np.array_equal(vectors[0], vectors[1])
+    assert not np.allclose(vectors[0], vectors[2], atol=1e-2)
+    assert len(asked) == 3
     rows = contenders(benchmark, L3Net(config), ["untrained"], "conv4_2", "cpu")
     assert [(row.name, row.width) for row in rows] == [("network", 16 * 12), ("untrained", 16 * 12)]
     assert rows[0].key != rows[1].key
+
+
+def test_batch_norm_is_set_to_the_mean_over_the_batches():
+    model, sounds = L3Net(small_config().model), 0.1 * torch.randn(6, 48_000)
+    first = model.audio.blocks[0]
+    raw = first.conv1(model.front_end(sounds))
+    set_batch_norm(model, model.listen, [sounds[:2], sounds[2:]])
+    expected = (raw[:2].mean((0, 2, 3)) + raw[2:].mean((0, 2, 3))) / 2
+    assert torch.allclose(first.bn1.running_mean, expected, atol=1e-4)
+    assert not model.training
 
 
 def test_a_layer_that_is_not_there_is_named(benchmark):

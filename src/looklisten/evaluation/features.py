@@ -1,8 +1,9 @@
 """Batches -> vectors of a frozen network, trained or not, or of a plain description. Knows tensors: no file, no label."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -87,15 +88,25 @@ def weights_key(model: L3Net) -> str:
     return digest.hexdigest()[:16]
 
 
-def untrained(config: ModelConfig, seed: int, side: Side, batches: Iterable[Tensor], device: str = "cpu") -> L3Net:
-    """A network of initial weights drawn by `seed`, the batch-norm statistics of `side` set from `batches`, in evaluation mode.
+def untrained_extractor(
+    config: ModelConfig, seed: int, side: Side, layer: str, device: str, batches: Callable[[], Iterable[Tensor]], origin: str
+) -> Extractor:
+    """A network of initial weights drawn by `seed`, the batch-norm statistics of `side` set from `batches`, whose key is `origin`.
 
-    Without statistics its units would be of any scale; with them it is as strong as it can be, and a rival to be beaten.
+    Without statistics its units would be of any scale; with them it is as strong as it can be, and a rival to be beaten. They are
+    set when the first vectors are asked for: where all are kept already, nothing needs to be computed.
     """
     torch.manual_seed(seed)
     model = to_device(L3Net(config), device)
     forward = model.listen if side == "audio" else model.look
-    return set_batch_norm(model, lambda batch: forward(batch.to(device)), batches)
+    plain = network_extractor("untrained", model, side, layer, device)
+
+    @functools.cache
+    def ready() -> Callable[[Tensor], Tensor]:
+        set_batch_norm(model, lambda batch: forward(batch.to(device)), batches())
+        return plain.encode
+
+    return replace(plain, encode=lambda batch: ready()(batch), key=f"{plain.key}-set-from-{CALIBRATION_ROWS}-of-{origin}")
 
 
 @torch.no_grad()

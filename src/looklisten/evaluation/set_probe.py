@@ -4,35 +4,26 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from looklisten.config import Config, ModelConfig
-from looklisten.errors import ConfigError
 from looklisten.evaluation.benchmarks import Benchmark, SetName, open_benchmark
+from looklisten.evaluation.contenders import RIVALS, Rival, contenders
 from looklisten.evaluation.correspondence import interval
 from looklisten.evaluation.crossvalidation import LOGISTIC, SVM, Folds
-from looklisten.evaluation.features import Extractor, network_extractor, untrained
+from looklisten.evaluation.features import Extractor
 from looklisten.evaluation.picture_probe import EPOCHS, KEPT_BYTES, Pictures, picture_answers
-from looklisten.evaluation.pictures import VIEWS, calibration_pictures, color_extractor, picture_vectors
+from looklisten.evaluation.pictures import VIEWS, picture_vectors
 from looklisten.evaluation.published import Published
-from looklisten.evaluation.sounds import calibration_sounds, sound_vectors, spectrogram_extractor
+from looklisten.evaluation.sounds import sound_vectors
 from looklisten.inference.encoder import Encoder
-from looklisten.inference.layers import Side
-from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, choose_device, silent
 
-UNTRAINED = "untrained:"
-"""Before a recipe's name: its network as it begins."""
 FAILURES_TOLD = 5
-
-Rival = Literal["untrained", "spectrogram", "colors"]
-RIVALS: dict[Side, tuple[Rival, ...]] = {"audio": ("untrained", "spectrogram"), "vision": ("untrained", "colors")}
-"""Whom a network has to beat: itself as it began, and a plain description."""
 
 
 @dataclass(frozen=True)
@@ -101,54 +92,6 @@ def probe_set(
 def default_cache() -> Path:
     """Where the shell keeps vectors: the user's cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "looklisten" / "probe"
-
-
-def contenders(
-    benchmark: Benchmark, model: str | Path | L3Net | Encoder, compare: Sequence[Rival], layer: str, device: str
-) -> list[Extractor]:
-    """Who stands in the table: the network, and those of `compare` that it is not itself."""
-    side, compare = benchmark.side, list(compare)
-    if wrong := [name for name in compare if name not in RIVALS[side]]:
-        raise ConfigError(f"there is no rival {wrong[0]!r} for {benchmark.title}; choose of {', '.join(RIVALS[side])}")
-    config, seed = _settings(model)
-    found = []
-    if isinstance(model, str) and model.startswith(UNTRAINED):
-        compare = ["untrained", *(name for name in compare if name != "untrained")]
-    elif isinstance(model, (str, Path)):
-        found.append(network_extractor(str(model), open_checkpoint(model).model(), side, layer, device))
-    else:
-        found.append(network_extractor("network", model, side, layer, device))
-    for name in compare:
-        if name != "untrained":
-            found.append(spectrogram_extractor() if name == "spectrogram" else color_extractor())
-        elif config is None:
-            raise ConfigError(f"an encoder of another house has no untrained form here; compare it with {RIVALS[side][1]} alone")
-        else:
-            allowed = _calibration_items(benchmark)
-            sound = side == "audio"
-            shown = calibration_sounds(benchmark, allowed, seed) if sound else calibration_pictures(benchmark, allowed, seed, config)
-            rival = untrained(config, seed, side, shown, device)
-            found.append(network_extractor("untrained", rival, side, layer, device))
-    return found
-
-
-def _settings(model: str | Path | L3Net | Encoder) -> tuple[ModelConfig | None, int]:
-    """The network's settings and the seed of its initial weights."""
-    if isinstance(model, (str, Path)):
-        name = str(model)
-        config = Config.load(name.removeprefix(UNTRAINED)) if name.startswith(UNTRAINED) else open_checkpoint(model).config
-        return config.model, config.train.seed
-    return (model.config, 0) if isinstance(model, L3Net) else (None, 0)
-
-
-def _calibration_items(benchmark: Benchmark) -> NDArray[np.bool_]:
-    """The items that are never tested; where all are, in turn, all of them.
-
-    Batch-norm statistics then have seen sounds of the tested fold, without labels. A network apart for each fold would cost as
-    many times the work; as it is, what this gives away is given to the rival.
-    """
-    fixed = ~np.isin(benchmark.folds, benchmark.tested)
-    return np.asarray(fixed if fixed.any() else ~fixed)
 
 
 def probe_sounds(

@@ -1,10 +1,11 @@
 """One-vs-all linear support vector machines, all classes and all costs in one go, on any device. Knows tensors only.
 
 The objective is that of liblinear, which the paper's predecessor used and scikit-learn's `LinearSVC` is: half the squared length
-of the weights (the intercept's too) plus C times the sum of squared hinge losses. liblinear walks over one example at a time
-in double precision and would take an hour for what the protocol asks of 4,000 windows of 6,144 numbers; here Newton steps
-(Chapelle, "Training a support vector machine in the primal", 2007) are taken for all classes together, their systems solved by
-conjugate gradients over the products of the examples with one another, which is exact and made of matrix products.
+of the weights (the intercept's too) plus C times the sum of squared hinge losses. liblinear walks over one example at a time in
+double precision: of 2,400 windows of 6,144 numbers, at the largest cost here, one class takes it 6.7 s of a core, and the protocol
+asks for ten classes, five costs and fifteen training sets. Here Newton steps (Chapelle, "Training a support vector machine in the
+primal", 2007) are taken for all classes together, their systems solved by conjugate gradients over the products of the examples
+with one another, which is exact and made of matrix products: all ten classes take 2 s.
 """
 
 from collections.abc import Callable, Iterator, Sequence
