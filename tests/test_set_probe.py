@@ -10,6 +10,7 @@ from sklearn.svm import LinearSVC
 from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.errors import ConfigError
+from looklisten.evaluation import features
 from looklisten.evaluation import vectors as kept_vectors
 from looklisten.evaluation.benchmarks import open_benchmark
 from looklisten.evaluation.contenders import contenders
@@ -19,7 +20,9 @@ from looklisten.evaluation.set_probe import probe_set, probe_sounds
 from looklisten.evaluation.sounds import loop, sound_vectors, sub_clips
 from looklisten.evaluation.svm import COSTS, svm_scores
 from looklisten.evaluation.vectors import Store
+from looklisten.inference.encoder import encoder_of
 from looklisten.model.l3net import L3Net
+from looklisten.runtime import Choice
 from test_benchmarks import esc_rows, write_table, write_wave
 
 CLASSES = 4
@@ -258,3 +261,16 @@ def test_the_shell_gives_the_table_as_json_and_for_people(esc, tmp_path, capsys,
 def test_wrong_words_are_wrong_usage(capsys):
     assert main(["probe", "esc5", "somewhere"]) == 2
     assert "probe needs a set and where it lies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_vectors_have_the_precision_that_their_key_names(precision, monkeypatch):
+    monkeypatch.setattr(features, "choose_precision", lambda device: Choice(precision, "for the test"))
+    model = L3Net(small_config().model).eval()
+    sounds = torch.randint(-9000, 9000, (2, 48_000), dtype=torch.int16)
+    extractor = network_extractor("mine", model, "audio")
+    with torch.inference_mode():
+        wanted = {name: encoder_of(model, name).encode("audio", sounds, "conv4_2").numpy() for name in ("float32", "bfloat16")}
+    assert extractor.key.endswith(precision)
+    assert np.array_equal(extractor(sounds), wanted[precision])
+    assert not np.array_equal(wanted["float32"], wanted["bfloat16"])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
-from looklisten.inference.encoder import Encoder, encoder_of
+from looklisten.inference.encoder import Encoder, Precision, encoder_of
 from looklisten.inference.layers import Side, width
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import choose_precision, to_device
@@ -54,14 +54,13 @@ class Extractor:
 
 def network_extractor(name: str, model: L3Net | Encoder, side: Side, layer: str = "conv4_2", device: str = "cpu") -> Extractor:
     """The vectors of `layer`, in the device's fastest precision. Raises ConfigError when the network has no such layer."""
-    encoder = encoder_of(to_device(model, device) if isinstance(model, L3Net) else model)
+    precision: Precision = "bfloat16" if isinstance(model, L3Net) and choose_precision(device).value == "bfloat16" else "float32"
+    encoder = encoder_of(to_device(model, device), precision) if isinstance(model, L3Net) else model
     if layer not in encoder.layers.get(side, ()):
         raise ConfigError(f"there is no layer {layer!r} of {side} here; choose one of {', '.join(encoder.layers.get(side, ())) or 'none'}")
-    precision = choose_precision(device).value if isinstance(model, L3Net) else "float32"
 
     def encode(batch: Tensor) -> Tensor:
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):
-            return encoder.encode(side, batch, layer)
+        return encoder.encode(side, batch, layer)
 
     return Extractor(
         name=name,
