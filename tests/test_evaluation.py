@@ -14,7 +14,7 @@ from looklisten.evaluation.probe import probe, untrained_like
 from looklisten.inference import localize as maps
 from looklisten.inference.embed import Vectors, embed_clips
 from looklisten.model.checkpoint import load
-from looklisten.model.l3net import L3Net
+from looklisten.model.l3net import Fusion, L3Net
 from looklisten.model.towers import TowerOutput
 
 
@@ -23,7 +23,7 @@ def model(run_path):
     return load(run_path)
 
 
-class Rule(torch.nn.Module):
+class Rule(Fusion):
     def __init__(self, answer):
         super().__init__()
         self.answer = answer
