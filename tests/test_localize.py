@@ -11,7 +11,7 @@ from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embed import Moment
 from looklisten.inference.localize import HeatMap, localize, localize_moments
 from looklisten.model.checkpoint import load
-from looklisten.model.l3net import L3Net
+from looklisten.model.l3net import Fusion, L3Net
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_only_units_that_raise_the_answer_count():
     assert found.sound_map.values.max() == 0
 
 
-class Plain(torch.nn.Module):
+class Plain(Fusion):
     def __init__(self, function):
         super().__init__()
         self.function = function
@@ -111,13 +111,21 @@ def test_a_file_is_localized_through_its_length(clip, run_path):
     assert len(found) == 6
     times = [one.at_seconds for one in found]
     assert times == sorted(times)
-    assert times[0] == pytest.approx(0.5, abs=0.15)
-    assert times[-1] == pytest.approx(2.5, abs=0.15)
+    assert times == pytest.approx([0.25, 0.75, 1.25, 1.75, 2.25, 2.75], abs=0.1)
     highest = max(one.frame_map.values.max() for one in found)
     assert 0 < highest <= 1
     assert all(one.frame_map.values.min() >= 0 for one in found)
     assert all(0 <= one.probability <= 1 for one in found)
     assert found[0].spectrogram.shape == (64, 98)
+
+
+def test_moments_can_be_named(clip, run_path):
+    model = load(run_path)
+    found = localize(clip, model, at_seconds=[2.2, 0.4])
+    assert [one.at_seconds for one in found] == pytest.approx([0.4, 2.2], abs=0.01)
+    assert [one.moment.start_seconds for one in found] == pytest.approx([0.0, 1.7], abs=0.01)
+    with pytest.raises(ConfigError, match=r"of the 2 times asked for 1 lie where the video, 3\.0. s, has no picture with sound"):
+        localize(clip, model, at_seconds=[1.0, 7.0])
 
 
 def test_what_cannot_be_localized_is_said(clip, run_path, tmp_path):
