@@ -20,6 +20,7 @@ from looklisten.errors import ConfigError
 from looklisten.inference.embed import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import stack
+from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.model.l3net import AlignedFusion, Fusion, L3Net, correspondence_logit
 from looklisten.model.towers import TowerOutput
@@ -59,8 +60,12 @@ class Localization:
 
     @property
     def weight(self) -> float:
-        """What a map's values count: those of `correspondence` as much as the pair is likely to correspond, others fully."""
-        return self.probability if self.method == "correspondence" else 1.0
+        """What the maps count: those that ask the other side, as much as the pair is likely to correspond; where there is nothing
+        to hear, nothing, for no network was ever asked about silence.
+        """
+        if self.method == "unit":
+            return 1.0
+        return 0.0 if is_silent(self.moment.waveform) else self.probability
 
     @property
     def at_seconds(self) -> float:
@@ -192,16 +197,18 @@ def _slopes(answer: Callable[[TowerOutput], Tensor], tower: TowerOutput) -> Floa
     return (total / PATH_STEPS).clamp_min(0)
 
 
+def _highest(found: Sequence[Localization], side: str) -> float:
+    return max((float(getattr(one, side).values.max()) for one in found), default=0.0) or 1.0
+
+
 def to_unit(found: Sequence[Localization]) -> list[Localization]:
     """Maps of one source on one scale, 0..1, so that brightness compares from one moment to the next.
 
-    Probabilities are left as they are. Other maps are divided by the highest value of all, and those that depend on both sides
-    are weighed by the probability that the pair corresponds: a sound from elsewhere leaves the frame dark.
+    Probabilities are on one; other maps are divided by the highest value of all. Those that depend on both sides are weighed by the
+    probability that the pair corresponds: a sound from elsewhere leaves the frame dark.
     """
-    if all(one.method == "similarity" for one in found):
-        return list(found)
     highest = {
-        side: max((float(getattr(one, side).values.max()) for one in found), default=0.0) or 1.0 for side in ("frame_map", "sound_map")
+        side: 1.0 if all(one.method == "similarity" for one in found) else _highest(found, side) for side in ("frame_map", "sound_map")
     }
 
     def scaled(one: Localization, side: str) -> HeatMap:
