@@ -134,9 +134,9 @@ class SimilarityFusion(AlignedFusion):
 
     def compare(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m"]:
         """The best place of each moment, averaged over the moments."""
-        with torch.autocast(vision.device.type, enabled=False):
-            volume = torch.einsum("npw,mtw->npmt", vision, audio)
-        return volume.amax(1).mean(2)
+        volume = torch.einsum("npw,mtw->npmt", vision, audio)
+        # Not amax, whose gradient walks over the whole volume four times to share it among equals.
+        return volume.max(1).values.float().mean(2)
 
     def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
         return self.fc3(similarity[..., None])  # type: ignore[no-any-return]
