@@ -120,11 +120,16 @@ class DistanceFusion(AlignedFusion):
         return self.decide((vision * audio).sum(-1))
 
 
+SHARPNESS = 10.0
+"""A soft maximum is the logarithm of the mean of exp(sharpness x similarity), over sharpness: 0 the mean, without end the maximum."""
+
+
 class SimilarityFusion(AlignedFusion):
     """The sound with the place of the frame that is nearest to it (AVOL-Net, "Objects that Sound" 2018: multiple instances).
 
     Every place of the vision tower's map has a unit vector. (There the vectors have no unit length; here they have, as in what came
-    after it, so that a similarity means the same for every sound.)
+    after it, so that a similarity means the same for every sound.) The maximum over places is a soft one, so that more places than
+    one learn from a pair: with the hard one nothing was learnt for the first 200 to 500 steps (LOG.md, 2026-11-24).
     """
 
     first_slope, first_threshold = 5.0, 0.5
@@ -133,16 +138,19 @@ class SimilarityFusion(AlignedFusion):
         return seen.map.flatten(2).transpose(1, 2), heard.vector[:, None]
 
     def compare(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m"]:
-        """The best place of each moment, averaged over the moments."""
-        volume = torch.einsum("npw,mtw->npmt", vision, audio)
-        # Not amax, whose gradient walks over the whole volume four times to share it among equals.
-        return volume.max(1).values.float().mean(2)
+        """The best place of each moment, softly, averaged over the moments."""
+        return self.best(torch.einsum("npw,mtw->npmt", SHARPNESS * vision, audio), 1).mean(2)
 
     def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
         return self.fc3(similarity[..., None])  # type: ignore[no-any-return]
 
     def answer(self, vision: Float[Tensor, "*n places width"], audio: Float[Tensor, "*n moments width"]) -> Float[Tensor, "*n 2"]:
-        return self.decide((vision @ audio.transpose(-1, -2)).amax(-2).mean(-1))
+        return self.decide(self.best(SHARPNESS * vision @ audio.transpose(-1, -2), -2).mean(-1))
+
+    def best(self, sharpened: Float[Tensor, "*volume"], places: int) -> Float[Tensor, "*rest"]:
+        """The soft maximum over the dimension `places` of similarities that come times `SHARPNESS`."""
+        count = sharpened.shape[places]
+        return ((sharpened - SHARPNESS).exp_().sum(places).float() / count).log() / SHARPNESS + 1
 
     def answer_all(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m 2"]:
         return self.decide(self.compare(vision, audio))
