@@ -131,14 +131,14 @@ def firings(
         batch = order[start : start + BATCH]
         for place, (moment, maps) in zip(batch, _mapped(model, shards, batch), strict=True):
             for side, unit, rank in asked[place]:
-                found[side][unit][rank] = _firing(side, place, moment, strongest[side].activations[unit, rank], maps[side][unit])
+                found[side][unit][rank] = _firing(side, place, moment, float(strongest[side].activations[unit, rank]), maps[side][unit])
         progress(start + len(batch), len(order))
     return {side: [tuple(one for one in row if one is not None) for row in found[side]] for side in SIDES}
 
 
 def _firing(side: Side, place: Place, moment: Moment, activation: float, values: Float[np.ndarray, "rows columns"]) -> Firing:
     at_seconds = moment.clip.start_seconds + (moment.frame_seconds if side == "vision" else moment.start_seconds)
-    return Firing(place, moment.clip.video_id, at_seconds, float(activation), HeatMap(values.copy(), at_seconds))
+    return Firing(place, moment.clip.video_id, at_seconds, activation, HeatMap(values.copy(), at_seconds))
 
 
 def _mapped(
