@@ -15,7 +15,7 @@ from browser import addresses, failures, opened, picture_widths
 from looklisten.app.cli import main
 from looklisten.app.page import write_page
 from looklisten.app.pictures import overlaid
-from looklisten.app.unit_page import _levels, _palette, best_units, mp3, write_unit_page
+from looklisten.app.unit_page import _levels, _palette, _scaled, best_units, mp3, write_unit_page
 from looklisten.config import ModelConfig
 from looklisten.data.shards import Box, Clip, Shards, write_shards
 from looklisten.errors import ConfigError
@@ -237,6 +237,13 @@ def test_sound_is_a_small_file_of_a_second():
     assert len(heard) == pytest.approx(48_000, abs=2_500)
     spectrum = np.abs(np.fft.rfft(heard))
     assert spectrum.argmax() / len(heard) * 48_000 == pytest.approx(48_000 / 20 / (2 * np.pi), abs=3)
+
+
+def test_a_map_is_drawn_with_high_frequencies_above_and_in_shares_of_the_strongest():
+    values = np.array([[4.0, 2.0], [0.0, 1.0]], np.float32)
+    first, later = (Firing(Place(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4, 0.0)) for strength in (4.0, 2.0))
+    assert _scaled(first, Unit("vision", 0, (first, later))).tolist() == [[1, 0.5], [0, 0.25]]
+    assert _scaled(later, Unit("audio", 0, (first, later))).tolist() == [[0, 0.125], [0.5, 0.25]]
 
 
 def test_a_map_keeps_its_peak_and_the_palette_paints_what_overlaid_paints():

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
@@ -16,7 +16,7 @@ from looklisten.evaluation.clustering import PAPER, Kind
 from looklisten.evaluation.probe import one_label, untrained_like
 from looklisten.evaluation.selectivity import CRITERION, PURE, Selectivity, selectivity
 from looklisten.inference.layers import Side
-from looklisten.inference.units import SIDES, Firing, Peaks, Strongest, firings, peaks
+from looklisten.inference.units import SIDES, Firing, Strongest, firings, peaks
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, silent
 
@@ -24,6 +24,9 @@ MAX_NAMED_VIDEOS = 20_000
 """Labelled videos that preferences are measured on; the paper has about 1,900."""
 BEST_UNITS = 10
 """Units of each side that the result names; the record and the gallery have all."""
+
+Activations = dict[Side, Float[np.ndarray, " units"]]
+"""How strongly one video fires each unit of each side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +121,10 @@ class Named:
 
     of_video: dict[Side, dict[str, str]]
 
-    def preferences(self, seen: dict[str, Peaks]) -> dict[Side, Selectivity]:
+    def preferences(self, seen: dict[str, Activations]) -> dict[Side, Selectivity]:
         """Of the units of each side that has labels of two classes."""
         return {
-            side: selectivity(np.stack([seen[video].activations[side] for video in names]), np.array(list(names.values())))
+            side: selectivity(np.stack([seen[video][side] for video in names]), np.array(list(names.values())))
             for side, names in self.of_video.items()
             if len(set(names.values())) >= 2
         }
@@ -160,19 +163,19 @@ def units(
 
     width = model.config.widths[-1]
     strongest = {side: Strongest(width, top) for side in SIDES}
-    videos, seen = 0, {}
+    videos, seen = 0, dict[str, Activations]()
     for one in peaks(model.eval(), shards, mask, per_clip, after(0)):
         videos += 1
         for side in SIDES:
             strongest[side].add(one.activations[side], one.places[side])
         if one.video_id in named.of_video["audio"]:
-            seen[one.video_id] = one
+            seen[one.video_id] = one.activations
     preferences = named.preferences(seen)
     coverage = named.coverage("trained", preferences)
     if coverage:
         rival = untrained_like(model, shards, ~mask if not mask.all() else mask, seed)
-        rivals_peaks = {one.video_id: one for one in peaks(rival, shards, labelled, per_clip, after(clips))}
-        coverage += named.coverage("untrained", named.preferences(rivals_peaks))
+        of_rival = {one.video_id: one.activations for one in peaks(rival, shards, labelled, per_clip, after(clips))}
+        coverage += named.coverage("untrained", named.preferences(of_rival))
     found = firings(model, shards, strongest, per_clip, after(clips + rivals))
     return Units(
         units=tuple(_unit(side, number, row, preferences.get(side)) for side in SIDES for number, row in enumerate(found[side])),
