@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from looklisten.evaluation.clustering import Clustering, cluster
     from looklisten.evaluation.correspondence import Correspondence, evaluate
     from looklisten.evaluation.localization import Pointing, pointing
+    from looklisten.evaluation.named_units import Coverage, Unit, Units, units
     from looklisten.evaluation.probe import Probe, probe
     from looklisten.evaluation.set_probe import SetProbe, probe_set
     from looklisten.inference.embed import embed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from looklisten.inference.localize import HeatMap, Localization, localize
     from looklisten.inference.streaming import StreamingEmbedder
     from looklisten.inference.transformers import AudioEmbedder, ImageEmbedder
+    from looklisten.inference.units import Firing
     from looklisten.interop.export import export
     from looklisten.interop.loading import from_pretrained, load
     from looklisten.interop.openl3.models import convert
@@ -53,6 +55,7 @@ _HOME = {
     "evaluation.clustering": ("Clustering", "cluster"),
     "evaluation.correspondence": ("Correspondence", "evaluate"),
     "evaluation.localization": ("Pointing", "pointing"),
+    "evaluation.named_units": ("Coverage", "Unit", "Units", "units"),
     "evaluation.probe": ("Probe", "probe"),
     "inference.embed": ("embed",),
     "inference.embedder": ("Embedder",),
@@ -67,6 +70,7 @@ _HOME = {
     "interop.openl3.models": ("convert",),
     "inference.streaming": ("StreamingEmbedder",),
     "inference.transformers": ("AudioEmbedder", "ImageEmbedder"),
+    "inference.units": ("Firing",),
     "media.synth.world": ("World", "synth"),
     "model.l3net": ("L3Net",),
     "training.baselines": ("BaselineTable", "baselines"),
@@ -85,8 +89,10 @@ __all__ = [
     "Collage",
     "Config",
     "Correspondence",
+    "Coverage",
     "Embedder",
     "Embeddings",
+    "Firing",
     "HeatMap",
     "ImageEmbedder",
     "L3Net",
@@ -100,6 +106,8 @@ __all__ = [
     "SetProbe",
     "Shards",
     "StreamingEmbedder",
+    "Unit",
+    "Units",
     "World",
     "baselines",
     "cluster",
@@ -121,6 +129,7 @@ __all__ = [
     "save_pretrained",
     "synth",
     "train",
+    "units",
 ]
 
 

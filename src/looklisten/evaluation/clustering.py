@@ -113,7 +113,7 @@ def cluster(
     as `probe` does. Raises ConfigError for a split that is not there and when fewer than two classes are labelled.
     """
     held_out = shards.held_out(held_out_fraction)
-    clips = _one_clip_a_video(shards, _chosen(shards, split, held_out), seed)
+    clips = _one_clip_a_video(shards, clips_of(shards, split, held_out), seed)
     names = shards.names[clips]
     usable: dict[Side, NDArray[np.bool_]] = {
         "vision": np.array([one_label(shards[int(clip)]) for clip in clips], dtype=bool),
@@ -189,8 +189,8 @@ def _agreement(side: Side, kind: Kind, truth: NDArray[Any], found: list[NDArray[
     )
 
 
-def _chosen(shards: Shards, split: str, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The clips of a split, `[clips]`."""
+def clips_of(shards: Shards, split: str, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The clips of a split, `[clips]`. Raises ConfigError for one that is not there."""
     if split in ("held-out", "all"):
         return held_out if split == "held-out" else np.ones(len(shards), dtype=bool)
     if split not in shards.splits:

@@ -1,6 +1,6 @@
 """Sound, pictures and videos -> vectors with their times, the same alone or in a batch. Knows no label."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, overload
@@ -21,6 +21,7 @@ from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
+from looklisten.model.towers import TowerOutput
 
 BATCH = 32
 
@@ -72,18 +73,24 @@ def moment_at(clip: Clip, config: ModelConfig, start: int, frame: int) -> Moment
     )
 
 
+def look_and_listen(model: L3Net, batch: Sequence[Moment]) -> tuple[TowerOutput, TowerOutput]:
+    """What the two towers say of moments, vision first; frames are centrally cropped."""
+    device = next(model.parameters()).device
+    squares = [crop(moment.seen, model.config.crop_pixels, 0.5, 0.5) for moment in batch]
+    waves = torch.from_numpy(np.stack([moment.waveform for moment in batch]))
+    return model.look(stack(squares).to(device)), model.listen(waves.to(device))
+
+
 @torch.inference_mode()
 def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> Vectors:
     """The pooled vectors (pool4) of both towers for `per_clip` moments of each clip; frames are centrally cropped."""
-    device = next(model.parameters()).device
     waiting: list[Moment] = []
     vision, audio, owners = [], [], []
 
     def flush() -> None:
-        squares = [crop(moment.seen, model.config.crop_pixels, 0.5, 0.5) for moment in waiting]
-        waves = torch.from_numpy(np.stack([moment.waveform for moment in waiting]))
-        vision.append(model.look(stack(squares).to(device)).vector.float().cpu().numpy())
-        audio.append(model.listen(waves.to(device)).vector.float().cpu().numpy())
+        seen, heard = look_and_listen(model, waiting)
+        vision.append(seen.vector.float().cpu().numpy())
+        audio.append(heard.vector.float().cpu().numpy())
         waiting.clear()
 
     for number, clip in enumerate(clips):
