@@ -1,0 +1,85 @@
+"""How a heat map looks over what it covers: enlarged bilinearly, dark where it is low, glowing where it is high.
+
+Stills and films glow alike. Arrays in, arrays out; knows no file and no network.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from looklisten.media.decode import Planes
+
+Picture = NDArray[np.float32]
+"""`[height, width, 3]` in 0..1."""
+
+HEAT = colormaps["inferno"]
+
+GROUND = 0.72
+"""How bright the ground stays where the map is 0."""
+
+OPAQUE = 0.78
+"""How much of the ground the map's color replaces where the map is 1."""
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Of red, green and blue: ITU-R BT.601."""
+
+
+def enlarged(values: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
+    """A map at the size of what it covers, bilinear."""
+    image = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
+    whole: NDArray[np.float32] = functional.interpolate(image, (height, width), mode="bilinear")[0, 0].numpy()
+    return whole
+
+
+def overlaid(ground: Picture, heat: NDArray[np.float32]) -> Picture:
+    """`ground` under the glow of `heat`, a map in 0..1 of any size."""
+    kept, added = _glow(_strength(enlarged(heat, *ground.shape[:2])))
+    mixed: Picture = ground * kept[..., None] + added
+    return np.clip(mixed, 0, 1)
+
+
+def overlay_planes(ground: Planes, heat: NDArray[np.float32], out: Planes) -> None:
+    """The same for a frame of a film, in place: planes of luma and of chroma at half the resolution, through tables."""
+    level = np.rint(_strength(enlarged(heat, *ground[0].shape)) * 255).astype(np.uint16) << 8
+    for seen, drawn, table, place in zip(ground, out, _tables(), (level, *[level[::2, ::2]] * 2), strict=True):
+        np.take(table, place | seen, out=drawn, mode="clip") if drawn.flags.c_contiguous else np.copyto(drawn, table[place | seen])
+
+
+def to_planes(picture: Picture) -> Planes:
+    """Red, green and blue as luma and chroma, limited range, all at the full resolution."""
+    luma = picture @ LUMA
+    blue, red = ((picture[..., side] - luma) / (2 * (1 - LUMA[side])) for side in (2, 0))
+    scaled = (16 + 219 * luma, 128 + 224 * blue, 128 + 224 * red)
+    y, u, v = (np.rint(plane).clip(0, 255).astype(np.uint8) for plane in scaled)
+    return y, u, v
+
+
+def _strength(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The root of a map, so that half is still well seen."""
+    root: NDArray[np.float32] = np.sqrt(heat.clip(0, 1))
+    return root
+
+
+def _glow(strength: NDArray[np.float32]) -> tuple[NDArray[np.float32], Picture]:
+    """What share of the ground is kept, and which color is added."""
+    color = HEAT(strength)[..., :3].astype(np.float32)
+    return GROUND * (1 - OPAQUE * strength), color * OPAQUE * strength[..., None]
+
+
+@cache
+def _tables() -> Planes:
+    """For luma and the two chroma planes: what a byte becomes, at 256 x strength + byte. Mixing is linear, so it is so in each plane."""
+    kept, added = _glow(np.linspace(0, 1, 256, dtype=np.float32))
+    luma = added @ LUMA
+    blue, red = ((added[:, side] - luma) / (2 * (1 - LUMA[side])) for side in (2, 0))
+    byte = np.arange(256, dtype=np.float32)
+    y, u, v = (
+        np.rint(zero + (byte - zero) * kept[:, None] + span * some[:, None]).clip(0, 255).astype(np.uint8).ravel()
+        for zero, span, some in ((16, 219, luma), (128, 224, blue), (128, 224, red))
+    )
+    return y, u, v
