@@ -3,14 +3,12 @@
 Stills and films glow alike. Arrays in, arrays out; knows no file and no network.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from looklisten.media.decode import Planes
 
@@ -30,10 +28,22 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def enlarged(values: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
-    """A map at the size of what it covers, bilinear."""
-    image = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
-    whole: NDArray[np.float32] = functional.interpolate(image, (height, width), mode="bilinear")[0, 0].numpy()
+    """A map at the size of what it covers, bilinear, pixels as areas. In one thread: a film has one for every frame."""
+    above, below, down = _neighbors(values.shape[0], height)
+    left, right, along = _neighbors(values.shape[1], width)
+    rows = values.astype(np.float32)
+    rows = rows[:, left] + (rows[:, right] - rows[:, left]) * along
+    whole: NDArray[np.float32] = (rows[below] - rows[above]) * down[:, None]
+    whole += rows[above]
     return whole
+
+
+@lru_cache(maxsize=64)
+def _neighbors(cells: int, pixels: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """For each pixel the cells whose centers it lies between, and what share of the way it is to the second."""
+    place = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    first = place.astype(np.intp)
+    return first, np.minimum(first + 1, cells - 1), (place - first).astype(np.float32)
 
 
 def overlaid(ground: Picture, heat: NDArray[np.float32]) -> Picture:
