@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from looklisten.app.page import inline, write_page
-from looklisten.app.pictures import Picture, png, spectrogram_picture
+from looklisten.app.pictures import png, spectrogram_picture
 from looklisten.config import Config
 from looklisten.data.pairs import PairBatch
 from looklisten.data.shards import Shards

@@ -20,8 +20,11 @@ HEAT = colormaps["inferno"]
 GROUND = 0.72
 """How bright the ground stays where the map is 0."""
 
-OPAQUE = 0.78
+OPAQUE = 0.85
 """How much of the ground the map's color replaces where the map is 1."""
+
+FAINTEST = 0.3
+"""Where in `HEAT` a map's 0 stands: below, the colors are dark and would look like shadow, not glow."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Of red, green and blue: ITU-R BT.601."""
@@ -77,8 +80,9 @@ def _strength(heat: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _glow(strength: NDArray[np.float32]) -> tuple[NDArray[np.float32], Picture]:
     """What share of the ground is kept, and which color is added."""
-    color = HEAT(strength)[..., :3].astype(np.float32)
-    return GROUND * (1 - OPAQUE * strength), color * OPAQUE * strength[..., None]
+    opacity = OPAQUE * strength**1.5
+    color = HEAT(FAINTEST + (1 - FAINTEST) * strength)[..., :3].astype(np.float32)
+    return GROUND * (1 - opacity), color * opacity[..., None]
 
 
 @cache

@@ -83,7 +83,8 @@ def redraw(
         video.codec_context.thread_count = 0
         with written_aside(Path(out)) as scratch, av.open(str(scratch), "w", "mp4", options=_MP4) as film:
             frames = _Frames(film, video, clock, picture, canvas, draw, report)
-            sound = (_Copied if audio.codec.canonical_name in COPIED_SOUND else _Encoded)(film, audio, clock, report)
+            copied = audio.codec.canonical_name in COPIED_SOUND
+            sound = _Copied(film, audio, clock) if copied else _Encoded(film, audio, clock, report)
             takers = {video.index: frames, audio.index: sound}
             total, last = round((container.duration or 0) / av.time_base), 0
             for packet in _packets(clock, report):
@@ -190,7 +191,7 @@ def _planes(frame: av.VideoFrame) -> Planes:
 class _Copied:
     """Passes packets of sound on, moved onto the clock."""
 
-    def __init__(self, film: OutputContainer, stream: av.AudioStream, clock: Clock, report: Report) -> None:
+    def __init__(self, film: OutputContainer, stream: av.AudioStream, clock: Clock) -> None:
         self._stream, self._clock = stream, clock
         self._copy = film.add_stream_from_template(stream)
         self._last: int | None = None
