@@ -1,5 +1,7 @@
 """Maps point where they should: a planted unit is found, and a shift of the picture shifts the map."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from looklisten.config import ModelConfig
 from looklisten.data.shards import Clip
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embed import Moment
-from looklisten.inference.localize import HeatMap, localize, localize_moments
+from looklisten.inference.localize import HeatMap, localize, localize_moments, to_unit
 from looklisten.model.checkpoint import load
-from looklisten.model.l3net import L3Net
+from looklisten.model.l3net import AlignedFusion, Fusion, L3Net, correspondence_logit
+from looklisten.model.towers import TowerOutput
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +24,14 @@ def clip(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["concat", "distance"])
-def network(request):
+def network_of(fusion):
     torch.manual_seed(1)
-    config = ModelConfig(widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48, fusion=request.param)
-    return L3Net(config).eval()
+    return L3Net(ModelConfig(widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48, fusion=fusion)).eval()
+
+
+@pytest.fixture(scope="module", params=["concat", "distance", "similarity", "dense"])
+def network(request):
+    return network_of(request.param)
 
 
 def moment_of(frame):
@@ -42,8 +48,10 @@ def spot(down, right):
     return frame
 
 
-@pytest.mark.parametrize("method", ["unit", "correspondence"])
+@pytest.mark.parametrize("method", ["unit", "correspondence", "similarity"])
 def test_a_shift_of_the_picture_shifts_the_map(network, method):
+    if method == "similarity" and not isinstance(network.fusion, AlignedFusion):
+        pytest.skip("no space to compare in")
     one = localize_moments(network, [moment_of(spot(16, 16))], method, units=(3, 2) if method == "unit" else None)[0]
     other = localize_moments(network, [moment_of(spot(32, 40))], method, units=(3, 2) if method == "unit" else None)[0]
     a, b = one.frame_map.values, other.frame_map.values
@@ -91,13 +99,65 @@ def test_only_units_that_raise_the_answer_count():
     assert found.sound_map.values.max() == 0
 
 
-class Plain(torch.nn.Module):
+class Plain(Fusion):
     def __init__(self, function):
         super().__init__()
         self.function = function
 
     def forward(self, vision, audio):
         return self.function(vision, audio)
+
+
+@pytest.mark.parametrize("fusion", ["similarity", "dense"])
+def test_the_similarity_of_a_place_is_the_answer_about_a_frame_of_that_place_alone(fusion):
+    network, moment = network_of(fusion), moment_of(spot(20, 36))
+    found = localize_moments(network, [moment], "similarity")[0]
+    with torch.no_grad():
+        seen, heard = network.look(moment.frame.permute(2, 0, 1)[None]), network.listen(torch.from_numpy(moment.waveform)[None])
+        place = seen.map[..., 11:12, 19:20]
+        alone = TowerOutput(place, place, place[..., 0, 0])
+        answer = torch.sigmoid(correspondence_logit(network.fusion(*network.fusion.read(alone, heard))))
+    assert found.frame_map.values[11, 19] == pytest.approx(float(answer), abs=1e-5)
+    assert found.frame_map.values.shape == (32, 32)
+    assert found.sound_map.values.shape == tuple(heard.map.shape[2:])
+
+
+def test_of_a_network_that_hears_moments_the_map_is_that_of_the_moments_around_the_frame():
+    """A hiss begins in the middle of the second: the map of a frame before it is that of silence, of one behind it that of the hiss."""
+    network, frame = network_of("dense"), spot(20, 36)
+    hiss = np.random.default_rng(0).integers(-9000, 9000, 48_000).astype(np.int16)
+    late = hiss.copy()
+    late[:24_000] = 0
+
+    def seen_at(frame_seconds, waveform, around_seconds):
+        moment = replace(moment_of(frame), frame_seconds=frame_seconds, waveform=waveform)
+        return localize_moments(network, [moment], "similarity", None, around_seconds)[0].frame_map.values
+
+    nothing = np.zeros(48_000, np.int16)
+    assert np.allclose(seen_at(0.25, late, 0.1), seen_at(0.25, nothing, 0.1), atol=1e-5)
+    assert np.allclose(seen_at(0.75, late, 0.1), seen_at(0.75, hiss, 0.1), atol=1e-5)
+    assert not np.allclose(seen_at(0.25, late, 0.1), seen_at(0.75, late, 0.1), atol=1e-3)
+    assert not np.allclose(seen_at(0.25, late, 1.0), seen_at(0.25, nothing, 1.0), atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["correspondence", "similarity"])
+def test_silence_and_a_sound_from_elsewhere_leave_the_picture_dark(method):
+    network, moment = network_of("distance"), moment_of(spot(20, 36))
+    own = localize_moments(network, [moment], method)[0]
+    quiet = replace(own, moment=replace(moment, waveform=moment.waveform // 16_000))
+    foreign = replace(own, probability=own.probability / 10)
+    bright, dark, dim = to_unit([own, quiet, foreign])
+    assert bright.frame_map.values.max() > 0
+    assert dark.frame_map.values.max() == dark.sound_map.values.max() == 0
+    assert np.allclose(dim.frame_map.values, bright.frame_map.values / 10)
+    assert np.allclose(dim.sound_map.values, bright.sound_map.values / 10)
+
+
+def test_similarity_needs_a_space_of_both_sides():
+    with pytest.raises(
+        ConfigError, match=r'fusion "concat", whose two sides share no space .* take the method correspondence, or train one'
+    ):
+        localize_moments(network_of("concat"), [moment_of(spot(20, 36))], "similarity")
 
 
 def test_peak_is_the_centre_of_the_strongest_place():
@@ -111,13 +171,21 @@ def test_a_file_is_localized_through_its_length(clip, run_path):
     assert len(found) == 6
     times = [one.at_seconds for one in found]
     assert times == sorted(times)
-    assert times[0] == pytest.approx(0.5, abs=0.15)
-    assert times[-1] == pytest.approx(2.5, abs=0.15)
+    assert times == pytest.approx([0.25, 0.75, 1.25, 1.75, 2.25, 2.75], abs=0.1)
     highest = max(one.frame_map.values.max() for one in found)
     assert 0 < highest <= 1
     assert all(one.frame_map.values.min() >= 0 for one in found)
     assert all(0 <= one.probability <= 1 for one in found)
     assert found[0].spectrogram.shape == (64, 98)
+
+
+def test_moments_can_be_named(clip, run_path):
+    model = load(run_path)
+    found = localize(clip, model, at_seconds=[2.2, 0.4])
+    assert [one.at_seconds for one in found] == pytest.approx([0.4, 2.2], abs=0.01)
+    assert [one.moment.start_seconds for one in found] == pytest.approx([0.0, 1.7], abs=0.01)
+    with pytest.raises(ConfigError, match=r"of the 2 times asked for 1 lie where the video, 3\.0. s, has no picture with sound"):
+        localize(clip, model, at_seconds=[1.0, 7.0])
 
 
 def test_what_cannot_be_localized_is_said(clip, run_path, tmp_path):

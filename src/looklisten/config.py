@@ -37,10 +37,13 @@ class ModelConfig(Section):
     """The shorter side of a frame before it is cropped."""
     crop_pixels: PositiveInt = 224
     """The side of the square that the vision tower is trained on."""
-    fusion: Literal["concat", "distance"] = "concat"
-    """How the sides meet: fully-connected layers over both (the paper), or a distance of unit vectors (its follow-up, AVE-Net)."""
+    fusion: Literal["concat", "distance", "similarity", "dense"] = "concat"
+    """How the sides meet: fully-connected layers over both (the paper); a distance of unit vectors (its follow-up, AVE-Net); the sound
+    with the best place of the frame (similarity, AVOL-Net); or each moment of it with its best place (dense, after DenseAV)."""
     fusion_width: PositiveInt = 128
     """Units of the layers of the fusion (paper, figure 2)."""
+    pools_keeping_time: int = Field(default=0, ge=0)
+    """The last so many pools of the audio tower halve frequency and leave time, so that the moments of its map lie closer."""
     frames_per_pair: PositiveInt = 1
     """Neighbouring stored frames that the vision tower sees at once, as channels; 1 is the paper, more show motion."""
     window: Literal["hann", "hamming", "rectangular"] = "hann"
@@ -54,6 +57,8 @@ class ModelConfig(Section):
             raise ValueError(f"crop_pixels {self.crop_pixels} is larger than resize_pixels {self.resize_pixels}")
         if self.crop_pixels < self.first_stride * 2 ** (len(self.widths) - 1):
             raise ValueError(f"crop_pixels {self.crop_pixels} leaves nothing after {len(self.widths)} blocks")
+        if self.pools_keeping_time >= len(self.widths):
+            raise ValueError(f"pools_keeping_time {self.pools_keeping_time}: {len(self.widths)} blocks have {len(self.widths) - 1} pools")
         return self
 
 
@@ -160,7 +165,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _has_one_space(self) -> "Config":
-        if self.train.objective == "contrastive" and self.model.fusion != "distance":
+        if self.train.objective == "labels" and self.model.fusion in ("similarity", "dense"):
+            raise ValueError(f'the objective "labels" is asked of whole frames, and fusion "{self.model.fusion}" of places: set "concat"')
+        if self.train.objective == "contrastive" and self.model.fusion == "concat":
             raise ValueError('the objective "contrastive" needs one space for both sides: set model.fusion to "distance"')
         return self
 

@@ -230,8 +230,8 @@ def train_with(recipe: str) -> Callable[..., Result]:
 
         Args:
             shards: Folder that `prepare` wrote.
-            config: Recipe: tiny, l3, ave, contrastive, baselines/direct (and others there), or a TOML file. Its values are the
-                defaults of the options below.
+            config: Recipe: tiny, l3, ave, avol, contrastive, similarity, dense, baselines/direct (and others there), or a TOML file.
+                Its values are the defaults of the options below.
             run: Folder of the run: config.toml, metrics.jsonl, tensorboard/, checkpoints/. Under torchrun write -o, as it has a --run
                 of its own.
             device: auto, cpu, cuda, cuda:1, mps.

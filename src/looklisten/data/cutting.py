@@ -16,9 +16,7 @@ from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError, TooShortError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
-
-SILENT_DECIBELS = -60.0
-"""A clip is silent when no tenth of a second is louder than this, relative to full scale."""
+from looklisten.media.levels import is_silent
 
 CLIPPED_SHARE = 0.001
 """A clip is clipped when so many of its samples stand at full scale."""
@@ -241,11 +239,8 @@ def _grid(luma: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _marks(grids: NDArray[np.float32], wave: NDArray[np.int16], duplicate: bool, damaged: bool) -> tuple[str, ...]:
     """What a user wants to know of a clip: `grids` are `[frames, rows, columns]`."""
-    tenth = SAMPLE_RATE_HZ // 10
-    tenths = wave[: len(wave) // tenth * tenth].reshape(-1, tenth).astype(np.float32) / 2.0**15
-    power = np.einsum("ts,ts->t", tenths, tenths) / tenth
     is_so = {
-        "silent": power.max(initial=0.0) < 10 ** (SILENT_DECIBELS / 10),
+        "silent": is_silent(wave),
         "still": float(np.ptp(grids, axis=0).max()) < STILL_LEVELS,
         "black": float(grids.max()) < BLACK_LEVEL,
         "clipped": (np.count_nonzero(wave == 2**15 - 1) + np.count_nonzero(wave == -(2**15))) > CLIPPED_SHARE * len(wave),

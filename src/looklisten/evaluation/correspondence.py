@@ -22,7 +22,7 @@ Z95 = 1.959964
 MAX_BATCH = 64
 
 Answer = Callable[[Tensor, Tensor], Tensor]
-"""Vectors of frames and of sounds, `[pairs, features]` each -> one number a pair, `[pairs]`, above 0 for yes."""
+"""What the fusion reads of frames and of sounds, row by row -> one number a pair, `[pairs]`, above 0 for yes."""
 Negatives = Literal["any", "other-class"]
 """A frame's negative is the sound of any other video, or of one with another label, where labels are known."""
 
@@ -122,8 +122,8 @@ def pair_scores(
 
 def looked_and_listened(
     model: L3Net, shards: Shards, mask: NDArray[np.bool_], rows: int, seed: int, progress: Progress = silent
-) -> Iterator[tuple[PairBatch, Float[Tensor, "batch features"], Float[Tensor, "batch features"]]]:
-    """At least `rows` moments of the clips that `mask` allows, with the vectors of their frames and of their sounds.
+) -> Iterator[tuple[PairBatch, Float[Tensor, "batch *places features"], Float[Tensor, "batch *moments features"]]]:
+    """At least `rows` moments of the clips that `mask` allows, with what the fusion reads of their frames and of their sounds.
 
     The network is in evaluation mode meanwhile. Raises ConfigError when fewer than two videos are allowed.
     """
@@ -139,7 +139,7 @@ def looked_and_listened(
     was_training = model.training
     model.eval()
     for done, batch in enumerate(stream.batches(0, steps), 1):
-        yield batch, model.look(batch.frames.to(device)).vector, model.listen(batch.waveforms.to(device)).vector
+        yield batch, *model.fusion.read(model.look(batch.frames.to(device)), model.listen(batch.waveforms.to(device)))
         progress(done, steps)
     model.train(was_training)
 

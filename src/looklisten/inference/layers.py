@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from looklisten.errors import ConfigError
-from looklisten.model.l3net import DistanceFusion, L3Net
+from looklisten.model.l3net import AlignedFusion, DistanceFusion, L3Net
 from looklisten.model.towers import TowerOutput
 
 Side = Literal["audio", "vision"]
@@ -35,8 +35,9 @@ def check_layer(model: L3Net, layer: str) -> None:
     if layer not in ("pool4", "conv4_2", "aligned"):
         raise ConfigError(f"there is no layer {layer!r}; the layers are pool4, conv4_2 and aligned")
     if layer == "aligned" and not isinstance(model.fusion, DistanceFusion):
+        lacking = "which has no one vector of a frame" if isinstance(model.fusion, AlignedFusion) else "whose two sides share no space"
         raise ConfigError(
-            f'this network was trained with fusion "{model.config.fusion}", whose two sides share no space; '
+            f'this network was trained with fusion "{model.config.fusion}", {lacking}; '
             f'train one with model.fusion = "distance" (recipe tiny, contrastive or ave) for aligned vectors'
         )
 

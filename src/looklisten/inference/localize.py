@@ -3,7 +3,7 @@
 Frames are looked at whole, not cropped: the towers are convolutions, so a map covers what the frame covers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,14 +17,18 @@ from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.shards import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
-from looklisten.inference.embed import Moment, moments
+from looklisten.inference.embed import Moment, moment_at
+from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import stack
-from looklisten.model.l3net import L3Net, correspondence_logit
+from looklisten.media.levels import is_silent
+from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
+from looklisten.model.l3net import AlignedFusion, Fusion, L3Net, correspondence_logit
 from looklisten.model.towers import TowerOutput
 
+BATCH = 16
 PATH_STEPS = 16
 
-Method = Literal["unit", "correspondence"]
+Method = Literal["unit", "correspondence", "similarity"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,22 +59,38 @@ class Localization:
     """The vision and audio units that were followed; None for `correspondence`."""
 
     @property
+    def weight(self) -> float:
+        """What the maps count: those that ask the other side, as much as the pair is likely to correspond; where there is nothing
+        to hear, nothing, for no network was ever asked about silence.
+        """
+        if self.method == "unit":
+            return 1.0
+        return 0.0 if is_silent(self.moment.waveform) else self.probability
+
+    @property
     def at_seconds(self) -> float:
         """The moment's place in the video."""
         return self.moment.clip.start_seconds + self.moment.frame_seconds
 
 
 def localize_moments(
-    model: L3Net, batch: Sequence[Moment], method: Method = "correspondence", units: tuple[int, int] | None = None
+    model: L3Net,
+    batch: Sequence[Moment],
+    method: Method = "correspondence",
+    units: tuple[int, int] | None = None,
+    around_seconds: float = WINDOW_SECONDS,
 ) -> list[Localization]:
     """Maps of moments whose frames are of one size.
 
     `unit`: where one unit of the last convolution fires (paper, section 4.3): in each tower the unit `units` names, or the one
     that fires most in this moment. It depends on its own side alone. `correspondence`: where those units fire that raise the
     correspondence logit, each as strong as it raises it (Grad-CAM, Selvaraju et al. 2017, equation 2, over conv4_2 after
-    batch-norm and ReLU), so it depends on the other side too.
+    batch-norm and ReLU), so it depends on the other side too. `similarity`: how sure the network is, 0..1, that a place alone
+    belongs to the other side ("Objects that Sound" 2018); it needs a network whose sides share a space. Of a network that hears
+    moments (fusion "dense") the map of the frame is that of the moments within `around_seconds` around it.
 
-    Values are as the network has them; `localize` brings those of one source to 0..1.
+    Values are as the network has them; `localize` brings those of one source to one scale. Raises ConfigError where the method
+    cannot be.
     """
     device = next(model.parameters()).device
     frames = stack([moment.seen for moment in batch]).to(device)
@@ -78,20 +98,17 @@ def localize_moments(
     with torch.no_grad():
         seen, heard = model.look(frames), model.listen(waveforms)
         spectrograms = model.front_end(waveforms)[:, 0].float().cpu().numpy()
-    vision, audio = seen.vector.float(), heard.vector.float()
-    with torch.no_grad():
-        probability = torch.sigmoid(correspondence_logit(model.fusion(vision, audio)))
-    slopes = (_slopes(lambda some: model.fusion(some, audio), vision), _slopes(lambda some: model.fusion(vision, some), audio))
-    chosen: list[list[int]] = []
-    maps = []
-    for side, (tower, slope) in enumerate(((seen, slopes[0]), (heard, slopes[1]))):
-        if method == "unit":
-            followed = tower.vector.argmax(1) if units is None else torch.full((len(batch),), units[side], device=device)
-            chosen.append(followed.tolist())
-            maps.append(_unit_maps(tower, followed))
-        else:
-            maps.append(_gradient_maps(tower, slope))
-    frame_maps, sound_maps = (values.cpu().numpy() for values in maps)
+        probability = torch.sigmoid(correspondence_logit(model.fusion(*model.fusion.read(seen, heard)))).cpu().numpy()
+    chosen = _followed(seen, heard, units) if method == "unit" else None
+    if chosen:
+        maps = tuple(tower.map[torch.arange(len(batch)), list(fired)] for tower, fired in zip((seen, heard), chosen, strict=True))
+    else:
+        maps = (
+            _similarities(model, seen, heard, _near(heard, batch, around_seconds))
+            if method == "similarity"
+            else _gradients(model.fusion, seen, heard)
+        )
+    frame_maps, sound_maps = (values.float().cpu().numpy() for values in maps)
     return [
         Localization(
             moment=moment,
@@ -106,44 +123,97 @@ def localize_moments(
     ]
 
 
-def _unit_maps(tower: TowerOutput, units: Tensor) -> Float[Tensor, "batch rows columns"]:
-    return tower.map[torch.arange(len(units)), units].float()
+Maps = tuple[Float[Tensor, "batch rows columns"], Float[Tensor, "batch bands moments"]]
+"""Over frames and over spectrograms."""
 
 
-def _slopes(answer: Callable[[Tensor], Tensor], vector: Float[Tensor, "batch units"]) -> Float[Tensor, "batch units"]:
-    """How steeply each unit raises the correspondence logit, on the way from nothing to `vector`; units that lower it count 0.
+def _followed(seen: TowerOutput, heard: TowerOutput, units: tuple[int, int] | None) -> tuple[list[int], list[int]]:
+    """The vision and the audio unit of each row."""
+    if units is not None:
+        return [units[0]] * len(seen.vector), [units[1]] * len(heard.vector)
+    return seen.vector.argmax(1).tolist(), heard.vector.argmax(1).tolist()
+
+
+@torch.no_grad()
+def _similarities(model: L3Net, seen: TowerOutput, heard: TowerOutput, near: Float[Tensor, "batch moments"]) -> Maps:
+    """Every place by itself through the layers that its side's vector goes through, and the threshold of the yes.
+
+    `near`: what each moment of the sound counts for the frame.
+    """
+    fusion = model.fusion
+    if not isinstance(fusion, AlignedFusion):
+        raise ConfigError(
+            f'this network was trained with fusion "{model.config.fusion}", whose two sides share no space to compare places in; '
+            f"take the method correspondence, or train one with the recipe similarity, dense, contrastive or tiny"
+        )
+    every = [tower.map.flatten(2).transpose(1, 2) for tower in (seen, heard)]
+    places, cells = fusion.project(*every)
+    eyes, ears = (_parts(side) for side in fusion.project(*fusion.read(seen, heard)))
+    counts = near.to(ears) if ears.shape[1] > 1 else near.new_ones(1, 1).to(ears)
+    of_places = (places @ ears.transpose(1, 2) * counts[:, None]).sum(2)
+    of_cells = (cells @ eyes.transpose(1, 2)).amax(2)
+    sure = [torch.sigmoid(correspondence_logit(fusion.decide(similar))) for similar in (of_places, of_cells)]
+    return sure[0].view_as(seen.map[:, 0]), sure[1].view_as(heard.map[:, 0])
+
+
+def _near(heard: TowerOutput, batch: Sequence[Moment], around_seconds: float) -> Float[Tensor, "batch moments"]:
+    """Equal weights of the moments of the sound's map that lie around each frame, at least the nearest one's; they sum to 1."""
+    moments = heard.map.shape[3]
+    middles = (torch.arange(moments) + 0.5) / moments * WINDOW_SECONDS
+    of_frames = torch.tensor([moment.frame_seconds - moment.start_seconds for moment in batch])
+    apart = (middles - of_frames[:, None]).abs()
+    reach = apart.amin(1, keepdim=True).clamp_min(around_seconds / 2 if around_seconds < WINDOW_SECONDS else WINDOW_SECONDS)
+    inside = (apart <= reach).float()
+    return inside / inside.sum(1, keepdim=True)
+
+
+def _parts(side: Float[Tensor, "batch *parts width"]) -> Float[Tensor, "batch parts width"]:
+    """What a fusion compares of a row, be it one vector or several."""
+    return side.reshape(len(side), -1, side.shape[-1])
+
+
+def _gradients(fusion: Fusion, seen: TowerOutput, heard: TowerOutput) -> Maps:
+    """Units over all places, each as strong as it raises the correspondence logit; units that lower it count 0.
 
     A network that is sure has hardly any gradient left where it stands, so the gradient is averaged over the straight path
-    from zero (integrated gradients, Sundararajan et al. 2017). On the synthetic world the two together took pointing from
-    0.73 to 0.91 (LOG.md, 2026-11-22).
+    from zero to a tower's map (integrated gradients, Sundararajan et al. 2017). On the synthetic world the two together took
+    pointing from 0.73 to 0.91 (LOG.md, 2026-11-22).
     """
-    total = torch.zeros_like(vector)
+    of_seen = _slopes(lambda some: fusion(*fusion.read(some, heard)), seen)
+    of_heard = _slopes(lambda some: fusion(*fusion.read(seen, some)), heard)
+    frames, sounds = (torch.einsum("bu,buhw->bhw", s, tower.map.float()) for s, tower in ((of_seen, seen), (of_heard, heard)))
+    return frames, sounds
+
+
+def _slopes(answer: Callable[[TowerOutput], Tensor], tower: TowerOutput) -> Float[Tensor, "batch units"]:
+    """The mean slope of the correspondence logit along the way, summed over a unit's places."""
+    total = torch.zeros_like(tower.vector)
     for step in range(PATH_STEPS):
+        share = (step + 0.5) / PATH_STEPS
         with torch.enable_grad():
-            point = (vector * ((step + 0.5) / PATH_STEPS)).requires_grad_()
-            total += torch.autograd.grad(correspondence_logit(answer(point)).sum(), point)[0]
+            point = (tower.map * share).requires_grad_()
+            on_the_way = TowerOutput(tower.conv4_2, point, point.amax((2, 3)))
+            total += torch.autograd.grad(correspondence_logit(answer(on_the_way)).sum(), point)[0].sum((2, 3))
     return (total / PATH_STEPS).clamp_min(0)
 
 
-def _gradient_maps(tower: TowerOutput, slopes: Float[Tensor, "batch units"]) -> Float[Tensor, "batch rows columns"]:
-    """Each vector is a maximum over places, so a unit's slope is the logit's gradient summed over the unit's places."""
-    return torch.einsum("bu,buhw->bhw", slopes, tower.map.float())
+def _highest(found: Sequence[Localization], side: str) -> float:
+    return max((float(getattr(one, side).values.max()) for one in found), default=0.0) or 1.0
 
 
-def _to_unit(found: list[Localization]) -> list[Localization]:
-    """Maps over the highest value of all moments, so that brightness compares from one to the next.
+def to_unit(found: Sequence[Localization]) -> list[Localization]:
+    """Maps of one source on one scale, 0..1, so that brightness compares from one moment to the next.
 
-    Those that depend on both sides are weighed by the probability that the pair corresponds: a sound from elsewhere leaves
-    the frame dark.
+    Probabilities are on one; other maps are divided by the highest value of all. Those that depend on both sides are weighed by the
+    probability that the pair corresponds: a sound from elsewhere leaves the frame dark.
     """
     highest = {
-        side: max((float(getattr(one, side).values.max()) for one in found), default=0.0) or 1.0 for side in ("frame_map", "sound_map")
+        side: 1.0 if all(one.method == "similarity" for one in found) else _highest(found, side) for side in ("frame_map", "sound_map")
     }
 
     def scaled(one: Localization, side: str) -> HeatMap:
         heat: HeatMap = getattr(one, side)
-        weight = one.probability if one.method == "correspondence" else 1.0
-        return replace(heat, values=heat.values * (weight / highest[side]))
+        return replace(heat, values=heat.values * (one.weight / highest[side]))
 
     return [replace(one, frame_map=scaled(one, "frame_map"), sound_map=scaled(one, "sound_map")) for one in found]
 
@@ -154,27 +224,60 @@ def localize(
     every_seconds: float = 1.0,
     method: Method = "correspondence",
     units: tuple[int, int] | None = None,
+    at_seconds: Sequence[float] | None = None,
 ) -> list[Localization]:
-    """Maps through a video file (or clips of one video): one about every `every_seconds` seconds, in 0..1 over all of them.
+    """Maps through a video file (or clips of one video), in 0..1 over all of them: one every `every_seconds`, or at `at_seconds`.
 
-    Raises SourceError when the file is no video with picture and sound, ConfigError for a unit that the network lacks.
+    Each is of the stored frame nearest to the moment, with the second of sound around it. Raises SourceError when the file is no
+    video with picture and sound, ConfigError for what the network lacks and for a time that the video has not.
     """
+    return to_unit(list(localize_each(source, model, every_seconds, method, units, at_seconds)))
+
+
+def localize_each(
+    source: str | Path | Clip | Iterable[Clip],
+    model: L3Net,
+    every_seconds: float = 1.0,
+    method: Method = "correspondence",
+    units: tuple[int, int] | None = None,
+    at_seconds: Sequence[float] | None = None,
+) -> Iterator[Localization]:
+    """What `localize` finds, one after the other and as the network has it, so that a long video need not fit into memory."""
     features = model.config.widths[-1]
     if units is not None and not all(0 <= unit < features for unit in units):
         raise ConfigError(f"the network has units 0 to {features - 1}; {units[0]} and {units[1]} were asked for")
     if every_seconds <= 0:
         raise ConfigError(f"every_seconds {every_seconds:g} must be above 0")
+    wanted = None if at_seconds is None else np.sort(np.array(at_seconds, dtype=np.float64))
+    around = min(every_seconds, WINDOW_SECONDS) if wanted is None else WINDOW_SECONDS
+    model.eval()
+    asked, last = 0, 0.0
+    for clip in _clips(source):
+        last = clip.start_seconds + clip.duration_seconds
+        if wanted is None:
+            count = max(round(clip.duration_seconds / every_seconds), 1)
+            times = (np.arange(count) + 0.5) * clip.duration_seconds / count
+        else:
+            times = wanted[(wanted >= clip.start_seconds) & (wanted < last)] - clip.start_seconds
+        asked += len(times)
+        for start in range(0, len(times), BATCH):
+            batch = [_moment_around(clip, model, float(at)) for at in times[start : start + BATCH]]
+            yield from localize_moments(model, batch, method, units, around)
+    if wanted is not None and asked < len(wanted):
+        raise ConfigError(
+            f"of the {len(wanted)} times asked for {len(wanted) - asked} lie where the video, {last:.2f} s, has no picture with sound"
+        )
+
+
+def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     if isinstance(source, (str, Path)):
         path = Path(source)
-        size = path.stat().st_size if path.is_file() else 0
-        clips: Iterable[Clip] = cut(path, Source(path.name, size), PrepareSettings())
-    else:
-        clips = [source] if isinstance(source, Clip) else source
-    found: list[Localization] = []
-    model.eval()
-    for clip in clips:
-        count = max(round(clip.duration_seconds / every_seconds), 1)
-        batch = list(moments(clip, model.config, count))
-        for start in range(0, len(batch), 16):
-            found.extend(localize_moments(model, batch[start : start + 16], method, units))
-    return _to_unit(found)
+        return cut(path, Source(path.name, path.stat().st_size if path.is_file() else 0), PrepareSettings())
+    return [source] if isinstance(source, Clip) else source
+
+
+def _moment_around(clip: Clip, model: L3Net, at_seconds: float) -> Moment:
+    """The stored frame nearest to a moment of a clip, in the middle of its second of sound, or as near as the clip's ends allow."""
+    frame = int(np.abs(np.array(clip.frame_seconds) - at_seconds).argmin())
+    start = round((clip.frame_seconds[frame] - WINDOW_SECONDS / 2) * SAMPLE_RATE_HZ)
+    return moment_at(clip, model.config, int(np.clip(start, 0, len(clip.waveform) - WINDOW_SAMPLES)), frame)

@@ -35,16 +35,17 @@ class _Convolution:
 
 
 class _Pooling:
-    """2 x 2 max-pooling; an odd column waits for the next."""
+    """Max-pooling of `shape`, 2 x 2 or 2 x 1; a column that lacks its neighbour waits for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._shape = shape
         self._held: Tensor | None = None
 
     def __call__(self, x: Float[Tensor, "1 features rows columns"]) -> Float[Tensor, "1 features new_rows new_columns"]:
         x = x if self._held is None else torch.cat([self._held, x], 3)
-        odd = x.shape[3] % 2
+        odd = x.shape[3] % self._shape[1]
         self._held = x[..., -1:].contiguous(memory_format=torch.channels_last) if odd else None
-        return functional.max_pool2d(x, 2)
+        return functional.max_pool2d(x, self._shape)
 
 
 class RollingTower:
@@ -59,7 +60,7 @@ class RollingTower:
         last = len(tower.blocks) - 1
         for index, block in enumerate(tower.blocks):
             assert isinstance(block, Block)
-            self._layers += [] if index == 0 else [_Pooling()]
+            self._layers += [_Pooling(tower.pools[index - 1])] if index else []
             self._layers.append(_Convolution(block.conv1, block.bn1, dtype, raw=False))
             self._layers.append(_Convolution(block.conv2, block.bn2, dtype, raw=raw and index == last))
 
@@ -77,7 +78,8 @@ def reach(tower: Tower) -> int:
     for index, block in enumerate(tower.blocks):
         assert isinstance(block, Block)
         if index:
-            after, jump = after + jump, 2 * jump  # 2 x 2 pooling
+            columns = tower.pools[index - 1][1]
+            after, jump = after + (columns - 1) * jump, columns * jump
         for convolution in (block.conv1, block.conv2):
             after, jump = after + jump, jump * convolution.stride[0]
     return after
@@ -87,6 +89,6 @@ def places(tower: Tower, columns: int) -> int:
     """How many columns the last map has for a picture of so many."""
     for index, block in enumerate(tower.blocks):
         assert isinstance(block, Block)
-        columns = columns // 2 if index else columns
+        columns = columns // tower.pools[index - 1][1] if index else columns
         columns = (columns - 1) // block.conv1.stride[0] + 1
     return columns

@@ -73,6 +73,7 @@ def _shape(tower: Tower, network: L3Net) -> dict[str, Any]:
         "widths": list(network.config.widths),
         "first_stride": network.config.first_stride,
         "normalized_input": not isinstance(tower.input_norm, nn.Identity),
+        "pools_keeping_columns": sum(columns == 1 for _, columns in tower.pools),
     }
 
 

@@ -18,19 +18,30 @@ CORRESPOND = 1
 
 
 class Fusion(nn.Module):
-    """How the two sides meet: each is projected for itself, once a row, and any two projections are answered together."""
+    """How the two sides meet: each is read off its tower and projected for itself, once a row; any two projections are answered."""
+
+    def read(
+        self, seen: TowerOutput, heard: TowerOutput
+    ) -> tuple[Float[Tensor, "n *places features"], Float[Tensor, "m *moments features"]]:
+        """What of the towers' outputs this fusion compares: their vectors, or several parts a row."""
+        return seen.vector, heard.vector
 
     def project(
         self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
+        """What `answer` needs of what was read, each side by itself."""
         raise NotImplementedError
 
     def answer(self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]) -> Float[Tensor, "*all 2"]:
-        """Logits (does not, does correspond); projections of shapes `[n, 1, w]` and `[1, m, w]` give all pairs `[n, m, 2]`."""
+        """Logits (does not, does correspond), row by row."""
         raise NotImplementedError
 
-    def forward(self, vision: Float[Tensor, "*#pairs features"], audio: Float[Tensor, "*#pairs features"]) -> Float[Tensor, "*all 2"]:
-        """Logits (does not, does correspond) of pairs of vectors; sides of shapes `[n, 1, f]` and `[1, m, f]` give all `[n, m, 2]`."""
+    def answer_all(self, vision: Float[Tensor, "n *places width"], audio: Float[Tensor, "m *moments width"]) -> Float[Tensor, "n m 2"]:
+        """Logits of every row of `vision` with every row of `audio`."""
+        return self.answer(vision[:, None], audio[None])
+
+    def forward(self, vision: Float[Tensor, "n *places features"], audio: Float[Tensor, "n *moments features"]) -> Float[Tensor, "n 2"]:
+        """Logits (does not, does correspond) of what was read of pairs, row by row."""
         return self.answer(*self.project(vision, audio))
 
 
@@ -53,11 +64,14 @@ class ConcatFusion(Fusion):
         return self.fc2(functional.relu(vision + audio))  # type: ignore[no-any-return]
 
 
-class DistanceFusion(Fusion):
-    """Each side to a unit vector by two layers of its own, their distance to two logits (AVE-Net, "Objects that Sound" 2018).
+class AlignedFusion(Fusion):
+    """Each side to unit vectors by two layers of its own, their similarity to two logits.
 
-    The two sides meet in nothing but a distance, so they learn one space.
+    The two sides meet in nothing but a similarity, so they learn one space.
     """
+
+    first_slope: float
+    first_threshold: float
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
@@ -66,13 +80,11 @@ class DistanceFusion(Fusion):
         self.fc3 = nn.Linear(1, 2)
 
     def start_right(self) -> None:
-        """Begin with "near means yes", or the network may learn to be far where it agrees (section 3.1 there).
-
-        The threshold begins at a distance of 1.2, about that of unrelated vectors behind a ReLU; both are learnt from there.
-        """
+        """Begin with "near means yes", or the network may learn to be far where it agrees ("Objects that Sound", section 3.1)."""
+        slope = torch.tensor([-self.first_slope, self.first_slope])
         with torch.no_grad():
-            self.fc3.weight.copy_(torch.tensor([[2.5], [-2.5]]))
-            self.fc3.bias.copy_(torch.tensor([-3.0, 3.0]))
+            self.fc3.weight.copy_(slope[:, None])
+            self.fc3.bias.copy_(-slope * self.first_threshold)
 
     def project(
         self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
@@ -80,9 +92,70 @@ class DistanceFusion(Fusion):
         """Unit vectors of one space, in float32."""
         return functional.normalize(self.vision(vision).float(), dim=-1), functional.normalize(self.audio(audio).float(), dim=-1)
 
-    def answer(self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]) -> Float[Tensor, "*all 2"]:
-        distance = (2 - 2 * (vision * audio).sum(-1, keepdim=True)).clamp_min(1e-6).sqrt()
+    def compare(self, vision: Float[Tensor, "n *places width"], audio: Float[Tensor, "m *moments width"]) -> Float[Tensor, "n m"]:
+        """The similarity, -1..1, of every row of `vision` with every row of `audio`."""
+        raise NotImplementedError
+
+    def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+        """Logits (does not, does correspond) of similarities."""
+        raise NotImplementedError
+
+
+class DistanceFusion(AlignedFusion):
+    """The distance of two unit vectors (AVE-Net, "Objects that Sound" 2018).
+
+    The threshold begins at a distance of 1.2, about that of unrelated vectors behind a ReLU; both numbers are learnt from there.
+    """
+
+    first_slope, first_threshold = -2.5, 1.2
+
+    def compare(self, vision: Float[Tensor, "n width"], audio: Float[Tensor, "m width"]) -> Float[Tensor, "n m"]:
+        return vision @ audio.T
+
+    def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+        distance = (2 - 2 * similarity[..., None]).clamp_min(1e-6).sqrt()
         return self.fc3(distance)  # type: ignore[no-any-return]
+
+    def answer(self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]) -> Float[Tensor, "*all 2"]:
+        return self.decide((vision * audio).sum(-1))
+
+
+class SimilarityFusion(AlignedFusion):
+    """The sound with the place of the frame that is nearest to it (AVOL-Net, "Objects that Sound" 2018: multiple instances).
+
+    Every place of the vision tower's map has a unit vector. (There the vectors have no unit length; here they have, as in what came
+    after it, so that a similarity means the same for every sound.)
+    """
+
+    first_slope, first_threshold = 5.0, 0.5
+
+    def read(self, seen: TowerOutput, heard: TowerOutput) -> tuple[Float[Tensor, "n places features"], Float[Tensor, "m moments features"]]:
+        return seen.map.flatten(2).transpose(1, 2), heard.vector[:, None]
+
+    def compare(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m"]:
+        """The best place of each moment, averaged over the moments."""
+        volume = torch.einsum("npw,mtw->npmt", vision, audio)
+        # Not amax, whose gradient walks over the whole volume four times to share it among equals.
+        return volume.max(1).values.float().mean(2)
+
+    def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+        return self.fc3(similarity[..., None])  # type: ignore[no-any-return]
+
+    def answer(self, vision: Float[Tensor, "*n places width"], audio: Float[Tensor, "*n moments width"]) -> Float[Tensor, "*n 2"]:
+        return self.decide((vision @ audio.transpose(-1, -2)).amax(-2).mean(-1))
+
+    def answer_all(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m 2"]:
+        return self.decide(self.compare(vision, audio))
+
+
+class DenseFusion(SimilarityFusion):
+    """Each moment of the sound with the place that is nearest to it, averaged over the second (after DenseAV, Hamilton et al. 2024).
+
+    So it tells where in the frame and when in the second.
+    """
+
+    def read(self, seen: TowerOutput, heard: TowerOutput) -> tuple[Float[Tensor, "n places features"], Float[Tensor, "m moments features"]]:
+        return seen.map.flatten(2).transpose(1, 2), heard.map.amax(2).transpose(1, 2)
 
 
 INITIALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -101,7 +174,7 @@ def draw_weights(network: nn.Module, config: ModelConfig) -> None:
                 nn.init.zeros_(module.bias)
 
 
-FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion}
+FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion, "similarity": SimilarityFusion, "dense": DenseFusion}
 
 
 class L3Net(nn.Module):
@@ -115,11 +188,12 @@ class L3Net(nn.Module):
         self.config = config = config or ModelConfig()
         self.front_end = LogSpectrogram(config.front_end, config.window)
         self.vision = Tower(3 * config.frames_per_pair, config.widths, config.first_stride)
-        self.audio = Tower(1, config.widths, config.first_stride, normalized_input=bool(self.front_end.spec.range_decibels))
+        normalized = bool(self.front_end.spec.range_decibels)
+        self.audio = Tower(1, config.widths, config.first_stride, normalized, config.pools_keeping_time)
         self.fusion: Fusion = FUSIONS[config.fusion](config.widths[-1], config.fusion_width)
         draw_weights(self, config)
         self.vision.inflate(config.frames_per_pair)
-        if isinstance(self.fusion, DistanceFusion):
+        if isinstance(self.fusion, AlignedFusion):
             self.fusion.start_right()
 
     def look(self, frames: Num[Tensor, "batch channels height width"]) -> TowerOutput:
@@ -141,7 +215,7 @@ class L3Net(nn.Module):
         self, frames: Num[Tensor, "batch channels height width"], waveforms: Num[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch 2"]:
         """Logits (does not, does correspond) of row i of `frames` with row i of `waveforms`."""
-        return self.fusion(self.look(frames).vector, self.listen(waveforms).vector)  # type: ignore[no-any-return]
+        return self.fusion(*self.fusion.read(self.look(frames), self.listen(waveforms)))  # type: ignore[no-any-return]
 
 
 def correspondence_logit(logits: Float[Tensor, "*pairs 2"]) -> Float[Tensor, "*pairs"]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from looklisten.config import Config
-from looklisten.model.l3net import CORRESPOND, Fusion, draw_weights
+from looklisten.model.l3net import CORRESPOND, AlignedFusion, Fusion, draw_weights
 
 FIRST_SCALE = 1 / 0.07
 """Similarities are multiplied by it in the first softmax; learnt from there (CLIP, Radford et al. 2021, section 2.4)."""
@@ -46,21 +46,21 @@ class Correspondence(nn.Module):
     def forward(
         self,
         fusion: Fusion,
-        vision: Float[Tensor, "own width"],
-        audio: Float[Tensor, "own width"],
+        vision: Float[Tensor, "own *places width"],
+        audio: Float[Tensor, "own *moments width"],
         positives: Bool[Tensor, "own all"],
         negatives: Bool[Tensor, "own all"],
         gather: Gather = alone,
     ) -> Outcome:
         """`vision` and `audio` are the fusion's projections of one's own rows; the masks are over own frames and all sounds."""
-        return _halves(fusion.answer(vision[:, None], gather(audio)[None]), positives, negatives)
+        return _halves(fusion.answer_all(vision, gather(audio)), positives, negatives)
 
 
 class Contrast(nn.Module):
     """Symmetric InfoNCE: which sound of the batch belongs to a frame, and which frame to a sound; the temperature is learnt.
 
     (Oord et al. 2018; both directions and the learnt scale as in CLIP.) The yes and no of the fusion are learnt beside it, on
-    distances that it gets as they are: they change its threshold and nothing else.
+    similarities that it gets as they are: they change its threshold and nothing else.
     """
 
     def __init__(self) -> None:
@@ -69,9 +69,9 @@ class Contrast(nn.Module):
 
     def forward(
         self,
-        fusion: Fusion,
-        vision: Float[Tensor, "own width"],
-        audio: Float[Tensor, "own width"],
+        fusion: AlignedFusion,
+        vision: Float[Tensor, "own *places width"],
+        audio: Float[Tensor, "own *moments width"],
         positives: Bool[Tensor, "own all"],
         negatives: Bool[Tensor, "own all"],
         gather: Gather = alone,
@@ -79,9 +79,10 @@ class Contrast(nn.Module):
         """`vision` and `audio` are unit vectors of one's own rows; everything but the positives stands against them."""
         all_vision, all_audio = gather(vision), gather(audio)
         scale, truth = self.log_scale.exp().clamp_max(MAX_SCALE), positives.int().argmax(1)
-        to_sounds = functional.cross_entropy(scale * vision @ all_audio.T, truth)
-        to_frames = functional.cross_entropy(scale * audio @ all_vision.T, truth)
-        decision = _halves(fusion.answer(vision.detach()[:, None], all_audio.detach()[None]), positives, negatives)
+        of_sounds = fusion.compare(vision, all_audio)
+        of_frames = (of_sounds if all_vision is vision else fusion.compare(all_vision, audio)).T
+        to_sounds, to_frames = (functional.cross_entropy(scale * similar, truth) for similar in (of_sounds, of_frames))
+        decision = _halves(fusion.decide(of_sounds.detach()), positives, negatives)
         return Outcome(loss=(to_sounds + to_frames) / 2 + decision.loss, accuracy=decision.accuracy)
 
 

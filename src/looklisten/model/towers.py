@@ -41,11 +41,17 @@ class Block(nn.Module):
 class Tower(nn.Module):
     """Blocks of `widths` filters with 2 x 2 max-pooling (no padding) between them and a maximum over all places at the end.
 
-    `normalized_input` puts a batch-norm before them, for inputs that are far from mean 0 and deviation 1.
+    `normalized_input` puts a batch-norm before them, for inputs that are far from mean 0 and deviation 1. The last
+    `pools_keeping_columns` pools halve the rows alone.
     """
 
     def __init__(
-        self, in_channels: int, widths: Sequence[int] = (64, 128, 256, 512), first_stride: int = 1, normalized_input: bool = False
+        self,
+        in_channels: int,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        first_stride: int = 1,
+        normalized_input: bool = False,
+        pools_keeping_columns: int = 0,
     ) -> None:
         super().__init__()
         self.input_norm = nn.BatchNorm2d(in_channels) if normalized_input else nn.Identity()
@@ -53,8 +59,11 @@ class Tower(nn.Module):
         strides = (first_stride, *(1 for _ in widths[1:]))
         self.blocks = nn.ModuleList(Block(i, w, s) for i, w, s in zip(inputs, widths, strides, strict=True))
         self.features = widths[-1]
-        self.reduction = first_stride * 2 ** (len(widths) - 1)
-        """Input pixels between neighbouring places of the last map."""
+        pools = len(widths) - 1
+        self.pools = ((2, 2),) * (pools - pools_keeping_columns) + ((2, 1),) * pools_keeping_columns
+        """Rows and columns that each pool makes one of."""
+        self.reduction = first_stride * 2 ** (pools - pools_keeping_columns)
+        """Columns of the input between neighbouring places of the last map."""
 
     @torch.no_grad()
     def inflate(self, times: int) -> None:
@@ -73,5 +82,5 @@ class Tower(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
         x = self.input_norm(x)
         for index, block in enumerate(self.blocks):
-            raw, x = block(x if index == 0 else functional.max_pool2d(x, 2))
+            raw, x = block(functional.max_pool2d(x, self.pools[index - 1]) if index else x)
         return TowerOutput(conv4_2=raw, map=x, vector=torch.amax(x, dim=(2, 3)))

@@ -54,7 +54,7 @@ class World:
         on_gpu = device.startswith("cuda")
         return DistributedDataParallel(module, device_ids=[torch.device(device)] if on_gpu else None, gradient_as_bucket_view=True)
 
-    def gather(self, rows: Float[Tensor, "own features"]) -> Float[Tensor, "all features"]:
+    def gather(self, rows: Float[Tensor, "own ..."]) -> Float[Tensor, "all ..."]:
         """The rows of all processes in the batch's order: row i of process r is row i * ranks + r. Gradients flow back."""
         gathered: Tensor = _Gather.apply(rows, self) if self.ranks > 1 else rows  # type: ignore[no-untyped-call]
         return gathered

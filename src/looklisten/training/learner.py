@@ -47,13 +47,13 @@ class Pretext(nn.Module):
         *asked: Tensor,
     ) -> Outcome:
         """`asked`: the masks of positives and of negatives, `[own, all]`; with labels each row's place among the classes, `[own]`."""
-        vision = self._see(self.network.normalized(frames)).vector
-        audio = self._hear(self.network.front_end(waveforms)).vector
+        fusion = self.network.fusion
+        vision, audio = fusion.read(self._see(self.network.normalized(frames)), self._hear(self.network.front_end(waveforms)))
         if isinstance(self.objective, Labels):
             return self.objective(vision, audio, *asked)  # type: ignore[no-any-return]
-        sides = self.network.fusion.project(vision, audio)
+        sides = fusion.project(vision, audio)
         others = {"gather": self._gather} if self._gather else {}
-        return self.objective(self.network.fusion, *sides, *asked, **others)  # type: ignore[no-any-return]
+        return self.objective(fusion, *sides, *asked, **others)  # type: ignore[no-any-return]
 
 
 class Learner:
