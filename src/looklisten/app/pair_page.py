@@ -18,6 +18,7 @@ from looklisten.config import Config
 from looklisten.data.pairs import PairBatch
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.inference.glow import Picture
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import INT16_FULL_SCALE, WINDOW_SECONDS, LogSpectrogram
 from looklisten.training.learner import augment

@@ -4,6 +4,7 @@ Maps come from `localize`; between two moments they are mixed in proportion to t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,8 +38,8 @@ def overlay(source: str | Path, found: Sequence[Localization], out: str | Path, 
     """Write the video `out` (MP4: H.264 with the source's sound) of `found`, what `localize` found in the file `source`.
 
     It has the source's frames at the source's times, each once, and its sound: AAC, MP3, Opus, FLAC and their like packet by
-    packet, other sound as AAC. Pictures are at least 480 pixels wide and at most 1,280 in either direction. About four maps a second
-    (`every_seconds=0.25`) look smooth. `out` is there whole or not at all.
+    packet, other sound as AAC. Pictures are at least 480 pixels wide and at most 1,280 in either direction. Five maps a second
+    (`every_seconds=0.2`, one for each stored frame) look smooth. `out` is there whole or not at all.
 
     Raises SourceError when the file is no video with picture and sound, ConfigError when there is nothing to show.
     """
@@ -51,30 +52,42 @@ def overlay(source: str | Path, found: Sequence[Localization], out: str | Path, 
     return Path(out)
 
 
+def without_pictures(one: Localization, keep_frame: bool = False) -> Localization:
+    """The same without the clip's stored frames, nor its own unless `keep_frame`: all that a film needs, and small enough to
+    keep for hours of video.
+    """
+    moment = one.moment
+    clip = replace(moment.clip, frames=(), frame_seconds=())
+    frame = moment.frame if keep_frame else moment.frame[:0]
+    return replace(one, moment=replace(moment, clip=clip, frame=frame, seen=moment.seen[:0]))
+
+
 class _Maps:
     """The map and the probability at any time."""
 
     def __init__(self, found: Sequence[Localization]) -> None:
         self._found = sorted(found, key=lambda one: one.at_seconds)
         self._times = np.array([one.at_seconds for one in self._found])
-        clips = {id(one.moment.clip): one.moment.clip for one in self._found}.values()
-        self._heard = np.array([(clip.start_seconds, clip.start_seconds + clip.duration_seconds) for clip in clips])
+        self._silent = [one.weight == 0 for one in self._found]
+        spans = {(clip.start_seconds, clip.start_seconds + clip.duration_seconds) for clip in (one.moment.clip for one in found)}
+        self._heard = np.array(sorted(spans))
         self.end_seconds = float(self._heard.max())
         self.dark = np.zeros_like(self._found[0].frame_map.values)
 
     def at(self, seconds: float) -> tuple[NDArray[np.float32], float | None]:
-        """The map, and the probability that sound and picture belong together: None where there is no sound."""
+        """The map, and the probability that sound and picture belong together: None where there is nothing to hear."""
         if not ((self._heard[:, 0] - UNHEARD_SECONDS <= seconds) & (seconds <= self._heard[:, 1] + UNHEARD_SECONDS)).any():
             return self.dark, None
         after = int(np.searchsorted(self._times, seconds, side="right"))
-        before, later = self._found[max(after - 1, 0)], self._found[min(after, len(self._found) - 1)]
+        sides = max(after - 1, 0), min(after, len(self._found) - 1)
+        before, later = (self._found[side] for side in sides)
         span = later.at_seconds - before.at_seconds
-        share = np.clip((seconds - before.at_seconds) / span, 0, 1) if span > 0 else 0.0
+        share = float(np.clip((seconds - before.at_seconds) / span, 0, 1)) if span > 0 else 0.0
         if before.frame_map.values.shape != later.frame_map.values.shape:  # the picture changed its size
-            share = round(share)
-            return (later if share else before).frame_map.values, (later if share else before).probability
-        heat = (1 - share) * before.frame_map.values + share * later.frame_map.values
-        return heat.astype(np.float32), float((1 - share) * before.probability + share * later.probability)
+            share, before, later = 0.0, *[later if share >= 0.5 else before] * 2
+        heat: NDArray[np.float32] = before.frame_map.values + np.float32(share) * (later.frame_map.values - before.frame_map.values)
+        probability = before.probability + share * (later.probability - before.probability)
+        return heat, None if self._silent[sides[share >= 0.5]] else probability
 
 
 class _Sheet:
