@@ -56,10 +56,11 @@ def without_pictures(one: Localization, keep_frame: bool = False) -> Localizatio
     """The same without the clip's stored frames, nor its own unless `keep_frame`: all that a film needs, and small enough to
     keep for hours of video.
     """
-    moment = one.moment
-    clip = replace(moment.clip, frames=(), frame_seconds=())
-    frame = moment.frame if keep_frame else moment.frame[:0]
-    return replace(one, moment=replace(moment, clip=clip, frame=frame, seen=moment.seen[:0]))
+    moment = replace(one.moment, clip=replace(one.moment.clip, frames=(), frame_seconds=()))
+    if not keep_frame:
+        nothing = moment.frame.new_empty((0, 0, 3))  # not a slice, which would keep all of it
+        moment = replace(moment, frame=nothing, seen=nothing)
+    return replace(one, moment=moment)
 
 
 class _Maps:
