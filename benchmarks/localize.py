@@ -1,6 +1,6 @@
 """Seconds of video that `looklisten localize` makes in a second of work, from file to overlay.mp4, network and all.
 
-    python benchmarks/localize.py [VIDEO...] [--config tiny contrastive] [--checkpoint RUN] [--every 0.2] [--repeats 3] [--threads 2] [--json]
+    python benchmarks/localize.py [VIDEO...] [--config NAME...] [--checkpoint RUN] [--every 0.2] [--repeats 3] [--threads 2] [--json]
 
 Without videos it makes one: 10 s of 640 x 360 at 25 frames a second, textures that move and tones that come and go. A network's
 weights do not change its speed, so recipes are measured with random ones. Ratios are medians over the turns, in wall time and in

@@ -60,7 +60,7 @@ def overlay_planes(ground: Planes, heat: NDArray[np.float32], out: Planes) -> No
     """The same for a frame of a film, in place: planes of luma and of chroma at half the resolution, through tables."""
     level = np.rint(_strength(enlarged(heat, *ground[0].shape)) * 255).astype(np.uint16) << 8
     for seen, drawn, table, place in zip(ground, out, _tables(), (level, *[level[::2, ::2]] * 2), strict=True):
-        np.take(table, place | seen, out=drawn, mode="clip") if drawn.flags.c_contiguous else np.copyto(drawn, table[place | seen])
+        drawn[:] = table[place | seen]
 
 
 def to_planes(picture: Picture) -> Planes:

@@ -140,7 +140,7 @@ class _Sheet:
         """Words around `middle`, of which the share `anchor` lies left of `x`; moved inwards where they would leave the canvas."""
         letters = _letters(words, self._font)
         height, width = letters.shape
-        left, top = int(np.clip(x - anchor * width, 0, self.canvas[0] - width)), middle - height // 2
+        left, top = int(np.clip(x - anchor * width, 2, self.canvas[0] - width - 2)), middle - height // 2
         place = canvas[0][top : top + height, left : left + width]
         np.maximum(place, BACKGROUND + (letters * ((luma - BACKGROUND) / 255)).astype(np.uint8), out=place)
 
