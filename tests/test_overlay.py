@@ -124,7 +124,7 @@ SOURCES = {
 def test_every_frame_is_there_once_at_its_time_with_its_sound(name, network, tmp_path):
     how, copied = SOURCES[name]
     source, film = tmp_path / name, tmp_path / "overlay.mp4"
-    write_clock_video(source, seconds=2.0, **how)
+    write_clock_video(source, seconds=2.0, **{"times": np.arange(0, 2.0, 0.08), **how})
     overlay(source, dark(localize(source, network, every_seconds=1.0)), film)
     (at, _), (drawn_at, drawn) = pictures(source), pictures(film)
     assert len(drawn_at) == len(at)
