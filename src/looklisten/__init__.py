@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from looklisten.inference.embedder import Embedder
     from looklisten.inference.embeddings import AlignedEmbeddings, Embeddings
     from looklisten.inference.localize import HeatMap, Localization, localize
+    from looklisten.inference.overlay import overlay
     from looklisten.inference.streaming import StreamingEmbedder
     from looklisten.inference.transformers import AudioEmbedder, ImageEmbedder
     from looklisten.inference.units import Firing
@@ -63,6 +64,7 @@ _HOME = {
     "evaluation.benchmarks": ("Benchmark", "open_benchmark"),
     "evaluation.set_probe": ("SetProbe", "probe_set"),
     "inference.localize": ("HeatMap", "Localization", "localize"),
+    "inference.overlay": ("overlay",),
     "media.synth.collage": ("Collage",),
     "interop.export": ("export",),
     "interop.loading": ("from_pretrained", "load"),
@@ -120,6 +122,7 @@ __all__ = [
     "load",
     "localize",
     "open_benchmark",
+    "overlay",
     "pointing",
     "prepare",
     "probe",

@@ -425,46 +425,42 @@ def localize(
     /,
     checkpoint: str = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
-    method: Literal["correspondence", "unit"] = "correspondence",
+    method: Literal["correspondence", "similarity", "unit"] = "correspondence",
     units: tuple[int, int] | None = None,
     every_seconds: float = 1.0,
+    video_every_seconds: float = 0.2,
+    no_video: bool = False,
     device: str = "auto",
 ) -> Result:
-    """Heat maps of what sounds: over the frame and over the spectrogram, as pictures and as arrays.
+    """A video in which glows what sounds, over the picture and over the spectrogram; the maps as pictures and as arrays too.
 
     Args:
         video: A video with picture and sound.
         checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
-        out: Folder for sheet.png, NNN_frame.png, NNN_sound.png and maps.npz.
-        method: correspondence (gradient of the network's yes) or unit (where one unit fires).
+        out: Folder for overlay.mp4, sheet.png, NNN_frame.png, NNN_sound.png and maps.npz.
+        method: correspondence (gradient of the network's yes), similarity (how alike each place and the sound are) or unit (where one
+            unit fires).
         units: With unit: which vision and audio unit; by default those that fire most.
-        every_seconds: Seconds between moments.
+        every_seconds: Seconds between pictures.
+        video_every_seconds: Seconds between the maps of overlay.mp4; in between they are mixed.
+        no_video: Leave overlay.mp4 away, which takes most of the time; maps are then as far apart as pictures.
         device: auto, cpu, cuda, mps.
     """
-    import numpy as np
-
-    from looklisten.app.pictures import contact_sheet, frame_overlay, spectrogram_overlay
-    from looklisten.inference.localize import localize as run
+    from looklisten.app.stills import localized, write_stills
+    from looklisten.inference.overlay import overlay
     from looklisten.interop.loading import load_network
     from looklisten.runtime import choose_device
 
-    found = run(video, load_network(checkpoint).to(choose_device(device).value), every_seconds, method, units)
-    out.mkdir(parents=True, exist_ok=True)
+    model = load_network(checkpoint).to(choose_device(device).value)
+    with Bar("localize: seconds") as bar:
+        found, stills = localized(video, model, every_seconds, every_seconds if no_video else video_every_seconds, method, units, bar)
     with Bar("localize: pictures") as bar:
-        for number, one in enumerate(found):
-            (out / f"{number:03d}_frame.png").write_bytes(frame_overlay(one))
-            (out / f"{number:03d}_sound.png").write_bytes(spectrogram_overlay(one))
-            bar(number + 1, len(found))
-    (out / "sheet.png").write_bytes(contact_sheet(found[:: max(len(found) // 12, 1)][:12]))
-    np.savez_compressed(
-        out / "maps.npz",
-        at_seconds=np.array([one.at_seconds for one in found]),
-        frame_maps=np.stack([one.frame_map.values for one in found]),
-        sound_maps=np.stack([one.sound_map.values for one in found]),
-        probability=np.array([one.probability for one in found]),
-    )
+        written = write_stills(found, stills, out, bar)
+    if not no_video:
+        with Bar("localize: seconds of overlay.mp4") as bar:
+            written["video"] = str(overlay(video, found, out / "overlay.mp4", bar))
     sure = sum(one.probability for one in found) / len(found)
-    return {"moments": len(found), "mean_probability": round(sure, 4), "picture": str(out / "sheet.png"), "maps": str(out / "maps.npz")}
+    return {"moments": len(found), "pictures": len(stills), "mean_probability": round(sure, 4)} | written
 
 
 def units(

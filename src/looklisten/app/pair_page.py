@@ -13,11 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from looklisten.app.page import inline, write_page
-from looklisten.app.pictures import Picture, png, spectrogram_picture
+from looklisten.app.pictures import png, spectrogram_picture
 from looklisten.config import Config
 from looklisten.data.pairs import PairBatch
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.inference.glow import Picture
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import INT16_FULL_SCALE, WINDOW_SECONDS, LogSpectrogram
 from looklisten.training.learner import augment

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -15,12 +14,9 @@ from torch.nn import functional
 
 from looklisten.data.shards import Box
 from looklisten.evaluation.localization import boxes_at
+from looklisten.inference.glow import Picture, enlarged, overlaid
 from looklisten.inference.localize import Localization
 
-Picture = NDArray[np.float32]
-"""`[height, width, 3]` in 0..1."""
-
-HEAT = colormaps["inferno"]
 SOUND = colormaps["gray"]
 CLASSES = colormaps["tab20"]
 
@@ -29,21 +25,6 @@ def png(picture: Picture) -> bytes:
     buffer = io.BytesIO()
     imsave(buffer, np.clip(picture, 0, 1), format="png")
     return buffer.getvalue()
-
-
-def enlarged(values: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
-    """A map at the size of what it covers, bilinear."""
-    image = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
-    whole: NDArray[np.float32] = functional.interpolate(image, (height, width), mode="bilinear")[0, 0].numpy()
-    return whole
-
-
-def overlaid(ground: Picture, heat: NDArray[np.float32]) -> Picture:
-    """`ground` darkened where the map is low and coloured where it is high; by the root, so that half is still well seen."""
-    strength = np.sqrt(enlarged(heat, *ground.shape[:2]).clip(0, 1))[..., None]
-    color = HEAT(strength[..., 0])[..., :3].astype(np.float32)
-    mixed: Picture = ground * (0.45 + 0.25 * (1 - strength)) * (1 - 0.6 * strength) + color * 0.8 * strength
-    return np.clip(mixed, 0, 1)
 
 
 def frame_picture(found: Localization, side_pixels: int = 256) -> Picture:

@@ -160,7 +160,7 @@ class Streams:
 
 def find_streams(path: str | Path) -> Streams:
     """What of picture and sound a file has; a cover is no picture. Raises SourceError when it is no media."""
-    with _opened(path, Wanted(), Report()) as container:
+    with opened(path, Wanted(), Report()) as container:
         videos, audios = _decodable(container)
         return Streams(bool(videos), bool(audios))
 
@@ -178,9 +178,9 @@ def decode(
     or streams than a limit allows.
     """
     report = report if report is not None else Report()
-    with _opened(path, wanted, report) as container:
-        video, audio = _streams(container, path, wanted)
-        clock = _Clock(container, [stream for stream in (video, audio) if stream])
+    with opened(path, wanted, report) as container:
+        video, audio = wanted_streams(container, path, wanted)
+        clock = Clock(container, [stream for stream in (video, audio) if stream])
         takers: dict[int, _Pictures | _Waves] = {}
         if video:
             takers[video.index] = _Pictures(video, clock, wanted, report, nearest_to)
@@ -207,8 +207,8 @@ def read_sound(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]
     RESYNC_SECONDS at some pages. What of a damaged file can be decoded is taken. Raises SourceError when there is no sound in it.
     """
     wanted, report = Wanted(stop_seconds=max_hours * 3600, picture=False), Report()
-    with _opened(path, wanted, report) as container:
-        _, audio = _streams(container, path, wanted)
+    with opened(path, wanted, report) as container:
+        _, audio = wanted_streams(container, path, wanted)
         assert audio is not None
         waves = _Waves(audio, None, wanted, report)
         pieces: list[NDArray[np.float32]] = []
@@ -224,7 +224,7 @@ def read_sound(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]
     return np.concatenate(pieces)
 
 
-def _opened(path: str | Path, wanted: Wanted, report: Report) -> InputContainer:
+def opened(path: str | Path, wanted: Wanted, report: Report) -> InputContainer:
     try:
         # A playlist that is named like a video must not make this process read other files or hosts.
         options = {"protocol_whitelist": "file,crypto,data", "max_streams": str(wanted.max_streams)}
@@ -258,7 +258,7 @@ def _decodable(container: InputContainer) -> tuple[list[av.VideoStream], list[av
     return videos, [s for s in container.streams.audio if s.codec_context]
 
 
-def _streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tuple[av.VideoStream | None, av.AudioStream | None]:
+def wanted_streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tuple[av.VideoStream | None, av.AudioStream | None]:
     """The first stream of pictures and the first of sound, where they are wanted."""
     if len(container.streams) >= wanted.max_streams:
         raise SourceError(f"{path} has {len(container.streams)} streams or more; at most {wanted.max_streams} are allowed")
@@ -275,7 +275,7 @@ def _streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tup
     return video, audio
 
 
-class _Clock:
+class Clock:
     """Seconds from the container's start, the same for all streams; keeps on where a broadcast sets its clock anew.
 
     Where decoding begins late, it begins at a key frame of the first of `streams`.
@@ -354,7 +354,7 @@ class _Pictures:
     """Picks frames off the decoder by their timestamps and prepares the picked ones only."""
 
     def __init__(
-        self, stream: av.VideoStream, clock: _Clock, wanted: Wanted, report: Report, nearest_to: Iterator[float] | None = None
+        self, stream: av.VideoStream, clock: Clock, wanted: Wanted, report: Report, nearest_to: Iterator[float] | None = None
     ) -> None:
         self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
         self._times = nearest_to
@@ -395,7 +395,7 @@ class _Pictures:
             if needed != self._decodes_all:
                 self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
                 self._decodes_all = needed
-        for frame in _decoded(self._stream.codec_context, packet, self._report):
+        for frame in decoded(self._stream.codec_context, packet, self._report):
             if frame.width * frame.height > self._wanted.max_megapixels * 1e6:
                 self._report.broken_off = f"its frames grow to {frame.width} x {frame.height}"
                 return
@@ -474,7 +474,7 @@ def _evenly_stored(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
 
 
-def _decoded(codec: Any, packet: Packet | None, report: Report) -> list[Any]:
+def decoded(codec: Any, packet: Packet | None, report: Report) -> list[Any]:
     try:
         frames: list[Any] = codec.decode(packet)
     except av.FFmpegError as error:
@@ -492,7 +492,7 @@ class _Waves:
     Decoders give some 20 ms at a time; about a second is gathered before anything is computed.
     """
 
-    def __init__(self, stream: av.AudioStream, clock: _Clock | None, wanted: Wanted, report: Report) -> None:
+    def __init__(self, stream: av.AudioStream, clock: Clock | None, wanted: Wanted, report: Report) -> None:
         self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
         self._kind: tuple[str, tuple[str, ...], int] | None = None
         self._gathered: list[list[NDArray[Any]]] = []
@@ -504,7 +504,7 @@ class _Waves:
         self.is_over = False
 
     def feed(self, packet: Packet | None) -> Iterator[Sound]:
-        for frame in _decoded(self._stream.codec_context, packet, self._report):
+        for frame in decoded(self._stream.codec_context, packet, self._report):
             yield from self._take(frame)
 
     def rest(self) -> Iterator[Sound]:

@@ -1,0 +1,63 @@
+"""What `localize` leaves in a folder beside the film: pictures of some moments, and all maps as arrays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from looklisten.app.pictures import contact_sheet, frame_overlay, spectrogram_overlay
+from looklisten.inference.localize import Localization, Method, localize_each, to_unit
+from looklisten.inference.overlay import without_pictures
+from looklisten.media.redraw import outline
+from looklisten.model.l3net import L3Net
+from looklisten.runtime import Progress, silent, written_aside
+
+ON_THE_SHEET = 12
+
+
+def localized(
+    video: Path,
+    model: L3Net,
+    every_seconds: float,
+    maps_every_seconds: float,
+    method: Method,
+    units: tuple[int, int] | None,
+    progress: Progress = silent,
+) -> tuple[list[Localization], list[int]]:
+    """Moments about every `maps_every_seconds` on one scale, and the numbers of those, about every `every_seconds`, for pictures.
+
+    Only these keep their frame, so that hours of video fit into memory.
+    """
+    total, wanted_seconds = round(outline(video).duration_seconds), -np.inf
+    found: list[Localization] = []
+    stills: list[int] = []
+    for one in localize_each(video, model, min(every_seconds, maps_every_seconds), method, units):
+        if one.at_seconds >= wanted_seconds:
+            stills.append(len(found))
+            # half a step early is near enough, so that what is asked for on a finer grid comes as often as it was asked for
+            wanted_seconds = one.at_seconds + every_seconds - min(every_seconds, maps_every_seconds) / 2
+        found.append(without_pictures(one, keep_frame=stills[-1] == len(found)))
+        progress(round(one.at_seconds), max(total, round(one.at_seconds)))
+    return to_unit(found), stills
+
+
+def write_stills(found: Sequence[Localization], stills: Sequence[int], out: Path, progress: Progress = silent) -> dict[str, str]:
+    """NNN_frame.png and NNN_sound.png for each of `stills`, sheet.png of at most twelve of them, and maps.npz of all of `found`."""
+    out.mkdir(parents=True, exist_ok=True)
+    for number, place in enumerate(stills):
+        (out / f"{number:03d}_frame.png").write_bytes(frame_overlay(found[place]))
+        (out / f"{number:03d}_sound.png").write_bytes(spectrogram_overlay(found[place]))
+        progress(number + 1, len(stills))
+    (out / "sheet.png").write_bytes(
+        contact_sheet([found[place] for place in stills[:: max(len(stills) // ON_THE_SHEET, 1)][:ON_THE_SHEET]])
+    )
+    with written_aside(out / "maps.npz") as scratch:
+        np.savez_compressed(
+            scratch,
+            at_seconds=np.array([one.at_seconds for one in found]),
+            frame_maps=np.stack([one.frame_map.values for one in found]),
+            sound_maps=np.stack([one.sound_map.values for one in found]),
+            probability=np.array([one.probability for one in found]),
+            pictures=np.array(stills),
+        )
+    return {"picture": str(out / "sheet.png"), "maps": str(out / "maps.npz")}

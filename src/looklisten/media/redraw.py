@@ -1,0 +1,268 @@
+"""A video -> the same video drawn anew: every frame once, at its own time, and the sound as it was. Frames pass, none is kept.
+
+Knows timestamps, codecs and MP4; what is drawn it is told by a function. Colors are ITU-R BT.601, limited range, as H.264
+players expect of a stream that says so.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.container import OutputContainer
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from looklisten.errors import SourceError
+from looklisten.media.decode import Clock, Packet, Planes, Report, Wanted, decoded, opened, wanted_streams
+from looklisten.runtime import Progress, silent, written_aside
+
+COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
+"""Sound that an MP4 file holds as it is; other sound becomes AAC. MP2 fits too, but no browser plays it."""
+
+AAC_RATES_HZ = frozenset({96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000})
+AAC_BITS_A_SECOND = 192_000
+
+GAP_SECONDS = 0.02
+"""Sound to be encoded that is so far off its timestamp is put there, with silence in between or its beginning cut off."""
+
+FINEST_TICK = Fraction(1, 1_000_000)
+COARSE_TICK = Fraction(1, 90_000)
+"""What times are counted in where the source counts finer than `FINEST_TICK`."""
+
+H264 = {"preset": "veryfast", "crf": "20", "g": "50"}
+"""Fast, hardly to be told from lossless by eye, and a key frame every two seconds or so, to jump to."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The size in which a video is seen, upright and with square pixels, and how long it says it is (0: it does not say)."""
+
+    width: int
+    height: int
+    duration_seconds: float
+
+
+def outline(source: str | Path) -> Outline:
+    """What the first frame of a video measures. Raises SourceError when there is none."""
+    with opened(source, Wanted(), report := Report()) as container:
+        video, _ = wanted_streams(container, source, Wanted())
+        assert video is not None
+        for packet in container.demux(video):
+            for frame in decoded(video.codec_context, packet if packet.size else None, report):
+                aspect = float(video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or 1) or 1.0
+                size = (frame.width, frame.height / aspect) if aspect >= 1 else (frame.width * aspect, frame.height)
+                width, height = (max(round(side), 1) for side in (size[::-1] if _turns(frame) % 2 else size))
+                return Outline(width, height, (container.duration or 0) / av.time_base)
+    raise SourceError(f"{source} has no frame that can be decoded{f': {report.last_error}' if report.last_error else ''}")
+
+
+def redraw(
+    source: str | Path,
+    out: str | Path,
+    picture: tuple[int, int],
+    canvas: tuple[int, int],
+    draw: Callable[[float, Planes, Planes], None],
+    progress: Progress = silent,
+) -> int:
+    """Write `out`, an H.264 MP4 file with a frame of `canvas` (width, height) for every frame of `source`; returns how many.
+
+    `draw(at_seconds, picture, canvas)` gets the source's frame in the size `picture` and fills the canvas; both are planes of luma
+    and, at half the resolution, chroma. All sizes are even. Sound of `COPIED_SOUND` is copied packet by packet, other sound encoded.
+    Of a file that breaks off, what came before is drawn. Raises SourceError when it lacks picture or sound.
+    """
+    report = Report()
+    with opened(source, Wanted(), report) as container:
+        video, audio = wanted_streams(container, source, Wanted())
+        assert video is not None
+        assert audio is not None
+        clock = Clock(container, [video, audio])
+        video.codec_context.thread_count = 0
+        with written_aside(Path(out)) as scratch, av.open(str(scratch), "w", "mp4", options=_MP4) as film:
+            frames = _Frames(film, video, clock, picture, canvas, draw, report)
+            copied = audio.codec.canonical_name in COPIED_SOUND
+            sound = _Copied(film, audio, clock) if copied else _Encoded(film, audio, clock, report)
+            takers = {video.index: frames, audio.index: sound}
+            total, last = round((container.duration or 0) / av.time_base), 0
+            for packet in _packets(clock, report):
+                film.mux(takers[packet.stream_index].feed(packet))
+                if frames.at_seconds >= last + 1:
+                    last = int(frames.at_seconds)
+                    progress(last, max(total, last))
+            for taker in takers.values():
+                film.mux(taker.rest())
+            progress(max(total, last), max(total, last))
+    return frames.count
+
+
+_MP4 = {"movflags": "+faststart", "strict": "experimental"}
+
+
+def _packets(clock: Clock, report: Report) -> Iterator[Packet]:
+    try:
+        yield from clock.packets(0.0)
+    except av.FFmpegError as error:
+        report.last_error = str(error)
+
+
+def _turns(frame: av.VideoFrame) -> int:
+    """Quarter turns to the left that bring a frame upright."""
+    return round(frame.rotation / 90) % 4
+
+
+class _Frames:
+    """Decodes, has drawn and encodes the picture."""
+
+    def __init__(
+        self,
+        film: OutputContainer,
+        stream: av.VideoStream,
+        clock: Clock,
+        picture: tuple[int, int],
+        canvas: tuple[int, int],
+        draw: Callable[[float, Planes, Planes], None],
+        report: Report,
+    ) -> None:
+        self._stream, self._clock, self._report = stream, clock, report
+        self._picture, self._canvas, self._draw = picture, canvas, draw
+        self._scaler = VideoReformatter()
+        tick = stream.time_base or COARSE_TICK
+        self._tick = tick if tick >= FINEST_TICK else COARSE_TICK
+        rate = stream.average_rate or Fraction(25)
+        self._usual_seconds = float(1 / rate)
+        self._encoder: Any = film.add_stream("libx264", rate.limit_denominator(1001), options=H264)
+        self._encoder.width, self._encoder.height = canvas
+        self._encoder.pix_fmt = "yuv420p"
+        context = self._encoder.codec_context
+        context.time_base = self._tick
+        context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
+        self.at_seconds = 0.0
+        self.count = 0
+        self._last_ticks: int | None = None
+
+    def feed(self, packet: Packet | None) -> list[Packet]:
+        return [packet for frame in decoded(self._stream.codec_context, packet, self._report) for packet in self._take(frame)]
+
+    def rest(self) -> list[Packet]:
+        return [*self.feed(None), *self._encoder.encode(None)]
+
+    def _take(self, frame: av.VideoFrame) -> list[Packet]:
+        at = self._clock.at(frame, self._stream)
+        if at is None:
+            at = self.at_seconds + self._usual_seconds if self.count else 0.0
+        ticks = round(at / self._tick)
+        if self._last_ticks is not None and ticks <= self._last_ticks:
+            return []
+        self.at_seconds, self._last_ticks, self.count = at, ticks, self.count + 1
+        drawn = av.VideoFrame(*self._canvas, "yuv420p")
+        self._draw(at, self._upright(frame), _planes(drawn))
+        drawn.pts, drawn.time_base = ticks, self._tick
+        drawn.duration = round((self._clock.lasts(frame, self._stream) or self._usual_seconds) / self._tick)
+        packets: list[Packet] = self._encoder.encode(drawn)
+        return packets
+
+    def _upright(self, frame: av.VideoFrame) -> Planes:
+        turns = _turns(frame)
+        width, height = self._picture[::-1] if turns % 2 else self._picture
+        scaled = self._scaler.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range="MPEG",
+            interpolation="AREA" if width < frame.width else "BILINEAR",
+            threads=1,
+        )
+        luma, blue, red = (np.rot90(plane, turns) for plane in _planes(scaled))
+        return luma, blue, red
+
+
+def _planes(frame: av.VideoFrame) -> Planes:
+    """The planes of a frame, without copying: what is written there is in the frame."""
+    stored: tuple[Any, ...] = frame.planes
+    luma, blue, red = (np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in stored)
+    return luma, blue, red
+
+
+class _Copied:
+    """Passes packets of sound on, moved onto the clock."""
+
+    def __init__(self, film: OutputContainer, stream: av.AudioStream, clock: Clock) -> None:
+        self._stream, self._clock = stream, clock
+        self._copy = film.add_stream_from_template(stream)
+        self._last: int | None = None
+
+    def feed(self, packet: Packet) -> list[Packet]:
+        at = self._clock.at(packet, self._stream)
+        if at is None or packet.dts is None:
+            return []
+        moved = round(at / self._stream.time_base) - packet.pts  # type: ignore[operator]
+        packet.pts, packet.dts = packet.pts + moved, packet.dts + moved
+        if self._last is not None and packet.dts <= self._last:
+            return []
+        self._last, packet.stream = packet.dts, self._copy
+        return [packet]
+
+    def rest(self) -> list[Packet]:
+        return []
+
+
+class _Encoded:
+    """Decodes sound and encodes it as AAC, holes filled with silence."""
+
+    def __init__(self, film: OutputContainer, stream: av.AudioStream, clock: Clock, report: Report) -> None:
+        self._stream, self._clock, self._report = stream, clock, report
+        rate = stream.codec_context.sample_rate
+        self._rate_hz = rate if rate in AAC_RATES_HZ else 48_000
+        self._layout = "mono" if stream.codec_context.layout.nb_channels == 1 else "stereo"
+        self._encoder: Any = film.add_stream("aac", self._rate_hz, layout=self._layout)
+        self._encoder.bit_rate = AAC_BITS_A_SECOND
+        self._kind: tuple[str, str, int] | None = None
+        self._graph: Any = None
+        self._samples = 0
+
+    def feed(self, packet: Packet | None) -> list[Packet]:
+        packets: list[Packet] = []
+        for frame in decoded(self._stream.codec_context, packet, self._report):
+            at = self._clock.at(frame, self._stream)
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if kind != self._kind:
+                packets += self._drain()
+                self._kind, self._graph = kind, self._resampling(frame)
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = None if at is None else round(at * frame.sample_rate)
+            self._graph.push(frame)
+            packets += self._encode()
+        return packets
+
+    def rest(self) -> list[Packet]:
+        return [*self.feed(None), *self._drain(), *self._encoder.encode(None)]
+
+    def _resampling(self, frame: AudioFrame) -> Any:
+        graph = av.filter.Graph()
+        source = graph.add_abuffer(
+            sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=Fraction(1, frame.sample_rate)
+        )
+        onto_clock = graph.add("aresample", f"{self._rate_hz}:async=1:min_hard_comp={GAP_SECONDS}")
+        wanted = graph.add("aformat", f"sample_fmts=fltp:sample_rates={self._rate_hz}:channel_layouts={self._layout}")
+        graph.link_nodes(source, onto_clock, wanted, graph.add("abuffersink")).configure()
+        graph.set_audio_frame_size(self._encoder.codec_context.frame_size or 1024)
+        return graph
+
+    def _drain(self) -> list[Packet]:
+        if self._graph is None:
+            return []
+        self._graph.push(None)
+        return self._encode()
+
+    def _encode(self) -> list[Packet]:
+        packets: list[Packet] = []
+        try:
+            while True:
+                packets += self._encoder.encode(self._graph.pull())
+        except (av.BlockingIOError, av.EOFError):
+            return packets
