@@ -43,8 +43,8 @@ def finished(arguments):
 
 @pytest.fixture
 def recipe(tmp_path):
-    def write(name="recipe.toml", **settings):
-        (tmp_path / name).write_text(small_config(**ALIKE | settings).toml())
+    def write(name="recipe.toml", fusion="distance", **settings):
+        (tmp_path / name).write_text(small_config(**ALIKE | settings).changed("model", fusion=fusion).toml())
         return tmp_path / name
 
     return write
@@ -60,6 +60,7 @@ def losses(run):
         {"negatives": "all"},
         {"negatives": "roll", "accumulate": 2},
         {"objective": "contrastive"},
+        {"objective": "contrastive", "fusion": "dense"},
         {"objective": "labels", "freeze": "audio"},
     ],
 )

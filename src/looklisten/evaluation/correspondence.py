@@ -122,7 +122,7 @@ def pair_scores(
 
 def looked_and_listened(
     model: L3Net, shards: Shards, mask: NDArray[np.bool_], rows: int, seed: int, progress: Progress = silent
-) -> Iterator[tuple[PairBatch, Float[Tensor, "batch *parts features"], Float[Tensor, "batch *parts features"]]]:
+) -> Iterator[tuple[PairBatch, Float[Tensor, "batch *places features"], Float[Tensor, "batch *moments features"]]]:
     """At least `rows` moments of the clips that `mask` allows, with what the fusion reads of their frames and of their sounds.
 
     The network is in evaluation mode meanwhile. Raises ConfigError when fewer than two videos are allowed.

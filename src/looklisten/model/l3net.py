@@ -20,7 +20,9 @@ CORRESPOND = 1
 class Fusion(nn.Module):
     """How the two sides meet: each is read off its tower and projected for itself, once a row; any two projections are answered."""
 
-    def read(self, seen: TowerOutput, heard: TowerOutput) -> tuple[Float[Tensor, "n *parts features"], Float[Tensor, "m *parts features"]]:
+    def read(
+        self, seen: TowerOutput, heard: TowerOutput
+    ) -> tuple[Float[Tensor, "n *places features"], Float[Tensor, "m *moments features"]]:
         """What of the towers' outputs this fusion compares: their vectors, or several parts a row."""
         return seen.vector, heard.vector
 
@@ -34,11 +36,11 @@ class Fusion(nn.Module):
         """Logits (does not, does correspond), row by row."""
         raise NotImplementedError
 
-    def answer_all(self, vision: Float[Tensor, "n *parts width"], audio: Float[Tensor, "m *parts width"]) -> Float[Tensor, "n m 2"]:
+    def answer_all(self, vision: Float[Tensor, "n *places width"], audio: Float[Tensor, "m *moments width"]) -> Float[Tensor, "n m 2"]:
         """Logits of every row of `vision` with every row of `audio`."""
         return self.answer(vision[:, None], audio[None])
 
-    def forward(self, vision: Float[Tensor, "n *parts features"], audio: Float[Tensor, "n *others features"]) -> Float[Tensor, "n 2"]:
+    def forward(self, vision: Float[Tensor, "n *places features"], audio: Float[Tensor, "n *moments features"]) -> Float[Tensor, "n 2"]:
         """Logits (does not, does correspond) of what was read of pairs, row by row."""
         return self.answer(*self.project(vision, audio))
 
@@ -90,7 +92,7 @@ class AlignedFusion(Fusion):
         """Unit vectors of one space, in float32."""
         return functional.normalize(self.vision(vision).float(), dim=-1), functional.normalize(self.audio(audio).float(), dim=-1)
 
-    def compare(self, vision: Float[Tensor, "n *parts width"], audio: Float[Tensor, "m *parts width"]) -> Float[Tensor, "n m"]:
+    def compare(self, vision: Float[Tensor, "n *places width"], audio: Float[Tensor, "m *moments width"]) -> Float[Tensor, "n m"]:
         """The similarity, -1..1, of every row of `vision` with every row of `audio`."""
         raise NotImplementedError
 
@@ -132,9 +134,9 @@ class SimilarityFusion(AlignedFusion):
 
     def compare(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m"]:
         """The best place of each moment, averaged over the moments."""
-        with torch.autocast(vision.device.type, enabled=False):
-            volume = torch.einsum("npw,mtw->npmt", vision, audio)
-        return volume.amax(1).mean(2)
+        volume = torch.einsum("npw,mtw->npmt", vision, audio)
+        # Not amax, whose gradient walks over the whole volume four times to share it among equals.
+        return volume.max(1).values.float().mean(2)
 
     def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
         return self.fc3(similarity[..., None])  # type: ignore[no-any-return]

@@ -46,8 +46,8 @@ class Correspondence(nn.Module):
     def forward(
         self,
         fusion: Fusion,
-        vision: Float[Tensor, "own *parts width"],
-        audio: Float[Tensor, "own *parts width"],
+        vision: Float[Tensor, "own *places width"],
+        audio: Float[Tensor, "own *moments width"],
         positives: Bool[Tensor, "own all"],
         negatives: Bool[Tensor, "own all"],
         gather: Gather = alone,
@@ -70,8 +70,8 @@ class Contrast(nn.Module):
     def forward(
         self,
         fusion: AlignedFusion,
-        vision: Float[Tensor, "own *parts width"],
-        audio: Float[Tensor, "own *parts width"],
+        vision: Float[Tensor, "own *places width"],
+        audio: Float[Tensor, "own *moments width"],
         positives: Bool[Tensor, "own all"],
         negatives: Bool[Tensor, "own all"],
         gather: Gather = alone,
