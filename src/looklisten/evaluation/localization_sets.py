@@ -35,6 +35,7 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES
 SetName = Literal["vggss", "flickr-soundnet"]
 
 FLICKR_SIDE_PIXELS = 256
+YOUTUBE_ID_LETTERS = 11
 
 Boxes = dict[str, tuple[Box, ...]]
 """By the name of the clip."""
@@ -50,12 +51,11 @@ def read_marked(
     Raises SourceError where anything is not as described, and where a clip has no media unless `partial_set`.
     """
     media, annotations = Path(media), Path(annotations)
-    boxes = LAYOUTS[name].boxes(annotations)
-    if ids is not None:
-        boxes = _listed(boxes, Path(ids), annotations)
+    annotated = LAYOUTS[name].boxes(annotations)
+    boxes = annotated if ids is None else _listed(annotated, Path(ids), annotations)
     if not media.is_dir():
         raise SourceError(f"there is no folder {media}; give the folder that holds frames and audio, or the videos")
-    readers = _stills(media, config) if (media / "frames").is_dir() else _videos(name, media, boxes, config)
+    readers = _stills(media, config) if (media / "frames").is_dir() else _videos(name, media, annotated, config)
     missing = [clip for clip in boxes if clip not in readers]
     if missing and (len(missing) == len(boxes) or not partial_set):
         advice = "give another folder" if len(missing) == len(boxes) else "--partial measures what is there, which is no figure to compare"
@@ -63,7 +63,8 @@ def read_marked(
             f"{media} lacks {len(missing):,} of the {len(boxes):,} clips of {annotations}, such as {missing[0]}: looked for "
             f"frames/{missing[0]}.jpg with audio/{missing[0]}.wav, or a video such as {missing[0]}.mp4; {advice}"
         )
-    return [Marked(clip, of_clip, (), readers[clip], LAYOUTS[name].agree) for clip, of_clip in boxes.items() if clip in readers]
+    whole_name = None if name == "flickr-soundnet" else YOUTUBE_ID_LETTERS  # two clips of one video are no independent witnesses
+    return [Marked(clip[:whole_name], drawn, (), readers[clip], LAYOUTS[name].agree) for clip, drawn in boxes.items() if clip in readers]
 
 
 def _vggss(file: Path) -> Boxes:
@@ -129,7 +130,7 @@ Readers = dict[str, Callable[[], Moment]]
 
 def _stills(media: Path, config: ModelConfig) -> Readers:
     """Clips of which both a frame and a sound lie there."""
-    frames, sounds = ({file.stem: file for file in (media / part).iterdir()} for part in ("frames", "audio") if (media / part).is_dir())
+    frames, sounds = ({file.stem: file for file in (media / part).glob("*")} for part in ("frames", "audio"))
     return {clip: partial(_still_moment, frames[clip], sounds[clip], config) for clip in frames.keys() & sounds.keys()}
 
 
@@ -145,13 +146,14 @@ def _still_moment(frame: Path, sound: Path, config: ModelConfig) -> Moment:
     return Moment(clip, start / SAMPLE_RATE_HZ, middle_seconds, pixels, seen, wave[start : start + WINDOW_SAMPLES])
 
 
-def _videos(name: SetName, media: Path, boxes: Boxes, config: ModelConfig) -> Readers:
+def _videos(name: SetName, media: Path, annotated: Boxes, config: ModelConfig) -> Readers:
     """Clips whose video lies there: of VGG-SS named by YouTube id and perhaps start, of Flickr-SoundNet by its id."""
     found: dict[str, str | None]
     if name == "vggss":
         index, _ = index_videos(media, whole_videos=False)
-        clips_of = Counter(clip[:11] for clip in boxes)
-        found = {clip: _vggss_video(clip, index.get(clip[:11], {}), clips_of[clip[:11]] == 1) for clip in boxes}
+        video_of = {clip: clip[:YOUTUBE_ID_LETTERS] for clip in annotated}
+        clips_of = Counter(video_of.values())
+        found = {clip: _vggss_video(clip, index.get(video, {}), clips_of[video] == 1) for clip, video in video_of.items()}
     else:
         files = (Path(where, file) for where, _, names in os.walk(media) for file in sorted(names))
         found = {file.stem: str(file.relative_to(media)) for file in files if file.suffix.lower() in VIDEO_SUFFIXES}
@@ -160,7 +162,7 @@ def _videos(name: SetName, media: Path, boxes: Boxes, config: ModelConfig) -> Re
 
 def _vggss_video(clip: str, by_start: dict[int | None, str], alone: bool) -> str | None:
     """The file of a clip: the one of its start, or, where the set has no other clip of that video, the one without a start."""
-    start = clip[12:]
+    start = clip[YOUTUBE_ID_LETTERS + 1 :]
     return (by_start.get(int(start) * 1000) if start.isdecimal() else None) or (by_start.get(None) if alone else None)
 
 

@@ -84,17 +84,23 @@ def read(asked: Iterable[Question], failures: dict[str, str]) -> Iterator[list[A
     A frame about which several questions are asked in turn is read once.
     """
     waiting: dict[tuple[int, ...], list[Asked]] = {}
-    before: tuple[Marked, Moment] | None = None
+    marked, frame = None, None
     for question in asked:
-        try:
-            if before is None or before[0] is not question.marked:
-                before = (question.marked, question.marked.read())
-            moment = question.moment(before[1])
-        except SourceError as error:
-            failures.setdefault(question.marked.video_id, str(error))
+        if question.marked is not marked:
+            marked, frame = question.marked, _read(question.marked, failures)
+        sound = frame if question.sound in (None, marked) else _read(question.sound, failures)
+        if frame is None or sound is None:
             continue
-        batch = waiting.setdefault(tuple(moment.frame.shape), [])
-        batch.append((question, moment))
-        if len(batch) == BATCH:
-            yield waiting.pop(tuple(moment.frame.shape))
+        size = tuple(frame.frame.shape)
+        waiting.setdefault(size, []).append((question, question.moment(frame, sound)))
+        if len(waiting[size]) == BATCH:
+            yield waiting.pop(size)
     yield from waiting.values()
+
+
+def _read(one: Marked, failures: dict[str, str]) -> Moment | None:
+    try:
+        return one.read()
+    except SourceError as error:
+        failures.setdefault(one.video_id, str(error))
+        return None

@@ -63,11 +63,9 @@ class Question:
     target: tuple[Box, ...]
     """Where the map should be strongest; empty where nothing seen sounds."""
 
-    def moment(self, of_frame: Moment) -> Moment:
-        """What the network is asked, given the moment of `marked`. Raises SourceError when the sound's file cannot be read."""
-        if self.sound is self.marked:
-            return of_frame
-        return replace(of_frame, waveform=self.sound.read().waveform if self.sound else np.zeros_like(of_frame.waveform))
+    def moment(self, of_frame: Moment, of_sound: Moment) -> Moment:
+        """What the network is asked, given the moments of `marked` and of `sound`."""
+        return replace(of_frame, waveform=of_sound.waveform if self.sound else np.zeros_like(of_frame.waveform))
 
 
 def questions(items: Sequence[Marked], seed: int = 0) -> Iterator[Question]:
