@@ -21,6 +21,7 @@ from looklisten.evaluation import localization as tables
 from looklisten.evaluation.localization import localization, localization_of, marked_clips
 from looklisten.evaluation.localization_sets import read_marked
 from looklisten.evaluation.map_contenders import Contender, rules
+from looklisten.evaluation.map_rows import Answer, row_of
 from looklisten.evaluation.map_scores import detection_scores, grown, held, overlap, strongest_half, success_area, truth_map
 from looklisten.evaluation.marked import Marked, questions
 from looklisten.inference.embed import Moment
@@ -187,7 +188,8 @@ def table_with(monkeypatch, model, items, contender):
 def test_a_map_that_knows_scores_one_on_everything(monkeypatch, model):
     knows = Contender("oracle", lambda batch: [(truth_map(q.target), 1.0) for q, _ in batch])
     row = table_with(monkeypatch, model, world_of(), knows)
-    assert (row.pointing, row.with_silent, row.ciou, row.auc, row.average_precision, row.max_f1, row.followed) == (1,) * 7
+    assert (row.pointing, row.with_silent, row.ciou, row.auc, row.average_precision, row.max_f1, row.pointing_precision) == (1,) * 7
+    assert row.followed == 1
     assert (row.on_silent, row.stayed, row.elsewhere, row.mismatched, row.silence) == (0,) * 5
     assert row.pointing_ci95 == row.followed_ci95 == (1, 1)
 
@@ -198,7 +200,7 @@ def test_a_map_that_does_not_hear_is_found_out(monkeypatch, model):
     row = table_with(monkeypatch, model, world_of(), deaf)
     assert (row.pointing, row.ciou, row.mismatched, row.silence) == (1, 1, 1, 1)
     assert (row.followed, row.stayed, row.elsewhere) == (0, 1, 0)
-    assert row.average_precision == pytest.approx(1 / 3)
+    assert row.average_precision == row.pointing_precision == pytest.approx(1 / 3)
     assert row.max_f1 == pytest.approx(1 / 2)
 
 
@@ -216,7 +218,8 @@ def test_a_weight_counts_in_peaks_and_not_in_places(monkeypatch, model):
     row = table_with(monkeypatch, model, world_of(), unsure)
     assert (row.silence, row.mismatched) == (pytest.approx(0.5), pytest.approx(0.25))
     assert (row.pointing, row.average_precision, row.threshold) == (1, 1, pytest.approx(0.4))
-    assert table_with(monkeypatch, model, world_of(), replace(unsure, threshold=0.9)).average_precision == 0
+    strict = table_with(monkeypatch, model, world_of(), replace(unsure, threshold=0.9))
+    assert (strict.average_precision, strict.pointing_precision) == (0, 1)
 
 
 def test_rules_by_hand():
@@ -224,7 +227,7 @@ def test_rules_by_hand():
     items = world_of()
     center, largest, whole = rules(items)
     asked = [(question, None) for question in questions(items)]
-    rows = {one.name: tables._row(one, [tables.Answer(q, *s) for (q, _), s in zip(asked, one.maps(asked), strict=True)])
+    rows = {one.name: row_of(one.name, [Answer(q, *s) for (q, _), s in zip(asked, one.maps(asked), strict=True)], 0.5, False)
             for one in (center, largest, whole)}  # fmt: skip
     assert rows["largest object"].pointing == rows["largest object"].ciou == 1
     assert (rows["whole picture"].pointing, rows["whole picture"].ciou) == (0, 0)
@@ -396,7 +399,7 @@ def test_the_shell_measures_shards(shards_path, run_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["moments"] == 12
     assert told["best_that_does_not_hear"]["name"] in {row["name"] for row in told["rows"]} - {"correspondence"}
-    assert all(len(row) == 9 for row in told["rows"])
+    assert all(len(row) == 10 for row in told["rows"])
 
 
 def test_a_list_of_clips_chooses_among_the_annotated(tmp_path, model):

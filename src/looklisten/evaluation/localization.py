@@ -1,6 +1,6 @@
 """Does the map point at what sounds, and does it follow the sound? A network's methods beside rivals that do not hear.
 
-Knows moments with boxes, from shards or from elsewhere. `map_scores` has the numbers, `map_contenders` the rivals.
+Knows moments with boxes, from shards or from elsewhere. `map_rows` and `map_scores` have the numbers, `map_contenders` the rivals.
 """
 
 from collections.abc import Sequence
@@ -10,27 +10,15 @@ from itertools import islice
 from typing import Any, get_args
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
 from looklisten.data.shards import Box, Clip, Shards
 from looklisten.errors import ConfigError, SourceError
-from looklisten.evaluation.correspondence import interval
 from looklisten.evaluation.map_contenders import Contender, network, read, rules, untrained_for
-from looklisten.evaluation.map_scores import (
-    RIGHT_OVERLAP,
-    Map,
-    detection_scores,
-    grown,
-    held,
-    overlap,
-    strongest_half,
-    success_area,
-    truth_map,
-)
-from looklisten.evaluation.marked import Kind, Marked, Question, questions
+from looklisten.evaluation.map_rows import Answer, LocalizationRow, of_kind, row_of
+from looklisten.evaluation.marked import Marked, Question, questions
 from looklisten.inference.embed import Moment, moments
-from looklisten.inference.localize import HeatMap, Method
+from looklisten.inference.localize import Method
 from looklisten.model.l3net import AlignedFusion, L3Net
 from looklisten.runtime import Progress, silent
 
@@ -38,62 +26,7 @@ BOX_TOLERANCE_SECONDS = 0.2
 """A box counts for a frame when it is at most so far from it in time."""
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """A map that was given to a question, as it is, and what it counts."""
-
-    question: Question
-    values: Map
-    weight: float
-
-    @property
-    def point(self) -> tuple[float, float] | None:
-        """The strongest place, (x, y) in 0..1; a map that is the same everywhere has none."""
-        return HeatMap(self.values, 0.0).peak() if self.values.max() > self.values.min() else None
-
-    @property
-    def peak(self) -> float:
-        """How strong it is there, comparable from map to map."""
-        return float(self.values.max()) * self.weight
-
-    def points_at(self, boxes: Sequence[Box]) -> bool:
-        """Whether the strongest place lies in one of the boxes, or in those of enough annotators."""
-        return held(boxes, self.point, self.question.marked.agree)
-
-
-@dataclass(frozen=True)
-class LocalizationRow:
-    """One contender. What nothing was asked about is NaN; intervals are over videos."""
-
-    name: str
-    pointing: float
-    """Share of moments in which the strongest place lies in the box of what sounds."""
-    pointing_ci95: tuple[float, float]
-    with_silent: float
-    """`pointing` where a silent thing is in the frame too."""
-    on_silent: float
-    """Among those, how often the map points at the silent one."""
-    ciou: float
-    """Share of moments in which the strongest half of the picture and the boxes have a cIoU of at least 0.5."""
-    auc: float
-    average_precision: float
-    """Of matched moments among silent and mismatched ones, by the map's peak; right is a cIoU of at least 0.5 at `threshold`."""
-    max_f1: float
-    followed: float
-    """Swap test: share of frames whose map, given the sound of the silent thing, points at that."""
-    followed_ci95: tuple[float, float]
-    stayed: float
-    """Swap test: share of those whose map still points at what sounded before."""
-    elsewhere: float
-    mismatched: float
-    """Mean peak with a sound of what is not seen, over that with the frame's own sound; 1 of a map that does not hear."""
-    silence: float
-    """The same with digital silence."""
-    threshold: float
-    hears: bool
-
-
-PLACES = ("pointing", "pointing_ci95", "with_silent", "on_silent", "ciou", "auc", "average_precision", "max_f1")
+PLACES = ("pointing", "pointing_ci95", "with_silent", "on_silent", "ciou", "auc", "average_precision", "max_f1", "pointing_precision")
 OTHER_SOUNDS = ("followed", "followed_ci95", "stayed", "elsewhere", "mismatched", "silence", "threshold")
 
 
@@ -175,9 +108,9 @@ def localization_of(
     failures: dict[str, str] = {}
     answers = answered(contenders, list(questions(items, seed)), failures, progress)
     first = answers[0]
-    if not _of(first, "matched"):
+    if not of_kind(first, "matched"):
         raise SourceError(f"none of {len(items)} moments can be read; the first: {next(iter(failures.values()), 'there is none')}")
-    rows = [_row(one, given) for one, given in zip(contenders, answers, strict=True)]
+    rows = [row_of(one.name, given, one.threshold, one.hears) for one, given in zip(contenders, answers, strict=True)]
     notes = [
         f"marking the whole picture has a cIoU of {rows[-1].ciou:.3f} here and an AUC of {rows[-1].auc:.3f}: read the others beside it"
     ]
@@ -185,9 +118,9 @@ def localization_of(
         notes.append(f'similarity is left out: with fusion "{model.config.fusion}" picture and sound share no space')
     return LocalizationTable(
         rows=tuple(rows),
-        n=len(_of(first, "matched")),
+        n=len(of_kind(first, "matched")),
         n_videos=len({one.question.marked.video_id for one in first}),
-        n_swaps=len(_of(first, "swapped")),
+        n_swaps=len(of_kind(first, "swapped")),
         failures=failures,
         notes=tuple(notes),
     )
@@ -203,62 +136,6 @@ def answered(
             given += [Answer(question, *shown) for (question, _), shown in zip(batch, one.maps(batch), strict=True)]
         progress(len(answers[0]), len(asked))
     return answers
-
-
-def _of(answers: Sequence[Answer], kind: Kind) -> list[Answer]:
-    return [one for one in answers if one.question.kind == kind]
-
-
-def _row(contender: Contender, answers: Sequence[Answer]) -> LocalizationRow:
-    matched, swapped, mismatched, hush = (_of(answers, kind) for kind in ("matched", "swapped", "mismatched", "silence"))
-    peak = _mean([one.peak for one in matched])
-    threshold = (peak / 2 or np.inf) if contender.threshold is None else contender.threshold
-    truths = [truth_map(one.question.target, one.question.marked.agree) for one in matched]
-    overlaps = np.array([overlap(strongest_half(one.values), truth) for one, truth in zip(matched, truths, strict=True)])
-    right = [
-        overlap(grown(one.values) * one.weight >= threshold, truth) >= RIGHT_OVERLAP for one, truth in zip(matched, truths, strict=True)
-    ]
-    deaf = [*mismatched, *hush]
-    precision, f1 = detection_scores(
-        np.array([one.peak for one in (*matched, *deaf)]),
-        np.array([True] * len(matched) + [False] * len(deaf)),
-        np.array(right + [False] * len(deaf)),
-    )
-    hits = [one.points_at(one.question.target) for one in matched]
-    beside = [one for one in matched if one.question.marked.silent]
-    followed = [one.points_at(one.question.target) for one in swapped]
-    stayed = [one.points_at(one.question.marked.sounding) and not moved for one, moved in zip(swapped, followed, strict=True)]
-    return LocalizationRow(
-        name=contender.name,
-        pointing=_mean(hits),
-        pointing_ci95=_interval(matched, hits),
-        with_silent=_mean([one.points_at(one.question.target) for one in beside]),
-        on_silent=_mean([one.points_at(one.question.marked.silent) for one in beside]),
-        ciou=_mean(overlaps >= RIGHT_OVERLAP),
-        auc=success_area(overlaps),
-        average_precision=precision,
-        max_f1=f1,
-        followed=_mean(followed),
-        followed_ci95=_interval(swapped, followed),
-        stayed=_mean(stayed),
-        elsewhere=1 - _mean(followed) - _mean(stayed),
-        mismatched=_mean([one.peak for one in mismatched]) / peak if peak else float("nan"),
-        silence=_mean([one.peak for one in hush]) / peak if peak else float("nan"),
-        threshold=threshold,
-        hears=contender.hears,
-    )
-
-
-def _mean(values: Sequence[float] | Float[np.ndarray, " n"] | NDArray[np.bool_]) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
-
-
-def _interval(answers: Sequence[Answer], values: Sequence[float]) -> tuple[float, float]:
-    """Over videos, as moments of one video are no independent witnesses."""
-    of_video: dict[str, list[float]] = {}
-    for one, value in zip(answers, values, strict=True):
-        of_video.setdefault(one.question.marked.video_id, []).append(value)
-    return interval(np.array([np.mean(some) for some in of_video.values()])) if of_video else (float("nan"), float("nan"))
 
 
 def boxes_at(clip: Clip, at_seconds: float) -> list[Box]:
@@ -320,7 +197,8 @@ def pointing(
     items = marked_clips(model, shards, mask, per_clip)
     own = [Question("matched", one, one, one.sounding) for one in items]
     contenders = [network(model.eval(), method), next(rules(items))]
-    row, center = (_row(one, given) for one, given in zip(contenders, answered(contenders, own, {}, progress), strict=True))
+    answers = answered(contenders, own, {}, progress)
+    row, center = (row_of(one.name, given, one.threshold, one.hears) for one, given in zip(contenders, answers, strict=True))
     return Pointing(
         pointing=row.pointing,
         center=center.pointing,
