@@ -26,7 +26,11 @@ def test_results_have_the_promised_shape(made):
     assert results["avc"]["n_pairs"] >= 2000
     for side in ("audio", "vision"):
         assert {"accuracy", "untrained", "n"} <= results["probe"][side].keys()
-    assert {"pointing", "center", "n"} <= results["localization"].keys()
+    place = results["localization"]
+    assert {"pointing", "center", "n"} <= place.keys()
+    assert place["pointing"] == max(place["methods"].values()) == place["methods"][place["method"]]
+    assert set(results["units"]["units"]) == {"vision", "audio"}
+    assert (plan.out / "gallery.html").stat().st_size > 50_000
     assert {"prepare_x_realtime", "train_pairs_per_second"} <= results["throughput"].keys()
     assert set(results["seconds"]) == set(demo.STAGES)
     assert {"torch", "python", "cores", "precision"} <= results["environment"].keys()
@@ -55,13 +59,13 @@ def test_the_page_works_in_a_browser(made, tmp_path):
         videos, pictures, links = lengths(browser, "video"), picture_widths(browser), addresses(browser)
         text = browser.find_element("tag name", "body").text
         errors = failures(browser)
-    assert len(pictures) == 12 * 3 + 1
+    assert len(pictures) >= 12 * 3 + 1 + 2 * 4
     assert min(pictures) > 100
     assert len(videos) == 4
     assert min(videos) == pytest.approx(1.5, abs=0.1)
     assert links == {"data:"}
     assert not errors
-    for heading in ("What it can do", "Twelve moments", "How it learnt", "What was done"):
+    for heading in ("What it can do", "Twelve moments", "Units that found a thing", "How it learnt", "What was done"):
         assert heading in text
 
 

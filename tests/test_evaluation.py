@@ -175,7 +175,7 @@ def test_pointing_of_a_map_that_knows_and_of_the_centre(model, shards, monkeypat
 
     held_out = shards.held_out(0.1)
     real = pointing(model, shards, held_out)
-    monkeypatch.setattr("looklisten.evaluation.localization.localize_moments", planted)
+    monkeypatch.setattr("looklisten.evaluation.map_contenders.localize_moments", planted)
     knows = pointing(model, shards, held_out)
     assert knows.pointing == 1
     assert knows.n == real.n == 24

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from looklisten.evaluation.benchmarks import Benchmark, open_benchmark
     from looklisten.evaluation.clustering import Clustering, cluster
     from looklisten.evaluation.correspondence import Correspondence, evaluate
-    from looklisten.evaluation.localization import Pointing, pointing
+    from looklisten.evaluation.localization import LocalizationTable, Pointing, localization, pointing
     from looklisten.evaluation.named_units import Coverage, Unit, Units, units
     from looklisten.evaluation.probe import Probe, probe
     from looklisten.evaluation.set_probe import SetProbe, probe_set
@@ -55,8 +55,8 @@ _HOME = {
     "errors": ("LookListenError",),
     "evaluation.clustering": ("Clustering", "cluster"),
     "evaluation.correspondence": ("Correspondence", "evaluate"),
-    "evaluation.localization": ("Pointing", "pointing"),
     "evaluation.named_units": ("Coverage", "Unit", "Units", "units"),
+    "evaluation.localization": ("LocalizationTable", "Pointing", "localization", "pointing"),
     "evaluation.probe": ("Probe", "probe"),
     "inference.embed": ("embed",),
     "inference.embedder": ("Embedder",),
@@ -99,6 +99,7 @@ __all__ = [
     "ImageEmbedder",
     "L3Net",
     "Localization",
+    "LocalizationTable",
     "LookListenError",
     "PairBatch",
     "Pointing",
@@ -120,6 +121,7 @@ __all__ = [
     "from_pretrained",
     "inspect",
     "load",
+    "localization",
     "localize",
     "open_benchmark",
     "overlay",

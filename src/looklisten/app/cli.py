@@ -37,7 +37,7 @@ NOT_READY = 1
 SOME_FAILED = 3
 INTERRUPTED = 130
 
-TABULAR = ("rows", "published")
+TABULAR = ("rows", "other_sounds", "published")
 """Parts of a result that are records of one kind, which a table shows under headings."""
 TABLE_ENTRIES = 20
 """Entries of one part of a result that a table shows; JSON has them all."""
@@ -295,24 +295,37 @@ def baselines(
 
 
 def evaluate(
-    shards: Positional[str],
+    what: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="[SET] PATH")],
     /,
     checkpoint: str = "runs/tiny",
+    task: Literal["correspondence", "localization"] = "correspondence",
     pairs: int = 4000,
     seed: int = 0,
     negatives: Literal["any", "other-class"] = "any",
+    method: tuple[Literal["unit", "correspondence", "similarity"], ...] = (),
+    per_clip: int = 2,
+    annotations: Path | None = None,
+    ids: Path | None = None,
+    partial: bool = False,
     device: str = "auto",
 ) -> Result:
-    """How often the network is right about "does this sound belong to this picture?" on held-out videos.
+    """How often the network is right about "does this sound belong to this picture?" on held-out videos; or where it points.
 
     A network that was trained on labels answers by the direct combination of its class scores.
 
     Args:
-        shards: Folder that `prepare` wrote.
+        what: Folder that `prepare` wrote; or, for localization, vggss or flickr-soundnet and the folder of its frames/ and audio/,
+            or of its videos.
         checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
+        task: correspondence (yes and no), or localization (do maps point at what sounds, and follow it?).
         pairs: At least so many pairs, half of them positive.
-        seed: Draws the pairs.
+        seed: Draws the pairs, or the sounds that stand in for a frame's own.
         negatives: The sounds of any other video, or of those with another label.
+        method: With localization: by default all that the network can; several one after the other.
+        per_clip: With localization of shards: moments of each clip.
+        annotations: Of vggss: vggss.json; of flickr-soundnet: its folder of XML.
+        ids: Of such a set: a list whose first column names the clips that count, such as flickr_test.csv.
+        partial: Measure a set of which a part is missing, which is no figure to compare.
         device: auto, cpu, cuda, mps.
     """
     from looklisten.data.shards import Shards
@@ -321,11 +334,37 @@ def evaluate(
     from looklisten.interop.loading import open_trained
     from looklisten.runtime import choose_device
 
-    saved, data = open_trained(checkpoint), Shards(shards)
+    if not 1 <= len(what) <= 2:
+        raise UsageError("evaluate needs shards, or a set and where it lies: looklisten evaluate SHARDS, looklisten evaluate vggss MEDIA")
+    saved = open_trained(checkpoint)
     model, settings = saved.model().to(choose_device(device).value), saved.config.train
+    if len(what) == 2:
+        from looklisten.evaluation.localization import localization_of
+
+        items = _marked(what, annotations, ids, partial, model.config)
+        with Bar(f"evaluate: {what[0]}") as bar:
+            return localization_of(model, items, method, seed, bar).as_dict()
+    data = Shards(what[0])
+    held_out = data.held_out(settings.held_out_fraction)
+    if task == "localization":
+        from looklisten.evaluation.localization import localization
+
+        with Bar("evaluate: maps") as bar:
+            return localization(model, data, held_out, method, per_clip, seed, bar).as_dict()
     with Bar("evaluate: batches") as bar:
         answer = direct_combination(saved, model, data, pairs, seed, bar).answer if settings.objective == "labels" else None
-        return run(model, data, data.held_out(settings.held_out_fraction), pairs, seed, bar, answer, negatives).as_dict()
+        return run(model, data, held_out, pairs, seed, bar, answer, negatives).as_dict()
+
+
+def _marked(what: Sequence[str], annotations: Path | None, ids: Path | None, partial: bool, config: Any) -> Any:
+    from looklisten.evaluation.localization_sets import LAYOUTS, read_marked
+
+    name, media = what
+    if name not in LAYOUTS:
+        raise UsageError(f"there is no set {name!r} with boxes; evaluate takes {' or '.join(LAYOUTS)} and where it lies, or shards alone")
+    if annotations is None:
+        raise UsageError(f"evaluate {name} needs --annotations: {LAYOUTS[name].annotations}")
+    return read_marked(name, media, annotations, config, ids, partial)  # type: ignore[arg-type]
 
 
 def probe(

@@ -17,16 +17,19 @@ import numpy as np
 from looklisten.app.pictures import contact_sheet
 from looklisten.app.report import write_report
 from looklisten.app.terminal import Bar, talk
+from looklisten.app.unit_page import best_units, write_unit_page
 from looklisten.config import Config
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Clip, Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.localization import pointing
+from looklisten.evaluation.named_units import units
 from looklisten.evaluation.probe import probe
-from looklisten.inference.localize import Localization, localize
+from looklisten.inference.localize import Localization, Method, localize
 from looklisten.media.synth import CLASSES, World, synth
 from looklisten.model.checkpoint import load
+from looklisten.model.l3net import AlignedFusion, L3Net
 from looklisten.runtime import environment, write_json
 from looklisten.training.loop import train
 from looklisten.training.runlog import read_metrics
@@ -34,6 +37,8 @@ from looklisten.training.runlog import read_metrics
 STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
 SAMPLE_VIDEOS = 4
 MOMENTS_PER_CLIP = 3
+BEST_UNITS = 4
+"""Of each side, shown in the report; the gallery has all."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
     done["probe"] = stage(
         "probe", lambda bar: {k: v.as_dict() for k, v in probe(model, data, MOMENTS_PER_CLIP, plan.seed, progress=bar).items()}
     )
-    done["localize"] = stage("localize", lambda bar: pointing(model, data, held_out, progress=bar).as_dict())
+    done["localize"] = stage("localize", lambda bar: _best_pointing(model, data, held_out, bar))
+    method = done["localize"]["result"]["method"]
 
     began = time.perf_counter()
     metrics = read_metrics(run_folder)
@@ -106,13 +112,25 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
         "world": asdict(plan.world) | {"hours": round(plan.videos * plan.seconds / 3600, 3)},
         "environment": environment(),
     }
-    found = [localize(clip, model, every_seconds=clip.duration_seconds)[0] for clip in examples(data, held_out)]
+    found = [localize(clip, model, every_seconds=clip.duration_seconds, method=method)[0] for clip in examples(data, held_out)]
+    gallery = units(model, data, held_out)
+    results["units"] = gallery.as_dict()
+    write_unit_page(out / "gallery.html", gallery, model, data)
     (out / "heatmap.png").write_bytes(contact_sheet(found[:6]))
     results["seconds"]["report"] = round(time.perf_counter() - began, 1)
-    write_report(out / "report.html", results, metrics, found, plan.config, _samples(videos, found))
+    best = best_units(gallery, model, data, count=BEST_UNITS)
+    write_report(out / "report.html", results, metrics, found, plan.config, _samples(videos, found), best)
     write_json(out / "results.json", results)
     talk.print(f"open {out / 'report.html'}", style="bold")
     return results
+
+
+def _best_pointing(model: L3Net, data: Shards, held_out: np.ndarray, bar: Bar) -> dict[str, Any]:
+    """The pointing of the method whose maps point better, with what each had."""
+    methods: tuple[Method, ...] = ("correspondence", "similarity") if isinstance(model.fusion, AlignedFusion) else ("correspondence",)
+    tried = {method: pointing(model, data, held_out, method, progress=bar) for method in methods}
+    best = max(tried.values(), key=lambda one: one.pointing)
+    return best.as_dict() | {"methods": {method: one.pointing for method, one in tried.items()}}
 
 
 def _check_same_plan(out: Path, plan: Plan) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from looklisten.app.page import inline, write_page
 from looklisten.app.pictures import curves, frame_overlay, frame_picture, png, spectrogram_overlay
 from looklisten.config import Config
@@ -17,8 +19,9 @@ def write_report(
     found: Sequence[Localization],
     config: Config,
     samples: Sequence[tuple[str, bytes]],
+    best_units: Markup,
 ) -> None:
-    """Write the page: what was done, the table, the curves, moments with their maps, sample videos (name, MP4 bytes)."""
+    """Write the page: what was done, the table, the curves, moments with their maps, the best units, sample videos (name, MP4 bytes)."""
     moments = [
         {
             "label": ", ".join(one.moment.clip.labels),
@@ -39,5 +42,6 @@ def write_report(
         config=config,
         curves=inline(curves(metrics), "image/png"),
         moments=moments,
+        best_units=best_units,
         samples=[(name, inline(video, "video/mp4")) for name, video in samples],
     )

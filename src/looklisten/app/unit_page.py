@@ -19,10 +19,11 @@ from PIL import Image
 from torch.nn import functional
 
 from looklisten.app.page import fragment, inline, write_page
-from looklisten.app.pictures import Picture, overlaid, spectrogram_picture
+from looklisten.app.pictures import spectrogram_picture
 from looklisten.data.shards import Shards
 from looklisten.evaluation.named_units import Unit, Units
 from looklisten.inference.embed import Moment
+from looklisten.inference.glow import Picture, overlaid
 from looklisten.inference.units import SIDES, Firing, Place
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, resize
