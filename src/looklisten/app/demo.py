@@ -58,7 +58,7 @@ class Plan:
     @property
     def config(self) -> Config:
         changes = {"seed": self.seed} | ({"steps": self.steps} if self.steps else {})
-        return Config.load("tiny").changed("train", **changes)
+        return Config.load("similarity").changed("train", **changes)
 
 
 def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str, Any]:
