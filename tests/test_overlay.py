@@ -376,6 +376,16 @@ def test_overlapping_seconds_are_averaged(found):
     assert both < second - 50
 
 
+def test_low_frequencies_lie_below_and_so_does_their_map(found):
+    low = np.zeros_like(found[0].spectrogram)
+    low[: len(low) // 2] = 1
+    heat = HeatMap(np.array([[1], [0]], np.float32), 0.0)
+    alone = [replace(found[0], spectrogram=low, sound_map=heat)]
+    luma, _, red = Strip(alone, 40, 100, 1.0).window(0.0)
+    assert luma[-5:].mean() > luma[:5].mean() + 50
+    assert red[-5:].mean() > 130 > red[:5].mean()
+
+
 @pytest.mark.parametrize(
     ("start", "seconds", "names"), [(0, 2, [0, 0.5, 1, 1.5, 2]), (3.2, 10, [4, 6, 8, 10, 12]), (0, 7200, [0, 3600, 7200])]
 )
