@@ -3,8 +3,9 @@
     python benchmarks/localize.py [VIDEO...] [--config NAME...] [--checkpoint RUN] [--every 0.2] [--repeats 3] [--threads 2] [--json]
 
 Without videos it makes one: 10 s of 640 x 360 at 25 frames a second, textures that move and tones that come and go. A network's
-weights do not change its speed, so recipes are measured with random ones. Ratios are medians over the turns, in wall time and in
-processor time over `--threads` cores, which other work beside does not lower; the parts are seconds of work a second of video.
+weights do not change its speed, so recipes are measured with random ones. Ratios are medians over the turns: in wall time, and what
+`--threads` cores with nothing else to do would give by processor time. Beside other work PyTorch's threads wait for each other
+busily, which counts; there `--threads 1` tells more. The parts are processor seconds a second of video.
 """
 
 import argparse
