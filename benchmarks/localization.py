@@ -23,6 +23,7 @@ COLUMNS = (
     "auc",
     "average_precision",
     "max_f1",
+    "pointing_precision",
     "followed",
     "stayed",
     "mismatched",
