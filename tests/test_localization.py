@@ -176,8 +176,10 @@ def test_no_swap_without_a_silent_thing_of_another_label_and_a_sound_of_it():
     for boxes in (alone, pair, same):
         items = [Marked(f"video {n}", *boxes, lambda: moment_of(0)) for n in range(3)]
         assert {q.kind for q in questions(items)} == {"matched", "silence"}
-    unlabelled = [Marked(f"video {n}", (replace(bell, label=""),), (), lambda: moment_of(0)) for n in range(3)]
-    assert {q.kind for q in questions(unlabelled)} == {"matched", "silence", "mismatched"}  # any other video, where nobody names things
+    unlabelled = [Marked(f"video {n // 2}", (replace(bell, label=""),), (), lambda: moment_of(0)) for n in range(4)]
+    asked = list(questions(unlabelled))  # any other video, where nobody names things
+    assert [q.kind for q in asked] == ["matched", "silence", "mismatched"] * 4
+    assert all(q.sound.video_id != q.marked.video_id for q in asked if q.kind == "mismatched")
 
 
 def table_with(monkeypatch, model, items, contender):
@@ -233,6 +235,7 @@ def test_rules_by_hand():
     assert (rows["whole picture"].pointing, rows["whole picture"].ciou) == (0, 0)
     assert rows["whole picture"].auc == pytest.approx(5.5 / 20)  # a cIoU of 1/4 everywhere
     assert rows["center"].pointing == 1  # the middle is the quarter's corner, which belongs to it
+    assert Answer(asked[0][0], *center.maps(asked[:1])[0]).point == (0.5, 0.5)
     assert {row.followed for row in rows.values()} == {0}
     assert [one.name for one in rules([replace(one, silent=()) for one in items])] == ["center", "whole picture"]
 
