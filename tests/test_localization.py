@@ -176,9 +176,9 @@ def test_no_swap_without_a_silent_thing_of_another_label_and_a_sound_of_it():
     for boxes in (alone, pair, same):
         items = [Marked(f"video {n}", *boxes, lambda: moment_of(0)) for n in range(3)]
         assert {q.kind for q in questions(items)} == {"matched", "silence"}
-    unlabelled = [Marked(f"video {n // 2}", (replace(bell, label=""),), (), lambda: moment_of(0)) for n in range(4)]
+    unlabelled = [Marked(f"video {n // 5}", (replace(bell, label=""),), (), lambda: moment_of(0)) for n in range(10)]
     asked = list(questions(unlabelled))  # any other video, where nobody names things
-    assert [q.kind for q in asked] == ["matched", "silence", "mismatched"] * 4
+    assert [q.kind for q in asked] == ["matched", "silence", "mismatched"] * 10
     assert all(q.sound.video_id != q.marked.video_id for q in asked if q.kind == "mismatched")
 
 
@@ -204,6 +204,13 @@ def test_a_map_that_does_not_hear_is_found_out(monkeypatch, model):
     assert (row.followed, row.stayed, row.elsewhere) == (0, 1, 0)
     assert row.average_precision == row.pointing_precision == pytest.approx(1 / 3)
     assert row.max_f1 == pytest.approx(1 / 2)
+
+
+def test_a_place_in_both_boxes_has_followed_and_not_stayed(monkeypatch, model):
+    over = [replace(one, silent=(replace(one.sounding[0], label=one.silent[0].label, sounding=False),)) for one in world_of()]
+    deaf = Contender("deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch])
+    row = table_with(monkeypatch, model, over, deaf)
+    assert (row.followed, row.stayed, row.elsewhere) == (1, 0, 0)
 
 
 def test_a_dark_map_points_nowhere(monkeypatch, model):
