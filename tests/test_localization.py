@@ -176,8 +176,10 @@ def test_no_swap_without_a_silent_thing_of_another_label_and_a_sound_of_it():
     for boxes in (alone, pair, same):
         items = [Marked(f"video {n}", *boxes, lambda: moment_of(0)) for n in range(3)]
         assert {q.kind for q in questions(items)} == {"matched", "silence"}
-    unlabelled = [Marked(f"video {n}", (replace(bell, label=""),), (), lambda: moment_of(0)) for n in range(3)]
-    assert {q.kind for q in questions(unlabelled)} == {"matched", "silence", "mismatched"}  # any other video, where nobody names things
+    unlabelled = [Marked(f"video {n // 5}", (replace(bell, label=""),), (), lambda: moment_of(0)) for n in range(10)]
+    asked = list(questions(unlabelled))  # any other video, where nobody names things
+    assert [q.kind for q in asked] == ["matched", "silence", "mismatched"] * 10
+    assert all(q.sound.video_id != q.marked.video_id for q in asked if q.kind == "mismatched")
 
 
 def table_with(monkeypatch, model, items, contender):
@@ -202,6 +204,13 @@ def test_a_map_that_does_not_hear_is_found_out(monkeypatch, model):
     assert (row.followed, row.stayed, row.elsewhere) == (0, 1, 0)
     assert row.average_precision == row.pointing_precision == pytest.approx(1 / 3)
     assert row.max_f1 == pytest.approx(1 / 2)
+
+
+def test_a_place_in_both_boxes_has_followed_and_not_stayed(monkeypatch, model):
+    over = [replace(one, silent=(replace(one.sounding[0], label=one.silent[0].label, sounding=False),)) for one in world_of()]
+    deaf = Contender("deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch])
+    row = table_with(monkeypatch, model, over, deaf)
+    assert (row.followed, row.stayed, row.elsewhere) == (1, 0, 0)
 
 
 def test_a_dark_map_points_nowhere(monkeypatch, model):
@@ -233,6 +242,7 @@ def test_rules_by_hand():
     assert (rows["whole picture"].pointing, rows["whole picture"].ciou) == (0, 0)
     assert rows["whole picture"].auc == pytest.approx(5.5 / 20)  # a cIoU of 1/4 everywhere
     assert rows["center"].pointing == 1  # the middle is the quarter's corner, which belongs to it
+    assert Answer(asked[0][0], *center.maps(asked[:1])[0]).point == (0.5, 0.5)
     assert {row.followed for row in rows.values()} == {0}
     assert [one.name for one in rules([replace(one, silent=()) for one in items])] == ["center", "whole picture"]
 
