@@ -153,6 +153,20 @@ def test_silence_and_a_sound_from_elsewhere_leave_the_picture_dark(method):
     assert np.allclose(dim.sound_map.values, bright.sound_map.values / 10)
 
 
+@pytest.mark.parametrize(
+    ("fusion", "method"),
+    [("concat", "correspondence"), ("distance", "correspondence"), ("similarity", "similarity"), ("dense", "similarity")],
+)
+def test_the_usual_method_is_what_the_network_was_trained_by(fusion, method):
+    assert localize_moments(network_of(fusion), [moment_of(spot(20, 36))])[0].method == method
+
+
+def test_of_two_frames_equally_near_it_is_the_earlier(clip, run_path):
+    """Stored frames are 0.2 s apart; moments that lie in the middle between them take each once."""
+    times = [one.at_seconds for one in localize(clip, load(run_path), every_seconds=0.2)]
+    assert len(set(times)) == len(times) == 15
+
+
 def test_similarity_needs_a_space_of_both_sides():
     with pytest.raises(
         ConfigError, match=r'fusion "concat", whose two sides share no space .* take the method correspondence, or train one'

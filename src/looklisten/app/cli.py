@@ -464,7 +464,7 @@ def localize(
     /,
     checkpoint: str = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
-    method: Literal["correspondence", "similarity", "unit"] = "correspondence",
+    method: Literal["correspondence", "similarity", "unit"] | None = None,
     units: tuple[int, int] | None = None,
     every_seconds: float = 1.0,
     video_every_seconds: float = 0.2,
@@ -478,7 +478,7 @@ def localize(
         checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face Hub (org/name).
         out: Folder for overlay.mp4, sheet.png, NNN_frame.png, NNN_sound.png and maps.npz.
         method: correspondence (gradient of the network's yes), similarity (how alike each place and the sound are) or unit (where one
-            unit fires).
+            unit fires). By default similarity of networks with fusion similarity or dense, correspondence of others.
         units: With unit: which vision and audio unit; by default those that fire most.
         every_seconds: Seconds between pictures.
         video_every_seconds: Seconds between the maps of overlay.mp4; in between they are mixed.

@@ -20,7 +20,7 @@ def localized(
     model: L3Net,
     every_seconds: float,
     maps_every_seconds: float,
-    method: Method,
+    method: Method | None,
     units: tuple[int, int] | None,
     progress: Progress = silent,
 ) -> tuple[list[Localization], list[int]]:

@@ -18,7 +18,7 @@ from looklisten.evaluation.map_contenders import Contender, network, read, rules
 from looklisten.evaluation.map_rows import Answer, LocalizationRow, of_kind, row_of
 from looklisten.evaluation.marked import Marked, Question, questions
 from looklisten.inference.embed import Moment, moments
-from looklisten.inference.localize import Method
+from looklisten.inference.localize import Method, usual_method
 from looklisten.model.l3net import AlignedFusion, L3Net
 from looklisten.runtime import Progress, silent
 
@@ -188,7 +188,7 @@ class Pointing:
 
 
 def pointing(
-    model: L3Net, shards: Shards, mask: NDArray[np.bool_], method: Method = "correspondence", per_clip: int = 2, progress: Progress = silent
+    model: L3Net, shards: Shards, mask: NDArray[np.bool_], method: Method | None = None, per_clip: int = 2, progress: Progress = silent
 ) -> Pointing:
     """Pointing accuracy over `per_clip` frames of each clip that `mask` allows and whose sounding things have boxes.
 
@@ -196,6 +196,7 @@ def pointing(
     """
     items = marked_clips(model, shards, mask, per_clip)
     own = [Question("matched", one, one, one.sounding) for one in items]
+    method = method or usual_method(model)
     contenders = [network(model.eval(), method), next(rules(items))]
     answers = answered(contenders, own, {}, progress)
     row, center = (row_of(one.name, given, one.threshold, one.hears) for one, given in zip(contenders, answers, strict=True))

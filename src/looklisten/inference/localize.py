@@ -73,10 +73,15 @@ class Localization:
         return self.moment.clip.start_seconds + self.moment.frame_seconds
 
 
+def usual_method(model: L3Net) -> Method:
+    """The method whose maps point best (benchmarks/RESULTS.md): `similarity` of a network that was trained by it."""
+    return "similarity" if isinstance(model.fusion, SimilarityFusion) else "correspondence"
+
+
 def localize_moments(
     model: L3Net,
     batch: Sequence[Moment],
-    method: Method = "correspondence",
+    method: Method | None = None,
     units: tuple[int, int] | None = None,
     around_seconds: float = WINDOW_SECONDS,
 ) -> list[Localization]:
@@ -89,9 +94,10 @@ def localize_moments(
     belongs to the other side ("Objects that Sound" 2018); it needs a network whose sides share a space. Of a network that hears
     moments (fusion "dense") the map of the frame is that of the moments within `around_seconds` around it.
 
-    Values are as the network has them; `localize` brings those of one source to one scale. Raises ConfigError where the method
-    cannot be.
+    None: the usual one of the network. Values are as the network has them; `localize` brings those of one source to one scale.
+    Raises ConfigError where the method cannot be.
     """
+    method = method or usual_method(model)
     device = next(model.parameters()).device
     frames = stack([moment.seen for moment in batch]).to(device)
     waveforms = torch.from_numpy(np.stack([moment.waveform for moment in batch])).to(device)
@@ -223,7 +229,7 @@ def localize(
     source: str | Path | Clip | Iterable[Clip],
     model: L3Net,
     every_seconds: float = 1.0,
-    method: Method = "correspondence",
+    method: Method | None = None,
     units: tuple[int, int] | None = None,
     at_seconds: Sequence[float] | None = None,
 ) -> list[Localization]:
@@ -239,7 +245,7 @@ def localize_each(
     source: str | Path | Clip | Iterable[Clip],
     model: L3Net,
     every_seconds: float = 1.0,
-    method: Method = "correspondence",
+    method: Method | None = None,
     units: tuple[int, int] | None = None,
     at_seconds: Sequence[float] | None = None,
 ) -> Iterator[Localization]:
@@ -279,6 +285,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
 
 def _moment_around(clip: Clip, model: L3Net, at_seconds: float) -> Moment:
     """The stored frame nearest to a moment of a clip, in the middle of its second of sound, or as near as the clip's ends allow."""
-    frame = int(np.abs(np.array(clip.frame_seconds) - at_seconds).argmin())
+    # Rounded, so that of two frames equally near it is always the earlier one.
+    frame = int(np.abs(np.array(clip.frame_seconds) - at_seconds).round(6).argmin())
     start = round((clip.frame_seconds[frame] - WINDOW_SECONDS / 2) * SAMPLE_RATE_HZ)
     return moment_at(clip, model.config, int(np.clip(start, 0, len(clip.waveform) - WINDOW_SAMPLES)), frame)
