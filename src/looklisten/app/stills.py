@@ -28,14 +28,15 @@ def localized(
 
     Only these keep their frame, so that hours of video fit into memory.
     """
-    total, wanted_seconds = round(outline(video).duration_seconds), -np.inf
+    total, step_seconds = round(outline(video).duration_seconds), min(every_seconds, maps_every_seconds)
+    wanted_seconds = 0.0
     found: list[Localization] = []
     stills: list[int] = []
-    for one in localize_each(video, model, min(every_seconds, maps_every_seconds), method, units):
-        if one.at_seconds >= wanted_seconds:
+    for one in localize_each(video, model, step_seconds, method, units):
+        # Half a step early is near enough, so that what is asked for on a finer grid comes as often as it was asked for.
+        if one.at_seconds >= wanted_seconds - step_seconds / 2:
             stills.append(len(found))
-            # half a step early is near enough, so that what is asked for on a finer grid comes as often as it was asked for
-            wanted_seconds = one.at_seconds + every_seconds - min(every_seconds, maps_every_seconds) / 2
+            wanted_seconds += every_seconds * (1 + max(one.at_seconds - wanted_seconds, 0) // every_seconds)
         found.append(without_pictures(one, keep_frame=stills[-1] == len(found)))
         progress(round(one.at_seconds), max(total, round(one.at_seconds)))
     return to_unit(found), stills
