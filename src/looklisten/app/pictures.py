@@ -105,12 +105,12 @@ def planes(sides: Sequence[tuple[str, NDArray[np.float32], NDArray[Any]]]) -> by
     return figure_png(figure)
 
 
-def curves(metrics: Sequence[dict[str, Any]]) -> bytes:
-    """PNG of a run's loss and accuracies by step."""
+def curves(metrics: Sequence[dict[str, Any]], chance: float) -> bytes:
+    """PNG of a run's loss and accuracies by step; `chance` is the loss of who knows nothing."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axis, names, title in (
-        (left, ("loss",), "loss (chance: 0.693)"),
+        (left, ("loss",), f"loss (chance: {chance:.3g})"),
         (right, ("accuracy", "held_out_accuracy"), "correspondence accuracy (chance: 0.5)"),
     ):
         for name in names:
@@ -120,6 +120,6 @@ def curves(metrics: Sequence[dict[str, Any]]) -> bytes:
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
         axis.legend()
-    left.axhline(np.log(2), color="gray", linewidth=0.8)
+    left.axhline(chance, color="gray", linewidth=0.8)
     right.axhline(0.5, color="gray", linewidth=0.8)
     return figure_png(figure)

@@ -10,6 +10,7 @@ from looklisten.app.page import inline, write_page
 from looklisten.app.pictures import curves, frame_overlay, frame_picture, png, spectrogram_overlay
 from looklisten.config import Config
 from looklisten.inference.localize import Localization
+from looklisten.model.objectives import chance_loss
 
 
 def write_report(
@@ -40,7 +41,7 @@ def write_report(
         "report.html.j2",
         results=results,
         config=config,
-        curves=inline(curves(metrics), "image/png"),
+        curves=inline(curves(metrics, chance_loss(config.train.objective, config.train.batch_size)), "image/png"),
         moments=moments,
         best_units=best_units,
         samples=[(name, inline(video, "video/mp4")) for name, video in samples],
