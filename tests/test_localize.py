@@ -180,6 +180,13 @@ def test_peak_is_the_centre_of_the_strongest_place():
     assert HeatMap(values, 0.0).peak() == (0.5 / 8, 3.5 / 4)
 
 
+def test_a_map_is_enlarged_to_the_frame_that_it_covers():
+    values = np.array([[0, 1], [0, 1]], np.float32)
+    large = HeatMap(values, 0.0).enlarged(6, 8)
+    assert large.shape == (6, 8)
+    assert np.allclose(large[3], [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1])
+
+
 def test_a_file_is_localized_through_its_length(clip, run_path):
     found = localize(clip, load(run_path), every_seconds=0.5)
     assert len(found) == 6

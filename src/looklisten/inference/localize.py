@@ -39,9 +39,15 @@ class HeatMap:
     at_seconds: float
 
     def peak(self) -> tuple[float, float]:
-        """The centre of the strongest place as (x, y) in 0..1 from the top left."""
+        """The center of the strongest place as (x, y) in 0..1 from the top left."""
         row, column = np.unravel_index(int(self.values.argmax()), self.values.shape)
         return (float(column) + 0.5) / self.values.shape[1], (float(row) + 0.5) / self.values.shape[0]
+
+    def enlarged(self, height: int, width: int) -> Float[np.ndarray, "height width"]:
+        """The map at the size of what it covers, such as the frame's own; bilinear."""
+        from looklisten.inference.glow import enlarged  # here, since it brings matplotlib
+
+        return enlarged(self.values, height, width)
 
 
 @dataclass(frozen=True, eq=False)
