@@ -118,7 +118,7 @@ def test_help_names_every_verb_and_every_verb_has_help(capsys):
         (["prepare", "only-one"], 2, "prepare needs the videos and then the folder of the shards"),
         (["prepare", "nowhere", "out"], 1, "there is no file or folder nowhere"),
         (["train", "nowhere"], 1, "nowhere is not there; make one with `looklisten prepare VIDEOS nowhere`"),
-        (["train", "x", "--config", "tinny"], 1, "there is no recipe 'tinny'; the recipes are ave, baselines/direct, baselines/"),
+        (["train", "x", "--config", "tinny"], 1, "there is no recipe 'tinny'; the recipes are ave, avol, baselines/direct, baselines/"),
         (["train", "x", "--config", "nowhere.toml"], 1, "the recipe nowhere.toml cannot be read"),
         (["evaluate", "x", "--checkpoint", "nowhere"], 1, "nowhere is not there; give the folder of a run"),
         (["localize", "x.mp4", "--checkpoint", "nowhere"], 1, "nowhere is not there; give the folder of a run"),
