@@ -113,8 +113,9 @@ SOURCES = {
     "opus.mkv": ({"audio_codec": "libopus", "times": UNEVEN}, True),
     "flac.mkv": ({"audio_codec": "flac"}, True),
     "ac3.mkv": ({"audio_codec": "ac3"}, True),
-    "mpeg.mpg": ({"video_codec": "mpeg1video", "audio_codec": "mp2"}, False),
-    "pcm.avi": ({"video_codec": "mpeg4", "audio_codec": "pcm_s16le", "sample_rate_hz": 44_100}, False),
+    # These two count frames instead of telling their times, so they have one every 0.04 s.
+    "mpeg.mpg": ({"video_codec": "mpeg1video", "audio_codec": "mp2", "times": None}, False),
+    "pcm.avi": ({"video_codec": "mpeg4", "audio_codec": "pcm_s16le", "sample_rate_hz": 44_100, "times": None}, False),
     "late pcm.mkv": ({"audio_codec": "pcm_s16le", "audio_late_seconds": 0.6}, False),
     "odd rate.mkv": ({"audio_codec": "pcm_s16le", "sample_rate_hz": 37_800}, False),
 }
