@@ -33,7 +33,11 @@ def network(**settings):
     return model
 
 
-@pytest.fixture(scope="module", params=[{}, {"first_stride": 2}, {"first_stride": 2, "front_end": "compact"}], ids=["paper", "ave", "tiny"])
+TINY = {"first_stride": 2, "front_end": "compact"}
+KINDS = {"paper": {}, "ave": {"first_stride": 2}, "tiny": TINY, "moments": TINY | {"pools_keeping_time": 2}}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
 def model(request):
     return network(**request.param)
 
