@@ -16,7 +16,7 @@ from looklisten.data.pairs import PairStream
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation import correspondence, supervised
 from looklisten.evaluation.correspondence import Scores, evaluate, of_other_classes
-from looklisten.evaluation.supervised import best_threshold, direct_combination, naming
+from looklisten.evaluation.supervised import best_threshold, direct_combination, naming, validation_of, with_validated_threshold
 from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
 from looklisten.model.objectives import Labels
 from looklisten.training import baselines as table
@@ -293,6 +293,23 @@ def test_means_over_seeds_by_hand():
     assert row.ci95 == pytest.approx((0.6, 0.8))
     assert row.deviation == pytest.approx(0.02**0.5)
     assert row.by_seed == (0.6, 0.8)
+
+
+def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong(shards_path, shards, tmp_path):
+    """A network that says yes to everything is right in half of the pairs; its scores know more than its threshold."""
+    train(shards_path, small_config(validation_fraction=0.2, steps=60), tmp_path)
+    saved = open_checkpoint(tmp_path)
+    model, held_out = saved.model(), shards.held_out(0.1)
+    with torch.no_grad():
+        model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
+    assert evaluate(model, shards, held_out, pairs=200).accuracy == 0.5
+    answer = with_validated_threshold(saved, model, shards, pairs=200)
+    mended = evaluate(model, shards, held_out, pairs=200, answer=answer)
+    assert mended.positives_right < 1
+    assert mended.negatives_right > 0.2
+    validation = validation_of(saved, shards)
+    assert not set(shards.video_ids[validation]) & set(shards.video_ids[held_out])
+    assert evaluate(model, shards, validation, pairs=200, answer=answer).accuracy > 0.5
 
 
 def test_recipes_of_baselines_are_one_network_and_schedule(tmp_path, monkeypatch):

@@ -302,6 +302,7 @@ def evaluate(
     pairs: int = 4000,
     seed: int = 0,
     negatives: Literal["any", "other-class"] = "any",
+    threshold: Literal["learnt", "validation"] = "learnt",
     method: tuple[Literal["unit", "correspondence", "similarity"], ...] = (),
     per_clip: int = 2,
     annotations: Path | None = None,
@@ -321,6 +322,8 @@ def evaluate(
         pairs: At least so many pairs, half of them positive.
         seed: Draws the pairs, or the sounds that stand in for a frame's own.
         negatives: The sounds of any other video, or of those with another label.
+        threshold: The yes and no as it was learnt, or with its threshold chosen on the run's validation videos (it must have kept some:
+            train.validation_fraction).
         method: With localization: by default all that the network can; several one after the other.
         per_clip: With localization of shards: moments of each clip.
         annotations: Of vggss: vggss.json; of flickr-soundnet: its folder of XML.
@@ -330,7 +333,7 @@ def evaluate(
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.correspondence import evaluate as run
-    from looklisten.evaluation.supervised import direct_combination
+    from looklisten.evaluation.supervised import direct_combination, with_validated_threshold
     from looklisten.interop.loading import open_trained
     from looklisten.runtime import choose_device
 
@@ -352,7 +355,11 @@ def evaluate(
         with Bar("evaluate: maps") as bar:
             return localization(model, data, held_out, method, per_clip, seed, bar).as_dict()
     with Bar("evaluate: batches") as bar:
-        answer = direct_combination(saved, model, data, pairs, seed, bar).answer if settings.objective == "labels" else None
+        answer = None
+        if settings.objective == "labels":
+            answer = direct_combination(saved, model, data, pairs, seed, bar).answer
+        elif threshold == "validation":
+            answer = with_validated_threshold(saved, model, data, pairs, seed, bar, negatives)
         return run(model, data, held_out, pairs, seed, bar, answer, negatives).as_dict()
 
 
