@@ -7,7 +7,11 @@ from torch.nn import functional
 from conftest import small_config
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
-from looklisten.inference.layers import side_vectors, width
+from looklisten.inference.dense import DenseSound
+from looklisten.inference.encoder import chosen_layer, encode_rows, encoder_of
+from looklisten.inference.layers import BANDS, side_vectors, texture, width
+from looklisten.inference.windows import WindowGrid
+from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net
 
 
@@ -36,3 +40,44 @@ def test_aligned_vectors_are_those_of_the_fusion_and_a_network_without_them_says
     assert torch.allclose(side_vectors(model, heard, "audio", "aligned"), audio)
     with pytest.raises(ConfigError, match="recipe tiny, contrastive or ave"):
         side_vectors(L3Net(ModelConfig(widths=(4, 8))), heard, "audio", "aligned")
+
+
+def noise(rows=2):
+    return torch.randint(-9000, 9000, (rows, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def test_a_texture_is_the_means_and_deviations_over_time_of_all_blocks_by_bands():
+    model = L3Net(ModelConfig(widths=(4, 6), front_end="compact")).eval()
+    vectors = texture(model, noise())
+    assert vectors.shape == (2, width(model, "audio", "texture")) == (2, 2 * BANDS * 10)
+    raw = model.listen(noise()).conv4_2
+    quarter = raw.shape[2] // BANDS
+    means, deviations = vectors[:, 2 * BANDS * 4 :].unflatten(1, (2, 6, BANDS)).unbind(1)
+    for band in range(BANDS):
+        over_time = raw[:, :, band * quarter : (band + 1) * quarter].mean(2)
+        assert torch.allclose(means[:, :, band], over_time.mean(2), atol=1e-5)
+        assert torch.allclose(deviations[:, :, band], over_time.std(2, correction=0), atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_texture_tells_a_beat_from_a_steady_sound_whose_maximum_is_the_same():
+    model = L3Net(small_config().model).eval()
+    steady = noise(1).float() / 32768
+    beating = steady * (torch.arange(48_000) % 6000 < 3000)
+    units = model.config.widths[0]
+    _, deviations = torch.cat([texture(model, steady), texture(model, beating)])[:, : 2 * BANDS * units].chunk(2, 1)
+    assert (deviations[1] > 2 * deviations[0]).float().mean() > 0.9
+
+
+def test_a_texture_is_of_sound_window_by_window(tmp_path):
+    model = L3Net(small_config().model).eval()
+    encoder = encoder_of(model)
+    assert chosen_layer(encoder, "audio", "texture") == "texture"
+    assert encode_rows(encoder, "audio", "texture", noise(3), 2).shape == (3, width(model, "audio", "texture"))
+    with pytest.raises(ConfigError, match="not of frames"):
+        chosen_layer(encoder, "vision", "texture")
+    with pytest.raises(ConfigError, match="not dense"):
+        DenseSound(encoder, "texture", WindowGrid.of(0.1))
+    with pytest.raises(ConfigError, match="not of an ONNX file"):
+        write_onnx(model, "audio", "texture", tmp_path / "a.onnx")

@@ -17,7 +17,7 @@ from looklisten.evaluation.contenders import contenders
 from looklisten.evaluation.crossvalidation import LOGISTIC, SVM, Classifier, Folds
 from looklisten.evaluation.features import Extractor, network_extractor, set_batch_norm, untrained_extractor
 from looklisten.evaluation.set_probe import probe_set, probe_sounds
-from looklisten.evaluation.sounds import loop, sound_vectors, sub_clips
+from looklisten.evaluation.sounds import clip_statistics, loop, sound_vectors, sub_clips
 from looklisten.evaluation.svm import COSTS, svm_scores
 from looklisten.evaluation.vectors import Store
 from looklisten.inference.encoder import encoder_of
@@ -72,6 +72,22 @@ def test_an_oracle_is_always_right(benchmark):
     assert table.published[-1].accuracy == 0.813
 
 
+def test_a_clip_that_is_summarized_is_classified_once_by_means_and_deviations(benchmark):
+    """An oracle whose sub-clips tell the class by how much they differ, and by nothing else, is always right."""
+    rng = np.random.default_rng(0)
+
+    def scattered(waveforms):
+        signs = torch.from_numpy(rng.choice([-1.0, 1.0], len(waveforms))).float()
+        return signs[:, None] * torch.eye(CLASSES)[oracle(waveforms).argmax(1)]
+
+    table = probe_sounds(benchmark, [Extractor("scatter", scattered, CLASSES, summarized=one) for one in (True, False)])
+    assert (table.rows[0].accuracy, table.rows[0].features) == (1, 2 * CLASSES)
+    assert table.rows[1].accuracy < 0.8
+    assert table.rows[1].features == CLASSES
+    vectors = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    assert np.allclose(clip_statistics(vectors)[:, 0], [[2, 3, 1.633, 1.633], [8, 9, 1.633, 1.633]], atol=1e-3)
+
+
 def test_vectors_of_chance_are_at_chance(benchmark):
     """Clips' own vectors, so that a sub-clip of a tested clip among those fitted on would give it away."""
     hits = []
@@ -79,8 +95,8 @@ def test_vectors_of_chance_are_at_chance(benchmark):
         rng = np.random.default_rng(seed)
         store = np.repeat(rng.standard_normal((len(benchmark), 1, 100)), 2, 1).astype(np.float32)
         classes = np.unique(benchmark.labels, return_inverse=True)[1]
-        for classifier in (SVM, LOGISTIC):
-            answers = Folds(store, classes, benchmark.folds, np.ones(60, bool), benchmark.tested, classifier).answers()
+        for vectors, classifier in ((store, SVM), (store, LOGISTIC), (clip_statistics(store), SVM)):
+            answers = Folds(vectors, classes, benchmark.folds, np.ones(60, bool), benchmark.tested, classifier).answers()
             assert sorted(answers.items) == list(range(60))
             hits.append(np.mean(answers.said == classes[answers.items]))
     assert np.mean(hits) == pytest.approx(0.25, abs=0.06)
@@ -200,6 +216,9 @@ def test_a_sound_that_cannot_be_read_is_left_out_and_told(esc, tmp_path):
 
 
 def test_a_run_its_untrained_rival_and_the_spectrogram_stand_in_one_table(esc, run_path, tmp_path):
+    textures = probe_set("esc50", esc, run_path, ["untrained"], "texture", tmp_path / "textures", partial=True)
+    assert [(row.name, row.features) for row in textures.rows] == [(str(run_path), 2 * 8 * 36), ("untrained", 2 * 8 * 36)]
+    assert textures.rows[0].accuracy > 0.5, "loudness is in the texture"
     table = probe_set("esc50", esc, run_path, layer="pool4", cache=tmp_path, partial=True)
     assert [(row.name, row.features) for row in table.rows] == [(str(run_path), 16), ("untrained", 16), ("spectrogram", 80)]
     assert all(0 <= row.ci95[0] <= row.accuracy <= row.ci95[1] <= 1 and len(row.folds) == 5 for row in table.rows)

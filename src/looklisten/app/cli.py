@@ -379,7 +379,7 @@ def probe(
     /,
     checkpoint: str = "runs/tiny",
     compare: str = "all",
-    layer: Literal["conv4_2", "pool4", "aligned"] = "conv4_2",
+    layer: Literal["conv4_2", "pool4", "aligned", "texture"] = "conv4_2",
     cache: Path | None = None,
     partial: bool = False,
     per_clip: int = 5,
@@ -392,7 +392,8 @@ def probe(
             class, or a table with path, label and perhaps fold); shards, which is meant where the path stands alone.
         checkpoint: Folder of a run or of one checkpoint, or untrained:RECIPE for a network as it begins.
         compare: Rivals in the table: all, none, or some joined by commas: untrained, spectrogram (of sounds), colors (of pictures).
-        layer: conv4_2 (the paper's: 6144 numbers a second of sound, 8192 a picture), pool4 (512), aligned.
+        layer: conv4_2 (the paper's: 6144 numbers a second of sound, 8192 a picture), pool4 (512), aligned, or, of sound, texture: how
+            all units of all layers behave over time, a clip classified once; not the paper's, and the best there is here.
         cache: Folder where vectors are kept, so that nothing is computed twice; by default in the user's cache.
         partial: Measure a public set of which a part is missing, which is no figure to compare.
         per_clip: With shards: moments of each clip.

@@ -14,7 +14,7 @@ from torch import Tensor
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import Encoder, Precision, encoder_of
-from looklisten.inference.layers import Side, width
+from looklisten.inference.layers import TEXTURE, Side, width
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import choose_precision, to_device
 
@@ -39,6 +39,8 @@ class Extractor:
     device: str = "cpu"
     whole: bool = False
     """Whether it is given whole sounds, one at a time, rather than windows of a second."""
+    summarized: bool = False
+    """Whether a clip is classified once, by the means and deviations of its sub-clips' vectors, rather than sub-clip by sub-clip."""
     resize_pixels: int = 256
     crop_pixels: int = 224
 
@@ -68,6 +70,7 @@ def network_extractor(name: str, model: L3Net | Encoder, side: Side, layer: str 
         width=width(model, side, layer) if isinstance(model, L3Net) else encode(_blank(encoder, side)).shape[1],
         key=f"{weights_key(model)}-{side}-{layer}-{precision}" if isinstance(model, L3Net) else "",
         device=str(encoder.device),
+        summarized=layer == TEXTURE,
         resize_pixels=encoder.resize_pixels,
         crop_pixels=encoder.crop_pixels,
     )

@@ -18,7 +18,7 @@ from looklisten.evaluation.features import Extractor
 from looklisten.evaluation.picture_probe import EPOCHS, KEPT_BYTES, Pictures, picture_answers
 from looklisten.evaluation.pictures import VIEWS, picture_vectors
 from looklisten.evaluation.published import Published
-from looklisten.evaluation.sounds import sound_vectors
+from looklisten.evaluation.sounds import clip_statistics, sound_vectors
 from looklisten.inference.encoder import Encoder
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, choose_device, silent
@@ -101,14 +101,15 @@ def probe_sounds(
 
     Sub-clips of a second, equally spaced; each dimension z-scored on the training folds; a one-vs-all linear SVM whose cost is
     chosen inside the training folds; a clip's scores are the means over its sub-clips. Descriptions of whole clips get a
-    logistic regression instead.
+    logistic regression instead. Textures, which are no layer of the paper's, are put together to one vector a clip first.
     """
     _, classes = np.unique(benchmark.labels, return_inverse=True)
 
     def measure(extractor: Extractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
         store = sound_vectors(benchmark, extractor, cache, progress)
         classifier = LOGISTIC if extractor.whole else SVM
-        folds = Folds(store.values, classes, benchmark.folds, store.usable, benchmark.tested, classifier, extractor.device)
+        vectors = clip_statistics(store.values) if extractor.summarized else store.values
+        folds = Folds(vectors, classes, benchmark.folds, store.usable, benchmark.tested, classifier, extractor.device)
 
         def fitting(done: int, total: int, /, **facts: str) -> None:
             progress(len(benchmark), len(benchmark), network=extractor.name, classifiers=f"{done}/{total}", **facts)
@@ -193,6 +194,6 @@ def _row(extractor: Extractor, right: NDArray[np.float64], folds: NDArray[Any], 
         deviation=float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
         ci95=interval(right),
         folds=tuple(by_fold.tolist()),
-        features=extractor.width,
+        features=extractor.width * (2 if extractor.summarized else 1),
         chosen=chosen,
     )

@@ -65,6 +65,11 @@ def sound_vectors(benchmark: Benchmark, extractor: Extractor, cache: Path | None
     return stored_vectors(benchmark, extractor, rows, read, cache, progress)
 
 
+def clip_statistics(vectors: Float[np.ndarray, "items windows features"]) -> Float[np.ndarray, "items one both"]:
+    """Of each item one vector: the means of its sub-clips' vectors, then their deviations."""
+    return np.concatenate([vectors.mean(1, keepdims=True), vectors.std(1, keepdims=True)], axis=2)
+
+
 def calibration_sounds(benchmark: Benchmark, allowed: NDArray[np.bool_], seed: int) -> list[Tensor]:
     """Seconds of the sounds that `allowed` names, drawn by `seed`, in batches: what an untrained network's statistics are set from."""
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import Encoder, NetworkEncoder
-from looklisten.inference.layers import from_pooled, grid_of, width
+from looklisten.inference.layers import check_layer, from_pooled, grid_of, width
 from looklisten.inference.rolling import RollingTower, places, reach
 from looklisten.inference.windows import Buffer, WindowGrid, WindowVectors
 from looklisten.media import SAMPLE_RATE_HZ
@@ -72,6 +72,7 @@ class DenseSound:
     def __init__(self, encoder: Encoder, layer: str, grid: WindowGrid) -> None:
         self._encoder, self._layer, self._grid = check_dense(encoder), layer, grid
         self._model = self._encoder.model
+        check_layer(self._model, layer)
         self._tower, self._spec = self._model.audio, self._model.front_end.spec
         self._column_samples = self._spec.hop_samples * self._spec.decimation
         reduction = self._tower.reduction

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from looklisten.errors import ConfigError
-from looklisten.inference.layers import Side, check_layer, side_vectors, width
+from looklisten.inference.layers import TEXTURE, Side, check_layer, side_vectors, texture, width
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import DistanceFusion, L3Net
 from looklisten.runtime import to_device
@@ -51,7 +51,7 @@ class NetworkEncoder:
     @property
     def layers(self) -> Mapping[Side, tuple[str, ...]]:
         own = ("pool4", "conv4_2", "aligned") if isinstance(self.model.fusion, DistanceFusion) else ("pool4", "conv4_2")
-        return {"audio": own, "vision": own}
+        return {"audio": (*own, TEXTURE), "vision": own}
 
     @property
     def resize_pixels(self) -> int:
@@ -73,6 +73,8 @@ class NetworkEncoder:
     def encode(self, side: Side, batch: Num[Tensor, "batch ..."], layer: str) -> Float[Tensor, "batch features"]:
         with self.arithmetic:
             if side == "audio":
+                if layer == TEXTURE:
+                    return texture(self.model, batch)
                 return side_vectors(self.model, self.model.listen(batch), side, layer)
             # A single picture stands for neighbouring frames in which nothing moves.
             times = self.model.config.frames_per_pair if batch.shape[1] == 3 else 1

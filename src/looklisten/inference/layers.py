@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn import functional
 
@@ -15,6 +16,26 @@ Side = Literal["audio", "vision"]
 GRID: dict[Side, tuple[int, int]] = {"audio": (4, 3), "vision": (4, 4)}
 """What conv4_2 is max-pooled to: 4 bands x 3 moments of sound, 4 x 4 of a frame. At the paper's sizes these are pools of 8 x 8
 (32 x 24 x 512 -> 6144) and of 7 x 7 (28 x 28 x 512 -> 8192; paper, sections 4.1 and 4.2)."""
+
+TEXTURE = "texture"
+"""The layer of sound that is made of all blocks."""
+BANDS = 4
+"""Parts of the frequency axis that a texture tells apart."""
+
+
+def texture(model: L3Net, waveforms: Num[Tensor, "batch samples"]) -> Float[Tensor, "batch features"]:
+    """How every unit of every block behaves over time: its mean and deviation in each of `BANDS` parts of the frequency axis.
+
+    Of the second convolutions, before batch-norm and ReLU; float32; block by block, means before deviations, unit by unit. Sounds
+    such as rain or applause are recognized by such statistics of simple filters (McDermott and Simoncelli, "Sound texture
+    perception via statistics of the auditory periphery", 2011), which a maximum over time loses.
+    """
+    statistics = []
+    for raw in model.audio.raw_maps(model.front_end(waveforms)):
+        bands = functional.adaptive_avg_pool2d(raw, (BANDS, raw.shape[3])).float()
+        deviation, mean = torch.std_mean(bands, dim=3, correction=0)
+        statistics += [mean.flatten(1), deviation.flatten(1)]
+    return torch.cat(statistics, 1)
 
 
 def side_vectors(model: L3Net, tower: TowerOutput, side: Side, layer: str) -> Float[Tensor, "batch features"]:
@@ -32,8 +53,10 @@ def side_vectors(model: L3Net, tower: TowerOutput, side: Side, layer: str) -> Fl
 
 def check_layer(model: L3Net, layer: str) -> None:
     """Raises ConfigError, one sentence, when the network has no such layer."""
+    if layer == TEXTURE:
+        raise ConfigError("texture is a layer of windows of sound, embedded one by one: not of frames, not dense, not of an ONNX file")
     if layer not in ("pool4", "conv4_2", "aligned"):
-        raise ConfigError(f"there is no layer {layer!r}; the layers are pool4, conv4_2 and aligned")
+        raise ConfigError(f"there is no layer {layer!r}; the layers are pool4, conv4_2, aligned and, of sound, texture")
     if layer == "aligned" and not isinstance(model.fusion, DistanceFusion):
         lacking = "which has no one vector of a frame" if isinstance(model.fusion, AlignedFusion) else "whose two sides share no space"
         raise ConfigError(
@@ -62,7 +85,9 @@ def from_pooled(model: L3Net, pooled: Float[Tensor, "batch pooled"], side: Side,
 
 
 def width(model: L3Net, side: Side, layer: str) -> int:
-    """The length of the vectors of `side_vectors`."""
+    """The length of the vectors of `side_vectors`, or of `texture`."""
+    if layer == TEXTURE:
+        return 2 * BANDS * sum(model.config.widths)
     rows, columns = GRID[side]
     features = model.config.widths[-1]
     return {"pool4": features, "conv4_2": features * rows * columns, "aligned": model.config.fusion_width}[layer]

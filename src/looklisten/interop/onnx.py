@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import encoder_of
-from looklisten.inference.layers import GRID, Side, side_vectors
+from looklisten.inference.layers import GRID, Side, check_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
@@ -97,6 +97,7 @@ def write_onnx(network: L3Net, side: Side, layer: str, path: Path, saved: Checkp
     The file says of itself what a `config.json` says, with its side and layer; `saved` is the checkpoint it comes from. Raises
     ConfigError without the extra, for a layer that the network lacks, and when the vectors differ by more than 1e-3.
     """
+    check_layer(network, layer)
     encoder = encoder_of(network)
     trial = trial_batch(network, side)
     with torch.inference_mode():

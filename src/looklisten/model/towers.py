@@ -1,6 +1,6 @@
 """A tower: the VGG-like convolutional network that both the vision and the audio side use (paper, figure 2). Knows tensors only."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +81,17 @@ class Tower(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
         x = self.input_norm(x)
-        for index, block in enumerate(self.blocks):
-            raw, x = block(functional.max_pool2d(x, self.pools[index - 1]) if index else x)
+        for index in range(len(self.blocks)):
+            raw, x = self._block(index, x)
         return TowerOutput(conv4_2=raw, map=x, vector=torch.amax(x, dim=(2, 3)))
+
+    def raw_maps(self, x: Float[Tensor, "batch channels height width"]) -> Iterator[Float[Tensor, "batch features rows columns"]]:
+        """What the second convolution of each block gives, before batch-norm and ReLU, one after the other: all are large."""
+        x = self.input_norm(x)
+        for index in range(len(self.blocks)):
+            raw, x = self._block(index, x)
+            yield raw
+
+    def _block(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.blocks[index](functional.max_pool2d(x, self.pools[index - 1]) if index else x)
+        return found
