@@ -1,9 +1,8 @@
 """Batches -> vectors of a frozen network, trained or not, or of a plain description. Knows tensors: no file, no label."""
 
-import functools
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -11,17 +10,12 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import Encoder, Precision, encoder_of
 from looklisten.inference.layers import TEXTURE, Side, width
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import choose_precision, to_device
 
-CALIBRATION_ROWS = 128
-"""Sounds or pictures that the batch-norm statistics of an untrained network are set from ..."""
-CALIBRATION_BATCH = 32
-"""... in batches of so many."""
 BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
 
 Batch = TypeVar("Batch")
@@ -88,27 +82,6 @@ def weights_key(model: L3Net) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def untrained_extractor(
-    config: ModelConfig, seed: int, side: Side, layer: str, device: str, batches: Callable[[], Iterable[Tensor]], origin: str
-) -> Extractor:
-    """A network of initial weights drawn by `seed`, the batch-norm statistics of `side` set from `batches`, whose key is `origin`.
-
-    Without statistics its units would be of any scale; with them it is as strong as it can be, and a rival to be beaten. They are
-    set when the first vectors are asked for: where all are kept already, nothing needs to be computed.
-    """
-    torch.manual_seed(seed)
-    model = to_device(L3Net(config), device)
-    forward = model.listen if side == "audio" else model.look
-    plain = network_extractor("untrained", model, side, layer, device)
-
-    @functools.cache
-    def ready() -> Callable[[Tensor], Tensor]:
-        set_batch_norm(model, lambda batch: forward(batch.to(device)), batches())
-        return plain.encode
-
-    return replace(plain, encode=lambda batch: ready()(batch), key=f"{plain.key}-set-from-{CALIBRATION_ROWS}-of-{origin}")
 
 
 @torch.no_grad()

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from looklisten.config import ModelConfig
 from looklisten.errors import SourceError
 from looklisten.evaluation.benchmarks import Benchmark
-from looklisten.evaluation.features import CALIBRATION_BATCH, CALIBRATION_ROWS, Extractor
+from looklisten.evaluation.features import Extractor
 from looklisten.evaluation.vectors import Store, read_ahead, stored_vectors
 from looklisten.media.frames import crop, stack, to_unit
 from looklisten.media.pictures import read_picture
@@ -88,11 +87,3 @@ def colors_and_edges(frames: Num[Tensor, "batch 3 height width"]) -> Float[Tenso
     turn = (torch.atan2(down, right) / torch.pi * ORIENTATIONS).floor().long() % ORIENTATIONS
     edges = functional.one_hot(turn[:, 0], ORIENTATIONS).permute(0, 3, 1, 2) * torch.hypot(down, right)
     return torch.cat([part.flatten(1) for part in (mean, deviation, functional.adaptive_avg_pool2d(edges, CELLS))], dim=1)
-
-
-def calibration_pictures(benchmark: Benchmark, allowed: NDArray[np.bool_], seed: int, config: ModelConfig) -> list[Tensor]:
-    """Central squares of the pictures that `allowed` names, drawn by `seed`, in batches: for an untrained network's statistics."""
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(allowed))[:CALIBRATION_ROWS].tolist()
-    sizes = Extractor("", colors_and_edges, 0, resize_pixels=config.resize_pixels, crop_pixels=config.crop_pixels)
-    found = [frames for _, frames in read_ahead(lambda item: views(benchmark, sizes, item, [None]), drawn) if isinstance(frames, Tensor)]
-    return list(torch.split(torch.cat(found), CALIBRATION_BATCH))

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
-from looklisten.errors import SourceError
 from looklisten.evaluation.benchmarks import Benchmark
-from looklisten.evaluation.features import CALIBRATION_BATCH, CALIBRATION_ROWS, Extractor
+from looklisten.evaluation.features import Extractor
 from looklisten.evaluation.vectors import Store, stored_vectors
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode import read_sound
@@ -68,17 +66,3 @@ def sound_vectors(benchmark: Benchmark, extractor: Extractor, cache: Path | None
 def clip_statistics(vectors: Float[np.ndarray, "items windows features"]) -> Float[np.ndarray, "items one both"]:
     """Of each item one vector: the means of its sub-clips' vectors, then their deviations."""
     return np.concatenate([vectors.mean(1, keepdims=True), vectors.std(1, keepdims=True)], axis=2)
-
-
-def calibration_sounds(benchmark: Benchmark, allowed: NDArray[np.bool_], seed: int) -> list[Tensor]:
-    """Seconds of the sounds that `allowed` names, drawn by `seed`, in batches: what an untrained network's statistics are set from."""
-    rng = np.random.default_rng(seed)
-    windows = []
-    for item in rng.permutation(np.flatnonzero(allowed))[:CALIBRATION_ROWS]:
-        try:
-            sound = loop(read_sound(benchmark.root / benchmark.paths[item], MAX_HOURS), WINDOW_SAMPLES)
-        except SourceError:
-            continue
-        start = int(rng.integers(len(sound) - WINDOW_SAMPLES + 1))
-        windows.append(torch.from_numpy(sound[start : start + WINDOW_SAMPLES]))
-    return list(torch.split(torch.stack(windows), CALIBRATION_BATCH))

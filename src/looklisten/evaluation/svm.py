@@ -2,10 +2,11 @@
 
 The objective is that of liblinear, which the paper's predecessor used and scikit-learn's `LinearSVC` is: half the squared length
 of the weights (the intercept's too) plus C times the sum of squared hinge losses. liblinear walks over one example at a time in
-double precision: of 2,400 windows of 6,144 numbers, at the largest cost here, one class takes it 6.7 s of a core, and the protocol
-asks for ten classes, five costs and fifteen training sets. Here Newton steps (Chapelle, "Training a support vector machine in the
+double precision: of 2,400 windows of 6,144 numbers, at a cost of 10, one class takes it 6.7 s of a core, and the protocol asks
+for ten classes, four costs and fifteen training sets. Here Newton steps (Chapelle, "Training a support vector machine in the
 primal", 2007) are taken for all classes together, their systems solved by conjugate gradients over the products of the examples
-with one another, which is exact and made of matrix products: all ten classes take 2 s.
+with one another, which is made of matrix products: all ten classes take 2 s. Decision values are liblinear's within 2 % of the
+largest, at the largest cost within 5 %.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-COSTS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""C times the number of features, which after z-scoring is the mean squared length of an example: so one grid fits all layers."""
+COSTS = (0.1, 1.0, 10.0, 100.0)
+"""C times the number of features, which after z-scoring is the mean squared length of an example: so one grid fits all layers. The
+largest is often the one that is chosen: beyond it hardly any example is inside the margin, and little changes but the time."""
 NEWTON_STEPS = 30
 GRADIENT_STEPS = 200
 RESIDUAL = 1e-2
