@@ -572,8 +572,8 @@ def embed(
         checkpoint: Folder of a run or of one checkpoint.
         out: Folder for the vectors, in the structure of the inputs; a.wav gives a.wav.npz.
         modality: The sound (audio), the picture (image), both (video), or what a file has (auto).
-        layer: pool4 (512 numbers), conv4_2 (6144 of sound, 8192 of pictures), aligned (128, of networks with fusion distance); by
-            default pool4.
+        layer: pool4 (512 numbers), conv4_2 (6144 of sound, 8192 of pictures), aligned (128, of networks with fusion distance),
+            texture (7680, of sound); by default pool4.
         hop_seconds: Seconds from one window of sound, or frame, to the next.
         center: Half a window of silence goes in front of a sound, so that windows have multiples of the hop in their middle.
         normalize: Vectors of length 1.

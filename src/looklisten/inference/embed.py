@@ -155,9 +155,10 @@ def embed(
     `source`: a file; sound as `[samples]`, `[samples, channels]` or `[channels, samples]` with `sample_rate_hz` (the longer axis is
     time, integers are scaled, channels averaged); or pictures as `[height, width, 3]` or `[n, height, width, 3]`, uint8 or floats in 0..1,
     without it. `side`: `auto` takes the sound where there is one, else the picture. `layer`: pool4 (512-D), conv4_2 (6144-D of
-    sound, 8192-D of pictures), aligned (128-D). Sound gives `1 + ceil((samples - 48000) / hop)` windows of a second at 48 kHz, the
-    last filled up with silence, at least one; `center` puts half a second of silence in front, so that window k has the moment k
-    times `hop_seconds` in its middle. Of a video's picture the frames nearest to multiples of `hop_seconds` are taken.
+    sound, 8192-D of pictures), aligned (128-D), texture (7680-D, of sound). Sound gives `1 + ceil((samples - 48000) / hop)`
+    windows of a second at 48 kHz, the last filled up with silence, at least one; `center` puts half a second of silence in front,
+    so that window k has the moment k times `hop_seconds` in its middle. Of a video's picture the frames nearest to multiples of
+    `hop_seconds` are taken.
     `normalize`: unit vectors. `dense`: sound in one run of the tower (see `dense.py`). `precision`: float32, or the faster
     bfloat16. The same source gives the same vectors; on a CPU in float32 to the bit, alone or in company, whole or streamed.
 
