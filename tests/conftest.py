@@ -38,13 +38,20 @@ def small_config(**train_settings: object) -> Config:
     return Config.of(config, "the tests")
 
 
+THREADS = 2
+"""Whatever the machine, so that sums are added in the same order."""
+
+
+def pytest_configure() -> None:
+    """Fixtures of a session are made before the first test's own fixtures."""
+    torch.set_num_threads(THREADS)
+
+
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    """Two threads whatever the machine, so that sums are added in the same order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    """A test may take another number of threads for itself."""
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,6 @@ def told(shards_path, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PairStream, "batches", watched)
         patch.setattr(loop, "EVALUATED_PAIRS", 24)
-        torch.set_num_threads(2)  # as the tests have
         train(shards_path, SUPERVISED, out)
     return out, trained_on
 
@@ -281,6 +280,22 @@ def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path, mon
     assert runs["teacher"].freeze == "vision" and not runs["teacher"].audio_from
     with pytest.raises(ConfigError, match="holds a table of other shards or settings; choose another folder"):
         baselines(shards_path, tmp_path, small_config(steps=2), [0], pairs=24)
+
+
+def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_working_directory(told, shards_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(told[0].parent)
+    config = small_config(steps=1)
+    first = baselines(shards_path, tmp_path / "table", config, [0], pairs=24, teacher=told[0].name)
+    eyes = {
+        name: {key: tensor for key, tensor in load(run).state_dict().items() if key.startswith("vision.")}
+        for name, run in {"own": told[0], "taught": tmp_path / "table/seed-0/teacher", "labels": tmp_path / "table/seed-0/labels"}.items()
+    }
+    assert same(eyes["taught"], eyes["own"])
+    assert not same(eyes["taught"], eyes["labels"])
+    (tmp_path / "table" / "seed-0" / "pretraining-frozen.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    again = baselines(shards_path, "table", config, [0], pairs=24, teacher=told[0])
+    assert asdict(again) == asdict(first)
 
 
 def test_means_over_seeds_by_hand():

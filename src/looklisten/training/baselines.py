@@ -92,11 +92,12 @@ def baselines(
         raise ConfigError("a table is made by one process; without torchrun, give each GPU its seeds, and at the end run it with all")
     if not seeds:
         raise ConfigError("a table needs at least one seed")
-    out, data = Path(out), Shards(shards)
+    # Whole paths: a stage that stopped half-way is the same one from another working directory.
+    out, data = Path(out).resolve(), Shards(shards)
     if not config.train.validation_fraction:
         config = config.changed("train", validation_fraction=VALIDATION_FRACTION)
     config = config.changed("train", evaluate_every=config.train.steps, probe_every=0)
-    teacher = str(teacher) if teacher else ""
+    teacher = str(Path(teacher).resolve()) if teacher else ""
     _check_same_table(out, data, config, pairs, teacher)
     plans = {seed: _configs(config.changed("train", seed=seed), str(out / f"seed-{seed}" / "labels"), teacher) for seed in seeds}
     stages = [(seed, run, settings) for seed, configs in plans.items() for run, settings in configs.items()]
