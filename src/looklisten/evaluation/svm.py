@@ -5,8 +5,8 @@ of the weights (the intercept's too) plus C times the sum of squared hinge losse
 double precision: of 2,400 windows of 6,144 numbers, at a cost of 10, one class takes it 6.7 s of a core, and the protocol asks
 for ten classes, four costs and fifteen training sets. Here Newton steps (Chapelle, "Training a support vector machine in the
 primal", 2007) are taken for all classes together, their systems solved by conjugate gradients over the products of the examples
-with one another, which is made of matrix products: all ten classes take 2 s. Decision values are liblinear's within 2 % of the
-largest, at the largest cost within 5 %.
+with one another, which is made of matrix products: all ten classes at all four costs take 7 s of a core. Decision values are
+liblinear's within 1 % of the largest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +21,12 @@ COSTS = (0.1, 1.0, 10.0, 100.0)
 largest is often the one that is chosen: beyond it hardly any example is inside the margin, and little changes but the time."""
 NEWTON_STEPS = 30
 GRADIENT_STEPS = 200
-RESIDUAL = 1e-2
+RESIDUAL = 1e-3
 """A Newton system is solved to this share of its right side ..."""
-GAIN = 1e-3
+GAIN = 1e-4
 """... and steps end when one lowers no loss by more than this share of it."""
+RANK = 200
+"""Of `Axes`."""
 STEP_LENGTHS = (1.0, 0.5, 0.25, 0.125)
 GRAM_SHARE = 2.0
 """Products of all examples are computed once where examples are at most so many times the features; else they are made anew each time."""
@@ -50,6 +52,38 @@ class Scaling:
         return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1).div_(examples.shape[1] ** 0.5)
 
 
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """The directions in which examples differ most: along them a Newton system is solved at once, and few steps are left for the rest.
+
+    (A low-rank preconditioner, as in "Randomized Nystrom preconditioning", Frangella, Tropp and Udell 2023.) Of 2,400 windows of
+    1,536 numbers the products at a cost of 100 fell from 1,291 to 91, the time of four costs to an eighth.
+    """
+
+    basis: Float[Tensor, "examples rank"]
+    squares: Float[Tensor, " rank"]
+    """Squared singular values."""
+
+    @classmethod
+    def of(cls, fitted: Float[Tensor, "examples width"]) -> "Axes":
+        with torch.random.fork_rng([fitted.device] if fitted.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            basis, values, _ = torch.svd_lowrank(fitted, q=min(RANK, *fitted.shape), niter=1)
+        squares = values.square()
+        return cls(basis, squares.clamp_min(1e-6 * float(squares[0])))
+
+    def solver(self, active: Float[Tensor, "examples classes"], ridge: float) -> Product:
+        """About the inverse of a Newton system in which the `active` examples of each class take part."""
+        overlaps = torch.stack([self.basis.T @ (mask[:, None] * self.basis) for mask in active.T])
+        factors = torch.linalg.cholesky(overlaps + torch.diag(ridge / self.squares))
+
+        def solve(some: Float[Tensor, "examples classes"]) -> Float[Tensor, "examples classes"]:
+            along = torch.cholesky_solve((self.basis.T @ (active * some)).T[..., None], factors)[..., 0]
+            return (some - active * (self.basis @ along.T)) / ridge
+
+        return solve
+
+
 def svm_scores(
     examples: Float[Tensor, "examples features"],
     classes: Int[Tensor, " examples"],
@@ -69,14 +103,15 @@ def svm_scores(
     def product(weights: Tensor) -> Tensor:
         return products[0] @ weights if products else fitted @ (fitted.T @ weights)
 
+    axes = Axes.of(fitted)
     weights = torch.zeros_like(signs)
     for cost in costs:
-        weights = squared_hinge(product, signs, cost, weights)
+        weights = squared_hinge(product, axes, signs, cost, weights)
         yield products[1] @ weights if products else measured @ (fitted.T @ weights)
 
 
 def squared_hinge(
-    product: Product, signs: Float[Tensor, "examples classes"], cost: float, start: Float[Tensor, "examples classes"]
+    product: Product, axes: Axes, signs: Float[Tensor, "examples classes"], cost: float, start: Float[Tensor, "examples classes"]
 ) -> Float[Tensor, "examples classes"]:
     """The weight of each example in each class's machine, whose decision values of the examples are `product(weights)`."""
     ridge = 1 / (2 * cost)
@@ -92,8 +127,9 @@ def squared_hinge(
         def system(some: Tensor, active: Tensor = active) -> Tensor:
             return active * product(active * some) + ridge * some
 
-        aim = _solve(system, active * signs, active * weights)
-        step = aim - weights
+        aim = _solve(system, axes.solver(active, ridge), active * signs, active * weights)
+        # A system that single precision cannot solve moves nothing, and the class keeps its last weights.
+        step = torch.nan_to_num(aim - weights, nan=0.0, posinf=0.0, neginf=0.0)
         gain = product(step)
         # Along a step everything is linear or quadratic, so that shorter ones cost no product: each class takes its best.
         bends = [(one * other).sum(0) for one, other in ((weights, values), (weights, gain), (step, gain))]
@@ -107,22 +143,25 @@ def squared_hinge(
     return weights
 
 
-def _solve(system: Product, wanted: Tensor, start: Tensor) -> Tensor:
-    """Conjugate gradients, each column for itself."""
+def _solve(system: Product, nearly: Product, wanted: Tensor, start: Tensor) -> Tensor:
+    """Conjugate gradients, each column for itself; `nearly` is about the inverse of `system`."""
     found = start
     residual = wanted - system(found)
-    direction = residual
-    square = residual.square().sum(0)
+    direction = better = nearly(residual)
+    square = (residual * better).sum(0)
     enough = RESIDUAL**2 * wanted.square().sum(0)
     for _ in range(GRADIENT_STEPS):
-        if bool((square <= enough).all()):
-            break
         turned = system(direction)
-        going = (square > enough).to(wanted.dtype)
-        length = going * square / (direction * turned).sum(0).clamp_min(1e-30)
+        bend = (direction * turned).sum(0)
+        # Where rounding has eaten what is left of the curvature, a column has its answer.
+        going = (residual.square().sum(0) > enough) & (bend > 0)
+        if not bool(going.any()):
+            break
+        length = torch.where(going, square / bend, 0.0)
         found = found + length * direction
         residual = residual - length * turned
-        new = residual.square().sum(0)
-        direction = residual + (new / square.clamp_min(1e-30)) * direction
-        square = torch.where(going > 0, new, square)
+        better = nearly(residual)
+        new = (residual * better).sum(0)
+        direction = better + (new / square.clamp_min(1e-30)) * direction
+        square = torch.where(going, new, square)
     return found
