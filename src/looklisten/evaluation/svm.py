@@ -26,7 +26,9 @@ RESIDUAL = 1e-3
 GAIN = 1e-4
 """... and steps end when one lowers no loss by more than this share of it."""
 RANK = 200
-"""Of `Axes`."""
+"""Of `Axes` ..."""
+SMALLEST_RIDGE = 1e-9
+"""... which need no more than about the inverse."""
 STEP_LENGTHS = (1.0, 0.5, 0.25, 0.125)
 GRAM_SHARE = 2.0
 """Products of all examples are computed once where examples are at most so many times the features; else they are made anew each time."""
@@ -75,7 +77,9 @@ class Axes:
     def solver(self, active: Float[Tensor, "examples classes"], ridge: float) -> Product:
         """About the inverse of a Newton system in which the `active` examples of each class take part."""
         overlaps = torch.stack([self.basis.T @ (mask[:, None] * self.basis) for mask in active.T])
-        factors = torch.linalg.cholesky(overlaps + torch.diag(ridge / self.squares))
+        # In double precision, on the CPU since not every device has it: with fewer active examples than axes little but the ridge is left.
+        ridges = torch.diag((ridge / self.squares).clamp_min(SMALLEST_RIDGE)).double().cpu()
+        factors = torch.linalg.cholesky(overlaps.double().cpu() + ridges).to(overlaps)
 
         def solve(some: Float[Tensor, "examples classes"]) -> Float[Tensor, "examples classes"]:
             along = torch.cholesky_solve((self.basis.T @ (active * some)).T[..., None], factors)[..., 0]
