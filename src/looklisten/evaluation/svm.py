@@ -27,8 +27,8 @@ GAIN = 1e-4
 """... and steps end when one lowers no loss by more than this share of it."""
 RANK = 200
 """Of `Axes` ..."""
-SMALLEST_RIDGE = 1e-9
-"""... which need no more than about the inverse."""
+SMALLEST_RIDGE = 1e-5
+"""... well over what single precision loses; about the inverse is enough of them."""
 STEP_LENGTHS = (1.0, 0.5, 0.25, 0.125)
 GRAM_SHARE = 2.0
 """Products of all examples are computed once where examples are at most so many times the features; else they are made anew each time."""
@@ -77,7 +77,7 @@ class Axes:
     def solver(self, active: Float[Tensor, "examples classes"], ridge: float) -> Product:
         """About the inverse of a Newton system in which the `active` examples of each class take part."""
         overlaps = torch.stack([self.basis.T @ (mask[:, None] * self.basis) for mask in active.T])
-        # In double precision, on the CPU since not every device has it: with fewer active examples than axes little but the ridge is left.
+        # With fewer active examples than axes little but the ridge holds them up: double precision, on the CPU, as not every device has it.
         ridges = torch.diag((ridge / self.squares).clamp_min(SMALLEST_RIDGE)).double().cpu()
         factors = torch.linalg.cholesky(overlaps.double().cpu() + ridges).to(overlaps)
 
