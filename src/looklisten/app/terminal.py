@@ -30,6 +30,7 @@ class Bar:
         self._screen = sys.stderr.isatty() and not self._quiet
         self._started = self._said = time.monotonic()
         self._last, self._first = "", -1
+        """`_started` and `_first`: when it was first told of the work, and how much was done by then, since a resumed task begins somewhere."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn())
         self._progress = Progress(
             *columns, TimeRemainingColumn(), TextColumn("{task.fields[facts]}"), console=talk, disable=not self._screen
@@ -44,10 +45,11 @@ class Bar:
             self._progress.update(self._task, completed=done, total=total, facts=told)
             return
         now = time.monotonic()
-        if self._first < 0:  # a resumed task begins somewhere; its rate is counted from there
-            self._first = done - 1
-        left = (now - self._started) / (done - self._first) * (total - done)
-        self._last = f"{self._title} {done}/{total}  {left:.0f} s left  {told}".rstrip()
+        if self._first < 0:
+            self._started, self._first = now, done
+        gone = done - self._first
+        left = f"  {(now - self._started) / gone * (total - done):.0f} s left" if gone else ""
+        self._last = f"{self._title} {done}/{total}{left}  {told}".rstrip()
         if now - self._said >= PLAIN_INTERVAL_SECONDS:
             self._say(now)
 
