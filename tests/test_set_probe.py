@@ -81,7 +81,7 @@ def test_a_clip_that_is_summarized_is_classified_once_by_means_and_deviations(be
         signs = torch.from_numpy(rng.choice([-1.0, 1.0], len(waveforms))).float()
         return signs[:, None] * torch.eye(CLASSES)[oracle(waveforms).argmax(1)]
 
-    table = probe_sounds(benchmark, [Extractor("scatter", scattered, CLASSES, summarized=one) for one in (True, False)])
+    table = probe_sounds(benchmark, [Extractor(str(one), scattered, CLASSES, summarized=one) for one in (True, False)])
     assert (table.rows[0].accuracy, table.rows[0].features) == (1, 2 * CLASSES)
     assert table.rows[1].accuracy < 0.8
     assert table.rows[1].features == CLASSES
@@ -233,21 +233,37 @@ def test_a_run_its_untrained_rival_and_the_spectrogram_stand_in_one_table(esc, r
     assert [(row.name, row.features) for row in table.rows] == [(str(run_path), 16), ("untrained", 16), ("spectrogram", 80)]
     assert all(0 <= row.ci95[0] <= row.accuracy <= row.ci95[1] <= 1 and len(row.folds) == 5 for row in table.rows)
     assert table.rows[2].accuracy > 0.5, "loudness is in the spectrogram"
-    assert len(list((tmp_path / "esc50").iterdir())) == 3
+    assert len(list((tmp_path / "esc50").iterdir())) == 5
 
 
 def test_an_untrained_network_is_the_same_each_time_and_the_runs_own(benchmark, run_path):
     def rival(model):
-        return contenders(benchmark, model, ["untrained"], "conv4_2", "cpu")[-1]
+        return contenders(benchmark, model, ["untrained"], "conv4_2", "cpu", 1)[-1]
 
     config = small_config().model
     torch.manual_seed(0)
     begun = network_extractor("begun", L3Net(config), "audio", "conv4_2")
     assert begun.key == rival(L3Net(config)).key == rival(L3Net(config)).key
     rows = contenders(benchmark, run_path, ["untrained"], "conv4_2", "cpu")
-    assert [(row.name, row.width) for row in rows] == [(str(run_path), 16 * 12), ("untrained", 16 * 12)]
+    assert [(row.name, row.width) for row in rows] == [(str(run_path), 16 * 12)] + [("untrained", 16 * 12)] * 3
+    assert len({row.key for row in rows}) == 4
     torch.manual_seed(open_checkpoint(run_path).config.train.seed)
     assert rows[1].key == network_extractor("begun", L3Net(config), "audio", "conv4_2").key != rows[0].key
+
+
+def test_the_row_of_an_untrained_network_is_the_mean_of_its_drawings(benchmark, esc):
+    network = L3Net(small_config().model)
+    table = probe_set("esc50", esc, network, ["untrained"], "pool4", partial=True, drawings=2)
+    one, two = (
+        probe_sounds(benchmark, [extractor]).rows[0] for extractor in contenders(benchmark, network, ["untrained"], "pool4", "cpu", 2)[1:]
+    )
+    mean = table.rows[1]
+    assert mean.drawings == (one.accuracy, two.accuracy)
+    assert one.accuracy != two.accuracy
+    assert mean.accuracy == pytest.approx((one.accuracy + two.accuracy) / 2)
+    assert mean.folds == pytest.approx([(a + b) / 2 for a, b in zip(one.folds, two.folds, strict=True)])
+    assert mean.ci95 == pytest.approx([(a + b) / 2 for a, b in zip(one.ci95, two.ci95, strict=True)])
+    assert not table.rows[0].drawings
 
 
 def test_batch_norm_is_set_to_the_mean_over_the_batches():

@@ -382,6 +382,7 @@ def probe(
     layer: Literal["conv4_2", "pool4", "aligned", "texture"] = "conv4_2",
     cache: Path | None = None,
     partial: bool = False,
+    drawings: int | None = None,
     per_clip: int = 5,
     device: str = "auto",
 ) -> Result:
@@ -396,6 +397,7 @@ def probe(
             all units of all layers behave over time, a clip classified once; not the paper's, and the best there is here.
         cache: Folder where vectors are kept, so that nothing is computed twice; by default in the user's cache.
         partial: Measure a public set of which a part is missing, which is no figure to compare.
+        drawings: How often the untrained network is drawn, its row being the mean; by default 3 times for sounds, once for pictures.
         per_clip: With shards: moments of each clip.
         device: auto, cpu, cuda, mps.
     """
@@ -404,13 +406,15 @@ def probe(
     dataset, path = what if len(what) == 2 else ("shards", *what[:1]) if len(what) == 1 else ("", "")
     if dataset not in SETS and dataset != "shards":
         raise UsageError(f"probe needs a set and where it lies: looklisten probe DATASET PATH, DATASET being {', '.join(SETS)} or shards")
+    if drawings is not None and drawings < 1:
+        raise UsageError(f"--drawings {drawings} would leave no untrained network; to have none in the table say --compare none")
     if dataset == "shards":
         return _probe_shards(path, checkpoint, per_clip, device)
     from looklisten.evaluation.set_probe import default_cache, probe_set
 
     rivals: Any = {"all": None, "none": []}.get(compare, [name.strip() for name in compare.split(",")])
     with Bar(f"probe: {dataset}") as bar:
-        return probe_set(dataset, path, checkpoint, rivals, layer, cache or default_cache(), partial, device, bar).as_dict()  # type: ignore[arg-type]
+        return probe_set(dataset, path, checkpoint, rivals, layer, cache or default_cache(), partial, device, bar, drawings).as_dict()  # type: ignore[arg-type]
 
 
 def _probe_shards(shards: str, checkpoint: str, per_clip: int, device: str) -> Result:

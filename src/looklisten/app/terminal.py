@@ -30,7 +30,6 @@ class Bar:
         self._screen = sys.stderr.isatty() and not self._quiet
         self._started = self._said = time.monotonic()
         self._last, self._first = "", -1
-        """`_started` and `_first`: when it was first told of the work, and how much was done by then, since a resumed task begins somewhere."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn())
         self._progress = Progress(
             *columns, TimeRemainingColumn(), TextColumn("{task.fields[facts]}"), console=talk, disable=not self._screen
@@ -45,7 +44,7 @@ class Bar:
             self._progress.update(self._task, completed=done, total=total, facts=told)
             return
         now = time.monotonic()
-        if self._first < 0:
+        if self._first < 0:  # work that is gone on with begins somewhere, and its rate is counted from there
             self._started, self._first = now, done
         gone = done - self._first
         left = f"  {(now - self._started) / gone * (total - done):.0f} s left" if gone else ""

@@ -26,9 +26,17 @@ RIVALS: dict[Side, tuple[Rival, ...]] = {"audio": ("untrained", "spectrogram"), 
 Model = str | Path | L3Net | Encoder
 """A run's or checkpoint's folder, `untrained:RECIPE`, or a network."""
 
+DRAWINGS: dict[Side, int] = {"audio": 3, "vision": 1}
+"""How often the untrained network is drawn: on ESC-10 its drawings lie 3 points apart. Sets of pictures are large, and so is their cost."""
 
-def contenders(benchmark: Benchmark, model: Model, compare: Sequence[Rival], layer: str, device: str) -> list[Extractor]:
-    """The network, then those of `compare` that it is not itself. Raises ConfigError for a rival or a layer that is not there."""
+
+def contenders(
+    benchmark: Benchmark, model: Model, compare: Sequence[Rival], layer: str, device: str, drawings: int | None = None
+) -> list[Extractor]:
+    """The network, then those of `compare` that it is not itself; the untrained one so many times, each another drawing.
+
+    Raises ConfigError for a rival or a layer that is not there.
+    """
     side, rivals = benchmark.side, list(compare)
     if wrong := [name for name in rivals if name not in RIVALS[side]]:
         raise ConfigError(f"there is no rival {wrong[0]!r} for {benchmark.title}; choose of {', '.join(RIVALS[side])}")
@@ -40,18 +48,23 @@ def contenders(benchmark: Benchmark, model: Model, compare: Sequence[Rival], lay
     else:
         found = [network_extractor("network", model, side, layer, device)]
     plain = {"spectrogram": spectrogram_extractor, "colors": color_extractor}
-    return found + [plain[name]() if name in plain else _untrained(benchmark, model, layer, device) for name in rivals]
+    for name in rivals:
+        if name in plain:
+            found.append(plain[name]())
+        else:
+            found += [_untrained(side, model, layer, device, more) for more in range(DRAWINGS[side] if drawings is None else drawings)]
+    return found
 
 
-def _untrained(benchmark: Benchmark, model: Model, layer: str, device: str) -> Extractor:
-    """The network as it begins, by the run's own seed, as the paper has it: batch-norm of mean 0 and variance 1.
+def _untrained(side: Side, model: Model, layer: str, device: str, more: int) -> Extractor:
+    """The network as it begins, by the run's own seed and as many `more`, as the paper has it: batch-norm of mean 0 and variance 1.
 
     Statistics set from the set itself would have seen the tested fold, and made no rival that was stronger on the whole (LOG.md,
     2026-11-24).
     """
     config, seed = _settings(model)
-    torch.manual_seed(seed)
-    return network_extractor("untrained", L3Net(config), benchmark.side, layer, device)
+    torch.manual_seed(seed + more)
+    return network_extractor("untrained", L3Net(config), side, layer, device)
 
 
 def _settings(model: Model) -> tuple[ModelConfig, int]:

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class ProbeRow:
     features: int
     chosen: tuple[str, ...]
     """What was chosen for each tested fold without a look at it: the cost of the classifier, or how the layer was trained."""
+    drawings: tuple[float, ...] = ()
+    """Of an untrained network that was drawn several times the accuracy of each; the other figures are means over them, the interval's
+    ends too, and what was chosen is the first one's."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +79,18 @@ def probe_set(
     partial: bool = False,
     device: str = "auto",
     progress: Progress = silent,
+    drawings: int | None = None,
 ) -> SetProbe:
     """What a linear classifier reads from `model`'s frozen vectors of a public set, by the paper's protocol (sections 4.1 and 4.2).
 
     `model` may be a run's folder, a network, or `untrained:RECIPE`; all of `RIVALS` stand beside it unless `compare` names some.
-    Vectors are kept in `cache`, without which they are computed anew each time. Raises SourceError when the set is not there or,
+    Vectors are kept in `cache`, without which they are computed anew each time. The untrained network is drawn `drawings` times, by
+    default three times for sounds and once for pictures; its row is the mean. Raises SourceError when the set is not there or,
     unless `partial`, not whole.
     """
     benchmark = open_benchmark(dataset, path, partial)
     rivals = RIVALS[benchmark.side] if compare is None else compare
-    extractors = contenders(benchmark, model, rivals, layer, choose_device(device).value)
+    extractors = contenders(benchmark, model, rivals, layer, choose_device(device).value, drawings)
     run = probe_sounds if benchmark.side == "audio" else probe_images
     return run(benchmark, extractors, layer, Path(cache) if cache else None, progress)
 
@@ -181,8 +187,24 @@ def _table(benchmark: Benchmark, extractors: Sequence[Extractor], layer: str, me
         chance=float(counts.max() / counts.sum()),
         failed=len(failed),
         failures=tuple(failed[item] for item in sorted(failed)[:FAILURES_TOLD]),
-        rows=tuple(rows),
+        rows=tuple(_mean_row(list(same)) for _, same in groupby(rows, key=lambda row: row.name)),
         published=benchmark.published,
+    )
+
+
+def _mean_row(rows: list[ProbeRow]) -> ProbeRow:
+    """One row of the drawings of one network."""
+    if len(rows) == 1:
+        return rows[0]
+    folds = np.mean([row.folds for row in rows], axis=0)
+    low, high = np.mean([row.ci95 for row in rows], axis=0).tolist()
+    return replace(
+        rows[0],
+        accuracy=float(folds.mean()),
+        deviation=float(folds.std(ddof=1)) if len(folds) > 1 else float("nan"),
+        ci95=(low, high),
+        folds=tuple(folds.tolist()),
+        drawings=tuple(row.accuracy for row in rows),
     )
 
 
