@@ -68,7 +68,7 @@ def test_what_is_no_sound_is_told(model, wave, rate, sentence):
         ({"hop_seconds": -1.0}, "hop_seconds -1 must be a number above 0"),
         ({"hop_seconds": float("nan")}, "hop_seconds nan must be a number above 0"),
         ({"hop_seconds": 1e-6}, "must be at least a sample of 1/48000 s"),
-        ({"layer": "pool5"}, "there is no layer 'pool5'; the layers are pool4, conv4_2 and aligned"),
+        ({"layer": "pool5"}, "there is no layer 'pool5'; the layers are pool4, conv4_2, aligned and, of sound, texture"),
         ({"batch_size": 0}, "batch_size 0 must be at least 1"),
         ({"align": True}, "only a video has two sides to align"),
         ({"sample_rate_hz": None}, r"pictures are \[height, width, 3\] .* this array is \[72000\]; for sound give sample_rate_hz"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import small_config, write_clock_video
+from looklisten.app import terminal
 from looklisten.app.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
@@ -223,3 +224,17 @@ def test_readme_commands_are_real():
         known = subprocess.run([sys.executable, "-m", "looklisten", verb, "--help"], check=True, capture_output=True, text=True).stdout
         for option in (word for word in rest if word.startswith("-")):
             assert re.search(rf"(^|\s){re.escape(option)}[\s,]", known), f"{verb} has no {option}"
+
+
+def test_a_bar_tells_the_time_left_by_what_was_done_since_it_was_first_told(monkeypatch, capsys):
+    """Of work that begins half done it does not take the half for something it saw done."""
+    now = [100.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    bar = terminal.Bar("work")
+    for now[0], done in ((120.0, 400), (140.0, 400), (160.0, 500)):
+        bar(done, 800)
+    assert [line.split() for line in capsys.readouterr().err.splitlines()] == [
+        ["work", "400/800"],
+        ["work", "400/800"],
+        ["work", "500/800", "120", "s", "left"],
+    ]

@@ -81,7 +81,7 @@ def test_a_clip_that_is_summarized_is_classified_once_by_means_and_deviations(be
         signs = torch.from_numpy(rng.choice([-1.0, 1.0], len(waveforms))).float()
         return signs[:, None] * torch.eye(CLASSES)[oracle(waveforms).argmax(1)]
 
-    table = probe_sounds(benchmark, [Extractor(str(one), scattered, CLASSES, summarized=one) for one in (True, False)])
+    table = probe_sounds(benchmark, [Extractor("scatter", scattered, CLASSES, summarized=one) for one in (True, False)])
     assert (table.rows[0].accuracy, table.rows[0].features) == (1, 2 * CLASSES)
     assert table.rows[1].accuracy < 0.8
     assert table.rows[1].features == CLASSES

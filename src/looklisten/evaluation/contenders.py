@@ -1,6 +1,7 @@
 """Who stands in the table of a labelled set: a network, itself as it began, and a plain description that knows nothing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +65,7 @@ def _untrained(side: Side, model: Model, layer: str, device: str, more: int) -> 
     """
     config, seed = _settings(model)
     torch.manual_seed(seed + more)
-    return network_extractor("untrained", L3Net(config), side, layer, device)
+    return replace(network_extractor("untrained", L3Net(config), side, layer, device), drawing=more)
 
 
 def _settings(model: Model) -> tuple[ModelConfig, int]:

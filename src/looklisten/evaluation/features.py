@@ -35,6 +35,8 @@ class Extractor:
     """Whether it is given whole sounds, one at a time, rather than windows of a second."""
     summarized: bool = False
     """Whether a clip is classified once, by the means and deviations of its sub-clips' vectors, rather than sub-clip by sub-clip."""
+    drawing: int = 0
+    """Which drawing of one untrained network it is: those from 1 on share the row of the one before."""
     resize_pixels: int = 256
     crop_pixels: int = 224
 

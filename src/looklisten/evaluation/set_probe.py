@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -167,15 +166,19 @@ Measure = Callable[[Extractor, Progress], tuple[ProbeRow, dict[int, str]]]
 
 
 def _table(benchmark: Benchmark, extractors: Sequence[Extractor], layer: str, measure: Measure, progress: Progress) -> SetProbe:
-    rows: list[ProbeRow] = []
+    rows: list[list[ProbeRow]] = []
+    """The drawings of each network, in turn."""
     failed: dict[int, str] = {}
 
     def shifted(done: int, total: int, /, **facts: str) -> None:
-        progress(len(rows) * total + done, len(extractors) * total, **facts)
+        progress(sum(map(len, rows)) * total + done, len(extractors) * total, **facts)
 
     for extractor in extractors:
         row, unread = measure(extractor, shifted)
-        rows.append(row)
+        if rows and extractor.drawing:
+            rows[-1].append(row)
+        else:
+            rows.append([row])
         failed |= unread
     _, counts = np.unique(benchmark.labels[np.isin(benchmark.folds, benchmark.tested)], return_counts=True)
     return SetProbe(
@@ -187,7 +190,7 @@ def _table(benchmark: Benchmark, extractors: Sequence[Extractor], layer: str, me
         chance=float(counts.max() / counts.sum()),
         failed=len(failed),
         failures=tuple(failed[item] for item in sorted(failed)[:FAILURES_TOLD]),
-        rows=tuple(_mean_row(list(same)) for _, same in groupby(rows, key=lambda row: row.name)),
+        rows=tuple(map(_mean_row, rows)),
         published=benchmark.published,
     )
 

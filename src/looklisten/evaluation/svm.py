@@ -59,7 +59,7 @@ class Axes:
     """The directions in which examples differ most: along them a Newton system is solved at once, and few steps are left for the rest.
 
     (A low-rank preconditioner, as in "Randomized Nystrom preconditioning", Frangella, Tropp and Udell 2023.) Of 2,400 windows of
-    1,536 numbers the products at a cost of 100 fell from 1,291 to 91, the time of four costs to an eighth.
+    1,536 numbers, at equal tolerances, the products at a cost of 100 fell from 1,291 to 91, the time of four costs to an eighth.
     """
 
     basis: Float[Tensor, "examples rank"]
