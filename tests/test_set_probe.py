@@ -1,6 +1,7 @@
 """The paper's protocol on sets as their owners lay them out: 100 % for who knows, chance for who does not, no look at a tested fold."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from sklearn.svm import LinearSVC
 
 from conftest import small_config
 from looklisten.app.cli import main
+from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
 from looklisten.evaluation import features
 from looklisten.evaluation import vectors as kept_vectors
@@ -274,6 +276,13 @@ def test_batch_norm_is_set_to_the_mean_over_the_batches():
     expected = (raw[:2].mean((0, 2, 3)) + raw[2:].mean((0, 2, 3))) / 2
     assert torch.allclose(first.bn1.running_mean, expected, atol=1e-4)
     assert not model.training
+
+
+def test_a_large_network_is_given_a_batch_in_pieces_that_change_no_vector():
+    large, small = (network_extractor("a", L3Net(ModelConfig(widths=(width, 8))), "audio", "pool4") for width in (64, 8))
+    assert (large.piece_rows, small.piece_rows) == (1, 9)
+    sounds = 0.1 * torch.randn(11, 48_000, generator=torch.Generator().manual_seed(0))
+    assert np.allclose(small(sounds), replace(small, piece_rows=0)(sounds), atol=1e-2)
 
 
 def test_a_layer_that_is_not_there_is_named(benchmark):

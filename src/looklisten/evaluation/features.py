@@ -13,10 +13,14 @@ from torch import Tensor
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import Encoder, Precision, encoder_of
 from looklisten.inference.layers import TEXTURE, Side, width
+from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import choose_precision, to_device
 
 BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
+PIECE_BYTES = 8e6
+"""On a CPU a batch goes through a network in pieces whose largest map takes about so much: memory for larger ones is asked of the system
+anew each time. Of the full-size ear 40 windows a second one by one, 20 by 32 (two cores); of `tiny` 1,100 and 2,200 (LOG.md)."""
 
 Batch = TypeVar("Batch")
 
@@ -35,6 +39,8 @@ class Extractor:
     """Whether it is given whole sounds, one at a time, rather than windows of a second."""
     summarized: bool = False
     """Whether a clip is classified once, by the means and deviations of its sub-clips' vectors, rather than sub-clip by sub-clip."""
+    piece_rows: int = 0
+    """How many rows of a batch are computed at a time; 0: all."""
     drawing: int = 0
     """Which drawing of one untrained network it is: those from 1 on share the row of the one before."""
     resize_pixels: int = 256
@@ -47,7 +53,8 @@ class Extractor:
 
     def __call__(self, batch: Num[Tensor, "batch ..."]) -> Float[np.ndarray, "batch width"]:
         with torch.inference_mode():
-            return self.encode(batch.to(self.device)).float().cpu().numpy()
+            pieces = torch.split(batch, self.piece_rows or len(batch))
+            return torch.cat([self.encode(piece.to(self.device)).float().cpu() for piece in pieces]).numpy()
 
 
 def network_extractor(name: str, model: L3Net | Encoder, side: Side, layer: str = "conv4_2", device: str = "cpu") -> Extractor:
@@ -67,6 +74,7 @@ def network_extractor(name: str, model: L3Net | Encoder, side: Side, layer: str 
         key=f"{weights_key(model)}-{side}-{layer}-{precision}" if isinstance(model, L3Net) else "",
         device=str(encoder.device),
         summarized=layer == TEXTURE,
+        piece_rows=_piece_rows(model, side) if isinstance(model, L3Net) and encoder.device.type == "cpu" else 0,
         resize_pixels=encoder.resize_pixels,
         crop_pixels=encoder.crop_pixels,
     )
@@ -75,6 +83,12 @@ def network_extractor(name: str, model: L3Net | Encoder, side: Side, layer: str 
 def _blank(encoder: Encoder, side: Side) -> Tensor:
     shape = (1, 48_000) if side == "audio" else (1, 3, encoder.crop_pixels, encoder.crop_pixels)
     return torch.zeros(shape, dtype=torch.int16 if side == "audio" else torch.uint8, device=encoder.device)
+
+
+def _piece_rows(model: L3Net, side: Side) -> int:
+    """How many rows have a first map, the largest one, of about `PIECE_BYTES`; it is counted in bfloat16."""
+    pixels = model.front_end(torch.zeros(1, WINDOW_SAMPLES)).numel() if side == "audio" else model.config.crop_pixels**2
+    return max(1, int(PIECE_BYTES / (2 * model.config.widths[0] * pixels / model.config.first_stride**2)))
 
 
 def weights_key(model: L3Net) -> str:
