@@ -71,6 +71,23 @@ def test_unlabelled_shards_cannot_be_probed(road):
     assert "needs labelled clips" in re.sub(r"\s+", " ", told.stderr)
 
 
+@pytest.mark.parametrize(
+    ("what", "option", "named"),
+    [
+        (["probe", "shards", "x"], ["--layer", "texture"], "--layer"),
+        (["probe", "x"], ["--compare", "none"], "--compare"),
+        (["probe", "x"], ["--drawings", 2], "--drawings"),
+        (["probe", "x"], ["--cache", "y"], "--cache"),
+        (["probe", "x"], ["--partial"], "--partial"),
+        (["probe", "esc10", "x"], ["--per-clip", 3], "--per-clip"),
+    ],
+)
+def test_probe_refuses_an_option_that_it_would_not_follow(what, option, named, capsys):
+    assert main([str(word) for word in [*what, *option]]) == 2
+    told = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert named in told and " for s" in told
+
+
 def test_some_failed_is_exit_code_3(tmp_path):
     (tmp_path / "videos").mkdir()
     write_clock_video(tmp_path / "videos" / "good.mp4", seconds=1.5)

@@ -409,7 +409,12 @@ def probe(
     if drawings is not None and drawings < 1:
         raise UsageError(f"--drawings {drawings} would leave no untrained network; to have none in the table say --compare none")
     if dataset == "shards":
+        own = {"compare": compare != "all", "layer": layer != "conv4_2", "cache": cache, "partial": partial, "drawings": drawings}
+        if given := [f"--{option}" for option, value in own.items() if value]:
+            raise UsageError(f"{' and '.join(given)}: for sets of sounds or pictures; shards take --checkpoint, --per-clip, --device")
         return _probe_shards(path, checkpoint, per_clip, device)
+    if per_clip != 5:
+        raise UsageError(f"--per-clip {per_clip}: for shards; of {dataset} the protocol says which parts are taken")
     from looklisten.evaluation.set_probe import default_cache, probe_set
 
     rivals: Any = {"all": None, "none": []}.get(compare, [name.strip() for name in compare.split(",")])
