@@ -21,6 +21,8 @@ import numpy as np
 import torch
 
 import looklisten as ll
+from looklisten.inference.encoder import Precision
+from looklisten.inference.layers import Side
 from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import cpu_count
@@ -38,7 +40,7 @@ def made_sound(seconds: float) -> np.ndarray:
     return (0.1 * tones + 0.02 * rng.standard_normal(len(t))).astype(np.float32)
 
 
-def with_onnx(model: L3Net, side: str, batches: list[np.ndarray], folder: Path) -> Callable[[], np.ndarray]:
+def with_onnx(model: L3Net, side: Side, batches: list[np.ndarray], folder: Path) -> Callable[[], np.ndarray]:
     import onnxruntime
 
     write_onnx(model, side, "pool4", folder / f"{side}.onnx")
@@ -69,7 +71,7 @@ def main() -> None:
     side, cut = model.config.resize_pixels, (model.config.resize_pixels - model.config.crop_pixels) // 2
     pictures = np.random.default_rng(0).integers(0, 256, (options.pictures, side, side, 3), np.uint8)
 
-    def heard(precision: str, dense: bool) -> ll.Embeddings:
+    def heard(precision: Precision, dense: bool) -> ll.Embeddings:
         return ll.embed(sound, model, hop_seconds=options.hop, dense=dense, sample_rate_hz=RATE_HZ, precision=precision)
 
     def exact_at(starts: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,19 +62,21 @@ class Peer:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
         )
-        while self.process.stdout.readline().strip() != "ready":
+        assert self.process.stdin and self.process.stdout
+        self._ask, self._answers = self.process.stdin, self.process.stdout
+        while self._answers.readline().strip() != "ready":
             if self.process.poll() is not None:
                 sys.exit(f"{python} cannot run OpenL3")
 
     def __call__(self, side: str, folder: Path) -> tuple[np.ndarray, float, float]:
         out = folder / "peer.npy"
-        self.process.stdin.write(f"{side} {out}\n")
-        self.process.stdin.flush()
-        wall, own = json.loads(self.process.stdout.readline())
+        self._ask.write(f"{side} {out}\n")
+        self._ask.flush()
+        wall, own = json.loads(self._answers.readline())
         return np.load(out), wall, own
 
 
-def turn(call) -> tuple[np.ndarray, float, float]:
+def turn(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
     wall, own = time.perf_counter(), time.process_time()
     vectors = call()
     return vectors, time.perf_counter() - wall, time.process_time() - own
@@ -98,7 +101,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     sound = rng.normal(0, 0.1, 48_000 + 4_800 * (args.windows - 1)).astype(np.float32)
     pictures = rng.integers(0, 256, (args.pictures, 224, 224, 3), np.uint8)
-    rows: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    rows: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         np.save(folder / "sound.npy", sound)
@@ -139,9 +142,9 @@ def main() -> None:
         print(json.dumps({"cores": cpu_count(), "threads": args.threads, "load": os.getloadavg()[0], "rows": table}))
         return
     print(f"{args.threads} threads; a second of wall time, of processor time | their ratios | lowest cosine")
-    for name, row in table.items():
-        cells = [row[what] for what in ("wall", "processor", "ratio wall", "ratio processor")]
-        print(f"{name:16s}", *(f"{cell:7.2f}" for cell in cells), f"{row['cosine']:.6f}")
+    for name, figures in table.items():
+        cells = [figures[what] for what in ("wall", "processor", "ratio wall", "ratio processor")]
+        print(f"{name:16s}", *(f"{cell:7.2f}" for cell in cells), f"{figures['cosine']:.6f}")
 
 
 if __name__ == "__main__":

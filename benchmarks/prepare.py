@@ -115,7 +115,8 @@ class Memory:
     """Watches the worker processes of this program: resident megabytes over time, and the most any had."""
 
     def __init__(self) -> None:
-        self.peak, self.samples, self._over = 0.0, [], threading.Event()
+        self.samples: list[float] = []
+        self.peak, self._over = 0.0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:

@@ -18,6 +18,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def noise(config: Config, batch: int) -> PairBatch:
     frames = torch.from_numpy(rng.integers(0, 256, (batch, side, side, 3 * config.model.frames_per_pair), np.uint8)).permute(0, 3, 1, 2)
     waveforms = torch.from_numpy(rng.integers(-(2**12), 2**12, (batch, WINDOW_SAMPLES), np.int16))
     draws = Draws(rows, rows, rows, rows.astype(float), rows.astype(float), rows.astype(bool))
-    return PairBatch(frames, waveforms, tuple(map(str, rows)), draws, rows, pair_up(rows, rows.astype(str)))
+    return PairBatch(frames, waveforms, tuple(map(str, rows)), ("",) * batch, draws, rows, pair_up(rows, rows.astype(str)))
 
 
 def plain_step(
@@ -133,7 +134,7 @@ def flops_a_video(config: Config, device: str) -> float:
     return counter.get_total_flops() / 2
 
 
-def measured(steps: dict[str, Step], device: str, half: bool, batch: int, repeats: int) -> tuple[list[dict[str, float | str]], float]:
+def measured(steps: dict[str, Step], device: str, half: bool, batch: int, repeats: int) -> tuple[list[dict[str, Any]], float]:
     """A row for each step and the machine's matrix product in operations a second."""
     product, operations = matmul(device, half)
     first = {name: seconds_of(step, device) for name, step in steps.items()}  # kernels are chosen and made
@@ -144,7 +145,7 @@ def measured(steps: dict[str, Step], device: str, half: bool, batch: int, repeat
         for name, step in steps.items():
             turns[name].append(seconds_of(step, device))
         products.append(min(seconds_of(product, device) for _ in range(3)))
-    rows: list[dict[str, float | str]] = []
+    rows: list[dict[str, Any]] = []
     for name, times in turns.items():
         ratios = [naive / own for naive, own in zip(turns["naive"], times, strict=True)]
         rows.append(

@@ -5,7 +5,7 @@ sees what an undisturbed one would have seen. Knows shards and pictures, no netw
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -249,7 +249,7 @@ class PairStream:
         ranks: int = 1,
         parts: int = 1,
         pin: bool = False,
-    ) -> Iterator[PairBatch]:
+    ) -> Generator[PairBatch, None, None]:
         """Batches `first` to `stop`, each in `parts`, made by threads ahead of their use (JPEG decoding does not hold the interpreter)."""
 
         def make(index: int, number: int) -> PairBatch:
