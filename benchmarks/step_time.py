@@ -32,7 +32,7 @@ from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import CORRESPOND, L3Net
 from looklisten.model.objectives import Correspondence
-from looklisten.runtime import choose_device, choose_precision, cpu_count, to_device
+from looklisten.runtime import choose_device, choose_precision, cpu_count, keep_freed_memory, to_device
 from looklisten.training.learner import Learner, augment
 from looklisten.training.loop import training_stream
 
@@ -218,6 +218,7 @@ def main() -> None:
     parser.add_argument("--loader", metavar="SHARDS")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    keep_freed_memory()  # as all programs of the shell do; what it is worth, benchmarks/allocator.py measures
     device = choose_device(given.device).value
     size = given.batch or (256 if device.startswith("cuda") else 8)
     config = Config.load(given.config).changed("train", batch_size=size, accumulate=1)

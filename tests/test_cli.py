@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -255,3 +256,27 @@ def test_a_bar_tells_the_time_left_by_what_was_done_since_it_was_first_told(monk
         ["work", "400/800"],
         ["work", "500/800", "120", "s", "left"],
     ]
+
+
+AGAIN_AND_AGAIN = """
+import resource, sys
+import numpy as np
+from looklisten.app.cli import main
+if sys.argv[1] == "the shell's":
+    main(["--version"])
+for turn in range(60):
+    if turn == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    maps = [np.ones(12_000_000, np.uint8) for _ in range(4)]
+    del maps
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
+def test_the_shell_keeps_freed_memory_for_the_next_step():
+    faults = {}
+    for program in ("any", "the shell's"):
+        told = subprocess.run([sys.executable, "-c", AGAIN_AND_AGAIN, program], capture_output=True, text=True, check=True)
+        faults[program] = int(told.stdout.split()[-1])
+    assert faults["the shell's"] < 0.1 * faults["any"], "each page that comes back from the system is a fault"

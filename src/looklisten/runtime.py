@@ -4,6 +4,7 @@ Automatic choices come back with their reason, so that whoever asked can say it.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import platform
@@ -28,6 +29,8 @@ IDLE_WORKER_SECONDS = 15
 ABANDONED_SECONDS = 86_400
 """Scratch of another machine that is older than this belongs to nobody."""
 _ASIDE = ".aside-"
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Of mallopt(3)."""
 
 Network = TypeVar("Network", bound="torch.nn.Module")
 Item = TypeVar("Item")
@@ -114,6 +117,19 @@ def cache_folder() -> Path:
         return Path(own)
     usual = {"darwin": Path.home() / "Library/Caches", "win32": Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")}
     return Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, Path.home() / ".cache")) / "looklisten"
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's allocator to keep what is freed for what comes next, and not to give it back to the system.
+
+    Each step of a network frees its maps and takes as many again. Pages that go to the system and come back are filled with zeros
+    first, one fault each: up to a fifth of a training step on a CPU (`benchmarks/allocator.py`). It holds for the whole process, so it
+    is for programs to call and not for functions of a library. Without glibc nothing happens.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def cpu_count() -> int:

@@ -24,7 +24,7 @@ from tyro.conf import Positional
 from looklisten.app.terminal import Bar, talk
 from looklisten.config import Config
 from looklisten.errors import LookListenError
-from looklisten.runtime import is_first_process
+from looklisten.runtime import is_first_process, keep_freed_memory
 
 Result = dict[str, Any]
 
@@ -761,6 +761,7 @@ VERBS: dict[str, Callable[..., Result]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    keep_freed_memory()
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given or not sys.stdout.isatty()
     given = [argument for argument in given if argument != "--json"]

@@ -19,8 +19,9 @@ from looklisten.runtime import choose_precision, to_device
 
 BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
 PIECE_BYTES = 8e6
-"""On a CPU a batch goes through a network in pieces whose largest map takes about so much: memory for larger ones is asked of the system
-anew each time. Of the full-size ear 40 windows a second one by one, 20 by 32 (two cores); of `tiny` 1,100 and 2,200 (LOG.md)."""
+"""On a CPU a batch goes through a network in pieces whose largest map takes about so much: larger ones leave the caches, and where nobody
+called `keep_freed_memory` their memory is asked of the system anew each time.
+Of the full-size ear 40 windows a second one by one, 20 by 32 (two cores); of `tiny` 1,100 and 2,200 (LOG.md)."""
 
 Batch = TypeVar("Batch")
 
