@@ -52,14 +52,44 @@ def esc(tmp_path_factory):
     ]
     write_table(root / "meta" / "esc50.csv", rows)
     for row in rows:
-        noise = rng.uniform(-1, 1, int(48_000 * rng.uniform(0.7, 1.6)))
-        write_wave(root / "audio" / row["filename"], noise * (0.2 + 0.2 * row["target"]))
+        write_wave(root / "audio" / row["filename"], loud(rng, row["target"], rng.uniform(0.7, 1.6)))
     return root
 
 
 @pytest.fixture(scope="module")
 def benchmark(esc):
     return open_benchmark("esc50", esc, partial=True)
+
+
+def loud(rng, level, seconds):
+    return rng.uniform(-1, 1, int(48_000 * seconds)) * (0.2 + 0.2 * level)
+
+
+@pytest.fixture(scope="module", params=["esc10", "dcase2013", "urbansound8k"])
+def other(request, tmp_path_factory):
+    """The other public sets of sounds in their owners' layouts, smaller and as in `esc`: the set, its clips, its tested folds."""
+    root, rng = tmp_path_factory.mktemp(request.param), np.random.default_rng(0)
+    if request.param == "esc10":
+        for kind, title in enumerate(("Dog bark", "Rain", "Sea waves", "Baby cry")):
+            for fold in range(1, 6):
+                write_wave(root / f"{kind + 1:03d} - {title}" / f"{fold}-10{kind}-A.wav", loud(rng, kind, 1.2))
+    elif request.param == "dcase2013":
+        for part in ("scenes_stereo", "scenes_stereo_testset"):
+            for kind, scene in enumerate(("bus", "office", "park", "tube")):
+                for number in range(1, 6):
+                    write_wave(root / part / f"{scene}{number:02d}.wav", loud(rng, kind, 1.2))
+    else:
+        rows = [
+            {"slice_file_name": f"{fold}-{kind}-0-0.wav", "fsID": fold, "start": 0.0, "end": 4.0, "salience": 1, "fold": fold}
+            | {"classID": kind, "class": ("siren", "drilling", "dog_bark", "jackhammer")[kind]}
+            for fold in range(1, 11)
+            for kind in range(CLASSES)
+        ]
+        write_table(root / "metadata" / "UrbanSound8K.csv", rows)
+        for row in rows:
+            write_wave(root / "audio" / f"fold{row['fold']}" / row["slice_file_name"], loud(rng, row["classID"], 0.8))
+    found = open_benchmark(request.param, root, partial=True)
+    return found, *{"esc10": (20, 5), "dcase2013": (40, 1), "urbansound8k": (40, 10)}[request.param]
 
 
 def oracle(waveforms):
@@ -73,6 +103,21 @@ def test_an_oracle_is_always_right(benchmark):
     assert (table.rows[0].accuracy, table.rows[0].folds) == (1, (1.0,) * 5)
     assert (table.items, table.classes, table.chance, table.failed) == (60, CLASSES, 0.25, 0)
     assert table.published[-1].accuracy == 0.813
+
+
+def test_in_other_layouts_an_oracle_is_always_right_and_chance_at_chance(other):
+    """Chance is a vector a clip, the same for all its sub-clips: one of a tested clip among those fitted on would give it away."""
+    other, clips, folds = other
+    table = probe_sounds(other, [Extractor("oracle", oracle, CLASSES)])
+    assert (table.rows[0].accuracy, table.rows[0].folds) == (1, (1.0,) * folds)
+    assert (table.items, table.classes, table.chance, table.failed) == (clips, CLASSES, 0.25, 0)
+    classes = np.unique(other.labels, return_inverse=True)[1]
+    hits = []
+    for seed in range(240 // clips):
+        store = np.repeat(np.random.default_rng(seed).standard_normal((clips, 1, 100)), 2, 1).astype(np.float32)
+        answers = Folds(store, classes, other.folds, np.ones(clips, bool), other.tested, SVM).answers()
+        hits += list(answers.said == classes[answers.items])
+    assert np.mean(hits) == pytest.approx(0.25, abs=0.09)
 
 
 def test_a_clip_that_is_summarized_is_classified_once_by_means_and_deviations(benchmark):
