@@ -107,8 +107,9 @@ def joined(device: str) -> Iterator[World]:
     distributed.init_process_group(backend, store=attempt, rank=rank, world_size=ranks, timeout=PATIENCE)
     try:
         yield world
-        # Nobody leaves before all are done. Without it a process could end while gloo's threads were still letting go of the last
-        # tensors, for which they need the interpreter: once in some hundred runs it was aborted, with all its work done (torch 2.13).
+        # Nobody leaves before all are done. Once a process was aborted at its end, all its work done ("terminate called without an
+        # active exception", torch 2.13): it seems that gloo's threads were still letting go of tensors, for which they need the
+        # interpreter (pytorch pull request 179291).
         distributed.barrier(device_ids=[world.local_rank] if device.startswith("cuda") else None)
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
