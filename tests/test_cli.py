@@ -85,7 +85,7 @@ def test_unlabelled_shards_cannot_be_probed(road):
 )
 def test_probe_refuses_an_option_that_it_would_not_follow(what, option, named, capsys):
     assert main([str(word) for word in [*what, *option]]) == 2
-    told = re.sub(r"\s+", " ", capsys.readouterr().err)
+    told = spoken(capsys)
     assert named in told and " for s" in told
 
 

@@ -123,7 +123,7 @@ def keep_freed_memory() -> None:
     """Tell glibc's allocator to keep what is freed for what comes next, and not to give it back to the system.
 
     Each step of a network frees its maps and takes as many again. Pages that go to the system and come back are filled with zeros
-    first, one fault each: up to a fifth of a training step on a CPU (`benchmarks/allocator.py`). It holds for the whole process, so it
+    first, one fault each: up to a third of a training step on a CPU (`benchmarks/allocator.py`). It holds for the whole process, so it
     is for programs to call and not for functions of a library. Without glibc nothing happens.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
