@@ -73,6 +73,45 @@ def test_two_processes_have_the_losses_of_one(shards_path, recipe, tmp_path, set
     assert "2 processes" in said
 
 
+THREADS_OF_A_RUN = """
+import json, os, sys, time
+from pathlib import Path
+from looklisten.config import Config
+from looklisten.training.loop import train
+
+def gloo():
+    names = []
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            names.append((thread / "comm").read_text().strip())
+        except OSError:  # it has just ended
+            continue
+    return sorted(name for name in names if "gloo" in name)
+
+during = []
+train(sys.argv[1], Config.load(sys.argv[2]), sys.argv[3], progress=lambda *_, **__: during.append(gloo()))
+deadline = time.monotonic() + 5
+while gloo() and time.monotonic() < deadline:  # the kernel lists a thread for a moment longer
+    time.sleep(0.01)
+Path(f"{sys.argv[3]}.{os.environ['RANK']}.json").write_text(json.dumps({"during": during, "after": gloo()}))
+"""
+"""A run by its Python call; then which of this process's threads were gloo's at each step (the first process sees them), and after."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc")
+def test_no_thread_of_the_processes_outlives_the_run(shards_path, recipe, tmp_path):
+    """One that does may abort the process while the interpreter ends: a run that did all its work, and failed."""
+    script = tmp_path / "threads.py"
+    script.write_text(THREADS_OF_A_RUN)
+    how = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = started([sys.executable, *how, str(script), str(shards_path), str(recipe(steps=2)), str(tmp_path / "run")])
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said
+    first, second = (json.loads((tmp_path / f"run.{rank}.json").read_text()) for rank in (0, 1))
+    assert len(first["during"]) == 2 and all("pt_gloo_runloop" in names for names in first["during"])
+    assert first["after"] == second["after"] == []
+
+
 def test_a_run_goes_on_with_another_number_of_processes(shards_path, recipe, tmp_path):
     """1 → 2 → 4 → 1 processes: the same losses as one that was never stopped, so the same rows in the same order."""
     whole = recipe(steps=24, schedule="constant")

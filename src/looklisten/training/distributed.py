@@ -12,6 +12,11 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+
+# Imported while there is no group: as defaults of its functions this module keeps for good the group that there is at its import,
+# and DistributedDataParallel imports it (seen with torch 2.13). The group's threads then outlived `destroy_process_group`, and one that
+# lives while the interpreter ends can abort the process, all its work done (pytorch issue 190489).
+import torch.distributed.nn.functional
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
@@ -107,10 +112,6 @@ def joined(device: str) -> Iterator[World]:
     distributed.init_process_group(backend, store=attempt, rank=rank, world_size=ranks, timeout=PATIENCE)
     try:
         yield world
-        # Nobody leaves before all are done. Once a process was aborted at its end, all its work done ("terminate called without an
-        # active exception", torch 2.13): it seems that gloo's threads were still letting go of tensors, for which they need the
-        # interpreter (pytorch pull request 179291).
-        distributed.barrier(device_ids=[world.local_rank] if device.startswith("cuda") else None)
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
             raise LookListenError(
