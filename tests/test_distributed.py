@@ -25,8 +25,12 @@ def command(processes, shards, recipe, run, *options, restarts=0):
     verb = ["train", str(shards), "--config", str(recipe), "-o", str(run), *options]
     if processes == 1:
         return [sys.executable, "-m", "looklisten", *verb]
+    return [*torchrun(processes, restarts), "-m", "looklisten", *verb]
+
+
+def torchrun(processes, restarts=0):
     how = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
-    return [sys.executable, "-m", "torch.distributed.run", *how, "-m", "looklisten", *verb]
+    return [sys.executable, "-m", "torch.distributed.run", *how]
 
 
 def started(arguments):
@@ -73,10 +77,11 @@ def test_two_processes_have_the_losses_of_one(shards_path, recipe, tmp_path, set
     assert "2 processes" in said
 
 
-THREADS_OF_A_RUN = """
+WHAT_EACH_PROCESS_SEES = """
 import json, os, sys, time
 from pathlib import Path
 from looklisten.config import Config
+from looklisten.model.checkpoint import open_checkpoint
 from looklisten.training.loop import train
 
 def gloo():
@@ -89,27 +94,37 @@ def gloo():
     return sorted(name for name in names if "gloo" in name)
 
 during = []
-train(sys.argv[1], Config.load(sys.argv[2]), sys.argv[3], progress=lambda *_, **__: during.append(gloo()))
+run = train(sys.argv[1], Config.load(sys.argv[2]), sys.argv[3], progress=lambda *_, **__: during.append(gloo()))
+saved = open_checkpoint(run.path).step
 deadline = time.monotonic() + 5
 while gloo() and time.monotonic() < deadline:  # the kernel lists a thread for a moment longer
     time.sleep(0.01)
-Path(f"{sys.argv[3]}.{os.environ['RANK']}.json").write_text(json.dumps({"during": during, "after": gloo()}))
+seen = {"during": during, "after": gloo(), "saved": saved, "told": [run.step, run.held_out_accuracy, run.best_step, run.best_accuracy]}
+Path(f"{sys.argv[3]}.{os.environ['RANK']}.json").write_text(json.dumps(seen))
 """
-"""A run by its Python call; then which of this process's threads were gloo's at each step (the first process sees them), and after."""
+"""A run by its Python call; then which of this process's threads were gloo's at each step (the first process sees them) and after, and
+the step of the checkpoint that is there, and what the run tells of itself."""
+
+
+@pytest.fixture
+def seen(shards_path, recipe, tmp_path):
+    """What each of two processes sees of a run of two steps."""
+    script = tmp_path / "see.py"
+    script.write_text(WHAT_EACH_PROCESS_SEES)
+    process = started([*torchrun(2), str(script), str(shards_path), str(recipe(steps=2)), str(tmp_path / "run")])
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said
+    return [json.loads((tmp_path / f"run.{rank}.json").read_text()) for rank in (0, 1)]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc")
-def test_no_thread_of_the_processes_outlives_the_run(shards_path, recipe, tmp_path):
-    """One that does may abort the process while the interpreter ends: a run that did all its work, and failed."""
-    script = tmp_path / "threads.py"
-    script.write_text(THREADS_OF_A_RUN)
-    how = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    process = started([sys.executable, *how, str(script), str(shards_path), str(recipe(steps=2)), str(tmp_path / "run")])
-    said = process.communicate(timeout=200)[1]
-    assert process.returncode == 0, said
-    first, second = (json.loads((tmp_path / f"run.{rank}.json").read_text()) for rank in (0, 1))
+def test_no_process_outlives_its_run_by_a_thread_or_leaves_before_it_is_saved(seen):
+    """A thread that lives on may abort the process while the interpreter ends: a run that did all its work, and failed."""
+    first, second = seen
     assert len(first["during"]) == 2 and all("pt_gloo_runloop" in names for names in first["during"])
     assert first["after"] == second["after"] == []
+    assert first["saved"] == second["saved"] == 2
+    assert first["told"] == second["told"] and first["told"][2] == 2
 
 
 def test_a_run_goes_on_with_another_number_of_processes(shards_path, recipe, tmp_path):

@@ -124,13 +124,14 @@ def train(
                     progress(step, config.train.steps, **meter.facts(), **keeper.facts())
                 if stop:
                     break
-    best_accuracy, best = best_saved(run / "checkpoints")
+        # Asked of the first process, which may still be saving: whoever returns finds the last checkpoint there, and says the same of it.
+        held_out_accuracy, (best_accuracy, best) = world.told(lambda: (keeper.held_out_accuracy, best_saved(run / "checkpoints")))
     return Run(
         path=run,
         step=step,
         loss=meter.loss,
         accuracy=meter.accuracy,
-        held_out_accuracy=keeper.held_out_accuracy,
+        held_out_accuracy=held_out_accuracy,
         best_step=step_of(best) if best else 0,
         best_accuracy=best_accuracy,
         pairs_per_second=meter.pairs_per_second,
