@@ -6,6 +6,7 @@ processes of each one's gradient (what DistributedDataParallel takes) is the gra
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,9 @@ from looklisten.errors import ConfigError, LookListenError
 
 PATIENCE = timedelta(hours=2)
 """How long the processes wait for one of them, which may be measuring held-out videos."""
+
+LAST_BREATH_SECONDS = 0.5
+"""What the group's threads get at the end to let go of their tensors; they need microseconds, and on a busy machine their turn."""
 
 
 Told = TypeVar("Told")
@@ -120,6 +124,10 @@ def joined(device: str) -> Iterator[World]:
             ) from None
         raise
     finally:
+        # A thread of gloo that still lets go of a tensor waits for the interpreter's lock, and the group's destructor, called by that of
+        # DistributedDataParallel, waits for the thread and holds the lock: seen with torch 2.13, a run that hung at its end. Asleep we
+        # do not hold it.
+        time.sleep(LAST_BREATH_SECONDS)
         distributed.destroy_process_group()
 
 
