@@ -7,7 +7,7 @@ late. Frame counts and nominal rates are never used for time. Knows no clip, no 
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -107,6 +107,14 @@ class Report:
     audio_end_seconds: float = 0.0
     clips: int = 0
     """How many clips were cut so far, counted by who cuts."""
+    lost_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of the wanted stretch that no frame, sound or clip holds, by reason."""
+    marks: set[str] = field(default_factory=set)
+    """Marks (`data.cutting.MARKS`) that decoding found and that hold for every clip of the file."""
+
+    def lose(self, reason: str, seconds: float) -> None:
+        """Count seconds that are left out, so that no loss is silent."""
+        self.lost_seconds[reason] = self.lost_seconds.get(reason, 0.0) + seconds
 
 
 @runtime_checkable
