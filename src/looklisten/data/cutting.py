@@ -4,7 +4,7 @@ Holds one clip's worth of media in memory. Knows decoding and the record `Clip`;
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ GRID = 16
 MAX_APART_SECONDS = 600.0
 """How far picture and sound of one moment may lie apart in a file; what is between them is held in memory."""
 
-MARKS = ("silent", "still", "black", "clipped", "short", "duplicate", "truncated", "damaged")
+MARKS = ("silent", "still", "black", "clipped", "short", "duplicate", "truncated", "damaged", "out-of-phase", "hdr")
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class _Cutter:
             labels=self.source.labels,
             split=self.source.split,
             boxes=tuple(replace(box, at_seconds=box.at_seconds - begin) for box in self.boxes if begin <= box.at_seconds < end),
-            marks=_marks(np.stack([picture.grid for picture in inside]), wave, bool(self.source.same_as), damaged),
+            marks=_marks(np.stack([picture.grid for picture in inside]), wave, bool(self.source.same_as), damaged, self.report.marks),
         )
 
 
@@ -237,8 +237,10 @@ def _grid(luma: NDArray[np.uint8]) -> NDArray[np.float32]:
     return means
 
 
-def _marks(grids: NDArray[np.float32], wave: NDArray[np.int16], duplicate: bool, damaged: bool) -> tuple[str, ...]:
-    """What a user wants to know of a clip: `grids` are `[frames, rows, columns]`."""
+def _marks(
+    grids: NDArray[np.float32], wave: NDArray[np.int16], duplicate: bool, damaged: bool, of_file: Collection[str]
+) -> tuple[str, ...]:
+    """What a user wants to know of a clip: `grids` are `[frames, rows, columns]`, `of_file` the marks that decoding found."""
     is_so = {
         "silent": is_silent(wave),
         "still": float(np.ptp(grids, axis=0).max()) < STILL_LEVELS,
@@ -248,4 +250,4 @@ def _marks(grids: NDArray[np.float32], wave: NDArray[np.int16], duplicate: bool,
         "duplicate": duplicate,
         "damaged": damaged,
     }
-    return tuple(mark for mark in MARKS if is_so.get(mark))
+    return tuple(mark for mark in MARKS if is_so.get(mark) or mark in of_file)

@@ -5,6 +5,7 @@ late. Frame counts and nominal rates are never used for time. Knows no clip, no 
 """
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +18,28 @@ import simplejpeg
 import soxr
 from av.container import InputContainer
 from av.format import Flags
-from av.stream import Disposition
 from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.downmix import Mixer, zero_level
+from looklisten.media.orientation import orientation_of
+from looklisten.media.sample_planes import SamplePlanes
+from looklisten.media.stream_choice import (
+    chosen_picture,
+    chosen_sound,
+    is_encrypted,
+    is_still,
+    is_tiled_still,
+    photograph_advice,
+    picture_streams,
+    related_sound,
+    sound_streams,
+)
 
 RESYNC_SECONDS = 0.010
 """A sound frame this far from where counting samples puts it is moved to its timestamp; less is the container's rounding."""
-
-MAX_PLANES = 8
-"""PyAV reads no further; damaged AAC may claim more, and reading those ends the process."""
 
 MAX_GAP_SECONDS = 1.0
 """A shorter hole in the sound is filled with silence (a lost packet); in a longer one there is no sound, and no clip."""
@@ -47,9 +58,6 @@ TS_DISCONT: Any = Flags.ts_discont.value
 
 HONEST_HEADERS = frozenset({"mov", "matroska", "avi", "flv", "asf"})
 """Formats whose header says how long the file is; of others FFmpeg guesses it from what is there."""
-
-CHANNEL_WEIGHTS = {"LFE": 0.0, "FC": 0.7071, "BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5}
-"""Downmix to mono: front channels whole, centre at -3 dB, surrounds at -6 dB, no effects channel; then normalised to sum 1."""
 
 Packet = Any  # av.Packet, whose stubs have a parameter that the class has not
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
@@ -112,6 +120,11 @@ class Report:
     marks: set[str] = field(default_factory=set)
     """Marks (`data.cutting.MARKS`) that decoding found and that hold for every clip of the file."""
 
+    passed_over: list[str] = field(default_factory=list)
+    """Streams of the kinds that were wanted and that were not chosen, each in a few words."""
+    source: str = ""
+    """The file's path, for sentences."""
+
     def lose(self, reason: str, seconds: float) -> None:
         """Count seconds that are left out, so that no loss is silent."""
         self.lost_seconds[reason] = self.lost_seconds.get(reason, 0.0) + seconds
@@ -169,8 +182,7 @@ class Streams:
 def find_streams(path: str | Path) -> Streams:
     """What of picture and sound a file has; a cover is no picture. Raises SourceError when it is no media."""
     with opened(path, Wanted(), Report()) as container:
-        videos, audios = _decodable(container)
-        return Streams(bool(videos), bool(audios))
+        return Streams(bool(picture_streams(container)), bool(sound_streams(container)))
 
 
 def decode(
@@ -187,7 +199,9 @@ def decode(
     """
     report = report if report is not None else Report()
     with opened(path, wanted, report) as container:
-        video, audio = wanted_streams(container, path, wanted)
+        video, audio = wanted_streams(container, path, wanted, report)
+        if video and nearest_to and is_still(container, video):
+            nearest_to = itertools.islice(nearest_to, 1)
         clock = Clock(container, [stream for stream in (video, audio) if stream])
         takers: dict[int, _Pictures | _Waves] = {}
         if video:
@@ -233,6 +247,7 @@ def read_sound(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]
 
 
 def opened(path: str | Path, wanted: Wanted, report: Report) -> InputContainer:
+    report.source = str(path)
     try:
         # A playlist that is named like a video must not make this process read other files or hosts.
         options = {"protocol_whitelist": "file,crypto,data", "max_streams": str(wanted.max_streams)}
@@ -240,7 +255,7 @@ def opened(path: str | Path, wanted: Wanted, report: Report) -> InputContainer:
     except (av.FFmpegError, OSError, ValueError) as error:
         report.last_error = _last_line(error)
         kind = "video" if wanted.picture else "sound"
-        raise SourceError(f"{path} cannot be opened as {kind}: {report.last_error}") from error
+        raise SourceError(f"{path} cannot be opened as {kind}: {report.last_error}{photograph_advice(path)}") from error
 
 
 def _last_line(error: BaseException) -> str:
@@ -260,22 +275,36 @@ def _missing_end(container: InputContainer, video: av.VideoStream | None, report
     return f"it ends after {got:.1f} s of the {declared:.1f} s that its header declares"
 
 
-def _decodable(container: InputContainer) -> tuple[list[av.VideoStream], list[av.AudioStream]]:
-    """The streams of pictures (not covers) and of sound that this FFmpeg can decode."""
-    videos = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
-    return videos, [s for s in container.streams.audio if s.codec_context]
+def wanted_streams(
+    container: InputContainer, path: str | Path, wanted: Wanted, report: Report | None = None
+) -> tuple[av.VideoStream | None, av.AudioStream | None]:
+    """The stream of pictures and the stream of sound that are meant (`stream_choice`), where they are wanted.
 
-
-def wanted_streams(container: InputContainer, path: str | Path, wanted: Wanted) -> tuple[av.VideoStream | None, av.AudioStream | None]:
-    """The first stream of pictures and the first of sound, where they are wanted."""
+    What is passed over is written into `report`. Raises SourceError when a wanted one is not there, is encrypted or is too large.
+    """
     if len(container.streams) >= wanted.max_streams:
-        raise SourceError(f"{path} has {len(container.streams)} streams or more; at most {wanted.max_streams} are allowed")
-    videos, audios = _decodable(container)
+        raise SourceError(
+            f"{path} has {len(container.streams)} streams or more; at most {wanted.max_streams} are allowed{photograph_advice(path)}"
+        )
+    videos, audios = picture_streams(container), sound_streams(container)
     both = "; both picture and sound are needed" if wanted.picture and wanted.sound else ""
+    if wanted.picture and not wanted.sound and is_tiled_still(container, videos):
+        raise SourceError(f"{path} is a photograph stored in tiles, which cannot be put together here{photograph_advice(path)}")
     for kind, is_wanted, found in (("picture", wanted.picture, videos), ("sound", wanted.sound, audios)):
         if is_wanted and not found:
             raise SourceError(f"{path} has no {kind} stream that can be decoded{both}")
-    video, audio = videos[0] if wanted.picture else None, audios[0] if wanted.sound else None
+    # The picture is chosen even if it is not wanted: in a broadcast of several programs it decides on the sound.
+    picture = chosen_picture(videos) if videos else None
+    related = related_sound(container, videos, picture.stream) if picture and len(videos) > 1 and len(audios) > 1 else None
+    sound = chosen_sound(audios, related) if audios else None
+    video = picture.stream if picture and wanted.picture else None
+    audio = sound.stream if sound and wanted.sound else None
+    if report is not None:
+        chosen = ((picture, wanted.picture), (sound, wanted.sound))
+        report.passed_over = [words for choice, is_wanted in chosen if choice and is_wanted for words in choice.passed_over]
+    for stream in filter(None, (video, audio)):
+        if is_encrypted(stream):
+            raise SourceError(_encrypted(str(path), stream.type))
     if video and video.width * video.height > wanted.max_megapixels * 1e6:
         raise SourceError(f"{path} has frames of {video.width} x {video.height}; at most {wanted.max_megapixels:g} megapixels are allowed")
     for stream in filter(None, (video, audio)):
@@ -467,10 +496,10 @@ class _Pictures:
             interpolation="AREA",
             threads=1,
         )
-        turns = round(frame.rotation / 90) % 4
+        orientation = orientation_of(frame)
         stored: tuple[Any, ...] = scaled.planes
         planes = (np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in stored)
-        luma, blue, red = (np.rot90(plane, turns) for plane in planes)
+        luma, blue, red = map(orientation.upright, planes)
         return _evenly_stored(luma), np.ascontiguousarray(blue), np.ascontiguousarray(red)
 
 
@@ -483,6 +512,9 @@ def _evenly_stored(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def decoded(codec: Any, packet: Packet | None, report: Report) -> list[Any]:
+    """The frames that a packet completes; None flushes the decoder. Raises SourceError when the packet is encrypted."""
+    if packet is not None and packet.has_sidedata("encryption_info"):
+        raise SourceError(_encrypted(report.source, codec.type))
     try:
         frames: list[Any] = codec.decode(packet)
     except av.FFmpegError as error:
@@ -492,6 +524,11 @@ def decoded(codec: Any, packet: Packet | None, report: Report) -> list[Any]:
         report.last_error = _last_line(error)
         return []
     return frames
+
+
+def _encrypted(source: str, kind: str) -> str:
+    name = {"video": "picture", "audio": "sound"}[kind]
+    return f"{source} has an encrypted {name} stream; decrypt the file with the tool of its publisher first, or take another copy"
 
 
 class _Waves:
@@ -505,6 +542,8 @@ class _Waves:
         self._kind: tuple[str, tuple[str, ...], int] | None = None
         self._gathered: list[list[NDArray[Any]]] = []
         self._gathered_samples = 0
+        self._reader = SamplePlanes()
+        self._mixer: Mixer | None = None
         self._resampler: Resampler | None = None
         self._expected_seconds = -np.inf
         self._start_seconds = 0.0
@@ -523,9 +562,11 @@ class _Waves:
     def _take(self, frame: av.AudioFrame) -> Iterator[Sound]:
         names = tuple(channel.name for channel in frame.layout.channels)
         kind = (frame.format.name, names, frame.sample_rate)
-        if frame.format.is_planar and len(names) > MAX_PLANES:
+        try:
+            planes, each = self._reader.read(frame)
+        except ValueError as error:
             self._report.damaged += 1
-            self._report.last_error = f"sound in {len(names)} planes, at most {MAX_PLANES} can be read"
+            self._report.last_error = str(error)
             return
         at = self._clock.at(frame, self._stream) if self._clock else None
         if at is None:
@@ -539,13 +580,12 @@ class _Waves:
                 self._emitted, drift = 0, 0.0
             if frame.sample_rate != SAMPLE_RATE_HZ:
                 self._resampler = self._wanted.resampler(frame.sample_rate)
-        planes, each = _planes(frame, len(names))
         samples = frame.samples
         if abs(drift) > RESYNC_SECONDS:
             shift = max(round(drift * frame.sample_rate), -samples)
             samples += shift
             if shift > 0:
-                planes = [np.concatenate([np.full(shift * each, _zero(plane), plane.dtype), plane]) for plane in planes]
+                planes = [np.concatenate([np.full(shift * each, zero_level(plane), plane.dtype), plane]) for plane in planes]
             else:
                 planes = [plane[-shift * each :] for plane in planes]
         self._gathered.append(planes)
@@ -557,7 +597,12 @@ class _Waves:
 
     def _flush(self) -> Iterator[Sound]:
         if self._gathered and self._kind:
-            samples = _mono([np.concatenate(plane) for plane in zip(*self._gathered, strict=True)], self._kind[1])
+            _, names, rate_hz = self._kind
+            if self._mixer is None or self._mixer.channels != names:
+                self._mixer = Mixer(names, rate_hz)
+            samples = self._mixer.mix([np.concatenate(plane) for plane in zip(*self._gathered, strict=True)])
+            if self._mixer.was_out_of_phase:
+                self._report.marks.add("out-of-phase")
             self._gathered, self._gathered_samples = [], 0
             yield from self._emit(self._resampler.resample_chunk(samples) if self._resampler else samples)
 
@@ -576,36 +621,3 @@ class _Waves:
             sound = Sound(start + early / SAMPLE_RATE_HZ, samples[early : int(keep)])
             self._report.audio_end_seconds = sound.end_seconds
             yield sound
-
-
-DTYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
-"""FFmpeg's sample formats; those of planes end in p."""
-
-
-def _planes(frame: av.AudioFrame, channels: int) -> tuple[list[NDArray[Any]], int]:
-    """The samples as the decoder stores them, without copying: one array a channel, or one with all channels in turn.
-
-    The number beside it is how many values of an array make one sample.
-    """
-    dtype, each = DTYPES[frame.format.name.removesuffix("p")], 1 if frame.format.is_planar else channels
-    stored: tuple[Any, ...] = frame.planes
-    return [np.frombuffer(plane, dtype, frame.samples * each) for plane in stored], each
-
-
-def _zero(plane: NDArray[Any]) -> int:
-    return 128 if plane.dtype == np.uint8 else 0
-
-
-def _mono(planes: list[NDArray[Any]], channels: tuple[str, ...]) -> NDArray[np.float32]:
-    """The weighted mean of the channels, float32 `[samples]` in -1..1."""
-    dtype = planes[0].dtype
-    full_scale = 2.0 ** (8 * dtype.itemsize - 1) if dtype.kind in "iu" else 1.0
-    weights = np.array([CHANNEL_WEIGHTS.get(channel, 1.0) for channel in channels], np.float32)
-    if not weights.sum():
-        weights[:] = 1
-    weights /= weights.sum() * full_scale
-    apart = planes if len(planes) > 1 else list(planes[0].reshape(-1, len(channels)).T)
-    mono = np.zeros(len(apart[0]), np.float32)
-    for weight, plane in zip(weights, apart, strict=True):
-        mono += weight * (plane.astype(np.float32) - np.float32(_zero(plane)))
-    return np.nan_to_num(mono, copy=False)

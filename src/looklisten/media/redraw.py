@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from looklisten.errors import SourceError
 from looklisten.media.decode import Clock, Packet, Planes, Report, Wanted, decoded, opened, wanted_streams
+from looklisten.media.orientation import orientation_of
 from looklisten.runtime import Progress, silent, written_aside
 
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
@@ -49,13 +50,13 @@ class Outline:
 def outline(source: str | Path) -> Outline:
     """What the first frame of a video measures. Raises SourceError when there is none."""
     with opened(source, Wanted(), report := Report()) as container:
-        video, _ = wanted_streams(container, source, Wanted())
+        video, _ = wanted_streams(container, source, Wanted(), report)
         assert video is not None
         for packet in container.demux(video):
             for frame in decoded(video.codec_context, packet if packet.size else None, report):
                 aspect = float(video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or 1) or 1.0
                 size = (frame.width, frame.height / aspect) if aspect >= 1 else (frame.width * aspect, frame.height)
-                width, height = (max(round(side), 1) for side in (size[::-1] if _turns(frame) % 2 else size))
+                width, height = (max(round(side), 1) for side in (size[::-1] if orientation_of(frame).swaps_sides else size))
                 return Outline(width, height, (container.duration or 0) / av.time_base)
     raise SourceError(f"{source} has no frame that can be decoded{f': {report.last_error}' if report.last_error else ''}")
 
@@ -76,7 +77,7 @@ def redraw(
     """
     report = Report()
     with opened(source, Wanted(), report) as container:
-        video, audio = wanted_streams(container, source, Wanted())
+        video, audio = wanted_streams(container, source, Wanted(), report)
         assert video is not None
         assert audio is not None
         clock = Clock(container, [video, audio])
@@ -106,11 +107,6 @@ def _packets(clock: Clock, report: Report) -> Iterator[Packet]:
         yield from clock.packets(0.0)
     except av.FFmpegError as error:
         report.last_error = str(error)
-
-
-def _turns(frame: av.VideoFrame) -> int:
-    """Quarter turns to the left that bring a frame upright."""
-    return round(frame.rotation / 90) % 4
 
 
 class _Frames:
@@ -165,8 +161,8 @@ class _Frames:
         return packets
 
     def _upright(self, frame: av.VideoFrame) -> Planes:
-        turns = _turns(frame)
-        width, height = self._picture[::-1] if turns % 2 else self._picture
+        orientation = orientation_of(frame)
+        width, height = self._picture[::-1] if orientation.swaps_sides else self._picture
         scaled = self._scaler.reformat(
             frame,
             width=width,
@@ -177,7 +173,7 @@ class _Frames:
             interpolation="AREA" if width < frame.width else "BILINEAR",
             threads=1,
         )
-        luma, blue, red = (np.rot90(plane, turns) for plane in _planes(scaled))
+        luma, blue, red = map(orientation.upright, _planes(scaled))
         return luma, blue, red
 
 

@@ -13,12 +13,16 @@ from torch import Tensor
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
+from looklisten.media.downmix import AMBIGUOUS_CHANNELS, PhaseGuard
 
 PIECE_SECONDS = 10.0
 """An array is resampled and a hole is filled by so much at a time."""
 
 MAX_HOLE_SECONDS = 86_400.0
 """A longer hole is a damaged timestamp."""
+
+MIX_BLOCK_SECONDS = 1.0
+"""Of arrays with several channels, so much at a time is mixed."""
 
 MAX_CHANNELS = 64
 LOUDEST = 100.0
@@ -82,14 +86,72 @@ def oriented(waveform: Waveform, fixed: bool = False) -> NDArray[Any]:
     return array
 
 
-def to_mono(array: NDArray[Any]) -> Float32[np.ndarray, " samples"]:
-    """What `oriented` gives as mono: integers over their full scale, channels averaged."""
+def scaled(array: NDArray[Any]) -> NDArray[np.float32]:
+    """What `oriented` gives as floats of the same shape: integers over their full scale."""
     scale = FULL_SCALE.get(array.dtype.name, 1.0)
-    wave = array.astype(np.float32, copy=False)
+    wave: NDArray[np.float32] = array.astype(np.float32, copy=False)
     if scale != 1:
         wave = (wave - np.float32(128 if array.dtype == np.uint8 else 0)) / np.float32(scale)
+    return wave
+
+
+def to_mono(wave: NDArray[np.float32]) -> Float32[np.ndarray, " samples"]:
+    """The mean of the channels of `[samples]` or `[samples, channels]`."""
     mono: NDArray[np.float32] = wave.mean(axis=1, dtype=np.float32) if wave.ndim == 2 else wave
     return mono
+
+
+class ArrayMixer:
+    """Arrays of sound -> mono, piece after piece: the mean of the channels, or one of them where they cancel (`PhaseGuard`).
+
+    It decides for blocks of MIX_BLOCK_SECONDS, counted from the first sample. So the result does not depend on how the sound
+    is cut, and of several channels at most one block waits for more.
+    """
+
+    def __init__(self, sample_rate_hz: float) -> None:
+        self._sample_rate_hz = sample_rate_hz
+        self._block_samples = max(round(MIX_BLOCK_SECONDS * sample_rate_hz), 1)
+        self._waiting: list[NDArray[np.float32]] = []
+        self._waiting_samples = 0
+        self._guard: PhaseGuard | None = None
+        self._channels = 1
+        self._mixed_samples = 0
+
+    def push(self, wave: NDArray[np.float32]) -> Iterator[Float32[np.ndarray, " samples"]]:
+        """What is decided of floats `[samples]` or `[samples, channels]`. Raises SourceError for what cannot be sound."""
+        channels = wave.shape[1] if wave.ndim == 2 else 1
+        if channels != self._channels:
+            yield from self.finish()
+            self._channels, self._guard = channels, None
+        if channels == 1:
+            yield self._checked(to_mono(wave))
+            return
+        checked(to_mono(wave), self._mixed_samples + self._waiting_samples, self._sample_rate_hz)
+        while len(wave):
+            missing = self._block_samples - self._waiting_samples
+            self._waiting.append(wave[:missing])
+            self._waiting_samples += len(wave[:missing])
+            wave = wave[missing:]
+            if self._waiting_samples == self._block_samples:
+                yield from self.finish()
+
+    def finish(self) -> Iterator[Float32[np.ndarray, " samples"]]:
+        """What waits."""
+        if not self._waiting:
+            return
+        block = np.concatenate(self._waiting)
+        self._waiting, self._waiting_samples = [], 0
+        if self._guard is None:
+            weights = np.full(self._channels, 1 / self._channels, np.float32)
+            prefers_first = self._channels == AMBIGUOUS_CHANNELS
+            self._guard = PhaseGuard(weights, self._sample_rate_hz, prefers_first)
+        channels = list(np.ascontiguousarray(block.T))
+        yield self._checked(self._guard.guard(to_mono(block), channels))
+
+    def _checked(self, mono: NDArray[np.float32]) -> NDArray[np.float32]:
+        checked(mono, self._mixed_samples, self._sample_rate_hz)
+        self._mixed_samples += len(mono)
+        return mono
 
 
 def checked(wave: Float32[np.ndarray, " samples"], before: int, sample_rate_hz: float = SAMPLE_RATE_HZ) -> Float32[np.ndarray, " samples"]:
@@ -114,19 +176,24 @@ class Resampler:
     def __init__(self, sample_rate_hz: float) -> None:
         if not 0 < sample_rate_hz < np.inf:
             raise SourceError(f"a sample rate of {sample_rate_hz:g} Hz cannot be; give the rate of the array, such as 44100")
-        self._rate_hz, self._done = sample_rate_hz, 0
+        self._rate_hz = sample_rate_hz
+        self._mixer = ArrayMixer(sample_rate_hz)
         self._stream = soxr.ResampleStream(sample_rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ") if sample_rate_hz != SAMPLE_RATE_HZ else None
 
     def push(self, array: NDArray[Any]) -> Iterator[Float32[np.ndarray, " samples"]]:
-        """What can be said so far of sound as `oriented` gives it. Raises SourceError for what cannot be sound."""
+        """What can be said so far of sound as `oriented` gives it. Raises SourceError for what cannot be sound.
+
+        Of several channels up to MIX_BLOCK_SECONDS wait, until it is known whether they cancel.
+        """
         step = max(round(PIECE_SECONDS * self._rate_hz), 1)
         for start in range(0, len(array), step):
-            piece = checked(to_mono(array[start : start + step]), self._done, self._rate_hz)
-            self._done += len(piece)
-            yield self._stream.resample_chunk(piece) if self._stream else piece
+            for mono in self._mixer.push(scaled(array[start : start + step])):
+                yield self._stream.resample_chunk(mono) if self._stream else mono
 
     def finish(self) -> Iterator[Float32[np.ndarray, " samples"]]:
         """The rest."""
+        for mono in self._mixer.finish():
+            yield self._stream.resample_chunk(mono) if self._stream else mono
         if self._stream:
             yield self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
