@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.downmix import Mixer, zero_level
+from looklisten.media.dynamic_range import RangeMapper, is_high_range, needs_mapping
 from looklisten.media.orientation import orientation_of
 from looklisten.media.sample_planes import SamplePlanes
 from looklisten.media.stream_choice import (
@@ -404,6 +405,7 @@ class _Pictures:
         self._fed_seconds = 0.0
         self._bin: float = -np.inf
         self._scaler = VideoReformatter()
+        self._range = RangeMapper(stream.codec_context)
         self._decodes_all = True
         self.is_over = False
 
@@ -484,19 +486,24 @@ class _Pictures:
     def _upright(self, frame: av.VideoFrame) -> Planes:
         """Square pixels, never larger than the source in any direction, turned as the display matrix says."""
         aspect = float(self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio or 1) or 1.0
-        width, height = (frame.width, frame.height / aspect) if aspect >= 1 else (frame.width * aspect, frame.height)
-        scale = min(1.0, self._wanted.shorter_side_pixels / min(width, height))
+        seen = (frame.width, frame.height / aspect) if aspect >= 1 else (frame.width * aspect, frame.height)
+        scale = min(1.0, self._wanted.shorter_side_pixels / min(seen))
+        width, height = (max(round(side * scale), 1) for side in seen)
+        orientation = orientation_of(frame)
+        if is_high_range(self._stream.codec_context):
+            self._report.marks.add("hdr")
+        if needs_mapping(self._stream.codec_context):
+            frame = self._range.mapped(frame, width, height, "AREA")
         scaled = self._scaler.reformat(
             frame,
-            width=max(round(width * scale), 1),
-            height=max(round(height * scale), 1),
+            width=width,
+            height=height,
             format="yuvj420p",
             dst_colorspace=Colorspace.ITU601,
             dst_color_range="JPEG",
             interpolation="AREA",
             threads=1,
         )
-        orientation = orientation_of(frame)
         stored: tuple[Any, ...] = scaled.planes
         planes = (np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in stored)
         luma, blue, red = map(orientation.upright, planes)

@@ -1,6 +1,7 @@
 """A picture file -> pixels: upright RGB, whatever its format. Knows no video and no network."""
 
 import contextlib
+import importlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +17,31 @@ from torch import Tensor
 from looklisten.errors import SourceError
 from looklisten.media.frames import resize
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "HEIF")
 """What is tried, where this Pillow has it. Pillow would take some videos for pictures, too."""
+
+HEIF_PLUGIN = "pillow_heif"
+"""The package that reads HEIC photographs, which Pillow alone does not; used where it is installed."""
 
 MAX_ASPECT = 8
 """Of a picture that is longer than so many times its shorter side, only the middle is resized: the crop sees no more."""
 
 
+def register_heif() -> bool:
+    """Let Pillow read HEIC photographs. False when the package for it is not installed."""
+    try:
+        plugin = importlib.import_module(HEIF_PLUGIN)
+    except ImportError:
+        return False
+    if "HEIF" not in Image.OPEN:
+        plugin.register_heif_opener()
+    return True
+
+
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     Image.init()
+    register_heif()
     with warnings.catch_warnings():
         # Pillow warns of large pictures and refuses those of twice that size; a large one is right here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from looklisten.errors import SourceError
 from looklisten.media.decode import Clock, Packet, Planes, Report, Wanted, decoded, opened, wanted_streams
+from looklisten.media.dynamic_range import RangeMapper, needs_mapping
 from looklisten.media.orientation import orientation_of
 from looklisten.runtime import Progress, silent, written_aside
 
@@ -125,6 +126,7 @@ class _Frames:
         self._stream, self._clock, self._report = stream, clock, report
         self._picture, self._canvas, self._draw = picture, canvas, draw
         self._scaler = VideoReformatter()
+        self._range = RangeMapper(stream.codec_context)
         tick = stream.time_base or COARSE_TICK
         self._tick = tick if tick >= FINEST_TICK else COARSE_TICK
         rate = stream.average_rate or Fraction(25)
@@ -163,6 +165,9 @@ class _Frames:
     def _upright(self, frame: av.VideoFrame) -> Planes:
         orientation = orientation_of(frame)
         width, height = self._picture[::-1] if orientation.swaps_sides else self._picture
+        interpolation = "AREA" if width < frame.width else "BILINEAR"
+        if needs_mapping(self._stream.codec_context):
+            frame = self._range.mapped(frame, width, height, interpolation)
         scaled = self._scaler.reformat(
             frame,
             width=width,
@@ -170,7 +175,7 @@ class _Frames:
             format="yuv420p",
             dst_colorspace=Colorspace.ITU601,
             dst_color_range="MPEG",
-            interpolation="AREA" if width < frame.width else "BILINEAR",
+            interpolation=interpolation,
             threads=1,
         )
         luma, blue, red = map(orientation.upright, _planes(scaled))

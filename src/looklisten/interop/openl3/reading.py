@@ -14,6 +14,7 @@ from looklisten.interop.openl3.resampling import KaiserBest
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
 from looklisten.media.frames import resize
+from looklisten.media.pictures import register_heif
 
 EVERY_FRAME = Wanted(frames_per_second=1e6, shorter_side_pixels=RESIZE_PIXELS, sound=False, max_hours=np.inf)
 SOUND = Wanted(picture=False, resampler=KaiserBest)
@@ -53,6 +54,7 @@ def _check(path: str, report: Report, got: int, kind: str) -> None:
 
 def read_picture(path: str) -> NDArray[np.uint8]:
     """`[height, width, 3]`, upright, of eight bits; of an animated file the first picture. Raises OpenL3Error."""
+    register_heif()
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
