@@ -153,7 +153,8 @@ def prepare(
             Each may be an address such as s3://bucket/videos.
         labels: From the table's column label, or the name of the folder that a video lies in.
         boxes: Table of known places: path, time, x0, y0, x1, y1, label, sounding.
-        skip: Leave out clips with one of these marks: silent, still, black, clipped, short, duplicate, damaged (joined by commas).
+        skip: Leave out clips with one of these marks: silent, still, black, clipped, short, duplicate, damaged, out-of-phase, hdr
+            (joined by commas).
         clip_seconds: Longest clip.
         min_clip_seconds: Shortest clip.
         frames_per_second: Frames kept a second, at their own timestamps.

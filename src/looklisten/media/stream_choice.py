@@ -63,7 +63,7 @@ def chosen_picture(streams: Sequence[Any]) -> Choice:
 
     def rank(stream: Any) -> tuple[Any, ...]:
         return (
-            stream.width > 0 and stream.height > 0,
+            stream.width > 0 and stream.height > 0 and stream.codec_context.pix_fmt is not None,
             not is_encrypted(stream),
             not stream.disposition & SECONDARY_PICTURE,
             not _is_short(stream, streams, longest),
@@ -122,14 +122,15 @@ def _described(stream: Any) -> str:
 
 def stream_seconds(stream: Any) -> float | None:
     """How long a stream says it lasts; None where it does not say."""
-    if stream.duration is not None and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    # Matroska has no field for it; whoever writes it puts it into a tag, such as 00:00:04.021000000.
+    # Matroska has no field for it; who writes it puts it into a tag, such as 00:00:04.021000000. For
+    # a stream without a packet FFmpeg makes up a duration, so the tag goes before.
     for name, value in stream.metadata.items():
         if name.upper().partition("-")[0] == "DURATION":
             with contextlib.suppress(ValueError):
                 hours, minutes, seconds = value.split(":")
                 return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if stream.duration is not None and stream.time_base:
+        return float(stream.duration * stream.time_base)
     return None
 
 
