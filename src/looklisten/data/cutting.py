@@ -15,7 +15,7 @@ from looklisten.data.shards import Box, Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError, TooShortError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
+from looklisten.media.decode import HOLD_BINS, Frame, Report, Sound, Wanted, decode
 from looklisten.media.levels import is_silent
 
 CLIPPED_SHARE = 0.001
@@ -31,8 +31,22 @@ SHORT_SECONDS = 2.0
 """A clip is short when two seconds of sound beside each other do not fit."""
 
 GRID = 16
+
+SOUND_BEFORE_PICTURE = "sound before the picture begins"
+SOUND_AFTER_PICTURE = "sound after the picture ends"
+PICTURE_WITHOUT_SOUND = "picture without sound"
+SHORTER_THAN_A_CLIP = "shorter than a clip"
+TOO_FAR_APART = "picture and sound too far apart in the file"
+"""Reasons of `Report.lose`; `media.decode` has those of timestamps that had passed."""
+
+LEAST_LOST_SECONDS = 0.1
+"""Less than this by one reason is the padding of a codec or the length of a frame, and is not counted."""
+
 MAX_APART_SECONDS = 600.0
 """How far picture and sound of one moment may lie apart in a file; what is between them is held in memory."""
+
+MAX_STILL_SECONDS = 1800.0
+"""How much sound waits in memory for the next picture: a slide may be shown for so long."""
 
 MARKS = ("silent", "still", "black", "clipped", "short", "duplicate", "truncated", "damaged", "out-of-phase", "hdr")
 
@@ -76,8 +90,9 @@ def cut(
     """The clips of one video: consecutive stretches of `clip_seconds` wherever picture and sound both exist.
 
     `path` is where the file lies. What is left shorter than `min_clip_seconds` is left out. `at_most` clips are made, the last
-    then marked truncated, as it is when the file breaks off (`report.broken_off`). Raises SourceError when the file is no video
-    with picture and sound, TooShortError when the two share less than a clip needs.
+    then marked truncated, as it is when the file breaks off (`report.broken_off`). Seconds that no clip holds are counted by
+    reason in `report.lost_seconds`, also when an error is raised. Raises SourceError when the file is no video with picture and
+    sound, TooShortError when the two share less than a clip needs.
     """
     report = report if report is not None else Report()
     held: Clip | None = None  # the last clip waits, because only the end tells whether the file was whole
@@ -89,6 +104,8 @@ def cut(
         if report.clips == at_most:
             report.broken_off = "no more was asked for"
             break
+    else:
+        cutter.count_lost()
     if held:
         yield replace(held, marks=(*held.marks, "truncated")) if report.broken_off else held
     else:
@@ -156,7 +173,16 @@ class _Cutter:
     report: Report
     pictures: deque[_Picture] = field(default_factory=deque)
     stretches: deque[_Stretch] = field(default_factory=deque)
+    shown: _Picture | None = None
+    """The last picture before the first of `pictures`: it is on screen until that one comes."""
     first_picture_seconds: float = np.inf
+    heard: list[tuple[float, float]] = field(default_factory=list)
+    """Where there is sound, from second to second."""
+    in_clips: list[tuple[float, float]] = field(default_factory=list)
+    given_up: list[tuple[float, float]] = field(default_factory=list)
+    """Sound that was left out because no picture came for too long."""
+    no_sound_before_seconds: float = -np.inf
+    """Pictures before this were left out because no sound came for too long."""
     longest_seconds: float = 0.0
     """Of all that was too short for a clip, how long the longest was."""
     damaged: int = 0
@@ -167,17 +193,37 @@ class _Cutter:
             self.first_picture_seconds = min(self.first_picture_seconds, event.at_seconds)
             self.pictures.append(_Picture(event.at_seconds, event.jpeg(self.settings.jpeg_quality), _grid(event.planes[0])))
         else:
-            if not self.stretches or event.start_seconds > self.stretches[-1].end_seconds + 0.5 / SAMPLE_RATE_HZ:
+            last_seconds = self.heard[-1][1] if self.heard else -np.inf
+            if event.start_seconds > last_seconds + 0.5 / SAMPLE_RATE_HZ:
+                self.stretches.append(_Stretch(event.start_seconds))
+                self.heard.append((event.start_seconds, event.end_seconds))
+            elif not self.stretches:
                 self.stretches.append(_Stretch(event.start_seconds))
             self.stretches[-1].add(event.samples)
-        self._limit()
+            self.heard[-1] = self.heard[-1][0], event.end_seconds
+        self._limit(event)
 
-    def _limit(self) -> None:
-        sound = sum(stretch.samples for stretch in self.stretches) / SAMPLE_RATE_HZ
-        picture = self.pictures[-1].at_seconds - self.pictures[0].at_seconds if self.pictures else 0.0
-        if max(sound, picture) > MAX_APART_SECONDS:
-            what = "picture" if sound > picture else "sound"
-            self.report.broken_off = f"its {what} ends, or lies more than {MAX_APART_SECONDS:g} s away from the other in the file"
+    def _limit(self, event: Frame | Sound) -> None:
+        """Let go of the oldest picture or sound when too much of it waits for the other."""
+        if isinstance(event, Frame):
+            came_too_late = bool(self.given_up) and event.at_seconds < self.given_up[-1][1] - LEAST_LOST_SECONDS
+        else:
+            came_too_late = event.start_seconds < self.no_sound_before_seconds - LEAST_LOST_SECONDS
+        if came_too_late:
+            self.report.broken_off = f"picture and sound of one moment lie more than {MAX_APART_SECONDS:g} s apart in the file"
+        while self.pictures and self.pictures[-1].at_seconds - self.pictures[0].at_seconds > MAX_APART_SECONDS:
+            self.shown = self.pictures.popleft()
+            self.no_sound_before_seconds = self.shown.at_seconds
+        waiting = sum(stretch.samples for stretch in self.stretches) / SAMPLE_RATE_HZ
+        if waiting > MAX_STILL_SECONDS:
+            oldest = self.stretches[0]
+            begin = oldest.start_seconds
+            oldest.cut(min(oldest.samples, SAMPLE_RATE_HZ))
+            if self.given_up and self.given_up[-1][1] == begin:
+                begin = self.given_up.pop()[0]
+            self.given_up.append((begin, oldest.start_seconds))
+            if not oldest.samples:
+                self.stretches.popleft()
 
     def clips(self, over: bool = False) -> Iterator[Clip]:
         """What can be cut now; all that is left when decoding is `over`."""
@@ -189,30 +235,50 @@ class _Cutter:
                     return
                 stretch.cut(min(early, stretch.samples))
             while self.pictures and self.pictures[0].at_seconds < stretch.start_seconds:
-                self.pictures.popleft()
+                self.shown = self.pictures.popleft()
             picture_seconds = self.report.video_end_seconds - stretch.start_seconds
             shared = min(stretch.samples / SAMPLE_RATE_HZ, picture_seconds)
             if shared >= self.settings.clip_seconds:
-                yield from self._clip(stretch, self.settings.clip_seconds)
+                yield self._clip(stretch, self.settings.clip_seconds)
             elif over or (closed and shared < picture_seconds):
                 if shared >= self.settings.min_clip_seconds - 1e-9:
-                    yield from self._clip(stretch, shared)
+                    yield self._clip(stretch, shared)
                 self.longest_seconds = max(shared, self.longest_seconds)
                 self.stretches.popleft()
             else:
                 return
 
-    def _clip(self, stretch: _Stretch, seconds: float) -> Iterator[Clip]:
-        """The next `seconds`; none where the picture stood still for all of them, so that no frame begins there."""
-        begin, wave = stretch.start_seconds, stretch.cut(int(seconds * SAMPLE_RATE_HZ + 1e-6))
+    def count_lost(self) -> None:
+        """Count in the report, by reason, what of picture and sound no clip holds."""
+        picture_end = max(self.report.video_end_seconds, self.source.start_seconds or 0.0)
+        picture_begin = max(min(self.first_picture_seconds, picture_end), self.source.start_seconds or 0.0)
+        shared = _within(self.heard, picture_begin, picture_end)
+        apart = _length(_within(self.given_up, picture_begin, picture_end))
+        lost = {
+            SOUND_BEFORE_PICTURE: _length(_within(self.heard, -np.inf, picture_begin)),
+            SOUND_AFTER_PICTURE: _length(_within(self.heard, picture_end, np.inf)),
+            PICTURE_WITHOUT_SOUND: picture_end - picture_begin - _length(shared),
+            TOO_FAR_APART: apart,
+            SHORTER_THAN_A_CLIP: _length(shared) - apart - _length(self.in_clips),
+        }
+        for reason, seconds in lost.items():
+            if seconds > LEAST_LOST_SECONDS:
+                self.report.lose(reason, seconds)
+
+    def _clip(self, stretch: _Stretch, seconds: float) -> Clip:
+        """The next `seconds`. A picture that was there before stays on screen until the next one comes."""
+        begin, wave = max(stretch.start_seconds, 0.0), stretch.cut(int(seconds * SAMPLE_RATE_HZ + 1e-6))
         end = stretch.start_seconds
+        self.in_clips.append((begin, end))
         inside = []
         while self.pictures and self.pictures[0].at_seconds < end:
             inside.append(self.pictures.popleft())
-        if not inside:
-            return
+        comes_late = not inside or inside[0].at_seconds - begin > HOLD_BINS / self.settings.frames_per_second
+        if self.shown and comes_late:
+            inside.insert(0, replace(self.shown, at_seconds=begin))
+        self.shown = inside[-1]
         damaged, self.damaged = self.report.damaged > self.damaged, self.report.damaged
-        yield Clip(
+        return Clip(
             key=f"{self.source.path}@{begin:.3f}",
             video_id=self.source.video_id or self.source.path,
             source=self.source.path,
@@ -226,6 +292,16 @@ class _Cutter:
             boxes=tuple(replace(box, at_seconds=box.at_seconds - begin) for box in self.boxes if begin <= box.at_seconds < end),
             marks=_marks(np.stack([picture.grid for picture in inside]), wave, bool(self.source.same_as), damaged, self.report.marks),
         )
+
+
+def _within(spans: Sequence[tuple[float, float]], begin: float, end: float) -> list[tuple[float, float]]:
+    """The parts of `spans`, in seconds, that lie between `begin` and `end`."""
+    parts = [(max(first, begin), min(last, end)) for first, last in spans]
+    return [(first, last) for first, last in parts if first < last]
+
+
+def _length(spans: Sequence[tuple[float, float]]) -> float:
+    return sum(last - first for first, last in spans)
 
 
 def _grid(luma: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -11,15 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.errors import SourceError
-from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
+from looklisten.media import SAMPLE_RATE_HZ, decode
+from looklisten.media.decode import Frame, Report, Sound, Wanted
 from looklisten.media.downmix import AMBIGUOUS_CHANNELS, PhaseGuard
 
 PIECE_SECONDS = 10.0
-"""An array is resampled and a hole is filled by so much at a time."""
-
-MAX_HOLE_SECONDS = 86_400.0
-"""A longer hole is a damaged timestamp."""
+"""An array is resampled by so much at a time."""
 
 MIX_BLOCK_SECONDS = 1.0
 """Of arrays with several channels, so much at a time is mixed."""
@@ -34,39 +31,21 @@ Waveform = NDArray[Any] | Tensor
 
 
 def on_clock(events: Iterable[Frame | Sound]) -> Iterator[Frame | Float32[np.ndarray, " samples"]]:
-    """Decoded sound without its times: the first sample is at 0 s, and where there is no sound there is silence.
-
-    Frames pass through.
-    """
+    """`decode.on_clock`, with a check of every piece. Raises SourceError, one sentence, for what cannot be sound."""
     done = 0
-    for event in events:
-        if isinstance(event, Frame):
-            yield event
-            continue
-        missing = round(event.start_seconds * SAMPLE_RATE_HZ) - done
-        if missing > MAX_HOLE_SECONDS * SAMPLE_RATE_HZ:
-            raise SourceError(
-                f"its sound stops at {done / SAMPLE_RATE_HZ:.0f} s and goes on at {event.start_seconds:.0f} s; cut the file there"
-            )
-        if missing > 0:
-            yield from silence(missing)
-            done += missing
-        yield checked(event.samples, done)
-        done += len(event.samples)
-
-
-def silence(samples: int) -> Iterator[Float32[np.ndarray, " samples"]]:
-    """So many zeros, in pieces."""
-    piece = round(PIECE_SECONDS * SAMPLE_RATE_HZ)
-    for start in range(0, samples, piece):
-        yield np.zeros(min(piece, samples - start), np.float32)
+    for piece in decode.on_clock(events):
+        if not isinstance(piece, Frame):
+            checked(piece, done)
+            done += len(piece)
+        yield piece
 
 
 def read_sound(path: str | Path, report: Report) -> Iterator[Float32[np.ndarray, " samples"]]:
     """The sound of a file from the container's start on, in pieces of about a second."""
-    for piece in on_clock(decode(path, Wanted(picture=False), report)):
-        assert not isinstance(piece, Frame)
-        yield piece
+    done = 0
+    for piece in decode.sound_pieces(path, Wanted(), report):
+        yield checked(piece, done)
+        done += len(piece)
 
 
 def oriented(waveform: Waveform, fixed: bool = False) -> NDArray[Any]:

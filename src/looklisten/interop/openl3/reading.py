@@ -11,8 +11,7 @@ from PIL import Image, ImageOps
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.networks import RESIZE_PIXELS
 from looklisten.interop.openl3.resampling import KaiserBest
-from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
+from looklisten.media.decode import Frame, Report, Wanted, decode, sound_pieces
 from looklisten.media.frames import resize
 from looklisten.media.pictures import register_heif
 
@@ -25,13 +24,9 @@ log = logging.getLogger(__name__)
 def read_sound(path: str) -> Iterator[NDArray[np.float32]]:
     """Mono sound at 48 kHz in pieces, from the file's beginning on: what begins late comes late. Raises SourceError."""
     report, reached = Report(), 0
-    for sound in decode(path, SOUND, report):
-        assert isinstance(sound, Sound)
-        missing = round(sound.start_seconds * SAMPLE_RATE_HZ) - reached
-        for start in range(0, missing, SAMPLE_RATE_HZ):
-            yield np.zeros(min(SAMPLE_RATE_HZ, missing - start), np.float32)
-        yield sound.samples
-        reached += max(missing, 0) + len(sound.samples)
+    for piece in sound_pieces(path, SOUND, report):
+        yield piece
+        reached += len(piece)
     _check(path, report, reached, "sound")
 
 
