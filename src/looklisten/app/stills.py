@@ -8,7 +8,7 @@ import numpy as np
 from looklisten.app.pictures import contact_sheet, frame_overlay, spectrogram_overlay
 from looklisten.inference.localize import Localization, Method, localize_each, to_unit
 from looklisten.inference.overlay import without_pictures
-from looklisten.media.redraw import outline
+from looklisten.media.isolated import outline
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, silent, written_aside
 

@@ -19,7 +19,7 @@ from looklisten.inference.intake import aligned, parts
 from looklisten.inference.layers import Side
 from looklisten.inference.streaming import How
 from looklisten.inference.vector_files import Format, VectorFile, gathered, vector_file
-from looklisten.media.decode import find_streams
+from looklisten.media.isolated import find_streams
 from looklisten.media.pictures import is_picture
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, silent, sweep_aside, write_json

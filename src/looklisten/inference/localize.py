@@ -19,6 +19,7 @@ from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.embed import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decoder_process import stream
 from looklisten.media.frames import stack
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
@@ -285,7 +286,8 @@ def localize_each(
 def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     if isinstance(source, (str, Path)):
         path = Path(source)
-        return cut(path, Source(path.name, path.stat().st_size if path.is_file() else 0), PrepareSettings())
+        about = Source(path.name, path.stat().st_size if path.is_file() else 0)
+        return stream(cut, path, about, PrepareSettings(), source=path)
     return [source] if isinstance(source, Clip) else source
 
 

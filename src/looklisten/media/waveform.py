@@ -12,7 +12,8 @@ from torch import Tensor
 
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode import Frame, Report, Sound, Wanted, decode
+from looklisten.media.decode import Frame, Report, Sound, Wanted
+from looklisten.media.isolated import decode
 
 PIECE_SECONDS = 10.0
 """An array is resampled and a hole is filled by so much at a time."""
