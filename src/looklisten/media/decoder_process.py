@@ -74,7 +74,7 @@ def stream(
     Raises what the function raises, if it is an error of this package; DecoderLostError when the process crashed or hung; SourceError
     for all other errors.
     """
-    yield from _Job(function, arguments, str(source), report, answers).items()
+    return (yield from _Job(function, arguments, str(source), report, answers).items())
 
 
 def call(function: Callable[..., Any], *arguments: Any, source: str | Path) -> Any:
