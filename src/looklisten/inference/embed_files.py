@@ -6,7 +6,7 @@ Decisions:
   done when all of that still holds, whatever folder the source lies in now.
 - A network is known by the digest of its weights and settings. A path says nothing: a run is trained on, a folder is moved.
 - Files are decoded in another process. What ends that process twice, or makes it hang, is written down with its size and date,
-  and not opened again until it changes.
+  and not opened again until it, or the decoder's version, changes.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -146,7 +147,7 @@ def embed_files(inputs: Sequence[str | Path], model: L3Net | Encoder, plan: Plan
                     failures.add(source.path, reason, lost)
             progress(done + 1, len(sources.found))
     if known:
-        first = f"{min(known)}: {known[min(known)]}"
+        first = known[min(known)]
         log.warning(
             "%d files ended the decoder before and did not change, so they were not opened (%s); --again opens them", len(known), first
         )
@@ -239,7 +240,7 @@ class _Failures:
 
     def add(self, source: str, reason: str, lost: SourceStamp | None = None) -> None:
         """`lost`: the bytes that ended the decoder, if they did."""
-        stamp = {"decoder_lost": True, **asdict(lost)} if lost else {}
+        stamp = {"decoder_lost": True, "decoder": decoder_version(), **asdict(lost)} if lost else {}
         self.lines.append({"source": source, "reason": reason} | stamp)
         self._write(self.lines[-1])
 
@@ -260,10 +261,15 @@ def _line(text: str) -> dict[str, Any] | None:
 
 def _is_known(line: dict[str, Any], root: Path, by_path: Mapping[str, Source], plan: Plan) -> bool:
     """Whether a line of an earlier run says that a source, as it is now, ends the decoder."""
-    if not line.get("decoder_lost") or plan.again or plan.overwrite:
+    if not line.get("decoder_lost") or line.get("decoder") != decoder_version() or plan.again or plan.overwrite:
         return False
     source = by_path.get(line["source"])
     return source is not None and _is_unchanged(root, source, SourceStamp.read(line))
+
+
+def decoder_version() -> str:
+    """Another version may read what this one crashes over."""
+    return f"PyAV {version('av')}, Pillow {version('pillow')}"
 
 
 @dataclass(frozen=True)

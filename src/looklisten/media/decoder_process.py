@@ -8,6 +8,7 @@ Decisions:
 - A job is a module-level function, run by name. What it returns or yields comes back as plain data (`messages`), never as a pickle.
 - Each job has a process to itself. Threads that decode at once get one each; a few idle ones are kept for the next.
 - The pipe is the brake: the other process decodes until the pipe is full, then it waits for whoever reads.
+- A process that dies at once over a file, after it read others, is no proof against that file: it is tried again in a fresh one.
 - A loop that is left early stops its job. Only a job that does not stop within `CLOSE_SECONDS` costs its process.
 - A watchdog counts the time that somebody waits for a process in small steps. So a program that was suspended for an hour
   (Ctrl-Z, a closed laptop) does not find all its decoders "hung" when it goes on.
@@ -35,6 +36,9 @@ from looklisten.media.process import ChildProcess, Isolation, WorkerLost
 from looklisten.runtime import cpu_count
 
 PROGRAM = "looklisten.media.decoder_child"
+
+START_SECONDS = 300.0
+"""Python and PyAV come from a network drive on some machines, with every core busy; no file is to blame for that."""
 
 CLOSE_SECONDS = 2.0
 """A job that is to stop early gets so long to stop by itself."""
@@ -121,12 +125,12 @@ class DecoderProcess(ChildProcess):
             raise self._lost(stall_seconds) from None
         return message
 
-    def wait_until_ready(self, stall_seconds: float) -> None:
+    def wait_until_ready(self) -> None:
         """Raises LookListenError when the process cannot run on this machine."""
         if self._is_ready:
             return
         try:
-            self.receive(stall_seconds)
+            self.receive(START_SECONDS)
         except WorkerLost as error:
             raise LookListenError(f"the process that decodes cannot run here: {error}") from None
         self._is_ready = True
@@ -289,41 +293,66 @@ class _Job:
 
     def items(self) -> Generator[Any, Any, Any]:
         try:
-            process = self._begin()
+            process, message = self._first_message()
         except WorkerLost as error:
             raise self._crashed(error) from None
         try:
-            while True:
-                message = self._next(process)
-                if "item" not in message:
-                    # A process that met its limit of memory may have kept some.
-                    process.is_busy = message.get("error", [""])[0] == "memory"
-                    return self._result(message)
+            while "item" in message:
                 answer = yield message["item"]
                 if self._answers:
                     process.send({"answer": answer}, self._limits.stall_seconds)
+                message = self._next(process)
+            # A process that met its limit of memory may have kept some.
+            process.is_busy = message.get("error", [""])[0] == "memory"
+            return self._result(message)
         except WorkerLost as error:
             raise self._crashed(error) from None
         except GeneratorExit:
             self._finish_early(process)
             raise
         finally:
-            # In a process that was forked off meanwhile nothing of this belongs to it.
-            if process.owner_pid == os.getpid():
-                _processes.give_back(process, self._limits.sources_per_worker)
+            self._give_back(process)
+
+    def _first_message(self) -> tuple[DecoderProcess, Message]:
+        """The job begun, and what came first.
+
+        An earlier file may have damaged the memory of its process without a sign. So a process that dies over another file at once
+        is no proof against this one: it is tried again in a fresh process.
+        """
+        while True:
+            process = self._begin()
+            try:
+                return process, self._next(process)
+            except WorkerLost as error:
+                self._give_back(process)
+                if error.hung or process.jobs == 1:
+                    raise
+            except BaseException:
+                self._give_back(process)
+                raise
+
+    def _give_back(self, process: DecoderProcess) -> None:
+        # In a process that was forked off meanwhile nothing of this belongs to it.
+        if process.owner_pid == os.getpid():
+            _processes.give_back(process, self._limits.sources_per_worker)
 
     def _begin(self) -> DecoderProcess:
-        process = _processes.take()
-        try:
-            process.wait_until_ready(self._limits.stall_seconds)
-            process.jobs += 1
-            process.is_busy = True
-            process.send(self._request | {"number": process.jobs}, self._limits.stall_seconds)
-        except BaseException:
-            process.is_busy = True
-            _processes.give_back(process)
-            raise
-        return process
+        while True:
+            process = _processes.take()
+            try:
+                process.wait_until_ready()
+                process.jobs += 1
+                process.is_busy = True
+                process.send(self._request | {"number": process.jobs}, self._limits.stall_seconds)
+                return process
+            except WorkerLost as error:  # it died while it waited for work
+                self._give_back(process)
+                if error.hung or process.jobs == 1:
+                    raise
+            except BaseException:
+                process.is_busy = True
+                self._give_back(process)
+                raise
 
     def _next(self, process: DecoderProcess) -> Message:
         """The next message that is more than a sign of life."""
