@@ -10,12 +10,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
 
 from conftest import write_clock_video, write_sound
+from crashing import mov_with_channel_map
 from looklisten.app.cli import main
 from looklisten.inference.embed import embed
+from looklisten.inference.embed_files import _Failures, fitting_name
+from looklisten.interop.publish import save_pretrained
 from looklisten.model.checkpoint import load
 
 
@@ -97,7 +102,187 @@ def test_a_folder_holds_vectors_of_one_kind(whole, media, run_path, tmp_path, ca
     shutil.copytree(whole, out)
     assert main(["embed", str(media), "--checkpoint", str(run_path), "-o", str(out), *changed]) == 1
     assert "holds vectors made otherwise" in re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert main(["embed", str(media / "b"), "--checkpoint", str(run_path), "-o", str(out)]) == 1, "b/x.wav is not x.wav"
+
+
+def command_of(media, run_path, out, *options):
+    return ["embed", str(media), "--checkpoint", str(run_path), "-o", str(out), *options]
+
+
+@pytest.fixture
+def two_sounds(tmp_path):
+    """Two short sounds in a folder of their own."""
+    for number, name in enumerate(("a.wav", "b.wav")):
+        wave = np.random.default_rng(number).standard_normal(60_000).astype(np.float32) * 0.1
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write_sound(tmp_path / "in" / name, wave)
+    return tmp_path / "in"
+
+
+def other_network(run_path, folder):
+    """A copy of a run whose weights are others, as after more training."""
+    model = load(run_path)
+    with torch.no_grad():
+        next(model.audio.parameters()).mul_(1.5)
+    return save_pretrained(model, folder)
+
+
+def test_vectors_of_two_networks_never_share_a_folder(two_sounds, run_path, tmp_path, capsys):
+    """A run that is trained on is another network under the same name."""
+    out, network = tmp_path / "out", tmp_path / "network"
+    save_pretrained(run_path, network)
+    assert main(command_of(two_sounds, network, out)) == 0
+    about = json.loads((out / "embed.json").read_text())
+    assert about["step"] == 20
+    assert not {"root", "network"} & set(about)
+    before = {path: path.read_bytes() for path in out.glob("*.npz")}
+    shutil.rmtree(network)
+    other_network(run_path, network)
+    assert main(command_of(two_sounds, network, out)) == 1
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert re.search(r"holds vectors made otherwise \(step 20, now step 0\): other weights \([0-9a-f]{12} instead of", said), said
+    assert before == {path: path.read_bytes() for path in out.glob("*.npz")}
+    # The same weights from another place are the same network.
+    assert main(command_of(two_sounds, run_path, out)) == 0
+    assert told(capsys)["skipped"] == 2
+
+
+def test_overwriting_leaves_no_vectors_of_two_kinds(two_sounds, run_path, tmp_path, capsys):
+    out, other = tmp_path / "out", other_network(run_path, tmp_path / "other")
+    assert main(command_of(two_sounds, run_path, out)) == 0
+    assert main(command_of(two_sounds / "a.wav", other, out, "--overwrite")) == 1
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "holds 1 files of vectors made otherwise that --overwrite would not renew" in said
+    assert main(command_of(two_sounds, other, out, "--overwrite")) == 0
+    assert told(capsys)["embedded"] == 2
+
+
+def test_an_interrupted_overwriting_goes_on(two_sounds, run_path, tmp_path, capsys):
+    """The folder says that its vectors are the new network's; the file that was not reached yet says otherwise."""
+    out, other = tmp_path / "out", other_network(run_path, tmp_path / "other")
+    assert main(command_of(two_sounds, run_path, out)) == 0
+    old = (out / "b.wav.npz").read_bytes()
+    assert main(command_of(two_sounds, other, out, "--overwrite")) == 0
+    (out / "b.wav.npz").write_bytes(old)
+    capsys.readouterr()
+    assert main(command_of(two_sounds, other, out)) == 0
+    assert (out / "b.wav.npz").read_bytes() != old
+    summary = told(capsys)
+    assert (summary["embedded"], summary["skipped"]) == (1, 1)
+
+
+@pytest.mark.parametrize("format", ["npz", "parquet", "jsonl"])
+def test_a_source_that_changed_is_made_anew(two_sounds, run_path, tmp_path, capsys, format):
+    out = tmp_path / "out"
+    command = command_of(two_sounds, run_path, out, "--format", format)
+    assert main(command) == 0
+    capsys.readouterr()
+    before = (out / f"a.wav.{format}").read_bytes()
+    shutil.copy(two_sounds / "b.wav", two_sounds / "a.wav")  # of the same size
+    os.utime(two_sounds / "b.wav", (1e9, 1e9))  # touched, but the same bytes
+    assert main(command) == 0
+    summary = told(capsys)
+    assert (summary["embedded"], summary["changed"], summary["skipped"]) == (1, 1, 1)
+    assert (out / f"a.wav.{format}").read_bytes() != before
+    assert main(command) == 0
+    assert told(capsys)["skipped"] == 2
+
+
+def test_a_folder_of_vectors_does_not_depend_on_where_its_sources_lie(two_sounds, run_path, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(command_of(two_sounds, run_path, out)) == 0
+    two_sounds.rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert main(command_of(tmp_path / "moved", run_path, out)) == 0
+    assert told(capsys)["skipped"] == 2
+
+
+def test_a_folder_of_an_older_version_is_refused_in_a_sentence(two_sounds, run_path, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(command_of(two_sounds, run_path, out)) == 0
+    about = json.loads((out / "embed.json").read_text())
+    del about["network_sha256"]
+    (out / "embed.json").write_text(json.dumps(about | {"root": "/elsewhere", "network": "runs/tiny"}))
+    assert main(command_of(two_sounds, run_path, out)) == 1
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "does not say which weights made the vectors" in said
+    assert "take another folder, or --overwrite" in said
+
+
+def test_names_that_are_too_long_for_a_file_system(two_sounds, run_path, tmp_path, capsys):
+    """Of 252 bytes, so that `.npz` makes 256; two that differ at the end alone stay two."""
+    for letter in ("x", "y"):
+        shutil.copy(two_sounds / "a.wav", two_sounds / f"{'é' * 123}a{letter}.wav")
+    assert main(command_of(two_sounds, run_path, tmp_path / "out")) == 0
+    assert told(capsys)["embedded"] == 4
+    made = [path for path in (tmp_path / "out").glob("*.npz") if "~" in path.name]
+    assert len(made) == 2
+    assert all(len(os.fsencode(path.name)) <= 255 for path in made)
+    sources = {json.loads(str(np.load(path)["about"]))["source"] for path in made}
+    assert sources == {f"{'é' * 123}a{letter}.wav" for letter in ("x", "y")}
+    assert main(command_of(two_sounds, run_path, tmp_path / "out")) == 0
+    assert told(capsys)["skipped"] == 4
+
+
+@given(st.text(st.characters(exclude_characters="/\0", codec=None), min_size=1, max_size=400), st.sampled_from(["", ".npz", ".parquet"]))
+def test_every_name_fits(name, suffix):
+    fitted = fitting_name(name, suffix)
+    assert fitted.endswith(suffix)
+    assert len(fitted.encode("utf-8", "surrogatepass")) <= 255 or "\\u" in ascii(name)
+    assert fitting_name(name, suffix) == fitted
+    assert fitting_name(name + "x", suffix) != fitted
+
+
+def kills_the_decoder(folder):
+    """A file that crashes it for real; skipped where this PyAV survives it."""
+    path = mov_with_channel_map(folder / "crash.mov")
+    program = f"from looklisten.media.decode import read_sound; read_sound({str(path)!r})"
+    if subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode >= 0:
+        pytest.skip("this PyAV survives a list of channels")
+    return path
+
+
+def test_a_file_that_kills_the_decoder_costs_itself_and_is_remembered(two_sounds, run_path, tmp_path, capsys):
+    crash, out = kills_the_decoder(two_sounds), tmp_path / "out"
+    command = command_of(two_sounds, run_path, out, "--modality", "audio")
+    assert main(command) == 3
+    summary = told(capsys)
+    assert (summary["embedded"], summary["failed"], summary["not_opened"]) == (2, 1, 0)
+    (line,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
+    assert line["source"] == "crash.mov"
+    assert re.search(r"crash\.mov: the decoder crashed its process \(SIG\w+\)", line["reason"])
+    assert (line["decoder_lost"], line["source_bytes"]) == (True, crash.stat().st_size)
+
+    assert main(command) == 3, "it still fails"
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["not_opened"] == 1
+    assert (out / "failures.jsonl").read_text() == json.dumps(line) + "\n"
+
+    assert main([*command, "--again"]) == 3
+    assert told(capsys)["not_opened"] == 0
+
+    shutil.copy(two_sounds / "a.wav", crash)  # repaired
+    assert main(command) == 0
+    summary = told(capsys)
+    assert (summary["embedded"], summary["failed"], summary["not_opened"]) == (1, 0, 0)
+    assert (out / "failures.jsonl").read_text() == ""
+
+
+def test_a_file_that_hangs_the_decoder_costs_itself(two_sounds, run_path, tmp_path, capsys):
+    """A pipe that nobody writes to stands for a network drive that does not answer."""
+    os.mkfifo(two_sounds / "pipe.wav")
+    (tmp_path / "list.txt").write_text("in/a.wav\nin/b.wav\nin/pipe.wav\n")
+    assert main(command_of(tmp_path / "list.txt", run_path, tmp_path / "out", "--stall-seconds", "3")) == 3
+    assert told(capsys)["embedded"] == 2
+
+
+def test_failures_hold_names_that_are_no_utf8(tmp_path):
+    failures = _Failures(tmp_path / "failures.jsonl")
+    failures.keep(lambda _: True)
+    failures.add("caf\udce9.mp4", "caf\udce9.mp4 is no media")
+    failures.add("café.mp4", "nor this")
+    again = _Failures(tmp_path / "failures.jsonl")
+    again.keep(lambda _: True)
+    assert [line["source"] for line in again.lines] == ["caf\udce9.mp4", "café.mp4"]
 
 
 def test_aligned_sides_have_one_time(media, run_path, tmp_path):

@@ -16,7 +16,8 @@ from heic_files import TILE_SIDE, write_heic
 from looklisten.errors import SourceError
 from looklisten.inference.embed import embed
 from looklisten.media.decode import Frame, Report, Wanted, decode, find_streams
-from looklisten.media.pictures import is_picture, read_picture, register_heif
+from looklisten.media.picture_files import register_heif
+from looklisten.media.pictures import is_picture, read_picture
 from looklisten.media.redraw import outline
 from looklisten.media.stream_choice import chosen_picture
 from looklisten.model.l3net import L3Net

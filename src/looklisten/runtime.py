@@ -220,7 +220,9 @@ def _is_running(process: int) -> bool:
 def write_json(path: Path, value: object) -> None:
     """`value` as indented JSON, whole or absent, the same bytes for the same value."""
     with written_aside(path) as scratch:
-        scratch.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        # A name that is no UTF-8 is written as \udcXX, which is how JSON says it.
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def environment() -> dict[str, Any]:

@@ -503,6 +503,9 @@ def localize(
         no_video: Leave overlay.mp4 away, which takes most of the time; maps are then as far apart as pictures.
         device: auto, cpu, cuda, mps.
     """
+    from looklisten.media.decoder_process import warm_up
+
+    warm_up()  # beside loading PyTorch, so that nobody waits for it
     from looklisten.app.stills import localized, write_stills
     from looklisten.inference.overlay import overlay
     from looklisten.interop.loading import load_network
@@ -573,6 +576,9 @@ def embed(
     overwrite: bool = False,
     precision: Literal["float32", "bfloat16"] = "float32",
     batch_size: int = 32,
+    again: bool = False,
+    stall_seconds: float = 120.0,
+    memory_megabytes: int = 4096,
     device: str = "auto",
 ) -> Result:
     """Vectors of sounds, pictures and videos: a file of vectors and times for each. Run it again to finish or to add files.
@@ -593,18 +599,26 @@ def embed(
         overwrite: Do again what is done.
         precision: Arithmetic; bfloat16 is faster where the processor has it.
         batch_size: Windows or frames computed at once on a GPU.
+        again: Open files again that crashed the decoder in an earlier run.
+        stall_seconds: A file that does not get on by a second for so long is given up.
+        memory_megabytes: What decoding may take for one file.
         device: auto, cpu, cuda, mps.
     """
-    import looklisten
+    from looklisten.media.decoder_process import warm_up
+
+    warm_up()  # beside loading PyTorch, so that nobody waits for it
     from looklisten.inference.embed_files import Plan, embed_files
     from looklisten.inference.streaming import How
+    from looklisten.interop.loading import load_with_step
+    from looklisten.media.process import Isolation
     from looklisten.runtime import choose_device
 
     if not inputs:
         raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
     how = How(layer, hop_seconds, center, normalize, dense, batch_size)
-    plan = Plan(out, how, modality, align, format, overwrite, checkpoint, precision)
-    model = looklisten.load(checkpoint)
+    limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
+    model, step = load_with_step(checkpoint)
+    plan = Plan(out, how, modality, align, format, overwrite, checkpoint, precision, step, again, limits)
     with Bar("embed: files") as bar:
         return embed_files(inputs, model.to(choose_device(device).value) if hasattr(model, "to") else model, plan, bar)
 

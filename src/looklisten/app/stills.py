@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from looklisten.app.pictures import contact_sheet, frame_overlay, spectrogram_overlay
-from looklisten.inference.localize import Localization, Method, localize_each, to_unit
+from looklisten.inference.localize import HeatMap, Localization, Method, localize_each, to_unit
 from looklisten.inference.overlay import without_pictures
-from looklisten.media.redraw import outline
+from looklisten.media.isolated import outline
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, silent, written_aside
 
@@ -56,9 +57,21 @@ def write_stills(found: Sequence[Localization], stills: Sequence[int], out: Path
         np.savez_compressed(
             scratch,
             at_seconds=np.array([one.at_seconds for one in found]),
-            frame_maps=np.stack([one.frame_map.values for one in found]),
+            frame_maps=_stacked([one.frame_map for one in found]),
             sound_maps=np.stack([one.sound_map.values for one in found]),
             probability=np.array([one.probability for one in found]),
             pictures=np.array(stills),
         )
     return {"picture": str(out / "sheet.png"), "maps": str(out / "maps.npz")}
+
+
+def _stacked(maps: Sequence[HeatMap]) -> NDArray[np.float32]:
+    """Maps as one array `[moments, rows, columns]`. Each covers its whole frame.
+
+    Where the picture changes its size, the smaller maps are enlarged to the most rows and columns of all.
+    """
+    shapes = {one.values.shape for one in maps}
+    if len(shapes) == 1:
+        return np.stack([one.values for one in maps])
+    rows, columns = (max(shape[axis] for shape in shapes) for axis in (0, 1))
+    return np.stack([one.enlarged(rows, columns) for one in maps])

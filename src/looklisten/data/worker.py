@@ -7,26 +7,25 @@ its pipe closes, so a killed parent leaves no orphans.
 
 import contextlib
 import errno
+import io
 import json
-import logging
 import os
 import queue
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.shards import Box, Clip, write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
 from looklisten.media.decode import Report
+from looklisten.media.process import ChildProcess, claim_stdout, ignore_interrupts, limit_memory, quiet_decoders
+from looklisten.media.process import Isolation as Isolation
+from looklisten.media.process import WorkerLost as WorkerLost
 
 MACHINE_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EACCES}
 """Errors of writing that are the machine's fault and no file's: they stop the work."""
@@ -37,40 +36,12 @@ BEAT_SECONDS = 1.0
 Message = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Isolation:
-    """What one source may cost. Limits of the machine, so not part of what the shards depend on."""
-
-    stall_seconds: float = 120.0
-    """A source that does not get on by a second of video for so long is given up."""
-    memory_megabytes: int = 4096
-    """What a worker may take beyond what it starts with."""
-    sources_per_worker: int = 512
-    """Then a fresh process takes over."""
-
-
-class WorkerLost(Exception):  # noqa: N818 (an event, not a mistake)
-    """The process is gone, or was stopped because it hung; `str(error)` says how."""
-
-    def __init__(self, how: str, hung: bool = False) -> None:
-        super().__init__(how)
-        self.hung = hung
-
-
 class Worker:
     """A running worker process. `ask` sends one message; `answers` come back one by one."""
 
     def __init__(self, limits: Isolation) -> None:
         self.limits, self.sources = limits, 0
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        self._process = subprocess.Popen(  # noqa: S603 (this program itself)
-            [sys.executable, "-m", "looklisten.data.worker", str(limits.memory_megabytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-        )
+        self._process = ChildProcess("looklisten.data.worker", str(limits.memory_megabytes))
         self._answers: queue.Queue[Message | None] = queue.Queue()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -85,20 +56,18 @@ class Worker:
         return self._process.pid
 
     def _listen(self) -> None:
-        assert self._process.stdout
-        with contextlib.suppress(ValueError):  # half a line of a process that died while writing
-            for line in self._process.stdout:
+        # What may come is half a line of a process that died while writing.
+        with contextlib.suppress(ValueError), io.BufferedReader(self._process.stdout) as lines:  # type: ignore[type-var]
+            for line in lines:
                 self._answers.put(json.loads(line))
         self._answers.put(None)
 
     def ask(self, message: Message) -> None:
         """Send one message. Raises WorkerLost when nobody is there."""
-        assert self._process.stdin
         try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+            self._process.write(json.dumps(message).encode() + b"\n")
         except (OSError, ValueError):  # gone, or stopped by another thread
-            raise WorkerLost(self._how_it_ended()) from None
+            raise WorkerLost(self._process.how_it_ended()) from None
 
     def answer(self) -> Message:
         """The next message. Raises WorkerLost when the process died, or said nothing for too long and was stopped."""
@@ -108,28 +77,14 @@ class Worker:
             self.stop()
             raise WorkerLost(f"the decoder did not get on for {self.limits.stall_seconds:g} s and was stopped", hung=True) from None
         if message is None:
-            raise WorkerLost(self._how_it_ended())
+            raise WorkerLost(self._process.how_it_ended())
         return message
-
-    def _how_it_ended(self) -> str:
-        code, said = self._process.wait(), []
-        with contextlib.suppress(ValueError):  # closed already
-            self._log.seek(0)
-            said = self._log.read().decode("utf-8", "replace").strip().splitlines()
-        with contextlib.suppress(ValueError):
-            if code < 0:
-                return f"the decoder crashed its process ({signal.Signals(-code).name})"
-        return f"the decoder ended its process with code {code}{f': {said[-1]}' if said else ''}"
 
     def stop(self) -> None:
         """End the process, whatever it does; may be called again."""
         self._process.kill()
-        self._process.wait()
-        self._listener.join()
-        for file in (self._process.stdin, self._process.stdout, self._log):
-            if file:
-                with contextlib.suppress(OSError):
-                    file.close()
+        self._listener.join()  # it reads to the end of the pipe, which is there now
+        self._process.stop()
 
 
 class Workers:
@@ -180,8 +135,8 @@ class Workers:
 class _Pipe:
     """The way back to the parent, for the thread that works and the one that tells how far it is."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._lock = file, threading.Lock()
+    def __init__(self, file: io.FileIO) -> None:
+        self._file, self._lock = io.BufferedWriter(file), threading.Lock()
 
     def say(self, message: Message) -> None:
         with self._lock:
@@ -191,19 +146,12 @@ class _Pipe:
 
 def main() -> None:
     """Read messages from stdin and answer on stdout until stdin closes."""
-    # Nothing that a library prints may get between the answers: the pipe moves aside, and what was stdout becomes stderr.
-    pipe = _Pipe(os.fdopen(os.dup(1), "wb"))
-    os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    pipe = _Pipe(claim_stdout())
+    ignore_interrupts()
     inbox: queue.Queue[Message] = queue.Queue()
     threading.Thread(target=_receive, args=(inbox,), daemon=True).start()
-
-    import av
-
-    logging.getLogger("libav").addHandler(logging.NullHandler())
-    logging.getLogger("libav").propagate = False
-    av.logging.set_level(av.logging.ERROR)  # errors then carry FFmpeg's own last line
-    _limit_memory(int(sys.argv[1]))
+    quiet_decoders()
+    limit_memory(int(sys.argv[1]))
     pipe.say({"ready": os.getpid()})
     cutter = _Cutter(pipe, inbox)
     threading.Thread(target=cutter.beat, daemon=True).start()
@@ -222,14 +170,6 @@ def _receive(inbox: "queue.Queue[Message]") -> None:
         for line in stdin:
             inbox.put(json.loads(line))
     os._exit(0)  # the parent is gone
-
-
-def _limit_memory(megabytes: int) -> None:
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + megabytes * 2**20,) * 2)
 
 
 class _Cutter:

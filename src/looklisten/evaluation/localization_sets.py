@@ -28,7 +28,8 @@ from looklisten.errors import SourceError
 from looklisten.evaluation.marked import Marked
 from looklisten.inference.embed import Moment, moments
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode import read_sound
+from looklisten.media.decoder_process import stream
+from looklisten.media.isolated import read_sound
 from looklisten.media.pictures import read_picture
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 
@@ -167,5 +168,6 @@ def _vggss_video(clip: str, by_start: dict[int | None, str], alone: bool) -> str
 
 
 def _video_moment(path: Path, config: ModelConfig) -> Moment:
-    clip = next(cut(path, Source(path.name, path.stat().st_size), PrepareSettings(), at_most=1))
+    source = Source(path.name, path.stat().st_size)
+    clip = next(stream(cut, path, source, PrepareSettings(), (), None, 1, source=path))
     return next(moments(clip, config, 1))

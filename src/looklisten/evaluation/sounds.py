@@ -14,7 +14,7 @@ from looklisten.evaluation.benchmarks import Benchmark
 from looklisten.evaluation.features import Extractor
 from looklisten.evaluation.vectors import Store, stored_vectors
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode import read_sound
+from looklisten.media.isolated import read_sound
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
 from looklisten.runtime import Progress, silent
 

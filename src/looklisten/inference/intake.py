@@ -1,6 +1,5 @@
 """What a user hands over (a file, an array, a tensor) -> `Embeddings`, part after part. Knows media and an encoder."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,14 @@ from torch import Tensor
 
 from looklisten.data.cutting import PrepareSettings
 from looklisten.errors import ConfigError, SourceError
+from looklisten.inference.dense import DenseSound
 from looklisten.inference.embeddings import AlignedEmbeddings, Embeddings, joined, unit
 from looklisten.inference.encoder import Encoder, chosen_layer, encode_rows
 from looklisten.inference.layers import Side
 from looklisten.inference.streaming import How, as_embeddings, sound_vectors
-from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode import Frame, Report, Wanted, decode, find_streams
+from looklisten.media.decode import Frame, Report, Wanted
 from looklisten.media.frames import crop, decode_jpeg, stack
+from looklisten.media.isolated import Times, decode, find_streams
 from looklisten.media.pictures import fitted, is_picture, read_picture
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.media.waveform import Waveform, on_clock, read_sound, resampled
@@ -107,7 +107,7 @@ def pictures_of(array: Waveform, encoder: Encoder) -> Iterator[UInt8[Tensor, "he
 
 def _frames(path: str | Path, encoder: Encoder, how: How, report: Report) -> Iterator[Embeddings]:
     """The frames of a video nearest to multiples of the hop."""
-    times = (float(number * how.grid.hop_samples / SAMPLE_RATE_HZ) for number in itertools.count())
+    times = Times(how.grid.hop_samples)
     film = _Film(encoder, how, str(path))
     for frame in decode(path, _wanted(encoder, sound=False), report, times):
         assert isinstance(frame, Frame)
@@ -151,7 +151,8 @@ def aligned(source: Source, encoder: Encoder, how: How) -> AlignedEmbeddings:
         raise ConfigError("only a video has two sides to align; give the path of one, or leave align away")
     report, name = Report(), str(source)
     sound, film = sound_vectors(encoder, how), _Film(encoder, how, name)
-    middles = ((sound.start(number) + WINDOW_SAMPLES / 2) / SAMPLE_RATE_HZ for number in itertools.count())
+    step_samples = sound.step_samples if isinstance(sound, DenseSound) else 1
+    middles = Times(how.grid.hop_samples, step_samples, WINDOW_SAMPLES // 2 - how.grid.padding_samples)
     heard: list[Embeddings] = []
     seen: list[Embeddings] = []
     for event in on_clock(decode(source, _wanted(encoder, sound=True), report, middles)):

@@ -19,6 +19,8 @@ from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.embed import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode import Report
+from looklisten.media.decoder_process import stream
 from looklisten.media.frames import stack
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
@@ -273,8 +275,8 @@ def localize_each(
         else:
             times = wanted[(wanted >= clip.start_seconds) & (wanted < last)] - clip.start_seconds
         asked += len(times)
-        for start in range(0, len(times), BATCH):
-            batch = [_moment_around(clip, model, float(at)) for at in times[start : start + BATCH]]
+        moments = (_moment_around(clip, model, float(at)) for at in times)
+        for batch in _of_one_size(moments):
             yield from localize_moments(model, batch, method, units, around)
     if wanted is not None and asked < len(wanted):
         raise ConfigError(
@@ -285,8 +287,21 @@ def localize_each(
 def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     if isinstance(source, (str, Path)):
         path = Path(source)
-        return cut(path, Source(path.name, path.stat().st_size if path.is_file() else 0), PrepareSettings())
+        about = Source(path.name, path.stat().st_size if path.is_file() else 0)
+        return stream(cut, path, about, PrepareSettings(), source=path, report=Report())
     return [source] if isinstance(source, Clip) else source
+
+
+def _of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:
+    """Neighboring moments in batches; a new one begins where the picture changes its size, as broadcasts do."""
+    batch: list[Moment] = []
+    for moment in moments:
+        if batch and (len(batch) == BATCH or batch[0].seen.shape != moment.seen.shape):
+            yield batch
+            batch = []
+        batch.append(moment)
+    if batch:
+        yield batch
 
 
 def _moment_around(clip: Clip, model: L3Net, at_seconds: float) -> Moment:

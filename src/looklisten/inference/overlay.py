@@ -18,7 +18,8 @@ from looklisten.inference.glow import overlay_planes
 from looklisten.inference.localize import Localization
 from looklisten.inference.strip import Strip, marks
 from looklisten.media.decode import Planes
-from looklisten.media.redraw import Outline, outline, redraw
+from looklisten.media.isolated import outline, redraw
+from looklisten.media.redraw import Outline
 from looklisten.runtime import Progress, silent
 
 LEAST_WIDTH, MOST_SIDE = 480, 1280

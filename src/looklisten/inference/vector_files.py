@@ -25,6 +25,9 @@ Format = Literal["npz", "parquet", "jsonl"]
 ROWS_A_PART = 1024
 """Vectors are written so many at a time."""
 
+Made = dict[str, Any]
+"""Facts about how a file of vectors was made, as JSON has them."""
+
 FLOAT32_DIGITS = 9
 """Decimal digits that tell every float32 from its neighbours."""
 
@@ -35,13 +38,13 @@ class _Npz:
     Nobody knows the number of rows before the end, so rows wait in a file beside.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made: Made) -> None:
         self._path = path
         self._rows: dict[str, BinaryIO] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
         self._seconds: dict[str, list[NDArray[np.float64]]] = {}
-        self._about: dict[str, Any] = {}
+        self._about: dict[str, Any] = {"made": made} if made else {}
 
     def __enter__(self) -> "_Npz":
         return self
@@ -103,8 +106,9 @@ class _Parquet:
         ]
     )
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made: Made) -> None:
         self._writer = parquet.ParquetWriter(path, self.SCHEMA)
+        self._writer.add_key_value_metadata({"made": json.dumps(made)})
 
     def __enter__(self) -> "_Parquet":
         return self
@@ -127,8 +131,9 @@ class _Parquet:
 class _JsonLines:
     """An object a line, a line a vector, with the names of Parquet's columns."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
+    def __init__(self, path: Path, made: Made) -> None:
+        self._file = path.open("w", encoding="utf-8", errors="backslashreplace")
+        self._made = {"made": made} if made else {}
 
     def __enter__(self) -> "_JsonLines":
         return self
@@ -137,7 +142,7 @@ class _JsonLines:
         same = {"source": part.source, "side": part.side, "layer": part.layer}
         for start, vector in zip(part.start_seconds.tolist(), part.vectors.tolist(), strict=True):
             short = [float(f"{value:.{FLOAT32_DIGITS}g}") for value in vector]
-            row = same | {"start_seconds": start, "window_seconds": part.window_seconds, "vector": short}
+            row = same | {"start_seconds": start, "window_seconds": part.window_seconds, "vector": short} | self._made
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def note(self, name: str, values: NDArray[np.float64]) -> None:
@@ -150,14 +155,32 @@ class _JsonLines:
 VectorFile = _Npz | _Parquet | _JsonLines
 """Something open: `write` takes parts of `Embeddings`, each side's in the order of time; `note` a column that belongs to the whole."""
 
-FORMATS: dict[Format, Callable[[Path], VectorFile]] = {"npz": _Npz, "parquet": _Parquet, "jsonl": _JsonLines}
+FORMATS: dict[Format, Callable[[Path, Made], VectorFile]] = {"npz": _Npz, "parquet": _Parquet, "jsonl": _JsonLines}
 
 
 @contextlib.contextmanager
-def vector_file(path: Path, format: Format) -> Iterator[VectorFile]:
-    """A file to write parts to; `path` is there, whole, when the block has ended well."""
-    with written_aside(path) as scratch, FORMATS[format](scratch) as file:
+def vector_file(path: Path, format: Format, made: Made | None = None) -> Iterator[VectorFile]:
+    """A file to write parts to; `path` is there, whole, when the block has ended well. It keeps `made` for `read_made`."""
+    with written_aside(path) as scratch, FORMATS[format](scratch, made or {}) as file:
         yield file
+
+
+def read_made(path: Path, format: Format) -> Made:
+    """What a file of vectors was made of; empty when it does not say, is damaged or is not there."""
+    try:
+        if format == "npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                about = json.loads(str(arrays["about"]))
+        elif format == "parquet":
+            metadata = parquet.read_metadata(path).metadata or {}
+            about = {"made": json.loads(metadata.get(b"made", b"{}"))}
+        else:
+            with path.open(encoding="utf-8") as lines:
+                about = json.loads(lines.readline())
+        made: Made = about.get("made", {})
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, pa.ArrowException):
+        return {}
+    return made if isinstance(made, dict) else {}
 
 
 def gathered(parts: Iterable[Embeddings]) -> Iterator[Embeddings]:

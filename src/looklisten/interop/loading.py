@@ -18,9 +18,15 @@ def load(where: str | Path) -> L3Net | Any:
     (`org/name`, when there is no such path here; `hf-hub:org/name` in any case). These give an `L3Net`. OpenL3's networks
     (`openl3:audio-mel256-env`, a converted folder, an .h5 file) come as another `Encoder`. Raises CheckpointError, one sentence.
     """
+    return load_with_step(where)[0]
+
+
+def load_with_step(where: str | Path) -> tuple[L3Net | Any, int | None]:
+    """What `load` gives, and the training step of a network of looklisten (0: it comes from no run)."""
     if of_another_house(where):
-        return importlib.import_module("looklisten.interop.openl3").load(where)
-    return open_network(where).model()
+        return importlib.import_module("looklisten.interop.openl3").load(where), None
+    saved = open_network(where)
+    return saved.model(), saved.step
 
 
 def of_another_house(where: str | Path) -> bool:

@@ -1,10 +1,10 @@
 """A video -> the same video drawn anew: every frame once, at its own time, and the sound as it was. Frames pass, none is kept.
 
-Knows timestamps, codecs and MP4; what is drawn it is told by a function. Colors are ITU-R BT.601, limited range, as H.264
+Knows timestamps, codecs and MP4; who asks for the frames draws them. Colors are ITU-R BT.601, limited range, as H.264
 players expect of a stream that says so.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,6 @@ from looklisten.errors import SourceError
 from looklisten.media.decode import Clock, Packet, Planes, Report, Wanted, decoded, opened, wanted_streams
 from looklisten.media.dynamic_range import RangeMapper, needs_mapping
 from looklisten.media.orientation import orientation_of
-from looklisten.runtime import Progress, silent, written_aside
 
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Sound that an MP4 file holds as it is; other sound becomes AAC. MP2 fits too, but no browser plays it."""
@@ -62,19 +61,21 @@ def outline(source: str | Path) -> Outline:
     raise SourceError(f"{source} has no frame that can be decoded{f': {report.last_error}' if report.last_error else ''}")
 
 
-def redraw(
-    source: str | Path,
-    out: str | Path,
-    picture: tuple[int, int],
-    canvas: tuple[int, int],
-    draw: Callable[[float, Planes, Planes], None],
-    progress: Progress = silent,
-) -> int:
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A frame of the source that is to be drawn: when, of how many seconds, and its planes in the size that was asked for."""
+
+    at_seconds: float
+    total_seconds: int
+    picture: Planes
+
+
+def redrawn(source: str | Path, out: str | Path, picture: tuple[int, int], canvas: tuple[int, int]) -> Generator[Shown, Planes, int]:
     """Write `out`, an H.264 MP4 file with a frame of `canvas` (width, height) for every frame of `source`; returns how many.
 
-    `draw(at_seconds, picture, canvas)` gets the source's frame in the size `picture` and fills the canvas; both are planes of luma
-    and, at half the resolution, chroma. All sizes are even. Sound of `COPIED_SOUND` is copied packet by packet, other sound encoded.
-    Of a file that breaks off, what came before is drawn. Raises SourceError when it lacks picture or sound.
+    Yields each frame of the source in the size `picture` and takes what is drawn of it: a canvas. Both are planes of luma and, at
+    half the resolution, chroma. All sizes are even. Sound of `COPIED_SOUND` is copied packet by packet, other sound encoded. Of a
+    file that breaks off, what came before is drawn. Raises SourceError when it lacks picture or sound.
     """
     report = Report()
     with opened(source, Wanted(), report) as container:
@@ -83,20 +84,18 @@ def redraw(
         assert audio is not None
         clock = Clock(container, [video, audio])
         video.codec_context.thread_count = 0
-        with written_aside(Path(out)) as scratch, av.open(str(scratch), "w", "mp4", options=_MP4) as film:
-            frames = _Frames(film, video, clock, picture, canvas, draw, report)
+        total_seconds = round((container.duration or 0) / av.time_base)
+        with av.open(str(out), "w", "mp4", options=_MP4) as film:
+            frames = _Frames(film, video, clock, picture, canvas, total_seconds, report)
             copied = audio.codec.canonical_name in COPIED_SOUND
             sound = _Copied(film, audio, clock) if copied else _Encoded(film, audio, clock, report)
-            takers = {video.index: frames, audio.index: sound}
-            total, last = round((container.duration or 0) / av.time_base), 0
             for packet in _packets(clock, report):
-                film.mux(takers[packet.stream_index].feed(packet))
-                if frames.at_seconds >= last + 1:
-                    last = int(frames.at_seconds)
-                    progress(last, max(total, last))
-            for taker in takers.values():
-                film.mux(taker.rest())
-            progress(max(total, last), max(total, last))
+                if packet.stream_index == video.index:
+                    yield from frames.feed(packet)
+                else:
+                    film.mux(sound.feed(packet))
+            yield from frames.rest()
+            film.mux(sound.rest())
     return frames.count
 
 
@@ -120,11 +119,11 @@ class _Frames:
         clock: Clock,
         picture: tuple[int, int],
         canvas: tuple[int, int],
-        draw: Callable[[float, Planes, Planes], None],
+        total_seconds: int,
         report: Report,
     ) -> None:
-        self._stream, self._clock, self._report = stream, clock, report
-        self._picture, self._canvas, self._draw = picture, canvas, draw
+        self._film, self._stream, self._clock, self._report = film, stream, clock, report
+        self._picture, self._canvas, self._total_seconds = picture, canvas, total_seconds
         self._scaler = VideoReformatter()
         self._range = RangeMapper(stream.codec_context)
         tick = stream.time_base or COARSE_TICK
@@ -137,30 +136,33 @@ class _Frames:
         context = self._encoder.codec_context
         context.time_base = self._tick
         context.colorspace, context.color_range = Colorspace.ITU601, ColorRange.MPEG
-        self.at_seconds = 0.0
+        self._at_seconds = 0.0
         self.count = 0
         self._last_ticks: int | None = None
 
-    def feed(self, packet: Packet | None) -> list[Packet]:
-        return [packet for frame in decoded(self._stream.codec_context, packet, self._report) for packet in self._take(frame)]
+    def feed(self, packet: Packet | None) -> Generator[Shown, Planes, None]:
+        for frame in decoded(self._stream.codec_context, packet, self._report):
+            yield from self._take(frame)
 
-    def rest(self) -> list[Packet]:
-        return [*self.feed(None), *self._encoder.encode(None)]
+    def rest(self) -> Generator[Shown, Planes, None]:
+        yield from self.feed(None)
+        self._film.mux(self._encoder.encode(None))
 
-    def _take(self, frame: av.VideoFrame) -> list[Packet]:
+    def _take(self, frame: av.VideoFrame) -> Generator[Shown, Planes, None]:
         at = self._clock.at(frame, self._stream)
         if at is None:
-            at = self.at_seconds + self._usual_seconds if self.count else 0.0
+            at = self._at_seconds + self._usual_seconds if self.count else 0.0
         ticks = round(at / self._tick)
         if self._last_ticks is not None and ticks <= self._last_ticks:
-            return []
-        self.at_seconds, self._last_ticks, self.count = at, ticks, self.count + 1
-        drawn = av.VideoFrame(*self._canvas, "yuv420p")
-        self._draw(at, self._upright(frame), _planes(drawn))
-        drawn.pts, drawn.time_base = ticks, self._tick
-        drawn.duration = round((self._clock.lasts(frame, self._stream) or self._usual_seconds) / self._tick)
-        packets: list[Packet] = self._encoder.encode(drawn)
-        return packets
+            return
+        self._at_seconds, self._last_ticks, self.count = at, ticks, self.count + 1
+        drawn = yield Shown(at, self._total_seconds, self._upright(frame))
+        canvas = av.VideoFrame(*self._canvas, "yuv420p")
+        for plane, values in zip(_planes(canvas), drawn, strict=True):
+            plane[:] = values
+        canvas.pts, canvas.time_base = ticks, self._tick
+        canvas.duration = round((self._clock.lasts(frame, self._stream) or self._usual_seconds) / self._tick)
+        self._film.mux(self._encoder.encode(canvas))
 
     def _upright(self, frame: av.VideoFrame) -> Planes:
         orientation = orientation_of(frame)

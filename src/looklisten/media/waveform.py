@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.errors import SourceError
-from looklisten.media import SAMPLE_RATE_HZ, decode
+from looklisten.media import SAMPLE_RATE_HZ, isolated
+from looklisten.media import decode as decoding
 from looklisten.media.decode import Frame, Report, Sound, Wanted
 from looklisten.media.downmix import AMBIGUOUS_CHANNELS, PhaseGuard
 
@@ -33,7 +34,7 @@ Waveform = NDArray[Any] | Tensor
 def on_clock(events: Iterable[Frame | Sound]) -> Iterator[Frame | Float32[np.ndarray, " samples"]]:
     """`decode.on_clock`, with a check of every piece. Raises SourceError, one sentence, for what cannot be sound."""
     done = 0
-    for piece in decode.on_clock(events):
+    for piece in decoding.on_clock(events):
         if not isinstance(piece, Frame):
             checked(piece, done)
             done += len(piece)
@@ -43,7 +44,7 @@ def on_clock(events: Iterable[Frame | Sound]) -> Iterator[Frame | Float32[np.nda
 def read_sound(path: str | Path, report: Report) -> Iterator[Float32[np.ndarray, " samples"]]:
     """The sound of a file from the container's start on, in pieces of about a second."""
     done = 0
-    for piece in decode.sound_pieces(path, Wanted(), report):
+    for piece in isolated.sound_pieces(path, Wanted(), report):
         yield checked(piece, done)
         done += len(piece)
 

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.networks import RESIZE_PIXELS
+from looklisten.interop.openl3.picture_files import read_pixels
 from looklisten.interop.openl3.resampling import KaiserBest
-from looklisten.media.decode import Frame, Report, Wanted, decode, sound_pieces
+from looklisten.media.decode import Frame, Report, Wanted
+from looklisten.media.decoder_process import call
 from looklisten.media.frames import resize
-from looklisten.media.pictures import register_heif
+from looklisten.media.isolated import decode, sound_pieces
 
 EVERY_FRAME = Wanted(frames_per_second=1e6, shorter_side_pixels=RESIZE_PIXELS, sound=False, max_hours=np.inf)
 SOUND = Wanted(picture=False, resampler=KaiserBest)
@@ -49,12 +50,5 @@ def _check(path: str, report: Report, got: int, kind: str) -> None:
 
 def read_picture(path: str) -> NDArray[np.uint8]:
     """`[height, width, 3]`, upright, of eight bits; of an animated file the first picture. Raises OpenL3Error."""
-    register_heif()
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # sixteen bits of gray, which Pillow would clip
-                upright = Image.fromarray((np.asarray(upright).clip(0, 2**16 - 1) // 257).astype(np.uint8))
-            return np.array(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise OpenL3Error(f"{path} cannot be read as a picture: {error}") from None
+    pixels: NDArray[np.uint8] = call(read_pixels, path, source=path)
+    return pixels
