@@ -78,7 +78,7 @@ def seconds_of(value: Any) -> float | None:
 
     Raises ValueError for what is no time from the beginning of a file, or is below 0.
     """
-    if is_missing(value):
+    if is_missing(value) or (isinstance(value, str) and value.strip().casefold() in ("nan", "nat")):
         return None
     seconds = _seconds(value)
     if seconds is None:
@@ -257,11 +257,12 @@ def _whole_number_columns(columns: Sequence[str], rows: Iterable[Sequence[str]])
 
 def _from_parquet(name: str, data: bytes) -> Table:
     try:
-        table = parquet.read_table(io.BytesIO(data))
+        table = parquet.ParquetFile(io.BytesIO(data)).read()
         columns = _headings(name, table.column_names)
         values = [_values(column) for column in table.columns]
     except (pa.ArrowException, UnicodeDecodeError, ValueError, OSError) as error:
-        raise SourceError(f"the table {shown(name)} cannot be read: {error}") from None
+        first_line = str(error).partition("\n")[0]
+        raise SourceError(f"the table {shown(name)} cannot be read: {first_line}") from None
     rows = []
     for number in range(table.num_rows):
         cells = {column: of[number] for column, of in zip(columns, values, strict=True) if column}

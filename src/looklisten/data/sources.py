@@ -3,6 +3,7 @@
 Knows names, sizes, labels and splits; opens no video. The list depends on the inputs alone, in order of path.
 """
 
+import fnmatch
 import glob
 import hashlib
 import logging
@@ -356,26 +357,44 @@ def _glob(pattern: str, searched: _Search) -> Iterator[Source]:
 
 
 def _local_glob(pattern: str, searched: _Search) -> tuple[list[Source], int]:
-    """The files that match, and how many folders do. A file that links to folders lead to twice is there once."""
+    """The files that match, and how many folders do."""
     found: list[Source] = []
     folders = 0
-    seen: set[tuple[str, str]] = set()
-    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 (the pattern may be absolute)
-    for path in sorted(matches, key=lambda match: (match.count(os.sep), match)):
+    for path in sorted(set(_matches(pattern))):
         if os.path.isdir(path):  # noqa: PTH112 (path is text)
             folders += 1
             continue
-        folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100
-        place = (os.path.realpath(folder), name)
-        if place in seen:
-            continue
-        seen.add(place)
         one = _local(path)
         if isinstance(one, Source):
             found.append(one)
         else:
             searched.miss(path, one)
     return found, folders
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Local paths that match; with `**` each folder is searched once, so that links in a circle do no harm."""
+    before, stars, after = pattern.partition("**")
+    is_folder = before == "" or before.endswith("/")
+    below = ["**", *filter(None, after.split("/"))] if after else ["**", "*"]
+    if not stars or not is_folder or (after and not after.startswith("/")) or any(part.startswith(".") for part in below):
+        yield from glob.glob(pattern)  # noqa: PTH207 (the pattern may be absolute)
+        return
+    for top in glob.glob(before) if before else ["."]:  # noqa: PTH207
+        account = search(top, lambda _: True)
+        start = len(os.path.abspath(top).rstrip(os.sep)) + 1  # noqa: PTH100
+        for path in [file.path for file in account.files] + [path for path, _ in account.problems]:
+            if _fits(path[start:].split(os.sep), below):  # noqa: PTH206 (text, for speed)
+                yield path
+
+
+def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether a path, part by part, is as the parts of a pattern say; `**` stands for any number of folders."""
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(_fits(parts[skipped:], patterns[1:]) for skipped in range(len(parts)))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
 
 
 class _plainly:  # noqa: N801 (used like a function)
@@ -439,7 +458,7 @@ def _table(table: str, searched: _Search) -> Iterator[Source]:
                 stop_seconds=stop,
             )
     if comments:
-        searched.note(f"{shown(table)}: {comments:,} rows begin with # and were left out")
+        searched.note(f"{shown(table)}: rows that begin with # were left out ({comments:,})")
 
 
 def read_boxes(table: str | Path) -> dict[str, list[Box]]:
