@@ -15,10 +15,17 @@ FLOORS = [
     {"inference"},
     {"data", "model"},
     {"media"},
-    {"config", "errors", "runtime"},
+    {"config", "errors", "runtime", "names", "tables", "folders"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-BESIDE = {("runtime", "errors"), ("config", "errors")}
+BESIDE = {
+    ("runtime", "errors"),
+    ("config", "errors"),
+    ("runtime", "names"),
+    ("folders", "names"),
+    ("tables", "errors"),
+    ("tables", "names"),
+}
 TALKERS = {"app/cli.py", "app/terminal.py"}
 
 

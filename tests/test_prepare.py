@@ -112,7 +112,7 @@ def test_other_settings_or_labels_are_refused(world, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "out")
     with pytest.raises(ConfigError, match="was prepared with another jpeg_quality"):
         prepare([world / "labels.csv"], tmp_path / "out", PrepareSettings(jpeg_quality=50))
-    with pytest.raises(ConfigError, match=r"000000.mp4 is in .* with another size, label or split"):
+    with pytest.raises(ConfigError, match=r"000000.mp4 is in .* with another label, split or video_id"):
         prepare([world], tmp_path / "out")
 
 

@@ -2,14 +2,22 @@
 
 import functools
 import http.server
+import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from looklisten.data.sources import Source, find_sources, mark_duplicates
+from conftest import write_clock_video
+from looklisten.data.prepare import prepare
+from looklisten.data.shards import Shards
+from looklisten.data.sources import MEDIA_SUFFIXES, Source, find_sources, mark_duplicates
 from looklisten.errors import ConfigError, SourceError
 
 
@@ -158,3 +166,237 @@ def test_duplicates_are_found_by_content_and_stay_one_video(tmp_path):
     assert [source.video_id for source in marked] == ["", "", "a.mp4", ""]
     later = mark_duplicates(found[2:], tmp_path, known=found[:2])
     assert [source.same_as for source in later] == ["a.mp4", ""]
+
+
+# Odd names
+
+
+NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
+ODD = [
+    NOT_UTF8,
+    "caf\\xe9.mp4",
+    "é ü.mp4",
+    "a\nb\tc.mp4",
+    "x" * 251 + ".mp4",
+    "[a]*?.mp4",
+    "-o.mp4",
+    "a::b.mp4",
+    "\x1b[31mred.mp4",
+    "#1.mp4",
+    "100%d.mp4",
+    " lead.mp4",
+    "a\u2028b.mp4",
+]
+
+
+@pytest.fixture(scope="module")
+def odd_folder(tmp_path_factory):
+    """A short video under each odd name, each of another size, and one in a folder that is not UTF-8."""
+    folder = tmp_path_factory.mktemp("odd")
+    write_clock_video(folder / "clock.mp4", seconds=1.2)
+    data = (folder / "clock.mp4").read_bytes()
+    (folder / "clock.mp4").unlink()
+    for number, name in enumerate([*ODD, os.fsdecode(b"d\xe9p\xf4t/sub.mp4")]):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data + bytes(number))
+    return folder
+
+
+def test_odd_names_are_prepared_and_stored_as_text(odd_folder, tmp_path):
+    out = tmp_path / os.fsdecode(b"out\xe9")
+    result = prepare([odd_folder], out, labels="folder")
+    assert (result["prepared"], result["failed"]) == (len(ODD) + 1, 0)
+    clips = {clip.source: clip for clip in Shards(out)}
+    assert {"caf\\xe9.mp4", "caf\\x5cxe9.mp4", "é ü.mp4", "a\nb\tc.mp4", "d\\xe9p\\xf4t/sub.mp4"} < clips.keys()
+    assert clips["d\\xe9p\\xf4t/sub.mp4"].labels == ("d\\xe9p\\xf4t",)
+    assert prepare([odd_folder], out, labels="folder")["x_realtime"] == 0.0
+
+
+@pytest.mark.parametrize("environment", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"LC_ALL": "C.UTF-8"}])
+def test_the_shell_in_any_locale_gives_the_same_shards(odd_folder, tmp_path, environment):
+    command = [sys.executable, "-m", "looklisten", "prepare", os.fsencode(odd_folder), b"out"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    prepare([odd_folder], tmp_path / "here")
+    there, here = (json.loads((tmp_path / name / "index.json").read_text("utf-8"))["shards"] for name in ("out", "here"))
+    assert there == here
+
+
+def test_failures_of_odd_names_are_lines_of_json(tmp_path):
+    for name in (NOT_UTF8, "a\nb.mp4"):
+        (tmp_path / name).write_text("no video")
+    write_clock_video(tmp_path / "good.mp4", seconds=1.2)
+    assert prepare([tmp_path], tmp_path / "out")["failed"] == 2
+    failures = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text("utf-8").splitlines()]
+    assert {row["source"] for row in failures} == {"caf\\xe9.mp4", "a\nb.mp4"}
+    assert all(row["reason"].startswith(row["source"]) for row in failures)
+
+
+def test_names_in_a_text_list_are_bytes(odd_folder, tmp_path):
+    one_line = [name for name in ODD if "\n" not in name]
+    lines = b"".join(os.fsencode(odd_folder / name) + b"\n" for name in one_line)
+    (tmp_path / "list.txt").write_bytes(lines + b"a\0b.mp4\n" + b"y" * 300 + b".mp4\n")
+    found = find_sources([tmp_path / "list.txt"])
+    assert len(found.found) == len(one_line)
+    assert all(source.local_path(found.root).exists() for source in found.found)
+    assert sorted(found.reasons.values()) == ["File name too long", "its name holds a NUL character, which no file name can"]
+
+
+def test_names_in_a_table_that_programs_have_changed(folder):
+    """With the separator of Windows, with spaces, and as failures.jsonl writes them."""
+    (folder / NOT_UTF8).touch()
+    (folder / "t.csv").write_text("path\ncat\\a.mp4\n d.mov \ncaf\\xe9.mp4\n")
+    assert names([folder / "t.csv"]) == ["caf\\xe9.mp4", "cat/a.mp4", "d.mov"]
+
+
+def test_composed_and_decomposed_accents_are_one_name(tmp_path):
+    (tmp_path / "cafe\u0301.mp4").touch()
+    (tmp_path / "list.txt").write_text("café.mp4\n", encoding="utf-8")
+    assert names([tmp_path / "list.txt"]) == ["cafe\u0301.mp4"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "latin-1"])
+def test_a_text_list_in_any_encoding(tmp_path, encoding):
+    (tmp_path / "é.mp4").touch()
+    (tmp_path / "list.txt").write_text("é.mp4\n", encoding=encoding)
+    assert names([tmp_path / "list.txt"]) == ["é.mp4"]
+
+
+def test_a_list_may_name_folders_and_files_that_begin_like_remarks(folder):
+    (folder / "#1.mp4").touch()
+    (folder / "list.txt").write_text("# mine\n#1.mp4\ncat\n")
+    assert names([folder / "list.txt"]) == ["#1.mp4", "cat/a.mp4", "cat/b.MKV"]
+    (folder / "list.txt").write_text("# mine\n\n")
+    with pytest.raises(SourceError, match=r"the list .*list\.txt names no file"):
+        find_sources([folder / "list.txt"])
+
+
+def test_a_local_name_like_an_address_is_local(tmp_path):
+    (tmp_path / "a:").mkdir()
+    (tmp_path / "a:" / "b.mp4").touch()
+    (tmp_path / "t.csv").write_text("path\na://b.mp4\n")
+    assert names([tmp_path / "t.csv"]) == ["a:/b.mp4"]
+
+
+# Folders with an account
+
+
+def test_links_are_followed_each_folder_once(folder, tmp_path):
+    other = tmp_path / "other"
+    (other / "deep").mkdir(parents=True)
+    (other / "deep" / "e.mp4").touch()
+    (folder / "link").symlink_to(other, target_is_directory=True)
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    (other / "deep" / "up").symlink_to(folder, target_is_directory=True)
+    (folder / "a_second_way").symlink_to(folder / "cat", target_is_directory=True)
+    assert names([folder]) == ["cat/a.mp4", "cat/b.MKV", "d.mov", "dog/c.webm", "link/deep/e.mp4"]
+    matched = names([f"{folder}/**/*.mp4"])
+    assert len(matched) == len({Path(name).name for name in matched}) == 2
+
+
+def test_what_cannot_be_read_is_a_failed_source(folder):
+    (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
+    (folder / "itself.mp4").symlink_to(folder / "itself.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    reasons = {Path(name).name: reason for name, reason in find_sources([folder]).reasons.items()}
+    assert reasons["gone.mp4"] == "a broken link: there is no such file"
+    assert reasons["itself.mp4"].startswith("a broken link: ")
+    assert reasons["pipe.mp4"] == "it is no file but a pipe, a socket or a device"
+
+
+def test_a_folder_without_permission_is_a_failed_source(tmp_path):
+    """As a user for whom permissions count: root drops its capabilities."""
+    (tmp_path / "shut").mkdir()
+    (tmp_path / "listed").mkdir()
+    for name in ("shut/a.mp4", "listed/b.mp4", "c.mp4"):
+        (tmp_path / name).touch()
+    program = (
+        "import json, sys; from looklisten.data.sources import find_sources; "
+        "found = find_sources([sys.argv[1]]); "
+        "print(json.dumps([[source.path for source in found.found], found.reasons]))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all", *command]
+    (tmp_path / "shut").chmod(0o000)
+    (tmp_path / "listed").chmod(0o444)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    except FileNotFoundError:
+        pytest.skip("no program setpriv")
+    finally:
+        for name in ("shut", "listed"):
+            (tmp_path / name).chmod(0o755)
+    if done.returncode and "setpriv" in done.stderr:
+        pytest.skip("setpriv may not drop capabilities here")
+    found, reasons = json.loads(done.stdout)
+    assert found == ["c.mp4"]
+    assert {Path(name).name: reason for name, reason in reasons.items()} == {
+        "shut": "the folder cannot be searched: Permission denied",
+        "b.mp4": "Permission denied",
+    }
+
+
+def test_hidden_folders_and_trash_are_left_out_and_counted(folder):
+    for name in (".git", ".Trash-1000", "$RECYCLE.BIN", "@eaDir", "__MACOSX", "System Volume Information"):
+        (folder / name).mkdir()
+        (folder / name / "x.mp4").touch()
+    (folder / "._a.mp4").touch()
+    found = find_sources([folder])
+    assert [source.path for source in found.found] == ["cat/a.mp4", "cat/b.MKV", "d.mov", "dog/c.webm"]
+    assert "8 hidden files, hidden folders or trash folders were left out" in found.notes
+    assert [source.path for source in find_sources([folder / ".git"]).found] == ["x.mp4"]
+
+
+def test_files_with_other_suffixes_are_counted(folder):
+    for number in range(3):
+        (folder / f"{number}.abc").touch()
+    (folder / "none").touch()
+    assert "5 files with other suffixes were not looked at (.abc 3, no suffix 1, .txt 1)" in find_sources([folder]).notes
+    (folder / "empty").mkdir()
+    (folder / "empty" / "a.abc").touch()
+    with pytest.raises(SourceError, match=r"holds no video .*; 1 file with another suffix was not looked at \(\.abc 1\)"):
+        find_sources([folder / "empty"])
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_a_remote_folder_has_the_same_account(scheme, tmp_path):
+    top = "memory://account" if scheme == "memory" else f"file://{tmp_path}/account"
+    for name in ("a.mp4", "b.abc", ".hidden/c.mp4", "@eaDir/d.mp4"):
+        with fsspec.open(f"{top}/{name}", "wb", auto_mkdir=True) as file:
+            file.write(b"x")
+    found = find_sources([f"{top}/"])
+    assert [source.path.rpartition("/")[2] for source in found.found] == ["a.mp4"]
+    assert found.notes == (
+        "1 file with another suffix was not looked at (.abc 1)",
+        "2 hidden files, hidden folders or trash folders were left out",
+    )
+    fsspec.filesystem(scheme).rm(top.partition("://")[2], recursive=True)
+
+
+@pytest.mark.parametrize("suffix", ["m4b", "aifc", "w64", "heic", "heif", "insv", "lrv", "mod", "tod", "webp", "y4m", "ogx", "eac3"])
+def test_suffixes_of_cameras_and_devices_are_known(suffix):
+    assert f".{suffix}" in MEDIA_SUFFIXES
+
+
+def test_folders_that_a_pattern_matches_are_said(folder):
+    assert "matches 2 folders, which were not searched" in find_sources([f"{folder}/*"]).notes[0]
+
+
+# Splits and duplicates
+
+
+def test_ways_to_write_one_split_do_not_contradict(folder):
+    (folder / "t.csv").write_text("path,video_id,split\ncat/a.mp4,A,train\nd.mov,A,Training\n")
+    assert len(find_sources([folder / "t.csv"]).found) == 2
+
+
+def test_a_duplicate_follows_the_split_of_the_first(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_text("same")
+    (tmp_path / "t.csv").write_text("path,split,video_id\na.mp4,train,A\nb.mp4,test,B\n")
+    found = find_sources([tmp_path / "t.csv"]).found
+    first, second = mark_duplicates(found, tmp_path)
+    assert (second.same_as, second.split, second.video_id) == ("a.mp4", "train", "A")
+    assert (first.same_as, first.split) == ("", "train")

@@ -5,6 +5,7 @@ Automatic choices come back with their reason, so that whoever asked can say it.
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 import joblib
 
 from looklisten.errors import ConfigError
+from looklisten.names import shown
 
 if TYPE_CHECKING:
     import torch
@@ -174,8 +176,8 @@ def written_aside(path: Path) -> Iterator[Path]:
         yield scratch
         for file in [scratch, *scratch.rglob("*")] if scratch.is_dir() else [scratch]:
             _flush_to_disk(file)
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir() and scratch.is_dir():
+            shutil.rmtree(path)  # a file never takes the place of a folder
         scratch.replace(path)
         _flush_to_disk(path.parent)
     finally:
@@ -220,9 +222,40 @@ def _is_running(process: int) -> bool:
 def write_json(path: Path, value: object) -> None:
     """`value` as indented JSON, whole or absent, the same bytes for the same value."""
     with written_aside(path) as scratch:
-        # A name that is no UTF-8 is written as \udcXX, which is how JSON says it.
-        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
+        scratch.write_bytes(json_bytes(value, indent=1))
+
+
+def json_bytes(value: object, indent: int | None = None) -> bytes:
+    """`value` as JSON with a line feed at its end; a lone surrogate, which UTF-8 has not, is written as an escape."""
+    return (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be written into `folder`, which need not be there yet. Leaves nothing behind.
+
+    Meant to be called before long work. Raises ConfigError: a file is in the way, no permission, a read-only file system, a name
+    that no file can have. A full disk stays an OSError.
+    """
+    try:
+        there = folder.absolute()
+        while not os.path.lexists(there):
+            there = there.parent
+        if not there.is_dir():
+            link = "a broken link" if there.is_symlink() and not there.exists() else "a file"
+            raise ConfigError(f"{shown(folder)} cannot be a folder: {shown(there)} is {link}; choose another folder")
+        trial = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}{_host()}-{os.getpid()}-", dir=there))
+        try:
+            missing = folder.absolute().relative_to(there)
+            (trial / missing).mkdir(parents=True, exist_ok=True)  # shows whether the names can be
+            (trial / missing / "trial").write_bytes(b"1")
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(f"{shown(folder)} cannot be written to: {error.strerror}; choose another folder") from None
+    except ValueError:
+        raise ConfigError(f"{shown(folder)} cannot be a folder: its name holds a NUL character; choose another folder") from None
 
 
 def environment() -> dict[str, Any]:

@@ -6,9 +6,11 @@ LookListenError, or a doctor that found something missing; 2 wrong usage; 3 done
 """
 
 import errno
+import io
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -24,7 +26,8 @@ from tyro.conf import Positional
 from looklisten.app.terminal import Bar, talk
 from looklisten.config import Config
 from looklisten.errors import LookListenError
-from looklisten.runtime import is_first_process, keep_freed_memory
+from looklisten.names import shown
+from looklisten.runtime import check_writable, is_first_process, keep_freed_memory
 
 Result = dict[str, Any]
 
@@ -81,6 +84,7 @@ def synth(
     from looklisten.media.synth import World
     from looklisten.media.synth import synth as make
 
+    check_writable(out)
     if (pictures is None) != (sounds is None):
         raise UsageError("--pictures and --sounds go together: a video is composed of one of each")
     if pictures and sounds:
@@ -122,6 +126,7 @@ def table(
     """
     from looklisten.data.public_sets import table as run
 
+    check_writable(out.parent)
     return run(dataset, annotations, videos, out, classes, ontology, whole_videos)
 
 
@@ -145,11 +150,12 @@ def prepare(
     task_index: int | None = None,
     num_tasks: int = 1,
     workers: int | None = None,
+    again: bool = False,
 ) -> Result:
     """Cut videos into shards that training reads. Run it again to finish an interrupted run or to add videos.
 
     Args:
-        paths: Videos, folders, globs, text lists, or tables (CSV, Parquet) with a column path; last the folder of the shards.
+        paths: Videos, folders, globs, text lists, or tables (CSV, TSV, Parquet) with a column path; last the folder of the shards.
             Each may be an address such as s3://bucket/videos.
         labels: From the table's column label, or the name of the folder that a video lies in.
         boxes: Table of known places: path, time, x0, y0, x1, y1, label, sounding.
@@ -169,6 +175,7 @@ def prepare(
         task_index: In a job array: which share of the work this call does, from 0.
         num_tasks: In a job array: how many shares there are.
         workers: Processes; by default one a core. With ray: tasks at a time.
+        again: Prepare anew what failed and what has changed since; without it only what both failed and has changed.
     """
     from looklisten.data.cutting import PrepareSettings
     from looklisten.data.prepare import prepare as run
@@ -204,6 +211,7 @@ def prepare(
             engine=engine,
             task_index=task_index,
             num_tasks=num_tasks,
+            again=again,
         )
 
 
@@ -247,6 +255,8 @@ def train_with(recipe: str) -> Callable[..., Result]:
         from looklisten.training.sweep import overfit as learn_by_heart
         from looklisten.training.sweep import sweep as run_sweep
 
+        if not overfit:
+            check_writable(run)
         if overfit and sweep:
             raise UsageError("--overfit and --sweep are two questions; ask one at a time")
         if overfit:
@@ -289,6 +299,7 @@ def baselines(
     if not all(seed.strip().isdecimal() for seed in seeds.split(",")):
         raise UsageError(f"--seeds are whole numbers joined by commas, such as 0,1,2; not {seeds!r}")
     settings = Config.load(config)
+    check_writable(out)
     if steps is not None:
         settings = settings.changed("train", steps=steps)
     with Bar("baselines: steps") as bar:
@@ -463,6 +474,8 @@ def cluster(
     from looklisten.model.checkpoint import open_checkpoint
     from looklisten.runtime import choose_device, written_aside
 
+    if out is not None:
+        _check_writable_file(out)
     saved, data = open_checkpoint(checkpoint), Shards(shards)
     network, train = saved.model().to(choose_device(device).value), saved.config.train
     with Bar("cluster: clips") as bar:
@@ -511,6 +524,7 @@ def localize(
     from looklisten.interop.loading import load_network
     from looklisten.runtime import choose_device
 
+    check_writable(out)
     model = load_network(checkpoint).to(choose_device(device).value)
     with Bar("localize: seconds") as bar:
         found, stills = localized(video, model, every_seconds, every_seconds if no_video else video_every_seconds, method, units, bar)
@@ -551,6 +565,7 @@ def units(
     from looklisten.interop.loading import open_trained
     from looklisten.runtime import choose_device
 
+    _check_writable_file(out)
     saved, data = open_trained(network), Shards(shards)
     model, train = saved.model().to(choose_device(device).value), saved.config.train
     mask = clips_of(data, split, data.held_out(train.held_out_fraction))
@@ -615,6 +630,7 @@ def embed(
 
     if not inputs:
         raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
+    check_writable(out)
     how = How(layer, hop_seconds, center, normalize, dense, batch_size)
     limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
     model, step = load_with_step(checkpoint)
@@ -646,6 +662,7 @@ def demo(
     """
     from looklisten.app.demo import Plan, run
 
+    check_writable(out)
     return run(Plan(out, videos, seconds, steps, seed), fresh=fresh, workers=workers)
 
 
@@ -669,6 +686,8 @@ def inspect(
     from looklisten.data.inspection import inspect as run
 
     settings = Config.load(config)
+    if pairs:
+        _check_writable_file(out)
     with Bar("inspect: picture sizes") as bar:
         summary = run(shards, bar)
     if not pairs:
@@ -698,6 +717,7 @@ def export(
     """
     from looklisten.interop.export import export as run
 
+    check_writable(out)
     return run(network, out, format, side, layer or "")
 
 
@@ -718,6 +738,7 @@ def publish(
     """
     from looklisten.interop.publish import publish as run
 
+    check_writable(out)
     return run(network, out, hub, private)
 
 
@@ -741,6 +762,7 @@ def convert(
     """
     from looklisten.interop.openl3 import convert as run
 
+    check_writable(out)
     with Bar("weights: MB") as bar:
         return dict(run(weights, out, bar))
 
@@ -786,6 +808,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handlers=[RichHandler(console=talk, show_time=False, show_path=False, show_level=False)],
     )
     logging.captureWarnings(True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal's encoding has not
+            stream.reconfigure(errors="backslashreplace")
     if not given or given[0] in ("-h", "--help", "help"):
         _show_help()
         return 0
@@ -924,13 +949,36 @@ def _say_error(sentence: str) -> int:
     return 1
 
 
+def _check_writable_file(file: Path) -> None:
+    """The same for a file as `check_writable` for a folder."""
+    if file.is_dir():
+        raise UsageError(f"{shown(file)} is a folder; name a file")
+    check_writable(file.parent)
+
+
 def _explain(error: OSError) -> str:
-    where = f" while writing {error.filename}" if error.filename else ""
-    if error.errno == errno.ENOSPC:
+    """An error of the system as a sentence: what was being done to which file, and what to do next."""
+    name = shown(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {name}" if name else ""
         return f"the disk is full{where}; free some room and run the same command again, what is done is kept"
-    if error.errno in (errno.EACCES, errno.EROFS):
-        return f"no permission{where or ' to read or write'}: {error.strerror}; choose a folder that may be written"
-    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    if error.errno == errno.EROFS:
+        return f"no permission while writing {name or 'a file'}: {error.strerror}; choose a folder that may be written"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        if not name:
+            return f"no permission to read or write: {error.strerror}; choose a folder that may be written"
+        if _cannot_be_read(error.filename):
+            return f"no permission while reading {name}: {error.strerror}; make it readable, or leave it out"
+        return f"no permission while writing {name}: {error.strerror}; choose a folder that may be written"
+    return f"{error.strerror or error}{f': {name}' if name else ''}"
+
+
+def _cannot_be_read(path: str | bytes) -> bool:
+    """Whether a file that is there, or a folder above it, refuses to be read."""
+    place = Path(os.fsdecode(path))
+    if os.path.lexists(place):
+        return not os.access(place, os.R_OK | os.X_OK if place.is_dir() else os.R_OK)
+    return place.parent.is_dir() and not os.access(place.parent, os.X_OK)
 
 
 def _show_help() -> None:

@@ -4,6 +4,7 @@ Knows files of annotations alone: no video, no folder, no table of ours.
 """
 
 import csv
+import io
 import json
 import math
 import re
@@ -13,15 +14,15 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from looklisten.errors import SourceError
+from looklisten.names import known_split
+from looklisten.tables import decode, text_of
 
 CLIP_SECONDS = 10.0
 """Length of a clip where its annotation tells only the start (VGGSound)."""
 
 SetName = Literal["kinetics", "kinetics-sounds", "vggsound", "audioset"]
 
-_WORDS = {"train": "train training", "val": "val valid validate validation", "test": "test testing eval evaluation"}
 _YOUTUBE_ID = re.compile("[A-Za-z0-9_-]{11}")
-_SPLITS = {word: split for split, words in _WORDS.items() for word in words.split()}
 
 
 class Annotation(NamedTuple):
@@ -82,10 +83,14 @@ def read_annotations(name: SetName, file: Path, titles: Mapping[str, str]) -> It
 def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
     """The lines of a CSV file and their numbers, without comments; a byte-order mark and any line ends do no harm."""
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.reader(opened, skipinitialspace=True)
-            yield from ((reader.line_num, cells) for cells in reader if cells and not cells[0].startswith("# "))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text, notes = decode(str(file), file.read_bytes())
+        if notes:
+            raise SourceError(f"{file} cannot be read as a CSV file (it is not UTF-8); give the file as its owner distributes it")
+        reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+        for cells in reader:
+            if cells and not cells[0].startswith("# "):
+                yield reader.line_num, [text_of(cell) for cell in cells]
+    except (OSError, csv.Error) as error:
         raise SourceError(f"{file} cannot be read as a CSV file ({error}); give the file as its owner distributes it") from None
 
 
@@ -100,9 +105,9 @@ def _annotation(
         raise ValueError(f"youtube_id is {video_id!r}, which is no YouTube id (11 letters, digits, - and _)")
     start_seconds = _seconds(row, "time_start")
     stop_seconds = _seconds(row, "time_end") if "time_end" in row else start_seconds + CLIP_SECONDS
-    split = split_of_name or _SPLITS.get(row["split"].strip().lower())
-    if split is None:
-        raise ValueError(f"split is {row['split']!r}, which is none of {', '.join(_SPLITS)}")
+    split = split_of_name or known_split(row["split"])
+    if not split:
+        raise ValueError(f"split is {row['split']!r}, which is none of train, training, val, validate, test, eval or their like")
     if not label and split != "test":
         raise ValueError("there is no label, which only a test split may lack")
     labels = label.split(",") if layout.has_many_labels else [label] if label else []
@@ -121,7 +126,7 @@ def _seconds(row: Mapping[str, str], column: str) -> float:
 
 def _split_of_name(file: Path) -> str:
     """The split that the name of a file of annotations tells: eval_segments.csv is of the split test."""
-    told = {_SPLITS[word] for word in re.findall("[a-z]+", file.stem.lower()) if word in _SPLITS}
+    told = set(filter(None, map(known_split, re.findall("[a-z]+", file.stem.lower()))))
     if len(told) != 1:
         raise SourceError(f"{file} has no column split and its name tells none; give it a name with one of train, val, test or eval in it")
     return told.pop()

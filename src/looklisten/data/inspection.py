@@ -11,10 +11,22 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
+from looklisten.names import shown
 from looklisten.runtime import Progress, silent
 
 MEASURED_PICTURES = 2000
 """Headers that are read at most, spread evenly over the set: each costs a look-up somewhere else on the disk."""
+
+UNFIT = {
+    "silent": "there is nothing to hear in them",
+    "black": "there is nothing to see in them",
+    "still": "their picture does not change",
+    "duplicate": "they are copies of other clips",
+}
+"""Marks that make a set unfit for training when many clips have them, and why."""
+
+WARN_SHARE = 0.5
+"""The share of marked clips from which on `warnings_of` warns."""
 
 FROM_INDEX = ("sources", "prepared", "skipped", "failed", "settings")
 
@@ -22,6 +34,7 @@ FROM_INDEX = ("sources", "prepared", "skipped", "failed", "settings")
 def inspect(path: str | Path, progress: Progress = silent) -> dict[str, Any]:
     """What the shards in the folder `path` hold; of pictures, the first of each of at most 2,000 clips is measured.
 
+    `lost_seconds` says by reason how many seconds of the sources no clip holds; None in sets of earlier versions.
     Raises ShardError when `path` is no whole set of shards.
     """
     shards = Shards(path, open_record_batches=1, read_ahead=False)
@@ -42,11 +55,35 @@ def inspect(path: str | Path, progress: Progress = silent) -> dict[str, Any]:
         "labels": _counts(label for labels in shards.labels for label in set(labels)),
         "splits": _splits(shards),
         "marks": _counts(pc.list_flatten(small["marks"]).to_pylist()),
+        "lost_seconds": shards.manifest.get("lost_seconds"),
         "shards": len(shards.manifest["shards"]),
         "bytes": size,
         "bytes_per_hour": round(size / hours) if hours else None,
         "index": {name: shards.manifest.get(name) for name in FROM_INDEX},
     }
+
+
+def warnings_of(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
+    """Sentences on what makes the clips of `mask`, `[clips]` bool, unfit to learn from; empty when nothing does."""
+    count = int(np.count_nonzero(mask))
+    if not count:
+        return [sentence for sentence in ("there is no clip to train on", shards.splits_sentence()) if sentence]
+    found = []
+    clips = "1 clip" if count == 1 else f"{count:,} clips"
+    marks_of_clips = [marks for marks, inside in zip(shards.columns("marks")["marks"].to_pylist(), mask, strict=True) if inside]
+    marked = Counter(mark for marks in marks_of_clips for mark in set(marks))
+    for mark, consequence in UNFIT.items():
+        if marked[mark] >= WARN_SHARE * count:
+            are = "is" if count == 1 else "are"
+            found.append(f"{marked[mark]:,} of {clips} {are} {mark}: {consequence}")
+    videos = sorted(set(shards.video_ids[mask].tolist()))
+    if len(videos) == 1:
+        found.append(f"all {clips} are of one video ({shown(videos[0])}): a negative pair needs two videos")
+    strange = sorted(set(shards.splits.tolist()) - {"train", "val", "test", ""})
+    without = np.any(shards.splits == "") and np.any(shards.splits != "")
+    if strange or without:
+        found.append(shards.splits_sentence())
+    return found
 
 
 def _picture_sizes(shards: Shards, clips: NDArray[np.int64], progress: Progress) -> tuple[dict[str, int], int]:

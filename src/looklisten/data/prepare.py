@@ -7,13 +7,14 @@ bytes. Paths travel between processes, never frames. Knows neither decoding nor 
 
 import io
 import json
+import logging
 import shutil
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -23,17 +24,48 @@ from pyarrow import parquet
 
 from looklisten.data.cutting import PrepareSettings
 from looklisten.data.shards import FORMAT_VERSION, Box
-from looklisten.data.sources import Labels, Source, Sources, find_sources, mark_duplicates, open_source, read_boxes
+from looklisten.data.sources import (
+    Labels,
+    Source,
+    Sources,
+    check_mixture,
+    find_sources,
+    fingerprint,
+    mark_duplicates,
+    moved_duplicates,
+    open_source,
+    read_boxes,
+    unknown_splits,
+)
 from looklisten.data.store import Store
 from looklisten.data.worker import MACHINE_TROUBLE, Isolation, Message, Worker, WorkerLost, Workers
 from looklisten.errors import ConfigError, LookListenError, SourceError
-from looklisten.runtime import Progress, cpu_count, silent
+from looklisten.names import first_few, opened_name, shown, stored_name, usual_split
+from looklisten.runtime import Progress, check_writable, cpu_count, silent
+
+log = logging.getLogger("looklisten")
 
 MAX_BATCH_SOURCES = 64
 MIN_BATCHES = 32
 """A small set is still cut into so many batches, so that every core has work and little is lost by an interruption."""
 
 PLAN = "progress/plan.parquet"
+
+NOTABLE_LOSS_SECONDS = 1.0
+"""A source of which no clip holds so many seconds has a line in skipped.jsonl; the index counts every loss."""
+
+NOTHING: dict[str, Any] = {
+    "clips": 0,
+    "seconds": 0.0,
+    "marks": {},
+    "dropped": {},
+    "dropped_clips": 0,
+    "dropped_seconds": 0.0,
+    "lost_seconds": {},
+    "source_marks": [],
+    "last_error": "",
+}
+"""What became of a source of which nothing is known."""
 
 Engine = Literal["local", "ray"]
 
@@ -52,7 +84,20 @@ class Batch:
 
     @property
     def record(self) -> str:
-        return f"progress/{self.number:06d}.json"
+        return _record_name(self.number)
+
+    @property
+    def losses(self) -> str:
+        return _losses_name(self.number)
+
+
+def _record_name(batch: int) -> str:
+    return f"progress/{batch:06d}.json"
+
+
+def _losses_name(batch: int) -> str:
+    """The file that remembers over which sources of a batch worker processes were lost."""
+    return f"progress/{batch:06d}.lost.json"
 
 
 def prepare_batch(batch: Batch, workers: Workers | None = None, tell: Callable[[int], None] | None = None) -> Message:
@@ -66,7 +111,7 @@ def prepare_batch(batch: Batch, workers: Workers | None = None, tell: Callable[[
         with Workers(batch.limits) as own:
             return prepare_batch(batch, own, tell)
     store = Store(batch.out)
-    lost: dict[int, _Loss] = {}
+    lost = _read_losses(store, batch)
     while True:
         at = _At(tell=tell)
         try:
@@ -83,6 +128,23 @@ def prepare_batch(batch: Batch, workers: Workers | None = None, tell: Callable[[
             limited = before.times > 0 or error.hung
             most = -1 if not limited else at.clips if before.at_most < 0 else min(at.clips, before.at_most - 1)
             lost[at.source] = _Loss(str(error), max(most, 0) if limited else -1, before.times + 1)
+            _write_losses(store, batch, lost)
+
+
+def _read_losses(store: Store, batch: Batch) -> "dict[int, _Loss]":
+    """What workers were lost over in earlier attempts, by the source's place in the batch: it is not opened for that again."""
+    losses = {}
+    known = store.read_json(batch.losses) or {}
+    for number, source in enumerate(batch.sources):
+        if source.name in known:
+            losses[number] = _Loss(**known[source.name])
+    return losses
+
+
+def _write_losses(store: Store, batch: Batch, lost: "dict[int, _Loss]") -> None:
+    by_name = {batch.sources[number].name: asdict(loss) for number, loss in lost.items() if number >= 0}
+    if by_name:
+        store.write_json(batch.losses, by_name)
 
 
 @dataclass(frozen=True)
@@ -106,7 +168,9 @@ class _At:
 def _attempt(batch: Batch, worker: Worker, folder: Path, lost: dict[int, _Loss], at: _At) -> Message:
     worker.ask({"folder": str(folder), "name": f"clips-{batch.number:06d}", "settings": asdict(batch.settings)})
     outcomes: list[Message] = []
+    contents: list[str] = []
     for number, (source, path, problem) in enumerate(_at_hand(batch)):
+        contents.append("" if problem else fingerprint(path))
         loss = lost.get(number)
         limit = loss.at_most if loss and loss.at_most >= 0 else None
         if problem:
@@ -123,15 +187,25 @@ def _attempt(batch: Batch, worker: Worker, folder: Path, lost: dict[int, _Loss],
             outcome = answer["outcome"]
         if limit is not None and loss:
             outcome |= {"status": "failed", "stage": "worker", "reason": loss.reason, "last_error": loss.reason}
-        outcome["reason"] = outcome.get("reason", "").replace(str(path), source.name)
-        outcomes.append({"clips": 0, "seconds": 0.0, "marks": {}, "dropped": {}, "dropped_clips": 0, "last_error": ""} | outcome)
+        for words in ("reason", "last_error"):
+            outcome[words] = _with_name(outcome.get(words, ""), path, source)
+        outcomes.append(NOTHING | outcome)
         if at.tell:
             at.tell(number + 1)
     at.source = -1
     worker.ask({"end": True})
     while "shards" not in (answer := _checked(worker.answer())):
         pass
-    return _record(batch.sources, outcomes, answer["shards"])
+    made_of = [[source.bytes, source.modified_ns, content] for source, content in zip(batch.sources, contents, strict=True)]
+    return _record(batch.sources, outcomes, answer["shards"]) | {"made_of": made_of}
+
+
+def _with_name(words: str, path: Path, source: Source) -> str:
+    """A reason with the name that the user gave, and not that of a fetched copy."""
+    as_python_prints_it = repr(str(path))[1:-1]
+    for written in (str(path), as_python_prints_it):
+        words = words.replace(written, source.name)
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def _checked(answer: Message) -> Message:
@@ -145,7 +219,7 @@ def _checked(answer: Message) -> Message:
 def _at_hand(batch: Batch) -> Iterator[tuple[Source, Path, str]]:
     """Each source with a local path to it, or what went wrong; remote ones are fetched one ahead of their use, and removed after."""
     if not any("://" in source.path for source in batch.sources):
-        yield from ((source, batch.root / source.path, "") for source in batch.sources)
+        yield from ((source, source.local_path(batch.root), "") for source in batch.sources)
         return
     with TemporaryDirectory(prefix="looklisten-") as scratch, ThreadPoolExecutor(1, "fetch") as fetcher:
         coming: deque[tuple[Source, Future[tuple[Path, str]]]] = deque()
@@ -169,7 +243,7 @@ def _fetch(root: Path, source: Source, target: Path) -> tuple[Path, str]:
         with open_source(root, source) as remote, target.open("wb") as here:
             shutil.copyfileobj(remote, here, 2**20)
     except Exception as error:  # whatever a remote place answers costs this file only
-        if isinstance(error, OSError) and error.errno in MACHINE_TROUBLE:
+        if isinstance(error, OSError) and error.errno in MACHINE_TROUBLE and error.filename in (None, str(target)):
             raise
         return target, f"it cannot be fetched: {type(error).__name__}: {error}"
     return target, ""
@@ -179,18 +253,26 @@ def _record(sources: Sequence[Source], outcomes: Sequence[Message], shards: list
     """What a batch adds to the set: its counts, its shards, a line for each source that is not whole."""
     labels: Counter[str] = Counter()
     marks: Counter[str] = Counter()
+    source_marks: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
     skipped, failures = [], []
     for source, outcome in zip(sources, outcomes, strict=True):
+        lost_here = _lost_seconds(outcome)
+        lost.update(lost_here)
+        source_marks.update(outcome["source_marks"])
         labels.update(dict.fromkeys(source.labels, outcome["clips"]) if outcome["clips"] else {})
         marks.update(outcome["marks"])
         reason = outcome["reason"] or " or ".join(outcome["dropped"])
         if outcome["status"] == "failed":
-            failures.append(_failure(source.name, outcome["stage"], reason, outcome["last_error"], outcome["seconds"]))
-        if outcome["status"] == "skipped" or outcome["dropped_clips"]:
+            failure = _failure(source.name, outcome["stage"], reason, outcome["last_error"], outcome["seconds"])
+            failures.append(failure | ({"lost_seconds": lost_here} if lost_here else {}))
+        notable = outcome["status"] == "prepared" and sum(lost_here.values()) >= NOTABLE_LOSS_SECONDS
+        if outcome["status"] == "skipped" or outcome["dropped_clips"] or notable:
             skipped.append(
                 {
                     "source": source.name,
-                    "reason": reason,
+                    "reason": reason or ", ".join(lost_here),
+                    "lost_seconds": lost_here,
                     "clips_dropped": outcome["dropped_clips"],
                     "seconds_dropped": round(outcome.get("dropped_seconds", 0.0), 3),
                     "clips_prepared": outcome["clips"],
@@ -203,10 +285,20 @@ def _record(sources: Sequence[Source], outcomes: Sequence[Message], shards: list
         "seconds": round(sum(outcome["seconds"] for outcome in outcomes), 6),
         "labels": dict(labels),
         "marks": dict(marks),
+        "source_marks": dict(source_marks),
+        "lost_seconds": {why: round(seconds, 3) for why, seconds in lost.items()},
         "skipped_lines": skipped,
         "failures": failures,
         "shards": shards,
     }
+
+
+def _lost_seconds(outcome: Message) -> dict[str, float]:
+    """Seconds of a source that no clip holds, by reason: what decoding and cutting lost, and what `--skip` left out."""
+    lost = {why: round(seconds, 3) for why, seconds in outcome["lost_seconds"].items() if seconds > 0}
+    if outcome["dropped_clips"]:
+        lost[f"skip {' or '.join(outcome['dropped'])}"] = round(outcome["dropped_seconds"], 3)
+    return lost
 
 
 def _failure(source: str, stage: str, reason: str, last_error: str = "", seconds: float = 0.0) -> Message:
@@ -218,24 +310,159 @@ class _Plan:
     root: Path
     batches: tuple[tuple[Source, ...], ...]
     missing: tuple[str, ...]
+    reasons: dict[str, str]
+    stale_shards: frozenset[str]
+    """Names of shards of batches that are made anew; what is not written again is removed at the end."""
 
 
-def _plan(store: Store, inputs: Sequence[str | Path], labels: Labels, settings: PrepareSettings) -> _Plan:
-    """The batches, old ones as they were and new ones for sources not seen before; written before any work starts."""
+@dataclass(frozen=True)
+class _Share:
+    """Which batches this call makes: every `num_tasks`-th from `task_index` on."""
+
+    task_index: int = 0
+    num_tasks: int = 1
+
+    def has(self, batch: int) -> bool:
+        return batch % self.num_tasks == self.task_index
+
+
+def _plan(store: Store, inputs: Sequence[str | Path], labels: Labels, settings: PrepareSettings, share: _Share, again: bool) -> _Plan:
+    """The batches, old ones as they were and new ones for sources not seen before; written before any work starts.
+
+    An old batch is planned anew when one of its sources failed and has changed since; with `again`, when one failed or changed.
+    """
     root, old = _read_plan(store, settings)
     sources = find_sources(inputs, labels, root if root and root.is_dir() else None)
     known = {source.name: source for batch in old for source in batch}
+    _check_as_before(store, sources, known)
+    fresh = [source for source in sources.found if source.name not in known]
+    planned, stale_shards = _plan_anew(store, sources, old, share, again)
+    if fresh:
+        fresh = _ready_to_plan(fresh, sources, known)
+        size = min(max(len(fresh) // MIN_BATCHES, 1), MAX_BATCH_SOURCES)
+        planned += [tuple(fresh[i : i + size]) for i in range(0, len(fresh), size)]
+    if planned != old or _times(planned) != _times(old):
+        _write_plan(store, sources, planned, settings)
+    return _Plan(sources.root, tuple(planned), sources.missing, sources.reasons, stale_shards)
+
+
+def _check_as_before(store: Store, sources: Sources, known: dict[str, Source]) -> None:
+    """See that the user says the same as before of all sources that are known. Raises ConfigError."""
     for source in sources.found:
         before = known.get(source.name, source)
-        if (before.bytes, before.labels, before.split) != (source.bytes, source.labels, source.split):
-            raise ConfigError(f"{source.name} is in {store} with another size, label or split; choose another folder, or delete this one")
-    fresh = [source for source in sources.found if source.name not in known]
-    if fresh:
-        fresh = mark_duplicates(fresh, sources.root, list(known.values()))
-        size = min(max(len(fresh) // MIN_BATCHES, 1), MAX_BATCH_SOURCES)
-        old += [tuple(fresh[i : i + size]) for i in range(0, len(fresh), size)]
-        _write_plan(store, sources, old, settings)
-    return _Plan(sources.root, tuple(old), sources.missing)
+        now = [source.labels]
+        then = [before.labels]
+        if not before.same_as:  # a duplicate has split and id of the first one
+            now += [(usual_split(source.split), source.video_id)]
+            then += [(usual_split(before.split), before.video_id)]
+        if now != then:
+            raise ConfigError(
+                f"{shown(source.name)} is in {store} with another label, split or video_id; choose another folder, or delete this one"
+            )
+
+
+def _ready_to_plan(fresh: list[Source], sources: Sources, known: dict[str, Source]) -> list[Source]:
+    """New sources with their duplicates marked; what is odd about their splits is said. Raises ConfigError for a mixture."""
+    check_mixture(sources.found)
+    marked = mark_duplicates(fresh, sources.root, list(known.values()))
+    for note in filter(None, (moved_duplicates(fresh, marked), unknown_splits(marked))):
+        log.warning("%s", note)
+    if len({bool(source.split) for source in known.values()}) == 1:
+        check_mixture([*known.values(), *marked])
+    return marked
+
+
+def _times(batches: Sequence[Sequence[Source]]) -> list[int | None]:
+    return [source.modified_ns for batch in batches for source in batch]
+
+
+def _plan_anew(
+    store: Store, sources: Sources, old: Sequence[tuple[Source, ...]], share: _Share, again: bool
+) -> tuple[list[tuple[Source, ...]], frozenset[str]]:
+    """The old batches, those that are made anew with the sources of today and without a record; and the shards of these.
+
+    What has changed is seen from a batch's record, so that calls which share the work decide the same, each for its share.
+    """
+    found = {source.name: source for source in sources.found}
+    batches: list[tuple[Source, ...]] = []
+    stale_shards: set[str] = set()
+    stays: list[str] = []
+    for number, batch in enumerate(old):
+        now = tuple(_of_today(before, found.get(before.name)) for before in batch)
+        record = store.read_json(_record_name(number)) if again or any(source.name in found for source in batch) else None
+        changed = _changed(sources.root, batch, now, record or {})
+        if record is None:  # not made yet: it is made of what is there now
+            batches.append(_marked_anew(now, batch, changed, old, sources.root))
+            continue
+        failed = {line["source"] for line in record["failures"]}
+        without_clips = failed | {line["source"] for line in record["skipped_lines"] if not line["clips_prepared"]}
+        wanted = changed | failed if again else changed & without_clips
+        gone = [before.name for before in batch if before.name not in without_clips and not _is_there(before, sources.root)]
+        if wanted and not gone:
+            if share.has(number):
+                _forget(store, number, set() if again else changed)
+            stale_shards |= {shard["name"] for shard in record["shards"]}
+            batches.append(_marked_anew(now, batch, changed, old, sources.root))
+            continue
+        batches.append(tuple(then if then.name in changed else today for then, today in zip(batch, now, strict=True)))
+        if wanted:
+            log.warning(
+                "not prepared again: %s; its clips lie in one shard with those of %s, which is not there any more",
+                first_few(sorted(wanted)),
+                first_few(gone),
+            )
+        else:
+            stays += changed
+    if stays:
+        log.warning(
+            "%d sources have changed since they were prepared and stay as they were (%s); --again prepares them anew",
+            len(stays),
+            first_few(sorted(stays)),
+        )
+    return batches, frozenset(stale_shards)
+
+
+def _of_today(before: Source, now: Source | None) -> Source:
+    """The planned source with the size and time that its file has now."""
+    return replace(before, bytes=now.bytes, modified_ns=now.modified_ns) if now else before
+
+
+def _changed(root: Path, before: Sequence[Source], now: Sequence[Source], record: Message) -> set[str]:
+    """Names of the sources with another content than `record` was made of: another size, or another time and other ends."""
+    made_of = record.get("made_of") or [[source.bytes, source.modified_ns, ""] for source in before]
+    changed = set()
+    for source, (size, modified_ns, content) in zip(now, made_of, strict=True):
+        if source.bytes != size or (source.modified_ns != modified_ns and content and fingerprint(source.local_path(root)) != content):
+            changed.add(source.name)
+    return changed
+
+
+def _is_there(source: Source, root: Path) -> bool:
+    return "://" in source.path or source.local_path(root).exists()
+
+
+def _forget(store: Store, batch: int, changed: set[str]) -> None:
+    """Remove the record of a batch, and what is known of lost workers: of `changed` sources, or of all when there are none."""
+    losses = store.read_json(_losses_name(batch)) or {}
+    kept = {name: loss for name, loss in losses.items() if changed and name not in changed}
+    if kept:
+        store.write_json(_losses_name(batch), kept)
+    elif losses:
+        store.remove(_losses_name(batch))
+    store.remove(_record_name(batch))
+
+
+def _marked_anew(
+    now: Sequence[Source], before: Sequence[Source], changed: set[str], old: Sequence[Sequence[Source]], root: Path
+) -> tuple[Source, ...]:
+    """The sources of a batch, of which the changed ones are compared anew with all others."""
+    others = [source for batch in old for source in batch if source.name not in changed]
+    fresh = []
+    for source, planned in zip(now, before, strict=True):
+        own_id = "" if planned.same_as else planned.video_id
+        fresh.append(replace(source, same_as="", video_id=own_id) if source.name in changed else source)
+    compared = {source.name: source for source in mark_duplicates([s for s in fresh if s.name in changed], root, others)}
+    return tuple(compared.get(source.name, source) for source in fresh)
 
 
 def _read_plan(store: Store, settings: PrepareSettings) -> tuple[Path | None, list[tuple[Source, ...]]]:
@@ -255,11 +482,11 @@ def _read_plan(store: Store, settings: PrepareSettings) -> tuple[Path | None, li
         if row.pop("batch") == len(batches):
             batches.append([])
         batches[-1].append(Source(**row | {"labels": tuple(row["labels"])}))
-    return Path(about["root"]), [tuple(batch) for batch in batches]
+    return Path(opened_name(about["root"])), [tuple(batch) for batch in batches]
 
 
 def _write_plan(store: Store, sources: Sources, batches: Sequence[Sequence[Source]], settings: PrepareSettings) -> None:
-    about = json.dumps({"root": str(sources.root), "settings": asdict(settings)})
+    about = json.dumps({"root": stored_name(str(sources.root)), "settings": asdict(settings)})
     schema = pa.schema(
         [
             *((name, pa.string()) for name in ("path", "split", "video_id", "same_as")),
@@ -267,6 +494,7 @@ def _write_plan(store: Store, sources: Sources, batches: Sequence[Sequence[Sourc
             ("labels", pa.list_(pa.string())),
             *((name, pa.float64()) for name in ("start_seconds", "stop_seconds")),
             ("batch", pa.int64()),
+            ("modified_ns", pa.int64()),
         ],
         metadata={"looklisten": about},
     )
@@ -289,11 +517,13 @@ def prepare(
     engine: Engine = "local",
     task_index: int | None = None,
     num_tasks: int = 1,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Cut the videos that `inputs` name (see `find_sources`) into shards under `out`, and return what was done.
 
     Writes `clips-*.arrow`, `index.json`, `failures.jsonl` and `skipped.jsonl`. Run again it keeps what is whole, redoes what is
-    damaged and adds new videos. `boxes` is a table of known places: path, time, x0, y0, x1, y1, label, sounding.
+    damaged, adds new videos and tries those that failed and have changed since. With `again` it makes anew all that failed
+    or changed, with the other sources of their batches. `boxes` is a table of known places: path, time, x0, y0, x1, y1, label, sounding.
     `engine="ray"` runs the batches on a Ray cluster. With `num_tasks` this call does the share `task_index` of the batches;
     whichever call finds all batches done writes the index.
     Raises SourceError when there is nothing to prepare or nothing could be, ConfigError when `out` holds other settings.
@@ -304,9 +534,12 @@ def prepare(
     if num_tasks < 1 or not 0 <= (task_index or 0) < num_tasks:
         raise ConfigError(f"task {task_index} of {num_tasks} cannot be; tasks are numbered 0 to num_tasks - 1")
     began = time.perf_counter()
+    if store.folder is not None:
+        check_writable(store.folder)
     places = read_boxes(boxes) if boxes else {}
     store.sweep()
-    plan = _plan(store, inputs, labels, settings)
+    plan = _plan(store, inputs, labels, settings, _Share(task_index or 0, num_tasks), again)
+    _say_strange_boxes(places, plan)
     batches = [
         Batch(number, plan.root, str(out), sources, {s.path: places[s.path] for s in sources if s.path in places}, settings, limits)
         for number, sources in enumerate(plan.batches)
@@ -323,9 +556,31 @@ def prepare(
         return {"task": f"{task_index} of {num_tasks}", "batches": len(mine), "batches_of_other_tasks": waiting, **counts} | spent
     summary = _merge(store, plan, settings)
     if not summary["clips"]:
-        reason = next((row["reason"] for row in map(json.loads, (store.read("failures.jsonl") or b"").splitlines())), "all were skipped")
-        raise SourceError(f"none of the {summary['sources']} sources gave a clip; the first: {reason} (all: {store}/failures.jsonl)")
+        raise SourceError(_why_no_clip(store, summary["sources"]))
+    for name in plan.stale_shards - {shard["name"] for shard in store.read_json("index.json")["shards"]}:
+        store.remove(name)
     return summary | spent
+
+
+def _why_no_clip(store: Store, sources: int) -> str:
+    """The sentence for a set without a clip: the first reason of those that failed, or else of those that were skipped."""
+    listed = {name: (store.read(name) or b"").splitlines() for name in ("failures.jsonl", "skipped.jsonl")}
+    counts = ", ".join(f"{len(lines):,} in {store}/{name}" for name, lines in listed.items() if lines)
+    first = json.loads(next(line for lines in listed.values() for line in lines))
+    where = "" if first["source"] in first["reason"] else f"{shown(first['source'])}: "
+    return f"none of the {sources:,} sources gave a clip; the first: {where}{first['reason']} (all: {counts})"
+
+
+def _say_strange_boxes(places: dict[str, list[Box]], plan: _Plan) -> None:
+    """Say which files of the table of boxes are not among the sources."""
+    known = {source.path for batch in plan.batches for source in batch}
+    strange = sorted(places.keys() - known)
+    if strange:
+        log.warning(
+            "the table of boxes has %d files that are not among the sources, their boxes are left out: %s",
+            len(strange),
+            first_few(strange),
+        )
 
 
 def _undone(store: Store, batches: Sequence[Batch]) -> list[Batch]:
@@ -396,31 +651,37 @@ def _run_on_ray(batches: Sequence[Batch], workers: int | None, progress: Progres
 
 def _merge(store: Store, plan: _Plan, settings: PrepareSettings) -> dict[str, Any]:
     """One index and the lists of what failed and what was skipped, out of the records of all batches."""
-    records = [store.read_json(f"progress/{number:06d}.json") for number in range(len(plan.batches))]
-    missing = [_failure(name, "find", "there is no such file") for name in plan.missing]
+    records = [store.read_json(_record_name(number)) for number in range(len(plan.batches))]
+    missing = [_failure(name, "find", plan.reasons[name]) for name in plan.missing]
     store.write_lines("failures.jsonl", missing + [line for record in records for line in record["failures"]])
     store.write_lines("skipped.jsonl", [line for record in records for line in record["skipped_lines"]])
     labels: Counter[str] = Counter()
     marks: Counter[str] = Counter()
+    source_marks: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
     for record in records:
         labels.update(record["labels"])
         marks.update(record["marks"])
+        source_marks.update(record.get("source_marks", {}))
+        lost.update(record.get("lost_seconds", {}))
     summary = {
         "sources": sum(map(len, plan.batches)) + len(missing),
         **{kind: sum(record[kind] for record in records) for kind in ("prepared", "skipped", "failed")},
         "clips": sum(record["clips"] for record in records),
         "hours": round(sum(record["seconds"] for record in records) / 3600, 4),
         "marks": dict(sorted(marks.items())),
+        "lost_seconds": {why: round(seconds, 3) for why, seconds in sorted(lost.items())},
     }
     summary["failed"] += len(missing)
     store.write_json(
         "index.json",
         {
             "format": FORMAT_VERSION,
-            "root": str(plan.root),
+            "root": stored_name(str(plan.root)),
             "settings": asdict(settings),
             **summary,
             "labels": dict(sorted(labels.items())),
+            "source_marks": dict(sorted(source_marks.items())),
             "shards": [shard for record in records for shard in record["shards"]],
         },
     )

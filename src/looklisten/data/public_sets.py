@@ -5,6 +5,7 @@ video and knows no network.
 """
 
 import csv
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -16,7 +17,11 @@ from typing import Any, Literal
 from looklisten.data.annotations import Annotation, SetName, read_annotations, read_titles
 from looklisten.data.sources import VIDEO_SUFFIXES
 from looklisten.errors import ConfigError, SourceError
+from looklisten.folders import search
+from looklisten.names import shown
 from looklisten.runtime import written_aside
+
+log = logging.getLogger("looklisten")
 
 COLUMNS = ("path", "label", "start_seconds", "stop_seconds", "video_id", "split")
 HELD_OUT = {"train": 0, "val": 1, "test": 2}
@@ -50,18 +55,20 @@ def index_videos(folder: Path, whole_videos: bool) -> tuple[Index, str]:
     """Every video in and below `folder`, and the first path of all; of two files of one clip the first is taken."""
     index: Index = {}
     first = ""
-    for where, _, names in os.walk(folder):
-        inside = f"{Path(where).relative_to(folder).as_posix()}/".removeprefix("./")
-        for name in names:
-            stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a Path for each of two million names costs more than the rest)
-            if suffix.lower() not in VIDEO_SUFFIXES or name.startswith("."):
-                continue
-            path = inside + name
-            first = min(first or path, path)
-            if named := _STEM.fullmatch(stem):
-                files = index.setdefault(named[1], {})
-                for start in [None] if whole_videos or not named[2] else _starts_milliseconds(named[2]):
-                    files[start] = min(files.get(start, path), path)
+    account = search(folder, VIDEO_SUFFIXES.__contains__)
+    for problem, reason in account.problems:
+        log.warning("%s is left out: %s", shown(problem), reason)
+    if others := account.others():
+        log.info("%s", others)
+    top = len(os.path.abspath(folder).rstrip(os.sep)) + 1  # noqa: PTH100 (a Path for each of two million names is slow)
+    for file in account.files:
+        path = file.path[top:].replace(os.sep, "/")
+        first = min(first or path, path)
+        stem, _ = os.path.splitext(path.rpartition("/")[2])  # noqa: PTH122
+        if named := _STEM.fullmatch(stem):
+            files = index.setdefault(named[1], {})
+            for start in [None] if whole_videos or not named[2] else _starts_milliseconds(named[2]):
+                files[start] = min(files.get(start, path), path)
     return index, first
 
 
@@ -177,7 +184,7 @@ def _check(annotations: Path, videos: Path, out: Path) -> None:
 def _write(out: Path, videos: Path, matched: _Matched) -> None:
     """The table, ordered by path; its paths start from its own folder, so that table and videos can move together."""
     way = Path(os.path.relpath(os.path.realpath(videos), os.path.realpath(out.parent))).as_posix()
-    with written_aside(out) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
+    with written_aside(out) as scratch, scratch.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for (path, start, stop), (video_id, labels, split) in sorted(matched.lines.items(), key=lambda line: line[0]):

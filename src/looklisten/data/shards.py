@@ -7,6 +7,7 @@ shard is complete or absent. Knows no video file and no network.
 import hashlib
 import json
 import mmap
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from looklisten.data.store import local_copy
 from looklisten.errors import ShardError
+from looklisten.names import shown, usual_split
 from looklisten.runtime import written_aside
 
 FORMAT_VERSION = 1
@@ -105,7 +107,7 @@ def write_shards(clips: Iterable[Clip], folder: Path, name: str, limit_bytes: in
     while batch is not None:
         path = folder / f"{name}-{len(entries):03d}.arrow"
         written = count = 0
-        with written_aside(path) as scratch, pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        with written_aside(path) as scratch, pa.OSFile(os.fsencode(scratch), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
             while batch is not None and (not written or written + batch.nbytes <= limit_bytes):
                 writer.write_batch(batch)
                 written, count = written + batch.nbytes, count + batch.num_rows
@@ -147,7 +149,10 @@ class Shards(Sequence[Clip]):
         self._cache_size = open_record_batches
         table = self.columns("video_id", "split", "labels")
         self.video_ids: NDArray[np.str_] = np.array(table["video_id"].to_pylist(), dtype=np.str_)
-        self.splits: NDArray[np.str_] = np.array(table["split"].to_pylist(), dtype=np.str_)
+        written = table["split"].to_pylist()
+        usual = {name: usual_split(name) for name in set(written)}
+        self.splits: NDArray[np.str_] = np.array([usual[name] for name in written], dtype=np.str_)
+        """The split of each clip, `[clips]`: `train`, `val` or `test` whatever usual word was written, else the name itself."""
         self.labels: list[tuple[str, ...]] = [tuple(labels) for labels in table["labels"].to_pylist()]
         self.names: NDArray[np.str_] = np.array([labels[0] if labels else "" for labels in self.labels], dtype=np.str_)
         """The first label of each clip, where one is wanted; empty where there is none."""
@@ -175,7 +180,7 @@ class Shards(Sequence[Clip]):
     def _open(self, shard: int, read_ahead: bool) -> pa.ipc.RecordBatchFileReader:
         file = self.path / self.manifest["shards"][shard]["name"]
         try:
-            return pa.ipc.open_file(pa.memory_map(str(file)) if read_ahead else _mapped_for_few_pages(file))
+            return pa.ipc.open_file(pa.memory_map(os.fsencode(file)) if read_ahead else _mapped_for_few_pages(file))
         except pa.ArrowInvalid as error:
             raise ShardError(f"the shard {file} is damaged ({error}); delete it and run the same `looklisten prepare` again") from None
 
@@ -234,12 +239,22 @@ class Shards(Sequence[Clip]):
     def held_out(self, fraction: float) -> NDArray[np.bool_]:
         """Which clips are kept from training, `[clips]`.
 
-        Shards that name splits decide (`train` against all other names). Without names, a video is held out when the hash
+        Shards that name splits decide (`train`, however it is written, against all other names, and clips of no split
+        where others have one; `splits_sentence` says which there are). Without names, a video is held out when the hash
         of its id falls in the first `fraction`, so that adding videos moves none; at least two videos are.
         """
         if np.any(self.splits != ""):
             return np.asarray(self.splits != "train", dtype=bool)
         return self._lot(set(self.video_ids), fraction, "")
+
+    def splits_sentence(self) -> str:
+        """Which splits there are, with their videos, and what is trained on, for messages; "" when no split is named."""
+        if not np.any(self.splits != ""):
+            return ""
+        named = sorted(set(self.splits.tolist()), key=lambda name: (name != "train", name == "", name))
+        counts = [f"{shown(name) or 'no name'} ({len(set(self.video_ids[self.splits == name])):,})" for name in named]
+        are = "the splits are" if len(counts) > 1 else "the only split is"
+        return f"{are} {', '.join(counts)}, counted in videos; only `train` is trained on"
 
     def validation(self, fraction: float, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of the clips that are not `held_out` are kept from training too, `[clips]`: none for 0, else at least two videos.

@@ -6,6 +6,7 @@ Knows bytes and names; not what is in them.
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,8 @@ from typing import Any
 import fsspec
 
 from looklisten.errors import ConfigError, ShardError
-from looklisten.runtime import cache_folder, sweep_aside, written_aside
+from looklisten.names import shown
+from looklisten.runtime import cache_folder, json_bytes, sweep_aside, written_aside
 
 
 class Store:
@@ -23,15 +25,18 @@ class Store:
     def __init__(self, out: str | Path) -> None:
         self.address = str(out)
         self.folder = None if "://" in self.address else Path(out)
+        self._system: Any = None
+        self._top = ""
         try:
-            self._system, self._top = fsspec.url_to_fs(self.address)
+            if self.folder is None:
+                self._system, self._top = fsspec.url_to_fs(self.address)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"{out} cannot be written to: {error}") from None
         if self.address.startswith(("http://", "https://")):
             raise ConfigError(f"{out} cannot be written to; give a folder, or a bucket such as s3://bucket/set")
 
     def __str__(self) -> str:
-        return self.address
+        return shown(self.address)
 
     def _at(self, name: str) -> str:
         return f"{self._top}/{name}"
@@ -39,10 +44,20 @@ class Store:
     def read(self, name: str) -> bytes | None:
         """The content of a file; None when it is not there."""
         try:
+            if self.folder is not None:
+                return (self.folder / name).read_bytes()
             data: bytes = self._system.cat_file(self._at(name))
         except FileNotFoundError:
             return None
         return data
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.folder is not None:
+                (self.folder / name).unlink()
+            else:
+                self._system.rm_file(self._at(name))
 
     def read_json(self, name: str) -> Any:
         """A JSON file; None when it is not there or damaged."""
@@ -60,17 +75,19 @@ class Store:
 
     def write_json(self, name: str, value: object) -> None:
         """`value` as indented JSON, the same bytes for the same value."""
-        self.write(name, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+        self.write(name, json_bytes(value, indent=1))
 
     def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
         """JSON lines."""
-        self.write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        self.write(name, b"".join(map(json_bytes, rows)))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """The files of a folder in one request: name to bytes."""
-        at = self._at(folder).rstrip("/")
         try:
-            found = self._system.ls(at, detail=True, refresh=True) if self.folder is None else self._system.ls(at, detail=True)
+            if self.folder is not None:
+                with os.scandir(self.folder / folder) as entries:
+                    return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            found = self._system.ls(self._at(folder).rstrip("/"), detail=True, refresh=True)
         except FileNotFoundError:
             return {}
         return {about["name"].rpartition("/")[2]: about["size"] for about in found if about["type"] == "file"}

@@ -30,6 +30,9 @@ from looklisten.media.process import WorkerLost as WorkerLost
 MACHINE_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EACCES}
 """Errors of writing that are the machine's fault and no file's: they stop the work."""
 
+UNREADABLE = {errno.EACCES, errno.EPERM}
+"""The same of reading a source: that source alone may not be read."""
+
 BEAT_SECONDS = 1.0
 """How much of a video must be new before the worker says that it gets on."""
 
@@ -220,7 +223,7 @@ class _Cutter:
         except TooShortError as error:
             outcome |= {"status": "skipped", "reason": str(error)}
         except Exception as error:  # whatever a file does to the decoder costs this file only, the machine's troubles stop the work
-            if isinstance(error, OSError) and error.errno in MACHINE_TROUBLE:
+            if isinstance(error, OSError) and error.errno in MACHINE_TROUBLE - UNREADABLE:
                 raise
             began = bool(report.video_end_seconds or report.audio_end_seconds)
             reason = str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
@@ -232,6 +235,7 @@ class _Cutter:
                 outcome |= {"status": "failed", "stage": "decode", "reason": report.broken_off}
             elif not outcome["clips"]:
                 outcome |= {"status": "skipped", "reason": f"every clip of it is {' or '.join(outcome['dropped'])}"}
+        outcome |= {"lost_seconds": dict(report.lost_seconds), "source_marks": sorted(report.marks)}
         return outcome | {"last_error": report.last_error}
 
 

@@ -23,6 +23,7 @@ from looklisten.evaluation.selectivity import CRITERION, selectivity
 from looklisten.inference.embed import embed_clips
 from looklisten.inference.layers import Side
 from looklisten.model.l3net import L3Net
+from looklisten.names import usual_split
 from looklisten.runtime import Progress, silent
 
 K = 64
@@ -193,6 +194,7 @@ def clips_of(shards: Shards, split: str, held_out: NDArray[np.bool_]) -> NDArray
     """The clips of a split, `[clips]`. Raises ConfigError for one that is not there."""
     if split in ("held-out", "all"):
         return held_out if split == "held-out" else np.ones(len(shards), dtype=bool)
+    split = usual_split(split)
     if split not in shards.splits:
         known = ", ".join(sorted({"held-out", "all", *shards.splits.tolist()} - {""}))
         raise ConfigError(f"there is no split {split!r} in {shards.path}; the splits are {known}")

@@ -1,16 +1,16 @@
 """How each owner lays out a labelled set: a folder or table -> its files with class and fold, in a fixed order. Opens no media."""
 
-import csv
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from looklisten.errors import SourceError
+from looklisten.names import known_split, usual_split
+from looklisten.tables import as_records, read_table
 
 SOUND_SUFFIXES = frozenset((".wav", ".ogg", ".mp3", ".flac", ".m4a", ".aac", ".opus", ".aif", ".aiff", ".wma"))
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"))
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 TABLE = "labels.csv"
 """A folder with a file of this name is read by it."""
 
@@ -102,7 +102,7 @@ def _table(table: Path) -> list[Item]:
     rows = _rows(table, ("path",), ("label", "class"))
     label = "label" if "label" in rows[0] else "class"
     fold = next((column for column in ("fold", "split") if column in rows[0]), "")
-    items = [Item(row["path"], row[label], SPLITS.get(row[fold].lower(), row[fold]) if fold else "") for row in rows]
+    items = [Item(row["path"], row[label], usual_split(row[fold]) if fold else "") for row in rows]
     if fold and any(item.fold for item in items) and not all(item.fold for item in items):
         raise SourceError(f"{table}: some lines tell a {fold} and some do not; fill the column, or leave it out and folds are dealt")
     return _present(table.parent, items, table)
@@ -115,8 +115,8 @@ def _folders(root: Path, suffixes: frozenset[str]) -> list[Item]:
         inside = file.relative_to(root)
         if len(inside.parts) > 1:
             found.append((inside.as_posix(), inside.parts))
-    if found and all(parts[0].lower() in SPLITS and len(parts) > 2 for _, parts in found):
-        return [Item(path, parts[1], SPLITS[parts[0].lower()]) for path, parts in found]
+    if found and all(known_split(parts[0]) and len(parts) > 2 for _, parts in found):
+        return [Item(path, parts[1], known_split(parts[0])) for path, parts in found]
     return [Item(path, parts[0], "") for path, parts in found]
 
 
@@ -129,10 +129,11 @@ def _files(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
 
 def _rows(table: Path, columns: tuple[str, ...], either: tuple[str, ...] = ()) -> list[dict[str, str]]:
     try:
-        with table.open(newline="", encoding="utf-8-sig") as opened:
-            rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in csv.DictReader(opened)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{table} cannot be read as a CSV file ({error}); give the table as its owner distributes it") from None
+        rows = list(as_records(read_table(str(table), table.read_bytes())))
+    except OSError as error:
+        raise SourceError(f"{table} cannot be read ({error}); give the table as its owner distributes it") from None
+    except SourceError as error:
+        raise SourceError(f"{error}; give the table as its owner distributes it") from None
     has = rows[0].keys() if rows else set()
     lacking = [column for column in columns if column not in has] + ([" or ".join(either)] if either and not has & set(either) else [])
     if lacking:

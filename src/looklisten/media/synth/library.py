@@ -1,16 +1,15 @@
 """Labelled files of a user's own, pictures or sounds: what each shows, and on which side of the split it is. Decodes none of them."""
 
-import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, SourceError
+from looklisten.names import HELD_OUT_NAMES, TRAIN_NAMES, shown
+from looklisten.tables import read_table
 
-TRAIN_NAMES = {"train", "training"}
-TEST_NAMES = {"test", "testing", "val", "valid", "validation", "dev", "eval"}
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SOUNDS = {".wav", ".mp3", ".ogg", ".flac", ".m4a", ".aac", ".opus", ".aif", ".aiff"}
 
@@ -27,8 +26,9 @@ class Item:
 def read_items(where: Path, suffixes: set[str]) -> list[Item]:
     """The labelled files of a table or a folder, in the order of their paths; of files with equal bytes only the first.
 
-    A table (`.csv`) has the columns path, label (or class) and perhaps split (or fold). In a folder a file's label is the name of the
-    folder it lies in, and a folder above that is named train, val, test … says its split. Raises ConfigError when there is nothing.
+    A table (`.csv`, `.tsv`, `.parquet`) has the columns path, label (or class) and perhaps split (or fold). In a folder a
+    file's label is the name of the folder it lies in, and a folder above that is named train, val, test … says its
+    split. Raises ConfigError when there is nothing.
     """
     if not where.exists():
         raise ConfigError(f"{where} is not there; give a folder with one folder of files a class, or a table with columns path and label")
@@ -40,13 +40,16 @@ def read_items(where: Path, suffixes: set[str]) -> list[Item]:
 
 
 def _of_table(table: Path) -> list[Item]:
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    columns = set(rows[0]) if rows else set()
+    try:
+        read = read_table(str(table), table.read_bytes())
+    except SourceError as error:
+        raise ConfigError(str(error)) from None
+    columns = set(read.columns)
     label, group = (next((c for c in names if c in columns), "") for names in (("label", "class"), ("split", "fold")))
     if "path" not in columns or not label:
-        raise ConfigError(f"the table {table} needs the columns path and label; it has {', '.join(sorted(columns)) or 'none'}")
-    items = [Item(str(table.parent / row["path"]), row[label], row[group] if group else "") for row in rows]
+        listed = ", ".join(map(shown, sorted(filter(None, columns)))) or "none"
+        raise ConfigError(f"the table {table} needs the columns path and label; it has {listed}")
+    items = [Item(str(table.parent / row.text("path")), row.text(label), row.text(group) if group else "") for row in read.rows]
     lost = [item.path for item in items if not Path(item.path).is_file()]
     if lost:
         raise ConfigError(f"the table {table} names {len(lost)} files that are not there, the first is {lost[0]}")
@@ -57,7 +60,7 @@ def _of_folder(folder: Path, suffixes: set[str]) -> list[Item]:
     items = []
     for path in folder.rglob("*"):
         if path.suffix.lower() in suffixes and path.parent != folder:
-            above = [part for part in path.relative_to(folder).parts[:-2] if part.lower() in TRAIN_NAMES | TEST_NAMES]
+            above = [part for part in path.relative_to(folder).parts[:-2] if part.lower() in TRAIN_NAMES | HELD_OUT_NAMES]
             items.append(Item(str(path), path.parent.name, above[0] if above else ""))
     return items
 
@@ -81,8 +84,8 @@ def split_items(items: Iterable[Item], test_share: float) -> dict[tuple[str, str
     """
     items = list(items)
     groups = {item.group for item in items} - {""}
-    if all(group.lower() in TRAIN_NAMES | TEST_NAMES for group in groups):
-        in_test = {group for group in groups if group.lower() in TEST_NAMES}
+    if all(group.lower() in TRAIN_NAMES | HELD_OUT_NAMES for group in groups):
+        in_test = {group for group in groups if group.lower() in HELD_OUT_NAMES}
     else:
         in_test = _first_by_hash(groups, test_share)
     alone: dict[str, set[str]] = defaultdict(set)
