@@ -49,6 +49,11 @@ def inspect(path: str | Path, progress: Progress = silent) -> dict[str, Any]:
     }
 
 
+def warnings_of(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:  # noqa: ARG001
+    """Sentences about the clips of `mask`, `[clips]`, that whoever trains on them must know."""
+    return []  # At a merge take the other branch's function.
+
+
 def _picture_sizes(shards: Shards, clips: NDArray[np.int64], progress: Progress) -> tuple[dict[str, int], int]:
     """How many clips have which width x height, and of how many that was read."""
     some = clips[np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_PICTURES)).round().astype(np.int64)]
