@@ -149,7 +149,7 @@ def test_who_lost_the_lock_ends_and_who_has_it_deleted_goes_on(lock, tmp_path, e
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written to .*; give a run folder that can be"):
+    with pytest.raises(ConfigError, match=r"cannot be written to .*; give a run folder that can be"):
         FolderLock(tmp_path / "file" / "run").acquire()
 
 

@@ -24,8 +24,7 @@ from looklisten.inference.localize import localize
 from looklisten.media.synth import World, synth
 from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
 from looklisten.model.objectives import Outcome, chance_loss
-from looklisten.training import loop
-from looklisten.training.distributed import World
+from looklisten.training import distributed, loop
 from looklisten.training.learner import step_seed
 from looklisten.training.loop import STUCK_STEPS, Meter, Stuck, learning_rate, train, training_stream
 from looklisten.training.runlog import read_metrics
@@ -79,7 +78,7 @@ def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(shard
 
 @pytest.mark.parametrize("objective", ["avc", "contrastive"])
 def test_measuring_does_not_count_into_the_speed():
-    meter = Meter(8, World())
+    meter = Meter(8, distributed.World())
     outcome = Outcome(torch.tensor(0.7), torch.tensor(0.5))
     for pause in (0.0, 1.0):
         meter.add(1, outcome, [], 0.0)

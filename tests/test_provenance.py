@@ -14,7 +14,7 @@ from looklisten.data.shards import FORMAT_VERSION, Clip, Shards, write_shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.training.loop import fitted, train
-from looklisten.training.provenance import read_record, training_data, videos_trained_on
+from looklisten.training.provenance import continue_record, read_record, start_record, training_data, videos_trained_on
 from looklisten.training.runlog import read_made
 
 STEPS = {"batch_size": 4, "schedule": "constant", "log_every": 1}
@@ -63,39 +63,37 @@ def sets(tmp_path_factory):
         "fewer": write_set(folder / "fewer", range(6), [*range(8, 12)]),
         "trained ones held out": write_set(folder / "trained ones held out", range(6), [6, 7, *range(8, 12)]),
         "held-out ones trained on": write_set(folder / "held-out ones trained on", range(10), range(10, 12)),
+        "others held out": write_set(folder / "others held out", range(8), range(30, 34)),
         "strangers": write_set(folder / "strangers", range(50, 58), range(60, 64)),
     }
 
 
-@pytest.fixture(scope="module")
-def first_run(sets, tmp_path_factory):
-    run = tmp_path_factory.mktemp("runs") / "first"
-    train(sets["first"], config(2), run)
-    return run
+def read(folder):
+    """What a training on the split `train` of these shards reads."""
+    data = Shards(folder)
+    return training_data(data, data.splits == "train", data.splits != "train")
 
 
 @pytest.fixture
-def run(first_run, tmp_path):
-    """A run of two steps over the first shards."""
-    shutil.copytree(first_run, tmp_path / "run")
-    return tmp_path / "run"
+def recorded(sets, tmp_path):
+    """The folder of a run that began on the first shards."""
+    start_record(tmp_path / "recorded", read(sets["first"]))
+    return tmp_path / "recorded"
 
 
-def test_a_run_records_its_shards_and_videos(run, sets):
-    (entry,) = read_record(run)
+def test_a_run_records_its_shards_and_videos(recorded, sets):
+    (entry,) = read_record(recorded)
     assert entry["from_step"] == 0
     assert entry["videos"] == {"trained_on": 8, "kept_apart": 4}
-    assert videos_trained_on(run, 2) == {f"v{number:02d}" for number in range(8)}
-    data = Shards(sets["first"])
-    backwards = training_data(data, (data.splits == "train"), data.splits != "train")
-    assert entry["sha256"] == backwards.digests()
+    assert entry["shards"] == str(sets["first"])
+    assert videos_trained_on(recorded, 1) == {f"v{number:02d}" for number in range(8)}
 
 
-def test_the_same_shards_elsewhere_are_the_same(run, sets, tmp_path, caplog):
+def test_the_same_shards_elsewhere_are_the_same(recorded, sets, tmp_path, caplog):
     shutil.copytree(sets["first"], tmp_path / "moved")
-    assert train(tmp_path / "moved", config(3), run).resumed_from == 2
-    assert len(read_record(run)) == 1
-    assert "goes on with" not in caplog.text
+    assert not continue_record(recorded, read(tmp_path / "moved"), 8)
+    assert len(read_record(recorded)) == 1
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
@@ -104,91 +102,123 @@ def test_the_same_shards_elsewhere_are_the_same(run, sets, tmp_path, caplog):
         ("enlarged", "has 6 videos to train on that were not trained on before"),
         ("other clips", "has the same videos in other shards"),
         ("fewer", "does not train on 2 of the videos before"),
+        ("others held out", "has the same videos to train on and holds out others"),
         ("strangers", "has 8 videos to train on that were not trained on before and does not train on 8 of the videos before"),
         ("trained ones held out", "2 videos that were trained on are held out now (v06, v07): the accuracy on held-out videos is too high"),
     ],
 )
-def test_other_shards_are_said_and_recorded(run, sets, caplog, other, sentence):
-    assert train(sets[other], config(4), run).resumed_from == 2
+def test_other_shards_are_said_and_recorded(recorded, sets, caplog, other, sentence):
+    assert continue_record(recorded, read(sets[other]), 8)
     assert sentence in caplog.text
-    assert "data.json says so" in caplog.text
-    assert [entry["from_step"] for entry in read_record(run)] == [0, 2]
-    assert [change["after_step"] for change in read_made(run)["other_data"]] == [2]
+    assert f"was trained on {sets['first']} until step 8, and goes on with {sets[other]}, which" in caplog.text
+    assert [entry["from_step"] for entry in read_record(recorded)] == [0, 8]
     caplog.clear()
-    train(sets[other], config(5), run)
-    assert "goes on with" not in caplog.text
+    assert not continue_record(recorded, read(sets[other]), 12)
+    assert caplog.text == ""
 
 
-def test_held_out_videos_are_not_trained_on_later(run, sets, caplog):
-    before = sorted((path.name, path.read_bytes()) for path in run.rglob("*") if path.is_file())
+def test_held_out_videos_are_not_trained_on_later(recorded, sets, caplog):
+    before = {path: path.read_bytes() for path in recorded.rglob("*") if path.is_file()}
+    other = read(sets["held-out ones trained on"])
     sentence = (
-        r"was trained on .*first until step 2, and 2 videos that were held out then would be trained on now \(v08, v09\), .*"
+        r"was trained on .*first until step 8, and 2 videos that were held out then would be trained on now \(v08, v09\), .*"
         r"Give the shards of before, another run folder, or --resume other-data"
     )
     with pytest.raises(CheckpointError, match=sentence):
-        train(sets["held-out ones trained on"], config(4), run)
-    assert sorted((path.name, path.read_bytes()) for path in run.rglob("*") if path.is_file()) == before
-    assert train(sets["held-out ones trained on"], config(4), run, resume="other-data").step == 4
-    assert "2 videos that were held out until step 2 are trained on from now on (v08, v09)" in caplog.text
-    assert {"v08", "v09"} <= videos_trained_on(run, 4)
-    assert not {"v08", "v09"} & videos_trained_on(run, 2)
+        continue_record(recorded, other, 8)
+    assert {path: path.read_bytes() for path in recorded.rglob("*") if path.is_file()} == before
+    assert continue_record(recorded, other, 8, other_data=True)
+    assert "2 videos that were held out until step 8 are trained on from now on (v08, v09)" in caplog.text
+    assert {"v08", "v09"} <= videos_trained_on(recorded, 9)
+    assert not {"v08", "v09"} & videos_trained_on(recorded, 8)
 
 
-def test_videos_held_out_twice_ago_are_remembered(run, sets):
-    """Held out at first, then in no shards, then trained on: it was never seen, so nothing but a measurement is lost."""
-    train(sets["strangers"], config(4), run)
+def test_videos_held_out_before_the_last_shards_are_remembered(recorded, sets):
+    continue_record(recorded, read(sets["strangers"]), 8)
     with pytest.raises(CheckpointError, match=r"held out then would be trained on now \(v08, v09\)"):
-        train(sets["held-out ones trained on"], config(6), run)
+        continue_record(recorded, read(sets["held-out ones trained on"]), 12)
 
 
-def test_what_was_recorded_and_never_trained_on_is_forgotten(run, sets, caplog):
-    train(sets["strangers"], config(4), run)
-    for path in saved_steps(run / "checkpoints"):
-        if path.name > "step-000000002":
-            shutil.rmtree(path)
+def test_what_was_recorded_and_never_trained_on_is_forgotten(recorded, sets, caplog):
+    """A run that was killed before its next checkpoint goes on from the same step."""
+    continue_record(recorded, read(sets["strangers"]), 8)
     caplog.clear()
-    train(sets["first"], config(4), run)
-    assert "goes on with" not in caplog.text
-    assert [entry["from_step"] for entry in read_record(run)] == [0]
+    assert not continue_record(recorded, read(sets["first"]), 8)
+    assert caplog.text == ""
+    assert [entry["from_step"] for entry in read_record(recorded)] == [0]
 
 
-def test_a_run_of_an_older_version_goes_on_and_is_recorded_from_then_on(run, sets, caplog):
-    (run / "data.json").unlink()
+@pytest.mark.parametrize("lost", ["data.json", "data/from-step-000000000.parquet"])
+def test_a_run_without_a_record_goes_on_and_is_recorded_from_then_on(recorded, sets, caplog, lost):
+    (recorded / lost).unlink()
     caplog.set_level("INFO")
-    train(sets["held-out ones trained on"], config(3), run)
+    continue_record(recorded, read(sets["held-out ones trained on"]), 8)
     assert "does not say which videos it was trained on" in caplog.text
-    assert [entry["from_step"] for entry in read_record(run)] == [2]
+    assert [entry["from_step"] for entry in read_record(recorded)] == [8]
 
 
-def test_thresholds_stay_on_videos_that_were_not_trained_on(sets, tmp_path):
-    """Validation videos are kept apart as held-out ones are."""
-    settings = {"validation_fraction": 0.2}
-    train(sets["first"], config(1, **settings), tmp_path / "run")
-    data = Shards(sets["first"])
-    kept = set(data.video_ids[data.validation(0.2, data.splits != "train")].tolist())
-    trained_on = [number for number in range(8) if f"v{number:02d}" in kept]
-    write_set(tmp_path / "moved", range(8, 16), [20, 21], [a_clip(trained_on[0], "train")])
-    moved = Shards(tmp_path / "moved")
-    now = set(moved.video_ids[moved.validation(0.2, moved.splits != "train")].tolist())
-    assert f"v{trained_on[0]:02d}" not in now, "the lot must draw others for this test"
-    with pytest.raises(CheckpointError, match="that were held out then would be trained on now"):
-        train(tmp_path / "moved", config(2, **settings), tmp_path / "run")
-
-
-def test_a_video_on_both_sides_is_said(tmp_path, caplog):
-    write_set(tmp_path / "both", range(4), [0, 9])
-    train(tmp_path / "both", config(1), tmp_path / "run")
+def test_a_video_on_both_sides_is_said_and_goes_on(tmp_path, caplog):
+    both = read(write_set(tmp_path / "both", range(4), [0, 9]))
+    start_record(tmp_path / "run", both)
     assert "1 videos of" in caplog.text
     assert "both to train on and held out (v00)" in caplog.text
-    assert train(tmp_path / "both", config(2), tmp_path / "run").resumed_from == 1
+    assert not continue_record(tmp_path / "run", both, 4)
 
 
-def test_evaluate_says_when_held_out_videos_were_trained_on(run, sets, caplog):
-    verb = ["evaluate", str(sets["trained ones held out"]), "--checkpoint", str(run), "--pairs", "8"]
+@pytest.fixture(scope="module")
+def one_held_out(tmp_path_factory):
+    """Shards with one held-out video: too few to measure on, so training takes seconds."""
+    return write_set(tmp_path_factory.mktemp("one") / "set", range(8), [8])
+
+
+@pytest.fixture(scope="module")
+def first_run(one_held_out, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "first"
+    train(one_held_out, config(2), run)
+    return run
+
+
+@pytest.fixture
+def run(first_run, tmp_path):
+    """A run of two steps."""
+    shutil.copytree(first_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_training_refuses_and_goes_on_where_it_is_told_to(run, tmp_path, caplog):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    others = write_set(tmp_path / "others", range(10), [20])
+    with pytest.raises(CheckpointError, match="1 videos that were held out then would be trained on now"):
+        train(others, config(3), run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert train(others, config(3), run, resume="other-data").resumed_from == 2
+    (change,) = read_made(run)["other_data"]
+    assert change["after_step"] == 2
+    assert change["trained_on"]["videos"] == 10
+    assert "v08" in caplog.text
+
+
+def test_videos_that_thresholds_are_chosen_on_are_kept_apart_too(one_held_out, tmp_path):
+    settings = {"validation_fraction": 0.2}
+    train(one_held_out, config(1, **settings), tmp_path / "run")
+    data = Shards(one_held_out)
+    kept = sorted(set(data.video_ids[data.validation(0.2, data.splits != "train")].tolist()))
+    # Among many other videos the lot falls on others.
+    write_set(tmp_path / "more", range(40), [50])
+    more = Shards(tmp_path / "more")
+    now = set(more.video_ids[more.validation(0.2, more.splits != "train")].tolist())
+    freed = [video for video in [*kept, "v08"] if video not in now]
+    assert freed
+    with pytest.raises(CheckpointError, match=f"{len(freed)} videos that were held out then would be trained on now"):
+        train(tmp_path / "more", config(2, **settings), tmp_path / "run")
+
+
+def test_evaluate_says_when_held_out_videos_were_trained_on(first_run, sets, caplog):
+    verb = ["evaluate", str(sets["trained ones held out"]), "--checkpoint", str(first_run), "--pairs", "8"]
     assert main(verb) == 0
     assert "2 videos bear the names of videos that" in caplog.text
     caplog.clear()
-    assert main(["evaluate", str(sets["first"]), "--checkpoint", str(run), "--pairs", "8"]) == 0
+    assert main(["evaluate", str(sets["first"]), "--checkpoint", str(first_run), "--pairs", "8"]) == 0
     assert "bear the names" not in caplog.text
 
 
@@ -209,7 +239,7 @@ def test_a_small_set_gives_a_batch_that_can_be_shared(caplog, videos, ranks, set
         fitted(small_config(batch_size=16), 7, 8)
 
 
-def test_how_steps_were_computed_is_kept_and_a_change_is_said(run, sets, caplog):
+def test_how_steps_were_computed_is_kept_and_a_change_is_said(run, one_held_out, caplog):
     """Precision and compilation that were chosen automatically stay what they were, on whatever machine the run goes on."""
     newest = saved_steps(run / "checkpoints")[-1] / "checkpoint.json"
     about = json.loads(newest.read_text())
@@ -218,10 +248,10 @@ def test_how_steps_were_computed_is_kept_and_a_change_is_said(run, sets, caplog)
     about["computing"] |= {"precision": "bfloat16", "hardware": "another processor"}
     newest.write_text(json.dumps(about))
     automatic = Config.of(config(3).model_dump() | {"train": config(3).train.model_dump() | {"precision": "auto"}}, "the test")
-    train(sets["first"], automatic, run)
+    train(one_held_out, automatic, run)
     assert open_checkpoint(run).computing["precision"] == "bfloat16"
     assert "hardware was another processor and is " in caplog.text
     caplog.clear()
-    train(sets["first"], config(4), run)
+    train(one_held_out, config(4), run)
     assert open_checkpoint(run).computing["precision"] == "float32"
     assert "precision was bfloat16 and is float32" in caplog.text
