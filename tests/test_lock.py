@@ -15,8 +15,10 @@ import pytest
 from conftest import small_config
 from looklisten.errors import ConfigError, LookListenError
 from looklisten.model.checkpoint import open_checkpoint
+from looklisten.training.baselines import baselines
 from looklisten.training.lock import LOCK_NAME, FolderLock, this_process
 from looklisten.training.loop import train
+from noise_shards import write_set
 
 
 def write_lock(folder, holder, seconds_ago=0.0):
@@ -147,14 +149,24 @@ def test_who_lost_the_lock_ends_and_who_has_it_deleted_goes_on(lock, tmp_path, e
     assert (tmp_path / "run" / LOCK_NAME).exists(), "the lock of another one stays"
 
 
+def test_a_seed_of_a_table_is_worked_on_by_one_process(shards_path, tmp_path):
+    lock = FolderLock(tmp_path / "table" / "seed-1")
+    lock.acquire()
+    with pytest.raises(ConfigError, match=r"seed-1 is being trained by process"):
+        baselines(shards_path, tmp_path / "table", small_config(), seeds=(0, 1))
+    lock.release()
+    assert not (tmp_path / "table" / "seed-0" / LOCK_NAME).exists()
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be written to .*; give a run folder that can be"):
         FolderLock(tmp_path / "file" / "run").acquire()
 
 
-def test_a_second_training_in_the_folder_is_refused_before_the_first_checkpoint_too(shards_path, tmp_path):
+def test_a_second_training_in_the_folder_is_refused_before_the_first_checkpoint_too(tmp_path):
     """The first one is stopped by the system in its first steps, so it lives and does nothing; then it is killed."""
+    shards_path = write_set(tmp_path / "shards", range(8), [8])
     recipe, run = tmp_path / "small.toml", tmp_path / "run"
     recipe.write_text(small_config(steps=100_000, checkpoint_every=100_000, schedule="constant").toml())
     command = [sys.executable, "-m", "looklisten", "train", str(shards_path), "--config", str(recipe), "--run", str(run)]

@@ -3,53 +3,24 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
-import simplejpeg
 
 from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.config import Config
-from looklisten.data.shards import FORMAT_VERSION, Clip, Shards, write_shards
+from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.training.loop import fitted, train
 from looklisten.training.provenance import continue_record, read_record, start_record, training_data, videos_trained_on
 from looklisten.training.runlog import read_made
+from noise_shards import a_clip, write_set
 
 STEPS = {"batch_size": 4, "schedule": "constant", "log_every": 1}
 
 
 def config(steps, **settings):
     return small_config(**STEPS | {"steps": steps} | settings)
-
-
-def a_clip(number, split, start_seconds=0.0):
-    """A second of noise of video `vNN`, with its frames."""
-    rng = np.random.default_rng([number, int(start_seconds)])
-    jpeg = simplejpeg.encode_jpeg(rng.integers(0, 256, (64, 64, 3), np.uint8))
-    wave = rng.integers(-(2**14), 2**14, 60_000).astype(np.int16)
-    name = f"v{number:02d}"
-    return Clip(
-        key=f"{name}@{start_seconds}",
-        video_id=name,
-        source=f"{name}.mp4",
-        start_seconds=start_seconds,
-        frame_seconds=(0.2, 0.6),
-        frames=(jpeg, jpeg),
-        waveform=wave,
-        sample_rate_hz=48_000,
-        split=split,
-    )
-
-
-def write_set(folder, training, held_out, more=()):
-    """Shards of the numbered videos in two splits, and of the clips `more`."""
-    folder.mkdir()
-    clips = [a_clip(number, "train") for number in training] + [a_clip(number, "test") for number in held_out] + list(more)
-    entries = write_shards(clips, folder, "clips-000000", 10**9)
-    (folder / "index.json").write_text(json.dumps({"format": FORMAT_VERSION, "shards": entries}))
-    return folder
 
 
 @pytest.fixture(scope="module")
