@@ -15,6 +15,7 @@ from looklisten.config import Config
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.training.loop import train
 from looklisten.training.runlog import read_metrics
+from noise_shards import write_set
 
 # Float sums differ in their last digits with the number of processes, and a step of Adam magnifies that by its rate.
 ALIKE = {"batch_norm": "sync", "learning_rate": 1e-4, "warmup_steps": 0, "checkpoint_every": 1000, "probe_every": 0}
@@ -207,3 +208,34 @@ def test_what_cannot_be_shared_is_said_once(shards_path, recipe, tmp_path):
     assert process.returncode != 0
     assert out == ""
     assert said.count("a part of 9 videos cannot be shared equally by 2 processes; set train.batch_size to a multiple of 2") == 1
+
+
+def test_processes_that_see_different_shards_are_refused(tmp_path):
+    """A copy on another machine that is not the newest, say."""
+    sets = [write_set(tmp_path / "new", range(9), [9]), write_set(tmp_path / "old", range(8), [9])]
+    (tmp_path / "small.toml").write_text(small_config(steps=2, batch_size=4).toml())
+    script = tmp_path / "differ.py"
+    script.write_text(
+        "import os, sys\n"
+        "from looklisten.config import Config\n"
+        "from looklisten.training.loop import train\n"
+        "train(sys.argv[3 + int(os.environ['RANK'])], Config.load(sys.argv[1]), sys.argv[2])\n"
+    )
+    process = started([*torchrun(2), str(script), str(tmp_path / "small.toml"), str(tmp_path / "run"), *map(str, sets)])
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode != 0
+    assert "the processes of this run see different shards at" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_share_one_lock_and_local_batch_norm_is_spoken_of(tmp_path):
+    shards = write_set(tmp_path / "shards", range(8), [8])
+    said = {}
+    for negatives in ("all", "roll"):
+        path = tmp_path / f"{negatives}.toml"
+        path.write_text(small_config(steps=2, batch_size=8, negatives=negatives, batch_norm="local").toml())
+        said[negatives] = finished(command(2, shards, path, tmp_path / negatives))[1]
+        assert not (tmp_path / negatives / "training.lock").exists()
+    sentence = "both sides of a positive pair share the batch-norm statistics of one process"
+    assert said["all"].count(sentence) == 1
+    assert sentence not in said["roll"]

@@ -3,6 +3,9 @@
 import json
 import logging
 import math
+import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import small_config
+from looklisten.config import Config
 from looklisten.data.pairs import PairStream
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
@@ -19,9 +23,10 @@ from looklisten.evaluation.probe import probe
 from looklisten.inference.localize import localize
 from looklisten.media.synth import World, synth
 from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
-from looklisten.model.objectives import chance_loss
-from looklisten.training import loop
-from looklisten.training.loop import STUCK_STEPS, Stuck, learning_rate, train, training_stream
+from looklisten.model.objectives import Outcome, chance_loss
+from looklisten.training import distributed, loop
+from looklisten.training.learner import step_seed
+from looklisten.training.loop import STUCK_STEPS, Meter, Stuck, learning_rate, train, training_stream
 from looklisten.training.runlog import read_metrics
 
 
@@ -72,6 +77,59 @@ def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(shard
 
 
 @pytest.mark.parametrize("objective", ["avc", "contrastive"])
+def test_measuring_does_not_count_into_the_speed():
+    meter = Meter(8, distributed.World())
+    outcome = Outcome(torch.tensor(0.7), torch.tensor(0.5))
+    for pause in (0.0, 1.0):
+        meter.add(1, outcome, [], 0.0)
+        time.sleep(0.2 + pause)
+        meter.leave_out(pause)
+        row = meter.read(Path())
+        assert 8 / 0.45 < row["videos_per_second"] <= 8 / 0.2
+        assert row["pairs_per_second"] == pytest.approx(2 * row["videos_per_second"], abs=0.1)
+
+
+def test_a_run_says_videos_and_pairs_a_second(shards_path, tmp_path):
+    run = train(shards_path, small_config(steps=2), tmp_path)
+    assert run.pairs_per_second == 2 * run.videos_per_second > 0
+    rows = [row for row in read_metrics(tmp_path) if "loss" in row]
+    assert all(row["pairs_per_second"] == pytest.approx(2 * row["videos_per_second"], abs=0.1) for row in rows)
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**63 - 1])
+def test_large_seeds_train_and_are_unlike_each_other(shards_path, tmp_path, seed):
+    config = small_config(steps=2, seed=seed, evaluate_every=1, probe_every=1, accumulate=2)
+    train(shards_path, config, tmp_path / "run")
+    assert Config.load(tmp_path / "run" / "config.toml").train.seed == seed
+    assert step_seed(7, 3) == (7 << 32) + 3, "small seeds draw what they always drew"
+    seeds = [step_seed(one, step) for one in (0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1) for step in (0, 1, 2)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= one < 2**64 for one in seeds)
+
+
+@pytest.mark.parametrize("seed", [2**63, -1])
+def test_seeds_that_cannot_be_are_said(seed):
+    with pytest.raises(ConfigError, match=r"train\.seed: Input should be (less|greater) than"):
+        small_config(seed=seed)
+
+
+def test_deterministic_kernels_are_asked_for_and_the_process_is_as_before(shards_path, tmp_path):
+    def asked():
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.backends.cudnn.deterministic,
+            torch.backends.cudnn.benchmark,
+            os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        )
+
+    before, during = asked(), []
+    for wanted in (True, False):
+        config = small_config(steps=1, deterministic=wanted)
+        train(shards_path, config, tmp_path / str(wanted), progress=lambda *_, **__: during.append(asked()))
+        assert asked() == before
+    assert during == [(True, True, False, before[3] or ":4096:8"), before]
+
+
 def test_a_stuck_loss_is_said_once(caplog, objective):
     settings = small_config(objective=objective, warmup_steps=50).train
     chance = chance_loss(objective, 8)
@@ -198,6 +256,25 @@ def test_couples_become_more(long_path):
     config = small_config(negatives="same-video", same_video_share=1.0, same_video_steps=4, batch_size=8)
     stream = training_stream(shards, np.ones(len(shards), bool), config)
     assert [8 - len(set(stream.batch(index).video_ids)) for index in range(5)] == [1, 2, 3, 4, 4]
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate", "share"), [(8, 2, 0.5), (12, 3, 1.0), (16, 2, 0.4), (12, 2, 0.2)])
+def test_couples_are_spread_over_the_parts(long_path, batch_size, accumulate, share):
+    shards = Shards(long_path)
+    config = small_config(negatives="same-video", same_video_share=share, batch_size=batch_size, accumulate=accumulate)
+    stream = training_stream(shards, np.ones(len(shards), bool), config)
+    whole, parts = list(stream.batches(0, 3)), list(stream.batches(0, 3, parts=accumulate))
+    for index, batch in enumerate(whole):
+        own = parts[accumulate * index : accumulate * (index + 1)]
+        assert sorted(video for part in own for video in part.video_ids) == sorted(batch.video_ids)
+        couples = [len(part.video_ids) - len(set(part.video_ids)) for part in own]
+        assert sum(couples) == round(share * batch_size / 2)
+        assert max(couples) - min(couples) <= 1
+        for part, count in zip(own, couples, strict=True):
+            partners = part.pairing.partners
+            assert sorted(partners.tolist()) == list(range(len(partners)))
+            for row, partner in enumerate(partners.tolist()):
+                assert (part.video_ids[row] == part.video_ids[partner]) == (row < 2 * count)
 
 
 def test_clips_too_short_for_couples_are_said(shards, shards_path):

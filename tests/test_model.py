@@ -125,6 +125,40 @@ def test_all_pairs_are_the_pairs_one_by_one(fusion):
             assert torch.allclose(matrix[i, j], net.fusion(vision[i : i + 1], audio[j : j + 1])[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense"])
+def test_similarities_and_logits_are_float32_under_autocast(fusion):
+    """The same numbers as without autocast: small sums in bfloat16 make unequal pairs equal."""
+    net = small_net(fusion)
+    sides = net.fusion.project(*net.fusion.read(net.look(torch.rand(6, 3, 32, 32)), net.listen(torch.rand(6, 48_000) - 0.5)))
+    asked = {"answer": net.fusion.answer, "answer_all": net.fusion.answer_all}
+    if fusion != "concat":
+        asked |= {"compare": net.fusion.compare, "decide": lambda *both: net.fusion.decide(net.fusion.compare(*both))}
+    for name, ask in asked.items():
+        exact = ask(*sides)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = ask(*sides)
+            assert (sides[0] @ sides[1].transpose(-1, -2)).dtype == torch.bfloat16, "autocast is on"
+        assert found.dtype == torch.float32, name
+        assert torch.equal(found, exact), name
+
+
+def test_a_contrastive_step_has_the_loss_of_float32_similarities_under_autocast():
+    net = small_net("distance")
+    vision, audio = torch.nn.functional.normalize(torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0)), dim=-1)
+    pairs = masks(64, "all")
+    exact = Contrast()(net.fusion, vision, audio, *pairs).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(Contrast()(net.fusion, vision, audio, *pairs).loss, exact)
+
+
+def test_a_vector_of_zeros_has_a_bounded_gradient():
+    net = small_net("distance")
+    torch.nn.init.zeros_(net.fusion.vision[2].weight)  # with biases of zero, all vectors are
+    vision = torch.rand(2, 8, requires_grad=True)
+    net.fusion.project(vision, torch.rand(2, 8))[0].sum().backward()
+    assert net.fusion.vision[2].bias.grad.abs().max() <= 2 / 1e-6
+
+
 def test_the_dense_similarity_is_the_soft_maximum_over_places_of_each_moment_averaged():
     net = small_net("dense")
     seen, heard = net.look(torch.rand(2, 3, 32, 24)), net.listen(torch.rand(2, 48_000) - 0.5)

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import small_config
 from looklisten.data.pairs import PairStream, Part, View, sound_start
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.training.loop import training_stream
 
 VIEW = View(64, 48, random=True, flip=True)
 
@@ -98,3 +100,53 @@ def test_all_clips_of_a_long_video_are_drawn_and_never_pair_with_each_other(tmp_
 def test_too_few_videos_is_said(shards):
     with pytest.raises(ConfigError, match=r"a batch of 64 needs as many different videos, and there are 48"):
         PairStream(shards, np.ones(len(shards), bool), 64, seed=0, view=VIEW)
+
+
+def same_process_shares(stream, ranks, parts=1):
+    """The shares of positive and of negative pairs whose frame and sound are of one process, over some batches."""
+    same = {"positives": [], "negatives": []}
+    for index in range(3):
+        for number in range(parts):
+            for rank in range(ranks):
+                batch = stream.batch(index, Part(rank, ranks, number, parts))
+                for kind, mask in zip(same, batch.pairing.masks(everyone=False), strict=True):
+                    columns = mask.int().argmax(1)
+                    assert (mask.sum(1) == 1).all()
+                    same[kind] += (columns % ranks == rank).tolist()
+    return {kind: np.mean(found) for kind, found in same.items()}
+
+
+@pytest.mark.parametrize(("ranks", "parts"), [(1, 1), (2, 1), (4, 1), (2, 2)])
+def test_with_local_batch_norm_a_roll_pairs_within_each_process(shards, ranks, parts):
+    """A process's batch-norm marks its rows, so positives and negatives must join the processes alike."""
+    config = small_config(negatives="roll", batch_norm="local")
+    stream = training_stream(shards, np.ones(len(shards), bool), config)
+    assert same_process_shares(stream, ranks, parts) == {"positives": 1, "negatives": 1}
+    for index in range(3):
+        batch = stream.batch(index, Part(0, ranks, 0, parts))
+        videos, partners = batch.pairing.videos, batch.pairing.partners
+        assert sorted(partners.tolist()) == list(range(len(videos))), "each sound makes one negative"
+        assert (videos != videos[partners]).all(), "law 4"
+
+
+def test_one_process_is_paired_as_ever_and_synchronized_ones_like_it(shards):
+    mask = np.ones(len(shards), bool)
+    local, sync = (training_stream(shards, mask, small_config(negatives="roll", batch_norm=kind)) for kind in ("local", "sync"))
+    alone = local.batch(1).pairing
+    assert alone.partners.tolist() == [1, 2, 3, 4, 5, 6, 7, 0]
+    for rank in (0, 1):
+        assert torch.equal(sync.batch(1, Part(rank, 2)).pairing.partners, alone.partners)
+    one_row = local.batch(1, Part(3, 8)).pairing
+    assert one_row.partners.tolist() == alone.partners.tolist(), "one row a process has no other of its own"
+
+
+def test_an_epoch_is_shuffled_once(shards):
+    """The order is that of a fresh generator each time, from whatever thread, back and forth between two epochs."""
+    stream = PairStream(shards, np.ones(len(shards), bool), 8, seed=1, view=VIEW)
+    orders = {epoch: np.random.default_rng((1, epoch)).permutation(48) for epoch in (0, 1, 5)}
+    for epoch, step in [(0, 0), (1, 2), (0, 5), (5, 1), (0, 3)]:
+        expected = stream.videos[orders[epoch][8 * step : 8 * step + 8]]
+        assert shards.video_ids[stream.draw(epoch, step).clips].tolist() == expected.tolist()
+    list(stream.batches(0, 12, threads=4))
+    assert stream._order.cache_info().misses <= 2 + 3 + 4  # each thread may shuffle an epoch that no other has shuffled yet
+    assert stream._order.cache_info().hits > 0

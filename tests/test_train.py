@@ -15,6 +15,7 @@ from conftest import small_config
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
+from looklisten.runtime import names_bfloat16
 from looklisten.training.learner import augment
 from looklisten.training.loop import learning_rate, train
 from looklisten.training.runlog import read_metrics
@@ -184,3 +185,17 @@ def test_augmentation_depends_on_the_step_alone_and_stays_in_range(shards):
     gains = waves.norm(dim=1) / (batch.waveforms.float() / 2**15).norm(dim=1)
     assert ((gains > 0.9) & (gains < 1.1)).all()
     assert gains.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "multiplies"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd i8mm bf16 dgh\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd svebf16\n", False),
+        ("processor\t: 0\nflags\t\t: fpu avx2\nmodel name\t: bf16 for beginners\n", False),
+        ("", False),
+    ],
+)
+def test_processors_that_multiply_bfloat16_are_known_by_their_flags(cpuinfo, multiplies):
+    assert names_bfloat16(cpuinfo) == multiplies

@@ -72,7 +72,7 @@ class AugmentConfig(Section):
     saturation: float = Field(default=0.5, ge=0, le=1)
     """Saturation is multiplied by 1 ± this. Untold."""
     gain: float = Field(default=0.1, ge=0, lt=1)
-    """A sound is multiplied by 1 ± this, the same over its whole second (paper, section 3)."""
+    """A sound is multiplied by 1 ± this, drawn for each second, the same over all of it (paper, section 3)."""
 
 
 class TrainConfig(Section):
@@ -91,15 +91,18 @@ class TrainConfig(Section):
     freeze: Literal["none", "vision", "audio", "towers"] = "none"
     """Which towers stay as they begin, batch-norm's statistics too."""
     steps: PositiveInt = 234_375
-    """Batches: 60 million pairs at batch 256 (paper, section 4)."""
+    """Batches. The paper: 60 million pairs (section 4). Here 234,375 batches of 256 videos are 60 million videos, so as many passes of
+    each tower, and 120 million pairs, as each video gives a positive and a negative."""
     batch_size: int = Field(default=256, ge=2)
-    """Videos in a batch, over all processes; each gives one positive pair and one negative."""
+    """Videos in a batch, over all processes. Each gives one positive pair and one negative, so 256 videos are 512 pairs. Rates count
+    both: a pairs_per_second is two times a videos_per_second."""
     accumulate: PositiveInt = 1
     """Parts that a batch is computed in, one after the other, to save memory; pairs and batch-norm stay within a part."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's; found by grid search in the paper, "1e-4 usually good"."""
     weight_decay: float = Field(default=1e-5, ge=0)
-    """L2, added to the gradient as Adam's authors had it."""
+    """L2, added to the gradient of every parameter before Adam's averages (not AdamW): convolutions and fully-connected layers, and
+    also batch-norm's gains and biases, the temperature and the threshold. Of TensorFlow's and Keras's layers only kernels have it."""
     warmup_steps: int = Field(default=0, ge=0)
     """The rate climbs linearly over the first so many steps."""
     schedule: Literal["constant", "cosine", "stairs"] = "constant"
@@ -118,14 +121,17 @@ class TrainConfig(Section):
     same_video_steps: int = Field(default=0, ge=0)
     """... which it climbs to linearly over the first so many steps, from easy to hard."""
     batch_norm: Literal["local", "sync"] = "local"
-    """Statistics over the rows of one process (the paper's, as far as is known), or over those of all."""
-    seed: int = Field(default=0, ge=0)
+    """Statistics over the rows of one process (the paper's, as far as is known), or over those of all. With local statistics a roll
+    pairs the rows of each process among themselves."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Draws the initial weights, the order of videos, the pairs and the augmentation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the towers; auto takes bfloat16 where the device multiplies it."""
+    """Arithmetic of the towers; auto takes bfloat16 where the device multiplies it. A resumed run keeps what auto took first."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether torch.compile makes the towers' kernels; auto: on NVIDIA GPUs, for runs long enough to earn its minute back. On
-    a CPU it measured slower (benchmarks/RESULTS.md)."""
+    a CPU it measured slower (benchmarks/RESULTS.md). A resumed run keeps what auto took first."""
+    deterministic: bool = False
+    """Ask CUDA for kernels that give the same bits each time, which are slower. A CPU needs no asking."""
     held_out_fraction: float = Field(default=0.1, gt=0, lt=1)
     """The share of videos kept from training when the shards name no split (at least 2 videos)."""
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)

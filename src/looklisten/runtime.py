@@ -31,6 +31,8 @@ IDLE_WORKER_SECONDS = 15
 ABANDONED_SECONDS = 86_400
 """Scratch of another machine that is older than this belongs to nobody."""
 _ASIDE = ".aside-"
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What Linux names processors by that multiply bfloat16; the last is ARM's."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Of mallopt(3)."""
 
@@ -97,10 +99,18 @@ def choose_precision(device: str, wanted: str = "auto") -> Choice:
 
 def _cpu_multiplies_bfloat16() -> bool:
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        return names_bfloat16(Path("/proc/cpuinfo").read_text())
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def names_bfloat16(cpuinfo: str) -> bool:
+    """Whether a processor with these lines of /proc/cpuinfo multiplies bfloat16: `flags` on x86, `Features` on ARM."""
+    for line in cpuinfo.splitlines():
+        name, _, values = line.partition(":")
+        if name.strip() in ("flags", "Features") and BFLOAT16_FLAGS & set(values.split()):
+            return True
+    return False
 
 
 def to_device(network: "Network", device: str) -> "Network":
@@ -271,11 +281,12 @@ def environment() -> dict[str, Any]:
         "device": f"{device.value} ({device.reason})",
         "precision": choose_precision(device.value).value,
         "cores": cpu_count(),
-        "machine": _processor(),
+        "machine": processor_name(),
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor's model, as the system names it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

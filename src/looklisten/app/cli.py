@@ -227,7 +227,7 @@ def train_with(recipe: str) -> Callable[..., Result]:
         # torchrun reads every option first and finds --run ambiguous, hence another name.
         run: Annotated[Path, tyro.conf.arg(aliases=["-o", "--out"])] = Path("runs") / name,
         device: str = "auto",
-        resume: Literal["auto", "never"] = "auto",
+        resume: Literal["auto", "never", "other-data"] = "auto",
         overfit: int = 0,
         sweep: tuple[str, ...] = (),
         sweep_steps: int = 300,
@@ -244,7 +244,8 @@ def train_with(recipe: str) -> Callable[..., Result]:
             run: Folder of the run: config.toml, metrics.jsonl, tensorboard/, checkpoints/. Under torchrun write -o, as it has a --run
                 of its own.
             device: auto, cpu, cuda, cuda:1, mps.
-            resume: Go on where the folder's run stopped (auto), or refuse a folder that holds one (never).
+            resume: Go on where the folder's run stopped (auto); refuse a folder that holds one (never); or go on even if the shards are
+                others and train on videos that were held out before (other-data).
             overfit: Instead of a run: can so many videos be learnt by heart within a minute?
             sweep: Instead of a run: short ones with each of these values, such as lr=1e-5,3e-5,1e-4 (lr is train.learning_rate;
                 several settings make every combination), and which is best.
@@ -348,6 +349,7 @@ def evaluate(
     from looklisten.evaluation.supervised import direct_combination, with_validated_threshold
     from looklisten.interop.loading import open_trained
     from looklisten.runtime import choose_device
+    from looklisten.training.provenance import warn_of_trained_videos
 
     if not 1 <= len(what) <= 2:
         raise UsageError("evaluate needs shards, or a set and where it lies: looklisten evaluate SHARDS, looklisten evaluate vggss MEDIA")
@@ -361,6 +363,7 @@ def evaluate(
             return localization_of(model, items, method, seed, bar).as_dict()
     data = Shards(what[0])
     held_out = data.held_out(settings.held_out_fraction)
+    warn_of_trained_videos(saved.path, saved.step, data.video_ids[held_out].tolist())
     if task == "localization":
         from looklisten.evaluation.localization import localization
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from looklisten.errors import ConfigError
-from looklisten.model.l3net import AlignedFusion, DistanceFusion, L3Net
+from looklisten.model.l3net import MIN_NORM, AlignedFusion, DistanceFusion, L3Net
 from looklisten.model.towers import TowerOutput
 
 Side = Literal["audio", "vision"]
@@ -81,7 +81,7 @@ def from_pooled(model: L3Net, pooled: Float[Tensor, "batch pooled"], side: Side,
         return pooled
     assert isinstance(model.fusion, DistanceFusion)
     head = model.fusion.vision if side == "vision" else model.fusion.audio
-    return functional.normalize(head(pooled).float(), dim=-1)
+    return functional.normalize(head(pooled).float(), dim=-1, eps=MIN_NORM)
 
 
 def width(model: L3Net, side: Side, layer: str) -> int:

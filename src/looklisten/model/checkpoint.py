@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Checkpoint:
     results: Mapping[str, float]
     """What was measured on held-out videos at this step; empty when nothing was."""
     weights: str = "model.safetensors"
+    computing: Mapping[str, str] = field(default_factory=dict)
+    """How its steps were computed: precision, compile, device, hardware; empty for a checkpoint of an older version."""
 
     def model(self, strict: bool = True) -> L3Net:
         """The network, in evaluation mode, on the CPU. Not `strict`: parts that the file lacks begin at random, others are left out."""
@@ -78,8 +80,9 @@ def save_checkpoint(
     model: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
     results: Mapping[str, float],
+    computing: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `folder/step-000000100`; a crash leaves it whole or absent."""
+    """Write `folder/step-000000100`; a crash leaves it whole or absent. `computing`: how its steps were computed."""
     path = folder / f"step-{step:09d}"
     with written_aside(path) as scratch:
         scratch.mkdir()
@@ -90,6 +93,7 @@ def save_checkpoint(
             "step": step,
             "config": config.model_dump(mode="json"),
             "results": dict(results),
+            "computing": dict(computing or {}),
             "sha256": {file.name: sha256_of(file) for file in sorted(scratch.glob("*.safetensors"))},
         }
         (scratch / "checkpoint.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -176,7 +180,8 @@ def read_checkpoint(path: Path, about_name: str = "checkpoint.json", weights: st
         for name, digest in about["sha256"].items():
             if sha256_of(path / name) != digest:
                 raise CheckpointError(f"{path / name} is damaged: its bytes are not those that were written")
-        return Checkpoint(path, about["step"], Config.of(about["config"], f"{path / about_name}"), about["results"], weights)
+        config = Config.of(about["config"], f"{path / about_name}")
+        return Checkpoint(path, about["step"], config, about["results"], weights, about.get("computing", {}))
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / about_name} is damaged: {error}") from None
 

@@ -1,7 +1,8 @@
 """L3-Net whole: two towers, the front end before one of them, the fusion that answers whether a sound belongs to a picture."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float, Num
@@ -15,6 +16,33 @@ from looklisten.model.towers import Tower, TowerOutput
 
 CORRESPOND = 1
 """The class of the two logits that says yes."""
+MIN_NORM = 1e-6
+"""A shorter vector is divided by this instead of by its length, so that the gradient of a vector of zeros is bounded."""
+
+Own = TypeVar("Own")
+Tensors = ParamSpec("Tensors")
+Result = TypeVar("Result")
+
+
+def in_float32(method: Callable[Concatenate[Own, Tensors], Result]) -> Callable[Concatenate[Own, Tensors], Result]:
+    """`method`, its tensors and its arithmetic in float32 also where autocast is on.
+
+    Similarities and logits are small sums. bfloat16 has 8 bits, which would make unequal pairs equal.
+    """
+
+    @wraps(method)
+    def computed(self: Own, *tensors: Tensors.args, **named: Tensors.kwargs) -> Result:
+        kinds = {one.device.type for one in (*tensors, *named.values()) if isinstance(one, Tensor)}
+        # PyTorch knows no autocast of the device "meta", on which nothing is computed.
+        kind = next(iter(kinds - {"meta"}), None)
+        if kind is None or not torch.is_autocast_enabled(kind):
+            return method(self, *tensors, **named)
+        with torch.autocast(kind, enabled=False):
+            wide = [one.float() if isinstance(one, Tensor) else one for one in tensors]
+            wide_named = {name: one.float() if isinstance(one, Tensor) else one for name, one in named.items()}
+            return method(self, *wide, **wide_named)  # type: ignore[arg-type]
+
+    return computed  # type: ignore[return-value]
 
 
 class Fusion(nn.Module):
@@ -60,6 +88,7 @@ class ConcatFusion(Fusion):
         for_vision, for_audio = self.fc1.weight.chunk(2, dim=1)
         return functional.linear(vision, for_vision, self.fc1.bias), functional.linear(audio, for_audio)
 
+    @in_float32
     def answer(self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]) -> Float[Tensor, "*all 2"]:
         return self.fc2(functional.relu(vision + audio))  # type: ignore[no-any-return]
 
@@ -90,7 +119,9 @@ class AlignedFusion(Fusion):
         self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """Unit vectors of one space, in float32."""
-        return functional.normalize(self.vision(vision).float(), dim=-1), functional.normalize(self.audio(audio).float(), dim=-1)
+        sides = self.vision(vision).float(), self.audio(audio).float()
+        seen, heard = (functional.normalize(side, dim=-1, eps=MIN_NORM) for side in sides)
+        return seen, heard
 
     def compare(self, vision: Float[Tensor, "n *places width"], audio: Float[Tensor, "m *moments width"]) -> Float[Tensor, "n m"]:
         """The similarity, -1..1, of every row of `vision` with every row of `audio`."""
@@ -109,13 +140,16 @@ class DistanceFusion(AlignedFusion):
 
     first_slope, first_threshold = -2.5, 1.2
 
+    @in_float32
     def compare(self, vision: Float[Tensor, "n width"], audio: Float[Tensor, "m width"]) -> Float[Tensor, "n m"]:
         return vision @ audio.T
 
+    @in_float32
     def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
         distance = (2 - 2 * similarity[..., None]).clamp_min(1e-6).sqrt()
         return self.fc3(distance)  # type: ignore[no-any-return]
 
+    @in_float32
     def answer(self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]) -> Float[Tensor, "*all 2"]:
         return self.decide((vision * audio).sum(-1))
 
@@ -137,13 +171,16 @@ class SimilarityFusion(AlignedFusion):
     def read(self, seen: TowerOutput, heard: TowerOutput) -> tuple[Float[Tensor, "n places features"], Float[Tensor, "m moments features"]]:
         return seen.map.flatten(2).transpose(1, 2), heard.vector[:, None]
 
+    @in_float32
     def compare(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m"]:
         """The best place of each moment, softly, averaged over the moments."""
         return self.best(torch.einsum("npw,mtw->npmt", SHARPNESS * vision, audio), 1).mean(2)
 
+    @in_float32
     def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
         return self.fc3(similarity[..., None])  # type: ignore[no-any-return]
 
+    @in_float32
     def answer(self, vision: Float[Tensor, "*n places width"], audio: Float[Tensor, "*n moments width"]) -> Float[Tensor, "*n 2"]:
         return self.decide(self.best(SHARPNESS * vision @ audio.transpose(-1, -2), -2).mean(-1))
 
@@ -152,6 +189,7 @@ class SimilarityFusion(AlignedFusion):
         count = sharpened.shape[places]
         return ((sharpened - SHARPNESS).exp_().sum(places).float() / count).log() / SHARPNESS + 1
 
+    @in_float32
     def answer_all(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m 2"]:
         return self.decide(self.compare(vision, audio))
 

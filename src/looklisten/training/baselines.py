@@ -9,6 +9,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from looklisten.evaluation.supervised import direct_combination, naming
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.objectives import Labels
 from looklisten.runtime import Progress, choose_device, environment, silent, to_device, write_json
+from looklisten.training.lock import FolderLock
 from looklisten.training.loop import train
 from looklisten.training.sweep import within
 
@@ -86,7 +88,8 @@ def baselines(
     """Train and evaluate every row of the table for each of `seeds`, into `OUT/seed-N/`, with `OUT/results.json` at the end.
 
     `config` is that of the L3 row. `teacher`: a checkpoint whose vision tower the fixed teacher is; else the supervised one of the
-    same seed. Raises ConfigError when `out` holds a table of other settings (other seeds may join), or labels are missing.
+    same seed. Raises ConfigError when `out` holds a table of other settings (other seeds may join), when another process works on one
+    of the seeds, or labels are missing.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError("a table is made by one process; without torchrun, give each GPU its seeds, and at the end run it with all")
@@ -102,10 +105,16 @@ def baselines(
     plans = {seed: _configs(config.changed("train", seed=seed), str(out / f"seed-{seed}" / "labels"), teacher) for seed in seeds}
     stages = [(seed, run, settings) for seed, configs in plans.items() for run, settings in configs.items()]
     found: dict[int, dict[str, dict[str, Any]]] = {seed: {} for seed in plans}
-    for number, (seed, run, settings) in enumerate(stages):
-        told = within(progress, number, len(stages), f"{run}, seed {seed}")
-        work = partial(_row, data, out / f"seed-{seed}" / run, settings, pairs, device, told)
-        found[seed][run] = _stage(out / f"seed-{seed}" / f"{run}.json", work)
+    with ExitStack() as cleanup:
+        # A lock for each seed, not for the table: several machines may each have some of its seeds.
+        for seed in plans:
+            lock = FolderLock(out / f"seed-{seed}")
+            lock.acquire()
+            cleanup.callback(lock.release)
+        for number, (seed, run, settings) in enumerate(stages):
+            told = within(progress, number, len(stages), f"{run}, seed {seed}")
+            work = partial(_row, data, out / f"seed-{seed}" / run, settings, pairs, device, told)
+            found[seed][run] = _stage(out / f"seed-{seed}" / f"{run}.json", work)
     table = BaselineTable(
         rows=tuple(_summary(method, [found[seed][_run_of(method)] for seed in seeds]) for method in METHODS),
         seeds=tuple(seeds),

@@ -23,6 +23,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
+from looklisten.config import TrainConfig
 from looklisten.errors import ConfigError, LookListenError
 
 PATIENCE = timedelta(hours=2)
@@ -48,12 +49,19 @@ class World:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def check_batch(self, batch_size: int, parts: int) -> None:
-        """Raises ConfigError when the batch does not divide into equal shares."""
-        if (batch_size // parts) % self.ranks:
+    def check_batch(self, settings: TrainConfig) -> None:
+        """Raises ConfigError when the batch does not divide into equal shares, or a share holds no pair of two videos."""
+        parts = settings.accumulate
+        size = settings.batch_size // parts
+        if size % self.ranks:
             raise ConfigError(
-                f"a part of {batch_size // parts} videos cannot be shared equally by {self.ranks} processes; "
+                f"a part of {size} videos cannot be shared equally by {self.ranks} processes; "
                 f"set train.batch_size to a multiple of {self.ranks * parts}"
+            )
+        if size == self.ranks and not settings.gather_negatives and settings.objective != "labels":
+            raise ConfigError(
+                f"each of {self.ranks} processes has one video a part, so none has a negative of its own; "
+                f"set train.batch_size to at least {2 * self.ranks * parts}, or train.gather_negatives to true"
             )
 
     def shared(self, module: nn.Module, device: str) -> nn.Module:
@@ -83,6 +91,13 @@ class World:
         total = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(total)
         return (total / self.ranks).tolist()
+
+    def agree(self, value: str) -> bool:
+        """Whether all processes have the same value; all get the same answer."""
+        if self.ranks == 1:
+            return True
+        first = self.told(lambda: value)
+        return not self.any(value != first)
 
     def told(self, find: Callable[[], Told]) -> Told:
         """What `find` gives in the first process, in all; an error of it is raised in all."""

@@ -5,7 +5,9 @@ step, whoever computes which rows.
 """
 
 import contextlib
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int16, UInt8
@@ -19,13 +21,15 @@ from looklisten.media import spectrogram
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import Labels, Outcome, objective_of
-from looklisten.runtime import Choice, choose_device, choose_precision, to_device
+from looklisten.runtime import Choice, choose_device, choose_precision, processor_name, to_device
 from looklisten.training.distributed import World, synchronize_batch_norm
 
 THRESHOLD_HASTE = 10.0
 """Times the learning rate, for the threshold of the yes and no beside a contrastive objective (LOG.md, 2026-11-24)."""
 COMPILE_MIN_STEPS = 1000
 """Shorter runs end before torch.compile has earned its minute back."""
+CUBLAS_WORKSPACE = ":4096:8"
+"""A setting with which NVIDIA's matrix product gives the same bits each time (CUDA's documentation names two)."""
 
 
 class Pretext(nn.Module):
@@ -57,13 +61,20 @@ class Pretext(nn.Module):
 
 
 class Learner:
-    """A network in training on one device, with its optimizer."""
+    """A network in training on one device, with its optimizer.
 
-    def __init__(self, config: Config, device: str = "auto", world: World | None = None) -> None:
+    `before`: how the steps of a resumed run were computed, as its checkpoint says; automatic choices stay what they were then.
+    """
+
+    def __init__(self, config: Config, device: str = "auto", world: World | None = None, before: Mapping[str, str] | None = None) -> None:
         self.config, self.world = config, world or World()
         self.device = choose_device(device, self.world.local_rank)
         self.precision = choose_precision(self.device.value, config.train.precision)
         self.compiled = choose_compile(config, self.device.value)
+        self.changes: list[str] = []
+        """Sentences about what is computed otherwise than before."""
+        if before:
+            self._go_on_as(before)
         torch.manual_seed(config.train.seed)
         self.network = to_device(L3Net(config.model), self.device.value)
         if config.train.batch_norm == "sync" and self.world.ranks > 1:
@@ -82,6 +93,37 @@ class Learner:
         """By name, in the optimizer's order."""
         self.optimizer = torch.optim.Adam(groups, config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True)
         self._shared: nn.Module | None = None
+
+    def _go_on_as(self, before: Mapping[str, str]) -> None:
+        """Keep the automatic choices of a run that goes on, and note what differs all the same."""
+        fast = self.precision
+        if self.config.train.precision == "auto" and "precision" in before:
+            self.precision = Choice(before["precision"], "as the run began")
+        here = self.computing()
+        same_device = before.get("device") == here["device"]
+        if self.config.train.compile == "auto" and "compile" in before and same_device:
+            self.compiled = Choice(before["compile"], "as the run began")
+            here = self.computing()
+        changed = [f"{name} was {before[name]} and is {here[name]}" for name in here if name in before and before[name] != here[name]]
+        if changed:
+            self.changes.append(f"{'; '.join(changed)}: the weights may differ in rounding from those of a run that was never stopped")
+        if self.precision.value == "bfloat16" and fast.value != "bfloat16" and fast.reason != "asked for":
+            self.changes.append(
+                f"the run began in bfloat16 and goes on in it, which is slow here ({fast.reason}); --train.precision float32 changes it"
+            )
+
+    def computing(self) -> dict[str, str]:
+        """What the rounding of a step depends on: arithmetic, kernels and hardware."""
+        kind = torch.device(self.device.value).type
+        return {
+            "precision": self.precision.value,
+            "compile": self.compiled.value,
+            "deterministic": "on" if self.config.train.deterministic else "off",
+            "device": kind,
+            "hardware": torch.cuda.get_device_name(self.device.value) if kind == "cuda" else processor_name(),
+            "threads": str(torch.get_num_threads()),
+            "torch": torch.__version__,
+        }
 
     def initialize(self) -> None:
         """Begin with the towers of other checkpoints, where the config names them; raises CheckpointError when they do not fit."""
@@ -192,7 +234,7 @@ def tower_of(path: str, side: str, config: ModelConfig) -> dict[str, Tensor]:
 
 
 def choose_compile(config: Config, device: str) -> Choice:
-    """Whether torch.compile makes the towers' kernels; a rule of config and device alone, so that a resumed run takes the same ones."""
+    """Whether torch.compile makes the towers' kernels. A resumed run keeps what its checkpoint says (`Learner`)."""
     wanted = config.train.compile
     if wanted != "auto":
         return Choice(wanted, "asked for")
@@ -201,6 +243,38 @@ def choose_compile(config: Config, device: str) -> Choice:
     if config.train.steps < COMPILE_MIN_STEPS:
         return Choice("off", f"fewer than {COMPILE_MIN_STEPS} steps")
     return Choice("on", "batch-norm and ReLU become one pass over memory")
+
+
+@contextlib.contextmanager
+def deterministic_kernels(wanted: bool) -> Iterator[None]:
+    """Ask CUDA for kernels that give the same bits each time; the settings of the process are as before when the block ends.
+
+    An operation that has no such kernel says so in a warning of PyTorch and goes on.
+    """
+    if not wanted:
+        yield
+        return
+    enabled, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    # cuBLAS reads it when it is first used, so it must be there before the first step.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warns)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn, benchmark
+        if workspace is None:
+            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of what a step draws, below 2^64 as PyTorch wants it, for any seed."""
+    if seed < 2**32:
+        return (seed << 32) + step
+    return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:8], "big")
 
 
 def on_device(batch: PairBatch, device: str) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
@@ -218,7 +292,7 @@ def augment(
     Drawn from the seed and the step alone, each frame and each sound for itself, the same whichever process has the row.
     """
     settings: AugmentConfig = config.augment
-    generator = torch.Generator().manual_seed((config.train.seed << 32) + step)
+    generator = torch.Generator().manual_seed(step_seed(config.train.seed, step))
     chance = (torch.rand(3, config.train.batch_size, generator=generator) * 2 - 1)[:, batch.rows].to(device)
     frames, waveforms = on_device(batch, device)
     frames = frames_.jitter(frames, settings.brightness * chance[0], 1 + settings.saturation * chance[1])

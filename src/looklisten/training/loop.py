@@ -1,8 +1,10 @@
 """Training: shards and a config in, a run folder out. One visible loop; what a step is stands in `learner`.
 
-A run that was killed and resumed ends with the weights of one that was not, and goes on with another number of processes.
+A run that was killed and resumed on the same kind of CPU ends with the weights of one that was not. It goes on with another number
+of processes.
 """
 
+import json
 import logging
 import math
 import signal
@@ -10,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from looklisten.config import Config, TrainConfig
+from looklisten.data.inspection import warnings_of
 from looklisten.data.pairs import Draws, PairBatch, PairStream, View
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
@@ -31,11 +35,18 @@ from looklisten.model.checkpoint import Checkpoint, best_saved, open_checkpoint,
 from looklisten.model.objectives import Labels, Outcome, chance_loss
 from looklisten.runtime import Progress, choose_device, cpu_count, silent, sweep_aside, write_json, written_aside
 from looklisten.training.distributed import World, joined
-from looklisten.training.learner import Learner
-from looklisten.training.runlog import NoLog, RunLog, read_metrics, write_made
+from looklisten.training.learner import Learner, deterministic_kernels
+from looklisten.training.lock import FolderLock
+from looklisten.training.provenance import TrainingData, continue_record, start_record, training_data
+from looklisten.training.runlog import NoLog, RunLog, add_change, read_metrics, write_made
 
 log = logging.getLogger("looklisten")
 
+Resume = Literal["auto", "never", "other-data"]
+"""Go on where a folder's run stopped; refuse a folder that holds one; go on even where held-out videos would be trained on."""
+
+PAIRS_A_VIDEO = 2
+"""A video gives a batch one positive pair and one negative: the unit of `pairs_per_second`."""
 EVALUATED_PAIRS = 2000
 MAX_LOADER_THREADS = 12
 STUCK_STEPS = 400
@@ -63,6 +74,8 @@ class Run:
     """The checkpoint with the highest held-out accuracy: `checkpoints/best`; 0 when none was measured."""
     best_accuracy: float
     pairs_per_second: float
+    """One positive and one negative for each video, whatever `train.negatives` says: twice the videos a second."""
+    videos_per_second: float
     data_wait: float
     """Share of the time that steps waited for their batch."""
     resumed_from: int
@@ -76,38 +89,46 @@ def train(
     run: str | Path,
     device: str = "auto",
     progress: Progress = silent,
-    resume: Literal["auto", "never"] = "auto",
+    resume: Resume = "auto",
 ) -> Run:
     """Train L3-Net on the videos of `shards` that are not held out, into the folder `run`; go on where `run` stopped.
 
-    Writes `config.toml`, `made.json`, `metrics.jsonl`, `tensorboard/` and `checkpoints/`. SIGTERM, SIGUSR1 and a first Ctrl-C end
-    it after the step, with a checkpoint. Started by `torchrun` it is one of many processes that share each batch; the run folder
-    must then be one they all see. Raises ConfigError when there are too few videos or the loss is no number any more,
-    CheckpointError when `run` belongs to another config, or holds checkpoints at all and `resume` is "never".
+    Writes `config.toml`, `made.json`, `data.json`, `metrics.jsonl`, `tensorboard/` and `checkpoints/`. SIGTERM, SIGUSR1 and a first
+    Ctrl-C end it after the step, with a checkpoint. Started by `torchrun` it is one of many processes that share each batch; the run folder
+    must then be one they all see. Raises ConfigError when there are too few videos, when the loss is no number any more, or when
+    another process trains in `run`. Raises CheckpointError when `run` belongs to another config, when it holds checkpoints at all and
+    `resume` is "never", or when `shards` would train on videos that were held out from `run` and `resume` is not "other-data".
     """
     run, data = Path(run), Shards(shards)
-    with joined(choose_device(device).value) as world, Interruption() as interruption:
+    with joined(choose_device(device).value) as world, Interruption() as interruption, ExitStack() as cleanup:
         held_out = data.held_out(config.train.held_out_fraction)
-        allowed, config = labelled(data, ~held_out & ~data.validation(config.train.validation_fraction, held_out), config)
+        validation = data.validation(config.train.validation_fraction, held_out)
+        allowed, config = labelled(data, ~held_out & ~validation, config)
+        read = training_data(data, allowed, held_out | validation)
+        if not world.agree(json.dumps(read.digests())):
+            raise ConfigError(f"the processes of this run see different shards at {data.path}; give all of them the same set")
         held_out, config = labelled(data, held_out, config)
-        config = fitted(config, len(set(data.video_ids[allowed])))
-        world.check_batch(config.train.batch_size, config.train.accumulate)
-        learner = Learner(config, device, world)
-        saved = world.told(lambda: _begin(run, config, resume, data, held_out))
+        config = fitted(config, len(read.trained_on), world.ranks, data)
+        world.check_batch(config.train)
+        lock = FolderLock(run)
+        cleanup.callback(lock.release)
+        saved = world.told(lambda: _begin(run, lock, config, resume, data, allowed, held_out, read))
+        cleanup.enter_context(deterministic_kernels(config.train.deterministic))
+        learner = Learner(config, device, world, saved.computing if saved else None)
         first = saved.step if saved else 0
         if saved:
             learner.restore(saved.model().state_dict(), saved.optimizer())
         else:
             learner.initialize()
         if world.is_first:
-            _say_how(learner, data, held_out, saved)
+            _say_how(learner, data, allowed, held_out, saved)
         stream = training_stream(data, allowed, config)
         on_gpu = learner.device.value.startswith("cuda")
         batches = stream.batches(
             first, config.train.steps, _loader_threads(world, on_gpu), world.rank, world.ranks, config.train.accumulate, pin=on_gpu
         )
-        keeper = Keeper(run, learner, data, held_out, saved)
-        meter, stuck = Meter(2 * config.train.batch_size, world, run, first), Stuck(config.train)
+        keeper = Keeper(run, lock, learner, data, held_out, saved)
+        meter, stuck = Meter(config.train.batch_size, world, run, first), Stuck(config.train)
         step = first
         with RunLog(run, first) if world.is_first else NoLog() as diary:
             for step, (parts, waited) in enumerate(_timed(batches, config.train.accumulate), first + 1):
@@ -120,7 +141,7 @@ def train(
                     diary.write(step, learning_rate=rate, gradient_norm=float(learner.gradient_norm()), **meter.read(run))
                     stuck.look(step, meter.loss)
                 if world.is_first:
-                    keeper.keep(step, last, stop, meter, diary)
+                    meter.leave_out(keeper.keep(step, last, stop, meter, diary))
                     progress(step, config.train.steps, **meter.facts(), **keeper.facts())
                 if stop:
                     break
@@ -135,6 +156,7 @@ def train(
         best_step=step_of(best) if best else 0,
         best_accuracy=best_accuracy,
         pairs_per_second=meter.pairs_per_second,
+        videos_per_second=meter.pairs_per_second / PAIRS_A_VIDEO,
         data_wait=meter.data_wait,
         resumed_from=first,
         stopped_by=(interruption.signal or "a signal to another process") if step < config.train.steps else "",
@@ -171,23 +193,31 @@ def training_stream(data: Shards, allowed: NDArray[np.bool_], config: Config) ->
     model, settings = config.model, config.train
     view = View(model.resize_pixels, model.crop_pixels, random=True, flip=config.augment.flip, frames=model.frames_per_pair)
     share = settings.same_video_share if settings.negatives == "same-video" else 0.0
-    return PairStream(data, allowed, settings.batch_size, settings.seed, view, share, settings.same_video_steps)
+    # Each process's batch-norm marks its rows, so a negative must not be the pair that joins two processes' rows.
+    within_process = settings.batch_norm == "local" and settings.negatives == "roll"
+    return PairStream(data, allowed, settings.batch_size, settings.seed, view, share, settings.same_video_steps, within_process)
 
 
 class Keeper:
     """Measures on held-out videos and saves, when it is time; in the first process alone, the others wait at the next step."""
 
-    def __init__(self, run: Path, learner: Learner, data: Shards, held_out: NDArray[np.bool_], saved: Checkpoint | None) -> None:
-        self._run, self._learner, self._data, self._held_out = run, learner, data, held_out
+    def __init__(
+        self, run: Path, lock: FolderLock, learner: Learner, data: Shards, held_out: NDArray[np.bool_], saved: Checkpoint | None
+    ) -> None:
+        self._run, self._lock, self._learner, self._data, self._held_out = run, lock, learner, data, held_out
         self._settings = learner.config.train
         self._evaluates = len(set(data.video_ids[held_out])) >= 2
         self._probes = bool(self._settings.probe_every) and can_probe(data, held_out)
         self._saved_at, self._saved_step = time.monotonic(), saved.step if saved else 0
         self.held_out_accuracy = saved.results.get("held_out_accuracy", math.nan) if saved else math.nan
 
-    def keep(self, step: int, last: bool, stopped: bool, meter: "Meter", diary: NoLog) -> None:
-        """`last`: no step follows; `stopped`: because of a signal, so there is time for saving only."""
+    def keep(self, step: int, last: bool, stopped: bool, meter: "Meter", diary: NoLog) -> float:
+        """Returns the seconds that measuring took.
+
+        `last`: no step follows; `stopped`: because of a signal, so there is time for saving only.
+        """
         settings = self._settings
+        began = time.perf_counter()
         results: dict[str, float] = {}
         if self._evaluates and not stopped and (step % settings.evaluate_every == 0 or last):
             results |= self._measured()
@@ -197,14 +227,18 @@ class Keeper:
             results |= {f"probe_{side}": accuracy for side, accuracy in sides.items()}
         if results:
             diary.write(step, **results)
+        measuring_seconds = time.perf_counter() - began
         minutes = (time.monotonic() - self._saved_at) / 60
         due = step % settings.checkpoint_every == 0 or minutes >= settings.checkpoint_minutes or results or last
         if due and step > self._saved_step:
             meter.check_finite(self._run)
-            checkpoints = self._run / "checkpoints"
-            save_checkpoint(checkpoints, step, self._learner.config, self._learner.network.state_dict(), self._learner.moments(), results)
+            self._lock.check()
+            checkpoints, learner = self._run / "checkpoints", self._learner
+            network = learner.network.state_dict()
+            save_checkpoint(checkpoints, step, learner.config, network, learner.moments(), results, learner.computing())
             prune_checkpoints(checkpoints, settings.keep_checkpoints)
             self._saved_at, self._saved_step = time.monotonic(), step
+        return measuring_seconds
 
     def _measured(self) -> dict[str, float]:
         """The accuracy on held-out videos of what is asked."""
@@ -226,8 +260,8 @@ Named = tuple[tuple[str, ...], Draws]
 class Meter:
     """Loss, accuracy and speed since the last look, which in a resumed run may be one before `first`; looking waits for the device."""
 
-    def __init__(self, pairs_per_step: int, world: World, run: Path | None = None, first: int = 0) -> None:
-        self._pairs_per_step, self._world = pairs_per_step, world
+    def __init__(self, batch_size: int, world: World, run: Path | None = None, first: int = 0) -> None:
+        self._batch_size, self._world = batch_size, world
         self._steps: list[tuple[int, Outcome, list[Named]]] = []
         self._waited, self._since = 0.0, time.perf_counter()
         before = [row for row in read_metrics(run) if "loss" in row and row["step"] <= first] if run and first else []
@@ -239,16 +273,25 @@ class Meter:
         self._steps.append((step, outcome, [(part.video_ids, part.draws) for part in parts]))
         self._waited += waited_seconds
 
+    def leave_out(self, seconds: float) -> None:
+        """Time that was no training does not count into the speed."""
+        self._since += seconds
+
     def read(self, run: Path) -> dict[str, float]:
         """The means since the last reading, over all processes."""
         self.check_finite(run)
         own = (torch.stack([getattr(outcome, name) for _, outcome, _ in self._steps]).mean() for name in ("loss", "accuracy"))
         self.loss, self.accuracy = self._world.mean([float(value) for value in own])
         now = time.perf_counter()
-        self.pairs_per_second = len(self._steps) * self._pairs_per_step / (now - self._since)
+        videos_per_second = len(self._steps) * self._batch_size / (now - self._since)
+        self.pairs_per_second = PAIRS_A_VIDEO * videos_per_second
         self.data_wait = self._waited / (now - self._since)
         self._steps, self._waited, self._since = [], 0.0, now
-        speed = {"pairs_per_second": round(self.pairs_per_second, 1), "data_wait": round(self.data_wait, 4)}
+        speed = {
+            "videos_per_second": round(videos_per_second, 2),
+            "pairs_per_second": round(self.pairs_per_second, 1),
+            "data_wait": round(self.data_wait, 4),
+        }
         return {"loss": self.loss, "accuracy": self.accuracy, **speed}
 
     def check_finite(self, run: Path) -> None:
@@ -274,9 +317,15 @@ class Meter:
         return {
             "loss": f"{self.loss:.3f}",
             "right": f"{self.accuracy:.3f}",
-            "pairs/s": f"{self.pairs_per_second:.0f}",
+            "videos/s": _rate(self.pairs_per_second / PAIRS_A_VIDEO),
+            "pairs/s": _rate(self.pairs_per_second),
             "waiting for data": f"{self.data_wait:.1%}",
         }
+
+
+def _rate(value: float) -> str:
+    """Two digits where a rate has only one before the point."""
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 class Stuck:
@@ -342,35 +391,80 @@ def _loader_threads(world: World, on_gpu: bool) -> int:
     return max(2, min(cpu_count() // world.local_ranks, MAX_LOADER_THREADS)) if on_gpu else 2
 
 
-def fitted(config: Config, videos: int) -> Config:
-    """The config with a batch that the videos can fill; every row of a batch is another video."""
+def fitted(config: Config, videos: int, ranks: int = 1, data: Shards | None = None) -> Config:
+    """The config with a batch that the videos can fill, and that `ranks` processes can share; every row is another video.
+
+    Raises ConfigError when there are too few videos.
+    """
     if videos < 2:
-        raise ConfigError(f"training needs at least 2 videos beside the held-out ones, and there are {videos}; prepare more videos")
+        raise ConfigError(
+            f"training needs at least 2 videos beside the held-out ones, and there are {videos}; "
+            f"{(data and _splits_of(data)) or 'prepare more videos'}"
+        )
     if videos >= config.train.batch_size:
         return config
-    log.warning("only %d videos to train on: the batch is lowered from %d to %d", videos, config.train.batch_size, videos)
-    return config.changed("train", batch_size=videos, accumulate=1)
+    unit = math.lcm(ranks, 2 if config.train.negatives == "same-video" else 1)
+    fitting = videos // unit * unit
+    if fitting < 2:
+        raise ConfigError(f"{ranks} processes need a multiple of {unit} videos to share a batch, and there are {videos} to train on")
+    reason = f" and shared in multiples of {unit}" if fitting < videos else ""
+    log.warning("only %d videos to train on: the batch is lowered from %d to %d%s", videos, config.train.batch_size, fitting, reason)
+    return config.changed("train", batch_size=fitting, accumulate=1)
 
 
-def _say_how(learner: Learner, data: Shards, held_out: NDArray[np.bool_], saved: Checkpoint | None) -> None:
+def _splits_of(data: Shards) -> str:
+    """What to do where the shards name splits; nothing where they name none."""
+    names = [name for name in np.unique(data.splits).tolist() if name]
+    if not names:
+        return ""
+    counts = [f"{name} ({len(set(data.video_ids[data.splits == name]))} videos)" for name in names]
+    return f"the splits of {data.path} are {', '.join(counts)}, and `train` is the split that is trained on"
+
+
+def _say_how(learner: Learner, data: Shards, allowed: NDArray[np.bool_], held_out: NDArray[np.bool_], saved: Checkpoint | None) -> None:
     world, device, precision, compiled = learner.world, learner.device, learner.precision, learner.compiled
     others = f", {world.ranks} processes" if world.ranks > 1 else ""
     log.info("computing on %s (%s%s) in %s (%s)", device.value, device.reason, others, precision.value, precision.reason)
     log.info("torch.compile is %s (%s)", compiled.value, compiled.reason)
+    for sentence in [*learner.changes, *warnings_of(data, allowed), *_batch_norm_warnings(learner.config.train, world.ranks)]:
+        log.warning("%s", sentence)
     if len(set(data.video_ids[held_out])) < 2:
         log.warning("fewer than 2 videos are held out: the accuracy on videos not trained on is not measured")
     if saved:
         log.info("resumed %s from step %d", saved.path.parent.parent, saved.step)
 
 
-def _begin(run: Path, config: Config, resume: str, data: Shards, held_out: NDArray[np.bool_]) -> Checkpoint | None:
-    """Tidy the folder of a run; its newest whole checkpoint, or None when it begins."""
+def _batch_norm_warnings(settings: TrainConfig, ranks: int) -> list[str]:
+    """What to say where a positive pair shares a process's batch-norm statistics and a negative pair does not."""
+    rows = settings.batch_size // settings.accumulate // ranks
+    asks_pairs = settings.objective != "labels" and settings.gather_negatives
+    if ranks == 1 or settings.batch_norm == "sync" or not asks_pairs or (settings.negatives == "roll" and rows > 1):
+        return []
+    return [
+        f"both sides of a positive pair share the batch-norm statistics of one process, and those of most negatives do not, which tells "
+        f"them apart a little at {rows} rows a process; set train.batch_norm to sync, or train.gather_negatives to false"
+    ]
+
+
+def _begin(
+    run: Path,
+    lock: FolderLock,
+    config: Config,
+    resume: Resume,
+    data: Shards,
+    allowed: NDArray[np.bool_],
+    held_out: NDArray[np.bool_],
+    read: TrainingData,
+) -> Checkpoint | None:
+    """Lock and tidy the folder of a run; its newest whole checkpoint, or None when it begins."""
+    lock.acquire()
     sweep_aside(run)
     sweep_aside(run / "checkpoints")
     if not saved_steps(run / "checkpoints"):
         with written_aside(run / "config.toml") as scratch:
             scratch.write_text(config.toml(), encoding="utf-8")
-        write_made(run, data, held_out)
+        write_made(run, data, allowed, held_out)
+        start_record(run, read)
         return None
     if resume == "never":
         raise CheckpointError(f"{run} holds checkpoints already; give another folder for a new run, or let it go on with --resume auto")
@@ -381,6 +475,8 @@ def _begin(run: Path, config: Config, resume: str, data: Shards, held_out: NDArr
             f"{run} was trained with another config: {'; '.join(differing[:3])}; "
             f"give another run folder, or the recipe {run / 'config.toml'}"
         )
+    if continue_record(run, read, saved.step, resume == "other-data"):
+        add_change(run, saved.step, data, allowed, held_out)
     return saved
 
 
@@ -392,8 +488,12 @@ FREE_TO_CHANGE = {
     "checkpoint_minutes",
     "keep_checkpoints",
     "log_every",
+    "precision",
+    "compile",
+    "deterministic",
 }
-"""Settings of training that may differ on resuming: they change no step that was taken (with a cosine schedule, `steps` does)."""
+"""Settings of training that may differ on resuming. They change no step that was taken (with a cosine schedule, `steps` does). The last
+three change the rounding of those to come."""
 
 
 def _differences(saved: Config, asked: Config) -> list[str]:

@@ -68,14 +68,28 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_made(folder: Path, data: Shards, held_out: NDArray[np.bool_]) -> None:
-    """`made.json`: how much was trained on and how much held out (no name, no path), when the run began and on what machine."""
-    hours = np.array(data.columns("duration_seconds")["duration_seconds"].to_pylist()) / 3600
-    amounts = {
-        part: {"videos": len(set(data.video_ids[mask])), "clips": int(mask.sum()), "hours": float(hours[mask].sum())}
-        for part, mask in (("trained_on", ~held_out), ("held_out", held_out))
-    }
+def write_made(folder: Path, data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> None:
+    """`made.json`: how much was trained on and how much held out (no name, no path), when the run began and on what machine.
+
+    `trained_on` and `held_out` are `[clips]`.
+    """
+    amounts = _amounts(data, trained_on, held_out)
     write_json(folder / "made.json", amounts | {"began": f"{datetime.now(UTC):%Y-%m-%d}", "environment": environment()})
+
+
+def add_change(folder: Path, step: int, data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> None:
+    """Add to `made.json` that the run went on after `step` with other shards, and how much they hold."""
+    made = read_made(folder)
+    change = {"after_step": step} | _amounts(data, trained_on, held_out)
+    write_json(folder / "made.json", made | {"other_data": [*made.get("other_data", []), change]})
+
+
+def _amounts(data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> dict[str, Any]:
+    hours = np.array(data.columns("duration_seconds")["duration_seconds"].to_pylist()) / 3600
+    return {
+        part: {"videos": len(set(data.video_ids[mask])), "clips": int(mask.sum()), "hours": float(hours[mask].sum())}
+        for part, mask in (("trained_on", trained_on), ("held_out", held_out))
+    }
 
 
 def read_made(folder: Path) -> dict[str, Any]:

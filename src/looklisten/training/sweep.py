@@ -159,7 +159,7 @@ def overfit(
     config = config.changed("augment", flip=False).changed("train", schedule="constant", warmup_steps=min(config.train.warmup_steps, 20))
     learner, stream = Learner(config, device), training_stream(data, allowed, config)
     learner.initialize()
-    meter, began, step = Meter(2 * config.train.batch_size, learner.world), time.monotonic(), 0
+    meter, began, step = Meter(config.train.batch_size, learner.world), time.monotonic(), 0
     for step, batch in enumerate(stream.batches(0, 10**9), 1):
         outcome = learner.step([batch], step, learning_rate(config.train, step), augmented=False)
         meter.add(step, outcome, [batch], 0.0)

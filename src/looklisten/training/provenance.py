@@ -1,0 +1,196 @@
+"""Which videos a run was trained on, and which it kept apart: written beside the run, and asked when it goes on.
+
+`data.json` has one entry for each set of shards that the run was trained on, with digests and counts. The video ids of an
+entry are in `data/from-step-NNNNNNNNN.parquet`. Knows shards and files, no network.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from looklisten.data.shards import Shards
+from looklisten.errors import CheckpointError
+from looklisten.runtime import write_json, written_aside
+
+log = logging.getLogger("looklisten")
+
+RECORD_NAME = "data.json"
+TRAINED_ON, KEPT_APART = "trained on", "kept apart"
+NAMED_VIDEOS = 3
+"""Video ids that a sentence names."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Which shards a training reads, which of their videos it trains on, and which it keeps apart."""
+
+    path: str
+    files: tuple[tuple[str, str], ...]
+    """Name and sha256 of each shard."""
+    trained_on: frozenset[str]
+    kept_apart: frozenset[str]
+    """Video ids of the held-out videos, and of those that thresholds are chosen on."""
+
+    def digests(self) -> dict[str, str]:
+        """Equal for equal shards and for equal sets of videos, whatever their order."""
+        return {
+            "shards": _digest(f"{name} {sha256}" for name, sha256 in self.files),
+            "trained_on": _digest(self.trained_on),
+            "kept_apart": _digest(self.kept_apart),
+        }
+
+
+def training_data(data: Shards, allowed: NDArray[np.bool_], kept_apart: NDArray[np.bool_]) -> TrainingData:
+    """What a training on the clips `allowed`, `[clips]`, reads; `kept_apart`, `[clips]`, are those it must never see."""
+    files = tuple((str(shard["name"]), str(shard["sha256"])) for shard in data.manifest["shards"])
+    trained_on = frozenset(np.unique(data.video_ids[allowed]).tolist())
+    return TrainingData(str(data.path), files, trained_on, frozenset(np.unique(data.video_ids[kept_apart]).tolist()))
+
+
+def start_record(run: Path, data: TrainingData) -> None:
+    """The record of a run that begins."""
+    both = data.trained_on & data.kept_apart
+    if both:
+        log.warning(
+            "%d videos of %s have clips both to train on and held out (%s): the accuracy on held-out videos is too high for them",
+            *(len(both), data.path, some(both)),
+        )
+    _write(run, [], data, 0)
+
+
+def continue_record(run: Path, data: TrainingData, step: int, other_data: bool = False) -> bool:
+    """Compare `data` with what `run` was trained on up to `step`. Say and record what changed; whether anything did.
+
+    Raises CheckpointError when videos that were kept apart would be trained on, unless `other_data` allows it.
+    """
+    # What was recorded at this very step took no step that is left.
+    entries = [entry for entry in read_record(run) if entry["from_step"] < step]
+    found = _ids_of(run, entries)
+    if found is None:
+        log.info("%s does not say which videos it was trained on; %s says it from step %d on", run, run / RECORD_NAME, step + 1)
+        _write(run, [], data, step)
+        return False
+    last = entries[-1]
+    if last["sha256"] == data.digests():
+        if len(entries) < len(read_record(run)):
+            write_json(run / RECORD_NAME, {"trained_on": entries})
+        return False
+    before = f"{run} was trained on {last['shards']} until step {step}"
+    leaked = (found[KEPT_APART] - found[TRAINED_ON]) & data.trained_on
+    if leaked and not other_data:
+        raise CheckpointError(
+            f"{before}, and {len(leaked)} videos that were held out then would be trained on now ({some(leaked)}), so that nothing could "
+            f"be measured on them any more. Give the shards of before, another run folder, or --resume other-data to train on them "
+            f"all the same"
+        )
+    log.warning("%s, and goes on with %s, which %s; %s says so", before, data.path, _change(found, last, data), run / RECORD_NAME)
+    if leaked:
+        log.warning("%d videos that were held out until step %d are trained on from now on (%s)", len(leaked), step, some(leaked))
+    seen = found[TRAINED_ON] & data.kept_apart
+    if seen:
+        log.warning(
+            "%d videos that were trained on are held out now (%s): the accuracy on held-out videos is too high for them",
+            *(len(seen), some(seen)),
+        )
+    _write(run, entries, data, step)
+    return True
+
+
+def read_record(run: Path) -> list[dict[str, Any]]:
+    """The entries of the run's record, oldest first; none for a run of an older version."""
+    try:
+        entries: list[dict[str, Any]] = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))["trained_on"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return entries
+
+
+def videos_trained_on(run: Path, step: int) -> frozenset[str]:
+    """The ids of all videos that the run was trained on up to `step`; none for a run of an older version."""
+    found = _ids_of(run, [entry for entry in read_record(run) if entry["from_step"] < step])
+    return found[TRAINED_ON] if found else frozenset()
+
+
+def warn_of_trained_videos(checkpoint: Path, step: int, video_ids: Iterable[str]) -> None:
+    """Warn when the network of a `checkpoint` of a run was trained on videos of these names."""
+    run = checkpoint.parent.parent
+    seen = videos_trained_on(run, step) & set(video_ids)
+    if seen:
+        log.warning(
+            "%d videos bear the names of videos that %s was trained on (%s): if they are the same, its accuracy on them is too high",
+            *(len(seen), run, some(seen)),
+        )
+
+
+def some(video_ids: Collection[str]) -> str:
+    """A few of them, in order."""
+    named = ", ".join(sorted(video_ids)[:NAMED_VIDEOS])
+    return f"{named}, …" if len(video_ids) > NAMED_VIDEOS else named
+
+
+def _change(found: dict[str, frozenset[str]], last: dict[str, Any], data: TrainingData) -> str:
+    """In words, what other shards change."""
+    more = len(data.trained_on - found[TRAINED_ON])
+    fewer = len(found[TRAINED_ON] - data.trained_on)
+    said = []
+    if more:
+        said.append(f"has {more} videos to train on that were not trained on before")
+    if fewer:
+        said.append(f"does not train on {fewer} of the videos before")
+    if not said:
+        same = last["sha256"]["kept_apart"] == data.digests()["kept_apart"]
+        said.append("has the same videos in other shards" if same else "has the same videos to train on and holds out others")
+    return " and ".join(said)
+
+
+def _write(run: Path, entries: list[dict[str, Any]], data: TrainingData, step: int) -> None:
+    """Add an entry: its ids first, so that every entry of the record has them."""
+    name = f"data/from-step-{step:09d}.parquet"
+    ids = {TRAINED_ON: sorted(data.trained_on), KEPT_APART: sorted(data.kept_apart)}
+    parts = pa.array([part for part, videos in ids.items() for _ in videos], pa.string()).dictionary_encode()
+    table = pa.table({"video_id": pa.array([*ids[TRAINED_ON], *ids[KEPT_APART]], pa.string()), "part": parts})
+    with written_aside(run / name) as scratch:
+        pq.write_table(table, scratch, compression="zstd")
+    entry = {
+        "from_step": step,
+        "shards": data.path,
+        "files": len(data.files),
+        "videos": {part.replace(" ", "_"): len(videos) for part, videos in ids.items()},
+        "sha256": data.digests(),
+        "ids": name,
+    }
+    write_json(run / RECORD_NAME, {"trained_on": [*entries, entry]})
+
+
+def _ids_of(run: Path, entries: list[dict[str, Any]]) -> dict[str, frozenset[str]] | None:
+    """The ids of all entries together, by part; None where there are none, or they cannot be read."""
+    if not entries:
+        return None
+    found: dict[str, set[str]] = {TRAINED_ON: set(), KEPT_APART: set()}
+    for entry in entries:
+        try:
+            table = pq.read_table(run / entry["ids"])
+        except (OSError, pa.ArrowException):
+            return None
+        part_of = np.array(table["part"].to_pylist(), dtype=np.str_)
+        names = np.array(table["video_id"].to_pylist(), dtype=object)
+        for part, videos in found.items():
+            videos.update(names[part_of == part].tolist())
+    return {part: frozenset(videos) for part, videos in found.items()}
+
+
+def _digest(lines: Iterable[str]) -> str:
+    """sha256 of the lines in order of the alphabet, in hexadecimal."""
+    digest = hashlib.sha256()
+    for line in sorted(lines):
+        digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()
