@@ -132,7 +132,7 @@ class DenseSound:
         for shift, tower in enumerate(self._towers):
             begin = self._begin(self._columns - before, shift)
             wave = self._buffer.take(begin, self._end(self._columns + strip, shift))
-            columns = self._model.front_end(torch.from_numpy(wave)[None].to(self._encoder.device))
+            columns = self._model.spectrogram(torch.from_numpy(wave)[None].to(self._encoder.device))
             image = tower.push(columns[..., before : before + strip])
             pooled = functional.adaptive_max_pool2d(image, (self._rows, image.shape[3]))[0].flatten(0, 1)
             self._maps[shift] = torch.cat([self._maps[shift], pooled.float()], 1)

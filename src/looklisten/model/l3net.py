@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from looklisten.config import ModelConfig
 from looklisten.media.frames import to_unit
-from looklisten.media.spectrogram import LogSpectrogram
+from looklisten.media.spectrogram import LogSpectrogram, as_stored
 from looklisten.model.towers import Tower, TowerOutput
 
 CORRESPOND = 1
@@ -217,7 +217,15 @@ class L3Net(nn.Module):
 
     def listen(self, waveforms: Num[Tensor, "batch samples"]) -> TowerOutput:
         """Sound at 48 kHz, int16 or floats in -1..1; one second in training."""
-        return self.audio(self.front_end(waveforms))  # type: ignore[no-any-return]
+        return self.audio(self.spectrogram(waveforms))  # type: ignore[no-any-return]
+
+    def spectrogram(self, waveforms: Num[Tensor, "batch samples"]) -> Float[Tensor, "batch 1 bands columns"]:
+        """What the audio tower is given. Floats are rounded to 16 bits first, since training reads 16-bit sound.
+
+        This is the one place where sound of a user becomes the network's input. Training calls `front_end`
+        itself: its sound is 16-bit already, and a random gain comes after the rounding.
+        """
+        return self.front_end(as_stored(waveforms))  # type: ignore[no-any-return]
 
     def forward(
         self, frames: Num[Tensor, "batch channels height width"], waveforms: Num[Tensor, "batch samples"]
