@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 
 from looklisten.errors import ConfigError, ShardError
-from looklisten.runtime import cache_folder, sweep_aside, written_aside
+from looklisten.runtime import sweep_aside, writable_cache, written_aside
 
 
 class Store:
@@ -100,7 +100,7 @@ def local_copy(address: str) -> Path:
     index = store.read("index.json")
     if index is None:
         raise ShardError(f"{address} has no index.json, so it is no finished set of shards; make one with `looklisten prepare`")
-    folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
+    folder = writable_cache(hashlib.sha256(address.encode()).hexdigest()[:16])
     with written_aside(folder / "index.json") as scratch:
         scratch.write_bytes(index)
     for shard in json.loads(index)["shards"]:
