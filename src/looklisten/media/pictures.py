@@ -62,6 +62,17 @@ def read_picture(path: str | Path, shorter_side_pixels: int) -> UInt8[Tensor, "h
     return fitted(torch.from_numpy(pixels), shorter_side_pixels)
 
 
+def picture_of(image: Image.Image, shorter_side_pixels: int) -> UInt8[Tensor, "height width 3"]:
+    """A picture that Pillow has in memory, treated as a picture file is. Raises SourceError when it cannot be shown as RGB."""
+    try:
+        pixels = _rgb(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise SourceError(f"this picture of mode {image.mode} cannot be read: {error}") from None
+    if not pixels.size:
+        raise SourceError(f"this picture of {image.width} x {image.height} pixels is empty")
+    return fitted(torch.from_numpy(pixels), shorter_side_pixels)
+
+
 def fitted(pixels: UInt8[Tensor, "height width 3"], shorter_side_pixels: int) -> UInt8[Tensor, "new_height new_width 3"]:
     """The shorter side resized; of a very long picture only the middle."""
     most = MAX_ASPECT * min(pixels.shape[:2])
@@ -78,6 +89,8 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         image = Image.fromarray((np.clip(grey, 0, 2**16 - 1) >> 8).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("its values are floating-point, without a known white; save it with 8 or 16 bits")
+    if image.mode in ("RGBa", "La"):  # colors times opacity, which Pillow turns into no other mode
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
