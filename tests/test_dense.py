@@ -10,7 +10,7 @@ from looklisten.inference import dense
 from looklisten.inference.dense import DenseSound, check_dense
 from looklisten.inference.embed import embed
 from looklisten.inference.encoder import encoder_of
-from looklisten.inference.rolling import RollingTower, places, reach
+from looklisten.inference.rolling import RollingTower, reach
 from looklisten.inference.windows import WindowGrid
 from looklisten.media.spectrogram import LogSpectrogram
 from looklisten.model.l3net import L3Net
@@ -83,7 +83,7 @@ def test_reach_is_what_a_place_sees(model):
 
 def test_places_are_counted_as_the_tower_makes_them(model):
     for columns in (98, 199, 200, 207):
-        assert places(model.audio, columns) == model.audio(torch.zeros(1, 1, 32, columns)).map.shape[3]
+        assert model.audio.places(columns) == model.audio(torch.zeros(1, 1, 32, columns)).map.shape[3]
 
 
 @torch.inference_mode()

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from conftest import hear_clock, read_clock, small_config, write_clock_video, write_sound
 from looklisten.config import ModelConfig
+from looklisten.data.cutting import _Stretch
+from looklisten.data.prepare import prepare
+from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embed import embed
 from looklisten.inference.encoder import NetworkEncoder, encode_rows, encoder_of
@@ -20,6 +23,7 @@ from looklisten.inference.streaming import StreamingEmbedder
 from looklisten.inference.windows import WindowCutter, WindowGrid
 from looklisten.media.decode import Frame, Wanted, decode, find_streams
 from looklisten.media.frames import decode_jpeg
+from looklisten.media.spectrogram import as_stored
 from looklisten.model.l3net import L3Net
 
 RATE_HZ = 48_000
@@ -261,6 +265,68 @@ def test_frames_of_a_video_are_those_that_prepare_stores(model, tmp_path):
     with torch.inference_mode():
         own = torch.cat([side_vectors(model, model.look(square[None]), "vision", "pool4") for square in squares])
     assert np.array_equal(found.vectors, own.numpy())
+
+
+# Use and training see and hear the same: shards hold 16-bit sound and JPEGs
+
+RATES_HZ = (48_000, 44_100, 22_050, 16_000)
+
+
+@pytest.fixture(scope="module")
+def paper_model():
+    """The front end that looks deepest, down to 1e-12, so that it shows any other rounding."""
+    torch.manual_seed(2)
+    settings = small_config().model.model_dump() | {"front_end": "paper", "fusion": "distance"}
+    return L3Net(ModelConfig.model_validate(settings)).eval()
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_a_file_embeds_as_its_shards_do_to_the_bit(paper_model, tmp_path, rate_hz):
+    write_clock_video(tmp_path / "clock.mkv", seconds=3.0, sample_rate_hz=rate_hz, audio_codec="pcm_s16le")
+    prepare([tmp_path / "clock.mkv"], tmp_path / "shards", workers=1)
+    (clip,) = Shards(tmp_path / "shards")
+    assert clip.start_seconds == 0
+    assert clip.waveform.dtype == np.int16
+    for choices in ({}, {"dense": True}, {"layer": "conv4_2"}, {"layer": "texture"}, {"layer": "aligned"}, {"center": True}):
+        of_shards = embed(clip.waveform, paper_model, sample_rate_hz=RATE_HZ, hop_seconds=0.4, **choices)
+        of_file = embed(tmp_path / "clock.mkv", paper_model, hop_seconds=0.4, **choices)
+        # The file may end some samples later than the shard: whole windows are compared.
+        whole = of_shards.start_seconds + 1 <= clip.duration_seconds
+        assert whole.sum() >= 4
+        rows = np.flatnonzero(whole)[:-1] if "dense" in choices else np.flatnonzero(whole)
+        assert np.array_equal(of_file.vectors[rows], of_shards.vectors[rows]), choices
+    with torch.inference_mode():
+        stored = torch.from_numpy(clip.waveform[:RATE_HZ].copy())[None]
+        heard = paper_model.audio(paper_model.front_end(stored)).vector  # as training: the front end of int16
+    assert np.array_equal(embed(tmp_path / "clock.mkv", paper_model).vectors[0], heard[0].numpy())
+    pictures = np.stack([decode_jpeg(jpeg, 64).numpy() for jpeg in clip.frames])
+    of_frames = embed(tmp_path / "clock.mkv", paper_model, side="vision", hop_seconds=0.2)
+    assert np.array_equal(of_frames.vectors[: len(pictures)], embed(pictures, paper_model).vectors[: len(of_frames)])
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_arrays_of_any_type_of_the_same_sound_are_equal(paper_model, rate_hz):
+    stored = (noise(2, rate_hz=rate_hz) * 2**15).round().astype(np.int16)
+    whole = embed(stored, paper_model, sample_rate_hz=rate_hz)
+    as_floats = stored.astype(np.float32) / 2**15
+    for same in (as_floats, as_floats.astype(np.float64), stored.astype(np.int32) << 16, torch.from_numpy(stored)):
+        assert alike(embed(same, paper_model, sample_rate_hz=rate_hz), whole)
+    stream = StreamingEmbedder(paper_model, rate_hz)
+    found = [stream.push(as_floats[:7000]), stream.push(as_floats[7000:]), stream.finish()]
+    assert np.array_equal(np.concatenate([part.vectors for part in found]), whole.vectors)
+
+
+@given(values=st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=50))
+def test_floats_are_rounded_as_prepare_stores_them(values):
+    sound = np.array(values, np.float32)
+    stretch = _Stretch(0.0)
+    stretch.add(sound)
+    assert np.array_equal(as_stored(torch.from_numpy(sound)).numpy(), stretch.cut(len(sound)) / np.float32(2**15))
+
+
+def test_networks_of_another_house_get_sound_as_it_is():
+    finer = np.full(RATE_HZ, 2**-17, np.float32)
+    assert embed(finer, Loudness(), sample_rate_hz=RATE_HZ).vectors[0, 0] == pytest.approx(2**-17)
 
 
 def test_a_late_sound_has_silence_before_it(model, tmp_path):

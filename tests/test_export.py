@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import soxr
 import torch
 
 import looklisten as ll
@@ -133,6 +134,23 @@ def test_onnx_gives_the_networks_vectors_for_any_batch(side, layer, model, tmp_p
     about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert (about["side"], about["layer"]) == (side, layer)
     assert ModelConfig.model_validate(json.loads(about["config"])["config"]["model"]) == network.config
+
+
+@pytest.mark.parametrize(("front_end", "tolerance"), [("paper", 2e-4), ("compact", 2e-5)])
+def test_onnx_rounds_floats_to_16_bits_as_the_network_does(front_end, tolerance, tmp_path):
+    """Sound brought from 16 to 48 kHz has nothing above 8 kHz but its rounding, and the file must hear the same of it."""
+    network = small(front_end=front_end, fusion="concat")
+    write_onnx(network, "audio", "pool4", tmp_path / "tower.onnx")
+    sound = torch.randint(-9000, 9000, (2, 16_000), dtype=torch.int16, generator=torch.Generator().manual_seed(7))
+    floats = np.stack([soxr.resample(row / np.float32(2**15), 16_000, 48_000, "HQ") for row in sound.numpy()])
+    stored = np.clip(np.rint(floats * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
+    session = onnxruntime.InferenceSession(tmp_path / "tower.onnx")
+    (of_floats,) = session.run(None, {"waveforms": floats})
+    (of_stored,) = session.run(None, {"waveforms": stored / np.float32(2**15)})
+    assert np.array_equal(of_floats, of_stored)
+    with torch.inference_mode():
+        truth = encoder_of(network).encode("audio", torch.from_numpy(stored), "pool4").numpy()
+    np.testing.assert_allclose(of_floats, truth, rtol=0, atol=tolerance * np.abs(truth).max())
 
 
 def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 import looklisten as ll
+from conftest import small_config
+from looklisten.config import ModelConfig
 from looklisten.inference.encoder import NetworkEncoder
 from looklisten.interop import hear
 from looklisten.media.spectrogram import WINDOW_SAMPLES
@@ -84,6 +86,19 @@ def test_short_sounds_have_vectors_too(model):
     assert torch.isfinite(vectors).all()
     padded = torch.nn.functional.pad(short, (23_760, 23_760))
     torch.testing.assert_close(hear.get_scene_embeddings(short, model), model.encode(padded))
+
+
+def test_floats_are_heard_as_the_16_bit_sound_that_a_network_is_trained_on():
+    torch.manual_seed(0)
+    settings = small_config().model.model_dump() | {"front_end": "paper"}
+    network = hear.HearModel(ll.L3Net(ModelConfig.model_validate(settings)).eval())
+    quiet = noise(1, 1.0) * 1e-4
+    stored = (quiet * 2**15).round() / 2**15
+    assert not torch.equal(quiet, stored)
+    assert torch.equal(hear.get_scene_embeddings(quiet, network), hear.get_scene_embeddings(stored, network))
+    with torch.inference_mode():
+        own = network.network.audio(network.network.front_end((stored * 2**15).to(torch.int16))).vector
+    assert torch.equal(hear.get_scene_embeddings(quiet, network), own)
 
 
 def test_twice_is_equal_and_a_sound_does_not_depend_on_its_neighbours(model):

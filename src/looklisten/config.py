@@ -42,6 +42,9 @@ class ModelConfig(Section):
     with the best place of the frame (similarity, AVOL-Net); or each moment of it with its best place (dense, after DenseAV)."""
     fusion_width: PositiveInt = 128
     """Units of the layers of the fusion (paper, figure 2)."""
+    sharpness: float = Field(default=10.0, gt=0)
+    """Of the soft maximum over places, with fusion "similarity" and "dense": near 0 it is the mean, without end the maximum. A
+    network means its answers by the value that it was trained with."""
     pools_keeping_time: int = Field(default=0, ge=0)
     """The last so many pools of the audio tower halve frequency and leave time, so that the moments of its map lie closer."""
     frames_per_pair: PositiveInt = 1

@@ -6,14 +6,16 @@ Automatic choices come back with their reason, so that whoever asked can say it.
 import contextlib
 import ctypes
 import errno
+import functools
 import json
+import logging
 import os
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 IDLE_WORKER_SECONDS = 15
+NO_HOME = "this user has no home folder; set LOOKLISTEN_CACHE to a folder that outlasts a restart"
+"""Why the cache lies among temporary files."""
 ABANDONED_SECONDS = 86_400
 """Scratch of another machine that is older than this belongs to nobody."""
 _ASIDE = ".aside-"
@@ -123,12 +127,79 @@ def to_device(network: "Network", device: str) -> "Network":
     return network
 
 
-def cache_folder() -> Path:
-    """Where files that can be fetched again are kept: `LOOKLISTEN_CACHE`, or `looklisten` in the user's cache folder of this system."""
-    if own := os.environ.get("LOOKLISTEN_CACHE"):
-        return Path(own)
-    usual = {"darwin": Path.home() / "Library/Caches", "win32": Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")}
-    return Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, Path.home() / ".cache")) / "looklisten"
+@functools.cache
+def compute_alone_after_fork() -> None:
+    """From now on a process that is forked from this one computes with one thread; saying it twice changes nothing.
+
+    PyTorch's threads do not come along into a forked process, and its first parallel step would wait for them forever.
+    """
+    if not hasattr(os, "register_at_fork"):
+        return
+    import torch
+
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+def choose_cache(environ: Mapping[str, str] | None = None, system: str = sys.platform) -> Choice:
+    """The folder for files that can be made or fetched again, and why it is this one. Nothing is created.
+
+    `LOOKLISTEN_CACHE` names it. Else it is `looklisten` in the user's cache folder: `XDG_CACHE_HOME`, or the usual one of
+    the system. A user without a home, such as one of a container, gets a folder of the system's temporary files.
+    """
+    environ = os.environ if environ is None else environ
+    if own := environ.get("LOOKLISTEN_CACHE"):
+        return Choice(own, "LOOKLISTEN_CACHE names it")
+    for variable in ("XDG_CACHE_HOME", *(("LOCALAPPDATA",) if system == "win32" else ())):
+        if named := environ.get(variable):
+            return Choice(str(Path(named) / "looklisten"), f"{variable} names the folder above")
+    home = _home(environ, system)
+    if home is None:
+        user = str(os.getuid()) if hasattr(os, "getuid") else environ.get("USERNAME", "user")
+        folder = Path(tempfile.gettempdir()) / f"looklisten-{user}"
+        return Choice(str(folder), NO_HOME)
+    below = {"darwin": "Library/Caches", "win32": "AppData/Local"}.get(system, ".cache")
+    return Choice(str(home / below / "looklisten"), "the user's cache folder")
+
+
+def _home(environ: Mapping[str, str], system: str) -> Path | None:
+    """The user's home folder, by the environment or the system's list of users; None where there is none to be found."""
+    if named := environ.get("USERPROFILE" if system == "win32" else "HOME"):
+        return Path(named)
+    try:
+        import pwd
+
+        listed = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except (ImportError, KeyError):
+        return None
+    return listed if listed.is_dir() else None
+
+
+def cache_folder(name: str = "") -> Path:
+    """The folder `name` in the one of `choose_cache`. Says once, by `logging`, when that lies among temporary files."""
+    chosen = choose_cache()
+    if chosen.reason == NO_HOME:
+        _warn_once(f"files are kept in {chosen.value}: {chosen.reason}")
+    return Path(chosen.value) / name
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logging.getLogger(__name__).warning(message)
+
+
+def writable_cache(name: str) -> Path:
+    """`cache_folder(name)`, made if it is not there. Raises ConfigError, one sentence, when nothing can be written there."""
+    folder = cache_folder(name)
+    try:
+        # Among temporary files others could look in, and so could they before us.
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"nothing can be written into the cache {folder} ({error.strerror}); set LOOKLISTEN_CACHE to a folder of your own"
+        ) from None
+    return folder
 
 
 def keep_freed_memory() -> None:

@@ -430,11 +430,13 @@ def probe(
         return _probe_shards(path, checkpoint, per_clip, device)
     if per_clip != 5:
         raise UsageError(f"--per-clip {per_clip}: for shards; of {dataset} the protocol says which parts are taken")
-    from looklisten.evaluation.set_probe import default_cache, probe_set
+    from looklisten.evaluation.set_probe import probe_set
+    from looklisten.runtime import writable_cache
 
     rivals: Any = {"all": None, "none": []}.get(compare, [name.strip() for name in compare.split(",")])
     with Bar(f"probe: {dataset}") as bar:
-        return probe_set(dataset, path, checkpoint, rivals, layer, cache or default_cache(), partial, device, bar, drawings).as_dict()  # type: ignore[arg-type]
+        kept = cache or writable_cache("probe")
+        return probe_set(dataset, path, checkpoint, rivals, layer, kept, partial, device, bar, drawings).as_dict()  # type: ignore[arg-type]
 
 
 def _probe_shards(shards: str, checkpoint: str, per_clip: int, device: str) -> Result:

@@ -16,7 +16,7 @@ import fsspec
 
 from looklisten.errors import ConfigError, ShardError
 from looklisten.names import shown
-from looklisten.runtime import cache_folder, json_bytes, sweep_aside, written_aside
+from looklisten.runtime import json_bytes, sweep_aside, writable_cache, written_aside
 
 
 class Store:
@@ -117,7 +117,7 @@ def local_copy(address: str) -> Path:
     index = store.read("index.json")
     if index is None:
         raise ShardError(f"{address} has no index.json, so it is no finished set of shards; make one with `looklisten prepare`")
-    folder = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:16]
+    folder = writable_cache(hashlib.sha256(address.encode()).hexdigest()[:16])
     with written_aside(folder / "index.json") as scratch:
         scratch.write_bytes(index)
     for shard in json.loads(index)["shards"]:

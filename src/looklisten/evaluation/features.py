@@ -23,6 +23,9 @@ PIECE_BYTES = 8e6
 called `keep_freed_memory` their memory is asked of the system anew each time.
 Of the full-size ear 40 windows a second one by one, 20 by 32 (two cores); of `tiny` 1,100 and 2,200 (LOG.md)."""
 
+ROUNDING = "16bit"
+"""How a network rounds the sound that it gets."""
+
 Batch = TypeVar("Batch")
 
 
@@ -68,11 +71,13 @@ def network_extractor(name: str, model: L3Net | Encoder, side: Side, layer: str 
     def encode(batch: Tensor) -> Tensor:
         return encoder.encode(side, batch, layer)
 
+    # Vectors of sound that was not rounded to 16 bits may lie in a cache: they are others, and have another name.
+    rounding = f"-{ROUNDING}" if side == "audio" else ""
     return Extractor(
         name=name,
         encode=encode,
         width=width(model, side, layer) if isinstance(model, L3Net) else encode(_blank(encoder, side)).shape[1],
-        key=f"{weights_key(model)}-{side}-{layer}-{precision}" if isinstance(model, L3Net) else "",
+        key=f"{weights_key(model)}-{side}-{layer}-{precision}{rounding}" if isinstance(model, L3Net) else "",
         device=str(encoder.device),
         summarized=layer == TEXTURE,
         piece_rows=_piece_rows(model, side) if isinstance(model, L3Net) and encoder.device.type == "cpu" else 0,

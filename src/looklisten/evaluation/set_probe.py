@@ -1,6 +1,5 @@
 """The paper's linear probes of public sets: a table of one network beside those that it has to beat and what others reported."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -92,11 +91,6 @@ def probe_set(
     extractors = contenders(benchmark, model, rivals, layer, choose_device(device).value, drawings)
     run = probe_sounds if benchmark.side == "audio" else probe_images
     return run(benchmark, extractors, layer, Path(cache) if cache else None, progress)
-
-
-def default_cache() -> Path:
-    """Where the shell keeps vectors: the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "looklisten" / "probe"
 
 
 def probe_sounds(

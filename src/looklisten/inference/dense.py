@@ -17,7 +17,7 @@ from torch.nn import functional
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import Encoder, NetworkEncoder
 from looklisten.inference.layers import check_layer, from_pooled, grid_of, width
-from looklisten.inference.rolling import RollingTower, places, reach
+from looklisten.inference.rolling import RollingTower, reach
 from looklisten.inference.windows import Buffer, WindowGrid, WindowVectors
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, LogSpectrogram
@@ -79,7 +79,7 @@ class DenseSound:
         self._shifts = _shifts(reduction, self._column_samples, grid)
         self.step_samples: int = reduction // self._shifts * self._column_samples
         self._rows, self._columns_a_window = grid_of("audio", layer)
-        self._window_places = places(self._tower, _columns(self._spec, WINDOW_SAMPLES))
+        self._window_places = self._tower.places(_columns(self._spec, WINDOW_SAMPLES))
         self.features = width(self._model, "audio", layer)
         self._buffer = Buffer(grid.padding_samples)
         dtype = torch.bfloat16 if self._encoder.precision == "bfloat16" else torch.float32
@@ -132,7 +132,7 @@ class DenseSound:
         for shift, tower in enumerate(self._towers):
             begin = self._begin(self._columns - before, shift)
             wave = self._buffer.take(begin, self._end(self._columns + strip, shift))
-            columns = self._model.front_end(torch.from_numpy(wave)[None].to(self._encoder.device))
+            columns = self._model.spectrogram(torch.from_numpy(wave)[None].to(self._encoder.device))
             image = tower.push(columns[..., before : before + strip])
             pooled = functional.adaptive_max_pool2d(image, (self._rows, image.shape[3]))[0].flatten(0, 1)
             self._maps[shift] = torch.cat([self._maps[shift], pooled.float()], 1)

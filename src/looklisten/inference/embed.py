@@ -15,7 +15,8 @@ from looklisten.data.pairs import neighbours
 from looklisten.data.shards import Clip
 from looklisten.inference.embeddings import AlignedEmbeddings, Embeddings, joined
 from looklisten.inference.encoder import Encoder, Precision, encoder_of
-from looklisten.inference.intake import SideOrAuto, Source, aligned, parts
+from looklisten.inference.intake import SideOrAuto, aligned, parts
+from looklisten.inference.sources import Source
 from looklisten.inference.streaming import BATCH_SIZE, HOP_SECONDS, How
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
@@ -152,9 +153,11 @@ def embed(
 ) -> Embeddings | AlignedEmbeddings:
     """Vectors of any sound, picture or video; with `align` those of both sides of a video on the same times.
 
-    `source`: a file; sound as `[samples]`, `[samples, channels]` or `[channels, samples]` with `sample_rate_hz` (the longer axis is
-    time, integers are scaled, channels averaged); or pictures as `[height, width, 3]` or `[n, height, width, 3]`, uint8 or floats in 0..1,
-    without it. `side`: `auto` takes the sound where there is one, else the picture. `layer`: pool4 (512-D), conv4_2 (6144-D of
+    `source`: a file; a picture of Pillow; sound as `[samples]`, `[samples, channels]` or `[channels, samples]` with
+    `sample_rate_hz` (the longer axis is time, integers are scaled, channels averaged); or pictures as `[height, width, 3]` or
+    `[n, height, width, 3]`, uint8 or floats in 0..1, without it. Numbers may be an array of any library, a tensor or a list.
+
+    `side`: `auto` takes the sound where there is one, else the picture. `layer`: pool4 (512-D), conv4_2 (6144-D of
     sound, 8192-D of pictures), aligned (128-D), texture (7680-D, of sound). Sound gives `1 + ceil((samples - 48000) / hop)`
     windows of a second at 48 kHz, the last filled up with silence, at least one; `center` puts half a second of silence in front,
     so that window k has the moment k times `hop_seconds` in its middle. Of a video's picture the frames nearest to multiples of

@@ -3,7 +3,9 @@
 `model` must know no file, so `encode` is not a method of the network.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable
+from operator import length_hint
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +14,11 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embeddings import Embeddings, joined, unit
 from looklisten.inference.encoder import Encoder, Precision, encoder_of
-from looklisten.inference.intake import SideOrAuto, Source, parts
+from looklisten.inference.intake import SideOrAuto, parts
+from looklisten.inference.sources import Source, many_sources
 from looklisten.inference.streaming import BATCH_SIZE, HOP_SECONDS, How
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import L3Net
@@ -50,7 +53,7 @@ class Embedder:
 
     def encode(
         self,
-        inputs: Source | Sequence[Source],
+        inputs: Source | Iterable[Source],
         batch_size: int = BATCH_SIZE,
         sample_rate_hz: float | None = None,
         normalize_embeddings: bool = False,
@@ -59,20 +62,28 @@ class Embedder:
     ) -> Float32[np.ndarray, "*n features"] | Float[Tensor, "*n features"]:
         """`[n, features]` in the order of `inputs` (files, arrays, tensors); of one thing that is in no list, `[features]`.
 
-        Arrays of sound need `sample_rate_hz`, one for all. Raises SourceError for a thing that cannot be embedded, by its name.
+        `inputs` may be any collection of things: a list, a column of a table, an array of paths, a set, a generator. Numbers
+        in a row or a grid are one thing. Arrays of sound need `sample_rate_hz`, one for all. Raises SourceError for a thing
+        that cannot be embedded, by its name or its number.
         """
-        many = isinstance(inputs, (list, tuple))
-        things: Sequence[Any] = inputs if many else [inputs]  # type: ignore[assignment]
-        if not things:
-            raise ConfigError("there is nothing to encode: the list is empty")
+        many = many_sources(inputs)
+        things: Iterable[Any] = [inputs] if many is None else many
+        total = length_hint(things)
         how = How(self._how.layer, self._how.hop_seconds, self._how.center, False, self._how.dense, batch_size)
         rows = []
         for done, thing in enumerate(things, 1):
-            rows.append(self._pool(joined(parts(thing, self.encoder, how, self._side, sample_rate_hz))))
-            progress(done, len(things))
+            try:
+                rows.append(self._pool(joined(parts(thing, self.encoder, how, self._side, sample_rate_hz))))
+            except SourceError as error:
+                if many is None or isinstance(thing, (str, os.PathLike)):
+                    raise
+                raise SourceError(f"number {done} of what is to be encoded: {error}") from None
+            progress(done, max(total, done))
+        if not rows:
+            raise ConfigError("there is nothing to encode: the list is empty")
         matrix = np.stack(rows)
         matrix = unit(matrix) if normalize_embeddings else matrix
-        found = matrix if many else matrix[0]
+        found = matrix[0] if many is None else matrix
         return torch.from_numpy(found) if convert_to_tensor else found
 
     @staticmethod

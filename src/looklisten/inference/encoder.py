@@ -12,7 +12,7 @@ from looklisten.errors import ConfigError
 from looklisten.inference.layers import TEXTURE, Side, check_layer, side_vectors, texture, width
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import DistanceFusion, L3Net
-from looklisten.runtime import to_device
+from looklisten.runtime import compute_alone_after_fork, to_device
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -83,6 +83,7 @@ class NetworkEncoder:
 
 def encoder_of(model: L3Net | Encoder, precision: Precision = "float32") -> Encoder:
     """`model` as an `Encoder`. An `L3Net` is put into evaluation mode and channels-last; another `Encoder` has a precision of its own."""
+    compute_alone_after_fork()
     if isinstance(model, L3Net):
         return NetworkEncoder(to_device(model.eval(), str(next(model.parameters()).device)), precision)
     if not isinstance(model, Encoder):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from looklisten.data.cutting import PrepareSettings
@@ -17,29 +18,33 @@ from looklisten.inference.dense import DenseSound
 from looklisten.inference.embeddings import AlignedEmbeddings, Embeddings, joined, unit
 from looklisten.inference.encoder import Encoder, chosen_layer, encode_rows
 from looklisten.inference.layers import Side
+from looklisten.inference.sources import Source, is_file, one_source
 from looklisten.inference.streaming import How, as_embeddings, sound_vectors
+from looklisten.media.arrays import as_tensor, plain_array
 from looklisten.media.decode import Frame, Report, Wanted
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.isolated import Times, decode, find_streams
-from looklisten.media.pictures import fitted, is_picture, read_picture
+from looklisten.media.pictures import fitted, is_picture, picture_of, read_picture
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.media.waveform import Waveform, on_clock, read_sound, resampled
-
-Source = str | Path | Waveform
-"""A file's path; or an array or tensor of sound (with `sample_rate_hz`), or of pictures (without)."""
 
 SideOrAuto = Literal["auto", "audio", "vision"]
 
 
 def parts(source: Source, encoder: Encoder, how: How, side: SideOrAuto, sample_rate_hz: float | None = None) -> Iterator[Embeddings]:
     """What `embed` gives, piece after piece: a long recording needs no more memory than a short one. At least one part."""
+    source = one_source(source)
+    if isinstance(source, Image.Image):
+        if side == "audio":
+            raise SourceError("a picture has no sound")
+        return _pictures([picture_of(source, encoder.resize_pixels)], "a picture", encoder, how)
     if not isinstance(source, (str, Path)):
         if sample_rate_hz is not None and side != "vision":
             return _sound(resampled(source, sample_rate_hz), "an array of sound", encoder, how)
         if side == "audio":
             raise ConfigError("an array of sound needs its rate: give sample_rate_hz, such as 44100")
         return _pictures(pictures_of(source, encoder), "an array of pictures", encoder, how)
-    if not Path(source).is_file():
+    if not is_file(source):
         raise SourceError(f"there is no file {source}")
     if is_picture(source):
         if side == "audio":
@@ -90,18 +95,23 @@ def _seen(squares: list[UInt8[Tensor, "side side 3"]], seconds: NDArray[np.float
 
 def pictures_of(array: Waveform, encoder: Encoder) -> Iterator[UInt8[Tensor, "height width 3"]]:
     """The pictures of an array, resized. Raises SourceError, one sentence, for what cannot be pictures."""
-    tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
-    shape = list(tensor.shape)
-    if tensor.ndim not in (3, 4) or shape[-1] != 3 or not tensor.numel():
-        rate = "; for sound give sample_rate_hz" if tensor.ndim < 3 else ""
-        raise SourceError(f"pictures are [height, width, 3] or [n, height, width, 3], and this array is {shape}{rate}")
-    for picture in tensor.cpu() if tensor.ndim == 4 else [tensor.cpu()]:
+    pixels = plain_array(array)
+    shape = list(pixels.shape)
+    if pixels.ndim not in (3, 4) or shape[-1] != 3 or not pixels.size:
+        advice = "; for sound give sample_rate_hz" if pixels.ndim < 3 else ""
+        if pixels.ndim >= 3 and shape[-3] == 3:
+            advice = "; put the colors last, as array.transpose(1, 2, 0) does of one picture"
+        raise SourceError(f"pictures are [height, width, 3] or [n, height, width, 3], and this array is {shape}{advice}")
+    if pixels.dtype.kind == "f":
+        pixels = pixels.astype(np.float32, copy=False)
+    elif pixels.dtype != np.uint8:
+        raise SourceError(f"pictures are uint8, or floats in 0..1, and these are {pixels.dtype.name}")
+    for part in pixels if pixels.ndim == 4 else [pixels]:
+        picture = as_tensor(part)
         if picture.is_floating_point():
             if not bool(((picture >= 0) & (picture <= 1)).all()):
                 raise SourceError("pictures of floats lie in 0..1, and these do not; divide them, or give uint8")
             picture = (picture * 255).round().to(torch.uint8)
-        if picture.dtype != torch.uint8:
-            raise SourceError(f"pictures are uint8, or floats in 0..1, and these are {str(picture.dtype).removeprefix('torch.')}")
         yield fitted(picture, encoder.resize_pixels)
 
 
@@ -147,6 +157,7 @@ class _Film:
 
 def aligned(source: Source, encoder: Encoder, how: How) -> AlignedEmbeddings:
     """Both sides in one pass over the file."""
+    source = one_source(source)
     if not isinstance(source, (str, Path)) or is_picture(source):
         raise ConfigError("only a video has two sides to align; give the path of one, or leave align away")
     report, name = Report(), str(source)

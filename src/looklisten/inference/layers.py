@@ -31,7 +31,7 @@ def texture(model: L3Net, waveforms: Num[Tensor, "batch samples"]) -> Float[Tens
     perception via statistics of the auditory periphery", 2011), which a maximum over time loses.
     """
     statistics = []
-    for raw in model.audio.raw_maps(model.front_end(waveforms)):
+    for raw in model.audio.raw_maps(model.spectrogram(waveforms)):
         bands = functional.adaptive_avg_pool2d(raw, (BANDS, raw.shape[3])).float()
         deviation, mean = torch.std_mean(bands, dim=3, correction=0)
         statistics += [mean.flatten(1), deviation.flatten(1)]

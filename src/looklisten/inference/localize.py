@@ -24,7 +24,7 @@ from looklisten.media.decoder_process import stream
 from looklisten.media.frames import stack
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
-from looklisten.model.l3net import SHARPNESS, AlignedFusion, Fusion, L3Net, SimilarityFusion, correspondence_logit
+from looklisten.model.l3net import AlignedFusion, Fusion, L3Net, SimilarityFusion, correspondence_logit
 from looklisten.model.towers import TowerOutput
 
 BATCH = 16
@@ -166,7 +166,7 @@ def _similarities(model: L3Net, seen: TowerOutput, heard: TowerOutput, near: Flo
     counts = near.to(ears) if ears.shape[1] > 1 else near.new_ones(1, 1).to(ears)
     of_places = (places @ ears.transpose(1, 2) * counts[:, None]).sum(2)
     alike = cells @ eyes.transpose(1, 2)
-    of_cells = fusion.best(SHARPNESS * alike, 2) if isinstance(fusion, SimilarityFusion) else alike[..., 0]
+    of_cells = fusion.best(alike, 2) if isinstance(fusion, SimilarityFusion) else alike[..., 0]
     sure = [torch.sigmoid(correspondence_logit(fusion.decide(similar))) for similar in (of_places, of_cells)]
     return sure[0].view_as(seen.map[:, 0]), sure[1].view_as(heard.map[:, 0])
 

@@ -83,12 +83,3 @@ def reach(tower: Tower) -> int:
         for convolution in (block.conv1, block.conv2):
             after, jump = after + jump, jump * convolution.stride[0]
     return after
-
-
-def places(tower: Tower, columns: int) -> int:
-    """How many columns the last map has for a picture of so many."""
-    for index, block in enumerate(tower.blocks):
-        assert isinstance(block, Block)
-        columns = columns // tower.pools[index - 1][1] if index else columns
-        columns = (columns - 1) // block.conv1.stride[0] + 1
-    return columns

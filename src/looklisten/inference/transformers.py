@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from looklisten.inference.embedder import Embedder, Pooling
 from looklisten.inference.encoder import Encoder, Precision, chosen_layer, feature_count
-from looklisten.inference.intake import Source
 from looklisten.inference.layers import Side
+from looklisten.inference.sources import Source, rows_of
 from looklisten.inference.streaming import BATCH_SIZE, HOP_SECONDS
 from looklisten.model.l3net import L3Net
 
@@ -35,10 +35,10 @@ class _Step(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         return self
 
     def transform(self, X: Iterable[Source]) -> Float32[np.ndarray, "n features"]:
-        """`[n, features]`, a row for each file or array of `X`."""
+        """`[n, features]`, a row for each thing of `X`: of a collection of files, arrays or pictures, or each row of a grid of numbers."""
         if not hasattr(self, "embedder_"):
             self.fit()
-        things = list(X)
+        things = list(rows_of(X))
         if not things:
             return np.zeros((0, self._n_features_out), np.float32)
         return np.asarray(self.embedder_.encode(things, self.batch_size, getattr(self, "sample_rate_hz", None)))

@@ -88,6 +88,8 @@ def rgb(image: Image.Image) -> NDArray[np.uint8]:
         image = Image.fromarray((np.clip(grey, 0, 2**16 - 1) >> 8).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("its values are floating-point, without a known white; save it with 8 or 16 bits")
+    if image.mode in ("RGBa", "La"):  # colors times opacity, which Pillow turns into no other mode
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)

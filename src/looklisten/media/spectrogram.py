@@ -180,6 +180,19 @@ def to_unit(waveforms: Integer[Tensor, "*batch samples"] | Float[Tensor, "*batch
     return waveforms.float() if waveforms.is_floating_point() else waveforms.float() / INT16_FULL_SCALE
 
 
+def as_stored(waveforms: Num[Tensor, "*batch samples"]) -> Float[Tensor, "*batch samples"]:
+    """Sound as shards hold it: rounded to 16 bits and cut off at full scale, as floats in -1..1.
+
+    int16 stays as it is. Training reads nothing but 16-bit sound. Its rounding noise, near -100 dB, is all that
+    lies above the Nyquist frequency of a source under 48 kHz, and the front end `paper` looks far below that.
+    So a network must get the same rounding where it is used. The formula is that of `data/cutting.py`.
+    """
+    if not waveforms.is_floating_point():
+        return to_unit(waveforms)
+    steps = (waveforms.float() * INT16_FULL_SCALE).round()
+    return steps.clamp(-INT16_FULL_SCALE, INT16_FULL_SCALE - 1) / INT16_FULL_SCALE
+
+
 LOW_PASS_LOBES = 5
 """Zero crossings on each side of the low-pass filter's peak: -6 dB at the new Nyquist frequency, -31 dB a quarter above."""
 

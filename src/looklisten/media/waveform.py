@@ -1,5 +1,6 @@
 """Sound in arrays and files -> mono float32 at 48 kHz, a piece at a time. Knows no network."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ, isolated
 from looklisten.media import decode as decoding
+from looklisten.media.arrays import plain_array
 from looklisten.media.decode import Frame, Report, Sound, Wanted
 from looklisten.media.downmix import AMBIGUOUS_CHANNELS, PhaseGuard
 
@@ -25,6 +27,10 @@ MIX_BLOCK_SECONDS = 1.0
 MAX_CHANNELS = 64
 LOUDEST = 100.0
 """Sound beyond this is not in -1..1 but in integers that have become floats."""
+
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1000.0, 10_000_000.0
+"""Rates outside are given in another unit, or by mistake."""
+HIGHEST_KHZ = 400.0
 
 FULL_SCALE = {"int16": 2.0**15, "int32": 2.0**31, "uint8": 2.0**7}
 
@@ -54,7 +60,7 @@ def oriented(waveform: Waveform, fixed: bool = False) -> NDArray[Any]:
 
     Given as `[samples]`, `[samples, channels]` or `[channels, samples]`: the longer axis is time; when `fixed`, the first.
     """
-    array: NDArray[Any] = waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else np.asarray(waveform)
+    array = plain_array(waveform)
     if array.ndim not in (1, 2):
         raise SourceError(f"sound is [samples] or [samples, channels], and this array is {list(array.shape)}")
     if array.ndim == 2 and not fixed and array.shape[0] < array.shape[1]:
@@ -147,6 +153,25 @@ def checked(wave: Float32[np.ndarray, " samples"], before: int, sample_rate_hz: 
     )
 
 
+def checked_rate(sample_rate_hz: Any) -> float:
+    """A sample rate in Hz, from a number of any library. Raises SourceError, one sentence, for what cannot be one."""
+    is_array = hasattr(sample_rate_hz, "item") and math.prod(getattr(sample_rate_hz, "shape", (0,))) == 1
+    number = sample_rate_hz.item() if is_array else sample_rate_hz
+    if isinstance(number, (str, bytes, bool)) or hasattr(number, "shape") or not hasattr(number, "__float__"):
+        name = type(sample_rate_hz).__name__
+        raise SourceError(f"a sample rate is a number of Hz such as 44100, and {sample_rate_hz!r} is of type {name}")
+    rate_hz = float(number)
+    if not 0 < rate_hz < np.inf:
+        raise SourceError(f"a sample rate of {rate_hz:g} Hz cannot be; give the rate of the array, such as 44100")
+    if rate_hz < LOWEST_RATE_HZ:
+        is_khz = 1 <= rate_hz <= HIGHEST_KHZ
+        looks = f"{rate_hz:g} looks like kHz; give {rate_hz * 1000:.10g}" if is_khz else "give samples a second, such as 44100"
+        raise SourceError(f"a sample rate of {rate_hz:g} Hz is too low for sound; {looks}")
+    if rate_hz > HIGHEST_RATE_HZ:
+        raise SourceError(f"a sample rate of {rate_hz:.10g} Hz is too high for sound; give samples a second, such as 44100")
+    return rate_hz
+
+
 class Resampler:
     """Sound of one rate -> 48 kHz, in the pieces that it comes in; the result does not depend on how it is cut.
 
@@ -154,8 +179,7 @@ class Resampler:
     """
 
     def __init__(self, sample_rate_hz: float) -> None:
-        if not 0 < sample_rate_hz < np.inf:
-            raise SourceError(f"a sample rate of {sample_rate_hz:g} Hz cannot be; give the rate of the array, such as 44100")
+        sample_rate_hz = checked_rate(sample_rate_hz)
         self._rate_hz = sample_rate_hz
         self._mixer = ArrayMixer(sample_rate_hz)
         self._stream = soxr.ResampleStream(sample_rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ") if sample_rate_hz != SAMPLE_RATE_HZ else None

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from looklisten.config import ModelConfig
 from looklisten.media.frames import to_unit
-from looklisten.media.spectrogram import LogSpectrogram
+from looklisten.media.spectrogram import LogSpectrogram, as_stored
 from looklisten.model.towers import Tower, TowerOutput
+from looklisten.runtime import compute_alone_after_fork
 
 CORRESPOND = 1
 """The class of the two logits that says yes."""
@@ -154,19 +155,23 @@ class DistanceFusion(AlignedFusion):
         return self.decide((vision * audio).sum(-1))
 
 
-SHARPNESS = 10.0
-"""A soft maximum is the logarithm of the mean of exp(sharpness x similarity), over sharpness: 0 the mean, without end the maximum."""
-
-
 class SimilarityFusion(AlignedFusion):
     """The sound with the place of the frame that is nearest to it (AVOL-Net, "Objects that Sound" 2018: multiple instances).
 
     Every place of the vision tower's map has a unit vector. (There the vectors have no unit length; here they have, as in what came
     after it, so that a similarity means the same for every sound.) The maximum over places is a soft one, so that more places than
     one learn from a pair: with the hard one nothing was learnt for the first 200 to 500 steps (LOG.md, 2026-11-24).
+
+    The soft maximum is log(sum over places of exp(sharpness x similarity) / places) / sharpness. `places` is how many a
+    training frame has, whatever frame is looked at: places without evidence, such as a wide frame has more of, then
+    change next to nothing. A network of all its training crops has the logarithm of the mean.
     """
 
     first_slope, first_threshold = 5.0, 0.5
+
+    def __init__(self, features: int, width: int, sharpness: float, places: int) -> None:
+        super().__init__(features, width)
+        self.sharpness, self.places = sharpness, places
 
     def read(self, seen: TowerOutput, heard: TowerOutput) -> tuple[Float[Tensor, "n places features"], Float[Tensor, "m moments features"]]:
         return seen.map.flatten(2).transpose(1, 2), heard.vector[:, None]
@@ -174,7 +179,7 @@ class SimilarityFusion(AlignedFusion):
     @in_float32
     def compare(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m"]:
         """The best place of each moment, softly, averaged over the moments."""
-        return self.best(torch.einsum("npw,mtw->npmt", SHARPNESS * vision, audio), 1).mean(2)
+        return self._best(torch.einsum("npw,mtw->npmt", self.sharpness * vision, audio), 1).mean(2)
 
     @in_float32
     def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
@@ -182,12 +187,16 @@ class SimilarityFusion(AlignedFusion):
 
     @in_float32
     def answer(self, vision: Float[Tensor, "*n places width"], audio: Float[Tensor, "*n moments width"]) -> Float[Tensor, "*n 2"]:
-        return self.decide(self.best(SHARPNESS * vision @ audio.transpose(-1, -2), -2).mean(-1))
+        return self.decide(self._best(self.sharpness * vision @ audio.transpose(-1, -2), -2).mean(-1))
 
-    def best(self, sharpened: Float[Tensor, "*volume"], places: int) -> Float[Tensor, "*rest"]:
-        """The soft maximum over the dimension `places` of similarities that come times `SHARPNESS`."""
-        count = sharpened.shape[places]
-        return ((sharpened - SHARPNESS).exp_().sum(places).float() / count).log() / SHARPNESS + 1
+    def best(self, similarity: Float[Tensor, "*volume"], dimension: int) -> Float[Tensor, "*rest"]:
+        """The soft maximum of similarities over the places that lie along `dimension`."""
+        return self._best(self.sharpness * similarity, dimension)
+
+    def _best(self, sharpened: Float[Tensor, "*volume"], dimension: int) -> Float[Tensor, "*rest"]:
+        """The same of similarities that come times `sharpness`, where that is cheaper on the vectors."""
+        evidence = (sharpened - self.sharpness).exp_().sum(dimension).float()
+        return (evidence / self.places).log() / self.sharpness + 1
 
     @in_float32
     def answer_all(self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]) -> Float[Tensor, "n m 2"]:
@@ -220,7 +229,19 @@ def draw_weights(network: nn.Module, config: ModelConfig) -> None:
                 nn.init.zeros_(module.bias)
 
 
-FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion, "similarity": SimilarityFusion, "dense": DenseFusion}
+WHOLE_FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion}
+"""Over one vector a side."""
+PLACES_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
+"""Over every place of the frame."""
+
+
+def fusion_of(config: ModelConfig, vision: Tower) -> Fusion:
+    """The fusion that `config` names, its weights not drawn yet."""
+    features, width = config.widths[-1], config.fusion_width
+    if config.fusion in PLACES_FUSIONS:
+        places = vision.places(config.crop_pixels) ** 2
+        return PLACES_FUSIONS[config.fusion](features, width, config.sharpness, places)
+    return WHOLE_FUSIONS[config.fusion](features, width)
 
 
 class L3Net(nn.Module):
@@ -231,12 +252,13 @@ class L3Net(nn.Module):
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
+        compute_alone_after_fork()
         self.config = config = config or ModelConfig()
         self.front_end = LogSpectrogram(config.front_end, config.window)
         self.vision = Tower(3 * config.frames_per_pair, config.widths, config.first_stride)
         normalized = bool(self.front_end.spec.range_decibels)
         self.audio = Tower(1, config.widths, config.first_stride, normalized, config.pools_keeping_time)
-        self.fusion: Fusion = FUSIONS[config.fusion](config.widths[-1], config.fusion_width)
+        self.fusion = fusion_of(config, self.vision)
         draw_weights(self, config)
         self.vision.inflate(config.frames_per_pair)
         if isinstance(self.fusion, AlignedFusion):
@@ -255,7 +277,15 @@ class L3Net(nn.Module):
 
     def listen(self, waveforms: Num[Tensor, "batch samples"]) -> TowerOutput:
         """Sound at 48 kHz, int16 or floats in -1..1; one second in training."""
-        return self.audio(self.front_end(waveforms))  # type: ignore[no-any-return]
+        return self.audio(self.spectrogram(waveforms))  # type: ignore[no-any-return]
+
+    def spectrogram(self, waveforms: Num[Tensor, "batch samples"]) -> Float[Tensor, "batch 1 bands columns"]:
+        """What the audio tower is given. Floats are rounded to 16 bits first, since training reads 16-bit sound.
+
+        This is the one place where sound of a user becomes the network's input. Training calls `front_end`
+        itself: its sound is 16-bit already, and a random gain comes after the rounding.
+        """
+        return self.front_end(as_stored(waveforms))  # type: ignore[no-any-return]
 
     def forward(
         self, frames: Num[Tensor, "batch channels height width"], waveforms: Num[Tensor, "batch samples"]

@@ -85,6 +85,15 @@ class Tower(nn.Module):
             raw, x = self._block(index, x)
         return TowerOutput(conv4_2=raw, map=x, vector=torch.amax(x, dim=(2, 3)))
 
+    def places(self, columns: int) -> int:
+        """How many columns the last map has for an input of so many; rows too, where no pool keeps the columns."""
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            if index:
+                columns = columns // self.pools[index - 1][1]
+            columns = (columns - 1) // block.conv1.stride[0] + 1
+        return columns
+
     def raw_maps(self, x: Float[Tensor, "batch channels height width"]) -> Iterator[Float[Tensor, "batch features rows columns"]]:
         """What the second convolution of each block gives, before batch-norm and ReLU, one after the other: all are large."""
         x = self.input_norm(x)

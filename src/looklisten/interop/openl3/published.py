@@ -7,7 +7,7 @@ from pathlib import Path
 from looklisten.interop.openl3.download import download, git_blob_id
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.variants import BLOBS, VERSION, Variant
-from looklisten.runtime import Progress, cache_folder, silent
+from looklisten.runtime import Progress, cache_folder, silent, writable_cache
 
 HOME = "https://github.com/marl/openl3/raw/models/"
 """Where OpenL3's own setup.py fetches them from."""
@@ -31,7 +31,7 @@ def locate(kind: Variant, weights: str | Path | None = None, progress: Progress 
     if not place.startswith(("http://", "https://")):
         raise OpenL3Error(f"{place} is no address that weights can be fetched from; give http://…, https://… or a folder")
     name, blob_id = f"{kind.stem}-{VERSION}.h5.gz", BLOBS[kind.stem]
-    kept = cache_folder() / "openl3" / name
+    kept = cache_folder("openl3") / name
     if kept.exists():
         if git_blob_id(kept) == blob_id:
             return kept
@@ -43,6 +43,7 @@ def locate(kind: Variant, weights: str | Path | None = None, progress: Progress 
             f"the weights of openl3:{kind.name} are not in the cache {kept.parent}, and {OFFLINE} forbids the network; "
             f"unset it once, or put {url} there by hand"
         )
+    writable_cache("openl3")
     log.info("fetching the weights of openl3:%s once, from %s to %s (CC BY 4.0)", kind.name, url, kept.parent)
     download(url, kept, blob_id, progress)
     return kept
