@@ -10,7 +10,7 @@ from conftest import SHARED
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.sources import Source
 from looklisten.media.decode import Frame, Report, Wanted, decode
-from looklisten.media.redraw import redraw
+from looklisten.media.isolated import redraw
 from test_cutting import mux_sound, noise
 
 BT709, BT2020, BT2020_10, PQ, HLG = 1, 9, 14, 16, 18

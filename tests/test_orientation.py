@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from looklisten.media.decode import Frame, Wanted, decode
+from looklisten.media.isolated import outline, redraw
 from looklisten.media.orientation import Orientation, orientation_of_matrix
 from looklisten.media.pictures import read_picture
-from looklisten.media.redraw import outline, redraw
 from test_cutting import noise, write_video
 
 HEIGHT, WIDTH = 96, 160
