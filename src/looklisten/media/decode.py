@@ -67,6 +67,9 @@ MAX_HOLE_SECONDS = 600.0
 DISCONTINUITY_SECONDS = 10.0
 """Where a broadcast stream's timestamps jump by more than this, its clock was set anew and goes on (ffmpeg's own threshold)."""
 
+PAUSE_SECONDS = 60.0
+"""Where the picture is so far ahead of the sound in the file, sound that was gathered is given out."""
+
 LOOKAHEAD_PACKETS = 20
 """Packets are decoded so many late; codecs put frames at most 16 out of order, so every earlier time has been seen by then."""
 
@@ -242,10 +245,14 @@ def decode(
         if video:
             pictures = takers[video.index] = _Pictures(video, clock, wanted, report, nearest_to)
         if audio:
-            takers[audio.index] = _Waves(audio, clock, wanted, report)
+            waves = takers[audio.index] = _Waves(audio, clock, wanted, report)
         try:
             for packet in clock.packets(wanted.start_seconds):
                 yield from takers[packet.stream_index].feed(packet)
+                if video and audio and packet.stream_index == video.index:
+                    ahead_seconds = clock.reached_seconds.get(video.index, 0.0) - clock.reached_seconds.get(audio.index, 0.0)
+                    if ahead_seconds > PAUSE_SECONDS:
+                        yield from waves.pause()
                 if all(taker.is_over for taker in takers.values()) or report.broken_off:
                     break
         except av.FFmpegError as error:
@@ -371,7 +378,7 @@ class _FileEnd:
 
     def unread_seconds(self) -> float:
         """About how long a second file is that was appended to this one and that FFmpeg does not read; 0 without one."""
-        end_byte = self._clock.last_byte if self._format == "flv" else self._written_bytes
+        end_byte = self._clock.last_byte if self._format in ("flv", "matroska") else self._written_bytes
         begin = second_file(self._path, self._format, end_byte or self._clock.last_byte)
         if begin is None or self._clock.last_byte > begin or self._wanted.stop_seconds < self._clock.last_seconds:
             return 0.0
@@ -728,8 +735,9 @@ class _Pictures:
         at = self._clock.at(packet, self._stream)
         if at is not None:
             self._fed_times.append(at)
-            bin_ = self._wanted.bin(at)
-            self._first_of_bin[bin_] = min(at, self._first_of_bin.get(bin_, at))
+            if at >= self._wanted.start_seconds:
+                bin_ = self._wanted.bin(at)
+                self._first_of_bin[bin_] = min(at, self._first_of_bin.get(bin_, at))
         self._waiting.append(packet)
         if len(self._waiting) > LOOKAHEAD_PACKETS:
             yield from self._decode(self._waiting.popleft())
@@ -778,7 +786,7 @@ class _Pictures:
         bin_ = self._wanted.bin(at)
         if len(self._first_of_bin) > 256:
             self._first_of_bin = {b: t for b, t in self._first_of_bin.items() if b > bin_ - 64}
-        if at <= self._first_of_bin.get(bin_, at):
+        if self._wanted.start_seconds <= at <= self._first_of_bin.get(bin_, at):
             return True
         later = min((time for time in self._fed_times if time > at), default=np.inf)
         return self._is_held(at, later)
@@ -927,6 +935,11 @@ class Follower:
             yield self._place()
 
     @property
+    def waits(self) -> bool:
+        """Whether blocks wait to be placed."""
+        return bool(self._waiting)
+
+    @property
     def end_seconds(self) -> float:
         """Where the next block is expected."""
         return self._expected_seconds + self._waiting_seconds
@@ -968,7 +981,7 @@ class Follower:
         drifts = self._drifts()
         if not len(drifts) or self._waiting[0][0] is None:
             return 0.0
-        oscillate = RESYNC_SECONDS < np.ptp(drifts) < MAX_GAP_SECONDS
+        oscillate = len(drifts) > 1 and RESYNC_SECONDS < np.ptp(drifts[1:]) < HARD_SECONDS
         return float(np.median(drifts) if oscillate else drifts[0])
 
     def _drift(self) -> float:
@@ -982,10 +995,9 @@ class Follower:
         enough = self._waiting_seconds >= SETTLE_SECONDS / 2 or abs(first) > HARD_SECONDS
         if agree and enough:
             return first
-        median = float(np.median(drifts))
-        if abs(median) <= DRIFT_SECONDS or (median > 0) != (first > 0):
-            return 0.0
-        return float(np.median(drifts[:5]))
+        soon = float(np.median(drifts[:5]))
+        medians = np.array([np.median(drifts), soon]) * np.sign(first)
+        return soon if medians.min() > DRIFT_SECONDS else 0.0
 
 
 class _Waves:
@@ -1018,6 +1030,11 @@ class _Waves:
             self._report.damaged = damaged  # a run-up may refer to packets that were not read
         for frame in frames:
             yield from self._take(frame)
+
+    def pause(self) -> Iterator[Sound]:
+        """What was gathered, when no more sound may come for long."""
+        if self._gathered or self._follower.waits or self._resampler:
+            yield from self._end()
 
     def rest(self) -> Iterator[Sound]:
         """What the decoder, the gathering and the resampler still hold."""

@@ -47,11 +47,13 @@ def second_file(path: str | Path, format_name: str, end_byte: int) -> int | None
         with Path(path).open("rb") as file:
             if name == "mov":
                 return _second_type_box(file, os.fstat(file.fileno()).st_size)
+            if name == "matroska":
+                return _next_header(file, os.fstat(file.fileno()).st_size, end_byte)
             if name not in NEVER_JOINED:
                 return None
             magic = file.read(MAGIC_BYTES)
             file.seek(end_byte)
-            place = file.read(4 * MAGIC_BYTES).find(magic)
+            place = file.read(16 * MAGIC_BYTES).find(magic)
     except (OSError, ValueError):
         return None
     return end_byte + place if place >= 0 else None
@@ -61,6 +63,22 @@ def _second_type_box(file: BinaryIO, size: int) -> int | None:
     """Where a second MP4 file begins: each has one `ftyp`."""
     file_types = [place for place, name in _box_places(file, size) if name == b"ftyp"]
     return file_types[1] if len(file_types) > 1 else None
+
+
+def _next_header(file: BinaryIO, size: int, after: int) -> int | None:
+    """Where the next EBML header begins in a Matroska file after the byte `after`."""
+    place = 0
+    while place < size:
+        try:
+            name, content, length = _element(file, place)
+        except IndexError:
+            return None
+        if name == EBML_HEADER and place >= after:
+            return place
+        if length is None:
+            return None
+        place = content + length
+    return None
 
 
 def counts_frames(path: str | Path) -> bool:

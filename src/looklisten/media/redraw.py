@@ -17,7 +17,7 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from looklisten.errors import SourceError
-from looklisten.media.decode import Clock, Packet, Planes, Report, Wanted, decoded, opened, wanted_streams
+from looklisten.media.decode import Clock, Follower, Packet, Placed, Planes, Report, Wanted, decoded, opened, wanted_streams
 from looklisten.media.dynamic_range import RangeMapper, needs_mapping
 from looklisten.media.orientation import orientation_of
 
@@ -226,24 +226,38 @@ class _Encoded:
         self._encoder.bit_rate = AAC_BITS_A_SECOND
         self._kind: tuple[str, str, int] | None = None
         self._graph: Any = None
-        self._samples = 0
+        self._follower = Follower()
+        self._end_seconds = 0.0
+        """Where the frames end that were placed so far."""
 
     def feed(self, packet: Packet | None) -> list[Packet]:
         packets: list[Packet] = []
         for frame in decoded(self._stream.codec_context, packet, self._report):
             at = self._clock.at(frame, self._stream)
-            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if kind != self._kind:
-                packets += self._drain()
-                self._kind, self._graph = kind, self._resampling(frame)
-            frame.time_base = Fraction(1, frame.sample_rate)
-            frame.pts = None if at is None else round(at * frame.sample_rate)
-            self._graph.push(frame)
-            packets += self._encode()
+            for placed in self._follower.feed(at, frame.samples, frame.sample_rate, frame):
+                packets += self._take(placed)
         return packets
 
     def rest(self) -> list[Packet]:
-        return [*self.feed(None), *self._drain(), *self._encoder.encode(None)]
+        packets = self.feed(None)
+        for placed in self._follower.rest():
+            packets += self._take(placed)
+        return [*packets, *self._drain(), *self._encoder.encode(None)]
+
+    def _take(self, placed: Placed) -> list[Packet]:
+        """Resample and encode a frame where it was placed, not where its timestamp says: that may oscillate."""
+        frame, packets = placed.block, []
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:
+            packets += self._drain()
+            self._kind, self._graph = kind, self._resampling(frame)
+        shift_seconds = placed.shift_samples / placed.rate_hz
+        begin = self._end_seconds + shift_seconds if placed.start_seconds is None else placed.start_seconds
+        self._end_seconds = begin + placed.samples / placed.rate_hz
+        frame.time_base = Fraction(1, frame.sample_rate)
+        frame.pts = round(begin * frame.sample_rate)
+        self._graph.push(frame)
+        return [*packets, *self._encode()]
 
     def _resampling(self, frame: AudioFrame) -> Any:
         graph = av.filter.Graph()
