@@ -34,6 +34,8 @@ from looklisten.media.decoder_process import limited
 
 VERBS = ("prepare", "embed", "localize")
 STALL_SECONDS = 30
+HOP_SECONDS = 2.0
+"""Decoding is what is tried, so the network gets little to do."""
 SILENT_SECONDS = 900
 """A verb that finishes no file for so long hangs."""
 
@@ -105,6 +107,7 @@ def prepared(files: Path, out: Path, network: Path) -> Outcome:
 
 def embedded(files: Path, out: Path, network: Path) -> Outcome:
     command = [sys.executable, "-m", "looklisten", "embed", str(files), "--checkpoint", str(network), "-o", str(out), "--json"]
+    command += ["--hop-seconds", str(HOP_SECONDS)]
     done = subprocess.run([*command, "--stall-seconds", str(STALL_SECONDS)], check=False, stdout=subprocess.PIPE)
     if done.returncode not in (0, 3):
         raise SystemExit(f"embed ended with code {done.returncode}")
@@ -127,7 +130,7 @@ def localized(files: Path, out: Path, network: Path) -> Outcome:
     with limited(Isolation(stall_seconds=STALL_SECONDS)):
         for file in sorted(files.iterdir()):
             try:
-                found = ll.localize(file, model)
+                found = ll.localize(file, model, every_seconds=HOP_SECONDS)
                 maps = {f"{number:06d}": one.frame_map.values for number, one in enumerate(found)}
                 outcome[file.name] = {"digest": array_digest(maps)}
                 ll.overlay(file, found, out / "film.mp4")

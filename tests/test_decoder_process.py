@@ -219,12 +219,16 @@ def test_a_slow_reader_is_not_run_away_from():
     items.close()
 
 
-def test_answers_go_back():
+def test_answers_go_back_one_item_late():
     job = decoder_process.stream(jobs.twice, source="a", answers=True)
-    next(job)
-    sent = np.arange(6).reshape(2, 3)
-    assert np.array_equal(job.send(sent), 2 * sent)
-    job.close()
+    items = [next(job)]
+    with pytest.raises(StopIteration) as end:
+        while True:
+            items.append(job.send(np.arange(6).reshape(2, 3) + items[-1]))
+    assert items == [0, 1, 2, 3]
+    for number, doubled in enumerate(end.value.value):
+        assert np.array_equal(doubled, 2 * (np.arange(6).reshape(2, 3) + number))
+    assert len(end.value.value) == 3
 
 
 def test_threads_read_at_once(video):

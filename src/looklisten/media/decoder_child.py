@@ -159,7 +159,7 @@ def _run(request: Message, pipe: _Pipe, inbox: _Inbox, beating: _Beating) -> Non
 
 def _streamed(items: Any, request: Message, say: Any, inbox: _Inbox) -> Any:
     """Send what a generator yields until it ends, or the parent has enough; returns the generator's value."""
-    answer = None
+    answer, sent = None, 0
     with contextlib.closing(items):
         while inbox.stopped_job != request["number"]:
             try:
@@ -167,7 +167,8 @@ def _streamed(items: Any, request: Message, say: Any, inbox: _Inbox) -> Any:
             except StopIteration as stopped:
                 return stopped.value
             say({"item": item})
-            if request["answers"]:
+            sent += 1
+            if request["answers"] and sent > 1:
                 answer = inbox.next().get("answer")
     return None
 

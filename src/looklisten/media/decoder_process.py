@@ -73,7 +73,8 @@ def stream(
     """What the generator function `function(*arguments)` yields in another process; the generator's value is what it returns.
 
     `source` is the file's name for sentences. With `report` the function is called with a keyword `report` too, and what it writes
-    there arrives here, also when the loop is left early. With `answers` each item waits for what is sent back (`send`).
+    there arrives here, also when the loop is left early. With `answers` what is sent back (`send`) goes to the function, one item
+    late: there `answer = yield item` gives the answer to the item before, and None at the first. So both processes work at once.
 
     Raises what the function raises, if it is an error of this package; DecoderLostError when the process crashed or hung; SourceError
     for all other errors.
@@ -107,6 +108,7 @@ class DecoderProcess(ChildProcess):
         self.was_stopped_for_hanging = False
         self._is_ready = False
         _widen(self.stdout.fileno())
+        _widen(self.stdin.fileno())
 
     def send(self, message: Message, stall_seconds: float) -> None:
         """Raises WorkerLost when the process is gone, or did not take the message in time and was stopped."""

@@ -136,6 +136,8 @@ def _drawn(frames: Generator[Any, Any, Any], planes: Planes, draw: Callable[[flo
         except StopIteration as end:
             progress(max(total, last), max(total, last))
             return int(end.value)
+        if shown is None:
+            continue
         total = shown.total_seconds
         if shown.at_seconds >= last + 1:
             last = int(shown.at_seconds)

@@ -70,12 +70,15 @@ class Shown:
     picture: Planes
 
 
-def redrawn(source: str | Path, out: str | Path, picture: tuple[int, int], canvas: tuple[int, int]) -> Generator[Shown, Planes, int]:
+def redrawn(
+    source: str | Path, out: str | Path, picture: tuple[int, int], canvas: tuple[int, int]
+) -> Generator[Shown | None, Planes | None, int]:
     """Write `out`, an H.264 MP4 file with a frame of `canvas` (width, height) for every frame of `source`; returns how many.
 
-    Yields each frame of the source in the size `picture` and takes what is drawn of it: a canvas. Both are planes of luma and, at
-    half the resolution, chroma. All sizes are even. Sound of `COPIED_SOUND` is copied packet by packet, other sound encoded. Of a
-    file that breaks off, what came before is drawn. Raises SourceError when it lacks picture or sound.
+    Yields each frame of the source in the size `picture`, at last None, and takes what was drawn of the frame before: a canvas. So
+    frames are decoded while others are drawn. Both are planes of luma and, at half the resolution, chroma. All sizes are even.
+    Sound of `COPIED_SOUND` is copied packet by packet, other sound encoded. Of a file that breaks off, what came before is drawn.
+    Raises SourceError when the source lacks picture or sound.
     """
     report = Report()
     with opened(source, Wanted(), report) as container:
@@ -139,16 +142,20 @@ class _Frames:
         self._at_seconds = 0.0
         self.count = 0
         self._last_ticks: int | None = None
+        self._waiting: tuple[int, int] | None = None
+        """When the last frame that was given away begins and how long it lasts, in ticks."""
 
-    def feed(self, packet: Packet | None) -> Generator[Shown, Planes, None]:
+    def feed(self, packet: Packet | None) -> Generator[Shown | None, Planes | None, None]:
         for frame in decoded(self._stream.codec_context, packet, self._report):
             yield from self._take(frame)
 
-    def rest(self) -> Generator[Shown, Planes, None]:
+    def rest(self) -> Generator[Shown | None, Planes | None, None]:
         yield from self.feed(None)
+        if self._waiting:
+            self._encode((yield None))
         self._film.mux(self._encoder.encode(None))
 
-    def _take(self, frame: av.VideoFrame) -> Generator[Shown, Planes, None]:
+    def _take(self, frame: av.VideoFrame) -> Generator[Shown | None, Planes | None, None]:
         at = self._clock.at(frame, self._stream)
         if at is None:
             at = self._at_seconds + self._usual_seconds if self.count else 0.0
@@ -157,11 +164,19 @@ class _Frames:
             return
         self._at_seconds, self._last_ticks, self.count = at, ticks, self.count + 1
         drawn = yield Shown(at, self._total_seconds, self._upright(frame))
+        if self._waiting:
+            self._encode(drawn)
+        self._waiting = ticks, round((self._clock.lasts(frame, self._stream) or self._usual_seconds) / self._tick)
+
+    def _encode(self, drawn: Planes | None) -> None:
+        """What was drawn of the frame that waits."""
+        if not self._waiting or drawn is None:
+            return
         canvas = av.VideoFrame(*self._canvas, "yuv420p")
         for plane, values in zip(_planes(canvas), drawn, strict=True):
             plane[:] = values
-        canvas.pts, canvas.time_base = ticks, self._tick
-        canvas.duration = round((self._clock.lasts(frame, self._stream) or self._usual_seconds) / self._tick)
+        canvas.pts, canvas.duration = self._waiting
+        canvas.time_base = self._tick
         self._film.mux(self._encoder.encode(canvas))
 
     def _upright(self, frame: av.VideoFrame) -> Planes:
