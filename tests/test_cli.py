@@ -15,6 +15,7 @@ import pytest
 from conftest import small_config, write_clock_video
 from looklisten.app import terminal
 from looklisten.app.cli import VERBS, main
+from looklisten.runtime import written_aside
 
 ROOT = Path(__file__).parents[1]
 
@@ -280,3 +281,53 @@ def test_the_shell_keeps_freed_memory_for_the_next_step():
         told = subprocess.run([sys.executable, "-c", AGAIN_AND_AGAIN, program], capture_output=True, text=True, check=True)
         faults[program] = int(told.stdout.split()[-1])
     assert faults["the shell's"] < 0.1 * faults["any"], "each page that comes back from the system is a fault"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["synth", "OUT"],
+        ["prepare", "nothing.mp4", "OUT"],
+        ["train", "nothing", "--run", "OUT"],
+        ["baselines", "nothing", "-o", "OUT"],
+        ["localize", "nothing.mp4", "-o", "OUT"],
+        ["embed", "nothing.mp4", "-o", "OUT"],
+        ["export", "nothing", "OUT"],
+        ["publish", "nothing", "OUT"],
+        ["convert", "nothing.h5", "OUT"],
+        ["demo", "OUT"],
+        ["units", "nothing", "nothing", "-o", "OUT/page.html"],
+        ["cluster", "nothing", "-o", "OUT/plane.png"],
+        ["inspect", "nothing", "--pairs", "4", "-o", "OUT/page.html"],
+    ],
+)
+def test_every_verb_tries_its_output_first(command, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    out = str(tmp_path / "file" / "out")
+    assert main([word.replace("OUT", out) for word in command]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "cannot be a folder" in said
+    assert "is a file; choose another folder" in said
+
+
+def test_a_page_never_takes_the_place_of_a_folder(tmp_path, capsys):
+    (tmp_path / "kept.txt").write_text("kept")
+    assert main(["units", "nothing", "nothing", "-o", str(tmp_path)]) == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
+    with pytest.raises(OSError, match="directory"), written_aside(tmp_path) as scratch:
+        scratch.write_text("page")
+    assert (tmp_path / "kept.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize(("mode", "word"), [(0o000, "reading"), (0o444, "writing")])
+def test_no_permission_says_whether_to_read_or_to_write(tmp_path, mode, word):
+    """As a user for whom permissions count: root drops its capabilities."""
+    (tmp_path / "file").touch(mode)
+    program = "import sys; from looklisten.app.cli import _explain; print(_explain(PermissionError(13, 'Permission denied', sys.argv[1])))"
+    command = [sys.executable, "-c", program, str(tmp_path / "file")]
+    if os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("no program setpriv")
+        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"no permission while {word} {tmp_path / 'file'}: Permission denied" in done.stdout, done.stderr

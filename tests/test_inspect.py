@@ -20,7 +20,7 @@ from conftest import small_config
 from looklisten.app.cli import emit, main
 from looklisten.app.pair_page import training_pairs, write_pair_page
 from looklisten.data import inspection
-from looklisten.data.inspection import inspect
+from looklisten.data.inspection import inspect, warnings_of
 from looklisten.data.shards import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, Clip, Shards, write_shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
@@ -291,3 +291,37 @@ def test_the_page_works_in_a_browser(page, tmp_path):
     assert links == {"data:"}
     assert not errors
     assert f"{PAIRS} pairs as training sees them" in text
+
+
+def test_what_is_lost_is_shown_by_reason(tmp_path, capsys):
+    write_set(tmp_path, [a_clip(0)], lost_seconds={"no picture": 12.5})
+    assert inspect(tmp_path)["lost_seconds"] == {"no picture": 12.5}
+    emit(inspect(tmp_path), as_json=False)
+    assert "lost seconds no picture" in capsys.readouterr().out
+
+
+def test_sets_of_earlier_versions_know_of_no_loss(tmp_path):
+    assert inspect(write_set(tmp_path, [a_clip(0)]))["lost_seconds"] is None
+
+
+def test_warnings_of_clips_that_nothing_can_be_learned_from(tmp_path):
+    marks = [("silent", "still")] * 3 + [("silent",), (), ()]
+    clips = [a_clip(i, marks=of, video_id=f"v{i // 2}", split="train") for i, of in enumerate(marks)]
+    shards = Shards(write_set(tmp_path, clips))
+    first_four = np.arange(6) < 4
+    assert warnings_of(shards, first_four) == [
+        "4 of 4 clips are silent: there is nothing to hear in them",
+        "3 of 4 clips are still: their picture does not change",
+    ]
+    assert warnings_of(shards, np.arange(6) >= 4) == ["all 2 clips are of one video (v2): a negative pair needs two videos"]
+    assert warnings_of(shards, np.zeros(6, bool)) == [
+        "there is no clip to train on",
+        "the only split is train (3), counted in videos; only `train` is trained on",
+    ]
+
+
+def test_warnings_of_splits_that_are_not_known(tmp_path):
+    clips = [a_clip(i, split=name) for i, name in enumerate(("train", "train", "fold1", ""))]
+    shards = Shards(write_set(tmp_path, clips))
+    (sentence,) = warnings_of(shards, ~shards.held_out(0.1))
+    assert sentence == "the splits are train (2), fold1 (1), no name (1), counted in videos; only `train` is trained on"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import pytest
 
 from conftest import SHARED, write_clock_video
 from looklisten.data.cutting import PrepareSettings, cut
-from looklisten.data.prepare import prepare
+from looklisten.data.inspection import inspect
+from looklisten.data.prepare import NOTHING, _record, prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
+from looklisten.data.worker import Isolation
 from looklisten.errors import ConfigError, SourceError
+from looklisten.runtime import check_writable
 
 
 def digest(folder):
@@ -177,7 +181,7 @@ def test_real_clips_in_are_clips_or_failures(tmp_path):
     assert result["sources"] == result["prepared"] + result["skipped"] + result["failed"]
     assert result["prepared"] >= 22
     assert len(failures) == result["failed"]
-    assert len(skipped) == result["skipped"]
+    assert len(skipped) >= result["skipped"], "those that lost seconds have a line too"
     assert len(set(failures) | set(skipped)) == len(failures) + len(skipped)
     assert "hard/bad_text.mp4" in failures
 
@@ -253,3 +257,207 @@ def test_another_folder_extends_the_set(world, tmp_path):
 def test_what_was_decoded_once_is_not_again(world, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "out")
     assert prepare([world / "labels.csv"], tmp_path / "out", boxes=world / "boxes.csv")["x_realtime"] == 0.0
+
+
+# What has changed since
+
+
+def broken(path, seconds=3.0):
+    """A file that fails, and the bytes that repair it."""
+    write_clock_video(path, seconds=seconds)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return data
+
+
+def records_of(out):
+    return {file.name: file.stat().st_mtime_ns for file in (out / "progress").glob("0*.json")}
+
+
+def test_a_repaired_source_is_prepared_and_all_others_stay(tmp_path):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    whole = broken(videos / "b.mp4")
+    for name in ("a.mp4", "c.mp4"):
+        write_clock_video(videos / name, seconds=1.5)
+    first = prepare([videos], out, workers=1)
+    assert (first["prepared"], first["failed"]) == (2, 1)
+    before = records_of(out)
+    assert prepare([videos], out)["failed"] == 1
+    assert records_of(out) == before, "what failed and did not change is not tried again"
+    (videos / "b.mp4").write_bytes(whole)
+    second = prepare([videos], out, workers=1)
+    assert (second["prepared"], second["failed"]) == (3, 0)
+    changed = [name for name, at in records_of(out).items() if at != before[name]]
+    assert changed == ["000001.json"]
+    prepare([videos], tmp_path / "fresh")
+    assert digest(out) == digest(tmp_path / "fresh")
+
+
+def test_a_source_that_was_too_short_and_is_longer_now_is_prepared(tmp_path):
+    write_clock_video(tmp_path / "a.mp4", seconds=0.5)
+    write_clock_video(tmp_path / "b.mp4", seconds=1.5)
+    assert prepare([tmp_path], tmp_path / "out")["skipped"] == 1
+    write_clock_video(tmp_path / "a.mp4", seconds=2.0)
+    assert prepare([tmp_path], tmp_path / "out")["prepared"] == 2
+
+
+@pytest.mark.parametrize("same_size", [False, True])
+def test_a_changed_source_stays_until_again(tmp_path, caplog, same_size):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    write_clock_video(videos / "a.mp4", seconds=1.5)
+    write_clock_video(tmp_path / "longer.mp4", seconds=2.0)
+    if same_size:  # zeros after the last box do no harm
+        size = (tmp_path / "longer.mp4").stat().st_size
+        (videos / "a.mp4").write_bytes((videos / "a.mp4").read_bytes().ljust(size, b"\0"))
+    prepare([videos], out)
+    shutil.copy(tmp_path / "longer.mp4", videos / "a.mp4")
+    caplog.clear()
+    assert prepare([videos], out)["x_realtime"] == 0.0
+    assert "1 sources have changed since they were prepared and stay as they were (a.mp4); --again" in caplog.text
+    prepare([videos], out, again=True)
+    assert Shards(out)[0].duration_seconds == pytest.approx(2.0, abs=0.05)
+    caplog.clear()
+    assert prepare([videos], out)["x_realtime"] == 0.0
+    assert "have changed" not in caplog.text
+
+
+def test_another_date_alone_changes_nothing(tmp_path, caplog):
+    write_clock_video(tmp_path / "a.mp4", seconds=1.5)
+    prepare([tmp_path], tmp_path / "out")
+    os.utime(tmp_path / "a.mp4", ns=(1, 1))
+    assert prepare([tmp_path], tmp_path / "out", again=True)["x_realtime"] == 0.0
+    assert "have changed" not in caplog.text
+
+
+def test_again_tries_what_failed_and_leaves_no_old_shard(tmp_path):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    broken(videos / "b.ts")
+    write_clock_video(videos / "a.mp4", seconds=1.5)
+    prepare([videos], out)
+    before = records_of(out)
+    prepare([videos], out, again=True)
+    changed = [name for name, at in records_of(out).items() if at != before[name]]
+    failed = [json.loads((out / "progress" / name).read_text())["failed"] for name in changed]
+    assert all(failed)
+    index = json.loads((out / "index.json").read_text())
+    assert {shard["name"] for shard in index["shards"]} == {file.name for file in out.glob("*.arrow")}
+
+
+def fill(videos):
+    """So many files that fail at once that two sources share a batch."""
+    for number in range(62):
+        (videos / f"z{number}.mp4").write_text("no video")
+
+
+def test_a_repair_does_not_cost_clips_whose_source_is_gone(tmp_path, caplog):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    fill(videos)
+    whole = broken(videos / "b.mp4")
+    write_clock_video(videos / "a.mp4", seconds=1.5)
+    prepare([videos], out)
+    kept = [clip.source for clip in Shards(out)]
+    (videos / "b.mp4").write_bytes(whole)
+    (videos / "a.mp4").unlink()
+    prepare([videos], out)
+    assert [clip.source for clip in Shards(out)] == kept == ["a.mp4"]
+    assert "not prepared again: b.mp4; its clips lie in one shard with those of a.mp4, which is not there any more" in caplog.text
+
+
+def test_a_source_that_costs_a_worker_is_not_opened_again(tmp_path):
+    """A pipe that nobody writes to hangs whoever opens it."""
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    fill(videos)
+    whole = broken(videos / "a.mp4")
+    os.mkfifo(tmp_path / "pipe")
+    limits = Isolation(stall_seconds=10)
+    inputs = [videos, tmp_path / "pipe"]
+    with pytest.raises(SourceError, match="the first: pipe: the decoder did not get on for 10 s"):
+        prepare(inputs, out, limits=limits)
+    (videos / "a.mp4").write_bytes(whole)
+    second = prepare(inputs, out, limits=limits)
+    assert (second["prepared"], second["failed"]) == (1, 63)
+    assert second["seconds"] < limits.stall_seconds
+    assert "did not get on for 10 s" in lines(out / "failures.jsonl")[0]["reason"]
+
+
+# What is said
+
+
+def test_duplicates_in_two_splits_follow_the_first_and_it_is_said(tmp_path, caplog):
+    write_clock_video(tmp_path / "a.mp4", seconds=1.5)
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    write_clock_video(tmp_path / "c.mp4", seconds=1.6)
+    (tmp_path / "t.csv").write_text("path,split\na.mp4,train\nb.mp4,test\nc.mp4,fold9\n")
+    prepare([tmp_path / "t.csv"], tmp_path / "out")
+    shards = Shards(tmp_path / "out")
+    assert list(zip(shards.video_ids.tolist(), shards.splits.tolist(), strict=True)) == [
+        ("a.mp4", "train"),
+        ("a.mp4", "train"),
+        ("c.mp4", "fold9"),
+    ]
+    assert "1 file has the same bytes as a file of another split and the split of that one now: b.mp4 (test) follows a.mp4" in caplog.text
+    assert "held out from training, and only train is trained on: fold9 (1) sources" in caplog.text
+    assert prepare([tmp_path / "t.csv"], tmp_path / "out")["x_realtime"] == 0.0
+
+
+def test_a_mixture_of_sources_with_and_without_split_is_refused(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "t.csv").write_text("path,split\na.mp4,train\nb.mp4,\n")
+    with pytest.raises(ConfigError, match=r"1 of 2 sources have no split, and the others are in 'train'.*Without a split: b\.mp4"):
+        prepare([tmp_path / "t.csv"], tmp_path / "out")
+
+
+def test_boxes_of_unknown_files_are_said(tmp_path, caplog):
+    write_clock_video(tmp_path / "a.mp4", seconds=1.5)
+    (tmp_path / "boxes.csv").write_text("path,time,x0,y0,x1,y1,label,sounding\na.mp4,0,0,0,1,1,x,1\nz.mp4,0,0,0,1,1,x,1\n")
+    prepare([tmp_path / "a.mp4"], tmp_path / "out", boxes=tmp_path / "boxes.csv")
+    assert "the table of boxes has 1 files that are not among the sources, their boxes are left out: z.mp4" in caplog.text
+    assert len(Shards(tmp_path / "out")[0].boxes) == 1
+
+
+def test_when_all_were_skipped_the_first_reason_is_said(tmp_path):
+    write_clock_video(tmp_path / "a.mp4", seconds=0.5)
+    with pytest.raises(SourceError, match=r"gave a clip; the first: a\.mp4.* a clip needs 1 s .*1 in .*skipped\.jsonl"):
+        prepare([tmp_path / "a.mp4"], tmp_path / "out")
+
+
+def test_lost_seconds_are_counted_by_reason(tmp_path):
+    write_clock_video(tmp_path / "a.mp4", seconds=3.0)
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    result = prepare([tmp_path], tmp_path / "out", PrepareSettings(skip=("duplicate",)))
+    (reason,) = (why for why in result["lost_seconds"] if why == "skip duplicate")
+    assert result["lost_seconds"][reason] == pytest.approx(3.0, abs=0.05)
+    assert inspect(tmp_path / "out")["lost_seconds"] == result["lost_seconds"]
+
+
+def test_what_decoding_lost_has_a_line_when_it_is_notable():
+    sources = [Source("a.mp4"), Source("b.mp4")]
+    outcome = NOTHING | {"status": "prepared", "clips": 1, "seconds": 9.0, "reason": ""}
+    lost = [{"no picture": 0.4}, {"no picture": 2.5, "no sound": 1.0}]
+    record = _record(sources, [outcome | {"lost_seconds": of, "source_marks": ["hdr"]} for of in lost], [])
+    assert record["lost_seconds"] == {"no picture": 2.9, "no sound": 1.0}
+    assert record["source_marks"] == {"hdr": 2}
+    (line,) = record["skipped_lines"]
+    assert (line["source"], line["lost_seconds"], line["clips_prepared"]) == ("b.mp4", lost[1], 1)
+
+
+def test_a_file_in_the_way_of_the_folder_is_said_before_any_work(tmp_path):
+    write_clock_video(tmp_path / "a.mp4", seconds=1.5)
+    with pytest.raises(ConfigError, match=r"b\.mp4 cannot be a folder: .*b\.mp4 is a file; choose another folder"):
+        shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+        prepare([tmp_path / "a.mp4"], tmp_path / "b.mp4")
+    for out in (tmp_path / "b.mp4" / "out", tmp_path / ("n" * 300), tmp_path / "a\0b"):
+        with pytest.raises(ConfigError, match=r"cannot be (a folder|written to): .*; choose another folder"):
+            check_writable(out)
+
+
+def test_trying_a_folder_leaves_nothing_behind(tmp_path):
+    check_writable(tmp_path / "new" / "deeper")
+    check_writable(tmp_path)
+    assert not list(tmp_path.iterdir())

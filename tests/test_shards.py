@@ -1,6 +1,7 @@
 """Shards hold what was put in, say when they are damaged, and split by video."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -114,3 +115,27 @@ def test_without_names_adding_videos_moves_none(tmp_path):
 def test_at_least_two_videos_are_held_out(tmp_path):
     write_set(tmp_path, [a_clip(i, samples=10) for i in range(4)])
     assert Shards(tmp_path).held_out(0.001).sum() == 2
+
+
+def test_usual_words_for_splits_decide_too(tmp_path):
+    names = ("Training", "validation", "TEST", "tr", "fold1", "")
+    write_set(tmp_path, [a_clip(i, split=name) for i, name in enumerate(names)])
+    shards = Shards(tmp_path)
+    assert shards.splits.tolist() == ["train", "val", "test", "train", "fold1", ""]
+    assert shards.held_out(0.1).tolist() == [False, True, True, False, True, True]
+    assert shards.splits_sentence() == (
+        "the splits are train (2), fold1 (1), test (1), val (1), no name (1), counted in videos; only `train` is trained on"
+    )
+
+
+def test_without_splits_there_is_nothing_to_say_of_them(tmp_path):
+    write_set(tmp_path, [a_clip(0)])
+    assert Shards(tmp_path).splits_sentence() == ""
+
+
+def test_a_folder_that_is_not_utf_8_holds_shards(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    write_set(folder, [a_clip(0)])
+    for read_ahead in (True, False):
+        assert Shards(folder, read_ahead=read_ahead)[0].video_id == "v0"
