@@ -1,5 +1,7 @@
 """Every channel of a sound can be read, and what is loud in a file is loud in the mix."""
 
+import itertools
+
 import av
 import numpy as np
 import pytest
@@ -171,7 +173,7 @@ def test_an_array_in_pieces_is_the_array(cuts, rate, inverted, channels):
     stream = Resampler(rate)
     places = [0, *sorted(place for place in cuts if place < len(array)), len(array)]
     pieces = []
-    for start, stop in zip(places[:-1], places[1:], strict=True):
+    for start, stop in itertools.pairwise(places):
         pieces.extend(stream.push(oriented(array[start:stop], fixed=True)))
     pieces.extend(stream.finish())
     assert np.array_equal(np.concatenate(pieces), whole)
