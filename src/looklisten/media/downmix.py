@@ -1,7 +1,7 @@
 """The channels of a sound -> one. Arrays in, an array out; knows no file and no time.
 
-The mix is a weighted mean. Channels that cancel in it (one of two is inverted, say) would leave silence where a listener
-hears sound. Where that happens, one channel takes the place of the mix.
+The mix is a weighted mean. Channels that cancel in it (one of two is inverted, say) would leave
+silence where a listener hears sound. Where that happens, one channel takes the place of the mix.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,29 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-CHANNEL_WEIGHTS = {"LFE": 0.0, "LFE2": 0.0, "FC": 0.7071, "BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5}
-"""Front channels whole, center at -3 dB, surrounds at -6 dB, no effects channel; then normalized to sum 1."""
+CHANNEL_WEIGHTS = {"LFE": 0.0, "LFE2": 0.0, "FC": 0.7071}
+CHANNEL_WEIGHTS |= {"BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5}
+"""Front channels whole, center at -3 dB, surrounds at -6 dB, no effects channel; then normalized to
+sum 1.
+"""
 
 AMBISONIC = "AMBI"
-"""Ambisonic channels are named AMBI0, AMBI1, ... The first is the sound from all directions, the others are differences."""
+"""Ambisonic channels are named AMBI0, AMBI1, ... The first is the sound from all directions, the
+others are differences.
+"""
 
 CANCELS_BELOW = 10 ** (-6.0 / 10)
-"""Channels cancel when the mix has less than this share of the energy that its strongest part alone has in it.
+"""Channels cancel when the mix has less than this share of the energy that its strongest part alone
+has in it.
 
-In a stereo sound, whose channels weigh one half, this is the point where the mix is 12 dB below the louder channel.
+In a stereo sound, whose channels weigh one half, this is the point where the mix is 12 dB below the
+louder channel.
 """
 
 MIXES_ABOVE = 10 ** (-2.0 / 10)
-"""Once they cancelled, channels are mixed again when the mix has more than this share. One channel alone gives a share of 1."""
+"""Once they cancelled, channels are mixed again when the mix has more than this share. One channel
+alone gives a share of 1.
+"""
 
 SILENT_POWER = 10 ** (-60.0 / 10)
 """A piece whose loudest channel has less power than this, relative to full scale, decides nothing."""
@@ -33,16 +42,22 @@ SHORTEST_DECISION_SECONDS = 0.25
 """A shorter piece decides nothing, unless it is the first."""
 
 FADE_SECONDS = 0.02
-"""Where one channel takes the place of the mix, or the mix that of the channel, one fades into the other."""
+"""Where one channel takes the place of the mix, or the mix that of the channel, one fades into the
+other.
+"""
 
 FAINT_SHARE = 0.1
-"""A channel with less than this share of the loudest channel's energy does not take the place of the mix."""
+"""A channel with less than this share of the loudest channel's energy does not take the place of
+the mix.
+"""
 
 UNNAMED = "NONE"
 """FFmpeg's name of a channel of which nothing is known."""
 
 AMBIGUOUS_CHANNELS = 4
-"""Four channels without names are often first-order ambisonics. Where they cancel, the first, which hears everything, is used."""
+"""Four channels without names are often first-order ambisonics. Where they cancel, the first, which
+hears everything, is used.
+"""
 
 
 def mono_weights(channels: Sequence[str]) -> Float32[np.ndarray, " channels"]:
@@ -61,10 +76,14 @@ def _weight(channel: str) -> float:
 
 
 class PhaseGuard:
-    """Says, piece after piece of one sound, whether the channels may be mixed. A later piece never changes an earlier one."""
+    """Says, piece after piece of one sound, whether the channels may be mixed. A later piece never
+    changes an earlier one.
+    """
 
     def __init__(self, weights: NDArray[np.float32], sample_rate_hz: float, prefers_first: bool = False) -> None:
-        """With `prefers_first` the first channel is used where they cancel, unless there is next to nothing in it."""
+        """With `prefers_first` the first channel is used where they cancel, unless there is next to
+        nothing in it.
+        """
         self._squared_weights = weights.astype(np.float64) ** 2
         self._sample_rate_hz = sample_rate_hz
         self._prefers_first = prefers_first
@@ -77,7 +96,9 @@ class PhaseGuard:
     def guard(
         self, mix: Float32[np.ndarray, " samples"], channels: Sequence[Float32[np.ndarray, " samples"]]
     ) -> Float32[np.ndarray, " samples"]:
-        """`mix` itself where `channels`, on the same scale, do not cancel in it; else the one that is used in its place."""
+        """`mix` itself where `channels`, on the same scale, do not cancel in it; else the one that
+        is used in its place.
+        """
         before = self._alone
         if not self._has_decided or len(mix) >= SHORTEST_DECISION_SECONDS * self._sample_rate_hz:
             self._decide(mix, channels)
@@ -90,7 +111,8 @@ class PhaseGuard:
         return chosen
 
     def _decide(self, mix: NDArray[np.float32], channels: Sequence[NDArray[np.float32]]) -> None:
-        with np.errstate(all="ignore"):  # damaged sound may hold what is no number; that decides nothing
+        # Damaged sound may hold values that are no numbers; they decide nothing.
+        with np.errstate(all="ignore"):
             energies = np.array([np.dot(channel, channel) for channel in channels], np.float64)
             mixed = float(np.dot(mix, mix))
         parts = energies * self._squared_weights
@@ -127,7 +149,8 @@ class Mixer:
     def mix(self, planes: list[NDArray[Any]]) -> Float32[np.ndarray, " samples"]:
         """The weighted mean of the channels, in -1..1, or one channel where they cancel.
 
-        `planes` are one array `[samples]` a channel, or one array with all channels in turn, in a type that FFmpeg stores.
+        `planes` are one array `[samples]` a channel, or one array with all channels in turn, in a
+        type that FFmpeg stores.
         """
         dtype = planes[0].dtype
         full_scale = np.float32(2.0 ** (8 * dtype.itemsize - 1) if dtype.kind in "iu" else 1.0)

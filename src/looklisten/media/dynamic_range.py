@@ -1,7 +1,7 @@
-"""Pictures of high dynamic range or wide gamut -> the range and colors of ordinary video. Frames in, frames out.
+"""Pictures of high dynamic range or wide gamut -> the range and colors of ordinary video.
 
-The curve is fixed, so that a frame depends on nothing but itself: what is shown with the brightness of
-white paper, 203 nits (ITU-R BT.2408), becomes white, and what is brighter becomes white, too.
+The curve is fixed, so that a frame depends on nothing but itself. What has the brightness of white
+paper, 203 nits (ITU-R BT.2408), becomes white, and what is brighter becomes white, too.
 """
 
 import functools
@@ -17,7 +17,9 @@ WHITE_NITS = 203.0
 """The brightness that becomes white: HDR reference white, ITU-R BT.2408."""
 
 DISPLAY_GAMMA = 2.4
-"""What an ordinary display makes of a signal (ITU-R BT.1886), so the inverse of it makes the signal."""
+"""What an ordinary display makes of a signal (ITU-R BT.1886), so the inverse of it makes the
+signal.
+"""
 
 PEAK_PQ_NITS = 10_000.0
 PEAK_HLG_NITS = 1_000.0
@@ -37,7 +39,9 @@ TO_BT709 = {
     WIDE_PRIMARIES: ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)),
     12: ((1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0197, -0.0786, 1.0979)),
 }
-"""Linear red, green and blue of primaries (H.273: 9 is BT.2020, 12 is P3 with white D65) -> those of BT.709."""
+"""Linear red, green and blue of primaries (H.273: 9 is BT.2020, 12 is P3 with white D65) -> those
+of BT.709.
+"""
 
 LEVELS = 2**16
 
@@ -106,7 +110,9 @@ def standard_range(pixels: NDArray[np.uint16], transfer: int, primaries: int) ->
 
 @functools.cache
 def linear_light(transfer: int) -> Float32[np.ndarray, " levels"]:
-    """Light of each of 2^16 values of a signal: 1 is white; of HLG, 1 is the brightest that the camera took."""
+    """Light of each of 2^16 values of a signal: 1 is white; of HLG, 1 is the brightest that the
+    camera took.
+    """
     signal = np.linspace(0, 1, LEVELS)
     if transfer == PQ:
         return (_pq_nits(signal) / WHITE_NITS).astype(np.float32)

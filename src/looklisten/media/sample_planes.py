@@ -1,4 +1,7 @@
-"""One decoded frame of sound -> arrays of its samples, as the decoder stores them. Knows PyAV; no time, no mixing."""
+"""One decoded frame of sound -> arrays of its samples, as the decoder stores them.
+
+Knows PyAV; no time, no mixing.
+"""
 
 from typing import Any
 
@@ -17,7 +20,9 @@ DTYPES = {
 """FFmpeg's sample formats. The name of a planar format, one array a channel, ends in p."""
 
 MAX_PLANES = 8
-"""PyAV finds the planes of a frame by a zero pointer behind the last one. FFmpeg writes none behind more planes than this."""
+"""PyAV finds the planes of a frame by a zero pointer behind the last one. FFmpeg writes none behind
+more planes than this.
+"""
 
 
 class SamplePlanes:
@@ -30,8 +35,8 @@ class SamplePlanes:
     def read(self, frame: av.AudioFrame) -> tuple[list[NDArray[Any]], int]:
         """The samples of all channels: one array a channel, or one array with all channels in turn.
 
-        The second value says how many items of an array make one sample: 1, or the number of channels. Raises ValueError, a
-        sentence, for a frame that cannot be read.
+        The second value says how many items of an array make one sample: 1, or the number of
+        channels. Raises ValueError, a sentence, for a frame that cannot be read.
         """
         channels = len(frame.layout.channels)
         name = frame.format.name
@@ -42,12 +47,15 @@ class SamplePlanes:
         dtype = DTYPES[frame.format.name.removesuffix("p")]
         planar = frame.format.is_planar
         items = 1 if planar else channels
-        # With eight planes PyAV lists a ninth, and to read that one ends the process: take only those that there are.
+        # With eight planes PyAV lists a ninth, and to read that one ends the process: take only
+        # those that there are.
         planes: tuple[Any, ...] = frame.planes[: channels if planar else 1]
         return [np.frombuffer(plane, dtype, frame.samples * items) for plane in planes], items
 
     def _packed(self, frame: av.AudioFrame, channels: int) -> av.AudioFrame:
-        """The same samples with all channels in one plane; FFmpeg repacks them, so no plane is listed here."""
+        """The same samples with all channels in one plane; FFmpeg repacks them, so no plane is
+        listed here.
+        """
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         samples = frame.samples
         if kind != self._kind:

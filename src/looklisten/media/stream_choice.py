@@ -1,4 +1,7 @@
-"""Of the streams of a file, the one of pictures and the one of sound that are meant. Knows stream headers; decodes nothing."""
+"""Of the streams of a file, the one of pictures and the one of sound that are meant.
+
+Knows the headers of streams; decodes nothing.
+"""
 
 import contextlib
 from collections.abc import Sequence
@@ -10,7 +13,9 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.metadata
-"""Covers, thumbnails of a timeline and data: none of these is the picture of a film, even if there is no other."""
+"""Covers, thumbnails of a timeline and data: none of these is the picture of a film, even if there
+is no other.
+"""
 
 SECONDARY_PICTURE = Disposition.dependent | Disposition.still_image
 """Layers and tiles of another picture, and stills: taken only where there is nothing else."""
@@ -23,13 +28,17 @@ SECONDARY_SOUND = (
     | Disposition.dependent
     | Disposition.metadata
 )
-"""A commentary, a description of the picture, a mix for people who hear badly: taken only where there is nothing else."""
+"""A commentary, a description of the picture, a mix for people who hear badly: taken only where
+there is nothing else.
+"""
 
 SHORT_SHARE = 0.5
-"""A stream that is shorter than this share of the longest of its kind is a preview or a jingle, whatever its flags say."""
+"""A stream that is shorter than this share of the longest of its kind is a preview or a jingle,
+whatever its flags say.
+"""
 
 ENCRYPTED_TAGS = frozenset({"encv", "enca", "drms", "drmi", "aavd"})
-"""Kinds of tracks of MP4 files (ISO 14496-12, 8.12; FairPlay; Audible) whose samples are encrypted."""
+"""Kinds of tracks of MP4 files whose samples are encrypted (ISO 14496-12, 8.12; FairPlay; Audible)."""
 
 ENCRYPTION_KEY_TAG = "enc_key_id"
 """FFmpeg puts the id of the key of an encrypted Matroska track here."""
@@ -45,7 +54,8 @@ class Choice:
 
 def picture_streams(container: InputContainer) -> list[Any]:
     """The streams of pictures that this FFmpeg can decode; covers and thumbnails are none."""
-    return [s for s in container.streams.video if s.codec_context and not s.disposition & NO_PICTURE]
+    decodable = [stream for stream in container.streams.video if stream.codec_context]
+    return [stream for stream in decodable if not stream.disposition & NO_PICTURE]
 
 
 def sound_streams(container: InputContainer) -> list[Any]:
@@ -122,8 +132,8 @@ def _described(stream: Any) -> str:
 
 def stream_seconds(stream: Any) -> float | None:
     """How long a stream says it lasts; None where it does not say."""
-    # Matroska has no field for it; who writes it puts it into a tag, such as 00:00:04.021000000. For
-    # a stream without a packet FFmpeg makes up a duration, so the tag goes before.
+    # Matroska has no field for it; programs put it into a tag, such as 00:00:04.021000000. For a
+    # stream without a packet FFmpeg makes up a duration, so the tag goes before.
     for name, value in stream.metadata.items():
         if name.upper().partition("-")[0] == "DURATION":
             with contextlib.suppress(ValueError):
@@ -135,7 +145,9 @@ def stream_seconds(stream: Any) -> float | None:
 
 
 def _is_short(stream: Any, streams: Sequence[Any], longest_seconds: float) -> bool:
-    """Whether a stream is a preview: a single frame beside a film, or much shorter than the longest."""
+    """Whether a stream is a preview: a single frame beside a film, or much shorter than the
+    longest.
+    """
     if stream.type == "video" and stream.frames == 1 and any(other.frames > 1 for other in streams):
         return True
     seconds = stream_seconds(stream)
@@ -143,7 +155,8 @@ def _is_short(stream: Any, streams: Sequence[Any], longest_seconds: float) -> bo
 
 
 def related_sound(container: InputContainer, videos: Sequence[Any], video: Any) -> Any:
-    """Of a broadcast with several programs the sound that belongs to `video`; None where there is one program only.
+    """Of a broadcast with several programs the sound that belongs to `video`; None where there is
+    one program only.
 
     The sound of another program is no sound of this picture.
     """
@@ -154,13 +167,17 @@ def related_sound(container: InputContainer, videos: Sequence[Any], video: Any) 
 
 
 def is_tiled_still(container: InputContainer, videos: Sequence[Any]) -> bool:
-    """Whether the pictures are tiles of one photograph (HEIC, AVIF) that FFmpeg's demuxer hands out one by one."""
+    """Whether the pictures are tiles of one photograph (HEIC, AVIF) that FFmpeg's demuxer hands out
+    one by one.
+    """
     is_file_of_boxes = container.format.name.startswith("mov,")
-    return is_file_of_boxes and any(map(_is_tile, videos)) and not any(stream.frames > 1 for stream in videos)
+    has_film = any(stream.frames > 1 for stream in videos)
+    return is_file_of_boxes and any(map(_is_tile, videos)) and not has_film
 
 
 def _is_tile(stream: Any) -> bool:
-    return bool(stream.disposition & Disposition.dependent) and stream.frames <= 1 and stream.duration is None
+    is_dependent = bool(stream.disposition & Disposition.dependent)
+    return is_dependent and stream.frames <= 1 and stream.duration is None
 
 
 def is_still(container: InputContainer, video: Any) -> bool:
@@ -174,15 +191,18 @@ def is_encrypted(stream: Any) -> bool:
         tag = stream.codec_context.codec_tag
     except UnicodeDecodeError:
         tag = ""
-    return tag in ENCRYPTED_TAGS or any(name.lower() == ENCRYPTION_KEY_TAG for name in stream.metadata)
+    names = {name.lower() for name in stream.metadata}
+    return tag in ENCRYPTED_TAGS or ENCRYPTION_KEY_TAG in names
 
 
-PHOTOGRAPH_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"avif", b"avis"})
+PHOTOGRAPH_BRANDS = frozenset(b"heic heix heim heis hevc hevx mif1 mif2 msf1 avif avis".split())
 """The first brand of a HEIF file (ISO 23008-12), bytes 8 to 11."""
 
 
 def photograph_advice(path: str | Path) -> str:
-    """What to do with a photograph in a HEIF file that FFmpeg cannot read, to be put behind a sentence; empty for other files."""
+    """What to do with a photograph in a HEIF file that FFmpeg cannot read, to be put behind a
+    sentence; empty for other files.
+    """
     with contextlib.suppress(OSError, ValueError), Path(path).open("rb") as file:
         start = file.read(12)
         if start[4:8] == b"ftyp" and start[8:] in PHOTOGRAPH_BRANDS:
