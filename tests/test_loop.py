@@ -76,7 +76,6 @@ def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(shard
     assert max(steps_of(tmp_path)) < told["step"]
 
 
-@pytest.mark.parametrize("objective", ["avc", "contrastive"])
 def test_measuring_does_not_count_into_the_speed():
     meter = Meter(8, distributed.World())
     outcome = Outcome(torch.tensor(0.7), torch.tensor(0.5))
@@ -130,6 +129,7 @@ def test_deterministic_kernels_are_asked_for_and_the_process_is_as_before(shards
     assert during == [(True, True, False, before[3] or ":4096:8"), before]
 
 
+@pytest.mark.parametrize("objective", ["avc", "contrastive"])
 def test_a_stuck_loss_is_said_once(caplog, objective):
     settings = small_config(objective=objective, warmup_steps=50).train
     chance = chance_loss(objective, 8)
