@@ -316,6 +316,7 @@ def test_arrays_of_any_type_of_the_same_sound_are_equal(paper_model, rate_hz):
     assert np.array_equal(np.concatenate([part.vectors for part in found]), whole.vectors)
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=50))
 def test_floats_are_rounded_as_prepare_stores_them(values):
     sound = np.array(values, np.float32)

@@ -5,17 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from conftest import small_config
 from looklisten.data.shards import Box
-from looklisten.errors import ConfigError
-from looklisten.evaluation.correspondence import evaluate, interval
+from looklisten.errors import ConfigError, SourceError
+from looklisten.evaluation.composed import Witnesses, witnesses_of
+from looklisten.evaluation.correspondence import evaluate
+from looklisten.evaluation.intervals import Z95, interval
 from looklisten.evaluation.localization import boxes_at, pointing
-from looklisten.evaluation.probe import probe, untrained_like
+from looklisten.evaluation.probe import initial_seed, probe, untrained_like
 from looklisten.inference import localize as maps
 from looklisten.inference.embed import Vectors, embed_clips, moments
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import Fusion, L3Net
 from looklisten.model.towers import TowerOutput
+from looklisten.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +102,83 @@ def test_one_video_makes_no_negative(model, shards):
 
 
 def test_interval_by_hand():
-    low, high = interval(np.array([0.0, 1.0] * 50))
-    assert (low, high) == pytest.approx((0.5 - 1.96 * 0.05025, 0.5 + 1.96 * 0.05025), abs=1e-4)
-    assert interval(np.ones(5)) == (1, 1)
+    # Wilson's for 50 of 100: 0.5 ± 1.96 sqrt(0.25 / 100 + 1.96² / 40,000) / (1 + 1.96² / 100).
+    assert interval(np.array([0.0, 1.0] * 50)) == pytest.approx((0.5 - 0.0962, 0.5 + 0.0962), abs=1e-4)
+    assert interval(np.ones(5)) == pytest.approx((5 / (5 + Z95**2), 1))
+    assert interval(np.zeros(5)) == pytest.approx((0, Z95**2 / (5 + Z95**2)))
+    assert interval([]) == interval([1, 1, 1], [["a", "a", "a"]]) == (0, 1), "nothing is known of other videos"
+
+
+@settings(deadline=None)
+@given(
+    answers=st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 3), st.floats(0.1, 3)), min_size=1, max_size=60),
+    kinds=st.integers(0, 2),
+)
+def test_an_interval_contains_the_value_and_has_a_width(answers, kinds):
+    right, pictures, sounds, weights = map(np.array, zip(*answers, strict=True))
+    low, high = interval(right, [pictures, sounds][:kinds], weights)
+    assert 0 <= low <= np.average(right, weights=weights) + 1e-9
+    assert np.average(right, weights=weights) - 1e-9 <= high <= 1
+    assert high - low > 0.01
+
+
+def test_answers_of_one_group_count_less_and_answers_of_two_kinds_of_groups_less_still():
+    rng = np.random.default_rng(0)
+    pictures, sounds = rng.integers(0, 20, 600), rng.integers(0, 15, 600)
+    easy = rng.uniform(-0.3, 0.3, 20)[pictures] + rng.uniform(-0.3, 0.3, 15)[sounds]
+    right = rng.random(600) < 0.6 + easy
+    widths = [np.diff(interval(right, groups))[0] for groups in ([], [pictures], [pictures, sounds])]
+    assert widths[0] < widths[1] < widths[2]
+    alone = np.arange(600)
+    assert np.diff(interval(right, [alone]))[0] == pytest.approx(widths[0], rel=0.01), "groups of one are no groups"
+    assert interval(right, [alone, alone]) == pytest.approx(interval(right, [alone]))
+
+
+@pytest.mark.parametrize(("share", "pictures", "sounds"), [(0.6, 70, 59), (0.9, 40, 1000), (0.95, 30, 25)])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(share, pictures, sounds):
+    """Videos of few files, some pictures and some sounds harder than others; other files each time."""
+    rng = np.random.default_rng(1)
+    held = {"files": 0, "answers": 0}
+    times = 300
+    for _ in range(times):
+        of_picture, of_sound = rng.integers(0, pictures, 800), rng.integers(0, sounds, 800)
+        hard = 0.5 * (1 - share) * (rng.choice([-1, 1], pictures)[of_picture] + rng.choice([-1, 1], sounds)[of_sound])
+        right = rng.random(800) < share + hard
+        for name, groups in (("files", [of_picture, of_sound]), ("answers", [])):
+            low, high = interval(right, groups)
+            held[name] += low <= share <= high
+    assert held["files"] / times > 0.91
+    assert held["files"] >= held["answers"]
+
+
+def test_evaluation_tells_other_classes_beside_any(model, shards):
+    held_out = shards.held_out(0.1)
+    found = evaluate(model, shards, held_out, pairs=200, seed=3)
+    apart = evaluate(model, shards, held_out, pairs=200, seed=3, negatives="other-class")
+    assert (found.other_class, found.other_class_ci95) == (apart.accuracy, apart.ci95)
+    assert found.interval_over == "videos"
+
+
+def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_path):
+    held_out = shards.held_out(0.1)
+    videos = sorted(set(shards.video_ids.tolist()))
+    table = tmp_path / "labels.csv"
+    rows = [f"{video},{number % 3}.jpg,{number % 2}.wav" for number, video in enumerate(videos)]
+    table.write_text("\n".join(["path,picture,sound", *rows]) + "\n")
+    over_videos = evaluate(model, shards, held_out, pairs=200)
+    over_files = evaluate(model, shards, held_out, pairs=200, files=table)
+    assert over_files.interval_over == "files of pictures and of sounds"
+    assert over_files.accuracy == over_videos.accuracy
+    assert np.diff(over_files.ci95) > np.diff(over_videos.ci95)
+    found = witnesses_of(shards, table)
+    assert found.of_pictures(videos[:4]).tolist() == ["0.jpg", "1.jpg", "2.jpg", "0.jpg"]
+    assert found.of_sounds(videos[:3]).tolist() == ["0.wav", "1.wav", "0.wav"]
+    assert Witnesses({}, {}).of_sounds(["a"]).tolist() == ["a"]
+    with pytest.raises(SourceError, match="names none of these videos with a path, a picture and a sound"):
+        table.write_text("path,label\na.mp4,bell\n")
+        witnesses_of(shards, table)
+    with pytest.raises(SourceError, match=r"nowhere\.csv cannot be read"):
+        witnesses_of(shards, tmp_path / "nowhere.csv")
 
 
 def test_embedding_is_the_same_alone_or_in_a_batch(model, shards):
@@ -138,6 +218,13 @@ def test_probe_of_a_real_run(model, shards):
     for side in ("audio", "vision"):
         assert 0 <= sides[side].untrained <= 1
         assert sides[side].chance == pytest.approx(1 / 12, abs=0.2)
+
+
+def test_the_untrained_rival_begins_with_the_seed_of_the_run(run_path, shards_path, tmp_path):
+    assert load(run_path).initial_seed == 0
+    train(shards_path, small_config(seed=7, steps=1, evaluate_every=9, checkpoint_every=1), tmp_path / "run")
+    other = load(tmp_path / "run")
+    assert (initial_seed(other, None), initial_seed(other, 3), initial_seed(L3Net(other.config), None)) == (7, 3, 0)
 
 
 def test_the_untrained_rival_is_the_networks_own_beginning(model, shards):

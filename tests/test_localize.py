@@ -109,12 +109,13 @@ class Plain(Fusion):
 
 
 @pytest.mark.parametrize("fusion", ["similarity", "dense"])
-def test_the_similarity_of_a_place_is_the_answer_about_a_frame_of_that_place_alone(fusion):
+def test_the_similarity_of_a_place_is_the_answer_about_a_frame_that_is_that_place_all_over(fusion):
     network, moment = network_of(fusion), moment_of(spot(20, 36))
     found = localize_moments(network, [moment], "similarity")[0]
     with torch.no_grad():
         seen, heard = network.look(moment.frame.permute(2, 0, 1)[None]), network.listen(torch.from_numpy(moment.waveform)[None])
-        place = seen.map[..., 11:12, 19:20]
+        side = round(network.fusion.places**0.5)
+        place = seen.map[..., 11:12, 19:20].expand(-1, -1, side, side)
         alone = TowerOutput(place, place, place[..., 0, 0])
         answer = torch.sigmoid(correspondence_logit(network.fusion(*network.fusion.read(alone, heard))))
     assert found.frame_map.values[11, 19] == pytest.approx(float(answer), abs=1e-5)

@@ -31,3 +31,23 @@ def test_average_precision_by_hand():
 def test_one_class_is_refused():
     with pytest.raises(ConfigError, match="at least 2 classes"):
         selectivity(np.zeros((3, 2)), np.array(["a"] * 3))
+
+
+def test_a_class_of_few_items_is_preferred_by_no_unit():
+    """Of 500 random units some has any one item on top; that is no preference."""
+    rng = np.random.default_rng(2)
+    large = ["bell", "drum", "flute", "harp"]
+    labels = np.array([*large * 30, "gong", "horn", "horn", "lute", "lute", "lute", "lute"])
+    found = selectivity(rng.random((len(labels), 500)), labels)
+    assert found.covered == ()
+    assert {found.classes[place] for place in found.preferred} == set(large)
+    gong = (labels == "gong").astype(float)
+    assert selectivity(gong[:, None], labels).covered == ()
+    five = np.array(["bell"] * 40 + ["gong"] * 5)
+    assert selectivity((five == "gong").astype(float)[:, None], five).covered == ("gong",)
+
+
+def test_where_all_classes_are_small_none_is_preferred_strongly():
+    found = selectivity(np.array([[4.0], [3.0], [2.0], [1.0]]), np.array(["a", "a", "b", "b"]))
+    assert found.purity[0] == 1
+    assert found.covered == ()

@@ -321,6 +321,7 @@ def evaluate(
     annotations: Path | None = None,
     ids: Path | None = None,
     partial: bool = False,
+    files: Path | None = None,
     device: str = "auto",
 ) -> Result:
     """How often the network is right about "does this sound belong to this picture?" on held-out videos; or where it points.
@@ -342,6 +343,8 @@ def evaluate(
         annotations: Of vggss: vggss.json; of flickr-soundnet: its folder of XML.
         ids: Of such a set: a list whose first column names the clips that count, such as flickr_test.csv.
         partial: Measure a set of which a part is missing, which is no figure to compare.
+        files: Of videos that `synth` composed: its table of the files that each is made of, over which intervals are taken; by
+            default the labels.csv beside the videos.
         device: auto, cpu, cuda, mps.
     """
     from looklisten.data.shards import Shards
@@ -375,7 +378,7 @@ def evaluate(
             answer = direct_combination(saved, model, data, pairs, seed, bar).answer
         elif threshold == "validation":
             answer = with_validated_threshold(saved, model, data, pairs, seed, bar, negatives)
-        return run(model, data, held_out, pairs, seed, bar, answer, negatives).as_dict()
+        return run(model, data, held_out, pairs, seed, bar, answer, negatives, files).as_dict()
 
 
 def _marked(what: Sequence[str], annotations: Path | None, ids: Path | None, partial: bool, config: Any) -> Any:

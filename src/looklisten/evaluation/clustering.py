@@ -18,7 +18,7 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 
 from looklisten.data.shards import Clip, Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.probe import one_label, untrained_like
+from looklisten.evaluation.probe import initial_seed, one_label, untrained_like
 from looklisten.evaluation.selectivity import CRITERION, selectivity
 from looklisten.inference.embed import embed_clips
 from looklisten.inference.layers import Side
@@ -103,16 +103,18 @@ def cluster(
     split: str = "held-out",
     held_out_fraction: float = 0.1,
     k: int = K,
-    seed: int = 0,
+    seed: int | None = None,
     seeds: int = 10,
     progress: Progress = silent,
 ) -> Clustering:
     """k-means of pool4 vectors, as they are, of the middle moment of one clip a video; `seeds` times, each from another start.
 
     `split`: `held-out` videos, `all`, or a name that the shards give to a split. At most `MAX_ITEMS` videos, drawn by `seed`,
-    which is also that of the untrained rival's weights. For vision, clips whose boxes show things of other labels are left out,
-    as `probe` does. Raises ConfigError for a split that is not there and when fewer than two classes are labelled.
+    which is also that of the untrained rival's weights; by default the seed that the network began with. For vision, clips
+    whose boxes show things of other labels are left out, as `probe` does. Raises ConfigError for a split that is not there
+    and when fewer than two classes are labelled.
     """
+    seed = initial_seed(model, seed)
     held_out = shards.held_out(held_out_fraction)
     clips = _one_clip_a_video(shards, clips_of(shards, split, held_out), seed)
     names = shards.names[clips]

@@ -69,11 +69,11 @@ def _untrained(side: Side, model: Model, layer: str, device: str, more: int) -> 
 
 
 def _settings(model: Model) -> tuple[ModelConfig, int]:
-    """The network's settings and the seed of its initial weights, 0 where nobody tells."""
+    """The network's settings and the seed of its initial weights, 0 where nobody knows."""
     if isinstance(model, (str, Path)):
         name = str(model)
         config = Config.load(name.removeprefix(UNTRAINED)) if name.startswith(UNTRAINED) else open_checkpoint(model).config
         return config.model, config.train.seed
     if not isinstance(model, L3Net):
         raise ConfigError("an encoder of another house has no untrained form here; name the rivals that it is to be compared with")
-    return model.config, 0
+    return model.config, model.initial_seed or 0

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +15,11 @@ from torch import Tensor
 from looklisten.data.pairs import PairBatch, PairStream, View
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.composed import Witnesses, witnesses_of
+from looklisten.evaluation.intervals import interval
 from looklisten.model.l3net import L3Net, correspondence_logit
 from looklisten.runtime import Progress, silent
 
-Z95 = 1.959964
-"""Standard deviations that hold 95 % of a normal distribution."""
 MAX_BATCH = 64
 
 Answer = Callable[[Tensor, Tensor], Tensor]
@@ -29,7 +30,7 @@ Negatives = Literal["any", "other-class"]
 
 @dataclass(frozen=True)
 class Correspondence:
-    """AVC accuracy, chance 0.5. Pairs of one video are no independent witnesses, so the interval is taken over videos."""
+    """AVC accuracy, chance 0.5. Pairs of one video are no independent witnesses, so intervals are over videos."""
 
     accuracy: float
     n_pairs: int
@@ -37,6 +38,12 @@ class Correspondence:
     ci95: tuple[float, float]
     positives_right: float
     negatives_right: float
+    other_class: float | None = None
+    """The accuracy with negatives of other classes alone, of the same frames and sounds; None without labels of two classes.
+    A sound of the same class may well belong to a frame, so a network that knows classes is wrong about such negatives."""
+    other_class_ci95: tuple[float, float] | None = None
+    interval_over: str = "videos"
+    """What the intervals take for independent: videos, or the files that videos were composed of."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,13 +56,19 @@ class Scores:
     positives: Float[np.ndarray, " rows"]
     negatives: Float[np.ndarray, " rows"]
     videos: NDArray[Any]
+    others: NDArray[Any] | None = None
+    """The video that the sound of each negative is of."""
 
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer is right: those to positives, then those to negatives."""
+        return np.concatenate([self.positives > 0, self.negatives <= 0])
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % interval of the mean of independent `values` that lie in 0..1, by the normal approximation, kept in 0..1."""
-    mean = float(np.mean(values))
-    half = Z95 * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.5
-    return max(mean - half, 0.0), min(mean + half, 1.0)
+    def interval(self, witnesses: Witnesses) -> tuple[float, float]:
+        """Of the share of right answers. Answers about one picture, or about one sound, are no independent witnesses."""
+        videos = self.videos.tolist()
+        others = videos if self.others is None else self.others.tolist()
+        pictures, sounds = witnesses.of_pictures(videos + videos), witnesses.of_sounds(videos + others)
+        return interval(self.right(), [pictures, sounds])
 
 
 def evaluate(
@@ -67,30 +80,35 @@ def evaluate(
     progress: Progress = silent,
     answer: Answer | None = None,
     negatives: Negatives = "any",
+    files: str | Path | None = None,
 ) -> Correspondence:
     """AVC accuracy over at least `pairs` pairs of the clips that `mask` allows, half of them positive.
 
     Pairs are drawn as in training (frame inside the second; negatives re-pair the same frames and sounds, always of different
     videos) but for the augmentation: central crops, no jitter. The same `seed` gives the same pairs. The network's fusion
-    answers, or else `answer`. Raises ConfigError when fewer than two videos are allowed, or all are of one class where negatives
-    are to be of another.
+    answers, or else `answer`. Where there are labels, the accuracy with negatives of other classes comes beside it.
+
+    Intervals are over videos. Videos that `synth` composed share pictures and sounds, so theirs are over those files, which
+    the labels.csv beside the videos names, or the table `files`. Raises ConfigError when fewer than two videos are allowed,
+    or all are of one class where negatives are to be of another.
     """
-    scores = pair_scores(model, shards, mask, pairs, seed, progress, answer, negatives)
-    yes, no = scores.positives > 0, scores.negatives <= 0
-    right: dict[str, list[bool]] = {}
-    for video, *answers in zip(scores.videos.tolist(), yes.tolist(), no.tolist(), strict=True):
-        right.setdefault(video, []).extend(answers)
+    asked: tuple[Negatives, ...] = ("any", "other-class")
+    found = _scores(model, shards, mask, pairs, seed, progress, answer, asked)
+    scores, apart = _checked(found[negatives], shards), found["other-class"]
+    witnesses = witnesses_of(shards, files)
     return Correspondence(
-        accuracy=float(np.mean(np.concatenate([yes, no]))),
-        n_pairs=len(yes) + len(no),
-        n_videos=len(right),
-        ci95=interval(np.array([np.mean(answers) for answers in right.values()])),
-        positives_right=float(np.mean(yes)),
-        negatives_right=float(np.mean(no)),
+        accuracy=float(np.mean(scores.right())),
+        n_pairs=len(scores.right()),
+        n_videos=len(np.unique(scores.videos)),
+        ci95=scores.interval(witnesses),
+        positives_right=float(np.mean(scores.positives > 0)),
+        negatives_right=float(np.mean(scores.negatives <= 0)),
+        other_class=float(np.mean(apart.right())) if len(apart.videos) else None,
+        other_class_ci95=apart.interval(witnesses) if len(apart.videos) else None,
+        interval_over=witnesses.over,
     )
 
 
-@torch.inference_mode()
 def pair_scores(
     model: L3Net,
     shards: Shards,
@@ -102,22 +120,49 @@ def pair_scores(
     negatives: Negatives = "any",
 ) -> Scores:
     """The answers to the pairs of `evaluate`, before anybody says whether they are right."""
-    answer = answer or (lambda vision, audio: correspondence_logit(model.fusion(vision, audio)))
-    yes: list[NDArray[np.float32]] = []
-    no: list[NDArray[np.float32]] = []
-    videos: list[NDArray[Any]] = []
-    for index, (batch, vision, audio) in enumerate(looked_and_listened(model, shards, mask, math.ceil(pairs / 2), seed, progress)):
-        rows = np.arange(len(batch.labels))
-        others = np.roll(rows, -1)
-        if negatives == "other-class":
-            rows, others = of_other_classes(batch.labels, np.random.default_rng((seed, index, 2)))
-        for found, sounds in ((yes, rows), (no, others)):
-            found.append(answer(vision[rows], audio[sounds]).float().cpu().numpy())
-        videos.append(np.array(batch.video_ids)[rows])
-    scores = Scores(np.concatenate(yes), np.concatenate(no), np.concatenate(videos))
+    return _checked(_scores(model, shards, mask, pairs, seed, progress, answer, (negatives,))[negatives], shards)
+
+
+def _checked(scores: Scores, shards: Shards) -> Scores:
     if not len(scores.videos):
         raise ConfigError(f"negatives of other classes need held-out clips of at least 2 labels; {shards.path} has none or one")
     return scores
+
+
+@torch.inference_mode()
+def _scores(
+    model: L3Net,
+    shards: Shards,
+    mask: NDArray[np.bool_],
+    pairs: int,
+    seed: int,
+    progress: Progress,
+    answer: Answer | None,
+    asked: Sequence[Negatives],
+) -> dict[Negatives, Scores]:
+    """The answers for each kind of negatives, from one pass over the videos; none where no row has a partner of that kind."""
+    answer = answer or (lambda vision, audio: correspondence_logit(model.fusion(vision, audio)))
+    parts: dict[Negatives, list[Scores]] = {kind: [] for kind in asked}
+    for index, (batch, vision, audio) in enumerate(looked_and_listened(model, shards, mask, math.ceil(pairs / 2), seed, progress)):
+        videos = np.array(batch.video_ids)
+        for kind in asked:
+            rows = np.arange(len(batch.labels))
+            others = np.roll(rows, -1)
+            if kind == "other-class":
+                rows, others = of_other_classes(batch.labels, np.random.default_rng((seed, index, 2)))
+            if len(rows):
+                yes, no = (answer(vision[rows], audio[sounds]).float().cpu().numpy() for sounds in (rows, others))
+                parts[kind].append(Scores(yes, no, videos[rows], videos[others]))
+    return {kind: _joined(some) for kind, some in parts.items()}
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    """The answers of batches as those of all; of no batch, none."""
+    none = Scores(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.str_), np.zeros(0, np.str_))
+    if not parts:
+        return none
+    names = [field.name for field in fields(Scores)]
+    return Scores(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def looked_and_listened(

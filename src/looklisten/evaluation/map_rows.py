@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from looklisten.data.shards import Box
-from looklisten.evaluation.correspondence import interval
+from looklisten.evaluation.intervals import interval
 from looklisten.evaluation.map_scores import (
     RIGHT_OVERLAP,
     Map,
@@ -154,7 +154,6 @@ def _mean(values: Sequence[float] | Float[np.ndarray, " n"] | NDArray[np.bool_])
 
 def _interval(answers: Sequence[Answer], values: Sequence[float]) -> tuple[float, float]:
     """Over videos, as moments of one video are no independent witnesses."""
-    of_video: dict[str, list[float]] = {}
-    for one, value in zip(answers, values, strict=True):
-        of_video.setdefault(one.question.marked.video_id, []).append(value)
-    return interval(np.array([np.mean(some) for some in of_video.values()])) if of_video else (float("nan"), float("nan"))
+    if not answers:
+        return float("nan"), float("nan")
+    return interval(values, [[one.question.marked.video_id for one in answers]])

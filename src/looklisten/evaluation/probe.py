@@ -5,6 +5,7 @@ Knows labels for measuring only; nothing here trains the network.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from sklearn.preprocessing import StandardScaler
 from looklisten.data.pairs import PairBatch, PairStream, View
 from looklisten.data.shards import Clip, Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.correspondence import interval
+from looklisten.evaluation.composed import witnesses_of
 from looklisten.evaluation.features import set_batch_norm
+from looklisten.evaluation.intervals import interval
 from looklisten.inference.embed import embed_clips
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, silent
@@ -47,13 +49,22 @@ class Probe:
 
 
 def probe(
-    model: L3Net, shards: Shards, per_clip: int = 5, seed: int = 0, held_out_fraction: float = 0.1, progress: Progress = silent
+    model: L3Net,
+    shards: Shards,
+    per_clip: int = 5,
+    seed: int | None = None,
+    held_out_fraction: float = 0.1,
+    progress: Progress = silent,
+    files: str | Path | None = None,
 ) -> dict[str, Probe]:
     """`{"audio": …, "vision": …}`: logistic regression on z-scored pool4 vectors, fitted on the videos that are not held out.
 
     Every moment of a clip bears the clip's label. For vision, clips whose boxes show things of other labels are left out of
-    fitting and measuring: their frames have no single right answer. The untrained rival has the same initial weights as the
-    trained network had, and batch-norm statistics set from the training videos, which makes it as strong as it can be.
+    fitting and measuring: their frames have no single right answer. The untrained rival has the initial weights of `seed`,
+    and batch-norm statistics set from the training videos, which makes it as strong as it can be. By default that is the
+    seed that the network's own weights began with, as its checkpoint says, else 0. Its accuracy moves by some points from
+    one seed to another. Intervals are over videos, or over the files that videos were composed of (see `evaluate`).
+
     Raises ConfigError when fewer than two classes are labelled on either side of the split.
     """
     held_out = shards.held_out(held_out_fraction)
@@ -66,7 +77,8 @@ def probe(
         raise ConfigError(f"a probe needs labelled clips of at least 2 classes, held-out ones too; {shards.path} has none or too few")
     clips = np.concatenate([train_clips, test_clips])
     single = np.array([one_label(shards[int(clip)]) for clip in clips])
-    networks = {"trained": model.eval(), "untrained": untrained_like(model, shards, ~held_out, seed)}
+    witnesses = witnesses_of(shards, files)
+    networks = {"trained": model.eval(), "untrained": untrained_like(model, shards, ~held_out, initial_seed(model, seed))}
     answers: dict[tuple[str, str], Answers] = {}
     total = len(networks) * len(clips)
     for turn, (kind, network) in enumerate(networks.items()):
@@ -85,7 +97,9 @@ def probe(
             classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
             classifier.fit(features[fit], names[owner[fit]])
             truth = names[owner[test]]
-            answers[kind, side] = Answers(classifier.predict(features[test]) == truth, truth, shards.video_ids[owner[test]])
+            videos = shards.video_ids[owner[test]].tolist()
+            groups = witnesses.of_sounds(videos) if side == "audio" else witnesses.of_pictures(videos)
+            answers[kind, side] = Answers(classifier.predict(features[test]) == truth, truth, np.array(videos), groups)
     return {side: _summary(answers["trained", side], answers["untrained", side]) for side in ("audio", "vision")}
 
 
@@ -124,23 +138,23 @@ def quick_probe(model: L3Net, shards: Shards, held_out: NDArray[np.bool_], seed:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Whether each held-out moment was named right, with its true name and its video."""
+    """Whether each held-out moment was named right, with its true name, its video and the file that its side was made of."""
 
     right: NDArray[np.bool_]
     names: NDArray[Any]
     videos: NDArray[Any]
+    files: NDArray[Any]
 
 
 def _summary(trained: Answers, untrained: Answers) -> Probe:
-    by_video = np.array([trained.right[trained.videos == video].mean() for video in np.unique(trained.videos)])
     _, counts = np.unique(trained.names, return_counts=True)
     return Probe(
         accuracy=float(trained.right.mean()),
         untrained=float(untrained.right.mean()),
         chance=float(counts.max() / counts.sum()),
         n=len(trained.right),
-        n_videos=len(by_video),
-        ci95=interval(by_video),
+        n_videos=len(np.unique(trained.videos)),
+        ci95=interval(trained.right, [trained.files]),
         classes=len(counts),
     )
 
@@ -148,6 +162,11 @@ def _summary(trained: Answers, untrained: Answers) -> Probe:
 def one_label(clip: Clip) -> bool:
     """Whether everything that the clip's boxes show is of its labels, so that its frames have one right answer."""
     return {box.label for box in clip.boxes} <= set(clip.labels)
+
+
+def initial_seed(model: L3Net, seed: int | None) -> int:
+    """`seed`, or the one that the network's own weights began with; 0 where nobody knows."""
+    return seed if seed is not None else model.initial_seed or 0
 
 
 def untrained_like(model: L3Net, shards: Shards, mask: np.ndarray, seed: int) -> L3Net:

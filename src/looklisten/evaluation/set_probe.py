@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from looklisten.evaluation.benchmarks import Benchmark, SetName, open_benchmark
 from looklisten.evaluation.contenders import RIVALS, Rival, contenders
-from looklisten.evaluation.correspondence import interval
 from looklisten.evaluation.crossvalidation import LOGISTIC, SVM, Folds
 from looklisten.evaluation.features import Extractor
+from looklisten.evaluation.intervals import interval
 from looklisten.evaluation.picture_probe import EPOCHS, KEPT_BYTES, Pictures, picture_answers
 from looklisten.evaluation.pictures import VIEWS, picture_vectors
 from looklisten.evaluation.published import Published
@@ -207,11 +207,13 @@ def _mean_row(rows: list[ProbeRow]) -> ProbeRow:
 
 def _row(extractor: Extractor, right: NDArray[np.float64], folds: NDArray[Any], chosen: tuple[str, ...]) -> ProbeRow:
     by_fold = np.array([right[folds == fold].mean() for fold in dict.fromkeys(folds.tolist())])
+    # The figure is the mean over folds, so an item of a small fold weighs more.
+    _, of_item, sizes = np.unique(folds, return_inverse=True, return_counts=True)
     return ProbeRow(
         name=extractor.name,
         accuracy=float(by_fold.mean()),
         deviation=float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
-        ci95=interval(right),
+        ci95=interval(right, weights=1 / sizes[of_item]),
         folds=tuple(by_fold.tolist()),
         features=extractor.width * (2 if extractor.summarized else 1),
         chosen=chosen,

@@ -48,6 +48,7 @@ class Checkpoint:
             network.load_state_dict(self._tensors(self.weights), strict=strict)
         except RuntimeError as error:
             raise CheckpointError(f"the weights in {self.path} do not fit its own config: {str(error).splitlines()[-1].strip()}") from None
+        network.initial_seed = self.config.train.seed if self.step else None
         return network.eval()
 
     def objective(self) -> nn.Module:

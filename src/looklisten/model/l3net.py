@@ -254,6 +254,8 @@ class L3Net(nn.Module):
         super().__init__()
         compute_alone_after_fork()
         self.config = config = config or ModelConfig()
+        self.initial_seed: int | None = None
+        """The seed that the weights began with, where a checkpoint knows it."""
         self.front_end = LogSpectrogram(config.front_end, config.window)
         self.vision = Tower(3 * config.frames_per_pair, config.widths, config.first_stride)
         normalized = bool(self.front_end.spec.range_decibels)
