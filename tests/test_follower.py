@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from looklisten.media.decode import Follower, Report, Wanted, decode, read_sound
-from looklisten.media.redraw import redraw
+from looklisten.media.isolated import redraw
 
 RATE, BLOCK = 48_000, 1024
 
