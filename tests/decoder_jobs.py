@@ -53,6 +53,16 @@ def sleepy(seconds):
     time.sleep(seconds)
 
 
+def reads_slowly(path, seconds):
+    """A large file in small pieces, and no report."""
+    with Path(path).open("rb") as file:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            file.read(2**16)
+            time.sleep(0.02)
+    return "whole"
+
+
 def hungry():
     return np.ones(600 * 2**20, np.uint8).sum()
 

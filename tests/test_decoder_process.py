@@ -131,6 +131,13 @@ def test_a_process_that_hangs_is_stopped_in_time():
     assert time.monotonic() - began < 30
 
 
+def test_a_long_sound_is_no_hang(tmp_path):
+    """Reading a whole sound says nothing until its end; that more of the file is read is enough."""
+    (tmp_path / "long.wav").write_bytes(bytes(50_000_000))
+    with decoder_process.limited(Isolation(stall_seconds=2.5)):
+        assert decoder_process.call(jobs.reads_slowly, tmp_path / "long.wav", 7.0, source="long.wav") == "whole"
+
+
 def test_a_process_that_is_suspended_is_stopped_even_while_it_is_written_to():
     answers = decoder_process.stream(jobs.twice, source="film.mp4", answers=True)
     with decoder_process.limited(Isolation(stall_seconds=2.0)):

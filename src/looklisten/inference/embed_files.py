@@ -170,7 +170,7 @@ def _state(root: Path, source: Source, plan: Plan, plan_sha256: str) -> State:
 def _is_unchanged(root: Path, source: Source, before: SourceStamp) -> bool:
     if "://" in source.path:  # asking would cost a request a file; what the list of files says is taken
         return source.bytes is None or before.source_bytes in (None, source.bytes)
-    return before.is_still(root / source.path)
+    return before.is_still(_local_path(root, source))
 
 
 def _agree(plan: Plan, about: dict[str, Any], targets: Set[Path]) -> None:
@@ -313,11 +313,15 @@ class _Attempt:
             return _embed(path, _bytes(self.source.path).decode("utf-8", "backslashreplace"), self.encoder, self.plan, file, tell)
 
 
+def _local_path(root: Path, source: Source) -> Path:
+    return root / source.path
+
+
 @contextmanager
 def _at_hand(root: Path, source: Source) -> Iterator[Path]:
     """A local path to the source; a remote one is fetched, and removed after."""
     if "://" not in source.path:
-        yield root / source.path
+        yield _local_path(root, source)
         return
     with TemporaryDirectory(prefix="looklisten-") as scratch:
         path = Path(scratch) / Path(source.path.partition("?")[0]).name

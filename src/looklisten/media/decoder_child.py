@@ -12,6 +12,7 @@ import time
 import traceback
 from copy import copy
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from looklisten.errors import LookListenError
@@ -21,6 +22,9 @@ from looklisten.media.process import claim_stdout, ignore_interrupts, limit_memo
 
 BEAT_SECONDS = 1.0
 """How much of a video must be new before the program says that it gets on."""
+
+LEAST_BYTES = 2**16
+"""A job without a report gets on when it read so much more: over a second of most sounds, far more than reading this number takes."""
 
 Message = dict[str, Any]
 
@@ -93,24 +97,33 @@ def _claimed_stdin() -> BinaryIO:
 
 
 class _Beating:
-    """Says once a second that a job gets on, and what its report holds by now."""
+    """Says once a second that a job gets on.
+
+    A job with a report gets on when its picture and sound reach a second further. Of one without, such as reading a whole sound, it is
+    known how many bytes it read.
+    """
 
     def __init__(self, pipe: _Pipe) -> None:
         self._pipe = pipe
-        self.changes: _Changes | None = None
+        self.is_working = False
+        self.report: Report | None = None
 
     def beat(self) -> None:
-        last = (0.0, 0)
+        last = self._reached()
         while True:
             time.sleep(BEAT_SECONDS)
-            changes = self.changes
-            if changes is None:
-                continue
-            report = changes.report
-            reached = report.video_end_seconds + report.audio_end_seconds
-            if reached >= last[0] + BEAT_SECONDS or reached < last[0] or report.clips != last[1]:
-                last = (reached, report.clips)
+            now = self._reached()
+            if self.is_working and (now >= last + BEAT_SECONDS or now < last):
+                last = now
                 self._pipe.say({"beat": 0})
+
+    def _reached(self) -> float:
+        report = self.report
+        if report is not None:
+            return report.video_end_seconds + report.audio_end_seconds + report.clips
+        with contextlib.suppress(OSError, ValueError, IndexError):  # known on Linux alone
+            return float(Path("/proc/self/io").read_text().split()[1]) / LEAST_BYTES
+        return 0.0
 
 
 class _Changes:
@@ -132,7 +145,8 @@ class _Changes:
 
 def _run(request: Message, pipe: _Pipe, inbox: _Inbox, beating: _Beating) -> None:
     changes = _Changes(request["report"]) if request["report"] else None
-    beating.changes = changes
+    beating.report = changes.report if changes else None
+    beating.is_working = True
 
     def say(message: Message) -> None:
         pipe.say(message | {"report": changes.take()} if changes else message)
@@ -153,7 +167,7 @@ def _run(request: Message, pipe: _Pipe, inbox: _Inbox, beating: _Beating) -> Non
         end = {"error": ["system", [error.errno or 0, error.strerror or str(error), error.filename]]}
     except Exception as error:  # whatever a file does to a decoder
         end = {"error": ["other", [f"{type(error).__name__}: {error}"]], "trace": traceback.format_exc()}
-    beating.changes = None
+    beating.is_working = False
     say(end)
 
 
