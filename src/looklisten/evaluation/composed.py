@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +29,11 @@ class Witnesses:
         """What intervals are taken over, in words."""
         return "files of pictures and of sounds" if self.pictures else "videos"
 
-    def of_pictures(self, videos: Iterable[str]) -> NDArray[np.str_]:
+    def of_pictures(self, videos: Iterable[str]) -> NDArray[Any]:
         """The group of each answer by the picture of its video."""
         return np.array([self.pictures.get(video, video) for video in videos])
 
-    def of_sounds(self, videos: Iterable[str]) -> NDArray[np.str_]:
+    def of_sounds(self, videos: Iterable[str]) -> NDArray[Any]:
         """The group of each answer by the sound of its video."""
         return np.array([self.sounds.get(video, video) for video in videos])
 
