@@ -393,10 +393,22 @@ def through_a_pipe(value, functions=False):
     return read_message(read, functions)
 
 
-PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text() | st.binary() | st.fractions(),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+SIMPLE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63),
+    st.floats(allow_nan=False),
+    st.text(),
+    st.binary(),
+    st.fractions(),
 )
+
+
+def containers(inner):
+    return st.one_of(st.lists(inner), st.tuples(inner, inner), st.dictionaries(st.text(), inner))
+
+
+PLAIN = st.recursive(SIMPLE, containers)
 
 
 @given(PLAIN)

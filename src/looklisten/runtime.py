@@ -140,31 +140,8 @@ def compute_alone_after_fork() -> None:
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
-def choose_cache(environ: Mapping[str, str] | None = None, system: str = sys.platform) -> Choice:
-    """The folder for files that can be made or fetched again, and why it is this one. Nothing is created.
-
-    `LOOKLISTEN_CACHE` names it. Else it is `looklisten` in the user's cache folder: `XDG_CACHE_HOME`, or the usual one of
-    the system. A user without a home, such as one of a container, gets a folder of the system's temporary files.
-    """
-    environ = os.environ if environ is None else environ
-    if own := environ.get("LOOKLISTEN_CACHE"):
-        return Choice(own, "LOOKLISTEN_CACHE names it")
-    for variable in ("XDG_CACHE_HOME", *(("LOCALAPPDATA",) if system == "win32" else ())):
-        if named := environ.get(variable):
-            return Choice(str(Path(named) / "looklisten"), f"{variable} names the folder above")
-    home = _home(environ, system)
-    if home is None:
-        user = str(os.getuid()) if hasattr(os, "getuid") else environ.get("USERNAME", "user")
-        folder = Path(tempfile.gettempdir()) / f"looklisten-{user}"
-        return Choice(str(folder), NO_HOME)
-    below = {"darwin": "Library/Caches", "win32": "AppData/Local"}.get(system, ".cache")
-    return Choice(str(home / below / "looklisten"), "the user's cache folder")
-
-
-def _home(environ: Mapping[str, str], system: str) -> Path | None:
-    """The user's home folder, by the environment or the system's list of users; None where there is none to be found."""
-    if named := environ.get("USERPROFILE" if system == "win32" else "HOME"):
-        return Path(named)
+def listed_home() -> Path | None:
+    """The home folder in the system's list of users; None where it lists none, or one that is not there."""
     try:
         import pwd
 
@@ -172,6 +149,30 @@ def _home(environ: Mapping[str, str], system: str) -> Path | None:
     except (ImportError, KeyError):
         return None
     return listed if listed.is_dir() else None
+
+
+def choose_cache(
+    environ: Mapping[str, str] | None = None, system: str = sys.platform, home: Callable[[], Path | None] = listed_home
+) -> Choice:
+    """The folder for files that can be made or fetched again, and why it is this one. Nothing is created.
+
+    `LOOKLISTEN_CACHE` names it. Else it is `looklisten` in the user's cache folder: `XDG_CACHE_HOME`, or the usual one of
+    the system in the user's home, which the environment names, or else `home`. A user without a home, such as one of a
+    container, gets a folder of the system's temporary files.
+    """
+    environ = os.environ if environ is None else environ
+    if own := environ.get("LOOKLISTEN_CACHE"):
+        return Choice(own, "LOOKLISTEN_CACHE names it")
+    for variable in ("XDG_CACHE_HOME", *(("LOCALAPPDATA",) if system == "win32" else ())):
+        if above := environ.get(variable):
+            return Choice(str(Path(above) / "looklisten"), f"{variable} names the folder above")
+    named = environ.get("USERPROFILE" if system == "win32" else "HOME")
+    found = Path(named) if named else home()
+    if found is None:
+        user = str(os.getuid()) if hasattr(os, "getuid") else environ.get("USERNAME", "user")
+        return Choice(str(Path(tempfile.gettempdir()) / f"looklisten-{user}"), NO_HOME)
+    below = {"darwin": "Library/Caches", "win32": "AppData/Local"}.get(system, ".cache")
+    return Choice(str(found / below / "looklisten"), "the user's cache folder")
 
 
 def cache_folder(name: str = "") -> Path:

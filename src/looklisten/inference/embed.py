@@ -21,6 +21,7 @@ from looklisten.inference.streaming import BATCH_SIZE, HOP_SECONDS, How
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.media.waveform import Rate
 from looklisten.model.l3net import L3Net
 from looklisten.model.towers import TowerOutput
 
@@ -117,7 +118,7 @@ def embed(
     normalize: bool = ...,
     dense: bool = ...,
     batch_size: int = ...,
-    sample_rate_hz: float | None = ...,
+    sample_rate_hz: Rate | None = ...,
     precision: Precision = ...,
     align: Literal[False] = ...,
 ) -> Embeddings: ...
@@ -132,7 +133,7 @@ def embed(
     normalize: bool = ...,
     dense: bool = ...,
     batch_size: int = ...,
-    sample_rate_hz: float | None = ...,
+    sample_rate_hz: Rate | None = ...,
     precision: Precision = ...,
     *,
     align: Literal[True],
@@ -147,7 +148,7 @@ def embed(
     normalize: bool = False,
     dense: bool = False,
     batch_size: int = BATCH_SIZE,
-    sample_rate_hz: float | None = None,
+    sample_rate_hz: Rate | None = None,
     precision: Precision = "float32",
     align: bool = False,
 ) -> Embeddings | AlignedEmbeddings:

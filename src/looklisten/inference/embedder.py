@@ -20,6 +20,7 @@ from looklisten.inference.encoder import Encoder, Precision, encoder_of
 from looklisten.inference.intake import SideOrAuto, parts
 from looklisten.inference.sources import Source, many_sources
 from looklisten.inference.streaming import BATCH_SIZE, HOP_SECONDS, How
+from looklisten.media.waveform import Rate
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import L3Net
 from looklisten.runtime import Progress, silent
@@ -55,7 +56,7 @@ class Embedder:
         self,
         inputs: Source | Iterable[Source],
         batch_size: int = BATCH_SIZE,
-        sample_rate_hz: float | None = None,
+        sample_rate_hz: Rate | None = None,
         normalize_embeddings: bool = False,
         convert_to_tensor: bool = False,
         progress: Progress = silent,

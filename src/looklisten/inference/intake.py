@@ -26,12 +26,12 @@ from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.isolated import Times, decode, find_streams
 from looklisten.media.pictures import fitted, is_picture, picture_of, read_picture
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
-from looklisten.media.waveform import Waveform, on_clock, read_sound, resampled
+from looklisten.media.waveform import Rate, Waveform, on_clock, read_sound, resampled
 
 SideOrAuto = Literal["auto", "audio", "vision"]
 
 
-def parts(source: Source, encoder: Encoder, how: How, side: SideOrAuto, sample_rate_hz: float | None = None) -> Iterator[Embeddings]:
+def parts(source: Source, encoder: Encoder, how: How, side: SideOrAuto, sample_rate_hz: Rate | None = None) -> Iterator[Embeddings]:
     """What `embed` gives, piece after piece: a long recording needs no more memory than a short one. At least one part."""
     source = one_source(source)
     if isinstance(source, Image.Image):

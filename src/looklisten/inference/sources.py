@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,11 @@ from looklisten.errors import ConfigError, SourceError
 from looklisten.media.arrays import cannot_be_embedded, is_array_like, is_numbers, plain_array
 from looklisten.media.waveform import Waveform
 
-Source = str | os.PathLike[str] | Waveform | Image.Image | Sequence[float]
+if TYPE_CHECKING:
+    Source = str | os.PathLike[str] | Waveform | Image.Image
+else:
+    # Other types are taken or told by `one_source`.
+    Source = Any
 """A file's path; a picture of Pillow; or an array, tensor or list of sound (with `sample_rate_hz`), or of pictures (without).
 
 Arrays of other libraries are taken by `__array__` or DLPack.

@@ -15,7 +15,7 @@ from looklisten.inference.encoder import Encoder, Precision, chosen_layer, encod
 from looklisten.inference.windows import WindowCutter, WindowGrid, Windows, WindowVectors
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SECONDS
-from looklisten.media.waveform import Resampler, Waveform, oriented
+from looklisten.media.waveform import Rate, Resampler, Waveform, oriented
 from looklisten.model.l3net import L3Net
 
 HOP_SECONDS = 0.5
@@ -123,7 +123,7 @@ class StreamingEmbedder:
     def __init__(
         self,
         model: L3Net | Encoder,
-        sample_rate_hz: float = SAMPLE_RATE_HZ,
+        sample_rate_hz: Rate = SAMPLE_RATE_HZ,
         layer: str | None = None,
         hop_seconds: float | Fraction = HOP_SECONDS,
         center: bool = False,

@@ -1,6 +1,5 @@
 """Embedding as a step of a scikit-learn pipeline. Nothing is fitted: the network stays as it is."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +10,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from looklisten.inference.embedder import Embedder, Pooling
 from looklisten.inference.encoder import Encoder, Precision, chosen_layer, feature_count
 from looklisten.inference.layers import Side
-from looklisten.inference.sources import Source, rows_of
+from looklisten.inference.sources import rows_of
 from looklisten.inference.streaming import BATCH_SIZE, HOP_SECONDS
+from looklisten.media.waveform import Rate
 from looklisten.model.l3net import L3Net
 
 
@@ -34,7 +34,7 @@ class _Step(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         self._n_features_out = feature_count(encoder, self.side, chosen_layer(encoder, self.side, self.layer))
         return self
 
-    def transform(self, X: Iterable[Source]) -> Float32[np.ndarray, "n features"]:
+    def transform(self, X: Any) -> Float32[np.ndarray, "n features"]:
         """`[n, features]`, a row for each thing of `X`: of a collection of files, arrays or pictures, or each row of a grid of numbers."""
         if not hasattr(self, "embedder_"):
             self.fit()
@@ -66,7 +66,7 @@ class AudioEmbedder(_Step):
         dense: bool = False,
         precision: Precision = "float32",
         batch_size: int = BATCH_SIZE,
-        sample_rate_hz: float | None = None,
+        sample_rate_hz: Rate | None = None,
     ) -> None:
         self.model, self.layer, self.pooling, self.hop_seconds = model, layer, pooling, hop_seconds
         self.center, self.dense, self.precision = center, dense, precision

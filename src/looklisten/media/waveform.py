@@ -1,9 +1,9 @@
 """Sound in arrays and files -> mono float32 at 48 kHz, a piece at a time. Knows no network."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soxr
@@ -34,7 +34,12 @@ HIGHEST_KHZ = 400.0
 
 FULL_SCALE = {"int16": 2.0**15, "int32": 2.0**31, "uint8": 2.0**7}
 
-Waveform = NDArray[Any] | Tensor
+if TYPE_CHECKING:
+    Waveform = NDArray[Any] | Tensor | Sequence[float]
+    Rate = float | np.generic | Tensor
+else:
+    # Whatever a user has is looked at by `plain_array` and `checked_rate`, which say more than a check of types could.
+    Waveform = Rate = Any
 
 
 def on_clock(events: Iterable[Frame | Sound]) -> Iterator[Frame | Float32[np.ndarray, " samples"]]:
@@ -178,11 +183,11 @@ class Resampler:
     soxr HQ, as decoding has it: part of what a vector is.
     """
 
-    def __init__(self, sample_rate_hz: float) -> None:
-        sample_rate_hz = checked_rate(sample_rate_hz)
-        self._rate_hz = sample_rate_hz
-        self._mixer = ArrayMixer(sample_rate_hz)
-        self._stream = soxr.ResampleStream(sample_rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ") if sample_rate_hz != SAMPLE_RATE_HZ else None
+    def __init__(self, sample_rate_hz: Rate) -> None:
+        rate_hz = checked_rate(sample_rate_hz)
+        self._rate_hz = rate_hz
+        self._mixer = ArrayMixer(rate_hz)
+        self._stream = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ") if rate_hz != SAMPLE_RATE_HZ else None
 
     def push(self, array: NDArray[Any]) -> Iterator[Float32[np.ndarray, " samples"]]:
         """What can be said so far of sound as `oriented` gives it. Raises SourceError for what cannot be sound.
@@ -202,7 +207,7 @@ class Resampler:
             yield self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def resampled(waveform: Waveform, sample_rate_hz: float) -> Iterator[Float32[np.ndarray, " samples"]]:
+def resampled(waveform: Waveform, sample_rate_hz: Rate) -> Iterator[Float32[np.ndarray, " samples"]]:
     """A whole array at 48 kHz, in pieces."""
     resampler = Resampler(sample_rate_hz)
     yield from resampler.push(oriented(waveform))
