@@ -71,7 +71,8 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch
     assert found.row("vision", "trained").n < 48, "frames that show two classes have no single right answer"
     # k-means++ may begin with two starts in one class only where a distance of zero is drawn, so it finds all twelve.
     assert found.row("audio", "trained").nmi == found.row("audio", "trained").adjusted_mi == pytest.approx(1)
-    assert found.row("audio", "trained").selective == tuple(names)
+    # Four items a class: too few for a preference of a unit to mean anything.
+    assert found.row("audio", "trained").selective == ()
     for network in ("trained", "untrained"):
         assert found.row("vision", network).adjusted_mi == pytest.approx(0, abs=0.1)
     for side in ("vision", "audio"):

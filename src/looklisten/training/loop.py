@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -260,10 +260,17 @@ Named = tuple[tuple[str, ...], Draws]
 class Meter:
     """Loss, accuracy and speed since the last look, which in a resumed run may be one before `first`; looking waits for the device."""
 
-    def __init__(self, batch_size: int, world: World, run: Path | None = None, first: int = 0) -> None:
-        self._batch_size, self._world = batch_size, world
+    def __init__(
+        self,
+        batch_size: int,
+        world: World,
+        run: Path | None = None,
+        first: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._batch_size, self._world, self._clock = batch_size, world, clock
         self._steps: list[tuple[int, Outcome, list[Named]]] = []
-        self._waited, self._since = 0.0, time.perf_counter()
+        self._waited, self._since = 0.0, clock()
         before = [row for row in read_metrics(run) if "loss" in row and row["step"] <= first] if run and first else []
         last = before[-1] if before else {}
         self.loss, self.accuracy = (float(last.get(name, math.nan)) for name in ("loss", "accuracy"))
@@ -282,7 +289,7 @@ class Meter:
         self.check_finite(run)
         own = (torch.stack([getattr(outcome, name) for _, outcome, _ in self._steps]).mean() for name in ("loss", "accuracy"))
         self.loss, self.accuracy = self._world.mean([float(value) for value in own])
-        now = time.perf_counter()
+        now = self._clock()
         videos_per_second = len(self._steps) * self._batch_size / (now - self._since)
         self.pairs_per_second = PAIRS_A_VIDEO * videos_per_second
         self.data_wait = self._waited / (now - self._since)
