@@ -112,7 +112,7 @@ def test_the_stream_that_is_meant_is_taken(tmp_path, case):
 def stream(**values):
     """A stream as PyAV has it, for what no muxer here writes."""
     usual = {"index": 0, "type": "video", "width": 64, "height": 48, "frames": 0, "disposition": D(0), "metadata": {}}
-    codec = SimpleNamespace(codec_tag="", pix_fmt="yuv420p", sample_rate=48_000, layout=SimpleNamespace(nb_channels=2))
+    codec = SimpleNamespace(codec_tag="", format="yuv420p", sample_rate=48_000, layout=SimpleNamespace(nb_channels=2))
     return SimpleNamespace(**usual | {"duration": None, "time_base": None, "language": None, "codec_context": codec} | values)
 
 

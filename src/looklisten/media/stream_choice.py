@@ -73,7 +73,7 @@ def chosen_picture(streams: Sequence[Any]) -> Choice:
 
     def rank(stream: Any) -> tuple[Any, ...]:
         return (
-            stream.width > 0 and stream.height > 0 and stream.codec_context.pix_fmt is not None,
+            stream.width > 0 and stream.height > 0 and stream.codec_context.format is not None,
             not is_encrypted(stream),
             not stream.disposition & SECONDARY_PICTURE,
             not _is_short(stream, streams, longest),
