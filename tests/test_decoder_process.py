@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import decoder_jobs as jobs
@@ -76,6 +76,7 @@ def test_frames_of_odd_size_are_the_same_to_the_byte(video, side):
     same_events(isolated.decode(video, wanted), direct.decode(video, wanted))
 
 
+@settings(deadline=None)
 @given(st.fractions(min_value=Fraction(1, 4), max_value=20_000), st.integers(0, 24_000), st.sampled_from([None, 1, 480, 3840]))
 def test_times_follow_from_their_number(hop, offset, step):
     times = isolated.Times(hop, step, offset)
@@ -405,12 +406,13 @@ SIMPLE = st.one_of(
 
 
 def containers(inner):
-    return st.one_of(st.lists(inner), st.tuples(inner, inner), st.dictionaries(st.text(), inner))
+    return st.one_of(st.lists(inner, max_size=3), st.tuples(inner, inner), st.dictionaries(st.text(max_size=5), inner, max_size=3))
 
 
-PLAIN = st.recursive(SIMPLE, containers)
+PLAIN = st.recursive(SIMPLE, containers, max_leaves=8)
 
 
+@settings(deadline=None)
 @given(PLAIN)
 def test_plain_values_arrive_as_they_were(value):
     assert through_a_pipe(value) == value

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
@@ -223,6 +223,7 @@ def test_names_that_are_too_long_for_a_file_system(two_sounds, run_path, tmp_pat
     assert told(capsys)["skipped"] == 4
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="/\0", codec=None), min_size=1, max_size=400), st.sampled_from(["", ".npz", ".parquet"]))
 def test_every_name_fits(name, suffix):
     fitted = fitting_name(name, suffix)
