@@ -118,6 +118,16 @@ def two_sounds(tmp_path):
     return tmp_path / "in"
 
 
+def test_a_name_that_is_not_utf8_is_embedded_once(two_sounds, run_path, tmp_path, capsys):
+    (two_sounds / "a.wav").rename(two_sounds / os.fsdecode(b"caf\xe9.wav"))
+    command = command_of(two_sounds, run_path, tmp_path / "out")
+    main(command)
+    assert told(capsys)["embedded"] == 2
+    main(command)
+    again = told(capsys)
+    assert (again["skipped"], again["failed"]) == (2, 0)
+
+
 def other_network(run_path, folder):
     """A copy of a run whose weights are others, as after more training."""
     model = load(run_path)

@@ -11,7 +11,7 @@ from conftest import write_clock_video, write_sound
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.sources import Source
 from looklisten.media.decode import Report, Wanted, decode
-from looklisten.media.file_end import written_bytes
+from looklisten.media.file_end import counts_frames, written_bytes
 
 RATE = 48_000
 
@@ -178,3 +178,8 @@ def test_a_second_file_that_cannot_be_read_is_counted(tmp_path, name, codec):
     path = write_sound(tmp_path / name, tone(3.0), codec=codec)
     path.write_bytes(path.read_bytes() * 2)
     assert reported(path).lost_seconds == {"a second file appended to the first": pytest.approx(3.0, abs=0.1)}
+
+
+def test_zeros_are_no_header_of_mp3(tmp_path):
+    (tmp_path / "zeros.mp3").write_bytes(bytes(70_000))
+    assert not counts_frames(tmp_path / "zeros.mp3")

@@ -56,12 +56,12 @@ def test_a_lock_is_there_while_it_is_held_and_gone_after(lock, tmp_path):
     again.release()
 
 
-def test_a_lock_of_a_process_that_ended_is_taken_over_at_once(lock, tmp_path):
+def test_a_lock_of_a_process_that_ended_is_taken_over_at_once(lock, tmp_path, caplog):
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
     write_lock(tmp_path / "run", replace(this_process(), pid=int(child.stdout)))
-    began = time.monotonic()
+    caplog.set_level("INFO")
     lock.acquire()
-    assert time.monotonic() - began < 0.5
+    assert "waiting" not in caplog.text
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the start of a process is read from Linux's /proc")
@@ -78,7 +78,9 @@ def test_a_killed_process_that_nobody_reaped_holds_nothing(lock, tmp_path):
     with pytest.raises(ConfigError, match=f"is being trained by process {child.pid}"):
         lock.acquire()
     child.kill()
-    time.sleep(0.3)  # it is a zombie until `wait`
+    state = Path(f"/proc/{child.pid}/stat")
+    while state.read_text().rpartition(")")[2].split()[0] != "Z":  # a zombie until `wait`
+        time.sleep(0.01)
     lock.acquire()
     child.wait()
 
@@ -86,20 +88,19 @@ def test_a_killed_process_that_nobody_reaped_holds_nothing(lock, tmp_path):
 def test_a_lock_of_another_machine_is_waited_for_and_taken_over_when_it_is_silent(lock, tmp_path, elsewhere, caplog):
     write_lock(tmp_path / "run", elsewhere)
     caplog.set_level("INFO")
-    began = time.monotonic()
     lock.acquire()
-    assert 0.9 < time.monotonic() - began < 5
     assert "by process 123 on node7; waiting up to 1 s to see whether it still trains" in caplog.text
 
 
-def test_an_old_lock_of_another_machine_is_taken_over_at_once(lock, tmp_path, elsewhere):
+def test_an_old_lock_of_another_machine_is_taken_over_at_once(lock, tmp_path, elsewhere, caplog):
     write_lock(tmp_path / "run", elsewhere, seconds_ago=100)
-    began = time.monotonic()
+    caplog.set_level("INFO")
     lock.acquire()
-    assert time.monotonic() - began < 0.5
+    assert "waiting" not in caplog.text
 
 
-def test_a_lock_that_another_machine_renews_is_respected(lock, tmp_path, elsewhere):
+def test_a_lock_that_another_machine_renews_is_respected(tmp_path, elsewhere):
+    lock = FolderLock(tmp_path / "run", stale_seconds=60.0)
     path = write_lock(tmp_path / "run", elsewhere)
     renewal = threading.Timer(0.3, os.utime, [path])
     renewal.start()

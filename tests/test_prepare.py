@@ -405,6 +405,29 @@ def test_duplicates_in_two_splits_follow_the_first_and_it_is_said(tmp_path, capl
     assert prepare([tmp_path / "t.csv"], tmp_path / "out")["x_realtime"] == 0.0
 
 
+def ids_and_splits(out):
+    shards = Shards(out)
+    found = zip(shards.columns("source")["source"].to_pylist(), shards.video_ids.tolist(), shards.splits.tolist(), strict=True)
+    return {source: (video, split) for source, video, split in found}
+
+
+def test_files_that_change_into_the_same_are_one_video_whatever_their_batches(tmp_path):
+    out = tmp_path / "out"
+    for name, seconds in (("a", 1.5), ("b", 1.6), ("new", 1.7)):
+        write_clock_video(tmp_path / f"{name}.mp4", seconds=seconds)
+    (tmp_path / "t.csv").write_text("path,split\na.mp4,train\nb.mp4,test\n")
+    prepare([tmp_path / "t.csv"], out)
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(tmp_path / "new.mp4", tmp_path / name)
+    prepare([tmp_path / "t.csv"], out, again=True)
+    assert ids_and_splits(out) == {"a.mp4": ("a.mp4", "train"), "b.mp4": ("a.mp4", "train")}
+    shutil.copy(tmp_path / "new.mp4", tmp_path / "b.mp4")
+    write_clock_video(tmp_path / "a.mp4", seconds=1.5)
+    prepare([tmp_path / "t.csv"], out, again=True)
+    assert ids_and_splits(out) == {"a.mp4": ("a.mp4", "train"), "b.mp4": ("b.mp4", "test")}
+    assert "duplicate" not in json.loads((out / "index.json").read_text())["marks"]
+
+
 def test_a_mixture_of_sources_with_and_without_split_is_refused(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).write_text(name)

@@ -119,9 +119,17 @@ def test_what_was_recorded_and_never_trained_on_is_forgotten(recorded, sets, cap
     assert [entry["from_step"] for entry in read_record(recorded)] == [0]
 
 
-@pytest.mark.parametrize("lost", ["data.json", "data/from-step-000000000.parquet"])
-def test_a_run_without_a_record_goes_on_and_is_recorded_from_then_on(recorded, sets, caplog, lost):
-    (recorded / lost).unlink()
+def test_a_run_without_the_lists_of_its_record_is_refused(recorded, sets, caplog):
+    (recorded / "data/from-step-000000000.parquet").unlink()
+    with pytest.raises(CheckpointError, match=r"data lacks the lists of videos .* Copy the folder data .* --resume other-data"):
+        continue_record(recorded, read(sets["first"]), 8)
+    assert continue_record(recorded, read(sets["first"]), 8, other_data=True)
+    assert "goes on all the same" in caplog.text
+    assert [entry["from_step"] for entry in read_record(recorded)] == [0, 8]
+
+
+def test_a_run_without_a_record_goes_on_and_is_recorded_from_then_on(recorded, sets, caplog):
+    (recorded / "data.json").unlink()
     caplog.set_level("INFO")
     continue_record(recorded, read(sets["held-out ones trained on"]), 8)
     assert "does not say which videos it was trained on" in caplog.text

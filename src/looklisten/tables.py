@@ -30,7 +30,7 @@ _ITEM = r"""'[^']*'|"[^"]*"|-?\d+(?:\.\d+)?"""
 _LIST = re.compile(rf"\[\s*(?:(?:{_ITEM})(?:\s*,\s*|\s+|(?=\])))*\]")
 _CLOCK = re.compile(r"(?:(\d+) days?,? \+?)?(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d*)?)")
 _WHOLE = re.compile(r"-?\d+\.0+")
-_DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
+_DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|0,\d+")
 _TRUE = {"true", "yes", "y", "t", "1"}
 _FALSE = {"false", "no", "n", "f", "0"}
 
@@ -153,7 +153,8 @@ class Row:
     def number(self, column: str) -> float:
         """A finite number, which may not be missing."""
         try:
-            number = float(text_of(self.cells.get(column)).replace(",", "."))
+            text = text_of(self.cells.get(column)).strip()
+            number = float(text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text.lstrip("-")) else text)
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
@@ -206,11 +207,11 @@ def _from_csv(name: str, data: bytes) -> Table:
         lines = _csv_lines(text)
     except csv.Error as error:
         raise SourceError(f"the table {shown(name)} cannot be read: {error}") from None
-    first = next((number for number, (_, cells) in enumerate(lines) if not cells[0].lstrip().startswith("#")), len(lines))
+    first = next((number for number, (_, cells) in enumerate(lines) if not is_comment(cells[0])), len(lines))
     columns = _headings(name, lines[first][1]) if first < len(lines) else ()
     body = [(line, cells) for line, cells in lines[first + 1 :] if any(cell.strip() for cell in cells)]
     for line, cells in body:
-        if any(cell.strip() for cell in cells[len(columns) :]) and not cells[0].startswith("#"):
+        if any(cell.strip() for cell in cells[len(columns) :]) and not is_comment(cells[0]):
             raise SourceError(
                 f"{shown(name)}, line {line}: has {len(cells)} cells where the heading has {len(columns)}; "
                 "put a cell that holds the separator into quotes"
@@ -236,7 +237,7 @@ def _csv_lines(text: str) -> list[tuple[int, list[str]]]:
 def _delimiter(text: str) -> str:
     """What separates the headings: of comma, semicolon and tab the one that is there most often."""
     for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
+        if line.strip() and not is_comment(line):
             return max(DELIMITERS, key=lambda delimiter: (_outside_quotes(line).count(delimiter), delimiter == ","))
     return ","
 
@@ -252,7 +253,7 @@ def _whole_number_columns(columns: Sequence[str], rows: Iterable[Sequence[str]])
         for column, cell in zip(columns, cells, strict=False):
             if cell.strip():
                 found[column] = found.get(column, True) and _WHOLE.fullmatch(cell.strip()) is not None
-    return {column for column, whole in found.items() if whole}
+    return {column for column, whole in found.items() if whole and column != "path"}
 
 
 def _from_parquet(name: str, data: bytes) -> Table:

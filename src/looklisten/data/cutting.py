@@ -137,7 +137,7 @@ class _Stretch:
     """Sound without a gap: the first sample is at `start_seconds`."""
 
     start_seconds: float
-    chunks: list[NDArray[np.int16]] = field(default_factory=list)
+    chunks: deque[NDArray[np.int16]] = field(default_factory=deque)
     samples: int = 0
 
     @property
@@ -150,10 +150,18 @@ class _Stretch:
 
     def cut(self, samples: int) -> NDArray[np.int16]:
         """Take the first `samples` off."""
-        whole = np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int16)
-        self.chunks, self.samples = [whole[samples:]], len(whole) - samples
+        # Only what is taken is copied: half an hour may wait here.
+        taken = [np.zeros(0, np.int16)]
+        missing = samples
+        while missing and self.chunks:
+            chunk = self.chunks.popleft()
+            taken.append(chunk[:missing])
+            if len(chunk) > missing:
+                self.chunks.appendleft(chunk[missing:])
+            missing -= len(taken[-1])
+        self.samples -= samples - missing
         self.start_seconds += samples / SAMPLE_RATE_HZ
-        return whole[:samples]
+        return np.concatenate(taken)
 
 
 @dataclass(frozen=True)

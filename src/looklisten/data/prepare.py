@@ -8,6 +8,7 @@ bytes. Paths travel between processes, never frames. Knows neither decoding nor 
 import io
 import json
 import logging
+import re
 import shutil
 import threading
 import time
@@ -50,6 +51,7 @@ MIN_BATCHES = 32
 """A small set is still cut into so many batches, so that every core has work and little is lost by an interruption."""
 
 PLAN = "progress/plan.parquet"
+SHARD_NAME = re.compile(r"clips-\d{6}-\d{3}\.arrow")
 
 NOTABLE_LOSS_SECONDS = 1.0
 """A source of which no clip holds so many seconds has a line in skipped.jsonl; the index counts every loss."""
@@ -311,8 +313,6 @@ class _Plan:
     batches: tuple[tuple[Source, ...], ...]
     missing: tuple[str, ...]
     reasons: dict[str, str]
-    stale_shards: frozenset[str]
-    """Names of shards of batches that are made anew; what is not written again is removed at the end."""
 
 
 @dataclass(frozen=True)
@@ -336,14 +336,14 @@ def _plan(store: Store, inputs: Sequence[str | Path], labels: Labels, settings: 
     known = {source.name: source for batch in old for source in batch}
     _check_as_before(store, sources, known)
     fresh = [source for source in sources.found if source.name not in known]
-    planned, stale_shards = _plan_anew(store, sources, old, share, again)
+    planned = _plan_anew(store, sources, old, share, again)
     if fresh:
         fresh = _ready_to_plan(fresh, sources, known)
         size = min(max(len(fresh) // MIN_BATCHES, 1), MAX_BATCH_SOURCES)
         planned += [tuple(fresh[i : i + size]) for i in range(0, len(fresh), size)]
     if planned != old or _times(planned) != _times(old):
         _write_plan(store, sources, planned, settings)
-    return _Plan(sources.root, tuple(planned), sources.missing, sources.reasons, stale_shards)
+    return _Plan(sources.root, tuple(planned), sources.missing, sources.reasons)
 
 
 def _check_as_before(store: Store, sources: Sources, known: dict[str, Source]) -> None:
@@ -376,23 +376,28 @@ def _times(batches: Sequence[Sequence[Source]]) -> list[int | None]:
     return [source.modified_ns for batch in batches for source in batch]
 
 
-def _plan_anew(
-    store: Store, sources: Sources, old: Sequence[tuple[Source, ...]], share: _Share, again: bool
-) -> tuple[list[tuple[Source, ...]], frozenset[str]]:
-    """The old batches, those that are made anew with the sources of today and without a record; and the shards of these.
+def _plan_anew(store: Store, sources: Sources, old: Sequence[tuple[Source, ...]], share: _Share, again: bool) -> list[tuple[Source, ...]]:
+    """The old batches; those that are made anew with the sources of today and without a record.
 
     What has changed is seen from a batch's record, so that calls which share the work decide the same, each for its share.
     """
     found = {source.name: source for source in sources.found}
     batches: list[tuple[Source, ...]] = []
-    stale_shards: set[str] = set()
     stays: list[str] = []
+    of_today = [tuple(_of_today(before, found.get(before.name)) for before in batch) for batch in old]
+    records = [
+        store.read_json(_record_name(number)) if again or any(source.name in found for source in batch) else None
+        for number, batch in enumerate(old)
+    ]
+    changed_of = [_changed(sources.root, batch, now, record or {}) for batch, now, record in zip(old, of_today, records, strict=True)]
+    changed_anywhere = set().union(*changed_of)
     for number, batch in enumerate(old):
-        now = tuple(_of_today(before, found.get(before.name)) for before in batch)
-        record = store.read_json(_record_name(number)) if again or any(source.name in found for source in batch) else None
-        changed = _changed(sources.root, batch, now, record or {})
+        now, record, changed = of_today[number], records[number], changed_of[number]
+        # Sources whose content is still what was compared before; those that changed are compared with them, in order.
+        unchanged = [source for later in old[number + 1 :] for source in later if source.name not in changed_anywhere]
+        others = [*(source for earlier in batches for source in earlier), *unchanged]
         if record is None:  # not made yet: it is made of what is there now
-            batches.append(_marked_anew(now, batch, changed, old, sources.root))
+            batches.append(_marked_anew(now, found, changed_anywhere, others, sources.root))
             continue
         failed = {line["source"] for line in record["failures"]}
         without_clips = failed | {line["source"] for line in record["skipped_lines"] if not line["clips_prepared"]}
@@ -401,8 +406,7 @@ def _plan_anew(
         if wanted and not gone:
             if share.has(number):
                 _forget(store, number, set() if again else changed)
-            stale_shards |= {shard["name"] for shard in record["shards"]}
-            batches.append(_marked_anew(now, batch, changed, old, sources.root))
+            batches.append(_marked_anew(now, found, changed_anywhere, others, sources.root))
             continue
         batches.append(tuple(then if then.name in changed else today for then, today in zip(batch, now, strict=True)))
         if wanted:
@@ -419,7 +423,7 @@ def _plan_anew(
             len(stays),
             first_few(sorted(stays)),
         )
-    return batches, frozenset(stale_shards)
+    return batches
 
 
 def _of_today(before: Source, now: Source | None) -> Source:
@@ -453,16 +457,25 @@ def _forget(store: Store, batch: int, changed: set[str]) -> None:
 
 
 def _marked_anew(
-    now: Sequence[Source], before: Sequence[Source], changed: set[str], old: Sequence[Sequence[Source]], root: Path
+    batch: Sequence[Source], found: dict[str, Source], changed: set[str], others: Sequence[Source], root: Path
 ) -> tuple[Source, ...]:
-    """The sources of a batch, of which the changed ones are compared anew with all others."""
-    others = [source for batch in old for source in batch if source.name not in changed]
-    fresh = []
-    for source, planned in zip(now, before, strict=True):
-        own_id = "" if planned.same_as else planned.video_id
-        fresh.append(replace(source, same_as="", video_id=own_id) if source.name in changed else source)
-    compared = {source.name: source for source in mark_duplicates([s for s in fresh if s.name in changed], root, others)}
-    return tuple(compared.get(source.name, source) for source in fresh)
+    """The sources of a batch, compared anew with `others` where they or what they were the same as have changed.
+
+    `changed` are names of sources of any batch. Split and video_id are again what the user says of them.
+    """
+    changed_paths = {name.partition("#t=")[0] for name in changed} | changed
+    to_compare = []
+    stay = []
+    for source in batch:
+        if source.name not in changed and source.same_as not in changed_paths:
+            stay.append(source)
+            continue
+        own = found.get(source.name, source)
+        own_id = own.video_id if own is not source or not source.same_as else ""
+        to_compare.append(replace(source, same_as="", split=own.split, video_id=own_id))
+    marked = mark_duplicates(to_compare, root, [*others, *stay])
+    compared = {source.name: source for source in marked}
+    return tuple(compared.get(source.name, source) for source in batch)
 
 
 def _read_plan(store: Store, settings: PrepareSettings) -> tuple[Path | None, list[tuple[Source, ...]]]:
@@ -557,8 +570,11 @@ def prepare(
     summary = _merge(store, plan, settings)
     if not summary["clips"]:
         raise SourceError(_why_no_clip(store, summary["sources"]))
-    for name in plan.stale_shards - {shard["name"] for shard in store.read_json("index.json")["shards"]}:
-        store.remove(name)
+    # Batches that were made anew may have left files of before, also those of other calls that shared the work.
+    named = {shard["name"] for shard in store.read_json("index.json")["shards"]}
+    for name in store.sizes():
+        if SHARD_NAME.fullmatch(name) and name not in named:
+            store.remove(name)
     return summary | spent
 
 

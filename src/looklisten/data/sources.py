@@ -457,6 +457,8 @@ def _table(table: str, searched: _Search) -> Iterator[Source]:
                 start_seconds=start,
                 stop_seconds=stop,
             )
+    if comments == len(read.rows):
+        raise SourceError(f"the table {shown(table)} names no file")
     if comments:
         searched.note(f"{shown(table)}: rows that begin with # were left out ({comments:,})")
 
@@ -602,7 +604,7 @@ def _ends(root: Path, source: Source) -> bytes:
     try:
         with open_source(root, source) as file:
             return _digest_of_ends(file, source.bytes or 0)
-    except OSError:
+    except Exception:  # whatever a remote place answers costs this file only
         return source.path.encode()
 
 
@@ -610,5 +612,5 @@ def _whole(root: Path, source: Source) -> bytes:
     try:
         with open_source(root, source) as file:
             return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
+    except Exception:  # whatever a remote place answers costs this file only
         return source.path.encode()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
 from looklisten.errors import SourceError
+from looklisten.names import opened_name
 
 TABLE = "labels.csv"
 COLUMNS = ("path", "picture", "sound")
@@ -44,7 +45,10 @@ def witnesses_of(shards: Shards, files: str | Path | None = None) -> Witnesses:
     `files`: the table; by default the labels.csv that lies beside the videos, where it has those columns. Without one
     every video stands for itself. Raises SourceError when `files` cannot be read, or names none of the videos.
     """
-    table = Path(files) if files else Path(shards.manifest.get("root", ".")) / TABLE
+    root = str(shards.manifest.get("root") or "")
+    if not files and not root:
+        return Witnesses({}, {})
+    table = Path(files) if files else Path(opened_name(root)) / TABLE
     try:
         with table.open(newline="", encoding="utf-8-sig") as opened:
             rows = [row for row in csv.DictReader(opened) if all(row.get(column) for column in COLUMNS)]

@@ -118,7 +118,7 @@ def embed_files(inputs: Sequence[str | Path], model: L3Net | Encoder, plan: Plan
     encoder = encoder_of(model, plan.precision)
     sources = find_sources(inputs, suffixes=MEDIA_SUFFIXES)
     if any(source.start_seconds is not None or source.stop_seconds is not None for source in sources.found):
-        raise ConfigError("embed takes whole files, and this table names stretches; leave start_seconds and stop_seconds away")
+        raise ConfigError("embed takes whole files, and this table names stretches; remove start_seconds and stop_seconds")
     about = plan.about(encoder)
     _agree(plan, about, {plan.target(source) for source in sources.found})
     for folder in {plan.target(source).parent for source in sources.found}:
@@ -130,9 +130,10 @@ def embed_files(inputs: Sequence[str | Path], model: L3Net | Encoder, plan: Plan
     by_path = {source.path: source for source in sources.found}
     failures.keep(lambda line: states.get(line["source"]) == "done" or _is_known(line, sources.root, by_path, plan))
     for missing in sources.missing:
-        failures.add(missing, "there is no such file")
+        failures.add(missing, sources.reasons.get(missing, "there is no such file"))
     counts = {"sources": len(sources.found) + len(sources.missing), "embedded": 0, "skipped": 0, "changed": 0, "vectors": 0}
-    known = failures.lost_sources()
+    # Where vectors of an earlier run are there, nothing is left to do.
+    known = {name: why for name, why in failures.lost_sources().items() if states.get(name) != "done"}
     with limited(plan.limits):
         for done, source in enumerate(sources.found):
             if states[source.path] == "done":
@@ -170,7 +171,7 @@ def _state(root: Path, source: Source, plan: Plan, plan_sha256: str) -> State:
 def _is_unchanged(root: Path, source: Source, before: SourceStamp) -> bool:
     if "://" in source.path:  # asking would cost a request a file; what the list of files says is taken
         return source.bytes is None or before.source_bytes in (None, source.bytes)
-    return before.is_still(_local_path(root, source))
+    return before.is_still(source.local_path(root))
 
 
 def _agree(plan: Plan, about: dict[str, Any], targets: Set[Path]) -> None:
@@ -310,18 +311,14 @@ class _Attempt:
     def _once(self, path: Path, stamp: SourceStamp, tell: Callable[..., None]) -> tuple[int, str]:
         made = {"plan_sha256": self.plan_sha256} | asdict(stamp)
         with vector_file(self.plan.target(self.source), self.plan.format, made) as file:
-            return _embed(path, _bytes(self.source.path).decode("utf-8", "backslashreplace"), self.encoder, self.plan, file, tell)
-
-
-def _local_path(root: Path, source: Source) -> Path:
-    return root / source.path
+            return _embed(path, self.source.path, self.encoder, self.plan, file, tell)
 
 
 @contextmanager
 def _at_hand(root: Path, source: Source) -> Iterator[Path]:
     """A local path to the source; a remote one is fetched, and removed after."""
     if "://" not in source.path:
-        yield _local_path(root, source)
+        yield source.local_path(root)
         return
     with TemporaryDirectory(prefix="looklisten-") as scratch:
         path = Path(scratch) / Path(source.path.partition("?")[0]).name

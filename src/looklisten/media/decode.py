@@ -809,7 +809,7 @@ class _Pictures:
             at = self._last_seconds + self._usual_seconds if np.isfinite(self._last_seconds) else 0.0
         shown = self._clock.lasts(frame, self._stream) or self._usual_seconds
         if at <= self._last_seconds:
-            if at < self._last_seconds - shown:
+            if self._wanted.start_seconds <= at < self._last_seconds - shown:
                 self._report.lose(PICTURE_IN_PAST, min(shown, self._last_seconds - at))
             return
         if not self._times:
@@ -1084,7 +1084,8 @@ class _Waves:
             planes = [np.concatenate([np.full(shift * each, zero_level(plane), plane.dtype), plane]) for plane in planes]
         elif shift < 0:
             planes = [plane[-shift * each :] for plane in planes]
-            self._report.lose(SOUND_IN_PAST, -shift / rate_hz)
+            if self._follower.end_seconds > self._wanted.start_seconds:
+                self._report.lose(SOUND_IN_PAST, -shift / rate_hz)
         self._gathered.append(planes)
         self._gathered_samples += placed.samples + shift
         if self._gathered_samples >= rate_hz:

@@ -97,7 +97,7 @@ def counts_frames(path: str | Path) -> bool:
     except OSError:
         return False
     first = head.find(b"\xff")
-    return any(0 <= head.find(tag) - first < 256 for tag in (b"Xing", b"Info", b"VBRI"))
+    return first >= 0 and any(0 <= head.find(tag) - first < 256 for tag in (b"Xing", b"Info", b"VBRI"))
 
 
 def _number(data: bytes, order: Literal["big", "little"] = "big") -> int:

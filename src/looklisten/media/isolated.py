@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ, picture_files
 from looklisten.media import decode as direct
 from looklisten.media import redraw as redrawing
@@ -147,6 +148,14 @@ def _drawn(frames: Generator[Any, Any, Any], planes: Planes, draw: Callable[[flo
 
 
 def _elsewhere(path: str | Path) -> str:
-    """The path as another process understands it: standard input and its like are a file's real name."""
+    """The path as another process understands it: of a file that is open here, its real name.
+
+    Raises SourceError for a pipe, which this process alone can read.
+    """
     text = str(path)
-    return os.path.realpath(text) if text.startswith(("/dev/", "/proc/")) else text
+    if not text.startswith(("/dev/", "/proc/")):
+        return text
+    real = os.path.realpath(text)
+    if not os.path.exists(real):  # noqa: PTH110
+        raise SourceError(f"{path} is a pipe, which can be read only once; save it as a file first")
+    return real

@@ -4,7 +4,7 @@ The lock is a file, `training.lock`, that says who trains. It needs no lock serv
 must not exist yet is atomic on local disks and on NFS. The holder renews the file's time every few seconds. Whoever finds
 the file asks in this order:
 
-1. Is the holder a process of this machine? Then the system knows whether it lives.
+1. Is the holder a process of this machine? Then the system knows whether it lives (outside Linux only whether it is gone).
 2. Else, is the file's time renewed? A live holder renews it; a lock that nobody renewed for `stale_seconds` is taken over.
 """
 
@@ -122,10 +122,7 @@ class FolderLock:
 
     def _read(self) -> Holder | None:
         """Who holds the lock; None when the file is gone, or is empty because its writer was killed."""
-        try:
-            return Holder(**json.loads(self._path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+        return _holder_in(self._path)
 
     def _wait_until_free(self) -> None:
         """Return when the lock is free; raises ConfigError when its holder lives."""
@@ -142,10 +139,9 @@ class FolderLock:
             self._path.rename(aside)
         except FileNotFoundError:
             return
-        with contextlib.suppress(OSError, ValueError):
-            moved = json.loads(aside.read_text(encoding="utf-8"))["token"]
-            if found is None or moved != found.token:
-                os.link(aside, self._path)  # the other one was faster: this is its new lock, which goes back
+        moved = _holder_in(aside)
+        if moved is not None and (found is None or moved.token != found.token):
+            self._create(moved)  # another process was faster: this is its new lock, which goes back
         aside.unlink(missing_ok=True)
 
     def _falls_silent(self, found: Holder | None) -> bool:
@@ -189,7 +185,16 @@ class FolderLock:
     def _beat(self) -> None:
         while not self._ended.wait(self._beat_seconds):
             with contextlib.suppress(OSError):  # a disk that is away for a moment; `check` says when the lock is lost
-                os.utime(self._path)
+                found = self._read()
+                if found is None or self._holder is None or found.token == self._holder.token:
+                    os.utime(self._path)  # never the lock of a process that took the folder over
+
+
+def _holder_in(path: Path) -> Holder | None:
+    try:
+        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _name_of(holder: Holder | None) -> str:

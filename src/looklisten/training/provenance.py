@@ -75,6 +75,16 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
     # What was recorded at this very step took no step that is left.
     entries = [entry for entry in read_record(run) if entry["from_step"] < step]
     found = _ids_of(run, entries)
+    if entries and found is None:
+        lacking = f"{run / 'data'} lacks the lists of videos that {run / RECORD_NAME} names, or they cannot be read"
+        if not other_data:
+            raise CheckpointError(
+                f"{lacking}, so nobody can see whether held-out videos would be trained on. Copy the folder data of this "
+                f"run back, or give --resume other-data to go on all the same"
+            )
+        log.warning("%s; the run goes on all the same", lacking)
+        _write(run, entries, data, step)
+        return True
     if found is None:
         log.info("%s does not say which videos it was trained on; %s says it from step %d on", run, run / RECORD_NAME, step + 1)
         _write(run, [], data, step)
