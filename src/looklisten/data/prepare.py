@@ -391,6 +391,7 @@ def _plan_anew(store: Store, sources: Sources, old: Sequence[tuple[Source, ...]]
     ]
     changed_of = [_changed(sources.root, batch, now, record or {}) for batch, now, record in zip(old, of_today, records, strict=True)]
     changed_anywhere = set().union(*changed_of)
+    changed_paths = _paths_of(changed_anywhere)
     for number, batch in enumerate(old):
         now, record, changed = of_today[number], records[number], changed_of[number]
         # Sources whose content is still what was compared before; those that changed are compared with them, in order.
@@ -401,7 +402,9 @@ def _plan_anew(store: Store, sources: Sources, old: Sequence[tuple[Source, ...]]
             continue
         failed = {line["source"] for line in record["failures"]}
         without_clips = failed | {line["source"] for line in record["skipped_lines"] if not line["clips_prepared"]}
-        wanted = changed | failed if again else changed & without_clips
+        # A copy of what has changed is no copy any more.
+        touched = changed | {source.name for source in batch if source.same_as in changed_paths}
+        wanted = touched | failed if again else touched & without_clips
         gone = [before.name for before in batch if before.name not in without_clips and not _is_there(before, sources.root)]
         if wanted and not gone:
             if share.has(number):
@@ -456,6 +459,11 @@ def _forget(store: Store, batch: int, changed: set[str]) -> None:
     store.remove(_record_name(batch))
 
 
+def _paths_of(names: set[str]) -> set[str]:
+    """The paths of sources by their names, which may end in a stretch (`#t=1,2`)."""
+    return names | {name.partition("#t=")[0] for name in names}
+
+
 def _marked_anew(
     batch: Sequence[Source], found: dict[str, Source], changed: set[str], others: Sequence[Source], root: Path
 ) -> tuple[Source, ...]:
@@ -463,7 +471,7 @@ def _marked_anew(
 
     `changed` are names of sources of any batch. Split and video_id are again what the user says of them.
     """
-    changed_paths = {name.partition("#t=")[0] for name in changed} | changed
+    changed_paths = _paths_of(changed)
     to_compare = []
     stay = []
     for source in batch:
