@@ -274,3 +274,35 @@ def test_boxes_that_cannot_be(folder, cells, sentence):
     (folder / "b.csv").write_text(f"path,time,x0,y0,x1,y1,label,sounding\na.mp4,{cells}\n")
     with pytest.raises(SourceError, match=sentence):
         read_boxes(folder / "b.csv")
+
+
+def test_a_corner_with_a_decimal_comma_is_read_and_thousands_are_not(folder):
+    table = folder / "b.csv"
+    heading = "path;time;x0;y0;x1;y1;label;sounding\n"
+    table.write_text(heading + "a.mp4;0;0,125;0;1;1;cat;1\n")
+    assert read_boxes(table)["a.mp4"][0].x0 == 0.125
+    table.write_text(heading + "a.mp4;0;1,500;0;1;1;cat;1\n")
+    with pytest.raises(SourceError, match=r"'1,500' is no number, in the column x0"):
+        read_boxes(table)
+
+
+def test_numbers_of_32_bits_and_maps_are_read_as_they_are_meant(folder):
+    (folder / "t.parquet").parent.mkdir(exist_ok=True)
+    labels = pa.array([0.1], pa.float32())
+    parquet.write_table(pa.table({"path": ["a.mp4"], "label": labels}), folder / "t.parquet")
+    assert find_sources([folder / "t.parquet"]).found[0].labels == ("0.1",)
+    maps = pa.array([[("cat", 1)]], pa.map_(pa.string(), pa.int64()))
+    parquet.write_table(pa.table({"path": ["a.mp4"], "label": maps}), folder / "t.parquet")
+    with pytest.raises(SourceError, match="is a record, where one value is expected"):
+        find_sources([folder / "t.parquet"])
+
+
+def test_the_separator_line_of_excel_is_no_heading(folder):
+    (folder / "t.csv").write_text("sep=;\npath;label\na.mp4;cat\n")
+    assert find_sources([folder / "t.csv"]).found[0].labels == ("cat",)
+
+
+def test_a_table_of_remarks_names_no_file(folder):
+    (folder / "t.csv").write_text("path,label\n#a.mp4,cat\n")
+    with pytest.raises(SourceError, match=r"the table .*t\.csv names no file"):
+        find_sources([folder / "t.csv"])

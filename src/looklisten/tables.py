@@ -30,6 +30,9 @@ _ITEM = r"""'[^']*'|"[^"]*"|-?\d+(?:\.\d+)?"""
 _LIST = re.compile(rf"\[\s*(?:(?:{_ITEM})(?:\s*,\s*|\s+|(?=\])))*\]")
 _CLOCK = re.compile(r"(?:(\d+) days?,? \+?)?(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d*)?)")
 _WHOLE = re.compile(r"-?\d+\.0+")
+_SEPARATOR_LINE = re.compile(r"\A\ufeff?sep=.\r?\n", re.IGNORECASE)
+"""What Excel writes above the headings."""
+
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|0,\d+")
 _TRUE = {"true", "yes", "y", "t", "1"}
 _FALSE = {"false", "no", "n", "f", "0"}
@@ -203,6 +206,7 @@ def _headings(name: str, given: Sequence[object]) -> tuple[str, ...]:
 
 def _from_csv(name: str, data: bytes) -> Table:
     text, notes = decode(name, data)
+    text = _SEPARATOR_LINE.sub("", text, count=1)
     try:
         lines = _csv_lines(text)
     except csv.Error as error:
@@ -289,6 +293,11 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     for is_kind, microseconds in coarser.items():
         if is_kind(kind):
             column = column.cast(microseconds, safe=False)
+    if pa.types.is_float16(kind) or pa.types.is_float32(kind):
+        # As numbers of 64 bits 0.1 would be 0.10000000149011612.
+        return [None if value is None else float(str(value)) for value in column.to_numpy()]
+    if pa.types.is_map(kind):
+        return [None if value is None else dict(value) for value in column.to_pylist()]
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:  # text that a careless program wrote

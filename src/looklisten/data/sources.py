@@ -146,7 +146,7 @@ def find_sources(
 ) -> Sources:
     """The videos that `inputs` name, in order of name, each once.
 
-    An input is a video, a folder (searched through for files with one of `suffixes`), a glob, a text list (`.txt`, one input a
+    An input is a video, a folder (searched through for files with one of `suffixes`), a glob, a text list (`.txt`, one file or folder a
     line), or a table (`.csv`, `.tsv`, `.parquet`) with a column `path` and, if wanted, `label` (several joined by `|`, or a
     list), `split`, `video_id`, `start_seconds` and `stop_seconds`; each may be a local path or an address (`s3://`,
     `https://`). Paths in lists and tables start at the list's folder. With `labels="folder"` the label is the name of the
