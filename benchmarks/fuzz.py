@@ -147,9 +147,10 @@ def run_apart(verb: str, files: Path, out: Path, network: Path) -> tuple[Outcome
     """The outcome of a verb in a program of its own, and how that program ended, if not well."""
     report = out.with_suffix(".json")
     program = subprocess.Popen([sys.executable, __file__, "--one", verb, str(files), str(out), str(network), str(report)])
+    began = time.time()
     while program.poll() is None:
         time.sleep(1)
-        newest = max((path.stat().st_mtime for path in [files, out, *out.glob("*")] if path.exists()), default=0.0)
+        newest = max([began, *(path.stat().st_mtime for path in [out, *out.glob("*")] if path.exists())])
         if time.time() - newest > SILENT_SECONDS:
             program.kill()
             program.wait()

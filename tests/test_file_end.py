@@ -89,7 +89,7 @@ def test_a_stream_that_is_not_decoded_may_end_later(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     with av.open(path, "w") as container:
         tracks = [container.add_stream("aac", RATE, layout="mono") for _ in range(2)]
-        for track, seconds in zip(tracks, (3.0, 20.0), strict=True):
+        for track, seconds in zip(tracks, (14.0, 20.0), strict=True):
             frame = av.AudioFrame.from_ndarray(tone(seconds)[None], "fltp", "mono")
             frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), 0
             resampler = av.AudioResampler("fltp", "mono", RATE, frame_size=1024)
@@ -97,7 +97,7 @@ def test_a_stream_that_is_not_decoded_may_end_later(tmp_path, kind):
                 container.mux(track.encode(block))
             container.mux(track.encode(None))
     report = reported(path)
-    assert report.audio_end_seconds == pytest.approx(3.0, abs=0.1)
+    assert report.audio_end_seconds == pytest.approx(14.0, abs=0.1), "not much shorter, so the first is taken"
     assert report.broken_off == ""
 
 

@@ -34,7 +34,7 @@ def written_bytes(path: str | Path, format_name: str) -> int | None:
     if read is None:
         return None
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path) as file:
             return read(file, os.fstat(file.fileno()).st_size)
     except (OSError, ValueError):
         return None
@@ -44,7 +44,7 @@ def second_file(path: str | Path, format_name: str, end_byte: int) -> int | None
     """Where a second file of the same format begins that was appended to the first, which ends at `end_byte`; None without one."""
     name = format_name.split(",")[0]
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path) as file:
             if name == "mov":
                 return _second_type_box(file, os.fstat(file.fileno()).st_size)
             if name == "matroska":
@@ -57,6 +57,13 @@ def second_file(path: str | Path, format_name: str, end_byte: int) -> int | None
     except (OSError, ValueError):
         return None
     return end_byte + place if place >= 0 else None
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    """A file on a disk, opened. Raises ValueError for a pipe or a device, which can be read only once."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is no file on a disk")
+    return Path(path).open("rb")
 
 
 def _second_type_box(file: BinaryIO, size: int) -> int | None:
@@ -84,7 +91,7 @@ def _next_header(file: BinaryIO, size: int, after: int) -> int | None:
 def counts_frames(path: str | Path) -> bool:
     """Whether an MP3 file has a Xing, Info or VBRI header; without one FFmpeg guesses how long it is."""
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path) as file:
             start = file.read(10)
             if start[:3] == b"ID3":
                 size = 0
@@ -94,7 +101,7 @@ def counts_frames(path: str | Path) -> bool:
             else:
                 file.seek(0)
             head = file.read(MP3_SEARCH_BYTES)
-    except OSError:
+    except (OSError, ValueError):
         return False
     first = head.find(b"\xff")
     return first >= 0 and any(0 <= head.find(tag) - first < 256 for tag in (b"Xing", b"Info", b"VBRI"))
