@@ -364,6 +364,6 @@ def test_vectors_have_the_precision_that_their_key_names(precision, monkeypatch)
     extractor = network_extractor("mine", model, "audio")
     with torch.inference_mode():
         wanted = {name: encoder_of(model, name).encode("audio", sounds, "conv4_2").numpy() for name in ("float32", "bfloat16")}
-    assert extractor.key.endswith(precision)
+    assert extractor.key.endswith(f"-{precision}-16bit")
     assert np.array_equal(extractor(sounds), wanted[precision])
     assert not np.array_equal(wanted["float32"], wanted["bfloat16"])
