@@ -115,7 +115,8 @@ def test_a_lock_whose_writer_was_killed_before_it_wrote_is_taken_over(lock, tmp_
     lock.acquire()
 
 
-def test_of_many_that_find_a_dead_lock_one_gets_it(tmp_path, elsewhere):
+@pytest.mark.parametrize("trial", range(20))
+def test_of_many_that_find_a_dead_lock_one_gets_it(trial, tmp_path, elsewhere):
     write_lock(tmp_path / "run", elsewhere, seconds_ago=1000)
     locks = [FolderLock(tmp_path / "run") for _ in range(8)]
     got = []
@@ -135,6 +136,16 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(tmp_path, elsewhere):
     assert len(got) == 1
     got[0].check()
     got[0].release()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_claim_of_a_killed_process_does_not_block_the_lock(lock, tmp_path, elsewhere):
+    write_lock(tmp_path / "run", elsewhere, seconds_ago=1000)
+    claim = tmp_path / "run" / f"{LOCK_NAME}.{elsewhere.token}"
+    claim.touch()
+    os.utime(claim, (1.0, 1.0))
+    lock.acquire()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK_NAME]
 
 
 def test_who_lost_the_lock_ends_and_who_has_it_deleted_goes_on(lock, tmp_path, elsewhere):

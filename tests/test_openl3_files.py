@@ -1,6 +1,7 @@
 """Files and folders -> .npz under OpenL3's names, by function and by command; and the migration page does what it says."""
 
 import json
+import logging
 import re
 import shlex
 from pathlib import Path
@@ -228,7 +229,9 @@ def test_the_command_embeds_a_folder_and_says_what_failed(openl3_weights, sounds
     assert (told["written"], told["skipped"], told["failed"]) == (0, 2, 1)
     assert "cannot be opened as sound" in told["failures"][str(sounds / "bad.wav")]
     (sounds / "bad.wav").unlink()
+    level = logging.getLogger("looklisten").level
     assert main([*command, "-q"]) == 0
+    assert logging.getLogger("looklisten").level == level, "--quiet holds for one command"
     assert capsys.readouterr() == ("", "")
 
 

@@ -2,7 +2,8 @@
 
 import logging
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,24 @@ SUFFIXES = {
 def run(arguments: Sequence[str]) -> dict[str, Any]:
     """What the command line asks for: counts, and the sentences of inputs that failed; nothing when all is well and --quiet."""
     args = parser().parse_args(arguments)
-    if args.quiet:
-        logging.getLogger("looklisten").setLevel(logging.WARNING)
+    with _only_warnings(args.quiet):
+        return _run(args)
+
+
+@contextmanager
+def _only_warnings(quiet: bool) -> Iterator[None]:
+    """With `quiet`, no information is logged; afterwards the logger is as it was."""
+    logger = logging.getLogger("looklisten")
+    level = logger.level
+    if quiet:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _run(args: Namespace) -> dict[str, Any]:
     sources = find(args.inputs, args.modality, args.output_dir)
     outcomes = _embed(args, sources)
     done = {name: sum(len(outcome[name]) for outcome in outcomes) for name in ("written", "skipped")}

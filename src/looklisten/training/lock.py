@@ -30,6 +30,8 @@ BEAT_SECONDS = 15.0
 """Between two renewals of the file's time."""
 STALE_SECONDS = 90.0
 """A lock of another machine that was not renewed for so long is of a killed process."""
+CLAIM_SECONDS = 0.05
+"""Between two looks at a lock that another process is about to take over."""
 LOOK_SECONDS = 0.5
 """Between two looks at the lock of another machine."""
 
@@ -72,8 +74,8 @@ class FolderLock:
         holder = this_process()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            while not self._create(holder):
-                self._wait_until_free()
+            while not (self._create(holder) or self._take_over(holder)):
+                pass
         except OSError as error:
             raise ConfigError(f"{self._folder} cannot be written to ({error.strerror or error}); give a run folder that can be") from None
         self._holder = holder
@@ -112,37 +114,43 @@ class FolderLock:
 
     def _create(self, holder: Holder) -> bool:
         """Whether the lock was free and is `holder`'s now."""
-        try:
-            handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(holder)) + "\n")
-        return True
+        return _create_file(self._path, holder)
 
     def _read(self) -> Holder | None:
         """Who holds the lock; None when the file is gone, or is empty because its writer was killed."""
         return _holder_in(self._path)
 
-    def _wait_until_free(self) -> None:
-        """Return when the lock is free; raises ConfigError when its holder lives."""
+    def _take_over(self, holder: Holder) -> bool:
+        """Whether the lock was of a dead process and is `holder`'s now; False: ask for it again.
+
+        Raises ConfigError when the lock's holder lives. Of many processes that find the same dead
+        lock, one takes it over: the one that creates the file `training.lock.OLD-TOKEN`. It reads
+        the lock again after that, because an earlier process may have taken it over and gone on.
+        """
         found = self._read()
         state = _state_of(found) if found else "unknown"
         if state == "alive":
             assert found is not None
             raise ConfigError(self._sentence(found))
         if state == "unknown" and not self._falls_silent(found):
-            return
-        # Two processes may come here at once. Moved aside first, a lock is removed by one of them alone.
-        aside = self._path.with_name(f"{LOCK_NAME}.{uuid.uuid4().hex}")
+            return False
+        claim = self._path.with_name(f"{LOCK_NAME}.{found.token if found else 'empty'}")
+        if not _create_file(claim, holder):
+            # Another process is about to take it over; a claim that stays is of a killed process.
+            with contextlib.suppress(FileNotFoundError):
+                if self._now() - claim.stat().st_mtime >= self._stale_seconds:
+                    claim.unlink()
+            time.sleep(CLAIM_SECONDS)
+            return False
         try:
-            self._path.rename(aside)
-        except FileNotFoundError:
-            return
-        moved = _holder_in(aside)
-        if moved is not None and (found is None or moved.token != found.token):
-            self._create(moved)  # another process was faster: this is its new lock, which goes back
-        aside.unlink(missing_ok=True)
+            if not self._path.exists() or self._read() != found:
+                return False
+            written = self._path.with_name(f"{LOCK_NAME}.{holder.token}")
+            _create_file(written, holder)
+            written.replace(self._path)
+            return True
+        finally:
+            claim.unlink(missing_ok=True)
 
     def _falls_silent(self, found: Holder | None) -> bool:
         """Whether the lock stays without a sign of life until it is stale; False when it is gone. ConfigError when it is renewed."""
@@ -188,6 +196,17 @@ class FolderLock:
                 found = self._read()
                 if found is None or self._holder is None or found.token == self._holder.token:
                     os.utime(self._path)  # never the lock of a process that took the folder over
+
+
+def _create_file(path: Path, holder: Holder) -> bool:
+    """Whether the file did not exist yet and names `holder` now."""
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(holder)) + "\n")
+    return True
 
 
 def _holder_in(path: Path) -> Holder | None:
