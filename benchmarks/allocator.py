@@ -1,11 +1,14 @@
-"""What it is worth that the shell's programs keep the memory they free (`looklisten.runtime.keep_freed_memory`).
+"""What it is worth that the shell's programs keep the memory they free
+(`looklisten.system.processes.keep_freed_memory`).
 
-    python benchmarks/allocator.py [--config tiny] [--batch 64] [--steps 40] [--turns 5] [--threads N] [--json]
+    python benchmarks/allocator.py [--config tiny] [--batch 64] [--steps 40] [--turns 5] [--threads
+    N] [--json]
 
-Two new processes take turns, one with glibc's allocator as it comes, one told to keep what is freed, since an allocator cannot be
-set back. Each takes the product's own training steps on noise that lies in memory, after five that are not counted. Printed
-are the pairs a second, the processor's seconds a step in the program and in the system, the most memory that was resident, and the
-median over the turns of the ratio of their times, with the lowest and the highest.
+Two new processes take turns, one with glibc's allocator as it comes, one told to keep what is
+freed, since an allocator cannot be set back. Each takes the product's own training steps on noise
+that lies in memory, after five that are not counted. Printed are the pairs a second, the
+processor's seconds a step in the program and in the system, the most memory that was resident, and
+the median over the turns of the ratio of their times, with the lowest and the highest.
 """
 
 import argparse
@@ -20,12 +23,14 @@ from typing import Any
 import torch
 
 from looklisten.config import Config
-from looklisten.runtime import keep_freed_memory
+from looklisten.system.processes import keep_freed_memory
 
 WARM_STEPS = 5
 
 
-def measured(config_name: str, size: int, steps: int, threads: int | None, keep: bool) -> dict[str, float]:
+def measured(
+    config_name: str, size: int, steps: int, threads: int | None, keep: bool
+) -> dict[str, float]:
     """The figures of this process."""
     from step_time import noise, product_step
 
@@ -50,7 +55,9 @@ def measured(config_name: str, size: int, steps: int, threads: int | None, keep:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", default="tiny")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=40)
@@ -60,14 +67,28 @@ def main() -> None:
     parser.add_argument("--child", choices=["as it comes", "kept"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        print(json.dumps(measured(given.config, given.batch, given.steps, given.threads, given.child == "kept")))
+        print(
+            json.dumps(
+                measured(
+                    given.config, given.batch, given.steps, given.threads, given.child == "kept"
+                )
+            )
+        )
         return
     turns: dict[str, list[dict[str, float]]] = {"as it comes": [], "kept": []}
     for _ in range(given.turns):
         for way, found in turns.items():
-            told = subprocess.run([sys.executable, *sys.argv, "--child", way], stdout=subprocess.PIPE, text=True, check=True)
+            told = subprocess.run(
+                [sys.executable, *sys.argv, "--child", way],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
             found.append(json.loads(told.stdout))
-    ratios = [kept["pairs_per_second"] / plain["pairs_per_second"] for plain, kept in zip(turns["as it comes"], turns["kept"], strict=True)]
+    ratios = [
+        kept["pairs_per_second"] / plain["pairs_per_second"]
+        for plain, kept in zip(turns["as it comes"], turns["kept"], strict=True)
+    ]
     result: dict[str, Any] = {
         "ratio": statistics.median(ratios),
         "lowest": min(ratios),
@@ -76,7 +97,10 @@ def main() -> None:
         "batch": given.batch,
         "threads": given.threads or torch.get_num_threads(),
         "torch": torch.__version__,
-    } | {way: {name: statistics.median(turn[name] for turn in found) for name in found[0]} for way, found in turns.items()}
+    } | {
+        way: {name: statistics.median(turn[name] for turn in found) for name in found[0]}
+        for way, found in turns.items()
+    }
     if given.json:
         print(json.dumps(result))
         return

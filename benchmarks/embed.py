@@ -1,10 +1,12 @@
 """Windows and pictures a second of one network, each way of embedding taking its turn in one run.
 
-    python benchmarks/embed.py [--config l3] [--checkpoint RUN] [--seconds 6] [--hop 0.1] [--repeats 3] [--threads N] [--json]
+    python benchmarks/embed.py [--config l3] [--checkpoint RUN] [--seconds 6] [--hop 0.1] [--repeats
+    3] [--threads N] [--json]
 
-Sound of chance (tones that come and go over noise) at a hop of 0.1 s: window by window in float32 and bfloat16, dense in both, and by
-onnxruntime from the file that `looklisten export --format onnx` writes. Rates are medians over the turns; the ratio is to float32 window
-by window, turn by turn. The cosine is the lowest of any window to float32 window by window at the same start. OpenL3's own
+Sound of chance (tones that come and go over noise) at a hop of 0.1 s: window by window in float32
+and bfloat16, dense in both, and by onnxruntime from the file that `looklisten export --format onnx`
+writes. Rates are medians over the turns; the ratio is to float32 window by window, turn by turn.
+The cosine is the lowest of any window to float32 window by window at the same start. OpenL3's own
 networks, beside OpenL3 itself, are in benchmarks/openl3.py.
 """
 
@@ -25,7 +27,7 @@ from looklisten.inference.encoder import Precision
 from looklisten.inference.layers import Side
 from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net
-from looklisten.runtime import cpu_count
+from looklisten.system.processes import cpu_count
 
 RATE_HZ = 48_000
 
@@ -35,26 +37,40 @@ def made_sound(seconds: float) -> np.ndarray:
     t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     tones = sum(
         np.sin(2 * np.pi * hz * t) * np.clip(np.sin(2 * np.pi * rate * t + k), 0, 1)
-        for k, (hz, rate) in enumerate(zip(rng.uniform(100, 6000, 8), rng.uniform(0.3, 3, 8), strict=True))
+        for k, (hz, rate) in enumerate(
+            zip(rng.uniform(100, 6000, 8), rng.uniform(0.3, 3, 8), strict=True)
+        )
     )
     return (0.1 * tones + 0.02 * rng.standard_normal(len(t))).astype(np.float32)
 
 
-def with_onnx(model: L3Net, side: Side, batches: list[np.ndarray], folder: Path) -> Callable[[], np.ndarray]:
+def with_onnx(
+    model: L3Net, side: Side, batches: list[np.ndarray], folder: Path
+) -> Callable[[], np.ndarray]:
     import onnxruntime
 
     write_onnx(model, side, "pool4", folder / f"{side}.onnx")
-    session = onnxruntime.InferenceSession(folder / f"{side}.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        folder / f"{side}.onnx", providers=["CPUExecutionProvider"]
+    )
     name = session.get_inputs()[0].name
     return lambda: np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
 
 
 def lowest_cosine(vectors: np.ndarray, exact: np.ndarray) -> float:
-    return float(((vectors * exact).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(exact, axis=1)).min())
+    return float(
+        (
+            (vectors * exact).sum(1)
+            / np.linalg.norm(vectors, axis=1)
+            / np.linalg.norm(exact, axis=1)
+        ).min()
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", default="l3")
     parser.add_argument("--checkpoint")
     parser.add_argument("--seconds", type=float, default=6.0)
@@ -66,27 +82,58 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    model = ll.load(options.checkpoint) if options.checkpoint else L3Net(ll.Config.load(options.config).model).eval()
+    model = (
+        ll.load(options.checkpoint)
+        if options.checkpoint
+        else L3Net(ll.Config.load(options.config).model).eval()
+    )
     sound = made_sound(options.seconds)
-    side, cut = model.config.resize_pixels, (model.config.resize_pixels - model.config.crop_pixels) // 2
-    pictures = np.random.default_rng(0).integers(0, 256, (options.pictures, side, side, 3), np.uint8)
+    side, cut = (
+        model.config.resize_pixels,
+        (model.config.resize_pixels - model.config.crop_pixels) // 2,
+    )
+    pictures = np.random.default_rng(0).integers(
+        0, 256, (options.pictures, side, side, 3), np.uint8
+    )
 
     def heard(precision: Precision, dense: bool) -> ll.Embeddings:
-        return ll.embed(sound, model, hop_seconds=options.hop, dense=dense, sample_rate_hz=RATE_HZ, precision=precision)
+        return ll.embed(
+            sound,
+            model,
+            hop_seconds=options.hop,
+            dense=dense,
+            sample_rate_hz=RATE_HZ,
+            precision=precision,
+        )
 
     def exact_at(starts: np.ndarray) -> np.ndarray:
         """Vectors of the windows that begin there, one by one in float32."""
         whole = np.concatenate([sound, np.zeros(RATE_HZ, np.float32)])
-        windows = torch.from_numpy(np.stack([whole[s : s + RATE_HZ] for s in np.round(starts * RATE_HZ).astype(int)]))
+        windows = torch.from_numpy(
+            np.stack([whole[s : s + RATE_HZ] for s in np.round(starts * RATE_HZ).astype(int)])
+        )
         with torch.inference_mode():
-            return np.concatenate([model.listen(part).vector.float().numpy() for part in windows.split(4)])
+            return np.concatenate(
+                [model.listen(part).vector.float().numpy() for part in windows.split(4)]
+            )
 
     starts = heard("float32", False).start_seconds
-    windows = np.stack([np.pad(sound, (0, RATE_HZ))[s : s + RATE_HZ] for s in np.round(starts * RATE_HZ).astype(int)])
-    frames = np.ascontiguousarray(pictures[:, cut : side - cut, cut : side - cut].transpose(0, 3, 1, 2))
+    windows = np.stack(
+        [
+            np.pad(sound, (0, RATE_HZ))[s : s + RATE_HZ]
+            for s in np.round(starts * RATE_HZ).astype(int)
+        ]
+    )
+    frames = np.ascontiguousarray(
+        pictures[:, cut : side - cut, cut : side - cut].transpose(0, 3, 1, 2)
+    )
     with tempfile.TemporaryDirectory() as scratch:
-        audio_onnx = with_onnx(model, "audio", np.array_split(windows, max(len(windows) // 8, 1)), Path(scratch))
-        vision_onnx = with_onnx(model, "vision", np.array_split(frames, max(len(frames) // 8, 1)), Path(scratch))
+        audio_onnx = with_onnx(
+            model, "audio", np.array_split(windows, max(len(windows) // 8, 1)), Path(scratch)
+        )
+        vision_onnx = with_onnx(
+            model, "vision", np.array_split(frames, max(len(frames) // 8, 1)), Path(scratch)
+        )
         ways: dict[str, tuple[str, Callable[[], object]]] = {
             "sound, float32": ("sound", lambda: heard("float32", False)),
             "sound, bfloat16": ("sound", lambda: heard("bfloat16", False)),
@@ -94,7 +141,10 @@ def main() -> None:
             "sound, dense, bfloat16": ("sound", lambda: heard("bfloat16", True)),
             "sound, onnxruntime": ("sound", audio_onnx),
             "pictures, float32": ("pictures", lambda: ll.embed(pictures, model)),
-            "pictures, bfloat16": ("pictures", lambda: ll.embed(pictures, model, precision="bfloat16")),
+            "pictures, bfloat16": (
+                "pictures",
+                lambda: ll.embed(pictures, model, precision="bfloat16"),
+            ),
             "pictures, onnxruntime": ("pictures", vision_onnx),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -125,15 +175,30 @@ def main() -> None:
             "lowest_cosine": lowest_cosine(vectors, exact),
         }
     if options.json:
-        print(json.dumps({"config": options.config, "threads": options.threads, "load": os.getloadavg()[0], "rows": rows}))
+        print(
+            json.dumps(
+                {
+                    "config": options.config,
+                    "threads": options.threads,
+                    "load": os.getloadavg()[0],
+                    "rows": rows,
+                }
+            )
+        )
         return
     load = os.getloadavg()[0]
-    print(f"{options.threads} threads, {options.seconds:g} s of sound every {options.hop:g} s, {len(pictures)} pictures, load {load:.1f}")
-    print("| way | a second | times real time | ratio (lowest – highest) | lowest cosine |\n| --- | --- | --- | --- | --- |")
+    print(
+        f"{options.threads} threads, {options.seconds:g} s of sound every {options.hop:g} s, {len(pictures)} pictures, load {load:.1f}"
+    )
+    print(
+        "| way | a second | times real time | ratio (lowest – highest) | lowest cosine |\n| --- | --- | --- | --- | --- |"
+    )
     for name, row in rows.items():
         real = f"{row['times_real_time']:.2f}" if row["times_real_time"] else ""
         spread = f"{row['ratio']:.2f} ({row['ratio_lowest']:.2f} – {row['ratio_highest']:.2f})"
-        print(f"| {name} | {row['a_second']:.2f} | {real} | {spread} | {row['lowest_cosine']:.5f} |")
+        print(
+            f"| {name} | {row['a_second']:.2f} | {real} | {spread} | {row['lowest_cosine']:.5f} |"
+        )
 
 
 if __name__ == "__main__":

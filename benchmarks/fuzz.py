@@ -1,12 +1,15 @@
-"""Thousands of damaged files through `prepare`, `embed` and `localize`: nothing may crash them, hang them, or cost a good file.
+"""Thousands of damaged files through `prepare`, `embed` and `localize`: nothing may crash them,
+hang them, or cost a good file.
 
     python benchmarks/fuzz.py VIDEOS [--files 2000] [--seed 0] [--verbs prepare embed localize]
 
-The files are dealt out to the verbs, so that each file is seen by one. VIDEOS is a folder of short videos of many kinds; those that
-give clips are used. Each damaged file is one of them with bits flipped, a block zeroed, overwritten, cut out, doubled or exchanged,
-the head or the tail damaged, the end missing, or another file glued in. Every tenth is left as it is; its clips, vectors or maps
-must come out as they do alone. Every verb runs in a program of its own, with a small untrained network. Exit code 1 when a program
-dies or hangs, a good file loses anything, or a file is neither done nor named.
+The files are dealt out to the verbs, so that each file is seen by one. VIDEOS is a folder of short
+videos of many kinds; those that give clips are used. Each damaged file is one of them with bits
+flipped, a block zeroed, overwritten, cut out, doubled or exchanged, the head or the tail damaged,
+the end missing, or another file glued in. Every tenth is left as it is; its clips, vectors or maps
+must come out as they do alone. Every verb runs in a program of its own, with a small untrained
+network. Exit code 1 when a program dies or hangs, a good file loses anything, or a file is neither
+done nor named.
 """
 
 import argparse
@@ -28,9 +31,9 @@ import torch
 import looklisten as ll
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Clip, Shards
-from looklisten.data.worker import Isolation
 from looklisten.errors import DecoderLostError
-from looklisten.media.decoder_process import limited
+from looklisten.media.isolation.parent import limited
+from looklisten.media.isolation.process import Isolation
 
 VERBS = ("prepare", "embed", "localize")
 STALL_SECONDS = 30
@@ -45,10 +48,27 @@ def damage(data: bytes, other: bytes, chance: random.Random) -> tuple[str, bytes
     size = len(data)
     at = chance.randrange(size)
     length = min(chance.choice((1, 16, 400, 4_000, 40_000)), size - at)
-    kind = chance.choice(("flips", "head", "tail", "truncated", "zeros", "noise", "cut", "doubled", "exchanged", "glued"))
+    kind = chance.choice(
+        (
+            "flips",
+            "head",
+            "tail",
+            "truncated",
+            "zeros",
+            "noise",
+            "cut",
+            "doubled",
+            "exchanged",
+            "glued",
+        )
+    )
     changed = bytearray(data)
     if kind in ("flips", "head", "tail"):
-        low, high = {"flips": (0, size), "head": (0, min(2_000, size)), "tail": (max(size - 4_000, 0), size)}[kind]
+        low, high = {
+            "flips": (0, size),
+            "head": (0, min(2_000, size)),
+            "tail": (max(size - 4_000, 0), size),
+        }[kind]
         for _ in range(chance.choice((1, 5, 50, 500))):
             changed[chance.randrange(low, high)] ^= 1 << chance.randrange(8)
     elif kind == "truncated":
@@ -61,7 +81,10 @@ def damage(data: bytes, other: bytes, chance: random.Random) -> tuple[str, bytes
         changed[at:at] = changed[at : at + length]
     elif kind == "exchanged":
         where = chance.randrange(size - length + 1)
-        changed[at : at + length], changed[where : where + length] = changed[where : where + length], changed[at : at + length]
+        changed[at : at + length], changed[where : where + length] = (
+            changed[where : where + length],
+            changed[at : at + length],
+        )
     else:
         changed[at : at + length] = other[:length]
     return kind, bytes(changed)
@@ -82,7 +105,8 @@ def array_digest(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-# What each verb makes of a folder: for each file a digest of what came out, and the reason when something was wrong with it.
+# What each verb makes of a folder: for each file a digest of what came out, and the reason when
+# something was wrong with it.
 
 Outcome = dict[str, dict[str, Any]]
 
@@ -106,9 +130,22 @@ def prepared(files: Path, out: Path, network: Path) -> Outcome:
 
 
 def embedded(files: Path, out: Path, network: Path) -> Outcome:
-    command = [sys.executable, "-m", "looklisten", "embed", str(files), "--checkpoint", str(network), "-o", str(out), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "looklisten",
+        "embed",
+        str(files),
+        "--checkpoint",
+        str(network),
+        "-o",
+        str(out),
+        "--json",
+    ]
     command += ["--hop-seconds", str(HOP_SECONDS)]
-    done = subprocess.run([*command, "--stall-seconds", str(STALL_SECONDS)], check=False, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [*command, "--stall-seconds", str(STALL_SECONDS)], check=False, stdout=subprocess.PIPE
+    )
     if done.returncode not in (0, 3):
         raise SystemExit(f"embed ended with code {done.returncode}")
     outcome: Outcome = {}
@@ -117,7 +154,9 @@ def embedded(files: Path, out: Path, network: Path) -> Outcome:
         kept = {name: arrays[name] for name in arrays.files if name != "about"}
         outcome[file.name.removesuffix(".npz")] = {"digest": array_digest(kept)}
     for row in map(json.loads, (out / "failures.jsonl").read_text().splitlines()):
-        outcome.setdefault(row["source"], {}).update(reason=row["reason"], lost=row.get("decoder_lost", False))
+        outcome.setdefault(row["source"], {}).update(
+            reason=row["reason"], lost=row.get("decoder_lost", False)
+        )
     return outcome
 
 
@@ -135,7 +174,9 @@ def localized(files: Path, out: Path, network: Path) -> Outcome:
                 outcome[file.name] = {"digest": array_digest(maps)}
                 ll.overlay(file, found, out / "film.mp4")
             except ll.LookListenError as error:
-                outcome.setdefault(file.name, {}).update(reason=str(error), lost=isinstance(error, DecoderLostError))
+                outcome.setdefault(file.name, {}).update(
+                    reason=str(error), lost=isinstance(error, DecoderLostError)
+                )
             (out / "beat").touch()
     return outcome
 
@@ -146,11 +187,15 @@ RUNS = dict(zip(VERBS, (prepared, embedded, localized), strict=True))
 def run_apart(verb: str, files: Path, out: Path, network: Path) -> tuple[Outcome, str]:
     """The outcome of a verb in a program of its own, and how that program ended, if not well."""
     report = out.with_suffix(".json")
-    program = subprocess.Popen([sys.executable, __file__, "--one", verb, str(files), str(out), str(network), str(report)])
+    program = subprocess.Popen(
+        [sys.executable, __file__, "--one", verb, str(files), str(out), str(network), str(report)]
+    )
     began = time.time()
     while program.poll() is None:
         time.sleep(1)
-        newest = max([began, *(path.stat().st_mtime for path in [out, *out.glob("*")] if path.exists())])
+        newest = max(
+            [began, *(path.stat().st_mtime for path in [out, *out.glob("*")] if path.exists())]
+        )
         if time.time() - newest > SILENT_SECONDS:
             program.kill()
             program.wait()
@@ -164,12 +209,18 @@ def run_apart(verb: str, files: Path, out: Path, network: Path) -> tuple[Outcome
 def small_network(folder: Path) -> Path:
     """An untrained network, small enough that decoding takes most of the time."""
     torch.manual_seed(0)
-    config = ll.Config.load("tiny").changed("model", widths=(4, 8, 8, 16), resize_pixels=64, crop_pixels=48)
+    config = ll.Config.load("tiny").changed(
+        "model", widths=(4, 8, 8, 16), resize_pixels=64, crop_pixels=48
+    )
     return ll.save_pretrained(ll.L3Net(config.model).eval(), folder)
 
 
-def damaged_files(originals: list[Path], folder: Path, count: int, chance: random.Random) -> tuple[dict[str, str], Counter[str]]:
-    """Write `count` files; returns the good ones with the originals that they are copies of, and the kinds of damage."""
+def damaged_files(
+    originals: list[Path], folder: Path, count: int, chance: random.Random
+) -> tuple[dict[str, str], Counter[str]]:
+    """Write `count` files; returns the good ones with the originals that they are copies of, and
+    the kinds of damage.
+    """
     folder.mkdir()
     good, kinds = {}, Counter[str]()
     for number in range(count):
@@ -185,19 +236,27 @@ def damaged_files(originals: list[Path], folder: Path, count: int, chance: rando
     return good, kinds
 
 
-def fuzzed(verb: str, videos: Path, count: int, chance: random.Random, scratch: Path, keep: Path | None) -> dict[str, Any]:
+def fuzzed(
+    verb: str, videos: Path, count: int, chance: random.Random, scratch: Path, keep: Path | None
+) -> dict[str, Any]:
     """One verb over its share of the files: counts, and what was lost."""
     network = small_network(scratch / "network")
     alone, ended = run_apart(verb, videos, scratch / f"{verb}-alone", network)
     if ended:
         return {"files": 0, "ended": f"over the whole files: {ended}"}
-    originals = sorted(videos / name for name, about in alone.items() if "digest" in about and "reason" not in about)
+    originals = sorted(
+        videos / name
+        for name, about in alone.items()
+        if "digest" in about and "reason" not in about
+    )
     files = scratch / f"{verb}-files"
     good, kinds = damaged_files(originals, files, count, chance)
     began = time.perf_counter()
     outcome, ended = run_apart(verb, files, scratch / verb, network)
     seconds = time.perf_counter() - began
-    reasons = Counter(about["reason"].partition(": ")[2] for about in outcome.values() if about.get("lost"))
+    reasons = Counter(
+        about["reason"].partition(": ")[2] for about in outcome.values() if about.get("lost")
+    )
     for name in [name for name, about in outcome.items() if about.get("lost") and keep]:
         assert keep is not None
         keep.mkdir(exist_ok=True)
@@ -211,8 +270,12 @@ def fuzzed(verb: str, videos: Path, count: int, chance: random.Random, scratch: 
         "decoders_lost": sum(reasons.values()),
         "how_they_were_lost": dict(reasons),
         "good_files": len(good),
-        "good_files_that_lost_anything": [n for n, o in good.items() if outcome.get(n, {}).get("digest") != alone[o]["digest"]],
-        "files_nobody_speaks_of": [file.name for file in files.iterdir() if file.name not in outcome],
+        "good_files_that_lost_anything": [
+            n for n, o in good.items() if outcome.get(n, {}).get("digest") != alone[o]["digest"]
+        ],
+        "files_nobody_speaks_of": [
+            file.name for file in files.iterdir() if file.name not in outcome
+        ],
         "seconds": round(seconds, 1),
         "damage": dict(kinds),
     }
@@ -223,21 +286,29 @@ def main() -> None:
         verb, files, out, network, report = sys.argv[2:]
         Path(report).write_text(json.dumps(RUNS[verb](Path(files), Path(out), Path(network))))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("videos", type=Path)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbs", nargs="+", choices=VERBS, default=VERBS)
-    parser.add_argument("--keep", type=Path, help="folder for the files that crashed or hung a decoder")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the files that crashed or hung a decoder"
+    )
     given = parser.parse_args()
     lost = False
     for place, verb in enumerate(given.verbs):
-        count = given.files * (place + 1) // len(given.verbs) - given.files * place // len(given.verbs)
+        count = given.files * (place + 1) // len(given.verbs) - given.files * place // len(
+            given.verbs
+        )
         with tempfile.TemporaryDirectory() as scratch:
             chance = random.Random(f"{given.seed} {verb}")
             row = fuzzed(verb, given.videos.absolute(), count, chance, Path(scratch), given.keep)
         print(json.dumps({"verb": verb, "seed": given.seed} | row), flush=True)
-        lost |= bool(row["ended"] or row["good_files_that_lost_anything"] or row["files_nobody_speaks_of"])
+        lost |= bool(
+            row["ended"] or row["good_files_that_lost_anything"] or row["files_nobody_speaks_of"]
+        )
     sys.exit(lost)
 
 

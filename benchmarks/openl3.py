@@ -1,11 +1,15 @@
-"""Windows and pictures a second: OpenL3 itself, and its networks here in float32 and bfloat16, with the same weights.
+"""Windows and pictures a second: OpenL3 itself, and its networks here in float32 and bfloat16, with
+the same weights.
 
-    python benchmarks/openl3.py WEIGHTS [--openl3 PYTHON] [--threads N] [--repeats 5] [--windows 32] [--pictures 16] [--json]
+    python benchmarks/openl3.py WEIGHTS [--openl3 PYTHON] [--threads N] [--repeats 5] [--windows 32]
+    [--pictures 16] [--json]
 
-WEIGHTS is a folder with openl3_audio_mel256_env.h5 and openl3_image_mel256_env.h5. `--openl3` is the Python of an environment of its
-own in which `import openl3` works (TensorFlow 2.15); it is started once, told the same sounds and pictures, and takes turns with
-ours. Rates are medians over the turns, by wall time and by processor time; ratios are medians of each turn's. On a shared machine
-trust processor time with `--threads 1`, since waiting threads spin. Cosines are the lowest of any row, to OpenL3 or else to float32.
+WEIGHTS is a folder with openl3_audio_mel256_env.h5 and openl3_image_mel256_env.h5. `--openl3` is
+the Python of an environment of its own in which `import openl3` works (TensorFlow 2.15); it is
+started once, told the same sounds and pictures, and takes turns with ours. Rates are medians over
+the turns, by wall time and by processor time; ratios are medians of each turn's. On a shared
+machine trust processor time with `--threads 1`, since waiting threads spin. Cosines are the lowest
+of any row, to OpenL3 or else to float32.
 """
 
 import argparse
@@ -24,7 +28,7 @@ import numpy as np
 import torch
 
 from looklisten.interop import openl3
-from looklisten.runtime import cpu_count
+from looklisten.system.processes import cpu_count
 
 BATCH = 16
 
@@ -57,10 +61,27 @@ for line in sys.stdin:
 class Peer:
     """OpenL3 in a process of its own, which waits for its turn."""
 
-    def __init__(self, python: str, sounds: Path, pictures: Path, weights: Path, threads: int) -> None:
-        command = [python, "-W", "ignore", "-c", PEER, str(sounds), str(pictures), str(weights), str(BATCH), str(threads)]
+    def __init__(
+        self, python: str, sounds: Path, pictures: Path, weights: Path, threads: int
+    ) -> None:
+        command = [
+            python,
+            "-W",
+            "ignore",
+            "-c",
+            PEER,
+            str(sounds),
+            str(pictures),
+            str(weights),
+            str(BATCH),
+            str(threads),
+        ]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )
         assert self.process.stdin and self.process.stdout
         self._ask, self._answers = self.process.stdin, self.process.stdout
@@ -87,7 +108,9 @@ def lowest_cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("weights", type=Path)
     options.add_argument("--openl3", metavar="PYTHON")
     options.add_argument("--threads", type=int, default=cpu_count())
@@ -106,17 +129,31 @@ def main() -> None:
         folder = Path(scratch)
         np.save(folder / "sound.npy", sound)
         np.save(folder / "pictures.npy", pictures)
-        peer = Peer(args.openl3, folder / "sound.npy", folder / "pictures.npy", args.weights, args.threads) if args.openl3 else None
+        peer = (
+            Peer(
+                args.openl3,
+                folder / "sound.npy",
+                folder / "pictures.npy",
+                args.weights,
+                args.threads,
+            )
+            if args.openl3
+            else None
+        )
         ours = {}
         for precision in ("float32", "bfloat16"):
             hears = openl3.models.load_audio_embedding_model_from_path(
                 args.weights / "openl3_audio_mel256_env.h5", "mel256", 512, precision=precision
             )
-            sees = openl3.models.load_image_embedding_model_from_path(args.weights / "openl3_image_mel256_env.h5", 512, precision=precision)
+            sees = openl3.models.load_image_embedding_model_from_path(
+                args.weights / "openl3_image_mel256_env.h5", 512, precision=precision
+            )
             ours["audio", precision] = lambda net=hears: openl3.get_audio_embedding(
                 sound, 48_000, model=net, hop_size=0.1, center=False, batch_size=BATCH
             )[0]
-            ours["image", precision] = lambda net=sees: openl3.get_image_embedding(pictures, model=net, batch_size=BATCH)
+            ours["image", precision] = lambda net=sees: openl3.get_image_embedding(
+                pictures, model=net, batch_size=BATCH
+            )
         for call in ours.values():
             call()
         for _ in range(args.repeats):
@@ -124,7 +161,10 @@ def main() -> None:
                 exact = None
                 for name, work in (
                     *([("OpenL3", lambda side=side: peer(side, folder))] if peer else []),
-                    *((precision, lambda key=(side, precision): turn(ours[key])) for precision in ("float32", "bfloat16")),
+                    *(
+                        (precision, lambda key=(side, precision): turn(ours[key]))
+                        for precision in ("float32", "bfloat16")
+                    ),
                 ):
                     vectors, wall, own = work()
                     exact = vectors if exact is None else exact
@@ -132,16 +172,33 @@ def main() -> None:
                     row["wall"].append(count / wall)
                     row["processor"].append(count / own)
                     row["cosine"].append(lowest_cosine(vectors, exact))
-    table = {name: {what: statistics.median(values) for what, values in row.items()} for name, row in rows.items()}
+    table = {
+        name: {what: statistics.median(values) for what, values in row.items()}
+        for name, row in rows.items()
+    }
     for name, row in rows.items():
         base = rows[f"{name.split()[0]} {'OpenL3' if args.openl3 else 'float32'}"]
         table[name] |= {
-            f"ratio {what}": statistics.median(a / b for a, b in zip(row[what], base[what], strict=True)) for what in ("wall", "processor")
+            f"ratio {what}": statistics.median(
+                a / b for a, b in zip(row[what], base[what], strict=True)
+            )
+            for what in ("wall", "processor")
         }
     if args.json:
-        print(json.dumps({"cores": cpu_count(), "threads": args.threads, "load": os.getloadavg()[0], "rows": table}))
+        print(
+            json.dumps(
+                {
+                    "cores": cpu_count(),
+                    "threads": args.threads,
+                    "load": os.getloadavg()[0],
+                    "rows": table,
+                }
+            )
+        )
         return
-    print(f"{args.threads} threads; a second of wall time, of processor time | their ratios | lowest cosine")
+    print(
+        f"{args.threads} threads; a second of wall time, of processor time | their ratios | lowest cosine"
+    )
     for name, figures in table.items():
         cells = [figures[what] for what in ("wall", "processor", "ratio wall", "ratio processor")]
         print(f"{name:16s}", *(f"{cell:7.2f}" for cell in cells), f"{figures['cosine']:.6f}")

@@ -1,9 +1,11 @@
-"""A page of overlays to look at: every video of a folder under the maps of a network, with how sure it was that the sound belongs.
+"""A page of overlays to look at: every video of a folder under the maps of a network, with how sure
+it was that the sound belongs.
 
     python benchmarks/overlays.py VIDEOS RUN OUT [--method similarity]
 
-Writes OUT/index.html and a film for each video. Videos that cannot be read are named with the reason. Nobody marked what sounds in them, so
-there is no figure but the network's own; look for yourself.
+Writes OUT/index.html and a film for each video. Videos that cannot be read are named with the
+reason. Nobody marked what sounds in them, so there is no figure but the network's own; look for
+yourself.
 """
 
 import argparse
@@ -23,7 +25,9 @@ figure {{ display: inline-block; width: 30em; margin: 0 1em 1em 0; vertical-alig
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("videos", type=Path)
     parser.add_argument("run")
     parser.add_argument("out", type=Path)
@@ -32,7 +36,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     model = ll.load(options.run)
     figures, failures = [], []
-    print("| video | belongs, mean | lowest | highest | brightest place of the map, mean |\n| --- | --- | --- | --- | --- |")
+    print(
+        "| video | belongs, mean | lowest | highest | brightest place of the map, mean |\n| --- | --- | --- | --- | --- |"
+    )
     for video in sorted(path for path in options.videos.iterdir() if path.is_file()):
         try:
             found = ll.localize(video, model, every_seconds=0.2, method=options.method)
@@ -40,14 +46,27 @@ def main() -> None:
         except ll.LookListenError as error:
             failures.append(html.escape(f"{video.name}: {error}"))
             continue
-        sure, bright = [one.probability for one in found], mean(float(one.frame_map.values.max()) for one in found)
-        print(f"| {video.name} | {mean(sure):.2f} | {min(sure):.2f} | {max(sure):.2f} | {bright:.2f} |", flush=True)
-        words = html.escape(f"{video.name}, belongs: {mean(sure):.0%} ({min(sure):.0%} to {max(sure):.0%})")
+        sure, bright = (
+            [one.probability for one in found],
+            mean(float(one.frame_map.values.max()) for one in found),
+        )
+        print(
+            f"| {video.name} | {mean(sure):.2f} | {min(sure):.2f} | {max(sure):.2f} | {bright:.2f} |",
+            flush=True,
+        )
+        words = html.escape(
+            f"{video.name}, belongs: {mean(sure):.0%} ({min(sure):.0%} to {max(sure):.0%})"
+        )
         figures.append(
             f'<figure><video controls preload="metadata" src="{html.escape(film.name)}"></video><figcaption>{words}</figcaption></figure>'
         )
     (options.out / "index.html").write_text(
-        PAGE.format(count=len(figures), run=html.escape(options.run), figures="\n".join(figures), failures="<br>".join(failures)),
+        PAGE.format(
+            count=len(figures),
+            run=html.escape(options.run),
+            figures="\n".join(figures),
+            failures="<br>".join(failures),
+        ),
         encoding="utf-8",
     )
     print(f"open {options.out / 'index.html'}")

@@ -1,11 +1,13 @@
-"""What `prepare` costs beside the ffmpeg program doing the same, how it scales to two workers, and how much memory it takes.
+"""What `prepare` costs beside the ffmpeg program doing the same, how it scales to two workers, and
+how much memory it takes.
 
     python benchmarks/prepare.py [--video REAL_CLIP] [--repeats 5] [--sources 2000]
 
-Needs the ffmpeg program. Processor seconds, not wall time, so that other work on the machine matters less; the two sides take
-turns, and the median of the ratios is reported. ffmpeg makes JPEG files (5 a second, area scaling, shorter side 256) and a
-48 kHz mono WAV; looklisten makes the clips and writes them into shards. The real clip is looped and scaled to each resolution,
-with H.264 as libx264 makes it by default; without one, a test pattern with noise is used.
+Needs the ffmpeg program. Processor seconds, not wall time, so that other work on the machine
+matters less; the two sides take turns, and the median of the ratios is reported. ffmpeg makes JPEG
+files (5 a second, area scaling, shorter side 256) and a 48 kHz mono WAV; looklisten makes the clips
+and writes them into shards. The real clip is looped and scaled to each resolution, with H.264 as
+libx264 makes it by default; without one, a test pattern with noise is used.
 """
 
 import argparse
@@ -24,19 +26,39 @@ from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import write_shards
 from looklisten.data.sources import Source
-from looklisten.data.worker import Isolation
+from looklisten.media.isolation.process import Isolation
 
 HEIGHTS = (144, 360, 720, 1080)
 
 
 def make_videos(folder: Path, clip: Path | None, seconds: int) -> dict[int, Path]:
-    source = ["-stream_loop", "-1", "-i", str(clip)] if clip else ["-f", "lavfi", "-i", "testsrc2=s=1920x1080:r=30,noise=alls=12:allf=t"]
+    source = (
+        ["-stream_loop", "-1", "-i", str(clip)]
+        if clip
+        else ["-f", "lavfi", "-i", "testsrc2=s=1920x1080:r=30,noise=alls=12:allf=t"]
+    )
     sound = [] if clip else ["-f", "lavfi", "-i", "anoisesrc=a=0.1:r=44100"]
     videos = {}
     for height in HEIGHTS:
         videos[height] = folder / f"{height}.mp4"
-        options = ["-t", str(seconds), "-vf", f"scale=-2:{height}", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", "-ac", "2"]
-        subprocess.run(["ffmpeg", "-v", "error", "-y", *source, *sound, *options, str(videos[height])], check=True)
+        options = [
+            "-t",
+            str(seconds),
+            "-vf",
+            f"scale=-2:{height}",
+            "-c:v",
+            "libx264",
+            "-pix_fmt",
+            "yuv420p",
+            "-c:a",
+            "aac",
+            "-ac",
+            "2",
+        ]
+        subprocess.run(
+            ["ffmpeg", "-v", "error", "-y", *source, *sound, *options, str(videos[height])],
+            check=True,
+        )
     return videos
 
 
@@ -48,13 +70,25 @@ def spent(who: int) -> float:
 def ours(video: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         before = spent(resource.RUSAGE_SELF)
-        write_shards(cut(video, Source(video.name), PrepareSettings()), Path(folder), "clips", 2**28)
+        write_shards(
+            cut(video, Source(video.name), PrepareSettings()), Path(folder), "clips", 2**28
+        )
         return spent(resource.RUSAGE_SELF) - before
 
 
 def theirs(video: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        command = ["ffmpeg", "-v", "error", "-threads", "1", "-filter_threads", "1", "-i", str(video)]
+        command = [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-threads",
+            "1",
+            "-filter_threads",
+            "1",
+            "-i",
+            str(video),
+        ]
         pictures = [
             "-vf",
             "fps=5,scale='if(gt(iw,ih),-2,min(256,iw))':'if(gt(iw,ih),min(256,ih),-2)':flags=area",
@@ -65,7 +99,20 @@ def theirs(video: Path) -> float:
         ]
         before = spent(resource.RUSAGE_CHILDREN)
         subprocess.run(
-            [*command, *pictures, f"{folder}/%06d.jpg", "-vn", "-ac", "1", "-ar", "48000", "-threads", "1", f"{folder}/a.wav"], check=True
+            [
+                *command,
+                *pictures,
+                f"{folder}/%06d.jpg",
+                "-vn",
+                "-ac",
+                "1",
+                "-ar",
+                "48000",
+                "-threads",
+                "1",
+                f"{folder}/a.wav",
+            ],
+            check=True,
         )
         return spent(resource.RUSAGE_CHILDREN) - before
 
@@ -108,11 +155,17 @@ def two_workers(videos: dict[int, Path], repeats: int) -> dict[str, float]:
             return seconds
 
         ratios = sorted(wall(1) / wall(2) for _ in range(repeats))
-    return {"ratio": round(statistics.median(ratios), 2), "lowest": round(ratios[0], 2), "highest": round(ratios[-1], 2)}
+    return {
+        "ratio": round(statistics.median(ratios), 2),
+        "lowest": round(ratios[0], 2),
+        "highest": round(ratios[-1], 2),
+    }
 
 
 class Memory:
-    """Watches the worker processes of this program: resident megabytes over time, and the most any had."""
+    """Watches the worker processes of this program: resident megabytes over time, and the most any
+    had.
+    """
 
     def __init__(self) -> None:
         self.samples: list[float] = []
@@ -124,7 +177,10 @@ class Memory:
             for status in Path("/proc").glob("[0-9]*/status"):
                 try:
                     fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-                    if int(fields["PPid"]) != os.getpid() or b"looklisten.data.worker" not in (status.parent / "cmdline").read_bytes():
+                    if (
+                        int(fields["PPid"]) != os.getpid()
+                        or b"looklisten.data.worker" not in (status.parent / "cmdline").read_bytes()
+                    ):
                         continue
                     self.peak = max(self.peak, int(fields["VmHWM"].split()[0]) / 1024)
                     self.samples.append(int(fields["VmRSS"].split()[0]) / 1024)
@@ -147,15 +203,36 @@ def memory(videos: dict[int, Path], sources: int) -> dict[str, float]:
         short = []
         for height in (144, 360):
             short.append(Path(folder) / f"short-{height}.mp4")
-            subprocess.run(["ffmpeg", "-v", "error", "-i", str(videos[height]), "-t", "3", "-c", "copy", str(short[-1])], check=True)
+            subprocess.run(
+                [
+                    "ffmpeg",
+                    "-v",
+                    "error",
+                    "-i",
+                    str(videos[height]),
+                    "-t",
+                    "3",
+                    "-c",
+                    "copy",
+                    str(short[-1]),
+                ],
+                check=True,
+            )
         many = Path(folder) / "many"
         many.mkdir()
         for number in range(sources):
             (many / f"{number:06d}.mp4").symlink_to(short[number % 2])
         with Memory() as flat:
-            prepare([many], Path(folder) / "flat", workers=1, limits=Isolation(sources_per_worker=10 * sources))
+            prepare(
+                [many],
+                Path(folder) / "flat",
+                workers=1,
+                limits=Isolation(sources_per_worker=10 * sources),
+            )
         quarter = len(flat.samples) // 4
-        second, last = (statistics.mean(flat.samples[i * quarter : (i + 1) * quarter]) for i in (1, 3))
+        second, last = (
+            statistics.mean(flat.samples[i * quarter : (i + 1) * quarter]) for i in (1, 3)
+        )
     return {
         "peak_megabytes_1080p": round(one.peak),
         "sources": sources,
@@ -170,7 +247,9 @@ def say(what: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--video", type=Path)
     parser.add_argument("--seconds", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)

@@ -1,15 +1,19 @@
-"""What each thing is worth in a training step, from a naive one to ours, and how far ours is from the machine's limit.
+"""What each thing is worth in a training step, from a naive one to ours, and how far ours is from
+the machine's limit.
 
-    python benchmarks/step_time.py [--config l3] [--batch 8] [--repeats 5] [--no-compile] [--profile] [--json] [--loader SHARDS]
+    python benchmarks/step_time.py [--config l3] [--batch 8] [--repeats 5] [--no-compile]
+    [--profile] [--json] [--loader SHARDS]
 
-Rows, each adding one thing to the one above: naive (float32, NCHW, both towers run anew for each positive and each negative pair,
-the spectrogram made on the CPU by what loads the data, eager, plain Adam); each tower once a row and pairs formed on the vectors;
-bfloat16; channels-last; the front end on the device; fused Adam, which is the product's own step; torch.compile. On a CPU the
+Rows, each adding one thing to the one above: naive (float32, NCHW, both towers run anew for each
+positive and each negative pair, the spectrogram made on the CPU by what loads the data, eager,
+plain Adam); each tower once a row and pairs formed on the vectors; bfloat16; channels-last; the
+front end on the device; fused Adam, which is the product's own step; torch.compile. On a CPU the
 loader's spectrogram and the device's are made by the same cores, so that row says little there.
 
-Frames and sounds are noise of the right size and lie in memory; `--loader SHARDS` measures beside it how fast real ones come. The rows
-take turns, and so does the machine's own matrix product; rates are medians over the turns, ratios medians of each turn's. A
-batch of B videos makes B positive and B negative pairs.
+Frames and sounds are noise of the right size and lie in memory; `--loader SHARDS` measures beside
+it how fast real ones come. The rows take turns, and so does the machine's own matrix product; rates
+are medians over the turns, ratios medians of each turn's. A batch of B videos makes B positive and
+B negative pairs.
 """
 
 import argparse
@@ -32,7 +36,8 @@ from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import CORRESPOND, L3Net
 from looklisten.model.objectives import Correspondence
-from looklisten.runtime import choose_device, choose_precision, cpu_count, keep_freed_memory, to_device
+from looklisten.system.devices import choose_device, choose_precision, to_device
+from looklisten.system.processes import cpu_count, keep_freed_memory
 from looklisten.training.learner import Learner, augment
 from looklisten.training.loop import training_stream
 
@@ -43,14 +48,30 @@ def noise(config: Config, batch: int) -> PairBatch:
     """A batch of noise, of `batch` different videos."""
     rng = np.random.default_rng(0)
     side, rows = config.model.crop_pixels, np.arange(batch)
-    frames = torch.from_numpy(rng.integers(0, 256, (batch, side, side, 3 * config.model.frames_per_pair), np.uint8)).permute(0, 3, 1, 2)
+    frames = torch.from_numpy(
+        rng.integers(0, 256, (batch, side, side, 3 * config.model.frames_per_pair), np.uint8)
+    ).permute(0, 3, 1, 2)
     waveforms = torch.from_numpy(rng.integers(-(2**12), 2**12, (batch, WINDOW_SAMPLES), np.int16))
     draws = Draws(rows, rows, rows, rows.astype(float), rows.astype(float), rows.astype(bool))
-    return PairBatch(frames, waveforms, tuple(map(str, rows)), ("",) * batch, draws, rows, pair_up(rows, rows.astype(str)))
+    return PairBatch(
+        frames,
+        waveforms,
+        tuple(map(str, rows)),
+        ("",) * batch,
+        draws,
+        rows,
+        pair_up(rows, rows.astype(str)),
+    )
 
 
 def plain_step(
-    config: Config, batch: PairBatch, device: str, anew: bool, half: bool, channels_last: bool, spectrogram_on_device: bool
+    config: Config,
+    batch: PairBatch,
+    device: str,
+    anew: bool,
+    half: bool,
+    channels_last: bool,
+    spectrogram_on_device: bool,
 ) -> Step:
     """A step as a first version might have it."""
     torch.manual_seed(0)
@@ -60,7 +81,12 @@ def plain_step(
         to_device(network, device)
     else:
         network.to(device)
-    optimizer = torch.optim.Adam(network.parameters(), config.train.learning_rate, weight_decay=config.train.weight_decay, foreach=False)
+    optimizer = torch.optim.Adam(
+        network.parameters(),
+        config.train.learning_rate,
+        weight_decay=config.train.weight_decay,
+        foreach=False,
+    )
     positives, negatives = (mask.to(device) for mask in batch.pairing.masks(everyone=False))
     partners = batch.pairing.partners
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -69,16 +95,24 @@ def plain_step(
         # As a loader would hand them over: the augmentation is the same everywhere.
         frames, waveforms = augment(batch, config, 1, device)
         frames = frames.contiguous(memory_format=layout)
-        sounds = network.front_end(waveforms) if spectrogram_on_device else loader_front_end(waveforms.cpu()).to(device)
+        sounds = (
+            network.front_end(waveforms)
+            if spectrogram_on_device
+            else loader_front_end(waveforms.cpu()).to(device)
+        )
         optimizer.zero_grad()
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
             if anew:
                 twice, paired = torch.cat([frames, frames]), torch.cat([sounds, sounds[partners]])
                 logits = network.fusion(network.look(twice).vector, network.audio(paired).vector)
-                truth = torch.tensor([CORRESPOND, 1 - CORRESPOND], device=device).repeat_interleave(len(frames))
+                truth = torch.tensor([CORRESPOND, 1 - CORRESPOND], device=device).repeat_interleave(
+                    len(frames)
+                )
                 loss = functional.cross_entropy(logits.float(), truth)
             else:
-                sides = network.fusion.project(network.look(frames).vector, network.audio(sounds).vector)
+                sides = network.fusion.project(
+                    network.look(frames).vector, network.audio(sounds).vector
+                )
                 loss = Correspondence()(network.fusion, *sides, positives, negatives).loss
         loss.backward()
         optimizer.step()
@@ -87,14 +121,20 @@ def plain_step(
     return step
 
 
-def product_step(config: Config, batch: PairBatch, device: str, compiled: bool) -> tuple[Step, Learner]:
+def product_step(
+    config: Config, batch: PairBatch, device: str, compiled: bool
+) -> tuple[Step, Learner]:
     """The step that `looklisten train` takes."""
     learner = Learner(config.changed("train", compile="on" if compiled else "off"), device)
     return lambda: float(learner.step([batch], 1, config.train.learning_rate).loss), learner
 
 
-def steps_of(config: Config, batch: PairBatch, device: str, half: bool, compiles: bool) -> dict[str, Step]:
-    def plain(anew: bool, half: bool = False, channels_last: bool = False, on_device: bool = False) -> Step:
+def steps_of(
+    config: Config, batch: PairBatch, device: str, half: bool, compiles: bool
+) -> dict[str, Step]:
+    def plain(
+        anew: bool, half: bool = False, channels_last: bool = False, on_device: bool = False
+    ) -> Step:
         return plain_step(config, batch, device, anew, half, channels_last, on_device)
 
     steps = {"naive": plain(anew=True), "each tower once": plain(anew=False)}
@@ -121,12 +161,17 @@ def seconds_of(work: Callable[[], object], device: str) -> float:
 def matmul(device: str, half: bool) -> tuple[Callable[[], object], float]:
     """A square matrix product in the step's precision, and its floating-point operations."""
     size = 8192 if device.startswith("cuda") else 4096
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16 if half else torch.float32) for _ in range(2))
+    a, b = (
+        torch.randn(size, size, device=device, dtype=torch.bfloat16 if half else torch.float32)
+        for _ in range(2)
+    )
     return lambda: a @ b, 2.0 * size**3
 
 
 def flops_a_video(config: Config, device: str) -> float:
-    """Floating-point operations of convolutions and matrix products, forward and backward, one frame and one sound."""
+    """Floating-point operations of convolutions and matrix products, forward and backward, one
+    frame and one sound.
+    """
     few = config.changed("train", batch_size=2, accumulate=1, compile="off")
     learner = Learner(few, device)
     with FlopCounterMode(display=False) as counter:
@@ -134,10 +179,14 @@ def flops_a_video(config: Config, device: str) -> float:
     return counter.get_total_flops() / 2
 
 
-def measured(steps: dict[str, Step], device: str, half: bool, batch: int, repeats: int) -> tuple[list[dict[str, Any]], float]:
+def measured(
+    steps: dict[str, Step], device: str, half: bool, batch: int, repeats: int
+) -> tuple[list[dict[str, Any]], float]:
     """A row for each step and the machine's matrix product in operations a second."""
     product, operations = matmul(device, half)
-    first = {name: seconds_of(step, device) for name, step in steps.items()}  # kernels are chosen and made
+    first = {
+        name: seconds_of(step, device) for name, step in steps.items()
+    }  # kernels are chosen and made
     seconds_of(product, device)
     turns: dict[str, list[float]] = defaultdict(list)
     products = []
@@ -174,25 +223,46 @@ def breakdown(config: Config, batch: PairBatch, device: str) -> str:
     """Where the product's step (not compiled) spends its time, by kind and by layer."""
     step, _ = product_step(config, batch, device, compiled=False)
     step()
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.startswith("cuda") else [])]
+    activities = [
+        ProfilerActivity.CPU,
+        *([ProfilerActivity.CUDA] if device.startswith("cuda") else []),
+    ]
     with profile(activities=activities, record_shapes=True) as watch:
         step()
     key = "self_device_time_total" if device.startswith("cuda") else "self_cpu_time_total"
     kinds: dict[str, float] = defaultdict(float)
     for event in watch.key_averages():
-        names = ((kind, words if isinstance(words, tuple) else (words,)) for kind, words in KINDS.items())
-        kind = next((kind for kind, words in names if any(word in event.key.lower() for word in words)), "other")
+        names = (
+            (kind, words if isinstance(words, tuple) else (words,)) for kind, words in KINDS.items()
+        )
+        kind = next(
+            (kind for kind, words in names if any(word in event.key.lower() for word in words)),
+            "other",
+        )
         kinds[kind] += getattr(event, key)
     total = sum(kinds.values())
-    shares = "\n".join(f"{100 * spent / total:5.1f} %  {kind}" for kind, spent in sorted(kinds.items(), key=lambda item: -item[1]))
-    return shares + "\n" + watch.key_averages(group_by_input_shape=True).table(sort_by=key, row_limit=25, max_name_column_width=40)
+    shares = "\n".join(
+        f"{100 * spent / total:5.1f} %  {kind}"
+        for kind, spent in sorted(kinds.items(), key=lambda item: -item[1])
+    )
+    return (
+        shares
+        + "\n"
+        + watch.key_averages(group_by_input_shape=True).table(
+            sort_by=key, row_limit=25, max_name_column_width=40
+        )
+    )
 
 
 def loader_rates(shards: Shards, config: Config, seconds: float = 5.0) -> dict[str, float]:
     """Videos a second that come from the shards, by threads."""
     mask = ~shards.held_out(config.train.held_out_fraction)
     videos = len(set(shards.video_ids[mask]))
-    stream = training_stream(shards, mask, config.changed("train", batch_size=min(config.train.batch_size, videos), accumulate=1))
+    stream = training_stream(
+        shards,
+        mask,
+        config.changed("train", batch_size=min(config.train.batch_size, videos), accumulate=1),
+    )
     rates = {}
     threads = 1
     while threads <= cpu_count():
@@ -208,7 +278,9 @@ def loader_rates(shards: Shards, config: Config, seconds: float = 5.0) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", default="l3")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch", type=int)
@@ -218,7 +290,8 @@ def main() -> None:
     parser.add_argument("--loader", metavar="SHARDS")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    keep_freed_memory()  # as all programs of the shell do; what it is worth, benchmarks/allocator.py measures
+    # as all programs of the shell do; what it is worth, benchmarks/allocator.py measures
+    keep_freed_memory()
     device = choose_device(given.device).value
     size = given.batch or (256 if device.startswith("cuda") else 8)
     config = Config.load(given.config).changed("train", batch_size=size, accumulate=1)
@@ -228,7 +301,13 @@ def main() -> None:
         print(breakdown(config, batch, device))
         return
     flops = flops_a_video(config, device)
-    rows, matmul_rate = measured(steps_of(config, batch, device, half, not given.no_compile), device, half, size, given.repeats)
+    rows, matmul_rate = measured(
+        steps_of(config, batch, device, half, not given.no_compile),
+        device,
+        half,
+        size,
+        given.repeats,
+    )
     best = max(rows[-2:], key=lambda row: row["pairs_per_second"])
     result = {
         "naive_pairs_per_second": rows[0]["pairs_per_second"],
@@ -250,12 +329,18 @@ def main() -> None:
         print(json.dumps(result))
         return
     for row in rows:
-        print("{step:24}  {pairs_per_second:9.2f} pairs/s  {ratio:6.2f} x  ({lowest:.2f} to {highest:.2f})".format(**row))
+        print(
+            "{step:24}  {pairs_per_second:9.2f} pairs/s  {ratio:6.2f} x  ({lowest:.2f} to {highest:.2f})".format(
+                **row
+            )
+        )
     print(
         f"{flops / 1e9:.1f} GFLOP a video; matrix product {matmul_rate / 1e9:.0f} GFLOP/s; we are at {result['matmul_fraction']:.2f} of it"
     )
     for threads, rate in result.get("loader_videos_per_second", {}).items():
-        print(f"loader, {threads} threads: {rate:.0f} videos/s, the step takes {float(best['pairs_per_second']) / 2:.1f}")
+        print(
+            f"loader, {threads} threads: {rate:.0f} videos/s, the step takes {float(best['pairs_per_second']) / 2:.1f}"
+        )
 
 
 if __name__ == "__main__":

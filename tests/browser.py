@@ -48,12 +48,20 @@ def lengths(browser: Any, tag: str) -> list[float]:
 
 def picture_widths(browser: Any) -> list[int]:
     """The pixels across of each picture; 0 for one that is not drawn."""
-    return list(browser.execute_script("return [...document.images].map(i => i.complete ? i.naturalWidth : 0)"))
+    return list(
+        browser.execute_script(
+            "return [...document.images].map(i => i.complete ? i.naturalWidth : 0)"
+        )
+    )
 
 
 def addresses(browser: Any) -> set[str]:
     """How the addresses begin that the page takes anything from."""
-    return set(browser.execute_script("return [...document.querySelectorAll('[src],[href]')].map(e => (e.src || e.href).slice(0, 5))"))
+    return set(
+        browser.execute_script(
+            "return [...document.querySelectorAll('[src],[href]')].map(e => (e.src || e.href).slice(0, 5))"
+        )
+    )
 
 
 def failures(browser: Any) -> list[dict[str, Any]]:

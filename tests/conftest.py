@@ -25,7 +25,8 @@ CLOCK_SIDE = 256
 SWEEP_LOW_HZ, SWEEP_HZ_PER_SECOND = 400.0, 400.0
 
 
-# A suite that is started in the background ignores Ctrl-C, and so would the commands that it sends one to.
+# A suite that is started in the background ignores Ctrl-C, and so would the commands that it sends
+# one to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -33,7 +34,14 @@ def small_config(**train_settings: object) -> Config:
     """The recipe tiny, smaller still."""
     config = Config.load("tiny").model_dump()
     config["model"] |= {"widths": [4, 8, 8, 16], "resize_pixels": 64, "crop_pixels": 48}
-    config["train"] |= {"steps": 20, "batch_size": 8, "evaluate_every": 100, "checkpoint_every": 5, "log_every": 1, "precision": "float32"}
+    config["train"] |= {
+        "steps": 20,
+        "batch_size": 8,
+        "evaluate_every": 100,
+        "checkpoint_every": 5,
+        "log_every": 1,
+        "precision": "float32",
+    }
     config["train"] |= train_settings
     return Config.of(config, "the tests")
 
@@ -107,9 +115,11 @@ def write_clock_video(
     sample_rate_hz: int = 48_000,
     audio_late_seconds: float = 0.0,
 ) -> None:
-    """A video whose every frame shows its own time in milliseconds as black and white blocks, and whose tone sweeps with time.
+    """A video whose every frame shows its own time in milliseconds as black and white blocks, and
+    whose tone sweeps with time.
 
-    `times`: when frames are shown; by default 25 a second. The sound begins `audio_late_seconds` after the first frame.
+    `times`: when frames are shown; by default 25 a second. The sound begins `audio_late_seconds`
+        after the first frame.
     """
     times = np.arange(0, seconds, 0.04) if times is None else times
     milliseconds = np.round(times * 1000).astype(int)
@@ -118,7 +128,9 @@ def write_clock_video(
         video.width = video.height = CLOCK_SIDE
         video.pix_fmt = "yuv420p"
         video.bit_rate = 2_000_000
-        video.codec_context.time_base = Fraction(1, 1000) if len(set(np.diff(milliseconds))) > 1 else Fraction(1, 25)
+        video.codec_context.time_base = (
+            Fraction(1, 1000) if len(set(np.diff(milliseconds))) > 1 else Fraction(1, 25)
+        )
         ticks_per_ms = video.codec_context.time_base.denominator / 1000
         audio = container.add_stream(audio_codec, sample_rate_hz, layout="mono")
         for ms in milliseconds:
@@ -126,9 +138,19 @@ def write_clock_video(
             frame.pts, frame.time_base = round(ms * ticks_per_ms), video.codec_context.time_base
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        t = np.arange(int((seconds - audio_late_seconds) * sample_rate_hz)) / sample_rate_hz + audio_late_seconds
-        wave = (0.5 * np.sin(2 * np.pi * (SWEEP_LOW_HZ * t + SWEEP_HZ_PER_SECOND * t**2 / 2))).astype(np.float32)
-        resampler = av.AudioResampler(audio.codec_context.format, "mono", sample_rate_hz, frame_size=audio.codec_context.frame_size or 1024)
+        t = (
+            np.arange(int((seconds - audio_late_seconds) * sample_rate_hz)) / sample_rate_hz
+            + audio_late_seconds
+        )
+        wave = (
+            0.5 * np.sin(2 * np.pi * (SWEEP_LOW_HZ * t + SWEEP_HZ_PER_SECOND * t**2 / 2))
+        ).astype(np.float32)
+        resampler = av.AudioResampler(
+            audio.codec_context.format,
+            "mono",
+            sample_rate_hz,
+            frame_size=audio.codec_context.frame_size or 1024,
+        )
         whole = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
         whole.sample_rate, whole.pts, whole.time_base = (
             sample_rate_hz,
@@ -150,14 +172,30 @@ def write_wav(path: Path, sound: np.ndarray, sample_rate_hz: int) -> None:
         file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
 
 
-def write_sound(path: Path, wave: np.ndarray, sample_rate_hz: int = 48_000, codec: str = "pcm_f32le", layout: str = "mono") -> Path:
-    """A file of sound: `wave` is `[samples]` or, for layouts of several channels, `[samples, channels]`, floats in -1..1."""
+def write_sound(
+    path: Path,
+    wave: np.ndarray,
+    sample_rate_hz: int = 48_000,
+    codec: str = "pcm_f32le",
+    layout: str = "mono",
+) -> Path:
+    """A file of sound: `wave` is `[samples]` or, for layouts of several channels, `[samples,
+    channels]`, floats in -1..1.
+    """
     with av.open(path, "w") as container:
         stream = container.add_stream(codec, sample_rate_hz, layout=layout)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave, np.float32).reshape(1, -1), format="flt", layout=layout)
-        frame.sample_rate, frame.time_base, frame.pts = sample_rate_hz, Fraction(1, sample_rate_hz), 0
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(wave, np.float32).reshape(1, -1), format="flt", layout=layout
+        )
+        frame.sample_rate, frame.time_base, frame.pts = (
+            sample_rate_hz,
+            Fraction(1, sample_rate_hz),
+            0,
+        )
         size = stream.codec_context.frame_size or 4096
-        resampler = av.AudioResampler(stream.codec_context.format, layout, sample_rate_hz, frame_size=size)
+        resampler = av.AudioResampler(
+            stream.codec_context.format, layout, sample_rate_hz, frame_size=size
+        )
         for block in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(block))
         container.mux(stream.encode(None))
@@ -168,7 +206,9 @@ def clock_frame(milliseconds: int) -> np.ndarray:
     frame = np.full((CLOCK_SIDE, CLOCK_SIDE, 3), 128, np.uint8)
     for bit in range(CLOCK_BITS):
         row, column = divmod(bit, 4)
-        frame[row * 64 + 8 : row * 64 + 56, column * 64 + 8 : column * 64 + 56] = 235 if milliseconds >> bit & 1 else 20
+        frame[row * 64 + 8 : row * 64 + 56, column * 64 + 8 : column * 64 + 56] = (
+            235 if milliseconds >> bit & 1 else 20
+        )
     return frame
 
 
@@ -182,7 +222,9 @@ def read_clock(pixels: np.ndarray) -> float:
 
 
 def hear_clock(waveform: np.ndarray, at_sample: int, sample_rate_hz: int = 48_000) -> float:
-    """The time that the tone of `write_clock_video` tells around a sample, in seconds, from the rate of its phase."""
+    """The time that the tone of `write_clock_video` tells around a sample, in seconds, from the
+    rate of its phase.
+    """
     half = 720
     low = int(np.clip(at_sample - half, 0, len(waveform) - 2 * half))
     piece = waveform[low : low + 2 * half].astype(np.float64)
@@ -190,4 +232,6 @@ def hear_clock(waveform: np.ndarray, at_sample: int, sample_rate_hz: int = 48_00
     spectrum[len(piece) // 2 :] = 0
     analytic = np.fft.ifft(spectrum)[half // 2 : -half // 2]
     frequency = np.angle((analytic[1:] * analytic[:-1].conj()).sum()) * sample_rate_hz / (2 * np.pi)
-    return (frequency - SWEEP_LOW_HZ) / SWEEP_HZ_PER_SECOND + (at_sample - low - half) / sample_rate_hz
+    return (frequency - SWEEP_LOW_HZ) / SWEEP_HZ_PER_SECOND + (
+        at_sample - low - half
+    ) / sample_rate_hz

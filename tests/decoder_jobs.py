@@ -1,4 +1,6 @@
-"""Functions that tests run in the process that decodes. Apart, since that process imports this file, and it starts fast."""
+"""Functions that tests run in the process that decodes. Apart, since that process imports this
+file, and it starts fast.
+"""
 
 import os
 import signal
@@ -23,7 +25,9 @@ def numbers(count, report=None):
 
 
 def twice():
-    """The answers of all items but the last, doubled; it goes on without waiting for the answer to its last item."""
+    """The answers of all items but the last, doubled; it goes on without waiting for the answer to
+    its last item.
+    """
     answers = []
     for number in range(4):
         answers.append((yield number))

@@ -1,4 +1,6 @@
-"""HEIC photographs (ISO 23008-12), made on the spot: one coded picture, or a grid of tiles as phones write them."""
+"""HEIC photographs (ISO 23008-12), made on the spot: one coded picture, or a grid of tiles as
+phones write them.
+"""
 
 import struct
 from fractions import Fraction
@@ -37,23 +39,35 @@ def coded(pixels: np.ndarray, scratch: Path) -> tuple[bytes, bytes]:
     by_kind = {unit[0] >> 1 & 0x3F: unit for unit in units}
     profile = by_kind[SPS].replace(b"\0\0\3", b"\0\0")[3:15]
     fixed = b"\x01" + profile + b"\xf0\0\xfc\xfd\xf8\xf8\0\0\x0f\x03"
-    arrays = [struct.pack(">BHH", 0x80 | kind, 1, len(by_kind[kind])) + by_kind[kind] for kind in (VPS, SPS, PPS)]
+    arrays = [
+        struct.pack(">BHH", 0x80 | kind, 1, len(by_kind[kind])) + by_kind[kind]
+        for kind in (VPS, SPS, PPS)
+    ]
     pictures = [unit for unit in units if unit[0] >> 1 & 0x3F < VPS]
-    return box(b"hvcC", fixed, *arrays), b"".join(struct.pack(">I", len(unit)) + unit for unit in pictures)
+    return box(b"hvcC", fixed, *arrays), b"".join(
+        struct.pack(">I", len(unit)) + unit for unit in pictures
+    )
 
 
 def write_heic(path: Path, tiles: list[np.ndarray]) -> Path:
-    """A photograph of `tiles` side by side, each `[TILE_SIDE, TILE_SIDE, 3]`; of one tile, a photograph without a grid."""
+    """A photograph of `tiles` side by side, each `[TILE_SIDE, TILE_SIDE, 3]`; of one tile, a
+    photograph without a grid.
+    """
     is_grid = len(tiles) > 1
     headers, items = zip(*(coded(tile, path.parent) for tile in tiles), strict=True)
     kinds = [b"hvc1"] * len(tiles)
     items = list(items)
     if is_grid:
-        items.append(struct.pack(">BBBBHH", 0, 0, 0, len(tiles) - 1, TILE_SIDE * len(tiles), TILE_SIDE))
+        items.append(
+            struct.pack(">BBBBHH", 0, 0, 0, len(tiles) - 1, TILE_SIDE * len(tiles), TILE_SIDE)
+        )
         kinds.append(b"grid")
     primary = len(items)
 
-    entries = [full_box(b"infe", 2, 0, struct.pack(">HH4s", n, 0, kind), b"\0") for n, kind in enumerate(kinds, 1)]
+    entries = [
+        full_box(b"infe", 2, 0, struct.pack(">HH4s", n, 0, kind), b"\0")
+        for n, kind in enumerate(kinds, 1)
+    ]
     infos = full_box(b"iinf", 0, 0, struct.pack(">H", len(entries)), *entries)
     tile_size = full_box(b"ispe", 0, 0, struct.pack(">II", TILE_SIDE, TILE_SIDE))
     whole_size = full_box(b"ispe", 0, 0, struct.pack(">II", TILE_SIDE * len(tiles), TILE_SIDE))
@@ -65,7 +79,9 @@ def write_heic(path: Path, tiles: list[np.ndarray]) -> Path:
     references = b""
     if is_grid:
         numbers = struct.pack(f">{len(tiles)}H", *range(1, len(tiles) + 1))
-        references = full_box(b"iref", 0, 0, box(b"dimg", struct.pack(">HH", primary, len(tiles)), numbers))
+        references = full_box(
+            b"iref", 0, 0, box(b"dimg", struct.pack(">HH", primary, len(tiles)), numbers)
+        )
 
     def meta(data_begins: int) -> bytes:
         places, begin = [], data_begins

@@ -30,7 +30,11 @@ def a_clip(number, split, start_seconds=0.0):
 def write_set(folder, training, held_out, more=()):
     """Shards of the numbered videos in two splits, and of the clips `more`."""
     folder.mkdir()
-    clips = [a_clip(number, "train") for number in training] + [a_clip(number, "test") for number in held_out] + list(more)
+    clips = (
+        [a_clip(number, "train") for number in training]
+        + [a_clip(number, "test") for number in held_out]
+        + list(more)
+    )
     entries = write_shards(clips, folder, "clips-000000", 10**9)
     (folder / "index.json").write_text(json.dumps({"format": FORMAT_VERSION, "shards": entries}))
     return folder

@@ -1,4 +1,6 @@
-"""Whatever is handed over to be embedded gives a right vector or one sentence that says what, where and what to do."""
+"""Whatever is handed over to be embedded gives a right vector or one sentence that says what, where
+and what to do.
+"""
 
 import re
 
@@ -10,8 +12,8 @@ from PIL import Image
 from conftest import small_config, write_clock_video, write_sound
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError, LookListenError, SourceError
-from looklisten.inference.embed import embed
-from looklisten.inference.streaming import StreamingEmbedder
+from looklisten.inference.embedding.embed import embed
+from looklisten.inference.embedding.stream import StreamingEmbedder
 from looklisten.model.l3net import L3Net
 
 RATE_HZ = 48_000
@@ -39,14 +41,34 @@ def cosine(a, b):
     ("wave", "rate", "sentence"),
     [
         (np.zeros(0, np.float32), RATE_HZ, "an array of sound holds no sound"),
-        (np.zeros((2, 0), np.float32), RATE_HZ, r"\[2, 0\] cannot be \[samples, channels\]|holds no sound"),
-        (np.where(np.arange(RATE_HZ) == 24_000, np.nan, 0.1), RATE_HZ, "holds a value that is no number .* at 0.500 s; repair it"),
-        (np.where(np.arange(RATE_HZ) == 4_800, -np.inf, 0.1), RATE_HZ, "holds a value that is no number .* at 0.100 s"),
-        (np.full(RATE_HZ, 20_000.0), RATE_HZ, r"reaches 20000 at 0.000 s, where floats lie in -1..1; divide it, or give it as int16"),
+        (
+            np.zeros((2, 0), np.float32),
+            RATE_HZ,
+            r"\[2, 0\] cannot be \[samples, channels\]|holds no sound",
+        ),
+        (
+            np.where(np.arange(RATE_HZ) == 24_000, np.nan, 0.1),
+            RATE_HZ,
+            "holds a value that is no number .* at 0.500 s; repair it",
+        ),
+        (
+            np.where(np.arange(RATE_HZ) == 4_800, -np.inf, 0.1),
+            RATE_HZ,
+            "holds a value that is no number .* at 0.100 s",
+        ),
+        (
+            np.full(RATE_HZ, 20_000.0),
+            RATE_HZ,
+            r"reaches 20000 at 0.000 s, where floats lie in -1..1; divide it, or give it as int16",
+        ),
         (np.zeros((2, 3, 100)), RATE_HZ, r"this array is \[2, 3, 100\]"),
         (np.zeros(()), RATE_HZ, r"this array is \[\]"),
         (np.zeros((100, 99)), RATE_HZ, r"\[100, 99\] cannot be .* with 1 to 64 channels"),
-        (np.zeros(RATE_HZ, np.int64), RATE_HZ, "sound of type int64 has no known full scale; give floats"),
+        (
+            np.zeros(RATE_HZ, np.int64),
+            RATE_HZ,
+            "sound of type int64 has no known full scale; give floats",
+        ),
         (np.zeros(RATE_HZ, bool), RATE_HZ, "sound of type bool"),
         (np.zeros(RATE_HZ, complex), RATE_HZ, "sound of type complex128"),
         (tone(), 0, "a sample rate of 0 Hz cannot be; give the rate of the array, such as 44100"),
@@ -68,11 +90,20 @@ def test_what_is_no_sound_is_told(model, wave, rate, sentence):
         ({"hop_seconds": -1.0}, "hop_seconds -1 must be a number above 0"),
         ({"hop_seconds": float("nan")}, "hop_seconds nan must be a number above 0"),
         ({"hop_seconds": 1e-6}, "must be at least a sample of 1/48000 s"),
-        ({"layer": "pool5"}, "there is no layer 'pool5'; the layers are pool4, conv4_2, aligned and, of sound, texture"),
+        (
+            {"layer": "pool5"},
+            "there is no layer 'pool5'; the layers are pool4, conv4_2, aligned and, of sound, texture",
+        ),
         ({"batch_size": 0}, "batch_size 0 must be at least 1"),
         ({"align": True}, "only a video has two sides to align"),
-        ({"sample_rate_hz": None}, r"pictures are \[height, width, 3\] .* this array is \[72000\]; for sound give sample_rate_hz"),
-        ({"sample_rate_hz": None, "side": "audio"}, "an array of sound needs its rate: give sample_rate_hz"),
+        (
+            {"sample_rate_hz": None},
+            r"pictures are \[height, width, 3\] .* this array is \[72000\]; for sound give sample_rate_hz",
+        ),
+        (
+            {"sample_rate_hz": None, "side": "audio"},
+            "an array of sound needs its rate: give sample_rate_hz",
+        ),
     ],
 )
 def test_choices_that_cannot_be_met_are_told(model, choices, sentence):
@@ -107,7 +138,9 @@ SOUNDS = {
     "8-bit": lambda folder: write_sound(folder / "a.wav", tone(), codec="pcm_u8"),
     "24-bit": lambda folder: write_sound(folder / "a.wav", tone(), codec="pcm_s24le"),
     "double": lambda folder: write_sound(folder / "a.wav", tone(), codec="pcm_f64le"),
-    "stereo": lambda folder: write_sound(folder / "a.wav", np.stack([tone(), tone()], 1), layout="stereo"),
+    "stereo": lambda folder: write_sound(
+        folder / "a.wav", np.stack([tone(), tone()], 1), layout="stereo"
+    ),
     "flac": lambda folder: write_sound(folder / "a.flac", tone(), codec="flac"),
     "mp3": lambda folder: write_sound(folder / "a.mp3", tone(), codec="mp3"),
     "opus": lambda folder: write_sound(folder / "a.opus", tone(), codec="libopus"),
@@ -119,7 +152,11 @@ SOUNDS = {
 @pytest.mark.parametrize("kind", SOUNDS)
 def test_files_of_any_kind_of_sound_are_heard(model, tmp_path, kind):
     found = embed(SOUNDS[kind](tmp_path), model)
-    reference = embed(tone(rate_hz=8_000) if kind == "8 kHz" else tone(), model, sample_rate_hz=8_000 if kind == "8 kHz" else RATE_HZ)
+    reference = embed(
+        tone(rate_hz=8_000) if kind == "8 kHz" else tone(),
+        model,
+        sample_rate_hz=8_000 if kind == "8 kHz" else RATE_HZ,
+    )
     assert abs(len(found) - len(reference)) <= 1
     assert cosine(found.vectors[0], reference.vectors[0]) > 0.99
 
@@ -133,7 +170,9 @@ def test_seven_channels_are_mixed(model, tmp_path):
     array = np.zeros((7, 72_000), np.float32)
     array[2] = 7 * 0.1 * tone()
     assert np.allclose(
-        embed(array, model, sample_rate_hz=RATE_HZ).vectors, embed(0.1 * tone(), model, sample_rate_hz=RATE_HZ).vectors, atol=1e-4
+        embed(array, model, sample_rate_hz=RATE_HZ).vectors,
+        embed(0.1 * tone(), model, sample_rate_hz=RATE_HZ).vectors,
+        atol=1e-4,
     )
 
 
@@ -152,7 +191,13 @@ def test_files_whose_floats_are_no_numbers(model, tmp_path):
 
 @pytest.mark.parametrize("name", ["a.wav", "a.png", "a.mp4", "a"])
 @pytest.mark.parametrize(
-    "content", [b"", b"Dear all,\n\nplease find attached\n" * 50, b"\x89PNG\r\n\x1a\n" + bytes(99), b"RIFF\xff\x00\x00\x00WAVEfmt "]
+    "content",
+    [
+        b"",
+        b"Dear all,\n\nplease find attached\n" * 50,
+        b"\x89PNG\r\n\x1a\n" + bytes(99),
+        b"RIFF\xff\x00\x00\x00WAVEfmt ",
+    ],
 )
 def test_files_that_are_no_media_are_told(model, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -175,7 +220,10 @@ def test_a_side_that_a_file_has_not_is_told(model, tmp_path):
         embed(tmp_path / "a.png", model, side="audio")
     with pytest.raises(SourceError, match="has no picture stream that can be decoded"):
         embed(sound, model, side="vision")
-    with pytest.raises(SourceError, match="has no picture stream that can be decoded; both picture and sound are needed"):
+    with pytest.raises(
+        SourceError,
+        match="has no picture stream that can be decoded; both picture and sound are needed",
+    ):
         embed(sound, model, align=True)
     with pytest.raises(ConfigError, match="only a video has two sides to align"):
         embed(tmp_path / "a.png", model, align=True)
@@ -192,7 +240,9 @@ def test_a_video_that_breaks_off_gives_what_is_there_and_says_so(model, tmp_path
 
 # Pictures
 
-SQUARE = np.kron(np.random.default_rng(0).integers(0, 255, (6, 8, 3)), np.ones((10, 10, 1))).astype(np.uint8)
+SQUARE = np.kron(np.random.default_rng(0).integers(0, 255, (6, 8, 3)), np.ones((10, 10, 1))).astype(
+    np.uint8
+)
 
 
 def save(folder, name, image, **options):
@@ -203,7 +253,9 @@ def save(folder, name, image, **options):
 def upright(folder):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
-    return save(folder, "a.jpg", Image.fromarray(np.rot90(SQUARE)), exif=exif, quality=95, subsampling=0)
+    return save(
+        folder, "a.jpg", Image.fromarray(np.rot90(SQUARE)), exif=exif, quality=95, subsampling=0
+    )
 
 
 def sixteen_bit_grey(folder):
@@ -225,8 +277,14 @@ def transparent(folder):
 
 PICTURES = {
     "png": (lambda folder: save(folder, "a.png", Image.fromarray(SQUARE)), SQUARE),
-    "jpeg": (lambda folder: save(folder, "a.jpg", Image.fromarray(SQUARE), quality=95, subsampling=0), SQUARE),
-    "cmyk jpeg": (lambda folder: save(folder, "a.jpg", Image.fromarray(SQUARE).convert("CMYK"), quality=95), SQUARE),
+    "jpeg": (
+        lambda folder: save(folder, "a.jpg", Image.fromarray(SQUARE), quality=95, subsampling=0),
+        SQUARE,
+    ),
+    "cmyk jpeg": (
+        lambda folder: save(folder, "a.jpg", Image.fromarray(SQUARE).convert("CMYK"), quality=95),
+        SQUARE,
+    ),
     "16-bit png": (sixteen_bit_grey, np.dstack([SQUARE[..., 0]] * 3)),
     "palette": (lambda folder: save(folder, "a.png", Image.fromarray(SQUARE).quantize(64)), SQUARE),
     "black and white": (
@@ -236,7 +294,12 @@ PICTURES = {
     "animated gif": (animated, SQUARE),
     "transparent": (transparent, np.concatenate([np.full_like(SQUARE[:30], 255), SQUARE[30:]])),
     "turned by exif": (upright, SQUARE),
-    "webp without suffix": (lambda folder: save(folder, "a.webp", Image.fromarray(SQUARE), lossless=True).rename(folder / "a"), SQUARE),
+    "webp without suffix": (
+        lambda folder: save(folder, "a.webp", Image.fromarray(SQUARE), lossless=True).rename(
+            folder / "a"
+        ),
+        SQUARE,
+    ),
 }
 
 
@@ -260,12 +323,21 @@ def test_pictures_of_odd_sizes_are_seen(model, tmp_path, size):
 @pytest.mark.parametrize(
     ("array", "sentence"),
     [
-        (np.zeros((4, 5), np.uint8), r"pictures are \[height, width, 3\] .* this array is \[4, 5\]; for sound give sample_rate_hz"),
+        (
+            np.zeros((4, 5), np.uint8),
+            r"pictures are \[height, width, 3\] .* this array is \[4, 5\]; for sound give sample_rate_hz",
+        ),
         (np.zeros((4, 5, 4), np.uint8), r"this array is \[4, 5, 4\]"),
         (np.zeros((0, 5, 5, 3), np.uint8), r"this array is \[0, 5, 5, 3\]"),
-        (np.full((4, 5, 3), 200.0), "pictures of floats lie in 0..1, and these do not; divide them, or give uint8"),
+        (
+            np.full((4, 5, 3), 200.0),
+            "pictures of floats lie in 0..1, and these do not; divide them, or give uint8",
+        ),
         (np.full((4, 5, 3), np.nan), "pictures of floats lie in 0..1, and these do not"),
-        (np.zeros((4, 5, 3), np.int32), "pictures are uint8, or floats in 0..1, and these are int32"),
+        (
+            np.zeros((4, 5, 3), np.int32),
+            "pictures are uint8, or floats in 0..1, and these are int32",
+        ),
     ],
 )
 def test_arrays_that_are_no_pictures_are_told(model, array, sentence):

@@ -1,4 +1,6 @@
-"""Networks to compare with: told the labels, begun with others' towers, frozen; and the table of them all."""
+"""Networks to compare with: told the labels, begun with others' towers, frozen; and the table of
+them all.
+"""
 
 import shutil
 from dataclasses import asdict
@@ -16,7 +18,13 @@ from looklisten.data.pairs import PairStream
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation import correspondence, supervised
 from looklisten.evaluation.correspondence import Scores, evaluate, of_other_classes
-from looklisten.evaluation.supervised import best_threshold, direct_combination, naming, validation_of, with_validated_threshold
+from looklisten.evaluation.supervised import (
+    best_threshold,
+    direct_combination,
+    naming,
+    validation_of,
+    with_validated_threshold,
+)
 from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
 from looklisten.model.objectives import Labels
 from looklisten.training import baselines as table
@@ -26,7 +34,14 @@ from looklisten.training.learner import Learner
 from looklisten.training.loop import labelled, train, training_stream
 from looklisten.training.runlog import read_metrics
 
-SUPERVISED = small_config(objective="labels", validation_fraction=0.2, steps=4, checkpoint_every=2, schedule="constant", probe_every=0)
+SUPERVISED = small_config(
+    objective="labels",
+    validation_fraction=0.2,
+    steps=4,
+    checkpoint_every=2,
+    schedule="constant",
+    probe_every=0,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +78,9 @@ def same(one, other):
 
 
 def learner_and_batch(shards, config, **train_settings):
-    allowed, config = labelled(shards, ~shards.held_out(0.1), config.changed("train", **train_settings))
+    allowed, config = labelled(
+        shards, ~shards.held_out(0.1), config.changed("train", **train_settings)
+    )
     return Learner(config, "cpu"), training_stream(shards, allowed, config).batch(0)
 
 
@@ -93,7 +110,10 @@ def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
     assert Config.load(run / "config.toml") == saved.config
     assert isinstance(saved.objective(), Labels)
     heads = {f"objective/{name}": value for name, value in saved.objective().state_dict().items()}
-    assert same(heads, {name: value for name, value in tensors(run).items() if name.startswith("objective/")}), "those that were trained"
+    assert same(
+        heads,
+        {name: value for name, value in tensors(run).items() if name.startswith("objective/")},
+    ), "those that were trained"
     row = next(row for row in read_metrics(run) if "named_audio" in row)
     assert row["held_out_accuracy"] == pytest.approx((row["named_vision"] + row["named_audio"]) / 2)
 
@@ -117,30 +137,54 @@ def test_a_supervised_run_is_resumed_to_the_bit(told, shards_path, tmp_path):
 
 def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
     monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
-    with pytest.raises(ConfigError, match=r'the objective "labels" needs training clips of at least 2 labels; .* has 0'):
+    with pytest.raises(
+        ConfigError,
+        match=r'the objective "labels" needs training clips of at least 2 labels; .* has 0',
+    ):
         labelled(shards, ~shards.held_out(0.1), SUPERVISED)
 
 
 def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_path, tmp_path):
     run = str(told[0])
-    config = small_config(steps=3, vision_from=run, audio_from=run, freeze="towers", probe_every=0, evaluate_every=1)
+    config = small_config(
+        steps=3, vision_from=run, audio_from=run, freeze="towers", probe_every=0, evaluate_every=1
+    )
     train(shards_path, config, tmp_path / "frozen")
     theirs, ours = load(run), load(tmp_path / "frozen")
-    assert same(theirs.vision.state_dict(), ours.vision.state_dict()), "weights and batch-norm's statistics"
+    assert same(theirs.vision.state_dict(), ours.vision.state_dict()), (
+        "weights and batch-norm's statistics"
+    )
     assert same(theirs.audio.state_dict(), ours.audio.state_dict())
     assert not same(theirs.fusion.state_dict(), ours.fusion.state_dict())
-    assert all(name.startswith("fusion.") for name in load_file(saved_steps(tmp_path / "frozen/checkpoints")[-1] / "optimizer.safetensors"))
+    assert all(
+        name.startswith("fusion.")
+        for name in load_file(
+            saved_steps(tmp_path / "frozen/checkpoints")[-1] / "optimizer.safetensors"
+        )
+    )
 
 
-def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resuming(told, shards_path, tmp_path):
+def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resuming(
+    told, shards_path, tmp_path
+):
     shutil.copytree(told[0], tmp_path / "teacher")
-    settings = {"vision_from": str(tmp_path / "teacher"), "freeze": "vision", "probe_every": 0, "schedule": "constant"}
+    settings = {
+        "vision_from": str(tmp_path / "teacher"),
+        "freeze": "vision",
+        "probe_every": 0,
+        "schedule": "constant",
+    }
     train(shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run")
     whole, begun = tensors(tmp_path / "run"), Learner(small_config(), "cpu").network.state_dict()
     taught = load(tmp_path / "teacher").state_dict()
     shutil.rmtree(tmp_path / "teacher")
     shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
-    assert train(shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run").resumed_from == 2
+    assert (
+        train(
+            shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run"
+        ).resumed_from
+        == 2
+    )
     assert same(tensors(tmp_path / "run"), whole)
     for name, value in load(tmp_path / "run").state_dict().items():
         if name.startswith("vision."):
@@ -164,7 +208,8 @@ def test_a_network_begins_with_the_towers_of_another_to_the_bit(told):
 def test_a_tower_of_another_build_is_refused(told):
     other = small_config(audio_from=str(told[0])).changed("model", front_end="paper")
     with pytest.raises(
-        CheckpointError, match=r"the audio tower of .* cannot be taken over: its model.front_end is compact, here it is paper"
+        CheckpointError,
+        match=r"the audio tower of .* cannot be taken over: its model.front_end is compact, here it is paper",
     ):
         Learner(other, "cpu").initialize()
     with pytest.raises(CheckpointError, match="nowhere is not there"):
@@ -172,7 +217,11 @@ def test_a_tower_of_another_build_is_refused(told):
 
 
 def test_a_threshold_by_hand():
-    scores = Scores(np.array([0.9, 0.8, 0.7], np.float32), np.array([0.95, 0.1, 0.2], np.float32), np.array(["a", "b", "c"]))
+    scores = Scores(
+        np.array([0.9, 0.8, 0.7], np.float32),
+        np.array([0.95, 0.1, 0.2], np.float32),
+        np.array(["a", "b", "c"]),
+    )
     assert best_threshold(scores) == pytest.approx((0.45, 5 / 6))
     nothing = Scores(np.zeros(3, np.float32), np.zeros(3, np.float32), scores.videos)
     assert best_threshold(nothing)[1] == 0.5
@@ -191,17 +240,31 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
     direct = direct_combination(saved, saved.model(), shards, pairs=40)
     assert seen == set(shards.video_ids[shards.validation(0.2, shards.held_out(0.1))])
     assert direct.validation_accuracy >= 0.5
-    again = evaluate(saved.model(), shards, shards.validation(0.2, shards.held_out(0.1)), pairs=40, answer=direct.answer)
-    assert again.accuracy == direct.validation_accuracy, "the threshold means what it was chosen for"
+    again = evaluate(
+        saved.model(),
+        shards,
+        shards.validation(0.2, shards.held_out(0.1)),
+        pairs=40,
+        answer=direct.answer,
+    )
+    assert again.accuracy == direct.validation_accuracy, (
+        "the threshold means what it was chosen for"
+    )
 
 
 def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
     other = open_checkpoint(run_path)
-    with pytest.raises(ConfigError, match=r'has no class scores to combine; train one with train\.objective = "labels"'):
+    with pytest.raises(
+        ConfigError,
+        match=r'has no class scores to combine; train one with train\.objective = "labels"',
+    ):
         direct_combination(other, other.model(), shards)
     saved = open_checkpoint(told[0])
     monkeypatch.setattr(shards, "validation", lambda *_: np.zeros(len(shards), bool))
-    with pytest.raises(ConfigError, match=r"kept no videos to choose a threshold on; train it with train\.validation_fraction = 0\.1"):
+    with pytest.raises(
+        ConfigError,
+        match=r"kept no videos to choose a threshold on; train it with train\.validation_fraction = 0\.1",
+    ):
         direct_combination(saved, saved.model(), shards)
 
 
@@ -224,9 +287,13 @@ class Knowing:
         return (vision * audio).sum(-1) - 0.5
 
 
-def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_same(told, shards, monkeypatch):
+def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_same(
+    told, shards, monkeypatch
+):
     knowing, model = Knowing(monkeypatch, shards), load(told[0])
-    found = evaluate(model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer, negatives="other-class")
+    found = evaluate(
+        model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer, negatives="other-class"
+    )
     assert (found.accuracy, found.positives_right, found.negatives_right) == (1, 1, 1)
     found = evaluate(model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer)
     assert found.positives_right == 1
@@ -235,14 +302,21 @@ def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_sa
 
 def test_one_class_has_no_other(told, shards, monkeypatch):
     monkeypatch.setattr(shards, "names", np.full(len(shards), "drum"))
-    with pytest.raises(ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"):
+    with pytest.raises(
+        ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"
+    ):
         evaluate(load(told[0]), shards, shards.held_out(0.1), 24, negatives="other-class")
 
 
 def test_naming_of_heads_that_know(told, shards, monkeypatch):
-    """Heads that read the class off the oracle's vectors name every frame and every sound; of one side turned wrong, none."""
+    """Heads that read the class off the oracle's vectors name every frame and every sound; of one
+    side turned wrong, none.
+    """
     Knowing(monkeypatch, shards)
-    classes, heads = open_checkpoint(told[0]).config.train.classes, Labels(SUPERVISED.changed("train", classes=tuple("abc")))
+    classes, heads = (
+        open_checkpoint(told[0]).config.train.classes,
+        Labels(SUPERVISED.changed("train", classes=tuple("abc"))),
+    )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
     found = naming(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24)
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
@@ -256,9 +330,14 @@ def test_negatives_of_other_classes_are_a_permutation(labels, seed):
     rows, others = of_other_classes(labels, np.random.default_rng(seed))
     assert sorted(rows) == sorted(others)
     assert len(set(rows.tolist())) == len(rows)
-    assert all(labels[row] and labels[row] != labels[other] for row, other in zip(rows, others, strict=True))
+    assert all(
+        labels[row] and labels[row] != labels[other]
+        for row, other in zip(rows, others, strict=True)
+    )
     counts = [labels.count(name) for name in "abcd"]
-    assert len(rows) == sum(counts) - max(0, 2 * max(counts) - sum(counts)), "no more is left out than must be"
+    assert len(rows) == sum(counts) - max(0, 2 * max(counts) - sum(counts)), (
+        "no more is left out than must be"
+    )
 
 
 def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path, monkeypatch):
@@ -276,19 +355,39 @@ def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path, mon
     assert trained[5:] == ["teacher"]
     assert asdict(again) == asdict(first)
     runs = {name: open_checkpoint(tmp_path / "seed-0" / name).config.train for name in trained}
-    assert len({(run.steps, run.batch_size, run.validation_fraction, run.learning_rate) for run in runs.values()}) == 1
+    assert (
+        len(
+            {
+                (run.steps, run.batch_size, run.validation_fraction, run.learning_rate)
+                for run in runs.values()
+            }
+        )
+        == 1
+    )
     assert runs["teacher"].freeze == "vision" and not runs["teacher"].audio_from
-    with pytest.raises(ConfigError, match="holds a table of other shards or settings; choose another folder"):
+    with pytest.raises(
+        ConfigError, match="holds a table of other shards or settings; choose another folder"
+    ):
         baselines(shards_path, tmp_path, small_config(steps=2), [0], pairs=24)
 
 
-def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_working_directory(told, shards_path, tmp_path, monkeypatch):
+def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_working_directory(
+    told, shards_path, tmp_path, monkeypatch
+):
     monkeypatch.chdir(told[0].parent)
     config = small_config(steps=1)
     first = baselines(shards_path, tmp_path / "table", config, [0], pairs=24, teacher=told[0].name)
     eyes = {
-        name: {key: tensor for key, tensor in load(run).state_dict().items() if key.startswith("vision.")}
-        for name, run in {"own": told[0], "taught": tmp_path / "table/seed-0/teacher", "labels": tmp_path / "table/seed-0/labels"}.items()
+        name: {
+            key: tensor
+            for key, tensor in load(run).state_dict().items()
+            if key.startswith("vision.")
+        }
+        for name, run in {
+            "own": told[0],
+            "taught": tmp_path / "table/seed-0/teacher",
+            "labels": tmp_path / "table/seed-0/labels",
+        }.items()
     }
     assert same(eyes["taught"], eyes["own"])
     assert not same(eyes["taught"], eyes["labels"])
@@ -300,8 +399,16 @@ def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_wo
 
 def test_means_over_seeds_by_hand():
     def asked(accuracy):
-        one = {"accuracy": accuracy, "n_pairs": 8, "n_videos": 4, "ci95": [accuracy - 0.1, accuracy + 0.1]}
-        return {kind: one | {"positives_right": 0.5, "negatives_right": 0.5} for kind in ("any", "other-class")}
+        one = {
+            "accuracy": accuracy,
+            "n_pairs": 8,
+            "n_videos": 4,
+            "ci95": [accuracy - 0.1, accuracy + 0.1],
+        }
+        return {
+            kind: one | {"positives_right": 0.5, "negatives_right": 0.5}
+            for kind in ("any", "other-class")
+        }
 
     row = table._summary("l3", [asked(0.6), asked(0.8)])
     assert row.accuracy == row.other_class == pytest.approx(0.7)
@@ -310,8 +417,12 @@ def test_means_over_seeds_by_hand():
     assert row.by_seed == (0.6, 0.8)
 
 
-def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong(shards_path, shards, tmp_path):
-    """A network that says yes to everything is right in half of the pairs; its scores know more than its threshold."""
+def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong(
+    shards_path, shards, tmp_path
+):
+    """A network that says yes to everything is right in half of the pairs; its scores know more
+    than its threshold.
+    """
     train(shards_path, small_config(validation_fraction=0.2, steps=60), tmp_path)
     saved = open_checkpoint(tmp_path)
     model, held_out = saved.model(), shards.held_out(0.1)
@@ -330,8 +441,20 @@ def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong
 def test_recipes_of_baselines_are_one_network_and_schedule(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = sorted(name for name in recipes() if name.startswith("baselines/"))
-    assert names == [f"baselines/{name}" for name in ("direct", "pretraining-finetuned", "pretraining-frozen", "teacher")]
-    tiny, own = Config.load("tiny"), {"objective": "avc", "vision_from": "", "audio_from": "", "freeze": "none", "validation_fraction": 0.0}
+    assert names == [
+        f"baselines/{name}"
+        for name in ("direct", "pretraining-finetuned", "pretraining-frozen", "teacher")
+    ]
+    tiny, own = (
+        Config.load("tiny"),
+        {
+            "objective": "avc",
+            "vision_from": "",
+            "audio_from": "",
+            "freeze": "none",
+            "validation_fraction": 0.0,
+        },
+    )
     for name in names:
         recipe = Config.load(f"{name}.toml")
         assert recipe == Config.load(name)

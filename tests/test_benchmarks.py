@@ -1,4 +1,6 @@
-"""Each public set is read as its owner lays it out, and one that is missing or not whole says so in a sentence."""
+"""Each public set is read as its owner lays it out, and one that is missing or not whole says so in
+a sentence.
+"""
 
 import csv
 import wave
@@ -8,9 +10,9 @@ import numpy as np
 import pytest
 
 from looklisten.errors import SourceError
-from looklisten.evaluation.benchmarks import SETS, dealt_folds, open_benchmark
-from looklisten.evaluation.layouts import Item
-from looklisten.media.decode import read_sound
+from looklisten.evaluation.sets.layouts import Item
+from looklisten.evaluation.sets.registry import SETS, dealt_folds, open_benchmark
+from looklisten.media.decode.decode import read_sound
 
 
 def write_wave(path: Path, samples: np.ndarray, rate_hz: int = 48_000) -> None:
@@ -60,13 +62,22 @@ def make_esc(root: Path, classes: int = 4) -> None:
 
 
 def facts(benchmark):
-    return [(path, str(label), str(fold)) for path, label, fold in zip(benchmark.paths, benchmark.labels, benchmark.folds, strict=True)]
+    return [
+        (path, str(label), str(fold))
+        for path, label, fold in zip(
+            benchmark.paths, benchmark.labels, benchmark.folds, strict=True
+        )
+    ]
 
 
 def test_esc50_and_its_tenth_part_in_the_repositorys_layout(tmp_path):
     make_esc(tmp_path)
     fifty = open_benchmark("esc50", tmp_path, partial=True)
-    assert (len(fifty), fifty.classes, fifty.tested) == (20, ("class_0", "class_1", "class_2", "class_3"), ("1", "2", "3", "4", "5"))
+    assert (len(fifty), fifty.classes, fifty.tested) == (
+        20,
+        ("class_0", "class_1", "class_2", "class_3"),
+        ("1", "2", "3", "4", "5"),
+    )
     assert facts(fifty)[5] == ("audio/2-101-A-1.wav", "class_1", "2")
     assert (fifty.windows, fifty.clip_seconds) == (10, 5.0)
     assert open_benchmark("esc10", tmp_path, partial=True).classes == ("class_0", "class_2")
@@ -74,7 +85,14 @@ def test_esc50_and_its_tenth_part_in_the_repositorys_layout(tmp_path):
 
 @pytest.mark.parametrize("folder", ["001 - Dog bark", "dog_bark"])
 def test_esc10_in_folders_by_class(tmp_path, folder):
-    touch(tmp_path, f"{folder}/1-100032-A.ogg", f"{folder}/2-110389-B.ogg", "rain/1-17367-A.ogg", "rain/5-17367-A2.ogg", "rain/notes.ogg")
+    touch(
+        tmp_path,
+        f"{folder}/1-100032-A.ogg",
+        f"{folder}/2-110389-B.ogg",
+        "rain/1-17367-A.ogg",
+        "rain/5-17367-A2.ogg",
+        "rain/notes.ogg",
+    )
     found = open_benchmark("esc10", tmp_path, partial=True)
     assert facts(found) == [
         (f"{folder}/1-100032-A.ogg", folder.removeprefix("001 - "), "1"),
@@ -86,7 +104,14 @@ def test_esc10_in_folders_by_class(tmp_path, folder):
 
 def test_dcase2013_is_fitted_on_the_public_part_and_measured_on_the_other(tmp_path):
     for folder in ("scenes_stereo", "scenes_stereo_testset/scenes_stereo_testset"):
-        touch(tmp_path, *(f"{folder}/{scene}{number:02d}.wav" for scene in ("bus", "busystreet", "tubestation") for number in (1, 2)))
+        touch(
+            tmp_path,
+            *(
+                f"{folder}/{scene}{number:02d}.wav"
+                for scene in ("bus", "busystreet", "tubestation")
+                for number in (1, 2)
+            ),
+        )
     found = open_benchmark("dcase2013", tmp_path, partial=True)
     assert found.classes == ("bus", "busystreet", "tubestation")
     assert (found.tested, found.windows) == (("2",), 60)
@@ -96,7 +121,14 @@ def test_dcase2013_is_fitted_on_the_public_part_and_measured_on_the_other(tmp_pa
 
 def test_urbansound8k(tmp_path):
     rows = [
-        {"slice_file_name": f"{fold}-{kind}-0-0.wav", "fsID": fold, "start": 0.0, "end": 4.0, "salience": 1, "fold": fold}
+        {
+            "slice_file_name": f"{fold}-{kind}-0-0.wav",
+            "fsID": fold,
+            "start": 0.0,
+            "end": 4.0,
+            "salience": 1,
+            "fold": fold,
+        }
         | {"classID": kind, "class": ("siren", "drilling")[kind]}
         for fold in range(1, 11)
         for kind in (0, 1)
@@ -111,21 +143,45 @@ def test_urbansound8k(tmp_path):
 def test_imagenet_by_synset(tmp_path):
     touch(
         tmp_path,
-        *(f"{split}/{synset}/{synset}_{i}.JPEG" for split in ("train", "val") for synset in ("n01440764", "n01443537") for i in (1, 2)),
+        *(
+            f"{split}/{synset}/{synset}_{i}.JPEG"
+            for split in ("train", "val")
+            for synset in ("n01440764", "n01443537")
+            for i in (1, 2)
+        ),
     )
     found = open_benchmark("imagenet", tmp_path, partial=True)
-    assert (found.side, found.tested, found.classes) == ("vision", ("val",), ("n01440764", "n01443537"))
+    assert (found.side, found.tested, found.classes) == (
+        "vision",
+        ("val",),
+        ("n01440764", "n01443537"),
+    )
 
 
 def test_folders_tables_and_splits_of_ones_own(tmp_path):
-    touch(tmp_path / "split", *(f"{split}/{kind}/{i}.jpg" for split in ("train", "valid", "test") for kind in ("a", "b") for i in range(3)))
+    touch(
+        tmp_path / "split",
+        *(
+            f"{split}/{kind}/{i}.jpg"
+            for split in ("train", "valid", "test")
+            for kind in ("a", "b")
+            for i in range(3)
+        ),
+    )
     split = open_benchmark("images", tmp_path / "split")
     assert (set(split.folds), split.tested) == ({"train", "val", "test"}, ("test",))
     touch(tmp_path / "plain", *(f"{kind}/deep/{i}.flac" for kind in ("a", "b") for i in range(7)))
     plain = open_benchmark("sounds", tmp_path / "plain")
     assert plain.tested == ("1", "2", "3", "4", "5")
-    assert all(1 <= np.sum((plain.folds == fold) & (plain.labels == kind)) <= 2 for fold in plain.tested for kind in "ab")
-    write_table(tmp_path / "plain" / "mine.csv", [{"path": path, "class": path[0], "fold": i % 3} for i, path in enumerate(plain.paths)])
+    assert all(
+        1 <= np.sum((plain.folds == fold) & (plain.labels == kind)) <= 2
+        for fold in plain.tested
+        for kind in "ab"
+    )
+    write_table(
+        tmp_path / "plain" / "mine.csv",
+        [{"path": path, "class": path[0], "fold": i % 3} for i, path in enumerate(plain.paths)],
+    )
     table = open_benchmark("sounds", tmp_path / "plain" / "mine.csv")
     assert (table.tested, table.classes, table.paths) == (("0", "1", "2"), ("a", "b"), plain.paths)
 
@@ -140,7 +196,9 @@ def test_dealt_folds_depend_on_names_alone():
 
 def test_a_set_that_is_not_there_says_what_was_expected_where(tmp_path):
     for name in SETS:
-        with pytest.raises(SourceError, match=r"is expected at .*nowhere as .*; nothing is there|are expected"):
+        with pytest.raises(
+            SourceError, match=r"is expected at .*nowhere as .*; nothing is there|are expected"
+        ):
             open_benchmark(name, tmp_path / "nowhere")
         with pytest.raises(SourceError, match="no such file was found there"):
             open_benchmark(name, tmp_path)
@@ -148,10 +206,16 @@ def test_a_set_that_is_not_there_says_what_was_expected_where(tmp_path):
 
 def test_a_set_that_is_not_whole_says_what_lacks(tmp_path):
     make_esc(tmp_path)
-    with pytest.raises(SourceError, match=r"there are 20 files of 2,000 and 4 classes of 50; fetch the rest, or .* --partial"):
+    with pytest.raises(
+        SourceError,
+        match=r"there are 20 files of 2,000 and 4 classes of 50; fetch the rest, or .* --partial",
+    ):
         open_benchmark("esc50", tmp_path)
     (tmp_path / "audio" / "3-102-A-2.wav").unlink()
-    with pytest.raises(SourceError, match=r"esc50.csv names 20 files, and 1 of them are not there, the first .*3-102-A-2.wav"):
+    with pytest.raises(
+        SourceError,
+        match=r"esc50.csv names 20 files, and 1 of them are not there, the first .*3-102-A-2.wav",
+    ):
         open_benchmark("esc50", tmp_path, partial=True)
     touch(tmp_path / "dcase", "scenes_stereo/bus01.wav", "scenes_stereo/park01.wav")
     with pytest.raises(SourceError, match="none of fold 2"):
@@ -162,9 +226,14 @@ def test_a_set_that_is_not_whole_says_what_lacks(tmp_path):
 
 def test_a_table_without_its_columns_says_which(tmp_path):
     write_table(tmp_path / "labels.csv", [{"path": "a.wav", "kind": "a"}])
-    with pytest.raises(SourceError, match=r"labels.csv lacks the column label or class, has path, kind"):
+    with pytest.raises(
+        SourceError, match=r"labels.csv lacks the column label or class, has path, kind"
+    ):
         open_benchmark("sounds", tmp_path)
-    write_table(tmp_path / "labels.csv", [{"path": "a.wav", "label": "a", "fold": 1}, {"path": "b.wav", "label": "b", "fold": ""}])
+    write_table(
+        tmp_path / "labels.csv",
+        [{"path": "a.wav", "label": "a", "fold": 1}, {"path": "b.wav", "label": "b", "fold": ""}],
+    )
     with pytest.raises(SourceError, match="some lines tell a fold and some do not"):
         open_benchmark("sounds", tmp_path)
 

@@ -1,4 +1,6 @@
-"""The cache lies where the user or the system says, also for a user without a home, and what is wrong with it is one sentence."""
+"""The cache lies where the user or the system says, also for a user without a home, and what is
+wrong with it is one sentence.
+"""
 
 import os
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from looklisten.errors import ConfigError
-from looklisten.runtime import NO_HOME, choose_cache, writable_cache
+from looklisten.system.cache import NO_HOME, choose_cache, writable_cache
 
 HOME = {"HOME": "/home/a", "USERPROFILE": "/users/a"}
 
@@ -63,13 +65,16 @@ def test_it_is_made_when_it_is_needed_and_for_the_user_alone(tmp_path, monkeypat
 def test_one_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("LOOKLISTEN_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ConfigError, match=r"nothing can be written into the cache .*file/probe \(Not a directory\); set LOOKLISTEN_CACHE"):
+    with pytest.raises(
+        ConfigError,
+        match=r"nothing can be written into the cache .*file/probe \(Not a directory\); set LOOKLISTEN_CACHE",
+    ):
         writable_cache("probe")
 
 
 STRANGER = """
 import logging, os
-from looklisten.runtime import cache_folder
+from looklisten.system.cache import cache_folder
 logging.basicConfig(format="%(message)s")
 os.environ.pop("HOME", None)
 os.setgid(54_321)
@@ -79,11 +84,19 @@ cache_folder("openl3")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root may become another user")
+@pytest.mark.skipif(
+    not hasattr(os, "getuid") or os.getuid() != 0, reason="only root may become another user"
+)
 def test_a_user_without_a_home_is_told_once():
     """A number without a name, as containers give it."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("LOOKLISTEN_CACHE", "XDG_CACHE_HOME")}
-    done = subprocess.run([sys.executable, "-c", STRANGER], env=kept, capture_output=True, text=True, check=False)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("LOOKLISTEN_CACHE", "XDG_CACHE_HOME")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER], env=kept, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == Path(tempfile.gettempdir()) / "looklisten-54321" / "probe"
     assert done.stderr.count("this user has no home folder") == 1

@@ -1,4 +1,6 @@
-"""The shell: data on stdout, talk on stderr, one sentence for what is wrong, and exit codes that scripts can trust."""
+"""The shell: data on stdout, talk on stderr, one sentence for what is wrong, and exit codes that
+scripts can trust.
+"""
 
 import json
 import os
@@ -15,14 +17,18 @@ import pytest
 from conftest import small_config, write_clock_video
 from looklisten.app import terminal
 from looklisten.app.cli import VERBS, main
-from looklisten.runtime import written_aside
+from looklisten.system.files import written_aside
 
 ROOT = Path(__file__).parents[1]
 
 
 def shell(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "looklisten", *map(str, arguments)], check=False, capture_output=True, text=True, **options
+        [sys.executable, "-m", "looklisten", *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        **options,
     )
 
 
@@ -37,7 +43,18 @@ def road(tmp_path_factory):
     home = tmp_path_factory.mktemp("road")
     (home / "small.toml").write_text(small_config(steps=4, batch_size=4).toml())
     steps = [
-        ["synth", "videos", "--videos", 12, "--seconds", 1.5, "--side-pixels", 64, "--frames-per-second", 10],
+        [
+            "synth",
+            "videos",
+            "--videos",
+            12,
+            "--seconds",
+            1.5,
+            "--side-pixels",
+            64,
+            "--frames-per-second",
+            10,
+        ],
         ["prepare", "videos", "shards"],
         ["train", "shards", "--config", "small.toml", "--run", "runs/tiny", "--train.steps", 5],
         ["evaluate", "shards", "--pairs", 40],
@@ -137,15 +154,33 @@ def test_help_names_every_verb_and_every_verb_has_help(capsys):
         (["prepair", "a", "b"], 2, "there is no verb 'prepair'; did you mean prepare?"),
         (["prepare", "only-one"], 2, "prepare needs the videos and then the folder of the shards"),
         (["prepare", "nowhere", "out"], 1, "there is no file or folder nowhere"),
-        (["train", "nowhere"], 1, "nowhere is not there; make one with `looklisten prepare VIDEOS nowhere`"),
-        (["train", "x", "--config", "tinny"], 1, "there is no recipe 'tinny'; the recipes are ave, avol, baselines/direct, baselines/"),
+        (
+            ["train", "nowhere"],
+            1,
+            "nowhere is not there; make one with `looklisten prepare VIDEOS nowhere`",
+        ),
+        (
+            ["train", "x", "--config", "tinny"],
+            1,
+            "there is no recipe 'tinny'; the recipes are ave, avol, baselines/direct, baselines/",
+        ),
         (["train", "x", "--config", "nowhere.toml"], 1, "the recipe nowhere.toml cannot be read"),
-        (["evaluate", "x", "--checkpoint", "nowhere"], 1, "nowhere is not there; give the folder of a run"),
-        (["localize", "x.mp4", "--checkpoint", "nowhere"], 1, "nowhere is not there; give the folder of a run"),
+        (
+            ["evaluate", "x", "--checkpoint", "nowhere"],
+            1,
+            "nowhere is not there; give the folder of a run",
+        ),
+        (
+            ["localize", "x.mp4", "--checkpoint", "nowhere"],
+            1,
+            "nowhere is not there; give the folder of a run",
+        ),
         (["synth", "out", "--videos", "0"], 1, "a world needs at least 1 video"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(arguments, code, sentence, capsys, tmp_path, monkeypatch):
+def test_what_is_wrong_is_said_in_one_sentence(
+    arguments, code, sentence, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == code
     told = capsys.readouterr()
@@ -159,7 +194,10 @@ def test_what_is_wrong_is_said_in_one_sentence(arguments, code, sentence, capsys
     [
         ("[train]\nstepz = 3\n", "there is no setting train.stepz; did you mean train.steps?"),
         ("[trains]\nsteps = 3\n", "there is no setting trains; did you mean train?"),
-        ("[train]\nbatch_size = 1\n", "train.batch_size: Input should be greater than or equal to 2"),
+        (
+            "[train]\nbatch_size = 1\n",
+            "train.batch_size: Input should be greater than or equal to 2",
+        ),
         ("[train]\nbatch_size = 'many'\n", "train.batch_size: Input should be a valid integer"),
         ("[model]\ncrop_pixels = 300\n", "crop_pixels 300 is larger than resize_pixels 256"),
         ("[model\n", "is not TOML"),
@@ -192,16 +230,37 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_kept(road, capsys, monkey
     home, _ = road
     monkeypatch.chdir(home)
     before = {f: f.read_bytes() for f in (home / "runs/tiny/checkpoints").rglob("*.json")}
-    assert main(["train", "shards", "--config", "l3", "--run", "runs/tiny", "--train.batch-size", "4", "--train.steps", "5"]) == 1
+    assert (
+        main(
+            [
+                "train",
+                "shards",
+                "--config",
+                "l3",
+                "--run",
+                "runs/tiny",
+                "--train.batch-size",
+                "4",
+                "--train.steps",
+                "5",
+            ]
+        )
+        == 1
+    )
     assert "was trained with another config" in spoken(capsys)
     assert before == {f: f.read_bytes() for f in (home / "runs/tiny/checkpoints").rglob("*.json")}
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a small file system of its own needs root on Linux")
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0,
+    reason="a small file system of its own needs root on Linux",
+)
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on(road, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=False, capture_output=True
+    ).returncode:
         pytest.skip("no file system can be mounted here")
     try:
         told = shell("prepare", road[0] / "videos", small / "out", "--workers", 2)
@@ -215,7 +274,14 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on(road, tmp_path):
             assert (small / "out" / shard.name).read_bytes() == shard.read_bytes()
         shutil.rmtree(small / "out")
         subprocess.run(["mount", "-o", "remount,size=100k", small], check=True)
-        command = ["train", road[0] / "shards", "--config", road[0] / "small.toml", "--run", small / "run"]
+        command = [
+            "train",
+            road[0] / "shards",
+            "--config",
+            road[0] / "small.toml",
+            "--run",
+            small / "run",
+        ]
         told = shell(*command)
         assert told.returncode == 1, told.stderr
         assert "the disk is full" in re.sub(r"\s+", " ", told.stderr)
@@ -230,17 +296,29 @@ def test_a_shard_cut_in_half_is_said(road, tmp_path, capsys):
     shutil.copytree(road[0] / "shards", tmp_path / "shards")
     shard = sorted((tmp_path / "shards").glob("*.arrow"))[0]
     shard.write_bytes(shard.read_bytes()[:5000])
-    assert main(["evaluate", str(tmp_path / "shards"), "--checkpoint", str(road[0] / "runs/tiny")]) == 1
+    assert (
+        main(["evaluate", str(tmp_path / "shards"), "--checkpoint", str(road[0] / "runs/tiny")])
+        == 1
+    )
     assert "run the same `looklisten prepare` again" in spoken(capsys)
 
 
 def test_readme_commands_are_real():
     """Every looklisten line of the README parses: its verb is there and its options are the verb's."""
-    lines = [line.split("#")[0].split() for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("looklisten ")]
+    lines = [
+        line.split("#")[0].split()
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("looklisten ")
+    ]
     assert len(lines) >= 4
     for _, verb, *rest in lines:
         assert verb in VERBS
-        known = subprocess.run([sys.executable, "-m", "looklisten", verb, "--help"], check=True, capture_output=True, text=True).stdout
+        known = subprocess.run(
+            [sys.executable, "-m", "looklisten", verb, "--help"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
         for option in (word for word in rest if word.startswith("-")):
             assert re.search(rf"(^|\s){re.escape(option)}[\s,]", known), f"{verb} has no {option}"
 
@@ -278,9 +356,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_the_shell_keeps_freed_memory_for_the_next_step():
     faults = {}
     for program in ("any", "the shell's"):
-        told = subprocess.run([sys.executable, "-c", AGAIN_AND_AGAIN, program], capture_output=True, text=True, check=True)
+        told = subprocess.run(
+            [sys.executable, "-c", AGAIN_AND_AGAIN, program],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         faults[program] = int(told.stdout.split()[-1])
-    assert faults["the shell's"] < 0.1 * faults["any"], "each page that comes back from the system is a fault"
+    assert faults["the shell's"] < 0.1 * faults["any"], (
+        "each page that comes back from the system is a fault"
+    )
 
 
 @pytest.mark.parametrize(
@@ -328,6 +413,15 @@ def test_no_permission_says_whether_to_read_or_to_write(tmp_path, mode, word):
     if os.geteuid() == 0:
         if not shutil.which("setpriv"):
             pytest.skip("no program setpriv")
-        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all", *command]
+        command = [
+            "setpriv",
+            "--bounding-set",
+            "-dac_override,-dac_read_search",
+            "--inh-caps",
+            "-all",
+            *command,
+        ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert f"no permission while {word} {tmp_path / 'file'}: Permission denied" in done.stdout, done.stderr
+    assert f"no permission while {word} {tmp_path / 'file'}: Permission denied" in done.stdout, (
+        done.stderr
+    )

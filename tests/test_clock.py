@@ -1,4 +1,6 @@
-"""Law 1: one clock. What a frame shows and what is heard at that moment name the same time, through every container."""
+"""Law 1: one clock. What a frame shows and what is heard at that moment name the same time, through
+every container.
+"""
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from looklisten.media.frames import decode_jpeg
 
 TOLERANCE_SECONDS = 0.020
 
-jumpy = np.sort(np.concatenate([np.arange(0, 4, 0.25), np.arange(0.013, 4, 0.171), np.arange(1, 2, 0.05)]))
+jumpy = np.sort(
+    np.concatenate([np.arange(0, 4, 0.25), np.arange(0.013, 4, 0.171), np.arange(1, 2, 0.05)])
+)
 VARIABLE = jumpy[np.concatenate([[True], np.diff(np.round(jumpy, 3)) > 0.015])]
 
 KINDS = {
@@ -40,7 +44,8 @@ def test_frames_and_sound_of_clips_are_aligned(kind, tmp_path):
     clips = list(cut(tmp_path / name, Source(name, 1), PrepareSettings(clip_seconds=2.0)))
     assert sum(clip.duration_seconds for clip in clips) > 2.9
     errors = [
-        read_clock(decode_jpeg(jpeg, 256).numpy()) - hear_clock(clip.waveform, round(seconds * SAMPLE_RATE_HZ))
+        read_clock(decode_jpeg(jpeg, 256).numpy())
+        - hear_clock(clip.waveform, round(seconds * SAMPLE_RATE_HZ))
         for clip in clips
         for seconds, jpeg in zip(clip.frame_seconds, clip.frames, strict=True)
         if 0.03 < seconds < clip.duration_seconds - 0.03
@@ -61,11 +66,16 @@ def test_pairs_are_aligned(name, tmp_path):
         batch = stream.batch(index)
         for row in range(2):
             clip, frame = int(batch.draws.clips[row]), int(batch.draws.frames[row])
-            inside = round(shards.frame_seconds(clip)[frame] * SAMPLE_RATE_HZ) - int(batch.draws.starts[row])
+            inside = round(shards.frame_seconds(clip)[frame] * SAMPLE_RATE_HZ) - int(
+                batch.draws.starts[row]
+            )
             assert 0 <= inside < SAMPLE_RATE_HZ
             shown = read_clock(batch.frames[row].permute(1, 2, 0).numpy())
             if 1500 < inside < SAMPLE_RATE_HZ - 1500:
-                assert abs(shown - hear_clock(batch.waveforms[row].numpy(), inside)) < TOLERANCE_SECONDS
+                assert (
+                    abs(shown - hear_clock(batch.waveforms[row].numpy(), inside))
+                    < TOLERANCE_SECONDS
+                )
 
 
 def test_sound_that_starts_late_stays_late(tmp_path):

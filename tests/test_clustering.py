@@ -7,21 +7,27 @@ import pytest
 
 from looklisten.app.cli import emit, main
 from looklisten.errors import ConfigError
-from looklisten.evaluation import clustering
-from looklisten.evaluation.clustering import PAPER, choose_k, cluster, k_means, plane
-from looklisten.inference.embed import Vectors
+from looklisten.evaluation.units import clustering
+from looklisten.evaluation.units.clustering import PAPER, choose_k, cluster, k_means, plane
+from looklisten.inference.moments import Vectors
 from looklisten.model.checkpoint import load
 
 
 def agreement(truth, *found):
-    return clustering._agreement("audio", "random", np.array(truth), [np.array(one) for one in found], None)
+    return clustering._agreement(
+        "audio", "random", np.array(truth), [np.array(one) for one in found], None
+    )
 
 
 def test_agreement_by_hand():
-    perfect, none = agreement(["a", "a", "b", "b"], [1, 1, 0, 0]), agreement(["a", "a", "b", "b"], [0, 1, 0, 1])
+    perfect, none = (
+        agreement(["a", "a", "b", "b"], [1, 1, 0, 0]),
+        agreement(["a", "a", "b", "b"], [0, 1, 0, 1]),
+    )
     assert (perfect.nmi, perfect.adjusted_mi) == pytest.approx((1, 1))
     assert none.nmi == pytest.approx(0, abs=1e-12)
-    # Every item its own cluster: I = ln 2, entropies ln 2 and ln 4, so NMI = ln 2 / ((ln 2 + ln 4) / 2) = 2/3, and nothing beyond chance.
+    # Every item its own cluster: I = ln 2, entropies ln 2 and ln 4, so NMI = ln 2 / ((ln 2 + ln 4)
+    # / 2) = 2/3, and nothing beyond chance.
     single = agreement(["a", "a", "b", "b"], [0, 1, 2, 3])
     assert single.nmi == pytest.approx(2 / 3)
     assert single.adjusted_mi == pytest.approx(0, abs=1e-9)
@@ -60,7 +66,9 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch
     def vectors(_model, clips, per_clip):
         clips = list(clips)
         seen.append([clip.video_id for clip in clips])
-        known = np.eye(len(names), dtype=np.float32)[[names.index(clip.labels[0]) for clip in clips]]
+        known = np.eye(len(names), dtype=np.float32)[
+            [names.index(clip.labels[0]) for clip in clips]
+        ]
         return Vectors(rng.standard_normal((len(clips), len(names))), known, np.arange(len(clips)))
 
     monkeypatch.setattr(clustering, "embed_clips", vectors)
@@ -68,9 +76,16 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch
     monkeypatch.setattr(clustering, "ITEMS_PER_CLUSTER", 2)
     found = cluster(load(run_path), shards, "all", k=12, seeds=20)
     assert found.row("audio", "trained").n == 48
-    assert found.row("vision", "trained").n < 48, "frames that show two classes have no single right answer"
-    # k-means++ may begin with two starts in one class only where a distance of zero is drawn, so it finds all twelve.
-    assert found.row("audio", "trained").nmi == found.row("audio", "trained").adjusted_mi == pytest.approx(1)
+    assert found.row("vision", "trained").n < 48, (
+        "frames that show two classes have no single right answer"
+    )
+    # k-means++ may begin with two starts in one class only where a distance of zero is drawn, so it
+    # finds all twelve.
+    assert (
+        found.row("audio", "trained").nmi
+        == found.row("audio", "trained").adjusted_mi
+        == pytest.approx(1)
+    )
     # Four items a class: too few for a preference of a unit to mean anything.
     assert found.row("audio", "trained").selective == ()
     for network in ("trained", "untrained"):
@@ -88,29 +103,46 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch
 
 
 def test_what_cannot_be_clustered_is_said(run_path, shards, monkeypatch):
-    with pytest.raises(ConfigError, match=r"there is no split 'tset' in .*; the splits are all, held-out, test, train"):
+    with pytest.raises(
+        ConfigError,
+        match=r"there is no split 'tset' in .*; the splits are all, held-out, test, train",
+    ):
         cluster(load(run_path), shards, "tset")
     monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
     with pytest.raises(
-        ConfigError, match=r"clusters are compared with labels, of at least 2 classes; the held-out videos of .* have fewer"
+        ConfigError,
+        match=r"clusters are compared with labels, of at least 2 classes; the held-out videos of .* have fewer",
     ):
         cluster(load(run_path), shards)
 
 
 def test_the_plane_keeps_neighbours_together():
     labels = np.repeat(np.arange(3), 12)
-    vectors = 10 * np.eye(3, dtype=np.float32)[labels] + 0.1 * np.random.default_rng(0).standard_normal((36, 3)).astype(np.float32)
+    vectors = 10 * np.eye(3, dtype=np.float32)[labels] + 0.1 * np.random.default_rng(
+        0
+    ).standard_normal((36, 3)).astype(np.float32)
     places = plane(vectors)
     distances = np.linalg.norm(places[:, None] - places[None], axis=-1) + 1e9 * np.eye(36)
     assert (labels[distances.argmin(1)] == labels).all()
 
 
 def test_the_verb_writes_table_and_picture(run_path, shards_path, tmp_path, capsys):
-    arguments = ["cluster", str(shards_path), "--checkpoint", str(run_path), "-o", str(tmp_path / "plane.png"), "--kmeans-seeds", "2"]
+    arguments = [
+        "cluster",
+        str(shards_path),
+        "--checkpoint",
+        str(run_path),
+        "-o",
+        str(tmp_path / "plane.png"),
+        "--kmeans-seeds",
+        "2",
+    ]
     assert main(arguments) == 0
     told = json.loads(capsys.readouterr().out)
     networks = ("random", "untrained", "trained")
-    assert [(row["side"], row["network"]) for row in told["rows"]] == [(side, one) for side in ("vision", "audio") for one in networks]
+    assert [(row["side"], row["network"]) for row in told["rows"]] == [
+        (side, one) for side in ("vision", "audio") for one in networks
+    ]
     assert len(told["selective_classes"]["audio, trained"]) == told["rows"][5]["selective"]
     assert told["rows"][2]["paper_nmi"] == 0.409
     assert told["k_reason"].startswith(f"{told['rows'][2]['n']} items are too few")
@@ -118,6 +150,20 @@ def test_the_verb_writes_table_and_picture(run_path, shards_path, tmp_path, caps
 
 
 def test_rows_are_a_table_with_a_head(capsys):
-    emit({"k": 3, "rows": [{"side": "vision", "n": 1200, "ci95": (0.25, 0.5)}, {"side": "audio", "n": 7, "ci95": None}]}, as_json=False)
+    emit(
+        {
+            "k": 3,
+            "rows": [
+                {"side": "vision", "n": 1200, "ci95": (0.25, 0.5)},
+                {"side": "audio", "n": 7, "ci95": None},
+            ],
+        },
+        as_json=False,
+    )
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines == [["k", "3"], ["side", "n", "ci95"], ["vision", "1,200", "0.25", "–", "0.5"], ["audio", "7", "–"]]
+    assert lines == [
+        ["k", "3"],
+        ["side", "n", "ci95"],
+        ["vision", "1,200", "0.25", "–", "0.5"],
+        ["audio", "7", "–"],
+    ]

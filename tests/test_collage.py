@@ -1,4 +1,6 @@
-"""Videos of a user's own pictures and sounds: joined by class, no file on two sides of the split, the same bytes each time."""
+"""Videos of a user's own pictures and sounds: joined by class, no file on two sides of the split,
+the same bytes each time.
+"""
 
 import csv
 
@@ -27,18 +29,28 @@ def folders(tmp_path_factory):
     rng = np.random.default_rng(0)
     for label, pitch in PITCH.items():
         for number in range(8):
-            picture = np.full((60, 80, 3), 40 if label == "bell" else 200, np.uint8) + rng.integers(0, 30, (60, 80, 3), dtype=np.uint8)
+            picture = np.full((60, 80, 3), 40 if label == "bell" else 200, np.uint8) + rng.integers(
+                0, 30, (60, 80, 3), dtype=np.uint8
+            )
             path = root / "pictures" / label / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(simplejpeg.encode_jpeg(picture))
             t = np.arange(int(16_000 * (0.4 + 0.3 * number))) / 16_000
             sound = 0.5 * np.sin(2 * np.pi * pitch * (1 + number / 50) * t)
-            write_wav(root / "sounds" / label.replace("drum kit", "drum") / f"{number}.wav", sound, 16_000)
+            write_wav(
+                root / "sounds" / label.replace("drum kit", "drum") / f"{number}.wav", sound, 16_000
+            )
     return root
 
 
 def collage(folders, **changes):
-    settings = {"videos": 24, "seconds": 1.5, "side_pixels": 64, "frames_per_second": 5, "same": (("drum kit", "drum"),)}
+    settings = {
+        "videos": 24,
+        "seconds": 1.5,
+        "side_pixels": 64,
+        "frames_per_second": 5,
+        "same": (("drum kit", "drum"),),
+    }
     return Collage(str(folders / "pictures"), str(folders / "sounds"), **settings | changes)
 
 
@@ -61,7 +73,8 @@ def test_the_same_files_for_any_workers_and_prepare_takes_them(folders, tmp_path
     prepare([tmp_path / "a" / "labels.csv"], tmp_path / "shards", workers=1)
     shards = Shards(tmp_path / "shards")
     assert {labels[0] for labels in shards.labels} == {"bell", "drum_kit"}
-    # The loudest frequency and the brightness tell the class, so both halves are of the class that the table names.
+    # The loudest frequency and the brightness tell the class, so both halves are of the class that
+    # the table names.
     for clip in (shards[number] for number in range(8)):
         spectrum = np.abs(np.fft.rfft(clip.waveform))
         loudest = spectrum.argmax() / len(clip.waveform) * 48_000
@@ -70,15 +83,40 @@ def test_the_same_files_for_any_workers_and_prepare_takes_them(folders, tmp_path
 
 
 def test_from_the_shell(folders, tmp_path, capsys):
-    options = ["--videos", "4", "--seconds", "1", "--side-pixels", "64", "--pictures", str(folders / "pictures")]
-    assert main(["synth", str(tmp_path / "w"), *options, "--sounds", str(folders / "sounds"), "--same", "drum kit=drum"]) == 0
+    options = [
+        "--videos",
+        "4",
+        "--seconds",
+        "1",
+        "--side-pixels",
+        "64",
+        "--pictures",
+        str(folders / "pictures"),
+    ]
+    assert (
+        main(
+            [
+                "synth",
+                str(tmp_path / "w"),
+                *options,
+                "--sounds",
+                str(folders / "sounds"),
+                "--same",
+                "drum kit=drum",
+            ]
+        )
+        == 0
+    )
     assert len(list((tmp_path / "w").glob("*.mp4"))) == 4
     assert main(["synth", str(tmp_path / "v"), *options]) == 2
     assert "--pictures and --sounds go together" in capsys.readouterr().err
 
 
 def test_classes_that_do_not_meet_are_told_with_what_to_write(folders):
-    with pytest.raises(ConfigError, match=r"found bell; classes of the pictures: bell, drum_kit; of the sounds: bell, drum; .*--same"):
+    with pytest.raises(
+        ConfigError,
+        match=r"found bell; classes of the pictures: bell, drum_kit; of the sounds: bell, drum; .*--same",
+    ):
         collage(folders, same=())
     with pytest.raises(ConfigError, match=r"nowhere is not there"):
         Collage(str(folders / "nowhere"), str(folders / "sounds"))
@@ -90,14 +128,23 @@ def test_the_camera_moves_and_stays_inside_the_picture():
     shown = list(moving_camera(np.random.default_rng(3), torch.from_numpy(picture), 48, 5))
     assert all(one.shape == (48, 48, 3) and one.dtype == np.uint8 for one in shown)
     assert not np.array_equal(shown[0], shown[-1])
-    assert min(one[..., 0].min() for one in shown) >= 30  # nothing from beyond the edge, which would be black
+    assert (
+        min(one[..., 0].min() for one in shown) >= 30
+    )  # nothing from beyond the edge, which would be black
     assert max(one[..., 1].max() for one in shown) == 0
 
 
 def test_splits_follow_names_then_groups_then_files():
-    named = [Item(f"{k}", "a", group) for k, group in enumerate(["train", "train", "valid", "Test"])]
+    named = [
+        Item(f"{k}", "a", group) for k, group in enumerate(["train", "train", "valid", "Test"])
+    ]
     assert [len(split_items(named, 0.5)["a", side]) for side in ("train", "test")] == [2, 2]
-    folds = [Item(f"{label}{fold}{k}", label, fold) for label in "ab" for fold in "12345" for k in range(3)]
+    folds = [
+        Item(f"{label}{fold}{k}", label, fold)
+        for label in "ab"
+        for fold in "12345"
+        for k in range(3)
+    ]
     found = split_items(folds, 0.2)
     assert {i.group for i in found["a", "test"]} == {i.group for i in found["b", "test"]}
     assert len({i.group for i in found["a", "test"]}) == 1
@@ -118,7 +165,9 @@ def test_copies_count_once_and_tables_are_read(folders, tmp_path):
         csv.writer(file).writerows([("path", "class", "fold"), ("bell/one.jpg", "bell", "2")])
     assert [(i.label, i.group) for i in read_items(table, {".jpg"})] == [("bell", "2")]
     table.write_text("path,class\nbell/gone.jpg,bell\n")
-    with pytest.raises(ConfigError, match=r"names 1 files that are not there, the first is .*gone\.jpg"):
+    with pytest.raises(
+        ConfigError, match=r"names 1 files that are not there, the first is .*gone\.jpg"
+    ):
         read_items(table, {".jpg"})
     table.write_text("file\nx\n")
     with pytest.raises(ConfigError, match="needs the columns path and label; it has file"):

@@ -12,12 +12,21 @@ from conftest import CLOCK_SIDE, clock_frame, hear_clock, read_clock, write_cloc
 from looklisten.data.cutting import MARKS, PrepareSettings, cut
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError, TooShortError
-from looklisten.media.decode import Frame, Report, Wanted, decode
+from looklisten.media.decode.decode import Frame, Report, Wanted, decode
 
 RATE = 48_000
 
 
-def write_video(path, frames, sound, rate_hz=25, video_codec="libx264", audio_codec="aac", layout="mono", **video_options):
+def write_video(
+    path,
+    frames,
+    sound,
+    rate_hz=25,
+    video_codec="libx264",
+    audio_codec="aac",
+    layout="mono",
+    **video_options,
+):
     """`frames` uint8 `[n, height, width, 3]`, `sound` float32 `[channels, samples]` at 48 kHz."""
     with av.open(path, "w") as container:
         video = container.add_stream(video_codec, rate_hz)
@@ -36,17 +45,29 @@ def write_video(path, frames, sound, rate_hz=25, video_codec="libx264", audio_co
 
 def mux_sound(container, stream, sound, layout, start_seconds=0.0):
     codec = stream.codec_context
-    resampler = av.AudioResampler(codec.format, codec.layout, codec.sample_rate, frame_size=codec.frame_size or 1024)
-    interleaved = np.ascontiguousarray(sound.T, np.float32).reshape(1, -1)  # PyAV fills at most eight planes
+    resampler = av.AudioResampler(
+        codec.format, codec.layout, codec.sample_rate, frame_size=codec.frame_size or 1024
+    )
+    interleaved = np.ascontiguousarray(sound.T, np.float32).reshape(
+        1, -1
+    )  # PyAV fills at most eight planes
     whole = av.AudioFrame.from_ndarray(interleaved, "flt", layout)
-    whole.sample_rate, whole.pts, whole.time_base = RATE, round(start_seconds * RATE), Fraction(1, RATE)
+    whole.sample_rate, whole.pts, whole.time_base = (
+        RATE,
+        round(start_seconds * RATE),
+        Fraction(1, RATE),
+    )
     for block in [*resampler.resample(whole), *resampler.resample(None)]:
         container.mux(stream.encode(block))
     container.mux(stream.encode(None))
 
 
 def noise(seconds, channels=1, loudness=0.1):
-    return np.random.default_rng(0).normal(0, loudness, (channels, round(seconds * RATE))).astype(np.float32)
+    return (
+        np.random.default_rng(0)
+        .normal(0, loudness, (channels, round(seconds * RATE)))
+        .astype(np.float32)
+    )
 
 
 def moving(seconds, height=96, width=128, rate_hz=25):
@@ -68,13 +89,20 @@ def picture(clip, number=0):
 
 
 def test_a_turned_picture_is_turned_back(tmp_path):
-    """A phone writes the picture as the sensor sees it, and a matrix that says how to turn it (ISO 14496-12, 8.3.2)."""
+    """A phone writes the picture as the sensor sees it, and a matrix that says how to turn it (ISO
+    14496-12, 8.3.2).
+    """
     frames = np.zeros((30, 96, 160, 3), np.uint8)
     frames[:, :48, :80] = 255  # top left
     write_video(tmp_path / "a.mp4", frames, noise(1.2))
     data = bytearray((tmp_path / "a.mp4").read_bytes())
     corners = {}
-    for degrees, (a, b, c, d) in {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}.items():
+    for degrees, (a, b, c, d) in {
+        0: (1, 0, 0, 1),
+        90: (0, 1, -1, 0),
+        180: (-1, 0, 0, -1),
+        270: (0, -1, 1, 0),
+    }.items():
         matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
         place = data.index(b"tkhd") + 4 + 40
         data[place : place + 36] = matrix
@@ -82,9 +110,16 @@ def test_a_turned_picture_is_turned_back(tmp_path):
         (clip,) = clips_of(tmp_path / f"{degrees}.mp4")
         pixels = picture(clip)
         height, width = pixels.shape[:2]
-        quarters = {"top left": (0, 0), "top right": (0, 1), "bottom right": (1, 1), "bottom left": (1, 0)}
+        quarters = {
+            "top left": (0, 0),
+            "top right": (0, 1),
+            "bottom right": (1, 1),
+            "bottom left": (1, 0),
+        }
         bright = {
-            n: pixels[y * height // 2 : (y + 1) * height // 2, x * width // 2 : (x + 1) * width // 2].mean()
+            n: pixels[
+                y * height // 2 : (y + 1) * height // 2, x * width // 2 : (x + 1) * width // 2
+            ].mean()
             for n, (y, x) in quarters.items()
         }
         corners[degrees] = (max(bright, key=bright.get), (height, width))
@@ -97,7 +132,9 @@ def test_a_turned_picture_is_turned_back(tmp_path):
 
 
 def test_pixels_become_square_and_no_larger(tmp_path):
-    write_video(tmp_path / "wide.mp4", moving(1.2, 96, 128), noise(1.2), sample_aspect_ratio=Fraction(2, 1))
+    write_video(
+        tmp_path / "wide.mp4", moving(1.2, 96, 128), noise(1.2), sample_aspect_ratio=Fraction(2, 1)
+    )
     write_video(tmp_path / "large.mp4", moving(1.2, 360, 640), noise(1.2))
     write_video(tmp_path / "odd.mkv", moving(1.2, 94, 130), noise(1.2), video_codec="mpeg4")
     assert picture(clips_of(tmp_path / "wide.mp4")[0]).shape[:2] == (48, 128)
@@ -179,7 +216,10 @@ def test_a_cover_is_no_picture_stream(tmp_path):
         clips_of(tmp_path / "song.mp4")
 
 
-@pytest.mark.parametrize("content", [b"", b"just text\n" * 100, b"<!doctype html><html><body>Not found</body></html>", bytes(5000)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"just text\n" * 100, b"<!doctype html><html><body>Not found</body></html>", bytes(5000)],
+)
 def test_what_is_no_video_is_said(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(SourceError, match=r"a\.mp4 (cannot be opened as video|has no)"):
@@ -188,15 +228,26 @@ def test_what_is_no_video_is_said(tmp_path, content):
 
 @pytest.mark.parametrize("kind", ["mkv", "ts", "avi"])
 def test_what_comes_before_a_break_is_kept_and_marked(tmp_path, kind):
-    write_clock_video(tmp_path / f"whole.{kind}", video_codec="mpeg4" if kind == "avi" else "libx264", seconds=6.0)
+    write_clock_video(
+        tmp_path / f"whole.{kind}", video_codec="mpeg4" if kind == "avi" else "libx264", seconds=6.0
+    )
     data = (tmp_path / f"whole.{kind}").read_bytes()
     (tmp_path / f"half.{kind}").write_bytes(data[: len(data) * 6 // 10])
     report = Report()
-    clips = list(cut(tmp_path / f"half.{kind}", Source("half"), PrepareSettings(clip_seconds=1.0), report=report))
+    clips = list(
+        cut(
+            tmp_path / f"half.{kind}",
+            Source("half"),
+            PrepareSettings(clip_seconds=1.0),
+            report=report,
+        )
+    )
     assert 2 <= len(clips) <= 4
     if kind != "ts":  # a broadcast stream has no header that says how long it is
         assert "of the 6.0 s that its header declares" in report.broken_off
-        assert [("truncated" in clip.marks) for clip in clips] == [False] * (len(clips) - 1) + [True]
+        assert [("truncated" in clip.marks) for clip in clips] == [False] * (len(clips) - 1) + [
+            True
+        ]
 
 
 def test_flipped_bits_cost_what_they_hit(tmp_path):
@@ -222,7 +273,9 @@ def test_a_hole_in_the_sound_parts_the_clips(tmp_path):
         container.mux(video.encode(None))
         for start, value in ((0.0, 0.25), (5.0, 0.5)):  # nothing from 3 to 5 s
             for block in range(round(3 * RATE / 1200)):
-                frame = av.AudioFrame.from_ndarray(np.full((1, 1200), round(value * 2**15), np.int16), "s16", "mono")
+                frame = av.AudioFrame.from_ndarray(
+                    np.full((1, 1200), round(value * 2**15), np.int16), "s16", "mono"
+                )
                 frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
                 frame.pts = round(start * RATE) + block * 1200
                 container.mux(audio.encode(frame))
@@ -233,7 +286,9 @@ def test_a_hole_in_the_sound_parts_the_clips(tmp_path):
 
 
 def test_picture_and_sound_that_lie_apart_in_the_file(tmp_path):
-    """All of the picture, then all of the sound: the clips are those of a file that is interleaved well."""
+    """All of the picture, then all of the sound: the clips are those of a file that is interleaved
+    well.
+    """
     write_clock_video(tmp_path / "well.mkv", seconds=4.0, audio_codec="pcm_s16le")
     with av.open(tmp_path / "well.mkv") as source, av.open(tmp_path / "badly.nut", "w") as target:
         copies = {s.index: target.add_stream_from_template(s) for s in source.streams}
@@ -242,14 +297,20 @@ def test_picture_and_sound_that_lie_apart_in_the_file(tmp_path):
             packet.stream = copies[packet.stream_index]
             target.mux_one(packet)
     settings = {"clip_seconds": 1.0}
-    well, badly = clips_of(tmp_path / "well.mkv", **settings), clips_of(tmp_path / "badly.nut", **settings)
+    well, badly = (
+        clips_of(tmp_path / "well.mkv", **settings),
+        clips_of(tmp_path / "badly.nut", **settings),
+    )
     assert [clip.frames for clip in well] == [clip.frames for clip in badly]
     assert all((a.waveform == b.waveform).all() for a, b in zip(well, badly, strict=True))
 
 
 def test_a_broadcast_whose_clock_is_set_anew_goes_on(tmp_path):
     write_clock_video(tmp_path / "a.ts", seconds=4.0, video_codec="mpeg2video", audio_codec="mp2")
-    with av.open(tmp_path / "a.ts") as source, av.open(tmp_path / "later.ts", "w", options={"mpegts_copyts": "1"}) as target:
+    with (
+        av.open(tmp_path / "a.ts") as source,
+        av.open(tmp_path / "later.ts", "w", options={"mpegts_copyts": "1"}) as target,
+    ):
         copies = {s.index: target.add_stream_from_template(s) for s in source.streams}
         for packet in source.demux():
             if packet.size:
@@ -257,7 +318,9 @@ def test_a_broadcast_whose_clock_is_set_anew_goes_on(tmp_path):
                 packet.dts += 90_000 * 3000
                 packet.stream = copies[packet.stream_index]
                 target.mux(packet)
-    (tmp_path / "both.ts").write_bytes((tmp_path / "later.ts").read_bytes() + (tmp_path / "a.ts").read_bytes())
+    (tmp_path / "both.ts").write_bytes(
+        (tmp_path / "later.ts").read_bytes() + (tmp_path / "a.ts").read_bytes()
+    )
     clips = clips_of(tmp_path / "both.ts", clip_seconds=1.0)
     assert sum(clip.duration_seconds for clip in clips) == pytest.approx(
         7.5, abs=0.51
@@ -277,7 +340,9 @@ def test_a_stretch_of_a_video_is_cut_where_it_was_asked_for(tmp_path, kind):
     assert clip.start_seconds == pytest.approx(4.3, abs=0.041)
     assert clip.start_seconds + clip.duration_seconds == pytest.approx(6.8, abs=0.001)
     for number, at in enumerate(clip.frame_seconds):
-        assert read_clock(picture(clip, number)) == pytest.approx(clip.start_seconds + at, abs=0.025)
+        assert read_clock(picture(clip, number)) == pytest.approx(
+            clip.start_seconds + at, abs=0.025
+        )
     assert hear_clock(clip.waveform, RATE) == pytest.approx(clip.start_seconds + 1.0, abs=0.025)
     beyond = Source(path.name, start_seconds=20.0, stop_seconds=30.0)
     with pytest.raises(TooShortError, match=r"picture and sound share 0\.000 s"):
@@ -301,8 +366,15 @@ def test_leaving_frames_undecoded_changes_nothing(tmp_path, codec, b_frames):
     seen = {}
     for skip in (False, True):
         report = Report()
-        frames = [one for one in decode(tmp_path / "b.mkv", Wanted(skip_unneeded=skip), report) if isinstance(one, Frame)]
-        seen[skip] = [(f.at_seconds, f.jpeg(90)) for f in frames], round(report.video_end_seconds, 6)
+        frames = [
+            one
+            for one in decode(tmp_path / "b.mkv", Wanted(skip_unneeded=skip), report)
+            if isinstance(one, Frame)
+        ]
+        seen[skip] = (
+            [(f.at_seconds, f.jpeg(90)) for f in frames],
+            round(report.video_end_seconds, 6),
+        )
     assert seen[True] == seen[False]
     assert len(seen[True][0]) == 15
 
@@ -324,7 +396,9 @@ def test_marks_say_what_a_user_wants_to_know(tmp_path):
     still = np.repeat(moving(0.04), 75, 0)
     loud = np.clip(noise(3, loudness=1.5), -1, 1)
     write_video(tmp_path / "fine.mkv", moving(3), noise(3), audio_codec="pcm_s16le")
-    write_video(tmp_path / "silent.mkv", moving(3), noise(3, loudness=1e-4), audio_codec="pcm_s16le")
+    write_video(
+        tmp_path / "silent.mkv", moving(3), noise(3, loudness=1e-4), audio_codec="pcm_s16le"
+    )
     write_video(tmp_path / "still.mkv", still, noise(3), audio_codec="pcm_s16le")
     write_video(tmp_path / "black.mkv", np.zeros_like(still), noise(3), audio_codec="pcm_s16le")
     write_video(tmp_path / "clipped.mkv", moving(3), loud, audio_codec="pcm_s16le")
@@ -338,7 +412,11 @@ def test_marks_say_what_a_user_wants_to_know(tmp_path):
         "clipped": ("clipped",),
         "short": ("short",),
     }
-    (twin,) = cut(tmp_path / "fine.mkv", Source("twin", same_as="fine.mkv", video_id="fine.mkv"), PrepareSettings())
+    (twin,) = cut(
+        tmp_path / "fine.mkv",
+        Source("twin", same_as="fine.mkv", video_id="fine.mkv"),
+        PrepareSettings(),
+    )
     assert (twin.marks, twin.video_id) == (("duplicate",), "fine.mkv")
 
 
@@ -352,7 +430,14 @@ def test_a_quiet_second_in_a_loud_clip_is_not_silence(tmp_path):
 def test_limits_are_kept(tmp_path):
     write_clock_video(tmp_path / "a.mkv", seconds=5.0)
     report = Report()
-    clips = list(cut(tmp_path / "a.mkv", Source("a"), PrepareSettings(clip_seconds=1.0, max_hours=2.0 / 3600), report=report))
+    clips = list(
+        cut(
+            tmp_path / "a.mkv",
+            Source("a"),
+            PrepareSettings(clip_seconds=1.0, max_hours=2.0 / 3600),
+            report=report,
+        )
+    )
     assert report.broken_off.startswith("it is longer than 0.00055")
     assert 1 <= len(clips) <= 2
     with pytest.raises(SourceError, match=r"frames of 256 x 256; at most 0\.01 megapixels"):
@@ -360,13 +445,17 @@ def test_limits_are_kept(tmp_path):
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(ConfigError, match=f"no mark 'loud' to skip; the marks are {', '.join(MARKS)}"):
+    with pytest.raises(
+        ConfigError, match=f"no mark 'loud' to skip; the marks are {', '.join(MARKS)}"
+    ):
         PrepareSettings(skip=("loud",))
     with pytest.raises(ConfigError, match="max_hours must be above 0"):
         PrepareSettings(max_hours=0)
 
 
 def test_a_playlist_named_like_a_video_reads_nothing_else(tmp_path):
-    (tmp_path / "a.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n")
+    (tmp_path / "a.mp4").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"
+    )
     with pytest.raises(SourceError):
         clips_of(tmp_path / "a.mp4")

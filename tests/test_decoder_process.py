@@ -1,4 +1,6 @@
-"""Files are read in another process: what kills or hangs it costs one file, and what it says arrives whole."""
+"""Files are read in another process: what kills or hangs it costs one file, and what it says
+arrives whole.
+"""
 
 import os
 import signal
@@ -20,19 +22,22 @@ import decoder_jobs as jobs
 from conftest import write_clock_video
 from crashing import mov_with_channel_map
 from looklisten.errors import ConfigError, DecoderLostError, SourceError, TooShortError
-from looklisten.media import decode as direct
-from looklisten.media import decoder_process, isolated
-from looklisten.media.decode import Frame, Report, Sound, Wanted
-from looklisten.media.messages import read_message, write_message
-from looklisten.media.process import Isolation
+from looklisten.media.decode import decode as direct
+from looklisten.media.decode.decode import Frame, Report, Sound, Wanted
+from looklisten.media.isolation import parent, readers
+from looklisten.media.isolation.messages import read_message, write_message
+from looklisten.media.isolation.process import Isolation
 
 
 @pytest.fixture(scope="module")
 def crasher(tmp_path_factory):
     """A file that ends the process which opens it with PyAV."""
     path = mov_with_channel_map(tmp_path_factory.mktemp("crash") / "order.mov")
-    program = f"from looklisten.media.decode import read_sound; read_sound({str(path)!r})"
-    if subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode >= 0:
+    program = f"from looklisten.media.decode.decode import read_sound; read_sound({str(path)!r})"
+    if (
+        subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode
+        >= 0
+    ):
         pytest.skip("this PyAV survives a list of channels")
     return path
 
@@ -58,28 +63,32 @@ def same_events(left, right):
 
 def busy_process():
     """The only one that is in the middle of a job."""
-    (busy,) = [process for process in decoder_process._processes._all if process.is_busy]
+    (busy,) = [process for process in parent._processes._all if process.is_busy]
     return busy.pid
 
 
 def test_what_is_read_is_what_this_process_would_read(video):
     here, there = Report(), Report()
-    same_events(isolated.decode(video, Wanted(), there), direct.decode(video, Wanted(), here))
+    same_events(readers.decode(video, Wanted(), there), direct.decode(video, Wanted(), here))
     assert there == here
-    assert isolated.find_streams(video) == direct.find_streams(video)
-    assert np.array_equal(isolated.read_sound(video), direct.read_sound(video))
+    assert readers.find_streams(video) == direct.find_streams(video)
+    assert np.array_equal(readers.read_sound(video), direct.read_sound(video))
 
 
 @pytest.mark.parametrize("side", [255, 256])
 def test_frames_of_odd_size_are_the_same_to_the_byte(video, side):
     wanted = Wanted(shorter_side_pixels=side, sound=False)
-    same_events(isolated.decode(video, wanted), direct.decode(video, wanted))
+    same_events(readers.decode(video, wanted), direct.decode(video, wanted))
 
 
 @settings(deadline=None)
-@given(st.fractions(min_value=Fraction(1, 4), max_value=20_000), st.integers(0, 24_000), st.sampled_from([None, 1, 480, 3840]))
+@given(
+    st.fractions(min_value=Fraction(1, 4), max_value=20_000),
+    st.integers(0, 24_000),
+    st.sampled_from([None, 1, 480, 3840]),
+)
 def test_times_follow_from_their_number(hop, offset, step):
-    times = isolated.Times(hop, step, offset)
+    times = readers.Times(hop, step, offset)
     first = [value for value, _ in zip(times, range(50), strict=False)]
     assert first == [times.at(number) for number in range(50)]
     assert first == sorted(first)
@@ -89,45 +98,60 @@ def test_times_follow_from_their_number(hop, offset, step):
 
 def test_nearest_frames_are_those_of_a_plain_iterator(video):
     hop = Fraction(4800) / 7
-    there = isolated.decode(video, Wanted(sound=False), nearest_to=isolated.Times(hop))
-    here = direct.decode(video, Wanted(sound=False), nearest_to=iter([float(n * hop / 48_000) for n in range(1000)]))
+    there = readers.decode(video, Wanted(sound=False), nearest_to=readers.Times(hop))
+    here = direct.decode(
+        video, Wanted(sound=False), nearest_to=iter([float(n * hop / 48_000) for n in range(1000)])
+    )
     same_events(there, here)
 
 
 def test_a_file_that_kills_the_decoder_is_one_sentence_and_the_next_is_read(crasher, video):
-    for read in (isolated.read_sound, lambda path: list(isolated.decode(path, Wanted(picture=False)))):
-        with pytest.raises(DecoderLostError, match=r"order\.mov: the decoder crashed its process \(SIG(ABRT|SEGV)\)"):
+    for read in (
+        readers.read_sound,
+        lambda path: list(readers.decode(path, Wanted(picture=False))),
+    ):
+        with pytest.raises(
+            DecoderLostError,
+            match=r"order\.mov: the decoder crashed its process \(SIG(ABRT|SEGV)\)",
+        ):
             read(crasher)
-        assert isolated.find_streams(video).sound
+        assert readers.find_streams(video).sound
 
 
 def test_damage_that_an_earlier_file_left_is_not_blamed_on_the_next():
-    """A process that dies at once over a file, but not as its first, proves nothing against that file."""
-    used = decoder_process.call(jobs.own_pid, source="a")
-    assert list(decoder_process.stream(jobs.dies_unless_fresh, used, source="innocent")) == ["whole"]
+    """A process that dies at once over a file, but not as its first, proves nothing against that
+    file.
+    """
+    used = parent.call(jobs.own_pid, source="a")
+    assert list(parent.stream(jobs.dies_unless_fresh, used, source="innocent")) == ["whole"]
     with pytest.raises(DecoderLostError, match="guilty"):
-        decoder_process.call(jobs.dies, source="guilty")
+        parent.call(jobs.dies, source="guilty")
 
 
 def test_a_process_that_is_shot_in_the_middle_costs_this_file(video):
-    processes = decoder_process.stream(jobs.pids, 100_000, source="file.mp4")
+    processes = parent.stream(jobs.pids, 100_000, source="file.mp4")
     first = next(processes)
     os.kill(first, signal.SIGKILL)
-    with pytest.raises(DecoderLostError, match=r"file\.mp4: the decoder crashed its process \(SIGKILL\)"):
+    with pytest.raises(
+        DecoderLostError, match=r"file\.mp4: the decoder crashed its process \(SIGKILL\)"
+    ):
         list(processes)
-    assert decoder_process.call(jobs.own_pid, source="next") != first
+    assert parent.call(jobs.own_pid, source="next") != first
 
 
 def test_a_process_that_is_shot_while_it_waits_costs_nothing():
-    os.kill(decoder_process.call(jobs.own_pid, source="a"), signal.SIGKILL)
+    os.kill(parent.call(jobs.own_pid, source="a"), signal.SIGKILL)
     time.sleep(0.1)
-    assert decoder_process.call(jobs.own_pid, source="b")
+    assert parent.call(jobs.own_pid, source="b")
 
 
 def test_a_process_that_hangs_is_stopped_in_time():
     began = time.monotonic()
-    with decoder_process.limited(Isolation(stall_seconds=2.0)), pytest.raises(DecoderLostError, match="did not get on for 2 s") as lost:
-        decoder_process.call(jobs.sleepy, 60, source="slow.mp4")
+    with (
+        parent.limited(Isolation(stall_seconds=2.0)),
+        pytest.raises(DecoderLostError, match="did not get on for 2 s") as lost,
+    ):
+        parent.call(jobs.sleepy, 60, source="slow.mp4")
     assert lost.value.hung
     assert time.monotonic() - began < 30
 
@@ -135,13 +159,15 @@ def test_a_process_that_hangs_is_stopped_in_time():
 def test_a_long_sound_is_no_hang(tmp_path):
     """Reading a whole sound says nothing until its end; that more of the file is read is enough."""
     (tmp_path / "long.wav").write_bytes(bytes(50_000_000))
-    with decoder_process.limited(Isolation(stall_seconds=2.5)):
-        assert decoder_process.call(jobs.reads_slowly, tmp_path / "long.wav", 7.0, source="long.wav") == "whole"
+    with parent.limited(Isolation(stall_seconds=2.5)):
+        assert (
+            parent.call(jobs.reads_slowly, tmp_path / "long.wav", 7.0, source="long.wav") == "whole"
+        )
 
 
 def test_a_process_that_is_suspended_is_stopped_even_while_it_is_written_to():
-    answers = decoder_process.stream(jobs.twice, source="film.mp4", answers=True)
-    with decoder_process.limited(Isolation(stall_seconds=2.0)):
+    answers = parent.stream(jobs.twice, source="film.mp4", answers=True)
+    with parent.limited(Isolation(stall_seconds=2.0)):
         next(answers)
         os.kill(busy_process(), signal.SIGSTOP)
         with pytest.raises(DecoderLostError, match="did not get on"):
@@ -152,16 +178,22 @@ def test_a_program_that_was_suspended_itself_finds_nothing_hung(tmp_path):
     """Ctrl-Z for longer than a decoder may stall, then `fg`."""
     program = """
 import sys, time
-from looklisten.media import decoder_process
-from looklisten.media.process import Isolation
+from looklisten.media import parent
+from looklisten.media.isolation.process import Isolation
 import decoder_jobs as jobs
-with decoder_process.limited(Isolation(stall_seconds=2.0)):
+with parent.limited(Isolation(stall_seconds=2.0)):
     print("begun", flush=True)
-    decoder_process.call(jobs.sleepy, 1.5, source="file")
+    parent.call(jobs.sleepy, 1.5, source="file")
 print("whole", flush=True)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
     assert process.stdout.readline() == "begun\n"
     time.sleep(1.0)
     os.killpg(process.pid, signal.SIGSTOP)
@@ -172,30 +204,30 @@ print("whole", flush=True)
 
 def test_what_is_too_large_for_memory_costs_itself():
     with (
-        decoder_process.limited(Isolation(memory_megabytes=200)),
+        parent.limited(Isolation(memory_megabytes=200)),
         pytest.raises(SourceError, match=r"huge\.png: it needs more than the 200 MB"),
     ):
-        decoder_process.call(jobs.hungry, source="huge.png")
-    assert decoder_process.call(jobs.hungry, source="same file, default limit") == 600 * 2**20
+        parent.call(jobs.hungry, source="huge.png")
+    assert parent.call(jobs.hungry, source="same file, default limit") == 600 * 2**20
 
 
 def test_errors_come_back_with_their_words():
     with pytest.raises(TooShortError, match=r"^too short by a second$"):
-        decoder_process.call(jobs.failing, "short", source="a")
+        parent.call(jobs.failing, "short", source="a")
     with pytest.raises(OSError, match="No space left") as full:
-        decoder_process.call(jobs.failing, "system", source="a")
+        parent.call(jobs.failing, "system", source="a")
     assert (full.value.errno, full.value.filename) == (28, "/there")
     with pytest.raises(SourceError, match=r"^a: ValueError: a b") as other:
-        decoder_process.call(jobs.failing, "other", source="a")
+        parent.call(jobs.failing, "other", source="a")
     assert "in failing" in other.value.__notes__[0], "where it happened is kept for who looks"
     with pytest.raises(ConfigError, match="module that another process could import"):
-        decoder_process.call(lambda: 1, source="a")
+        parent.call(lambda: 1, source="a")
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, None])
 def test_the_report_arrives_also_when_the_loop_is_left_early(stop_after):
     report = Report(damaged=5, lost_seconds={"test": 1.0, "here": 2.0}, marks={"black"})
-    items = decoder_process.stream(jobs.numbers, 7, source="a", report=report)
+    items = parent.stream(jobs.numbers, 7, source="a", report=report)
     for got, _ in enumerate(items, 1):
         report.clips += 1  # what is counted here meanwhile stays
         report.lose("here", 1.0)
@@ -205,20 +237,26 @@ def test_the_report_arrives_also_when_the_loop_is_left_early(stop_after):
     made = 7 if stop_after is None else report.damaged - 5
     assert (stop_after or 7) <= made <= 7
     assert report.lost_seconds == {"test": 1.0 + 0.5 * made, "here": 2.0 + got}
-    assert (report.clips, report.marks, report.video_end_seconds) == (got, {"black", "still"}, made - 1.0)
+    assert (report.clips, report.marks, report.video_end_seconds) == (
+        got,
+        {"black", "still"},
+        made - 1.0,
+    )
 
 
 def test_leaving_early_keeps_the_process():
     for _ in range(5):
-        items = decoder_process.stream(jobs.pids, 10**9, source="a")
+        items = parent.stream(jobs.pids, 10**9, source="a")
         first = next(items)
         items.close()
-    assert decoder_process.call(jobs.own_pid, source="b") == first
+    assert parent.call(jobs.own_pid, source="b") == first
 
 
 def test_a_slow_reader_is_not_run_away_from():
-    """A gigabyte is asked for and one item is taken: the other process waits, its memory does not grow."""
-    items = decoder_process.stream(jobs.large, 1000, source="a")
+    """A gigabyte is asked for and one item is taken: the other process waits, its memory does not
+    grow.
+    """
+    items = parent.stream(jobs.large, 1000, source="a")
     next(items)
     time.sleep(0.5)
     status = Path(f"/proc/{busy_process()}/status").read_text()
@@ -228,7 +266,7 @@ def test_a_slow_reader_is_not_run_away_from():
 
 
 def test_answers_go_back_one_item_late():
-    job = decoder_process.stream(jobs.twice, source="a", answers=True)
+    job = parent.stream(jobs.twice, source="a", answers=True)
     items = [next(job)]
     with pytest.raises(StopIteration) as end:
         while True:
@@ -242,59 +280,74 @@ def test_answers_go_back_one_item_late():
 def test_threads_read_at_once(video):
     expected = direct.read_sound(video)
     with ThreadPoolExecutor(6) as threads:
-        for sound in threads.map(lambda _: isolated.read_sound(video), range(18)):
+        for sound in threads.map(lambda _: readers.read_sound(video), range(18)):
             assert np.array_equal(sound, expected)
 
 
 def test_two_files_are_read_in_turns(video):
-    left, right = isolated.decode(video, Wanted()), isolated.decode(video, Wanted())
+    left, right = readers.decode(video, Wanted()), readers.decode(video, Wanted())
     same_events(*zip(*zip(left, right, strict=True), strict=True))
 
 
 def test_relative_paths_start_where_this_process_is(tmp_path, video, monkeypatch):
-    decoder_process.call(jobs.folder, source="a")
+    parent.call(jobs.folder, source="a")
     monkeypatch.chdir(video.parent)
-    assert isolated.find_streams(video.name).picture
+    assert readers.find_streams(video.name).picture
     monkeypatch.chdir(tmp_path)
-    assert decoder_process.call(jobs.folder, source="a") == str(tmp_path)
+    assert parent.call(jobs.folder, source="a") == str(tmp_path)
 
 
 def test_a_module_of_the_users_folder_is_none_of_ours(tmp_path, video):
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
     (tmp_path / "av.py").write_text("raise SystemExit('the wrong av')")
-    program = f"import sys; sys.path.pop(0); from looklisten.media import isolated; print(isolated.find_streams({str(video)!r}).sound)"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "error"}
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    program = f"import sys; sys.path.pop(0); from looklisten.media import readers; print(readers.find_streams({str(video)!r}).sound)"
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONWARNINGS": "error",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == "True\n", done.stderr
 
 
 def test_what_is_printed_there_gets_nowhere():
-    assert decoder_process.call(jobs.printing, source="a") == 5
+    assert parent.call(jobs.printing, source="a") == 5
 
 
 def test_a_fork_starts_its_own(video):
-    """As DataLoader's workers do: the generator that was open goes on in the parent, and the child reads by itself."""
-    parents = decoder_process.call(jobs.own_pid, source="a")
-    events = isolated.decode(video, Wanted())
+    """As DataLoader's workers do: the generator that was open goes on in the parent, and the child
+    reads by itself.
+    """
+    parents = parent.call(jobs.own_pid, source="a")
+    events = readers.decode(video, Wanted())
     first = next(events)
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            own = decoder_process.call(jobs.own_pid, source="a")
+            own = parent.call(jobs.own_pid, source="a")
             try:
                 next(events)
                 said = "went on"
             except SourceError as error:
                 said = str(error)
             del events
-            os.write(write, f"{own != parents} {isolated.find_streams(video).sound} {said}".encode())
+            os.write(write, f"{own != parents} {readers.find_streams(video).sound} {said}".encode())
         finally:
             os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
     with os.fdopen(read) as answer:
-        assert answer.read() == f"True True {video} was being read when this process was forked off; open it again here"
+        assert (
+            answer.read()
+            == f"True True {video} was being read when this process was forked off; open it again here"
+        )
     same_events([first, *events], direct.decode(video, Wanted()))
 
 
@@ -303,25 +356,32 @@ def test_spawned_processes_and_dataloader_workers(video, tmp_path):
     script.write_text(f"""
 import multiprocessing
 import torch
-from looklisten.media import isolated
+from looklisten.media import readers
 
 class Files(torch.utils.data.Dataset):
     def __len__(self):
         return 6
     def __getitem__(self, item):
-        return len(isolated.read_sound({str(video)!r}))
+        return len(readers.read_sound({str(video)!r}))
 
 def read(_):
-    return len(isolated.read_sound({str(video)!r}))
+    return len(readers.read_sound({str(video)!r}))
 
 if __name__ == "__main__":
-    isolated.find_streams({str(video)!r})
+    readers.find_streams({str(video)!r})
     loaded = [n for batch in torch.utils.data.DataLoader(Files(), num_workers=2) for n in batch.tolist()]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         print(set(loaded) == set(pool.map(read, range(4))))
 """)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.stdout == "True\n", done.stderr
 
 
@@ -340,19 +400,26 @@ def children_of(pid):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, None])
 def test_no_process_is_left_behind(how):
-    """Neither by a program that is killed, nor by Ctrl-C in the middle, nor by one that ends by itself."""
-    wait = "time.sleep(0)" if how is None else "list(decoder_process.stream(jobs.pids, 10**12, source='a'))"
+    """Neither by a program that is killed, nor by Ctrl-C in the middle, nor by one that ends by
+    itself.
+    """
+    wait = "time.sleep(0)" if how is None else "list(parent.stream(jobs.pids, 10**12, source='a'))"
     program = f"""
 import time
 import decoder_jobs as jobs
-from looklisten.media import decoder_process
-kept = decoder_process.stream(jobs.pids, 10**9, source="half read")
-print(next(kept), decoder_process.call(jobs.own_pid, source="a"), flush=True)
+from looklisten.media import parent
+kept = parent.stream(jobs.pids, 10**9, source="half read")
+print(next(kept), parent.call(jobs.own_pid, source="a"), flush=True)
 {wait}
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
     started = [int(word) for word in process.stdout.readline().split()]
     assert len(set(started)) == 2
@@ -406,7 +473,11 @@ SIMPLE = st.one_of(
 
 
 def containers(inner):
-    return st.one_of(st.lists(inner, max_size=3), st.tuples(inner, inner), st.dictionaries(st.text(max_size=5), inner, max_size=3))
+    return st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    )
 
 
 PLAIN = st.recursive(SIMPLE, containers, max_leaves=8)
@@ -420,9 +491,20 @@ def test_plain_values_arrive_as_they_were(value):
 
 def test_arrays_and_records_arrive_as_they_were():
     strange = "caf\udce9.mp4"  # a name that is no UTF-8
-    values = [strange, Path(strange), {1, 2}, Wanted(stop_seconds=np.inf), Report(marks={"silent"}), np.float64(0.1)]
+    values = [
+        strange,
+        Path(strange),
+        {1, 2},
+        Wanted(stop_seconds=np.inf),
+        Report(marks={"silent"}),
+        np.float64(0.1),
+    ]
     assert through_a_pipe(values, functions=True) == values
-    for array in (np.zeros((0, 3), np.int16), np.arange(12, dtype="<f4").reshape(3, 4)[:, ::2], np.array(5.0)):
+    for array in (
+        np.zeros((0, 3), np.int16),
+        np.arange(12, dtype="<f4").reshape(3, 4)[:, ::2],
+        np.array(5.0),
+    ):
         back = through_a_pipe({"a": [array, b"xyz", array]})["a"][2]
         assert (back.dtype, back.shape) == (array.dtype, array.shape)
         assert np.array_equal(back, array)
@@ -433,7 +515,9 @@ def test_arrays_and_records_arrive_as_they_were():
 
 
 def test_messages_make_plain_data_only():
-    """Whatever a decoder's process was made to send: no class but a record of this package, no function."""
+    """Whatever a decoder's process was made to send: no class but a record of this package, no
+    function.
+    """
     for value in (Foreign(), os.getcwd):
         with pytest.raises(ValueError, match=r"is no record|not allowed"):
             through_a_pipe(value)
@@ -443,6 +527,6 @@ def test_messages_make_plain_data_only():
 
 def test_many_threads_leave_few_processes():
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: decoder_process.call(jobs.sleepy, 0.2, source="a"), range(16)))
+        list(threads.map(lambda _: parent.call(jobs.sleepy, 0.2, source="a"), range(16)))
     assert threading.active_count() < 20
-    assert len(decoder_process._processes._all) <= max(os.cpu_count() or 1, 2) + 1
+    assert len(parent._processes._all) <= max(os.cpu_count() or 1, 2) + 1

@@ -41,7 +41,9 @@ def test_run_again_it_resumes_what_is_there(made, capsys):
     again = demo.run(plan)
     assert again["avc"] == first["avc"]
     assert again["probe"] == first["probe"]
-    assert {k: v for k, v in again["seconds"].items() if k != "report"} == {k: v for k, v in first["seconds"].items() if k != "report"}
+    assert {k: v for k, v in again["seconds"].items() if k != "report"} == {
+        k: v for k, v in first["seconds"].items() if k != "report"
+    }
     assert "train: done before" in capsys.readouterr().err
 
 
@@ -52,11 +54,17 @@ def test_other_settings_need_fresh(made):
 
 
 def test_the_page_works_in_a_browser(made, tmp_path):
-    """One file, no network: every picture is drawn, every video can play, nothing is asked from elsewhere, nothing fails."""
+    """One file, no network: every picture is drawn, every video can play, nothing is asked from
+    elsewhere, nothing fails.
+    """
     alone = tmp_path / "report.html"
     shutil.copy(made[0].out / "report.html", alone)
     with opened(alone, tmp_path) as browser:
-        videos, pictures, links = lengths(browser, "video"), picture_widths(browser), addresses(browser)
+        videos, pictures, links = (
+            lengths(browser, "video"),
+            picture_widths(browser),
+            addresses(browser),
+        )
         text = browser.find_element("tag name", "body").text
         errors = failures(browser)
     assert len(pictures) >= 12 * 3 + 1 + 2 * 4
@@ -65,7 +73,13 @@ def test_the_page_works_in_a_browser(made, tmp_path):
     assert min(videos) == pytest.approx(1.5, abs=0.1)
     assert links == {"data:"}
     assert not errors
-    for heading in ("What it can do", "Twelve moments", "Units that found a thing", "How it learnt", "What was done"):
+    for heading in (
+        "What it can do",
+        "Twelve moments",
+        "Units that found a thing",
+        "How it learnt",
+        "What was done",
+    ):
         assert heading in text
 
 

@@ -1,4 +1,6 @@
-"""One run of the tower over a long sound gives the map that windows share; where a window differs from itself alone is known."""
+"""One run of the tower over a long sound gives the map that windows share; where a window differs
+from itself alone is known.
+"""
 
 import numpy as np
 import pytest
@@ -6,13 +8,13 @@ import torch
 
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
-from looklisten.inference import dense
-from looklisten.inference.dense import DenseSound, check_dense
-from looklisten.inference.embed import embed
+from looklisten.inference.embedding import dense
+from looklisten.inference.embedding.dense import DenseSound, check_dense
+from looklisten.inference.embedding.embed import embed
+from looklisten.inference.embedding.windows import WindowGrid
 from looklisten.inference.encoder import encoder_of
-from looklisten.inference.rolling import RollingTower, reach
-from looklisten.inference.windows import WindowGrid
 from looklisten.media.spectrogram import LogSpectrogram
+from looklisten.model.backbones.vgg_streaming import RollingTower, reach
 from looklisten.model.l3net import L3Net
 
 RATE_HZ = 48_000
@@ -23,7 +25,9 @@ PAPER_GRID_SAMPLES = 8 * 240
 def network(**settings):
     """A small one, its batch-norm as after some training: neither 0 nor 1."""
     torch.manual_seed(0)
-    model = L3Net(ModelConfig(**{"widths": (4, 8, 8, 16), "resize_pixels": 64, "crop_pixels": 48} | settings)).eval()
+    model = L3Net(
+        ModelConfig(**{"widths": (4, 8, 8, 16), "resize_pixels": 64, "crop_pixels": 48} | settings)
+    ).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.5, 0.5)
@@ -34,7 +38,12 @@ def network(**settings):
 
 
 TINY = {"first_stride": 2, "front_end": "compact"}
-KINDS = {"paper": {}, "ave": {"first_stride": 2}, "tiny": TINY, "moments": TINY | {"pools_keeping_time": 2}}
+KINDS = {
+    "paper": {},
+    "ave": {"first_stride": 2},
+    "tiny": TINY,
+    "moments": TINY | {"pools_keeping_time": 2},
+}
 
 
 @pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
@@ -45,11 +54,17 @@ def model(request):
 def noise(seconds):
     rng = np.random.default_rng(0)
     samples = round(seconds * RATE_HZ)
-    return (rng.standard_normal(samples) * 0.2 * np.sin(np.arange(samples) / 5000) ** 2).astype(np.float32)
+    return (rng.standard_normal(samples) * 0.2 * np.sin(np.arange(samples) / 5000) ** 2).astype(
+        np.float32
+    )
 
 
 def cosines(a, b):
-    return (a.vectors * b.vectors).sum(1) / np.linalg.norm(a.vectors, axis=1) / np.linalg.norm(b.vectors, axis=1)
+    return (
+        (a.vectors * b.vectors).sum(1)
+        / np.linalg.norm(a.vectors, axis=1)
+        / np.linalg.norm(b.vectors, axis=1)
+    )
 
 
 @torch.inference_mode()
@@ -83,13 +98,17 @@ def test_reach_is_what_a_place_sees(model):
 
 def test_places_are_counted_as_the_tower_makes_them(model):
     for columns in (98, 199, 200, 207):
-        assert model.audio.places(columns) == model.audio(torch.zeros(1, 1, 32, columns)).map.shape[3]
+        assert (
+            model.audio.places(columns) == model.audio(torch.zeros(1, 1, 32, columns)).map.shape[3]
+        )
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("layer", ["pool4", "conv4_2"])
 def test_a_window_is_pooled_from_its_own_places(layer):
-    """Over the long spectrogram at once, by the plain tower: the windows are its places, 24 at a time."""
+    """Over the long spectrogram at once, by the plain tower: the windows are its places, 24 at a
+    time.
+    """
     model, wave = network(), noise(4)
     found = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.1, dense=True, layer=layer)
     tower = model.listen(torch.from_numpy(np.pad(wave, (0, RATE_HZ)))[None])
@@ -97,7 +116,11 @@ def test_a_window_is_pooled_from_its_own_places(layer):
     assert (starts % PAPER_GRID_SAMPLES == 0).all()
     for row, place in zip(found.vectors, starts // PAPER_GRID_SAMPLES, strict=True):
         inside = (tower.conv4_2 if layer == "conv4_2" else tower.map)[0, :, :, place : place + 24]
-        own = inside.reshape(16, 4, 8, 3, 8).amax((2, 4)) if layer == "conv4_2" else inside.amax((1, 2))
+        own = (
+            inside.reshape(16, 4, 8, 3, 8).amax((2, 4))
+            if layer == "conv4_2"
+            else inside.amax((1, 2))
+        )
         assert np.allclose(row, own.flatten().numpy(), atol=1e-4 * float(own.abs().max()))
 
 
@@ -114,7 +137,9 @@ def test_windows_are_as_many_as_plain_ones_and_near_them(model):
     wave = noise(3.3)
     for center in (False, True):
         plain = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.16, center=center)
-        shared = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.16, center=center, dense=True)
+        shared = embed(
+            wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.16, center=center, dense=True
+        )
         assert len(plain) == len(shared)
         assert np.abs(plain.start_seconds - shared.start_seconds).max() <= 0.08
         assert cosines(plain, shared).mean() > 0.9
@@ -126,7 +151,9 @@ def test_windows_differ_from_plain_ones_at_their_borders_alone():
     model, wave = network(), noise(4)
     tower = model.listen(torch.from_numpy(wave)[None]).map[0]
     place = 30
-    alone = model.listen(torch.from_numpy(wave[place * PAPER_GRID_SAMPLES :][:RATE_HZ])[None]).map[0]
+    alone = model.listen(torch.from_numpy(wave[place * PAPER_GRID_SAMPLES :][:RATE_HZ])[None]).map[
+        0
+    ]
     within = tower[..., place : place + 24]
     far = -(-reach(model.audio) // 8) - 1
     assert far == 4
@@ -147,14 +174,24 @@ def test_aligned_vectors_and_half_precision_are_dense_too():
     model, wave = network(fusion="distance"), noise(2)
     plain = embed(wave, model, sample_rate_hz=RATE_HZ, layer="aligned", hop_seconds=0.2)
     for precision in ("float32", "bfloat16"):
-        found = embed(wave, model, sample_rate_hz=RATE_HZ, layer="aligned", hop_seconds=0.2, dense=True, precision=precision)
+        found = embed(
+            wave,
+            model,
+            sample_rate_hz=RATE_HZ,
+            layer="aligned",
+            hop_seconds=0.2,
+            dense=True,
+            precision=precision,
+        )
         assert np.allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
         assert cosines(plain, found).mean() > 0.9
 
 
 def test_what_cannot_be_dense_says_why(monkeypatch):
     model = network()
-    with pytest.raises(ConfigError, match=r"a hop of at least 0\.005 s; ask for that, or leave dense away"):
+    with pytest.raises(
+        ConfigError, match=r"a hop of at least 0\.005 s; ask for that, or leave dense away"
+    ):
         embed(noise(1), model, sample_rate_hz=RATE_HZ, hop_seconds=0.004, dense=True)
 
     class Relative(LogSpectrogram):
@@ -165,5 +202,8 @@ def test_what_cannot_be_dense_says_why(monkeypatch):
             return image - image.amax((2, 3), keepdim=True)
 
     model.front_end = Relative("paper")
-    with pytest.raises(ConfigError, match="brings every second to its own loudest place, so that windows share nothing"):
+    with pytest.raises(
+        ConfigError,
+        match="brings every second to its own loudest place, so that windows share nothing",
+    ):
         check_dense(encoder_of(model))

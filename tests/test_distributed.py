@@ -1,4 +1,6 @@
-"""Many processes, one batch: the losses of one process, in any number; kills and signals cost no more than they must."""
+"""Many processes, one batch: the losses of one process, in any number; kills and signals cost no
+more than they must.
+"""
 
 import json
 import os
@@ -17,8 +19,15 @@ from looklisten.training.loop import train
 from looklisten.training.runlog import read_metrics
 from noise_shards import write_set
 
-# Float sums differ in their last digits with the number of processes, and a step of Adam magnifies that by its rate.
-ALIKE = {"batch_norm": "sync", "learning_rate": 1e-4, "warmup_steps": 0, "checkpoint_every": 1000, "probe_every": 0}
+# Float sums differ in their last digits with the number of processes, and a step of Adam magnifies
+# that by its rate.
+ALIKE = {
+    "batch_norm": "sync",
+    "learning_rate": 1e-4,
+    "warmup_steps": 0,
+    "checkpoint_every": 1000,
+    "probe_every": 0,
+}
 
 
 def command(processes, shards, recipe, run, *options, restarts=0):
@@ -30,13 +39,20 @@ def command(processes, shards, recipe, run, *options, restarts=0):
 
 
 def torchrun(processes, restarts=0):
-    how = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
+    how = [
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        f"--max-restarts={restarts}",
+        "--monitor-interval=0.1",
+    ]
     return [sys.executable, "-m", "torch.distributed.run", *how]
 
 
 def started(arguments):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def finished(arguments):
@@ -49,7 +65,9 @@ def finished(arguments):
 @pytest.fixture
 def recipe(tmp_path):
     def write(name="recipe.toml", fusion="distance", **settings):
-        (tmp_path / name).write_text(small_config(**ALIKE | settings).changed("model", fusion=fusion).toml())
+        (tmp_path / name).write_text(
+            small_config(**ALIKE | settings).changed("model", fusion=fusion).toml()
+        )
         return tmp_path / name
 
     return write
@@ -103,8 +121,10 @@ while gloo() and time.monotonic() < deadline:  # the kernel lists a thread for a
 seen = {"during": during, "after": gloo(), "saved": saved, "told": [run.step, run.held_out_accuracy, run.best_step, run.best_accuracy]}
 Path(f"{sys.argv[3]}.{os.environ['RANK']}.json").write_text(json.dumps(seen))
 """
-"""A run by its Python call; then which of this process's threads were gloo's at each step (the first process sees them) and after, and
-the step of the checkpoint that is there, and what the run tells of itself."""
+"""A run by its Python call; then which of this process's threads were gloo's at each step (the
+first process sees them) and after, and the step of the checkpoint that is there, and what the run
+tells of itself.
+"""
 
 
 @pytest.fixture
@@ -112,24 +132,34 @@ def seen(shards_path, recipe, tmp_path):
     """What each of two processes sees of a run of two steps."""
     script = tmp_path / "see.py"
     script.write_text(WHAT_EACH_PROCESS_SEES)
-    process = started([*torchrun(2), str(script), str(shards_path), str(recipe(steps=2)), str(tmp_path / "run")])
+    process = started(
+        [*torchrun(2), str(script), str(shards_path), str(recipe(steps=2)), str(tmp_path / "run")]
+    )
     said = process.communicate(timeout=200)[1]
     assert process.returncode == 0, said
     return [json.loads((tmp_path / f"run.{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc"
+)
 def test_no_process_outlives_its_run_by_a_thread_or_leaves_before_it_is_saved(seen):
-    """A thread that lives on may abort the process while the interpreter ends: a run that did all its work, and failed."""
+    """A thread that lives on may abort the process while the interpreter ends: a run that did all
+    its work, and failed.
+    """
     first, second = seen
-    assert len(first["during"]) == 2 and all("pt_gloo_runloop" in names for names in first["during"])
+    assert len(first["during"]) == 2 and all(
+        "pt_gloo_runloop" in names for names in first["during"]
+    )
     assert first["after"] == second["after"] == []
     assert first["saved"] == second["saved"] == 2
     assert first["told"] == second["told"] and first["told"][2] == 2
 
 
 def test_a_run_goes_on_with_another_number_of_processes(shards_path, recipe, tmp_path):
-    """1 → 2 → 4 → 1 processes: the same losses as one that was never stopped, so the same rows in the same order."""
+    """1 → 2 → 4 → 1 processes: the same losses as one that was never stopped, so the same rows in
+    the same order.
+    """
     whole = recipe(steps=24, schedule="constant")
     train(shards_path, Config.load(whole), tmp_path / "whole")
     for processes, steps in ((1, 6), (2, 12), (4, 18), (1, 24)):
@@ -137,7 +167,9 @@ def test_a_run_goes_on_with_another_number_of_processes(shards_path, recipe, tmp
         if processes == 1:
             resumed_from = train(shards_path, Config.load(path), tmp_path / "parts").resumed_from
         else:
-            resumed_from = finished(command(processes, shards_path, path, tmp_path / "parts"))[0]["resumed_from"]
+            resumed_from = finished(command(processes, shards_path, path, tmp_path / "parts"))[0][
+                "resumed_from"
+            ]
         assert resumed_from == steps - 6
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
 
@@ -173,7 +205,9 @@ def worker(torchrun, rank):
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == torchrun and f"RANK={rank}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            if parent == torchrun and f"RANK={rank}".encode() in (
+                folder / "environ"
+            ).read_bytes().split(b"\0"):
                 return int(folder.name)
         except OSError:
             continue
@@ -193,7 +227,10 @@ def test_a_signal_saves_and_ends(shards_path, recipe, tmp_path, name):
     assert told["stopped_by"] == name
     assert open_checkpoint(tmp_path / "run").step == told["step"] >= 3
     again = recipe(steps=told["step"] + 2, evaluate_every=100_000, schedule="constant")
-    assert finished(command(1, shards_path, again, tmp_path / "run"))[0]["resumed_from"] == told["step"]
+    assert (
+        finished(command(1, shards_path, again, tmp_path / "run"))[0]["resumed_from"]
+        == told["step"]
+    )
 
 
 def wait_for_steps(process, run, steps):
@@ -207,7 +244,12 @@ def test_what_cannot_be_shared_is_said_once(shards_path, recipe, tmp_path):
     out, said = process.communicate(timeout=100)
     assert process.returncode != 0
     assert out == ""
-    assert said.count("a part of 9 videos cannot be shared equally by 2 processes; set train.batch_size to a multiple of 2") == 1
+    assert (
+        said.count(
+            "a part of 9 videos cannot be shared equally by 2 processes; set train.batch_size to a multiple of 2"
+        )
+        == 1
+    )
 
 
 def test_processes_that_see_different_shards_are_refused(tmp_path):
@@ -221,7 +263,15 @@ def test_processes_that_see_different_shards_are_refused(tmp_path):
         "from looklisten.training.loop import train\n"
         "train(sys.argv[3 + int(os.environ['RANK'])], Config.load(sys.argv[1]), sys.argv[2])\n"
     )
-    process = started([*torchrun(2), str(script), str(tmp_path / "small.toml"), str(tmp_path / "run"), *map(str, sets)])
+    process = started(
+        [
+            *torchrun(2),
+            str(script),
+            str(tmp_path / "small.toml"),
+            str(tmp_path / "run"),
+            *map(str, sets),
+        ]
+    )
     said = process.communicate(timeout=200)[1]
     assert process.returncode != 0
     assert "the processes of this run see different shards at" in said
@@ -233,9 +283,13 @@ def test_processes_share_one_lock_and_local_batch_norm_is_spoken_of(tmp_path):
     said = {}
     for negatives in ("all", "roll"):
         path = tmp_path / f"{negatives}.toml"
-        path.write_text(small_config(steps=2, batch_size=8, negatives=negatives, batch_norm="local").toml())
+        path.write_text(
+            small_config(steps=2, batch_size=8, negatives=negatives, batch_norm="local").toml()
+        )
         # A log line is folded at the width of the terminal.
-        said[negatives] = " ".join(finished(command(2, shards, path, tmp_path / negatives))[1].split())
+        said[negatives] = " ".join(
+            finished(command(2, shards, path, tmp_path / negatives))[1].split()
+        )
         assert not (tmp_path / negatives / "training.lock").exists()
     sentence = "both sides of a positive pair share the batch-norm statistics of one process"
     assert said["all"].count(sentence) == 1

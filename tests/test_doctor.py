@@ -48,7 +48,9 @@ def test_where_all_is_there_it_is_ready(capsys):
 def test_a_codec_that_a_verb_needs_is_named_with_the_verb(needed, capsys, monkeypatch):
     name, kind = needed.split()
     mode, there = {"decoder": "r", "encoder": "w"}[kind], room.has_codec
-    monkeypatch.setattr(room, "has_codec", lambda one, how: (one, how) != (name, mode) and there(one, how))
+    monkeypatch.setattr(
+        room, "has_codec", lambda one, how: (one, how) != (name, mode) and there(one, how)
+    )
     code, told = examined(capsys)
     assert (code, told["ready"]) == (1, False)
     (sentence,) = told["missing"]
@@ -59,7 +61,9 @@ def test_a_codec_that_a_verb_needs_is_named_with_the_verb(needed, capsys, monkey
 
 def test_a_codec_that_few_files_need_is_told_and_no_trouble(capsys, monkeypatch):
     there = room.has_codec
-    monkeypatch.setattr(room, "has_codec", lambda one, how: one not in ("vvc", *DECODERS["av1"]) and there(one, how))
+    monkeypatch.setattr(
+        room, "has_codec", lambda one, how: one not in ("vvc", *DECODERS["av1"]) and there(one, how)
+    )
     code, told = examined(capsys)
     assert (code, told["decoders"]["missing"]) == (0, ["vvc", "av1"])
 
@@ -68,14 +72,19 @@ def test_codecs_are_asked_of_ffmpeg():
     assert room.has_codec("h264", "r")
     assert not room.has_codec("libx264", "r")
     assert not room.has_codec("no such codec", "r")
-    assert NEEDED.keys() <= {f"{name} decoder" for name in DECODERS} | {f"{name} encoder" for name in ENCODERS}
+    assert NEEDED.keys() <= {f"{name} decoder" for name in DECODERS} | {
+        f"{name} encoder" for name in ENCODERS
+    }
 
 
 def test_a_disk_nearly_full_is_said(capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**10, 97 * 10**8, 3 * 10**8))
     code, told = examined(capsys)
     assert code == 1
-    assert re.fullmatch(r"only 0\.3 GB are free in .*; prepare and train need more, .* work in another folder", *told["missing"])
+    assert re.fullmatch(
+        r"only 0\.3 GB are free in .*; prepare and train need more, .* work in another folder",
+        *told["missing"],
+    )
 
 
 @pytest.mark.parametrize("package", CORE)
@@ -89,7 +98,9 @@ def test_a_package_that_does_not_load_is_said_with_its_own_words(package, capsys
     code, told = examined(capsys)
     assert code == 1
     (sentence,) = told["missing"]
-    assert sentence.startswith(f"{package} cannot be imported (ImportError: libstdc++.so.6: version `GLIBCXX_3.4.30' not found)")
+    assert sentence.startswith(
+        f"{package} cannot be imported (ImportError: libstdc++.so.6: version `GLIBCXX_3.4.30' not found)"
+    )
     assert (told["device"] is None) == (package == "torch")
     assert (not told["decoders"]["present"]) == (package == "av")
 
@@ -103,7 +114,9 @@ def test_extras_have_a_version_or_none_and_a_way_to_get_them(monkeypatch):
     monkeypatch.setattr(room, "version", only_s3fs)
     told = {extra["name"]: extra for extra in doctor()["extras"]}
     assert told.keys() == {extra.name for extra in EXTRAS}
-    assert {name: extra["version"] for name, extra in told.items() if extra["version"]} == {"s3fs": "2026.1.0"}
+    assert {name: extra["version"] for name, extra in told.items() if extra["version"]} == {
+        "s3fs": "2026.1.0"
+    }
     assert told["ray"]["how_to_get"] == "pip install 'looklisten[ray]'"
     assert all(extra["what_for"] for extra in told.values())
 
@@ -117,7 +130,11 @@ def test_what_is_said_of_extras_is_what_the_package_offers():
 
 
 def test_memory_is_that_of_the_machine_or_unknown(monkeypatch):
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "MemTotal:  1000 kB\nMemFree: 1 kB\n\nHugePages_Total: 0\n")
+    monkeypatch.setattr(
+        Path,
+        "read_text",
+        lambda *_, **__: "MemTotal:  1000 kB\nMemFree: 1 kB\n\nHugePages_Total: 0\n",
+    )
     assert room.memory_bytes() == {"total": 1_024_000, "available": None}
 
     def nothing(*_, **__):
@@ -130,7 +147,9 @@ def test_memory_is_that_of_the_machine_or_unknown(monkeypatch):
 def test_the_table_is_for_people(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     emit(doctor(), as_json=False)
-    rows = {re.split(r"\s{2,}", line.strip())[0]: line for line in capsys.readouterr().out.splitlines()}
+    rows = {
+        re.split(r"\s{2,}", line.strip())[0]: line for line in capsys.readouterr().out.splitlines()
+    }
     assert rows["ready"].split() == ["ready", "yes"]
     assert rows["missing"].split() == ["missing", "none"]
     assert "h264, hevc, vp8" in rows["decoders present"]

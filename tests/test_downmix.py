@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from conftest import SHARED, write_sound
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.sources import Source
-from looklisten.media.decode import Report, Wanted, decode, read_sound
+from looklisten.media.decode.decode import Report, Wanted, decode, read_sound
 from looklisten.media.downmix import Mixer, mono_weights
 from looklisten.media.waveform import Resampler, oriented, resampled
 from test_cutting import RATE, moving, write_video
 
 
 def tone(seconds=1.5, hz=440.0, loudness=0.3):
-    return (loudness * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+    return (loudness * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)).astype(
+        np.float32
+    )
 
 
 def noise(seconds=3.0, seed=0):
@@ -59,12 +61,17 @@ def test_sound_of_many_channels_is_read(tmp_path, kind):
     assert len(samples) == pytest.approx(1.5 * RATE, abs=2500)
     assert np.allclose(read_sound(path)[5000:60_000], samples[5000:60_000])
     with av.open(path) as container:
-        names = [channel.name for channel in container.streams.audio[0].codec_context.layout.channels]
+        names = [
+            channel.name for channel in container.streams.audio[0].codec_context.layout.channels
+        ]
     wanted = 0.3 * float(mono_weights(names) @ loudness)
     assert np.sqrt(2 * power(samples[5000:60_000])) == pytest.approx(wanted, rel=0.15)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="this FFmpeg writes no Vorbis of eight channels, and the clip is not there")
+@pytest.mark.skipif(
+    not SHARED.exists(),
+    reason="this FFmpeg writes no Vorbis of eight channels, and the clip is not there",
+)
 def test_eight_planes_of_vorbis_are_read():
     samples, report = decoded_sound(SHARED / "faults" / "05_vorbis_7_1.ogg")
     assert report.last_error == ""
@@ -82,8 +89,20 @@ def test_channels_that_cancel_are_heard(tmp_path, codec):
 
 def test_clips_of_channels_that_cancel_are_marked_and_not_silent(tmp_path):
     wave = noise()
-    write_video(tmp_path / "a.mkv", moving(3), np.stack([wave, -wave]), audio_codec="pcm_s16le", layout="stereo")
-    clips = list(cut(tmp_path / "a.mkv", Source("a.mkv"), PrepareSettings(clip_seconds=1.0, min_clip_seconds=0.5)))
+    write_video(
+        tmp_path / "a.mkv",
+        moving(3),
+        np.stack([wave, -wave]),
+        audio_codec="pcm_s16le",
+        layout="stereo",
+    )
+    clips = list(
+        cut(
+            tmp_path / "a.mkv",
+            Source("a.mkv"),
+            PrepareSettings(clip_seconds=1.0, min_clip_seconds=0.5),
+        )
+    )
     assert len(clips) == 3
     for clip in clips:
         assert "out-of-phase" in clip.marks
@@ -114,7 +133,9 @@ def test_other_stereo_is_the_plain_mean_to_the_bit(tmp_path, kind):
 
 
 def test_one_channel_of_a_surround_sound_is_no_cancellation(tmp_path):
-    """Dialogue in the center alone has a sixth of its energy in the mix. That is its weight, and nothing is lost."""
+    """Dialogue in the center alone has a sixth of its energy in the mix. That is its weight, and
+    nothing is lost.
+    """
     names = [channel.name for channel in av.AudioLayout("5.1").channels]
     for number, name in enumerate(names):
         wave = np.zeros((RATE, 6), np.float32)
@@ -133,23 +154,34 @@ def test_where_only_a_part_cancels_both_parts_are_heard(tmp_path):
         samples, report = decoded_sound(path)
         seconds = samples.reshape(6, RATE)
         away_from_the_change = [0, 1, 4, 5]
-        assert all(power(seconds[number]) == pytest.approx(0.01, rel=0.1) for number in away_from_the_change)
-        assert np.abs(np.diff(samples)).max() <= np.abs(np.diff(wave)).max() * 1.5  # it fades, and does not click
+        assert all(
+            power(seconds[number]) == pytest.approx(0.01, rel=0.1)
+            for number in away_from_the_change
+        )
+        assert (
+            np.abs(np.diff(samples)).max() <= np.abs(np.diff(wave)).max() * 1.5
+        )  # it fades, and does not click
         assert report.marks == {"out-of-phase"}
 
 
 def test_of_ambisonics_the_first_channel_is_taken():
-    """A source behind: what the other channels hold is the sound inverted, and the mean of all is silence."""
+    """A source behind: what the other channels hold is the sound inverted, and the mean of all is
+    silence.
+    """
     wave = tone()
     behind = np.stack([wave, 0 * wave, 0 * wave, -wave])
     for names in (("AMBI0", "AMBI1", "AMBI2", "AMBI3"), ("NONE",) * 4):
         assert np.allclose(Mixer(names, RATE).mix(list(behind)), wave, atol=1e-6)
     front = np.stack([wave, 0 * wave, 0 * wave, wave])
-    assert np.allclose(Mixer(("AMBI0", "AMBI1", "AMBI2", "AMBI3"), RATE).mix(list(front)), wave, atol=1e-6)
+    assert np.allclose(
+        Mixer(("AMBI0", "AMBI1", "AMBI2", "AMBI3"), RATE).mix(list(front)), wave, atol=1e-6
+    )
 
 
 def test_four_channels_without_names_are_averaged_unless_they_cancel():
-    """Of four microphones the mean is right. A first channel with nothing in it takes nobody's place."""
+    """Of four microphones the mean is right. A first channel with nothing in it takes nobody's
+    place.
+    """
     wave = tone()
     assert np.allclose(Mixer(("NONE",) * 4, RATE).mix([wave, wave, wave, wave]), wave, atol=1e-6)
     empty_first = [0 * wave, wave, 0 * wave, -wave]

@@ -1,4 +1,6 @@
-"""Pictures of high dynamic range are seen as on an ordinary display: known brightness becomes a known gray."""
+"""Pictures of high dynamic range are seen as on an ordinary display: known brightness becomes a
+known gray.
+"""
 
 from fractions import Fraction
 
@@ -9,8 +11,8 @@ import pytest
 from conftest import SHARED
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.sources import Source
-from looklisten.media.decode import Frame, Report, Wanted, decode
-from looklisten.media.isolated import redraw
+from looklisten.media.decode.decode import Frame, Report, Wanted, decode
+from looklisten.media.isolation.readers import redraw
 from test_cutting import mux_sound, noise
 
 BT709, BT2020, BT2020_10, PQ, HLG = 1, 9, 14, 16, 18
@@ -32,24 +34,39 @@ def hlg(nits):
     """The signal of a gray of a brightness on a display of 1,000 nits, ITU-R BT.2100, tables 5."""
     scene = (np.asarray(nits) / 1000) ** (1 / 1.2)
     a, b, c = 0.17883277, 0.28466892, 0.55991073
-    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c)
+    return np.where(
+        scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(np.maximum(12 * scene - b, 1e-9)) + c
+    )
 
 
-def write_stripes(path, luma, blue=0.0, red=0.0, transfer=PQ, primaries=BT2020, matrix=BT2020, color_range=LIMITED):
+def write_stripes(
+    path, luma, blue=0.0, red=0.0, transfer=PQ, primaries=BT2020, matrix=BT2020, color_range=LIMITED
+):
     """A 10-bit film of eight stripes: luma 0..1, blue and red differences -0.5..0.5."""
     scale, floor, chroma = (876, 64, 896) if color_range == LIMITED else (1023, 0, 1023)
-    values = (floor + scale * np.asarray(luma), 512 + chroma * np.asarray(blue), 512 + chroma * np.asarray(red))
+    values = (
+        floor + scale * np.asarray(luma),
+        512 + chroma * np.asarray(blue),
+        512 + chroma * np.asarray(red),
+    )
     with av.open(path, "w") as container:
         video = container.add_stream("ffv1", 25)
         video.width, video.height, video.pix_fmt = SIDE, 64, "yuv444p10le"
         codec = video.codec_context
-        codec.color_trc, codec.color_primaries, codec.colorspace, codec.color_range = transfer, primaries, matrix, color_range
+        codec.color_trc, codec.color_primaries, codec.colorspace, codec.color_range = (
+            transfer,
+            primaries,
+            matrix,
+            color_range,
+        )
         audio = container.add_stream("pcm_s16le", 48_000, layout="mono")
         for number in range(30):
             frame = av.VideoFrame(SIDE, 64, "yuv444p10le")
             for plane, value in zip(frame.planes, values, strict=True):
                 rows = np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)
-                rows[:, :SIDE] = np.repeat(np.rint(np.broadcast_to(value, 8)).astype(np.uint16), STRIPE)
+                rows[:, :SIDE] = np.repeat(
+                    np.rint(np.broadcast_to(value, 8)).astype(np.uint16), STRIPE
+                )
             frame.pts, frame.time_base = number, Fraction(1, 25)
             frame.colorspace, frame.color_range = matrix, color_range
             container.mux(video.encode(frame))
@@ -68,7 +85,9 @@ def stripes(path):
 @pytest.mark.parametrize("color_range", [LIMITED, FULL])
 @pytest.mark.parametrize(("signal", "transfer"), [(pq, PQ), (hlg, HLG)])
 def test_known_brightness_becomes_a_known_gray(tmp_path, signal, transfer, color_range):
-    path = write_stripes(tmp_path / "a.mkv", signal(NITS), transfer=transfer, color_range=color_range)
+    path = write_stripes(
+        tmp_path / "a.mkv", signal(NITS), transfer=transfer, color_range=color_range
+    )
     seen, marks = stripes(path)
     assert np.abs(seen - GRAYS[:, None]).max() <= 3
     assert marks == {"hdr"}
@@ -113,7 +132,14 @@ def test_colors_of_a_wide_gamut_come_through(tmp_path, kind, color):
 @pytest.mark.parametrize(("primaries", "matrix"), [(BT709, BT709), (BT2020, BT2020), (2, 2)])
 def test_ten_bits_of_the_ordinary_range_stay_as_they_are(tmp_path, primaries, matrix, color_range):
     grays = np.linspace(0, 1, 8)
-    path = write_stripes(tmp_path / "a.mkv", grays, transfer=BT709, primaries=primaries, matrix=matrix, color_range=color_range)
+    path = write_stripes(
+        tmp_path / "a.mkv",
+        grays,
+        transfer=BT709,
+        primaries=primaries,
+        matrix=matrix,
+        color_range=color_range,
+    )
     seen, marks = stripes(path)
     assert np.abs(seen - 255 * grays[:, None]).max() <= 3
     assert marks == set()

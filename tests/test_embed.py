@@ -1,4 +1,6 @@
-"""A vector depends on its second of sound or its picture alone: not on company, order, pieces or where the sound comes from."""
+"""A vector depends on its second of sound or its picture alone: not on company, order, pieces or
+where the sound comes from.
+"""
 
 import math
 from fractions import Fraction
@@ -16,12 +18,12 @@ from looklisten.data.cutting import _Stretch
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
-from looklisten.inference.embed import embed
+from looklisten.inference.embedding.embed import embed
+from looklisten.inference.embedding.stream import StreamingEmbedder
+from looklisten.inference.embedding.windows import WindowCutter, WindowGrid
 from looklisten.inference.encoder import NetworkEncoder, encode_rows, encoder_of
 from looklisten.inference.layers import side_vectors, width
-from looklisten.inference.streaming import StreamingEmbedder
-from looklisten.inference.windows import WindowCutter, WindowGrid
-from looklisten.media.decode import Frame, Wanted, decode, find_streams
+from looklisten.media.decode.decode import Frame, Wanted, decode, find_streams
 from looklisten.media.frames import decode_jpeg
 from looklisten.media.spectrogram import as_stored
 from looklisten.model.l3net import L3Net
@@ -39,7 +41,9 @@ def noise(seconds, seed=0, rate_hz=RATE_HZ):
     """Bursts of noise of changing loudness."""
     rng = np.random.default_rng(seed)
     samples = round(seconds * rate_hz)
-    return (rng.standard_normal(samples) * 0.2 * np.sin(np.arange(samples) / 5000) ** 2).astype(np.float32)
+    return (rng.standard_normal(samples) * 0.2 * np.sin(np.arange(samples) / 5000) ** 2).astype(
+        np.float32
+    )
 
 
 def alike(a, b):
@@ -57,27 +61,41 @@ def alike(a, b):
 def test_windows_are_counted_placed_and_cover_the_sound(samples, hop, center):
     grid = WindowGrid.of(hop, center)
     padding = RATE_HZ // 2 if center else 0
-    assert grid.count(samples) == 1 + max(math.ceil((samples + padding - RATE_HZ) / (hop * RATE_HZ)), 0)
+    assert grid.count(samples) == 1 + max(
+        math.ceil((samples + padding - RATE_HZ) / (hop * RATE_HZ)), 0
+    )
     last = grid.count(samples) - 1
     for number in {0, last // 2, last}:
-        assert abs(grid.start(number) + padding - number * hop * RATE_HZ) <= Fraction(1, 2), "rounded once, from its exact time"
+        assert abs(grid.start(number) + padding - number * hop * RATE_HZ) <= Fraction(1, 2), (
+            "rounded once, from its exact time"
+        )
     assert grid.start(last) + RATE_HZ >= samples - Fraction(1, 2)
 
 
 def test_a_hop_is_the_decimal_that_it_prints_as():
-    """A third of a million windows on, a tenth of a second is still a tenth: hear-eval-kit's users found theirs drifting."""
+    """A third of a million windows on, a tenth of a second is still a tenth: hear-eval-kit's users
+    found theirs drifting.
+    """
     assert WindowGrid.of(0.1).start(10**9) == 4800 * 10**9
     assert WindowGrid.of(1 / 3).start(3 * 10**6) == 10**6 * RATE_HZ
 
 
 @settings(max_examples=30, deadline=None)
-@given(cuts=st.lists(st.integers(0, 3 * RATE_HZ), max_size=8), hop=st.sampled_from([0.013, 0.3, 1.0, 1.7]), center=st.booleans())
+@given(
+    cuts=st.lists(st.integers(0, 3 * RATE_HZ), max_size=8),
+    hop=st.sampled_from([0.013, 0.3, 1.0, 1.7]),
+    center=st.booleans(),
+)
 def test_windows_hold_the_samples_that_their_starts_say(cuts, hop, center):
     wave = np.arange(1, 3 * RATE_HZ + 1, dtype=np.float32)
     cutter = WindowCutter(WindowGrid.of(hop, center))
     found = [cutter.push(piece) for piece in np.split(wave, sorted(cuts))] + [cutter.finish()]
-    starts, sound = (np.concatenate([getattr(some, what) for some in found]) for what in ("starts", "sound"))
-    padded = np.concatenate([np.zeros(RATE_HZ, np.float32), wave, np.zeros(2 * RATE_HZ, np.float32)])
+    starts, sound = (
+        np.concatenate([getattr(some, what) for some in found]) for what in ("starts", "sound")
+    )
+    padded = np.concatenate(
+        [np.zeros(RATE_HZ, np.float32), wave, np.zeros(2 * RATE_HZ, np.float32)]
+    )
     assert len(starts) == WindowGrid.of(hop, center).count(len(wave))
     for start, window in zip(starts, sound, strict=True):
         assert np.array_equal(window, padded[RATE_HZ + start : 2 * RATE_HZ + start])
@@ -93,9 +111,14 @@ def test_five_seconds_centred_at_a_tenth_give_46():
 
 
 def test_a_short_sound_is_filled_up_with_silence(model):
-    short, padded = noise(0.3), np.concatenate([noise(0.3), np.zeros(RATE_HZ - round(0.3 * RATE_HZ), np.float32)])
+    short, padded = (
+        noise(0.3),
+        np.concatenate([noise(0.3), np.zeros(RATE_HZ - round(0.3 * RATE_HZ), np.float32)]),
+    )
     assert len(embed(short, model, sample_rate_hz=RATE_HZ)) == 1
-    assert alike(embed(short, model, sample_rate_hz=RATE_HZ), embed(padded, model, sample_rate_hz=RATE_HZ))
+    assert alike(
+        embed(short, model, sample_rate_hz=RATE_HZ), embed(padded, model, sample_rate_hz=RATE_HZ)
+    )
 
 
 # Law 8
@@ -114,10 +137,16 @@ def test_a_vector_is_what_the_network_says_of_that_second(model):
 def test_alone_or_in_company_it_is_the_same_to_the_bit(model, side, layer):
     encoder = encoder_of(model)
     torch.manual_seed(1)
-    rows = torch.randn(7, RATE_HZ) * 0.1 if side == "audio" else torch.randint(0, 255, (7, 3, 48, 48), dtype=torch.uint8)
+    rows = (
+        torch.randn(7, RATE_HZ) * 0.1
+        if side == "audio"
+        else torch.randint(0, 255, (7, 3, 48, 48), dtype=torch.uint8)
+    )
     together = encode_rows(encoder, side, layer, rows, 4)
     assert together.shape == (7, width(model, side, layer))
-    assert torch.equal(together, torch.cat([encode_rows(encoder, side, layer, row[None], 32) for row in rows]))
+    assert torch.equal(
+        together, torch.cat([encode_rows(encoder, side, layer, row[None], 32) for row in rows])
+    )
     order = torch.randperm(7)
     assert torch.equal(encode_rows(encoder, side, layer, rows[order], 4), together[order])
 
@@ -137,13 +166,20 @@ def test_streamed_is_whole_to_the_bit(model, cuts, rate, center, dense):
     stream = StreamingEmbedder(model, rate, **choices)
     found = [stream.push(piece) for piece in np.split(wave, sorted(cuts))] + [stream.finish()]
     assert np.array_equal(np.concatenate([part.vectors for part in found]), whole.vectors)
-    assert np.array_equal(np.concatenate([part.start_seconds for part in found]), whole.start_seconds)
+    assert np.array_equal(
+        np.concatenate([part.start_seconds for part in found]), whole.start_seconds
+    )
 
 
 def test_a_stream_gives_a_window_as_soon_as_it_is_whole(model):
     stream = StreamingEmbedder(model, hop_seconds=0.5)
     wave = noise(2)
-    assert [len(stream.push(piece)) for piece in np.split(wave, [47_999, 48_000, 72_000])] == [0, 1, 1, 1]
+    assert [len(stream.push(piece)) for piece in np.split(wave, [47_999, 48_000, 72_000])] == [
+        0,
+        1,
+        1,
+        1,
+    ]
     assert len(stream.finish()) == 0
     with pytest.raises(ConfigError, match="this stream is finished; make a new StreamingEmbedder"):
         stream.push(wave)
@@ -172,7 +208,11 @@ def test_twice_is_the_same_and_half_precision_is_near(model):
     assert alike(first, embed(wave, model, sample_rate_hz=RATE_HZ))
     half = embed(wave, model, sample_rate_hz=RATE_HZ, precision="bfloat16")
     assert not alike(first, half)
-    cosine = (first.vectors * half.vectors).sum(1) / np.linalg.norm(first.vectors, axis=1) / np.linalg.norm(half.vectors, axis=1)
+    cosine = (
+        (first.vectors * half.vectors).sum(1)
+        / np.linalg.norm(first.vectors, axis=1)
+        / np.linalg.norm(half.vectors, axis=1)
+    )
     assert cosine.min() > 0.999
 
 
@@ -180,7 +220,11 @@ def test_normalized_vectors_have_length_one_and_the_same_direction(model):
     plain = embed(noise(2), model, sample_rate_hz=RATE_HZ)
     unit = embed(noise(2), model, sample_rate_hz=RATE_HZ, normalize=True)
     assert np.allclose(np.linalg.norm(unit.vectors, axis=1), 1, atol=1e-6)
-    assert np.allclose(unit.vectors * np.linalg.norm(plain.vectors, axis=1, keepdims=True), plain.vectors, rtol=1e-5)
+    assert np.allclose(
+        unit.vectors * np.linalg.norm(plain.vectors, axis=1, keepdims=True),
+        plain.vectors,
+        rtol=1e-5,
+    )
 
 
 # What sound may be
@@ -211,7 +255,11 @@ def test_pictures_are_resized_and_cropped_as_in_training(model):
     with torch.inference_mode():
         own = model.look(torch.from_numpy(pictures[1, 8:56, 16:64]).permute(2, 0, 1)[None])
     assert np.array_equal(found.vectors[1], own.vector[0].numpy())
-    assert (found.side, found.window_seconds, found.start_seconds.tolist()) == ("vision", 0.0, [0.0] * 3)
+    assert (found.side, found.window_seconds, found.start_seconds.tolist()) == (
+        "vision",
+        0.0,
+        [0.0] * 3,
+    )
     assert alike(embed(pictures.astype(np.float32) / 255, model), found)
     assert np.array_equal(embed(pictures[2], model).vectors[0], found.vectors[2])
 
@@ -220,13 +268,21 @@ def test_frames_are_the_nearest_to_the_times_asked_for(tmp_path):
     shown = np.array([0.0, 0.5, 0.9, 2.0, 2.1])
     write_clock_video(tmp_path / "clock.mp4", times=shown, seconds=3.0)
     wanted = [0.1, 0.24, 0.26, 0.69, 0.71, 1.44, 1.46, 2.06]
-    found = [f for f in decode(tmp_path / "clock.mp4", Wanted(sound=False), nearest_to=iter(wanted)) if isinstance(f, Frame)]
+    found = [
+        f
+        for f in decode(tmp_path / "clock.mp4", Wanted(sound=False), nearest_to=iter(wanted))
+        if isinstance(f, Frame)
+    ]
     assert [round(frame.at_seconds, 3) for frame in found] == [0, 0, 0.5, 0.5, 0.9, 0.9, 2.0, 2.1]
 
 
 def test_an_aligned_frame_shows_the_time_in_the_middle_of_its_window(model, tmp_path, monkeypatch):
-    """The video's frames show their time and its tone tells it: what reaches the network is compared, not what the record says."""
-    write_clock_video(tmp_path / "clock.mkv", seconds=4.0, audio_late_seconds=0.2, audio_codec="pcm_s16le")
+    """The video's frames show their time and its tone tells it: what reaches the network is
+    compared, not what the record says.
+    """
+    write_clock_video(
+        tmp_path / "clock.mkv", seconds=4.0, audio_late_seconds=0.2, audio_codec="pcm_s16le"
+    )
     seen, heard = [], []
 
     def look(self, side, batch, layer):
@@ -238,7 +294,9 @@ def test_an_aligned_frame_shows_the_time_in_the_middle_of_its_window(model, tmp_
     found = embed(tmp_path / "clock.mkv", whole, hop_seconds=0.3, align=True)
     assert len(seen) >= len(found) == len(heard) > 8
     assert np.array_equal(found.audio.start_seconds, found.vision.start_seconds)
-    rows = zip(found.audio.middle_seconds, found.frame_seconds, seen[: len(found)], heard, strict=True)
+    rows = zip(
+        found.audio.middle_seconds, found.frame_seconds, seen[: len(found)], heard, strict=True
+    )
     for middle, frame_seconds, picture, sound in rows:
         shown = read_clock(picture.transpose(1, 2, 0))
         assert abs(shown - frame_seconds) < 0.001
@@ -260,10 +318,18 @@ def test_both_sides_of_a_video_alone_are_those_of_the_aligned(model, tmp_path):
 def test_frames_of_a_video_are_those_that_prepare_stores(model, tmp_path):
     write_clock_video(tmp_path / "clock.mp4", seconds=1.0)
     found = embed(tmp_path / "clock.mp4", model, side="vision", hop_seconds=0.2)
-    stored = [f.jpeg(90) for f in decode(tmp_path / "clock.mp4", Wanted(sound=False)) if isinstance(f, Frame)]
-    squares = torch.stack([decode_jpeg(jpeg, 64)[8:56, 8:56] for jpeg in stored]).permute(0, 3, 1, 2)
+    stored = [
+        f.jpeg(90)
+        for f in decode(tmp_path / "clock.mp4", Wanted(sound=False))
+        if isinstance(f, Frame)
+    ]
+    squares = torch.stack([decode_jpeg(jpeg, 64)[8:56, 8:56] for jpeg in stored]).permute(
+        0, 3, 1, 2
+    )
     with torch.inference_mode():
-        own = torch.cat([side_vectors(model, model.look(square[None]), "vision", "pool4") for square in squares])
+        own = torch.cat(
+            [side_vectors(model, model.look(square[None]), "vision", "pool4") for square in squares]
+        )
     assert np.array_equal(found.vectors, own.numpy())
 
 
@@ -282,13 +348,24 @@ def paper_model():
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_a_file_embeds_as_its_shards_do_to_the_bit(paper_model, tmp_path, rate_hz):
-    write_clock_video(tmp_path / "clock.mkv", seconds=3.0, sample_rate_hz=rate_hz, audio_codec="pcm_s16le")
+    write_clock_video(
+        tmp_path / "clock.mkv", seconds=3.0, sample_rate_hz=rate_hz, audio_codec="pcm_s16le"
+    )
     prepare([tmp_path / "clock.mkv"], tmp_path / "shards", workers=1)
     (clip,) = Shards(tmp_path / "shards")
     assert clip.start_seconds == 0
     assert clip.waveform.dtype == np.int16
-    for choices in ({}, {"dense": True}, {"layer": "conv4_2"}, {"layer": "texture"}, {"layer": "aligned"}, {"center": True}):
-        of_shards = embed(clip.waveform, paper_model, sample_rate_hz=RATE_HZ, hop_seconds=0.4, **choices)
+    for choices in (
+        {},
+        {"dense": True},
+        {"layer": "conv4_2"},
+        {"layer": "texture"},
+        {"layer": "aligned"},
+        {"center": True},
+    ):
+        of_shards = embed(
+            clip.waveform, paper_model, sample_rate_hz=RATE_HZ, hop_seconds=0.4, **choices
+        )
         of_file = embed(tmp_path / "clock.mkv", paper_model, hop_seconds=0.4, **choices)
         # The file may end some samples later than the shard: whole windows are compared.
         whole = of_shards.start_seconds + 1 <= clip.duration_seconds
@@ -297,11 +374,15 @@ def test_a_file_embeds_as_its_shards_do_to_the_bit(paper_model, tmp_path, rate_h
         assert np.array_equal(of_file.vectors[rows], of_shards.vectors[rows]), choices
     with torch.inference_mode():
         stored = torch.from_numpy(clip.waveform[:RATE_HZ].copy())[None]
-        heard = paper_model.audio(paper_model.front_end(stored)).vector  # as training: the front end of int16
+        heard = paper_model.audio(
+            paper_model.front_end(stored)
+        ).vector  # as training: the front end of int16
     assert np.array_equal(embed(tmp_path / "clock.mkv", paper_model).vectors[0], heard[0].numpy())
     pictures = np.stack([decode_jpeg(jpeg, 64).numpy() for jpeg in clip.frames])
     of_frames = embed(tmp_path / "clock.mkv", paper_model, side="vision", hop_seconds=0.2)
-    assert np.array_equal(of_frames.vectors[: len(pictures)], embed(pictures, paper_model).vectors[: len(of_frames)])
+    assert np.array_equal(
+        of_frames.vectors[: len(pictures)], embed(pictures, paper_model).vectors[: len(of_frames)]
+    )
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
@@ -309,7 +390,12 @@ def test_arrays_of_any_type_of_the_same_sound_are_equal(paper_model, rate_hz):
     stored = (noise(2, rate_hz=rate_hz) * 2**15).round().astype(np.int16)
     whole = embed(stored, paper_model, sample_rate_hz=rate_hz)
     as_floats = stored.astype(np.float32) / 2**15
-    for same in (as_floats, as_floats.astype(np.float64), stored.astype(np.int32) << 16, torch.from_numpy(stored)):
+    for same in (
+        as_floats,
+        as_floats.astype(np.float64),
+        stored.astype(np.int32) << 16,
+        torch.from_numpy(stored),
+    ):
         assert alike(embed(same, paper_model, sample_rate_hz=rate_hz), whole)
     stream = StreamingEmbedder(paper_model, rate_hz)
     found = [stream.push(as_floats[:7000]), stream.push(as_floats[7000:]), stream.finish()]
@@ -322,7 +408,9 @@ def test_floats_are_rounded_as_prepare_stores_them(values):
     sound = np.array(values, np.float32)
     stretch = _Stretch(0.0)
     stretch.add(sound)
-    assert np.array_equal(as_stored(torch.from_numpy(sound)).numpy(), stretch.cut(len(sound)) / np.float32(2**15))
+    assert np.array_equal(
+        as_stored(torch.from_numpy(sound)).numpy(), stretch.cut(len(sound)) / np.float32(2**15)
+    )
 
 
 def test_networks_of_another_house_get_sound_as_it_is():
@@ -331,7 +419,9 @@ def test_networks_of_another_house_get_sound_as_it_is():
 
 
 def test_a_late_sound_has_silence_before_it(model, tmp_path):
-    write_clock_video(tmp_path / "late.mkv", seconds=4.0, audio_late_seconds=1.5, audio_codec="pcm_s16le")
+    write_clock_video(
+        tmp_path / "late.mkv", seconds=4.0, audio_late_seconds=1.5, audio_codec="pcm_s16le"
+    )
     found = embed(tmp_path / "late.mkv", model, hop_seconds=0.5)
     silence = embed(np.zeros(RATE_HZ, np.float32), model, sample_rate_hz=RATE_HZ)
     assert np.array_equal(found.vectors[0], silence.vectors[0])
@@ -342,8 +432,14 @@ def test_a_late_sound_has_silence_before_it(model, tmp_path):
 def test_streams_are_found(tmp_path):
     write_clock_video(tmp_path / "clock.mp4", seconds=1.0)
     write_sound(tmp_path / "noise.flac", noise(1), codec="flac")
-    assert (find_streams(tmp_path / "clock.mp4").picture, find_streams(tmp_path / "clock.mp4").sound) == (True, True)
-    assert (find_streams(tmp_path / "noise.flac").picture, find_streams(tmp_path / "noise.flac").sound) == (False, True)
+    assert (
+        find_streams(tmp_path / "clock.mp4").picture,
+        find_streams(tmp_path / "clock.mp4").sound,
+    ) == (True, True)
+    assert (
+        find_streams(tmp_path / "noise.flac").picture,
+        find_streams(tmp_path / "noise.flac").sound,
+    ) == (False, True)
 
 
 # The seam for networks of another house

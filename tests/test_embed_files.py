@@ -1,4 +1,6 @@
-"""Many files through the shell: each gives a whole file of vectors or a line in failures.jsonl, and nothing is done twice."""
+"""Many files through the shell: each gives a whole file of vectors or a line in failures.jsonl, and
+nothing is done twice.
+"""
 
 import json
 import os
@@ -18,8 +20,8 @@ from pyarrow import parquet
 from conftest import write_clock_video, write_sound
 from crashing import mov_with_channel_map
 from looklisten.app.cli import main
-from looklisten.inference.embed import embed
-from looklisten.inference.embed_files import _Failures, fitting_name
+from looklisten.inference.embedding.embed import embed
+from looklisten.inference.embedding.files import _Failures, fitting_name
 from looklisten.interop.publish import save_pretrained
 from looklisten.model.checkpoint import load
 
@@ -44,7 +46,9 @@ def whole(media, run_path, tmp_path_factory):
     """One run over everything."""
     out = tmp_path_factory.mktemp("out") / "vectors"
     torch.set_num_threads(2)  # as every test has: the number of threads is part of the last bit
-    assert main(["embed", str(media), "--checkpoint", str(run_path), "-o", str(out)]) == 3, "one of the files failed"
+    assert main(["embed", str(media), "--checkpoint", str(run_path), "-o", str(out)]) == 3, (
+        "one of the files failed"
+    )
     return out
 
 
@@ -63,14 +67,24 @@ def test_every_file_has_its_vectors_in_the_same_structure(whole, media, run_path
     for name in vectors:
         found = np.load(whole / name)
         source = media / name.removesuffix(".npz")
-        for side in ("audio", "vision") if "clock" in name else ("vision",) if "picture" in name else ("audio",):
+        for side in (
+            ("audio", "vision")
+            if "clock" in name
+            else ("vision",)
+            if "picture" in name
+            else ("audio",)
+        ):
             own = embed(source, model, side=side)
             assert np.array_equal(found[side], own.vectors)
             assert found[side].dtype == np.float32
             assert np.array_equal(found[f"{side}_start_seconds"], own.start_seconds)
             about = json.loads(str(found["about"]))
             assert about["source"] == name.removesuffix(".npz")
-            assert about[side] == {"layer": "pool4", "window_seconds": own.window_seconds, "centered": False}
+            assert about[side] == {
+                "layer": "pool4",
+                "window_seconds": own.window_seconds,
+                "centered": False,
+            }
 
 
 def test_what_failed_is_written_down(whole, media):
@@ -87,8 +101,15 @@ def test_done_files_are_left_and_failed_ones_tried_again(whole, media, run_path,
     (out / "b" / "x.wav.npz").unlink()
     assert main(command) == 3
     summary = told(capsys)
-    assert (summary["sources"], summary["embedded"], summary["skipped"], summary["failed"]) == (6, 1, 4, 1)
-    assert (out / "b" / "x.wav.npz").read_bytes() == (whole / "b" / "x.wav.npz").read_bytes(), "the same bytes as the first time"
+    assert (summary["sources"], summary["embedded"], summary["skipped"], summary["failed"]) == (
+        6,
+        1,
+        4,
+        1,
+    )
+    assert (out / "b" / "x.wav.npz").read_bytes() == (whole / "b" / "x.wav.npz").read_bytes(), (
+        "the same bytes as the first time"
+    )
     assert (out / "a" / "x.wav.npz").stat().st_mtime_ns == before
     assert len((out / "failures.jsonl").read_text().splitlines()) == 1
     assert main([*command, "--overwrite"]) == 3
@@ -96,7 +117,9 @@ def test_done_files_are_left_and_failed_ones_tried_again(whole, media, run_path,
     assert (out / "a" / "x.wav.npz").stat().st_mtime_ns > before
 
 
-@pytest.mark.parametrize("changed", [["--hop-seconds", "0.25"], ["--layer", "conv4_2"], ["--center"], ["--normalize"]])
+@pytest.mark.parametrize(
+    "changed", [["--hop-seconds", "0.25"], ["--layer", "conv4_2"], ["--center"], ["--normalize"]]
+)
 def test_a_folder_holds_vectors_of_one_kind(whole, media, run_path, tmp_path, capsys, changed):
     out = tmp_path / "vectors"
     shutil.copytree(whole, out)
@@ -149,7 +172,10 @@ def test_vectors_of_two_networks_never_share_a_folder(two_sounds, run_path, tmp_
     other_network(run_path, network)
     assert main(command_of(two_sounds, network, out)) == 1
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert re.search(r"holds vectors made otherwise \(step 20, now step 0\): other weights \([0-9a-f]{12} instead of", said), said
+    assert re.search(
+        r"holds vectors made otherwise \(step 20, now step 0\): other weights \([0-9a-f]{12} instead of",
+        said,
+    ), said
     assert before == {path: path.read_bytes() for path in out.glob("*.npz")}
     # The same weights from another place are the same network.
     assert main(command_of(two_sounds, run_path, out)) == 0
@@ -167,7 +193,9 @@ def test_overwriting_leaves_no_vectors_of_two_kinds(two_sounds, run_path, tmp_pa
 
 
 def test_an_interrupted_overwriting_goes_on(two_sounds, run_path, tmp_path, capsys):
-    """The folder says that its vectors are the new network's; the file that was not reached yet says otherwise."""
+    """The folder says that its vectors are the new network's; the file that was not reached yet
+    says otherwise.
+    """
     out, other = tmp_path / "out", other_network(run_path, tmp_path / "other")
     assert main(command_of(two_sounds, run_path, out)) == 0
     old = (out / "b.wav.npz").read_bytes()
@@ -197,7 +225,9 @@ def test_a_source_that_changed_is_made_anew(two_sounds, run_path, tmp_path, caps
     assert told(capsys)["skipped"] == 2
 
 
-def test_a_folder_of_vectors_does_not_depend_on_where_its_sources_lie(two_sounds, run_path, tmp_path, capsys):
+def test_a_folder_of_vectors_does_not_depend_on_where_its_sources_lie(
+    two_sounds, run_path, tmp_path, capsys
+):
     out = tmp_path / "out"
     assert main(command_of(two_sounds, run_path, out)) == 0
     two_sounds.rename(tmp_path / "moved")
@@ -206,12 +236,16 @@ def test_a_folder_of_vectors_does_not_depend_on_where_its_sources_lie(two_sounds
     assert told(capsys)["skipped"] == 2
 
 
-def test_a_folder_of_an_older_version_is_refused_in_a_sentence(two_sounds, run_path, tmp_path, capsys):
+def test_a_folder_of_an_older_version_is_refused_in_a_sentence(
+    two_sounds, run_path, tmp_path, capsys
+):
     out = tmp_path / "out"
     assert main(command_of(two_sounds, run_path, out)) == 0
     about = json.loads((out / "embed.json").read_text())
     del about["network_sha256"]
-    (out / "embed.json").write_text(json.dumps(about | {"root": "/elsewhere", "network": "runs/tiny"}))
+    (out / "embed.json").write_text(
+        json.dumps(about | {"root": "/elsewhere", "network": "runs/tiny"})
+    )
     assert main(command_of(two_sounds, run_path, out)) == 1
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
     assert "does not say which weights made the vectors" in said
@@ -234,7 +268,10 @@ def test_names_that_are_too_long_for_a_file_system(two_sounds, run_path, tmp_pat
 
 
 @settings(deadline=None)
-@given(st.text(st.characters(exclude_characters="/\0", codec=None), min_size=1, max_size=400), st.sampled_from(["", ".npz", ".parquet"]))
+@given(
+    st.text(st.characters(exclude_characters="/\0", codec=None), min_size=1, max_size=400),
+    st.sampled_from(["", ".npz", ".parquet"]),
+)
 def test_every_name_fits(name, suffix):
     fitted = fitting_name(name, suffix)
     assert fitted.endswith(suffix)
@@ -246,13 +283,18 @@ def test_every_name_fits(name, suffix):
 def kills_the_decoder(folder):
     """A file that crashes it for real; skipped where this PyAV survives it."""
     path = mov_with_channel_map(folder / "crash.mov")
-    program = f"from looklisten.media.decode import read_sound; read_sound({str(path)!r})"
-    if subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode >= 0:
+    program = f"from looklisten.media.decode.decode import read_sound; read_sound({str(path)!r})"
+    if (
+        subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode
+        >= 0
+    ):
         pytest.skip("this PyAV survives a list of channels")
     return path
 
 
-def test_a_file_that_kills_the_decoder_costs_itself_and_is_remembered(two_sounds, run_path, tmp_path, capsys):
+def test_a_file_that_kills_the_decoder_costs_itself_and_is_remembered(
+    two_sounds, run_path, tmp_path, capsys
+):
     crash, out = kills_the_decoder(two_sounds), tmp_path / "out"
     command = command_of(two_sounds, run_path, out, "--modality", "audio")
     assert main(command) == 3
@@ -282,7 +324,10 @@ def test_a_file_that_hangs_the_decoder_costs_itself(two_sounds, run_path, tmp_pa
     """A pipe that nobody writes to stands for a network drive that does not answer."""
     os.mkfifo(two_sounds / "pipe.wav")
     (tmp_path / "list.txt").write_text("in/a.wav\nin/b.wav\nin/pipe.wav\n")
-    assert main(command_of(tmp_path / "list.txt", run_path, tmp_path / "out", "--stall-seconds", "3")) == 3
+    assert (
+        main(command_of(tmp_path / "list.txt", run_path, tmp_path / "out", "--stall-seconds", "3"))
+        == 3
+    )
     assert told(capsys)["embedded"] == 2
 
 
@@ -299,8 +344,26 @@ def test_failures_hold_names_that_are_no_utf8(tmp_path):
 def test_aligned_sides_have_one_time(media, run_path, tmp_path):
     out = tmp_path / "aligned"
     video = str(media / "b" / "clock.mp4")
-    assert main(["embed", video, "--checkpoint", str(run_path), "-o", str(out), "--align", "--hop-seconds", "0.3"]) == 0
-    found, own = np.load(out / "clock.mp4.npz"), embed(video, load(run_path), hop_seconds=0.3, align=True)
+    assert (
+        main(
+            [
+                "embed",
+                video,
+                "--checkpoint",
+                str(run_path),
+                "-o",
+                str(out),
+                "--align",
+                "--hop-seconds",
+                "0.3",
+            ]
+        )
+        == 0
+    )
+    found, own = (
+        np.load(out / "clock.mp4.npz"),
+        embed(video, load(run_path), hop_seconds=0.3, align=True),
+    )
     assert np.array_equal(found["audio_start_seconds"], found["vision_start_seconds"])
     assert np.array_equal(found["frame_seconds"], own.frame_seconds)
     assert np.array_equal(found["vision"], own.vision.vectors)
@@ -309,7 +372,21 @@ def test_aligned_sides_have_one_time(media, run_path, tmp_path):
 @pytest.mark.parametrize("modality", ["audio", "image"])
 def test_one_side_of_a_video(media, run_path, tmp_path, modality):
     out = tmp_path / modality
-    assert main(["embed", str(media / "b" / "clock.mp4"), "--checkpoint", str(run_path), "-o", str(out), "--modality", modality]) == 0
+    assert (
+        main(
+            [
+                "embed",
+                str(media / "b" / "clock.mp4"),
+                "--checkpoint",
+                str(run_path),
+                "-o",
+                str(out),
+                "--modality",
+                modality,
+            ]
+        )
+        == 0
+    )
     arrays = set(np.load(out / "clock.mp4.npz").files)
     side = {"audio": "audio", "image": "vision"}[modality]
     assert arrays == {side, f"{side}_start_seconds", "about"}
@@ -318,7 +395,16 @@ def test_one_side_of_a_video(media, run_path, tmp_path, modality):
 def test_the_formats_hold_the_same(whole, media, run_path, tmp_path):
     reference = np.load(whole / "b" / "clock.mp4.npz")
     for format in ("parquet", "jsonl"):
-        command = ["embed", str(media / "b" / "clock.mp4"), "--checkpoint", str(run_path), "-o", str(tmp_path), "--format", format]
+        command = [
+            "embed",
+            str(media / "b" / "clock.mp4"),
+            "--checkpoint",
+            str(run_path),
+            "-o",
+            str(tmp_path),
+            "--format",
+            format,
+        ]
         assert main([*command, "--overwrite"]) == 0
         path = tmp_path / f"clock.mp4.{format}"
         if format == "parquet":
@@ -327,14 +413,30 @@ def test_the_formats_hold_the_same(whole, media, run_path, tmp_path):
             rows = [json.loads(line) for line in path.read_text().splitlines()]
         for side in ("audio", "vision"):
             own = [row for row in rows if row["side"] == side]
-            assert np.array_equal(np.array([row["vector"] for row in own], np.float32), reference[side])
-            assert [row["start_seconds"] for row in own] == reference[f"{side}_start_seconds"].tolist()
+            assert np.array_equal(
+                np.array([row["vector"] for row in own], np.float32), reference[side]
+            )
+            assert [row["start_seconds"] for row in own] == reference[
+                f"{side}_start_seconds"
+            ].tolist()
             assert {(row["source"], row["layer"]) for row in own} == {("clock.mp4", "pool4")}
 
 
 def test_a_list_with_a_name_that_leads_nowhere(media, run_path, tmp_path, capsys):
     (media / "list.txt").write_text("a/x.wav\nnowhere.wav\n")
-    assert main(["embed", str(media / "list.txt"), "--checkpoint", str(run_path), "-o", str(tmp_path / "out")]) == 3
+    assert (
+        main(
+            [
+                "embed",
+                str(media / "list.txt"),
+                "--checkpoint",
+                str(run_path),
+                "-o",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 3
+    )
     assert told(capsys)["sources"] == 2
     assert "there is no such file" in (tmp_path / "out" / "failures.jsonl").read_text()
     (media / "list.txt").unlink()
@@ -345,7 +447,7 @@ def test_a_killed_run_leaves_whole_files_only(media, run_path, tmp_path):
     out = tmp_path / "out"
     program = f"""
 import os
-import looklisten.inference.embed_files as files
+import looklisten.inference.embedding.files as files
 from looklisten.app.cli import main
 
 def some(parts):
@@ -355,7 +457,12 @@ def some(parts):
 files.gathered = some
 main(["embed", {str(media)!r}, "--checkpoint", {str(run_path)!r}, "-o", {str(out)!r}])
 """
-    assert subprocess.run([sys.executable, "-c", program], check=False, env=os.environ, capture_output=True).returncode == 9
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], check=False, env=os.environ, capture_output=True
+        ).returncode
+        == 9
+    )
     assert any(".aside-" in name for name in names(out))
     assert not any(name.endswith(".npz") and ".aside-" not in name for name in names(out))
     main(["embed", str(media), "--checkpoint", str(run_path), "-o", str(out)])
@@ -373,14 +480,35 @@ main(["embed", {str(media)!r}, "--checkpoint", {str(run_path)!r}, "-o", {str(out
         (["EMPTY"], 1, "holds no sound, picture or video"),
     ],
 )
-def test_wrong_words_end_in_a_sentence(media, run_path, tmp_path, capsys, arguments, code, sentence):
+def test_wrong_words_end_in_a_sentence(
+    media, run_path, tmp_path, capsys, arguments, code, sentence
+):
     (tmp_path / "empty").mkdir()
-    given = [word.replace("MEDIA", str(media)).replace("EMPTY", str(tmp_path / "empty")) for word in arguments]
-    assert main(["embed", *given, "--checkpoint", str(run_path), "-o", str(tmp_path / "out")]) == code
+    given = [
+        word.replace("MEDIA", str(media)).replace("EMPTY", str(tmp_path / "empty"))
+        for word in arguments
+    ]
+    assert (
+        main(["embed", *given, "--checkpoint", str(run_path), "-o", str(tmp_path / "out")]) == code
+    )
     assert sentence in re.sub(r"\s+", " ", capsys.readouterr().err)
 
 
 def test_tables_of_stretches_are_refused(media, run_path, tmp_path, capsys):
-    (tmp_path / "clips.csv").write_text(f"path,start_seconds,stop_seconds\n{media / 'a' / 'x.wav'},0,1\n")
-    assert main(["embed", str(tmp_path / "clips.csv"), "--checkpoint", str(run_path), "-o", str(tmp_path / "out")]) == 1
+    (tmp_path / "clips.csv").write_text(
+        f"path,start_seconds,stop_seconds\n{media / 'a' / 'x.wav'},0,1\n"
+    )
+    assert (
+        main(
+            [
+                "embed",
+                str(tmp_path / "clips.csv"),
+                "--checkpoint",
+                str(run_path),
+                "-o",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 1
+    )
     assert "embed takes whole files" in re.sub(r"\s+", " ", capsys.readouterr().err)

@@ -19,10 +19,10 @@ from sklearn.preprocessing import StandardScaler
 
 from conftest import small_config, write_sound
 from looklisten.errors import ConfigError, SourceError
-from looklisten.inference.embed import embed
-from looklisten.inference.embedder import Embedder
-from looklisten.inference.streaming import StreamingEmbedder
-from looklisten.inference.transformers import AudioEmbedder, ImageEmbedder
+from looklisten.inference.embedding.embed import embed
+from looklisten.inference.embedding.embedder import Embedder
+from looklisten.inference.embedding.sklearn import AudioEmbedder, ImageEmbedder
+from looklisten.inference.embedding.stream import StreamingEmbedder
 from looklisten.model.l3net import L3Net
 
 RATE_HZ = 48_000
@@ -39,7 +39,10 @@ def sounds(tmp_path_factory):
     """Sounds of several lengths, as files."""
     folder = tmp_path_factory.mktemp("sounds")
     rng = np.random.default_rng(0)
-    waves = [rng.standard_normal(round(seconds * RATE_HZ)).astype(np.float32) * 0.1 for seconds in (2.2, 0.4, 1.0)]
+    waves = [
+        rng.standard_normal(round(seconds * RATE_HZ)).astype(np.float32) * 0.1
+        for seconds in (2.2, 0.4, 1.0)
+    ]
     return [write_sound(folder / f"{number}.wav", wave) for number, wave in enumerate(waves)]
 
 
@@ -50,13 +53,19 @@ def test_one_vector_a_thing_in_the_order_of_the_list(model, sounds):
     assert matrix.dtype == np.float32
     for row, path in zip(matrix, sounds, strict=True):
         assert np.allclose(row, embed(path, model).vectors.mean(0), atol=1e-6)
-    assert np.array_equal(embedder.encode(sounds[::-1], batch_size=2), matrix[::-1]), "in company of others, in any order"
-    assert np.array_equal(embedder.encode(sounds[1]), matrix[1]), "a thing in no list gives a vector in no matrix"
+    assert np.array_equal(embedder.encode(sounds[::-1], batch_size=2), matrix[::-1]), (
+        "in company of others, in any order"
+    )
+    assert np.array_equal(embedder.encode(sounds[1]), matrix[1]), (
+        "a thing in no list gives a vector in no matrix"
+    )
 
 
 def test_sounds_and_pictures_may_stand_in_one_list(model, sounds, tmp_path):
     Image.effect_noise((80, 70), 60).convert("RGB").save(tmp_path / "a.png")
-    mixed = Embedder(model, layer="aligned").encode([sounds[0], tmp_path / "a.png", np.zeros((50, 60, 3), np.uint8)])
+    mixed = Embedder(model, layer="aligned").encode(
+        [sounds[0], tmp_path / "a.png", np.zeros((50, 60, 3), np.uint8)]
+    )
     assert mixed.shape == (3, 128)
     own = embed(tmp_path / "a.png", model, layer="aligned").vectors[0]
     assert np.allclose(mixed[1], own, atol=1e-6)
@@ -90,12 +99,18 @@ def test_what_cannot_be_encoded_is_told(model, sounds, tmp_path):
 
 
 def test_a_classifier_is_built_on_it(model):
-    """Low tones and high ones, arrays as a user of scikit-learn has them; fitted on some, right about others."""
+    """Low tones and high ones, arrays as a user of scikit-learn has them; fitted on some, right
+    about others.
+    """
     rng = np.random.default_rng(0)
     pitches = np.concatenate([rng.uniform(200, 400, 12), rng.uniform(3000, 6000, 12)])
-    waves = 0.3 * np.sin(2 * np.pi * pitches[:, None] * np.arange(RATE_HZ // 2) / RATE_HZ).astype(np.float32)
+    waves = 0.3 * np.sin(2 * np.pi * pitches[:, None] * np.arange(RATE_HZ // 2) / RATE_HZ).astype(
+        np.float32
+    )
     labels = np.repeat(["low", "high"], 12)
-    pipeline = make_pipeline(AudioEmbedder(model, sample_rate_hz=RATE_HZ), StandardScaler(), LogisticRegression())
+    pipeline = make_pipeline(
+        AudioEmbedder(model, sample_rate_hz=RATE_HZ), StandardScaler(), LogisticRegression()
+    )
     pipeline.fit(waves[::2], labels[::2])
     assert pipeline.score(waves[1::2], labels[1::2]) == 1
     again = pickle.loads(pickle.dumps(pipeline))
@@ -118,16 +133,23 @@ def test_transformers_are_scikit_learns(run_path, kind, tmp_path):
         thing = tmp_path / "a.png"
     matrix = twin.fit_transform([thing, thing])
     assert matrix.shape == (2, 16)
-    assert list(twin.get_feature_names_out()) == [f"{kind.__name__.lower()}{number}" for number in range(16)]
+    assert list(twin.get_feature_names_out()) == [
+        f"{kind.__name__.lower()}{number}" for number in range(16)
+    ]
     assert step.transform([thing]).shape[1] == len(step.get_feature_names_out())
-    assert step.transform([]).shape == (0, matrix.shape[1] * {"AudioEmbedder": 12, "ImageEmbedder": 16}[kind.__name__])
+    assert step.transform([]).shape == (
+        0,
+        matrix.shape[1] * {"AudioEmbedder": 12, "ImageEmbedder": 16}[kind.__name__],
+    )
 
 
 # Whatever type a thing has
 
 
 class Column:
-    """A column of a table, as pandas and others have it: an array of objects, with an index of its own to iterate wrongly by."""
+    """A column of a table, as pandas and others have it: an array of objects, with an index of its
+    own to iterate wrongly by.
+    """
 
     def __init__(self, values, shape=(-1,)):
         self._array = np.array(values, object).reshape(shape)
@@ -192,7 +214,13 @@ def test_a_set_is_many_things_too(model, sounds):
 
 def test_one_path_may_be_of_any_type(model, sounds):
     usual = Embedder(model).encode(sounds[0])
-    for path in (str(sounds[0]), np.str_(sounds[0]), np.array(str(sounds[0])), Fspath(str(sounds[0])), os.fsencode(sounds[0])):
+    for path in (
+        str(sounds[0]),
+        np.str_(sounds[0]),
+        np.array(str(sounds[0])),
+        Fspath(str(sounds[0])),
+        os.fsencode(sounds[0]),
+    ):
         assert np.array_equal(Embedder(model).encode(path), usual)
 
 
@@ -237,8 +265,12 @@ def test_numbers_of_every_kind_are_one_sound(model, kind):
     usual = embed(WAVE, model, sample_rate_hz=RATE_HZ).vectors
     assert np.array_equal(embed(kind(WAVE), model, sample_rate_hz=RATE_HZ).vectors, usual)
     assert np.array_equal(Embedder(model).encode(kind(WAVE), sample_rate_hz=RATE_HZ), usual[0])
-    assert np.array_equal(Embedder(model).encode([kind(WAVE), WAVE], sample_rate_hz=RATE_HZ), usual[[0, 0]])
-    assert np.array_equal(StreamingEmbedder(model).push(kind(np.resize(WAVE, RATE_HZ))).vectors.shape, (1, 16))
+    assert np.array_equal(
+        Embedder(model).encode([kind(WAVE), WAVE], sample_rate_hz=RATE_HZ), usual[[0, 0]]
+    )
+    assert np.array_equal(
+        StreamingEmbedder(model).push(kind(np.resize(WAVE, RATE_HZ))).vectors.shape, (1, 16)
+    )
 
 
 def test_arrays_that_may_not_be_written_are_read(model):
@@ -252,7 +284,10 @@ def test_arrays_that_may_not_be_written_are_read(model):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
 def test_short_floats_are_read_as_they_are(model, dtype):
     short = torch.from_numpy(WAVE).to(dtype)
-    assert np.array_equal(embed(short, model, sample_rate_hz=RATE_HZ).vectors, embed(short.float(), model, sample_rate_hz=RATE_HZ).vectors)
+    assert np.array_equal(
+        embed(short, model, sample_rate_hz=RATE_HZ).vectors,
+        embed(short.float(), model, sample_rate_hz=RATE_HZ).vectors,
+    )
     pictures = torch.rand(1, 60, 70, 3).to(dtype)
     assert np.array_equal(embed(pictures, model).vectors, embed(pictures.float(), model).vectors)
 
@@ -275,11 +310,20 @@ def test_dlpack_is_enough(model):
         (None, "something of type NoneType cannot be embedded; give a path, an array or a tensor"),
         (5, "something of type int cannot be embedded"),
         (object(), "something of type object cannot be embedded"),
-        ({"a": 1}, r"of type dict cannot be embedded; give its values in a list, such as list\(x.values\(\)\)"),
+        (
+            {"a": 1},
+            r"of type dict cannot be embedded; give its values in a list, such as list\(x.values\(\)\)",
+        ),
         (io.BytesIO(b"RIFF"), "of type BytesIO cannot be embedded; give the path of the file"),
         (b"RIFF\0\0", "of type bytes cannot be embedded; they are what a file holds"),
-        (Column(["a", "b", "c", "d"], (2, 2)), r"it is a table of 2 x 2; give the column of the paths, such as table\['path'\]"),
-        (np.ma.array([0.1, 0.2], mask=[False, True]), r"the array masks 1 of its values; .* array.filled\(0\)"),
+        (
+            Column(["a", "b", "c", "d"], (2, 2)),
+            r"it is a table of 2 x 2; give the column of the paths, such as table\['path'\]",
+        ),
+        (
+            np.ma.array([0.1, 0.2], mask=[False, True]),
+            r"the array masks 1 of its values; .* array.filled\(0\)",
+        ),
         (torch.zeros(9, device="meta"), "on the device meta, which holds no values"),
         (np.zeros(3, "M8[s]"), "its values are of type datetime64"),
         (np.zeros(3, [("a", "f4")]), "its values are of type void32"),
@@ -298,9 +342,15 @@ def test_what_is_no_sound_is_one_sentence(model, given, sentence):
 
 
 def test_a_thing_without_a_name_is_told_by_its_number(model, sounds):
-    with pytest.raises(SourceError, match=r"number 2 of what is to be encoded: something of type float cannot .* it is NaN, so a value"):
+    with pytest.raises(
+        SourceError,
+        match=r"number 2 of what is to be encoded: something of type float cannot .* it is NaN, so a value",
+    ):
         Embedder(model).encode(Column([str(sounds[0]), float("nan")]))
-    with pytest.raises(SourceError, match="number 2 of what is to be encoded: the sound holds a value that is no number"):
+    with pytest.raises(
+        SourceError,
+        match="number 2 of what is to be encoded: the sound holds a value that is no number",
+    ):
         Embedder(model).encode([WAVE, WAVE * np.nan], sample_rate_hz=RATE_HZ)
 
 
@@ -322,12 +372,24 @@ def test_a_thing_without_a_name_is_told_by_its_number(model, sounds):
     ],
 )
 def test_rates_that_cannot_be_are_one_sentence(model, rate, sentence):
-    for use in (lambda: embed(WAVE, model, sample_rate_hz=rate), lambda: StreamingEmbedder(model, rate)):
+    for use in (
+        lambda: embed(WAVE, model, sample_rate_hz=rate),
+        lambda: StreamingEmbedder(model, rate),
+    ):
         with pytest.raises(SourceError, match=sentence):
             use()
 
 
-@pytest.mark.parametrize("rate", [np.int32(22_050), np.float32(22_050), np.array(22_050), np.array([22_050]), torch.tensor(22_050)])
+@pytest.mark.parametrize(
+    "rate",
+    [
+        np.int32(22_050),
+        np.float32(22_050),
+        np.array(22_050),
+        np.array([22_050]),
+        torch.tensor(22_050),
+    ],
+)
 def test_rates_may_be_numbers_of_any_library(model, rate):
     usual = embed(WAVE, model, sample_rate_hz=22_050).vectors
     assert np.array_equal(embed(WAVE, model, sample_rate_hz=rate).vectors, usual)
@@ -374,19 +436,27 @@ def test_a_picture_in_memory_is_turned_as_its_exif_says(model, tmp_path):
     exif[0x0112] = 6
     image.save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as opened:
-        assert np.array_equal(embed(opened, model).vectors, embed(tmp_path / "turned.png", model).vectors)
-    assert not np.array_equal(embed(image, model).vectors, embed(tmp_path / "turned.png", model).vectors)
+        assert np.array_equal(
+            embed(opened, model).vectors, embed(tmp_path / "turned.png", model).vectors
+        )
+    assert not np.array_equal(
+        embed(image, model).vectors, embed(tmp_path / "turned.png", model).vectors
+    )
 
 
 def test_colors_times_opacity_are_taken_apart(model):
     colors = Image.fromarray(np.random.default_rng(2).integers(200, 256, (60, 80, 4), np.uint8))
     for plain, times in (("RGBA", "RGBa"), ("LA", "La")):
         image = colors.convert(plain)
-        assert np.allclose(embed(image.convert(times), model).vectors, embed(image, model).vectors, atol=0.05)
+        assert np.allclose(
+            embed(image.convert(times), model).vectors, embed(image, model).vectors, atol=0.05
+        )
 
 
 def test_pictures_that_cannot_be_shown_are_one_sentence(model):
-    with pytest.raises(SourceError, match="this picture of mode F cannot be read: its values are floating-point"):
+    with pytest.raises(
+        SourceError, match="this picture of mode F cannot be read: its values are floating-point"
+    ):
         embed(Image.new("F", (60, 60)), model)
     with pytest.raises(SourceError, match="this picture of 0 x 5 pixels is empty"):
         embed(Image.new("RGB", (0, 5)), model)
@@ -394,7 +464,9 @@ def test_pictures_that_cannot_be_shown_are_one_sentence(model):
         embed(Image.new("RGB", (60, 60)), model, side="audio")
     with pytest.raises(SourceError, match=r"this array is \[3, 60, 70\]; put the colors last"):
         embed(np.zeros((3, 60, 70), np.uint8), model)
-    with pytest.raises(SourceError, match=r"pictures are uint8, or floats in 0\.\.1, and these are bool"):
+    with pytest.raises(
+        SourceError, match=r"pictures are uint8, or floats in 0\.\.1, and these are bool"
+    ):
         embed(np.zeros((60, 70, 3), bool), model)
 
 
@@ -425,5 +497,11 @@ print("done")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 def test_a_forked_process_embeds_and_does_not_hang(run_path):
     """In another process, so that a hang ends and the threads of the tests are not forked."""
-    done = subprocess.run([sys.executable, "-c", FORKING, run_path], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, run_path],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr

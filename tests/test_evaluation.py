@@ -14,13 +14,13 @@ from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.composed import Witnesses, witnesses_of
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.intervals import Z95, interval
-from looklisten.evaluation.localization import boxes_at, pointing
-from looklisten.evaluation.probe import initial_seed, probe, untrained_like
-from looklisten.inference import localize as maps
-from looklisten.inference.embed import Vectors, embed_clips, moments
+from looklisten.evaluation.linear_probe.shards import initial_seed, probe, untrained_like
+from looklisten.evaluation.localization.evaluate import boxes_at, pointing
+from looklisten.inference.localization import localize as maps
+from looklisten.inference.moments import Vectors, embed_clips, moments
+from looklisten.model.backbones.vgg import TowerOutput
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import Fusion, L3Net
-from looklisten.model.towers import TowerOutput
 from looklisten.training.loop import train
 
 
@@ -40,7 +40,9 @@ class Rule(Fusion):
 
 
 class Standin(L3Net):
-    """In the network's place: brightness of the frame, loudness of the sound, and a rule that answers from them."""
+    """In the network's place: brightness of the frame, loudness of the sound, and a rule that
+    answers from them.
+    """
 
     def __init__(self, model, answer):
         super().__init__(model.config)
@@ -59,7 +61,9 @@ def test_an_oracle_is_always_right_and_its_opposite_never(model, shards):
     held_out = shards.held_out(0.1)
 
     class Remembering(Standin):
-        """Learns the true pairing of each batch from the order of the rows, as only an oracle could."""
+        """Learns the true pairing of each batch from the order of the rows, as only an oracle
+        could.
+        """
 
         def look(self, frames):
             self.rows = torch.arange(len(frames)).float()[:, None]
@@ -103,15 +107,23 @@ def test_one_video_makes_no_negative(model, shards):
 
 def test_interval_by_hand():
     # Wilson's for 50 of 100: 0.5 ± 1.96 sqrt(0.25 / 100 + 1.96² / 40,000) / (1 + 1.96² / 100).
-    assert interval(np.array([0.0, 1.0] * 50)) == pytest.approx((0.5 - 0.0962, 0.5 + 0.0962), abs=1e-4)
+    assert interval(np.array([0.0, 1.0] * 50)) == pytest.approx(
+        (0.5 - 0.0962, 0.5 + 0.0962), abs=1e-4
+    )
     assert interval(np.ones(5)) == pytest.approx((5 / (5 + Z95**2), 1))
     assert interval(np.zeros(5)) == pytest.approx((0, Z95**2 / (5 + Z95**2)))
-    assert interval([]) == interval([1, 1, 1], [["a", "a", "a"]]) == (0, 1), "nothing is known of other videos"
+    assert interval([]) == interval([1, 1, 1], [["a", "a", "a"]]) == (0, 1), (
+        "nothing is known of other videos"
+    )
 
 
 @settings(deadline=None)
 @given(
-    answers=st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 3), st.floats(0.1, 3)), min_size=1, max_size=60),
+    answers=st.lists(
+        st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 3), st.floats(0.1, 3)),
+        min_size=1,
+        max_size=60,
+    ),
     kinds=st.integers(0, 2),
 )
 def test_an_interval_contains_the_value_and_has_a_width(answers, kinds):
@@ -127,14 +139,20 @@ def test_answers_of_one_group_count_less_and_answers_of_two_kinds_of_groups_less
     pictures, sounds = rng.integers(0, 20, 600), rng.integers(0, 15, 600)
     easy = rng.uniform(-0.3, 0.3, 20)[pictures] + rng.uniform(-0.3, 0.3, 15)[sounds]
     right = rng.random(600) < 0.6 + easy
-    widths = [np.diff(interval(right, groups))[0] for groups in ([], [pictures], [pictures, sounds])]
+    widths = [
+        np.diff(interval(right, groups))[0] for groups in ([], [pictures], [pictures, sounds])
+    ]
     assert widths[0] < widths[1] < widths[2]
     alone = np.arange(600)
-    assert np.diff(interval(right, [alone]))[0] == pytest.approx(widths[0], rel=0.01), "groups of one are no groups"
+    assert np.diff(interval(right, [alone]))[0] == pytest.approx(widths[0], rel=0.01), (
+        "groups of one are no groups"
+    )
     assert interval(right, [alone, alone]) == pytest.approx(interval(right, [alone]))
 
 
-@pytest.mark.parametrize(("share", "pictures", "sounds"), [(0.6, 70, 59), (0.9, 40, 1000), (0.95, 30, 25)])
+@pytest.mark.parametrize(
+    ("share", "pictures", "sounds"), [(0.6, 70, 59), (0.9, 40, 1000), (0.95, 30, 25)]
+)
 def test_intervals_hold_the_truth_about_as_often_as_they_say(share, pictures, sounds):
     """Videos of few files, some pictures and some sounds harder than others; other files each time."""
     rng = np.random.default_rng(1)
@@ -142,7 +160,11 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(share, pictures, so
     times = 300
     for _ in range(times):
         of_picture, of_sound = rng.integers(0, pictures, 800), rng.integers(0, sounds, 800)
-        hard = 0.5 * (1 - share) * (rng.choice([-1, 1], pictures)[of_picture] + rng.choice([-1, 1], sounds)[of_sound])
+        hard = (
+            0.5
+            * (1 - share)
+            * (rng.choice([-1, 1], pictures)[of_picture] + rng.choice([-1, 1], sounds)[of_sound])
+        )
         right = rng.random(800) < share + hard
         for name, groups in (("files", [of_picture, of_sound]), ("answers", [])):
             low, high = interval(right, groups)
@@ -174,7 +196,9 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_pa
     assert found.of_pictures(videos[:4]).tolist() == ["0.jpg", "1.jpg", "2.jpg", "0.jpg"]
     assert found.of_sounds(videos[:3]).tolist() == ["0.wav", "1.wav", "0.wav"]
     assert Witnesses({}, {}).of_sounds(["a"]).tolist() == ["a"]
-    with pytest.raises(SourceError, match="names none of these videos with a path, a picture and a sound"):
+    with pytest.raises(
+        SourceError, match="names none of these videos with a path, a picture and a sound"
+    ):
         table.write_text("path,label\na.mp4,bell\n")
         witnesses_of(shards, table)
     with pytest.raises(SourceError, match=r"nowhere\.csv cannot be read"):
@@ -194,7 +218,9 @@ def test_embedding_is_the_same_alone_or_in_a_batch(model, shards):
 
 
 def test_probe_of_perfect_and_of_random_vectors(model, shards, monkeypatch):
-    """The protocol itself leaks nothing: vectors that know the label score 100 %, random ones about chance."""
+    """The protocol itself leaks nothing: vectors that know the label score 100 %, random ones about
+    chance.
+    """
     names = sorted({label for labels in shards.labels for label in labels})
     rng = np.random.default_rng(0)
 
@@ -203,9 +229,13 @@ def test_probe_of_perfect_and_of_random_vectors(model, shards, monkeypatch):
         for number, clip in enumerate(clips):
             owners += [number] * per_clip
             known += [names.index(clip.labels[0])] * per_clip
-        return Vectors(rng.standard_normal((len(owners), len(names))), np.eye(len(names))[known], np.array(owners))
+        return Vectors(
+            rng.standard_normal((len(owners), len(names))),
+            np.eye(len(names))[known],
+            np.array(owners),
+        )
 
-    monkeypatch.setattr("looklisten.evaluation.probe.embed_clips", vectors)
+    monkeypatch.setattr("looklisten.evaluation.linear_probe.shards.embed_clips", vectors)
     sides = probe(model, shards, per_clip=2)
     assert sides["audio"].accuracy == sides["audio"].untrained == 1
     assert sides["vision"].accuracy < 0.4
@@ -222,9 +252,17 @@ def test_probe_of_a_real_run(model, shards):
 
 def test_the_untrained_rival_begins_with_the_seed_of_the_run(run_path, shards_path, tmp_path):
     assert load(run_path).initial_seed == 0
-    train(shards_path, small_config(seed=7, steps=1, evaluate_every=9, checkpoint_every=1), tmp_path / "run")
+    train(
+        shards_path,
+        small_config(seed=7, steps=1, evaluate_every=9, checkpoint_every=1),
+        tmp_path / "run",
+    )
     other = load(tmp_path / "run")
-    assert (initial_seed(other, None), initial_seed(other, 3), initial_seed(L3Net(other.config), None)) == (7, 3, 0)
+    assert (
+        initial_seed(other, None),
+        initial_seed(other, 3),
+        initial_seed(L3Net(other.config), None),
+    ) == (7, 3, 0)
 
 
 def test_the_untrained_rival_is_the_networks_own_beginning(model, shards):
@@ -232,7 +270,9 @@ def test_the_untrained_rival_is_the_networks_own_beginning(model, shards):
     torch.manual_seed(0)
     fresh = L3Net(model.config)
     assert torch.equal(rival.vision.blocks[0].conv1.weight, fresh.vision.blocks[0].conv1.weight)
-    assert not torch.equal(rival.vision.blocks[0].bn1.running_mean, fresh.vision.blocks[0].bn1.running_mean)
+    assert not torch.equal(
+        rival.vision.blocks[0].bn1.running_mean, fresh.vision.blocks[0].bn1.running_mean
+    )
     assert not rival.training
 
 
@@ -262,7 +302,7 @@ def test_pointing_of_a_map_that_knows_and_of_the_centre(model, shards, monkeypat
 
     held_out = shards.held_out(0.1)
     real = pointing(model, shards, held_out)
-    monkeypatch.setattr("looklisten.evaluation.map_contenders.localize_moments", planted)
+    monkeypatch.setattr("looklisten.evaluation.localization.baselines.localize_moments", planted)
     knows = pointing(model, shards, held_out)
     assert knows.pointing == 1
     assert knows.n == real.n == 24
@@ -270,7 +310,13 @@ def test_pointing_of_a_map_that_knows_and_of_the_centre(model, shards, monkeypat
     for number in np.flatnonzero(held_out):
         clip = shards[int(number)]
         for moment in moments(clip, model.config, 2):
-            centers.append(any(b.x0 <= 0.5 <= b.x1 and b.y0 <= 0.5 <= b.y1 for b in boxes_at(clip, moment.frame_seconds) if b.sounding))
+            centers.append(
+                any(
+                    b.x0 <= 0.5 <= b.x1 and b.y0 <= 0.5 <= b.y1
+                    for b in boxes_at(clip, moment.frame_seconds)
+                    if b.sounding
+                )
+            )
     assert knows.center == real.center == pytest.approx(np.mean(centers))
 
 

@@ -1,4 +1,6 @@
-"""Exported towers give the network's vectors: to the bit from weights, to a tolerance that is checked from ONNX."""
+"""Exported towers give the network's vectors: to the bit from weights, to a tolerance that is
+checked from ONNX.
+"""
 
 import json
 import re
@@ -21,8 +23,12 @@ from looklisten.interop.onnx import ConvolvedSpectrogram, max_in_cells, trial_ba
 from looklisten.media.spectrogram import FRONT_ENDS, WINDOWS, LogSpectrogram
 from looklisten.model.l3net import L3Net
 
-SOUND = torch.randint(-9000, 9000, (3, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(5))
-FRAMES = torch.randint(0, 256, (3, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+SOUND = torch.randint(
+    -9000, 9000, (3, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(5)
+)
+FRAMES = torch.randint(
+    0, 256, (3, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(6)
+)
 
 
 def batch_of(side):
@@ -42,7 +48,10 @@ def test_the_snippet_loads_a_tower_that_gives_equal_vectors(exported, run_path, 
     monkeypatch.chdir(exported)
     snippets = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.S)
     program = next(snippet for snippet in snippets if f"{side}.safetensors" in snippet)
-    batch = {"audio": "torch.zeros(1, 48_000)", "vision": "torch.zeros(1, 3, 224, 224, dtype=torch.uint8)"}[side]
+    batch = {
+        "audio": "torch.zeros(1, 48_000)",
+        "vision": "torch.zeros(1, 3, 224, 224, dtype=torch.uint8)",
+    }[side]
     assert batch in program
     names = {"given": batch_of(side)}
     exec(program.replace(batch, "given"), names)
@@ -60,7 +69,10 @@ def test_the_whole_lies_beside_the_towers(exported, run_path):
         "README.md",
     }
     model = ll.load(exported)
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in ll.load(run_path).state_dict().items())
+    assert all(
+        torch.equal(value, model.state_dict()[key])
+        for key, value in ll.load(run_path).state_dict().items()
+    )
 
 
 def test_keys_are_the_towers_own(exported):
@@ -73,14 +85,23 @@ def test_keys_are_the_towers_own(exported):
 
 def test_one_side_alone_says_how_it_is_loaded(run_path, tmp_path):
     ll.export(run_path, tmp_path / "one", side="vision")
-    assert {file.name for file in (tmp_path / "one").iterdir()} == {"vision.safetensors", "config.json", "README.md"}
-    with pytest.raises(ll.LookListenError, match=r"holds no whole network .* README\.md says how to load a tower alone"):
+    assert {file.name for file in (tmp_path / "one").iterdir()} == {
+        "vision.safetensors",
+        "config.json",
+        "README.md",
+    }
+    with pytest.raises(
+        ll.LookListenError,
+        match=r"holds no whole network .* README\.md says how to load a tower alone",
+    ):
         ll.load(tmp_path / "one")
 
 
 def test_weights_have_no_layer_to_choose(run_path, tmp_path, capsys):
     assert main(["export", str(run_path), str(tmp_path), "--layer", "pool4"]) == 1
-    assert "there is no pool4 to choose; --layer is for --format onnx" in re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "there is no pool4 to choose; --layer is for --format onnx" in re.sub(
+        r"\s+", " ", capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("window", sorted(WINDOWS))
@@ -89,13 +110,22 @@ def test_the_convolved_spectrogram_is_the_spectrogram(name, window):
     sounds = trial_batch(L3Net(small_config().model), "audio")[[0, 1, 4]]
     # Decibels are 8.7 to a unit of the natural logarithm, which the others divide by 2 or more.
     tolerance = 2e-3 if FRONT_ENDS[name].range_decibels else 2e-4
-    torch.testing.assert_close(ConvolvedSpectrogram(name, window)(sounds), LogSpectrogram(name, window)(sounds), rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        ConvolvedSpectrogram(name, window)(sounds),
+        LogSpectrogram(name, window)(sounds),
+        rtol=0,
+        atol=tolerance,
+    )
 
 
-@pytest.mark.parametrize(("height", "width"), [(4, 3), (32, 24), (28, 28), (7, 7), (4, 6), (5, 9), (3, 2)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(4, 3), (32, 24), (28, 28), (7, 7), (4, 6), (5, 9), (3, 2)]
+)
 def test_cells_are_those_of_adaptive_pooling(height, width):
     image = torch.rand(2, 3, height, width)
-    assert torch.equal(max_in_cells(image, 4, 3), torch.nn.functional.adaptive_max_pool2d(image, (4, 3)))
+    assert torch.equal(
+        max_in_cells(image, 4, 3), torch.nn.functional.adaptive_max_pool2d(image, (4, 3))
+    )
 
 
 def small(**model):
@@ -123,9 +153,15 @@ def test_onnx_gives_the_networks_vectors_for_any_batch(side, layer, model, tmp_p
     assert 0 <= difference < 1e-3
     session = onnxruntime.InferenceSession(path)
     (given,), (told,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type) == (("waveforms", "tensor(float)") if side == "audio" else ("frames", "tensor(uint8)"))
+    assert (given.name, given.type) == (
+        ("waveforms", "tensor(float)") if side == "audio" else ("frames", "tensor(uint8)")
+    )
     assert told.name == "vectors"
-    whole = batch_of(side).repeat(1, network.config.frames_per_pair if side == "vision" else 1, *([1, 1] if side == "vision" else []))
+    whole = batch_of(side).repeat(
+        1,
+        network.config.frames_per_pair if side == "vision" else 1,
+        *([1, 1] if side == "vision" else []),
+    )
     for rows in (1, 2, 3):
         (vectors,) = session.run(None, {given.name: whole[:rows].numpy()})
         with torch.inference_mode():
@@ -133,16 +169,24 @@ def test_onnx_gives_the_networks_vectors_for_any_batch(side, layer, model, tmp_p
         np.testing.assert_allclose(vectors, truth, rtol=0, atol=2e-5 * np.abs(truth).max())
     about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert (about["side"], about["layer"]) == (side, layer)
-    assert ModelConfig.model_validate(json.loads(about["config"])["config"]["model"]) == network.config
+    assert (
+        ModelConfig.model_validate(json.loads(about["config"])["config"]["model"]) == network.config
+    )
 
 
 @pytest.mark.parametrize(("front_end", "tolerance"), [("paper", 2e-4), ("compact", 2e-5)])
 def test_onnx_rounds_floats_to_16_bits_as_the_network_does(front_end, tolerance, tmp_path):
-    """Sound brought from 16 to 48 kHz has nothing above 8 kHz but its rounding, and the file must hear the same of it."""
+    """Sound brought from 16 to 48 kHz has nothing above 8 kHz but its rounding, and the file must
+    hear the same of it.
+    """
     network = small(front_end=front_end, fusion="concat")
     write_onnx(network, "audio", "pool4", tmp_path / "tower.onnx")
-    sound = torch.randint(-9000, 9000, (2, 16_000), dtype=torch.int16, generator=torch.Generator().manual_seed(7))
-    floats = np.stack([soxr.resample(row / np.float32(2**15), 16_000, 48_000, "HQ") for row in sound.numpy()])
+    sound = torch.randint(
+        -9000, 9000, (2, 16_000), dtype=torch.int16, generator=torch.Generator().manual_seed(7)
+    )
+    floats = np.stack(
+        [soxr.resample(row / np.float32(2**15), 16_000, 48_000, "HQ") for row in sound.numpy()]
+    )
     stored = np.clip(np.rint(floats * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
     session = onnxruntime.InferenceSession(tmp_path / "tower.onnx")
     (of_floats,) = session.run(None, {"waveforms": floats})
@@ -157,14 +201,26 @@ def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
     def blurred(self, waves):
         return 1.1 * ConvolvedSpectrogram.magnitude(self, waves)
 
-    monkeypatch.setattr(room, "ConvolvedSpectrogram", type("Blurred", (ConvolvedSpectrogram,), {"magnitude": blurred}))
-    with pytest.raises(ll.LookListenError, match=r"tower\.onnx is not written: onnxruntime's vectors differ from PyTorch's by"):
+    monkeypatch.setattr(
+        room,
+        "ConvolvedSpectrogram",
+        type("Blurred", (ConvolvedSpectrogram,), {"magnitude": blurred}),
+    )
+    with pytest.raises(
+        ll.LookListenError,
+        match=r"tower\.onnx is not written: onnxruntime's vectors differ from PyTorch's by",
+    ):
         write_onnx(small(), "audio", "pool4", tmp_path / "tower.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_verb_says_how_far_it_is_from_pytorch(run_path, tmp_path, capsys):
-    assert main(["export", str(run_path), str(tmp_path / "out"), "--format", "onnx", "--side", "vision"]) == 0
+    assert (
+        main(
+            ["export", str(run_path), str(tmp_path / "out"), "--format", "onnx", "--side", "vision"]
+        )
+        == 0
+    )
     said = json.loads(capsys.readouterr().out)
     assert said["max_relative_difference"]["vision"] < 1e-3
     assert said["files"] == [str(tmp_path / "out" / "vision.onnx")]
@@ -180,7 +236,9 @@ def test_a_layer_that_the_network_lacks_says_what_to_train(tmp_path):
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_without_the_extra_the_sentence_says_what_to_install(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ll.LookListenError, match=r"the format onnx needs .*pip install 'looklisten\[onnx\]'"):
+    with pytest.raises(
+        ll.LookListenError, match=r"the format onnx needs .*pip install 'looklisten\[onnx\]'"
+    ):
         write_onnx(small(), "audio", "pool4", tmp_path / "tower.onnx")
 
 

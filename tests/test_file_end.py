@@ -10,8 +10,8 @@ import pytest
 from conftest import write_clock_video, write_sound
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.sources import Source
-from looklisten.media.decode import Report, Wanted, decode
-from looklisten.media.file_end import counts_frames, written_bytes
+from looklisten.media.decode.decode import Report, Wanted, decode
+from looklisten.media.decode.file_end import counts_frames, written_bytes
 
 RATE = 48_000
 
@@ -35,7 +35,9 @@ def reported(path, picture=False):
 
 
 def remux(source, target, keep=lambda kind, at: True, shift_seconds=0.0, **options):
-    """Copy the packets that `keep` wants, by the kind of their stream and their time, moved by `shift_seconds`."""
+    """Copy the packets that `keep` wants, by the kind of their stream and their time, moved by
+    `shift_seconds`.
+    """
     with av.open(source) as old, av.open(target, "w", options=options) as new:
         copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         for packet in old.demux():
@@ -97,7 +99,9 @@ def test_a_stream_that_is_not_decoded_may_end_later(tmp_path, kind):
                 container.mux(track.encode(block))
             container.mux(track.encode(None))
     report = reported(path)
-    assert report.audio_end_seconds == pytest.approx(14.0, abs=0.1), "not much shorter, so the first is taken"
+    assert report.audio_end_seconds == pytest.approx(14.0, abs=0.1), (
+        "not much shorter, so the first is taken"
+    )
     assert report.broken_off == ""
 
 
@@ -119,7 +123,11 @@ def test_half_a_file_of_sound_is_seen(tmp_path, name, codec):
     path = write_sound(tmp_path / name, tone(6.0), codec=codec)
     assert reported(path).broken_off == ""
     broken_off = reported(halved(path)).broken_off
-    known = "in the middle of a page of Ogg" if name == "a.opus" else "of the 6.[01] s that its header declares"
+    known = (
+        "in the middle of a page of Ogg"
+        if name == "a.opus"
+        else "of the 6.[01] s that its header declares"
+    )
     assert pytest.approx(3.0, abs=0.4) == float(broken_off.split()[3])
     assert re.search(known, broken_off)
 
@@ -146,7 +154,9 @@ def test_half_a_video_is_seen_whichever_stream_is_read(tmp_path, name, codecs, o
 
 
 def test_a_tail_of_zeros_is_seen(tmp_path):
-    """A download that was broken off may have its full size: the packets are there and do not decode."""
+    """A download that was broken off may have its full size: the packets are there and do not
+    decode.
+    """
     write_clock_video(tmp_path / "whole.mp4", seconds=6.0)
     remux(tmp_path / "whole.mp4", tmp_path / "a.mp4", movflags="faststart")
     data = (tmp_path / "a.mp4").read_bytes()
@@ -173,11 +183,15 @@ def test_rubbish_after_the_end_does_no_harm(tmp_path):
         assert reported(path).broken_off == ""
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.wav", "pcm_s16le"), ("a.m4a", "aac"), ("a.caf", "pcm_s16le")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.wav", "pcm_s16le"), ("a.m4a", "aac"), ("a.caf", "pcm_s16le")]
+)
 def test_a_second_file_that_cannot_be_read_is_counted(tmp_path, name, codec):
     path = write_sound(tmp_path / name, tone(3.0), codec=codec)
     path.write_bytes(path.read_bytes() * 2)
-    assert reported(path).lost_seconds == {"a second file appended to the first": pytest.approx(3.0, abs=0.1)}
+    assert reported(path).lost_seconds == {
+        "a second file appended to the first": pytest.approx(3.0, abs=0.1)
+    }
 
 
 def test_zeros_are_no_header_of_mp3(tmp_path):

@@ -1,4 +1,6 @@
-"""Where blocks of sound go: after their samples while timestamps oscillate, by their timestamps where those agree."""
+"""Where blocks of sound go: after their samples while timestamps oscillate, by their timestamps
+where those agree.
+"""
 
 from fractions import Fraction
 
@@ -6,19 +8,27 @@ import av
 import numpy as np
 import pytest
 
-from looklisten.media.decode import Follower, Report, Wanted, decode, read_sound
-from looklisten.media.isolated import redraw
+from looklisten.media.decode.decode import Follower, Report, Wanted, decode, read_sound
+from looklisten.media.isolation.readers import redraw
 
 RATE, BLOCK = 48_000, 1024
 
 
 def placed(times):
-    """What becomes of blocks of sound with these times: the first place and the shifts in milliseconds."""
+    """What becomes of blocks of sound with these times: the first place and the shifts in
+    milliseconds.
+    """
     follower = Follower()
-    found = [one for at in times for one in follower.feed(at, BLOCK, RATE, None)] + list(follower.rest())
+    found = [one for at in times for one in follower.feed(at, BLOCK, RATE, None)] + list(
+        follower.rest()
+    )
     assert len(found) == len(times)
     starts = [one.start_seconds for one in found if one.start_seconds is not None]
-    return starts, {number: round(one.shift_samples / RATE * 1000, 1) for number, one in enumerate(found) if one.shift_samples}
+    return starts, {
+        number: round(one.shift_samples / RATE * 1000, 1)
+        for number, one in enumerate(found)
+        if one.shift_samples
+    }
 
 
 def even(count, start_seconds=0.0):
@@ -28,7 +38,9 @@ def even(count, start_seconds=0.0):
 @pytest.mark.parametrize("wobble_seconds", [0.008, 0.012, 0.020])
 def test_sound_follows_its_samples_while_timestamps_oscillate(wobble_seconds):
     for seed in range(20):
-        times = even(400) + np.random.default_rng(seed).uniform(-wobble_seconds, wobble_seconds, 400)
+        times = even(400) + np.random.default_rng(seed).uniform(
+            -wobble_seconds, wobble_seconds, 400
+        )
         starts, shifts = placed(times)
         assert shifts == {}
         assert starts == [pytest.approx(0.0, abs=0.021)]
@@ -71,7 +83,9 @@ def test_a_clock_that_runs_slowly_away_is_followed():
 
 
 def write_wobbling(path, wobble_ms):
-    """A tone and a gray picture of six seconds; the sound is stamped by a clock that errs by up to `wobble_ms`."""
+    """A tone and a gray picture of six seconds; the sound is stamped by a clock that errs by up to
+    `wobble_ms`.
+    """
     rng = np.random.default_rng(0)
     tone = (0.5 * np.sin(2 * np.pi * 440 * np.arange(6 * RATE) / RATE) * 2**15).astype(np.int16)
     with av.open(path, "w") as container:

@@ -1,4 +1,6 @@
-"""OpenL3's front ends are the published formulas, computed here again in numpy, and networks can be trained on them."""
+"""OpenL3's front ends are the published formulas, computed here again in numpy, and networks can be
+trained on them.
+"""
 
 from dataclasses import replace
 
@@ -12,7 +14,11 @@ from looklisten.model.checkpoint import load, save_checkpoint
 from looklisten.model.l3net import L3Net
 
 RATE_HZ, HOP = 48_000, 242
-OPENL3 = {"linear": (512, 0, (257, 197)), "mel128": (2048, 128, (128, 199)), "mel256": (2048, 256, (256, 199))}
+OPENL3 = {
+    "linear": (512, 0, (257, 197)),
+    "mel128": (2048, 128, (128, 199)),
+    "mel256": (2048, 256, (256, 199)),
+}
 """FFT, mel bands and shape, as openl3/models.py has them (0.4.2)."""
 
 
@@ -25,7 +31,9 @@ def sound(seconds=1.0):
 
 
 def slaney(hz):
-    return np.where(hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1) / 1000) * 27 / np.log(6.4))
+    return np.where(
+        hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1) / 1000) * 27 / np.log(6.4)
+    )
 
 
 def slaney_to_hz(mel):
@@ -33,7 +41,9 @@ def slaney_to_hz(mel):
 
 
 def mel_weights(bands, fft):
-    """librosa.filters.mel(sr=48000, n_fft=fft, n_mels=bands), written from its documentation: Slaney's scale and norm."""
+    """librosa.filters.mel(sr=48000, n_fft=fft, n_mels=bands), written from its documentation:
+    Slaney's scale and norm.
+    """
     edges = slaney_to_hz(np.linspace(slaney(np.array(0.0)), slaney(np.array(24_000.0)), bands + 2))
     bins = np.arange(fft // 2 + 1) * RATE_HZ / fft
     weights = np.zeros((len(bins), bands))
@@ -45,7 +55,9 @@ def mel_weights(bands, fft):
 
 
 def by_hand(wave, name, padding):
-    """In float64: periodic Hann window, magnitude, mel, 10 log10 with floor 1e-10, maximum subtracted, floor -80."""
+    """In float64: periodic Hann window, magnitude, mel, 10 log10 with floor 1e-10, maximum
+    subtracted, floor -80.
+    """
     fft, bands, _ = OPENL3[name]
     if padding == "end":  # tf.signal.stft(pad_end=True): as many frames as hops
         wave = np.pad(wave, (0, fft))
@@ -61,10 +73,15 @@ def by_hand(wave, name, padding):
     return np.maximum(levels - levels.max(), -80).T
 
 
-@pytest.mark.parametrize(("name", "padding"), [("linear", "none"), ("mel128", "end"), ("mel256", "end"), ("mel256", "center")])
+@pytest.mark.parametrize(
+    ("name", "padding"),
+    [("linear", "none"), ("mel128", "end"), ("mel256", "end"), ("mel256", "center")],
+)
 def test_openl3s_spectrograms_by_hand(name, padding):
     wave = sound()
-    image = LogSpectrogram(replace(FRONT_ENDS[name], padding=padding))(torch.from_numpy(wave).float()[None])[0, 0].numpy()
+    image = LogSpectrogram(replace(FRONT_ENDS[name], padding=padding))(
+        torch.from_numpy(wave).float()[None]
+    )[0, 0].numpy()
     hand = by_hand(wave, name, padding)
     assert image.shape == hand.shape == OPENL3[name][2]
     assert np.abs(image - hand).max() < 0.05, "decibels; float32 near the floor of the range"
@@ -81,13 +98,17 @@ def test_decibels_are_relative_to_each_row_of_a_batch():
     assert both.min() == -80
 
 
-def test_a_network_with_a_decibel_front_end_learns_its_norm_and_comes_back_from_a_checkpoint(tmp_path):
+def test_a_network_with_a_decibel_front_end_learns_its_norm_and_comes_back_from_a_checkpoint(
+    tmp_path,
+):
     config = small_config().changed("model", front_end="mel128")
     network = L3Net(config.model).train()
     waves = torch.from_numpy(np.stack([sound(), sound() ** 2])).float()
     network.listen(waves).vector.sum().backward()
     assert network.audio.input_norm.weight.grad.abs() > 0
-    assert network.audio.input_norm.running_mean < 0, "decibels below the loudest place are negative"
+    assert network.audio.input_norm.running_mean < 0, (
+        "decibels below the loudest place are negative"
+    )
     save_checkpoint(tmp_path, 1, config, network.state_dict(), {}, {})
     with torch.inference_mode():
         assert torch.equal(load(tmp_path).listen(waves).vector, network.eval().listen(waves).vector)

@@ -1,4 +1,6 @@
-"""What hear-validator checks (hearbenchmark/hear-validator, validate.py), with its lengths of sound, and laws it cannot check."""
+"""What hear-validator checks (hearbenchmark/hear-validator, validate.py), with its lengths of
+sound, and laws it cannot check.
+"""
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ ALLOWED_SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)
 
 
 def noise(sounds, seconds, rate=48_000):
-    return torch.rand(sounds, int(seconds * rate), generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return (
+        torch.rand(sounds, int(seconds * rate), generator=torch.Generator().manual_seed(1)) * 2 - 1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,9 @@ def test_the_model_is_a_module_with_three_whole_numbers(model):
     assert model.sample_rate in ALLOWED_SAMPLE_RATES
     for size in (model.scene_embedding_size, model.timestamp_embedding_size):
         assert type(size) is int
-    assert len(list(model.parameters())) == len(list(model.network.parameters())), "to(device) moves the network"
+    assert len(list(model.parameters())) == len(list(model.network.parameters())), (
+        "to(device) moves the network"
+    )
     assert not model.network.training
 
 
@@ -61,12 +67,16 @@ def test_a_timestamp_is_the_vector_of_the_second_around_it(model):
     center = 1550 * 48
     alone = model.encode(audio[:, center - WINDOW_SAMPLES // 2 : center + WINDOW_SAMPLES // 2])
     torch.testing.assert_close(vectors[:, at], alone)
-    first = model.encode(torch.cat([torch.zeros(1, WINDOW_SAMPLES // 2), audio[:, : WINDOW_SAMPLES // 2]], 1))
+    first = model.encode(
+        torch.cat([torch.zeros(1, WINDOW_SAMPLES // 2), audio[:, : WINDOW_SAMPLES // 2]], 1)
+    )
     torch.testing.assert_close(vectors[:, 0], first)
 
 
 def test_times_do_not_drift(model, monkeypatch):
-    monkeypatch.setattr(hear, "_embed", lambda audio, starts, model: torch.zeros(len(audio), len(starts), 1))
+    monkeypatch.setattr(
+        hear, "_embed", lambda audio, starts, model: torch.zeros(len(audio), len(starts), 1)
+    )
     _, times = hear.get_timestamp_embeddings(torch.zeros(1, 3600 * 48_000), model)
     assert times.shape == (1, 72_001)
     assert float(times[0, -1]) == 3_600_000.0
@@ -75,7 +85,9 @@ def test_times_do_not_drift(model, monkeypatch):
 def test_a_scene_is_the_mean_of_seconds_from_the_first_to_the_last(model):
     audio = noise(1, 1.3)
     starts = (0, 7200, 14_400)
-    parts = torch.stack([model.encode(audio[:, start : start + WINDOW_SAMPLES]) for start in starts])
+    parts = torch.stack(
+        [model.encode(audio[:, start : start + WINDOW_SAMPLES]) for start in starts]
+    )
     torch.testing.assert_close(hear.get_scene_embeddings(audio, model), parts.mean(0))
 
 
@@ -95,9 +107,13 @@ def test_floats_are_heard_as_the_16_bit_sound_that_a_network_is_trained_on():
     quiet = noise(1, 1.0) * 1e-4
     stored = (quiet * 2**15).round() / 2**15
     assert not torch.equal(quiet, stored)
-    assert torch.equal(hear.get_scene_embeddings(quiet, network), hear.get_scene_embeddings(stored, network))
+    assert torch.equal(
+        hear.get_scene_embeddings(quiet, network), hear.get_scene_embeddings(stored, network)
+    )
     with torch.inference_mode():
-        own = network.network.audio(network.network.front_end((stored * 2**15).to(torch.int16))).vector
+        own = network.network.audio(
+            network.network.front_end((stored * 2**15).to(torch.int16))
+        ).vector
     assert torch.equal(hear.get_scene_embeddings(quiet, network), own)
 
 
@@ -111,7 +127,10 @@ def test_twice_is_equal_and_a_sound_does_not_depend_on_its_neighbours(model):
 def test_the_layer_is_an_option_of_load_model(run_path, model):
     aligned = hear.load_model(str(run_path), layer="conv4_2")
     assert aligned.scene_embedding_size == 12 * model.scene_embedding_size
-    assert hear.get_scene_embeddings(noise(1, 1.0), aligned).shape == (1, aligned.scene_embedding_size)
+    assert hear.get_scene_embeddings(noise(1, 1.0), aligned).shape == (
+        1,
+        aligned.scene_embedding_size,
+    )
 
 
 def test_without_a_path_the_environment_names_the_network(run_path, model, monkeypatch):
@@ -120,13 +139,18 @@ def test_without_a_path_the_environment_names_the_network(run_path, model, monke
         hear.load_model()
     monkeypatch.setenv("LOOKLISTEN_HEAR_MODEL", str(run_path))
     audio = noise(1, 1.0)
-    assert torch.equal(hear.get_scene_embeddings(audio, hear.load_model()), hear.get_scene_embeddings(audio, model))
+    assert torch.equal(
+        hear.get_scene_embeddings(audio, hear.load_model()), hear.get_scene_embeddings(audio, model)
+    )
 
 
 @pytest.mark.parametrize(
     ("audio", "sentence"),
     [
-        (torch.zeros(48_000), r"a float tensor \[n_sounds, n_samples\] .* this is torch.float32 \[48000\]"),
+        (
+            torch.zeros(48_000),
+            r"a float tensor \[n_sounds, n_samples\] .* this is torch.float32 \[48000\]",
+        ),
         (torch.zeros(1, 0), r"not empty, and this is torch.float32 \[1, 0\]"),
         (torch.zeros(1, 48_000, dtype=torch.int16), "a float tensor .* this is torch.int16"),
         (torch.full((1, 48_000), torch.nan), "values that are no numbers"),

@@ -18,10 +18,16 @@ import torch
 from browser import addresses, failures, lengths, opened, picture_widths
 from conftest import small_config
 from looklisten.app.cli import emit, main
-from looklisten.app.pair_page import training_pairs, write_pair_page
+from looklisten.app.pages.pair_page import training_pairs, write_pair_page
 from looklisten.data import inspection
 from looklisten.data.inspection import inspect, warnings_of
-from looklisten.data.shards import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, Clip, Shards, write_shards
+from looklisten.data.shards import (
+    CLIPS_PER_RECORD_BATCH,
+    FORMAT_VERSION,
+    Clip,
+    Shards,
+    write_shards,
+)
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
@@ -38,38 +44,74 @@ def a_clip(number, width=64, height=48, seconds=1.5, frames=3, **about):
     jpeg = simplejpeg.encode_jpeg(rng.integers(0, 256, (height, width, 3), np.uint8))
     wave = rng.integers(-(2**14), 2**14, int(seconds * SAMPLE_RATE_HZ)).astype(np.int16)
     times = tuple(float(t) for t in np.arange(frames) * seconds / frames)
-    about = {"key": f"v{number}@0.000", "video_id": f"v{number}", "source": f"v{number}.mp4"} | about
-    return Clip(start_seconds=0.0, frame_seconds=times, frames=(jpeg,) * frames, waveform=wave, sample_rate_hz=SAMPLE_RATE_HZ, **about)
+    about = {
+        "key": f"v{number}@0.000",
+        "video_id": f"v{number}",
+        "source": f"v{number}.mp4",
+    } | about
+    return Clip(
+        start_seconds=0.0,
+        frame_seconds=times,
+        frames=(jpeg,) * frames,
+        waveform=wave,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        **about,
+    )
 
 
 def write_set(folder, clips, **index):
     entries = write_shards(clips, folder, "clips-000000", 10**9)
-    (folder / "index.json").write_text(json.dumps({"format": FORMAT_VERSION, "shards": entries} | index))
+    (folder / "index.json").write_text(
+        json.dumps({"format": FORMAT_VERSION, "shards": entries} | index)
+    )
     return folder
 
 
 def test_the_numbers_are_those_of_the_set(world, shards_path, shards):
-    told, clips, index = inspect(shards_path), list(shards), json.loads((shards_path / "index.json").read_text())
+    told, clips, index = (
+        inspect(shards_path),
+        list(shards),
+        json.loads((shards_path / "index.json").read_text()),
+    )
     with (world / "labels.csv").open(newline="") as file:
         truth = list(csv.DictReader(file))
-    assert (told["videos"], told["clips"], told["shards"]) == (len(truth), len(clips), len(list(shards_path.glob("*.arrow"))))
+    assert (told["videos"], told["clips"], told["shards"]) == (
+        len(truth),
+        len(clips),
+        len(list(shards_path.glob("*.arrow"))),
+    )
     assert told["frames"] == sum(len(clip.frames) for clip in clips)
     assert told["frames_per_clip"]["max"] == max(len(clip.frames) for clip in clips)
     durations = [clip.duration_seconds for clip in clips]
-    assert told["clip_seconds"] == pytest.approx({"min": min(durations), "median": np.median(durations), "max": max(durations)}, abs=1e-3)
+    assert told["clip_seconds"] == pytest.approx(
+        {"min": min(durations), "median": np.median(durations), "max": max(durations)}, abs=1e-3
+    )
     assert told["hours"] == pytest.approx(sum(durations) / 3600, abs=1e-4)
     assert told["pictures"] == {"measured_on": len(clips), "sizes": {"96x96": len(clips)}}
     assert told["labels"] == Counter(row["label"] for row in truth)
-    assert {split: row["videos"] for split, row in told["splits"].items()} == Counter(row["split"] for row in truth)
+    assert {split: row["videos"] for split, row in told["splits"].items()} == Counter(
+        row["split"] for row in truth
+    )
     assert told["marks"] == Counter(mark for clip in clips for mark in clip.marks)
     assert told["bytes"] == sum(file.stat().st_size for file in shards_path.glob("*.arrow"))
     assert told["bytes_per_hour"] == pytest.approx(told["bytes"] / sum(durations) * 3600, rel=1e-6)
-    assert told["index"] == {name: index[name] for name in ("sources", "prepared", "skipped", "failed", "settings")}
+    assert told["index"] == {
+        name: index[name] for name in ("sources", "prepared", "skipped", "failed", "settings")
+    }
 
 
 def test_sizes_labels_splits_and_marks_are_counted_the_most_common_first(tmp_path):
     clips = [
-        a_clip(0, 454, 256, 10.0, frames=50, labels=("dog", "bell"), marks=("silent", "clipped"), split="train"),
+        a_clip(
+            0,
+            454,
+            256,
+            10.0,
+            frames=50,
+            labels=("dog", "bell"),
+            marks=("silent", "clipped"),
+            split="train",
+        ),
         a_clip(1, 64, 48, 2.0, frames=4, labels=("dog",), marks=("silent",)),
         a_clip(2, 64, 48, 1.0, frames=1, key="v1@10.000", video_id="v1"),
     ]
@@ -79,7 +121,10 @@ def test_sizes_labels_splits_and_marks_are_counted_the_most_common_first(tmp_pat
     assert list(told["pictures"]["sizes"].items()) == [("64x48", 2), ("454x256", 1)]
     assert list(told["labels"].items()) == [("dog", 2), ("bell", 1)]
     assert list(told["marks"].items()) == [("silent", 2), ("clipped", 1)]
-    assert told["splits"] == {"unnamed": {"videos": 1, "clips": 2}, "train": {"videos": 1, "clips": 1}}
+    assert told["splits"] == {
+        "unnamed": {"videos": 1, "clips": 2},
+        "train": {"videos": 1, "clips": 1},
+    }
     assert told["index"]["failed"] is None
 
 
@@ -94,7 +139,9 @@ def test_a_picture_that_is_none_is_counted_as_that(tmp_path):
     assert inspect(tmp_path)["pictures"]["sizes"] == {"64x48": 1, "no JPEG": 1}
 
 
-@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="the system does not list a process's open files")
+@pytest.mark.skipif(
+    not Path("/dev/fd").exists(), reason="the system does not list a process's open files"
+)
 def test_a_set_of_many_shards_needs_few_open_files(tmp_path):
     clips = [a_clip(i, seconds=0.1, frames=1) for i in range(48 * CLIPS_PER_RECORD_BATCH)]
     entries = write_shards(clips, tmp_path, "clips-000000", 1)
@@ -104,7 +151,10 @@ def test_a_set_of_many_shards_needs_few_open_files(tmp_path):
         return len(list(Path("/dev/fd").iterdir()))
 
     before, meanwhile = open_files(), []
-    assert inspect(tmp_path, lambda done, total, /, **facts: meanwhile.append(open_files()))["shards"] == 48
+    assert (
+        inspect(tmp_path, lambda done, total, /, **facts: meanwhile.append(open_files()))["shards"]
+        == 48
+    )
     shards = Shards(tmp_path)
     held = shards.columns("video_id"), [shards.jpeg(clip, 0) for clip in range(len(shards))]
     assert max(*meanwhile, open_files()) <= before + 3
@@ -113,11 +163,24 @@ def test_a_set_of_many_shards_needs_few_open_files(tmp_path):
 
 def test_an_empty_set_is_no_trouble(tmp_path):
     told = inspect(write_set(tmp_path, []))
-    assert (told["clips"], told["clip_seconds"], told["bytes_per_hour"], told["pictures"]["measured_on"]) == (0, None, None, 0)
+    assert (
+        told["clips"],
+        told["clip_seconds"],
+        told["bytes_per_hour"],
+        told["pictures"]["measured_on"],
+    ) == (0, None, None, 0)
 
 
 def test_sources_that_failed_once_are_no_failure_of_inspect(tmp_path, capsys):
-    write_set(tmp_path, [a_clip(0)], sources=2, prepared=1, skipped=0, failed=1, settings={"clip_seconds": 10.0})
+    write_set(
+        tmp_path,
+        [a_clip(0)],
+        sources=2,
+        prepared=1,
+        skipped=0,
+        failed=1,
+        settings={"clip_seconds": 10.0},
+    )
     assert main(["inspect", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)["index"]["failed"] == 1
 
@@ -134,7 +197,9 @@ def test_the_table_shows_the_most_common_labels_and_json_all(tmp_path, capsys):
     told = inspect(write_set(tmp_path, clips))
     emit(told, as_json=False)
     table = capsys.readouterr().out
-    assert "labels [label 24]" in table.partition("[label 00]")[0], "the most common first, brackets and all"
+    assert "labels [label 24]" in table.partition("[label 00]")[0], (
+        "the most common first, brackets and all"
+    )
     assert sum("[label " in line for line in table.splitlines()) == 20
     assert "and 5 more" in table
     emit(told, as_json=True)
@@ -142,7 +207,9 @@ def test_the_table_shows_the_most_common_labels_and_json_all(tmp_path, capsys):
 
 
 class Figures(HTMLParser):
-    """The pairs of a page: attributes of each figure, addresses of its pictures and of its sound, its words."""
+    """The pairs of a page: attributes of each figure, addresses of its pictures and of its sound,
+    its words.
+    """
 
     def __init__(self, page):
         super().__init__()
@@ -169,7 +236,10 @@ def carried(address, kind):
 @pytest.fixture(scope="module")
 def page(shards_path, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "pairs.html"
-    assert main(["inspect", str(shards_path), "--pairs", str(PAIRS), "--seed", "1", "-o", str(out)]) == 0
+    assert (
+        main(["inspect", str(shards_path), "--pairs", str(PAIRS), "--seed", "1", "-o", str(out)])
+        == 0
+    )
     return out
 
 
@@ -179,7 +249,10 @@ def figures(page):
 
 
 def test_half_of_the_pairs_are_positive(figures):
-    assert Counter(figure["class"] for figure in figures) == {"positive": PAIRS // 2, "negative": PAIRS // 2}
+    assert Counter(figure["class"] for figure in figures) == {
+        "positive": PAIRS // 2,
+        "negative": PAIRS // 2,
+    }
     assert len({figure["data-frame-video"] for figure in figures}) == PAIRS // 2
 
 
@@ -209,7 +282,9 @@ def test_the_sound_is_the_shards_with_a_gain(figures, shards):
         start = round((float(figure["data-sound-seconds"]) - clip.start_seconds) * SAMPLE_RATE_HZ)
         stored = clip.waveform[start : start + WINDOW_SAMPLES].astype(np.float64)
         gain = heard @ stored / (stored @ stored)
-        assert np.abs(heard - (stored * gain).clip(-(2**15), 2**15 - 1)).max() < 1.1, "nothing but a gain"
+        assert np.abs(heard - (stored * gain).clip(-(2**15), 2**15 - 1)).max() < 1.1, (
+            "nothing but a gain"
+        )
         gains.append(gain)
     assert 0.9 - 1e-3 < min(gains) < max(gains) < 1.1 + 1e-3
     assert np.std(gains) > 0.01
@@ -235,11 +310,16 @@ def test_pairs_are_those_of_the_first_steps_of_training(shards):
         assert np.array_equal(pair.pixels, frames[row].permute(1, 2, 0).numpy())
         assert torch.equal(pair.waveform, waveforms[other])
         assert np.array_equal(pair.spectrogram, front_end(waveforms)[other, 0].numpy())
-        assert (pair.frame.video_id, pair.sound.video_id) == (batch.video_ids[row], batch.video_ids[other])
+        assert (pair.frame.video_id, pair.sound.video_id) == (
+            batch.video_ids[row],
+            batch.video_ids[other],
+        )
 
 
 def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
-    """An oracle that knows the shown pairs, and errs on all others, is never wrong: `roll` means the same on both sides."""
+    """An oracle that knows the shown pairs, and errs on all others, is never wrong: `roll` means
+    the same on both sides.
+    """
     config = small_config(batch_size=6, negatives="roll")
     shown = list(training_pairs(shards, config, 12))
     place = {pair.frame.video_id: row for row, pair in enumerate(shown[::2])}
@@ -253,13 +333,22 @@ def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
             return torch.stack([1 - says, says], -1)
 
     rows = torch.arange(6.0)[:, None]
-    batch = training_stream(shards, ~shards.held_out(config.train.held_out_fraction), config).batch(0)
-    assert float(Correspondence()(Oracle(), rows, rows, *batch.pairing.masks(everyone=False)).accuracy) == 1.0
+    batch = training_stream(shards, ~shards.held_out(config.train.held_out_fraction), config).batch(
+        0
+    )
+    assert (
+        float(Correspondence()(Oracle(), rows, rows, *batch.pairing.masks(everyone=False)).accuracy)
+        == 1.0
+    )
 
 
 def test_a_small_set_shows_what_there_is(tmp_path, capsys):
-    write_set(tmp_path, [a_clip(i, split="train" if i < 3 else "test", labels=("<b>",)) for i in range(5)])
-    told = write_pair_page(tmp_path / "pairs.html", Shards(tmp_path), small_config(batch_size=8), 32)
+    write_set(
+        tmp_path, [a_clip(i, split="train" if i < 3 else "test", labels=("<b>",)) for i in range(5)]
+    )
+    told = write_pair_page(
+        tmp_path / "pairs.html", Shards(tmp_path), small_config(batch_size=8), 32
+    )
     assert told == {"page": str(tmp_path / "pairs.html"), "positive": 3, "negative": 3}
     figures = Figures((tmp_path / "pairs.html").read_text()).found
     assert {figure["data-frame-video"] for figure in figures} == {"v0", "v1", "v2"}
@@ -283,7 +372,12 @@ def test_what_cannot_be_shown_is_said(videos, pairs, sentence, tmp_path):
 
 def test_the_page_works_in_a_browser(page, tmp_path):
     with opened(page, tmp_path) as browser:
-        sounds, pictures, links, errors = lengths(browser, "audio"), picture_widths(browser), addresses(browser), failures(browser)
+        sounds, pictures, links, errors = (
+            lengths(browser, "audio"),
+            picture_widths(browser),
+            addresses(browser),
+            failures(browser),
+        )
         text = browser.find_element("tag name", "body").text
     assert sounds == [1.0] * PAIRS
     assert len(pictures) == 2 * PAIRS
@@ -306,14 +400,18 @@ def test_sets_of_earlier_versions_know_of_no_loss(tmp_path):
 
 def test_warnings_of_clips_that_nothing_can_be_learned_from(tmp_path):
     marks = [("silent", "still")] * 3 + [("silent",), (), ()]
-    clips = [a_clip(i, marks=of, video_id=f"v{i // 2}", split="train") for i, of in enumerate(marks)]
+    clips = [
+        a_clip(i, marks=of, video_id=f"v{i // 2}", split="train") for i, of in enumerate(marks)
+    ]
     shards = Shards(write_set(tmp_path, clips))
     first_four = np.arange(6) < 4
     assert warnings_of(shards, first_four) == [
         "4 of 4 clips are silent: there is nothing to hear in them",
         "3 of 4 clips are still: their picture does not change",
     ]
-    assert warnings_of(shards, np.arange(6) >= 4) == ["all 2 clips are of one video (v2): a negative pair needs two videos"]
+    assert warnings_of(shards, np.arange(6) >= 4) == [
+        "all 2 clips are of one video (v2): a negative pair needs two videos"
+    ]
     assert warnings_of(shards, np.zeros(6, bool)) == [
         "there is no clip to train on",
         "the only split is train (3), counted in videos; only `train` is trained on",
@@ -324,4 +422,7 @@ def test_warnings_of_splits_that_are_not_known(tmp_path):
     clips = [a_clip(i, split=name) for i, name in enumerate(("train", "train", "fold1", ""))]
     shards = Shards(write_set(tmp_path, clips))
     (sentence,) = warnings_of(shards, ~shards.held_out(0.1))
-    assert sentence == "the splits are train (2), fold1 (1), no name (1), counted in videos; only `train` is trained on"
+    assert (
+        sentence
+        == "the splits are train (2), fold1 (1), no name (1), counted in videos; only `train` is trained on"
+    )

@@ -32,8 +32,20 @@ def test_every_block_of_the_page_runs(run_path, tmp_path):
     text = "".join(program(PAGE.read_text(encoding="utf-8"))) + END
     assert text.count("main(") == 3
     hub = HubServer()
-    asked = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_none", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    told = subprocess.run([sys.executable, "-c", text], env=os.environ | asked, cwd=tmp_path, check=False, capture_output=True, text=True)
+    asked = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_TOKEN": "hf_none",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", text],
+        env=os.environ | asked,
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     hub.shutdown()
     hub.server_close()
     assert told.returncode == 0, told.stderr

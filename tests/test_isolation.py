@@ -1,4 +1,6 @@
-"""A decoder that hangs, crashes or eats memory, a parent that is killed, a disk that is full: none of it loses anything."""
+"""A decoder that hangs, crashes or eats memory, a parent that is killed, a disk that is full: none
+of it loses anything.
+"""
 
 import contextlib
 import hashlib
@@ -19,7 +21,7 @@ from conftest import write_clock_video
 from looklisten.data.cutting import PrepareSettings
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
-from looklisten.data.worker import Isolation
+from looklisten.media.isolation.process import Isolation
 
 
 def lines(file):
@@ -27,7 +29,11 @@ def lines(file):
 
 
 def digest(folder):
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir()) if f.is_file()}
+    return {
+        f.name: hashlib.sha256(f.read_bytes()).hexdigest()
+        for f in sorted(folder.iterdir())
+        if f.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +65,17 @@ def children():
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid() and b"looklisten.data.worker" in (stat.parent / "cmdline").read_bytes():
+            if (
+                int(fields[1]) == os.getpid()
+                and b"looklisten.data.worker" in (stat.parent / "cmdline").read_bytes()
+            ):
                 found[int(stat.parent.name)] = fields
     return found
 
 
-def test_a_source_that_hangs_is_given_up_and_the_others_are_whole(videos, undisturbed, one_batch, tmp_path):
+def test_a_source_that_hangs_is_given_up_and_the_others_are_whole(
+    videos, undisturbed, one_batch, tmp_path
+):
     pipe = tmp_path / "b.mkv"
     os.mkfifo(pipe)  # whoever opens it to read waits for a writer, for ever
     began = time.monotonic()
@@ -74,7 +85,9 @@ def test_a_source_that_hangs_is_given_up_and_the_others_are_whole(videos, undist
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["stage"] == "worker"
     assert failure["reason"] == "the decoder did not get on for 1.5 s and was stopped"
-    assert [bytes(c.waveform) for c in Shards(tmp_path / "out")] == [bytes(c.waveform) for c in Shards(undisturbed)]
+    assert [bytes(c.waveform) for c in Shards(tmp_path / "out")] == [
+        bytes(c.waveform) for c in Shards(undisturbed)
+    ]
 
 
 def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, one_batch, tmp_path):
@@ -89,7 +102,8 @@ def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, one_batch, 
             with contextlib.suppress(OSError), pipe.open("wb") as file:
                 file.write(data[: len(data) * 3 // 4])
                 file.flush()
-                # Until nobody reads any more: who tries again must find a new writer, not the rest of this one.
+                # Until nobody reads any more: who tries again must find a new writer, not the rest
+                # of this one.
                 nobody_reads = select.poll()
                 nobody_reads.register(file, 0)
                 nobody_reads.poll(120_000)
@@ -108,7 +122,9 @@ def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, one_batch, 
 
 @pytest.mark.parametrize(("times", "failed"), [(1, 0), (50, 1)])
 def test_a_crash_costs_at_most_its_source(videos, undisturbed, one_batch, tmp_path, times, failed):
-    """The worker is shot while it reads a source that stands still (a pipe): once is forgiven, again and again is not."""
+    """The worker is shot while it reads a source that stands still (a pipe): once is forgiven,
+    again and again is not.
+    """
     pipe = tmp_path / "b.mkv"
     os.mkfifo(pipe)
     good = (videos / "a.mkv").read_bytes()
@@ -149,14 +165,18 @@ def waits_for(pid, pipe):
 
 
 def pipe_in_stack(pid):
-    return Path(f"/proc/{pid}/syscall").read_text().split()[0] == "257"  # openat, and it is still in it
+    return (
+        Path(f"/proc/{pid}/syscall").read_text().split()[0] == "257"
+    )  # openat, and it is still in it
 
 
 def test_a_source_that_eats_memory_costs_itself(videos, one_batch, tmp_path):
     import av
     import numpy as np
 
-    with av.open(tmp_path / "b.mkv", "w") as container:  # a small file that unfolds to pictures of 37 megapixels
+    with av.open(
+        tmp_path / "b.mkv", "w"
+    ) as container:  # a small file that unfolds to pictures of 37 megapixels
         video = container.add_stream("mpeg4", 25)
         video.width, video.height, video.pix_fmt = 7680, 4320, "yuv420p"
         audio = container.add_stream("pcm_s16le", 48_000, layout="mono")
@@ -169,11 +189,15 @@ def test_a_source_that_eats_memory_costs_itself(videos, one_batch, tmp_path):
         sound.sample_rate, sound.pts = 48_000, 0
         container.mux(audio.encode(sound))
         container.mux(audio.encode(None))
-    result = prepare([videos, tmp_path / "b.mkv"], tmp_path / "out", limits=Isolation(memory_megabytes=60))
+    result = prepare(
+        [videos, tmp_path / "b.mkv"], tmp_path / "out", limits=Isolation(memory_megabytes=60)
+    )
     assert (result["prepared"], result["failed"]) == (3, 1)
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["source"].endswith("b.mkv")
-    result = prepare([videos, tmp_path / "b.mkv"], tmp_path / "small", PrepareSettings(max_megapixels=20))
+    result = prepare(
+        [videos, tmp_path / "b.mkv"], tmp_path / "small", PrepareSettings(max_megapixels=20)
+    )
     (failure,) = lines(tmp_path / "small" / "failures.jsonl")
     assert "frames of 7680 x 4320; at most 20 megapixels" in failure["reason"]
 
@@ -181,14 +205,25 @@ def test_a_source_that_eats_memory_costs_itself(videos, one_batch, tmp_path):
 def test_workers_are_replaced_now_and_then(videos, undisturbed, one_batch, monkeypatch, tmp_path):
     monkeypatch.setattr("looklisten.data.prepare.MAX_BATCH_SOURCES", 1)
     prepare([videos], tmp_path, workers=1, limits=Isolation(sources_per_worker=1))
-    assert [bytes(c.waveform) for c in Shards(tmp_path)] == [bytes(c.waveform) for c in Shards(undisturbed)]
+    assert [bytes(c.waveform) for c in Shards(tmp_path)] == [
+        bytes(c.waveform) for c in Shards(undisturbed)
+    ]
     assert not children()
 
 
 def test_killed_at_twenty_random_moments_gives_the_same_bytes(world, tmp_path):
     whole = tmp_path / "whole"
     prepare([world / "labels.csv"], whole)
-    command = [sys.executable, "-m", "looklisten", "prepare", str(world / "labels.csv"), str(tmp_path / "out"), "--workers", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "looklisten",
+        "prepare",
+        str(world / "labels.csv"),
+        str(tmp_path / "out"),
+        "--workers",
+        "2",
+    ]
     chance, killed = random.Random(7), 0
     for _ in range(20):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -202,7 +237,14 @@ def test_killed_at_twenty_random_moments_gives_the_same_bytes(world, tmp_path):
 
 
 def test_the_workers_of_a_killed_parent_end(world, tmp_path):
-    command = [sys.executable, "-m", "looklisten", "prepare", str(world / "labels.csv"), str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "looklisten",
+        "prepare",
+        str(world / "labels.csv"),
+        str(tmp_path / "out"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while not (orphans := workers_of(process.pid)) and time.monotonic() < deadline:
@@ -228,8 +270,19 @@ def test_ctrl_c_stops_at_once_and_the_rest_is_done_later(world, tmp_path):
     (tmp_path / "videos").mkdir()
     for number in range(400):
         (tmp_path / "videos" / f"{number:03d}.mp4").symlink_to(world / f"{number % 40:06d}.mp4")
-    command = [sys.executable, "-m", "looklisten", "prepare", str(tmp_path / "videos"), str(tmp_path / "out"), "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "looklisten",
+        "prepare",
+        str(tmp_path / "videos"),
+        str(tmp_path / "out"),
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while not list((tmp_path / "out" / "progress").glob("0*.json")) and process.poll() is None:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)
@@ -246,17 +299,33 @@ def small_disk(tmp_path):
     """Three megabytes of disk."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", disk], check=False, capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=3m", "none", disk],
+            check=False,
+            capture_output=True,
+        ).returncode
+    ):
         pytest.skip("only root may mount a small disk")
     yield disk
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_is_said_in_one_sentence_and_the_run_goes_on_when_there_is_room(videos, small_disk, tmp_path):
+def test_a_full_disk_is_said_in_one_sentence_and_the_run_goes_on_when_there_is_room(
+    videos, small_disk, tmp_path
+):
     for number in range(12):
         (tmp_path / f"{number:02d}.mkv").symlink_to(videos / "a.mkv")
     (small_disk / "other").write_bytes(bytes(2_300_000))
-    command = [sys.executable, "-m", "looklisten", "prepare", f"{tmp_path}/*.mkv", str(small_disk / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "looklisten",
+        "prepare",
+        f"{tmp_path}/*.mkv",
+        str(small_disk / "out"),
+    ]
     full = subprocess.run(command, check=False, capture_output=True, text=True)
     assert full.returncode == 1
     said = " ".join(full.stderr.split())

@@ -1,4 +1,6 @@
-"""The vectors that the paper's evaluation takes from a tower have its sizes and come from where it says."""
+"""The vectors that the paper's evaluation takes from a tower have its sizes and come from where it
+says.
+"""
 
 import pytest
 import torch
@@ -7,17 +9,20 @@ from torch.nn import functional
 from conftest import small_config
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
-from looklisten.inference.dense import DenseSound
+from looklisten.inference.embedding.dense import DenseSound
+from looklisten.inference.embedding.windows import WindowGrid
 from looklisten.inference.encoder import chosen_layer, encode_rows, encoder_of
 from looklisten.inference.layers import BANDS, side_vectors, texture, width
-from looklisten.inference.windows import WindowGrid
 from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net
 
 
 def test_the_papers_layers_have_the_papers_sizes():
     model = L3Net(ModelConfig())
-    sizes = {layer: (width(model, "audio", layer), width(model, "vision", layer)) for layer in ("pool4", "conv4_2")}
+    sizes = {
+        layer: (width(model, "audio", layer), width(model, "vision", layer))
+        for layer in ("pool4", "conv4_2")
+    }
     assert sizes == {"pool4": (512, 512), "conv4_2": (6144, 8192)}
 
 
@@ -26,8 +31,14 @@ def test_at_the_papers_sizes_the_grid_is_plain_pooling():
     model = L3Net(ModelConfig(widths=(4, 4, 8, 8))).eval()
     heard = model.listen(torch.randint(-9000, 9000, (2, 48_000), dtype=torch.int16))
     seen = model.look(torch.randint(0, 255, (2, 3, 224, 224), dtype=torch.uint8))
-    assert torch.equal(side_vectors(model, heard, "audio", "conv4_2"), functional.max_pool2d(heard.conv4_2, 8).flatten(1))
-    assert torch.equal(side_vectors(model, seen, "vision", "conv4_2"), functional.max_pool2d(seen.map, 7).flatten(1))
+    assert torch.equal(
+        side_vectors(model, heard, "audio", "conv4_2"),
+        functional.max_pool2d(heard.conv4_2, 8).flatten(1),
+    )
+    assert torch.equal(
+        side_vectors(model, seen, "vision", "conv4_2"),
+        functional.max_pool2d(seen.map, 7).flatten(1),
+    )
 
 
 @torch.inference_mode()
@@ -43,7 +54,9 @@ def test_aligned_vectors_are_those_of_the_fusion_and_a_network_without_them_says
 
 
 def noise(rows=2):
-    return torch.randint(-9000, 9000, (rows, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        -9000, 9000, (rows, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(0)
+    )
 
 
 @torch.inference_mode()
@@ -66,7 +79,9 @@ def test_a_texture_tells_a_beat_from_a_steady_sound_whose_maximum_is_the_same():
     steady = noise(1).float() / 32768
     beating = steady * (torch.arange(48_000) % 6000 < 3000)
     units = model.config.widths[0]
-    _, deviations = torch.cat([texture(model, steady), texture(model, beating)])[:, : 2 * BANDS * units].chunk(2, 1)
+    _, deviations = torch.cat([texture(model, steady), texture(model, beating)])[
+        :, : 2 * BANDS * units
+    ].chunk(2, 1)
     assert (deviations[1] > 2 * deviations[0]).float().mean() > 0.9
 
 
@@ -74,7 +89,10 @@ def test_a_texture_is_of_sound_window_by_window(tmp_path):
     model = L3Net(small_config().model).eval()
     encoder = encoder_of(model)
     assert chosen_layer(encoder, "audio", "texture") == "texture"
-    assert encode_rows(encoder, "audio", "texture", noise(3), 2).shape == (3, width(model, "audio", "texture"))
+    assert encode_rows(encoder, "audio", "texture", noise(3), 2).shape == (
+        3,
+        width(model, "audio", "texture"),
+    )
     with pytest.raises(ConfigError, match="not of frames"):
         chosen_layer(encoder, "vision", "texture")
     with pytest.raises(ConfigError, match="not dense"):

@@ -1,4 +1,6 @@
-"""Numbers of maps equal a hand's; a map that knows scores 1, one that does not hear is found out; owners' sets are read as they lie."""
+"""Numbers of maps equal a hand's; a map that knows scores 1, one that does not hear is found out;
+owners' sets are read as they lie.
+"""
 
 import json
 import re
@@ -17,14 +19,26 @@ from looklisten.app.cli import main
 from looklisten.config import ModelConfig
 from looklisten.data.shards import Box, Clip
 from looklisten.errors import ConfigError, SourceError
-from looklisten.evaluation import localization as tables
-from looklisten.evaluation.localization import localization, localization_of, marked_clips
-from looklisten.evaluation.localization_sets import read_marked
-from looklisten.evaluation.map_contenders import Contender, rules
-from looklisten.evaluation.map_rows import Answer, row_of
-from looklisten.evaluation.map_scores import detection_scores, grown, held, overlap, strongest_half, success_area, truth_map
-from looklisten.evaluation.marked import Marked, questions
-from looklisten.inference.embed import Moment
+from looklisten.evaluation.localization.baselines import Contender, rules
+from looklisten.evaluation.localization.evaluate import evaluate as tables
+from looklisten.evaluation.localization.evaluate import (
+    localization,
+    localization_of,
+    marked_clips,
+)
+from looklisten.evaluation.localization.metrics import (
+    detection_scores,
+    grown,
+    held,
+    overlap,
+    strongest_half,
+    success_area,
+    truth_map,
+)
+from looklisten.evaluation.localization.questions import Marked, questions
+from looklisten.evaluation.localization.table import Answer, row_of
+from looklisten.evaluation.sets.localization_sets import read_marked
+from looklisten.inference.moments import Moment
 from looklisten.model.l3net import L3Net
 
 CORNER = Box(0.0, 0.0, 0.0, 0.5, 0.5, "bell", True)
@@ -48,7 +62,9 @@ def test_truth_is_a_union_or_a_consensus():
     assert (union.sum(), consensus.sum()) == (224 * 112, 112 * 112 + 112 * 112 / 2)
     assert (consensus[0, 0], consensus[223, 0], consensus[0, 223]) == (1, 0.5, 0)
     assert truth_map([CORNER] * 3, agree=2).max() == 1
-    assert truth_map([replace(CORNER, x0=-2.9e16, x1=0.999)]).sum() == 223 * 112  # rounded down, cut off
+    assert (
+        truth_map([replace(CORNER, x0=-2.9e16, x1=0.999)]).sum() == 223 * 112
+    )  # rounded down, cut off
 
 
 def test_overlap_by_hand():
@@ -83,7 +99,9 @@ def test_the_strongest_half_is_a_half_whatever_the_scale():
 @settings(max_examples=25, deadline=None)
 @given(arrays.arrays(np.float32, (5, 7), elements=st.integers(0, 8).map(float)))
 def test_overlap_agrees_with_the_evaluator_of_the_owners(values):
-    """Its order of steps: scaled to 0..1, the middle of the sorted values, above it 1, what is then below 1 is 0."""
+    """Its order of steps: scaled to 0..1, the middle of the sorted values, above it 1, what is then
+    below 1 is 0.
+    """
     truth, heat = truth_map([LEFT, RIGHT]), grown(values).astype(np.float64)
     low, high = heat.min(), heat.max()
     heat = (heat - low) / (high - low) if high > low else heat + 1
@@ -95,30 +113,45 @@ def test_overlap_agrees_with_the_evaluator_of_the_owners(values):
 
 
 def test_average_precision_and_f1_by_hand():
-    """Four sounding moments, one found at a wrong place, and two silent ones, one of them surer than two that sound."""
+    """Four sounding moments, one found at a wrong place, and two silent ones, one of them surer
+    than two that sound.
+    """
     confidence = np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.1])
     sounds = np.array([True, True, True, True, False, False])
     right = np.array([True, False, True, True, False, False])
     # thresholds 0.9 … 0.1: right finds 1 1 1 2 3 3, finds 1 2 3 4 5 6, misses 3 2 2 1 0 0
     recall = [1 / 4, 1 / 3, 1 / 3, 2 / 3, 1, 1]
     precision, f1 = detection_scores(confidence, sounds, right)
-    assert precision == pytest.approx(1 * recall[0] + 0.6 * (recall[1] - recall[0]) + 0.6 * (recall[3] - recall[2]) + 0.6 * (1 - recall[3]))
+    assert precision == pytest.approx(
+        1 * recall[0]
+        + 0.6 * (recall[1] - recall[0])
+        + 0.6 * (recall[3] - recall[2])
+        + 0.6 * (1 - recall[3])
+    )
     assert f1 == pytest.approx(2 * 0.6 / 1.6)
 
 
 def test_a_map_that_is_always_sure_has_the_precision_of_chance():
     sounds = np.repeat([True, False], [2, 4])
-    assert detection_scores(np.ones(6), sounds, sounds) == (pytest.approx(1 / 3), pytest.approx(0.5))
+    assert detection_scores(np.ones(6), sounds, sounds) == (
+        pytest.approx(1 / 3),
+        pytest.approx(0.5),
+    )
     assert detection_scores(sounds.astype(float), sounds, sounds) == (1, 1)
 
 
-# --- questions and the table ------------------------------------------------------------------------------------------------------
+# --- questions and the table
+# ------------------------------------------------------------------------------------------------------
 
 
 def small_network(fusion):
     """A network as it begins."""
     torch.manual_seed(1)
-    return L3Net(ModelConfig(widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48, fusion=fusion)).eval()
+    return L3Net(
+        ModelConfig(
+            widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48, fusion=fusion
+        )
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +179,9 @@ def world_of(count=12, labels=("bell", "drum", "horn")):
     for number in range(count):
         sounding, mute = labels[number % len(labels)], labels[(number + 1) % len(labels)]
         boxes = replace(CORNER, label=sounding), replace(RIGHT, label=mute)
-        items.append(Marked(f"video {number}", boxes[:1], boxes[1:], lambda number=number: moment_of(number)))
+        items.append(
+            Marked(f"video {number}", boxes[:1], boxes[1:], lambda number=number: moment_of(number))
+        )
     return items
 
 
@@ -176,7 +211,10 @@ def test_no_swap_without_a_silent_thing_of_another_label_and_a_sound_of_it():
     for boxes in (alone, pair, same):
         items = [Marked(f"video {n}", *boxes, lambda: moment_of(0)) for n in range(3)]
         assert {q.kind for q in questions(items)} == {"matched", "silence"}
-    unlabelled = [Marked(f"video {n // 5}", (replace(bell, label=""),), (), lambda: moment_of(0)) for n in range(10)]
+    unlabelled = [
+        Marked(f"video {n // 5}", (replace(bell, label=""),), (), lambda: moment_of(0))
+        for n in range(10)
+    ]
     asked = list(questions(unlabelled))  # any other video, where nobody names things
     assert [q.kind for q in asked] == ["matched", "silence", "mismatched"] * 10
     assert all(q.sound.video_id != q.marked.video_id for q in asked if q.kind == "mismatched")
@@ -190,7 +228,15 @@ def table_with(monkeypatch, model, items, contender):
 def test_a_map_that_knows_scores_one_on_everything(monkeypatch, model):
     knows = Contender("oracle", lambda batch: [(truth_map(q.target), 1.0) for q, _ in batch])
     row = table_with(monkeypatch, model, world_of(), knows)
-    assert (row.pointing, row.with_silent, row.ciou, row.auc, row.average_precision, row.max_f1, row.pointing_precision) == (1,) * 7
+    assert (
+        row.pointing,
+        row.with_silent,
+        row.ciou,
+        row.auc,
+        row.average_precision,
+        row.max_f1,
+        row.pointing_precision,
+    ) == (1,) * 7
     assert row.followed == 1
     assert (row.on_silent, row.stayed, row.elsewhere, row.mismatched, row.silence) == (0,) * 5
     assert row.pointing_ci95[1] == row.followed_ci95[1] == 1
@@ -208,7 +254,10 @@ def test_a_map_that_does_not_hear_is_found_out(monkeypatch, model):
 
 
 def test_a_place_in_both_boxes_has_followed_and_not_stayed(monkeypatch, model):
-    over = [replace(one, silent=(replace(one.sounding[0], label=one.silent[0].label, sounding=False),)) for one in world_of()]
+    over = [
+        replace(one, silent=(replace(one.sounding[0], label=one.silent[0].label, sounding=False),))
+        for one in world_of()
+    ]
     deaf = Contender("deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch])
     row = table_with(monkeypatch, model, over, deaf)
     assert (row.followed, row.stayed, row.elsewhere) == (1, 0, 0)
@@ -224,7 +273,12 @@ def test_a_dark_map_points_nowhere(monkeypatch, model):
 def test_a_weight_counts_in_peaks_and_not_in_places(monkeypatch, model):
     """A map that is half as sure of silence and a quarter as sure of what is not seen."""
     weights = {"matched": 0.8, "swapped": 0.8, "silence": 0.4, "mismatched": 0.2}
-    unsure = Contender("unsure", lambda batch: [(truth_map(q.target or q.marked.sounding), weights[q.kind]) for q, _ in batch])
+    unsure = Contender(
+        "unsure",
+        lambda batch: [
+            (truth_map(q.target or q.marked.sounding), weights[q.kind]) for q, _ in batch
+        ],
+    )
     row = table_with(monkeypatch, model, world_of(), unsure)
     assert (row.silence, row.mismatched) == (pytest.approx(0.5), pytest.approx(0.25))
     assert (row.pointing, row.average_precision, row.threshold) == (1, 1, pytest.approx(0.4))
@@ -245,7 +299,10 @@ def test_rules_by_hand():
     assert rows["center"].pointing == 1  # the middle is the quarter's corner, which belongs to it
     assert Answer(asked[0][0], *center.maps(asked[:1])[0]).point == (0.5, 0.5)
     assert {row.followed for row in rows.values()} == {0}
-    assert [one.name for one in rules([replace(one, silent=()) for one in items])] == ["center", "whole picture"]
+    assert [one.name for one in rules([replace(one, silent=()) for one in items])] == [
+        "center",
+        "whole picture",
+    ]
 
 
 def test_the_table_of_a_network(model, shards, few):
@@ -258,11 +315,19 @@ def test_the_table_of_a_network(model, shards, few):
     assert (unit.mismatched, unit.silence, unit.hears) == (1, 1, False)
     assert table.row("correspondence").silence == table.row("similarity").silence == 0
     assert table.row("similarity").threshold == 0.5
-    assert table.best_deaf.pointing == max(row.pointing for row in table.rows if row.name not in ("correspondence", "similarity"))
-    assert localization(model, shards, few, ["similarity"], per_clip=1).row("similarity") == table.row("similarity")
+    assert table.best_deaf.pointing == max(
+        row.pointing for row in table.rows if row.name not in ("correspondence", "similarity")
+    )
+    assert localization(model, shards, few, ["similarity"], per_clip=1).row(
+        "similarity"
+    ) == table.row("similarity")
     quick = tables.pointing(model, shards, few, per_clip=1)
     row = table.row("correspondence")
-    assert (quick.pointing, quick.ci95, quick.center) == (row.pointing, row.pointing_ci95, table.row("center").pointing)
+    assert (quick.pointing, quick.ci95, quick.center) == (
+        row.pointing,
+        row.pointing_ci95,
+        table.row("center").pointing,
+    )
     assert np.isclose(quick.with_silent, row.with_silent, equal_nan=True)
 
 
@@ -270,7 +335,9 @@ def test_of_a_network_without_a_common_space_similarity_is_left_out_or_refused(s
     concat = small_network("concat")
     table = localization(concat, shards, few, per_clip=1)
     assert "similarity" not in [row.name for row in table.rows]
-    assert any(note.startswith('similarity is left out: with fusion "concat"') for note in table.notes)
+    assert any(
+        note.startswith('similarity is left out: with fusion "concat"') for note in table.notes
+    )
     with pytest.raises(ConfigError, match="concat"):
         localization(concat, shards, few, ["similarity"], per_clip=1)
 
@@ -295,28 +362,40 @@ def test_what_cannot_be_read_is_told_and_the_rest_measured(model):
     table = localization_of(model, [replace(items[0], read=broken), *items[1:]], ["unit"])
     assert table.failures == {"video 0": "video 0 is damaged"}
     assert table.n == 11
-    with pytest.raises(SourceError, match="none of 12 moments can be read; the first: video 0 is damaged"):
+    with pytest.raises(
+        SourceError, match="none of 12 moments can be read; the first: video 0 is damaged"
+    ):
         localization_of(model, [replace(one, read=broken) for one in items])
 
 
-# --- owners' sets -----------------------------------------------------------------------------------------------------------------
+# --- owners' sets
+# -----------------------------------------------------------------------------------------------------------------
 
 FIRST, SECOND = "zpWuikVorYg_000032", "gEvCUcZ6w88_000030"
 FLICKR = ("10000130166", "10007936344")
 
 
 def media_of(folder, names, seconds=2.0):
-    """Frames and sounds as the owners' evaluator wants them: a frame's red, and a sound's steps of a second, tell which it is."""
+    """Frames and sounds as the owners' evaluator wants them: a frame's red, and a sound's steps of
+    a second, tell which it is.
+    """
     (folder / "frames").mkdir(parents=True)
     for number, name in enumerate(names):
         picture = np.full((96, 128, 3), (200 - 50 * number, 30, 30), np.uint8)
         (folder / "frames" / f"{name}.jpg").write_bytes(simplejpeg.encode_jpeg(picture, 95))
-        write_wav(folder / "audio" / f"{name}.wav", np.sin(np.arange(int(seconds * 16_000)) / (2 + number)) * 0.5, 16_000)
+        write_wav(
+            folder / "audio" / f"{name}.wav",
+            np.sin(np.arange(int(seconds * 16_000)) / (2 + number)) * 0.5,
+            16_000,
+        )
     return folder
 
 
 def vggss_file(path, boxes=((0.25, 0.5, 0.75, 1.0),)):
-    listed = [{"file": name, "class": label, "bbox": [list(box) for box in boxes]} for name, label in ((FIRST, "elk"), (SECOND, "drum"))]
+    listed = [
+        {"file": name, "class": label, "bbox": [list(box) for box in boxes]}
+        for name, label in ((FIRST, "elk"), (SECOND, "drum"))
+    ]
     path.write_text(json.dumps(listed))
     return path
 
@@ -324,14 +403,22 @@ def vggss_file(path, boxes=((0.25, 0.5, 0.75, 1.0),)):
 def flickr_folder(folder):
     folder.mkdir()
     corners = ((0, 0, 128, 128), (0, 0, 128, 256), (64, 64, 128, 128))
-    drawn = "".join(f"<annotator><bbox><name>object</name>{''.join(f'<c>{at}</c>' for at in four)}</bbox></annotator>" for four in corners)
+    drawn = "".join(
+        f"<annotator><bbox><name>object</name>{''.join(f'<c>{at}</c>' for at in four)}</bbox></annotator>"
+        for four in corners
+    )
     for name in FLICKR:
         (folder / f"{name}.xml").write_text(f"<annotation>{drawn}</annotation>")
     return folder
 
 
 def test_vggss_of_frames_and_sounds(tmp_path, model):
-    items = read_marked("vggss", media_of(tmp_path / "media", [FIRST, SECOND]), vggss_file(tmp_path / "vggss.json"), model.config)
+    items = read_marked(
+        "vggss",
+        media_of(tmp_path / "media", [FIRST, SECOND]),
+        vggss_file(tmp_path / "vggss.json"),
+        model.config,
+    )
     assert [one.video_id for one in items] == [FIRST[:11], SECOND[:11]]
     assert items[0].sounding == (Box(0.0, 0.25, 0.5, 0.75, 1.0, "elk", True),)
     assert (items[0].heard, items[0].silent, items[0].agree) == ({"elk"}, (), 1)
@@ -343,14 +430,24 @@ def test_vggss_of_frames_and_sounds(tmp_path, model):
 
 
 def test_a_sound_shorter_than_a_second_is_repeated(tmp_path, model):
-    items = read_marked("vggss", media_of(tmp_path / "media", [FIRST, SECOND], 0.4), vggss_file(tmp_path / "vggss.json"), model.config)
+    items = read_marked(
+        "vggss",
+        media_of(tmp_path / "media", [FIRST, SECOND], 0.4),
+        vggss_file(tmp_path / "vggss.json"),
+        model.config,
+    )
     wave = items[0].read().waveform
     assert len(wave) == 48_000
     assert (wave[:10_000] == wave[19_200:29_200]).all()
 
 
 def test_flickr_counts_annotators(tmp_path, model):
-    items = read_marked("flickr-soundnet", media_of(tmp_path / "media", FLICKR), flickr_folder(tmp_path / "Annotations"), model.config)
+    items = read_marked(
+        "flickr-soundnet",
+        media_of(tmp_path / "media", FLICKR),
+        flickr_folder(tmp_path / "Annotations"),
+        model.config,
+    )
     truth = truth_map(items[0].sounding, items[0].agree)
     assert (len(items[0].sounding), items[0].heard) == (3, frozenset())
     assert (truth[10, 10], truth[200, 10], truth[80, 80], truth[200, 200]) == (1, 0.5, 1, 0)
@@ -359,11 +456,15 @@ def test_flickr_counts_annotators(tmp_path, model):
 
 
 def test_vggss_of_videos(tmp_path, model):
-    """The picture and the second in the middle of a video that is named by id and start, wherever below it lies."""
+    """The picture and the second in the middle of a video that is named by id and start, wherever
+    below it lies.
+    """
     (tmp_path / "media" / "elk").mkdir(parents=True)
     write_clock_video(tmp_path / "media" / "elk" / f"{FIRST}.mp4", seconds=3.0)
     write_clock_video(tmp_path / "media" / "gEvCUcZ6w88.mp4", seconds=3.0)
-    items = read_marked("vggss", tmp_path / "media", vggss_file(tmp_path / "vggss.json"), model.config)
+    items = read_marked(
+        "vggss", tmp_path / "media", vggss_file(tmp_path / "vggss.json"), model.config
+    )
     assert len(items) == 2
     for one in items:
         assert one.read().frame_seconds == pytest.approx(1.5, abs=0.15)
@@ -372,7 +473,10 @@ def test_vggss_of_videos(tmp_path, model):
 
 def test_a_video_without_a_start_is_none_of_two_clips(tmp_path, model):
     write_clock_video(tmp_path / "zpWuikVorYg.mp4", seconds=2.0)
-    listed = [{"file": f"zpWuikVorYg_{start}", "class": "elk", "bbox": [[0, 0, 1, 1]]} for start in ("000032", "000062")]
+    listed = [
+        {"file": f"zpWuikVorYg_{start}", "class": "elk", "bbox": [[0, 0, 1, 1]]}
+        for start in ("000032", "000062")
+    ]
     (tmp_path / "vggss.json").write_text(json.dumps(listed))
     with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
         read_marked("vggss", tmp_path, tmp_path / "vggss.json", model.config)
@@ -380,13 +484,32 @@ def test_a_video_without_a_start_is_none_of_two_clips(tmp_path, model):
 
 def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
     media, file = media_of(tmp_path / "media", [FIRST, SECOND]), vggss_file(tmp_path / "vggss.json")
-    command = ["evaluate", "vggss", str(media), "--annotations", str(file), "--checkpoint", str(run_path), "--device", "cpu"]
+    command = [
+        "evaluate",
+        "vggss",
+        str(media),
+        "--annotations",
+        str(file),
+        "--checkpoint",
+        str(run_path),
+        "--device",
+        "cpu",
+    ]
     assert main([*command, "--method", "correspondence", "unit"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in told["rows"]] == ["correspondence", "unit", "untrained, correspondence", "center", "whole picture"]
+    assert [row["name"] for row in told["rows"]] == [
+        "correspondence",
+        "unit",
+        "untrained, correspondence",
+        "center",
+        "whole picture",
+    ]
     assert (told["moments"], told["swaps"], told["failed"]) == (2, 0, 0)
     whole = told["rows"][-1]
-    assert (whole["ciou"], whole["auc"]) == (0, pytest.approx(5.5 / 20))  # the box is a quarter of the picture
+    assert (whole["ciou"], whole["auc"]) == (
+        0,
+        pytest.approx(5.5 / 20),
+    )  # the box is a quarter of the picture
     assert "a cIoU of 0.000 here and an AUC of 0.275" in told["notes"][0]
     assert told["other_sounds"][-1] == {"name": "whole picture", "followed": None, "followed_ci95": [None, None], "stayed": None,
                                         "elsewhere": None, "mismatched": 1, "silence": 1, "threshold": 0.5}  # fmt: skip
@@ -399,24 +522,42 @@ def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
     assert main([*command, "--partial"]) == 0
     assert json.loads(capsys.readouterr().out)["moments"] == 1
     assert main(["evaluate", "vggss", str(media), "--checkpoint", str(run_path)]) == 2
-    assert "evaluate vggss needs --annotations: the file vggss.json" in " ".join(capsys.readouterr().err.split())
+    assert "evaluate vggss needs --annotations: the file vggss.json" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert main(["evaluate", "coco", str(media), "--checkpoint", str(run_path)]) == 2
     assert "evaluate takes vggss or flickr-soundnet" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_shell_measures_shards(shards_path, run_path, capsys):
-    command = ["evaluate", str(shards_path), "--task", "localization", "--checkpoint", str(run_path), "--per-clip", "1", "--device", "cpu"]
+    command = [
+        "evaluate",
+        str(shards_path),
+        "--task",
+        "localization",
+        "--checkpoint",
+        str(run_path),
+        "--per-clip",
+        "1",
+        "--device",
+        "cpu",
+    ]
     assert main([*command, "--method", "correspondence"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["moments"] == 12
-    assert told["best_that_does_not_hear"]["name"] in {row["name"] for row in told["rows"]} - {"correspondence"}
+    assert told["best_that_does_not_hear"]["name"] in {row["name"] for row in told["rows"]} - {
+        "correspondence"
+    }
     assert all(len(row) == 10 for row in told["rows"])
 
 
 def test_a_list_of_clips_chooses_among_the_annotated(tmp_path, model):
     media, file = media_of(tmp_path / "media", [SECOND]), vggss_file(tmp_path / "vggss.json")
     (tmp_path / "ids.csv").write_text(f"{SECOND},202\n")
-    assert [one.video_id for one in read_marked("vggss", media, file, model.config, tmp_path / "ids.csv")] == [SECOND[:11]]
+    assert [
+        one.video_id
+        for one in read_marked("vggss", media, file, model.config, tmp_path / "ids.csv")
+    ] == [SECOND[:11]]
     (tmp_path / "ids.csv").write_text(f"{SECOND}\nnobody\n")
     with pytest.raises(SourceError, match=r"lacks 1 of the 2 clips of .*ids.csv, such as nobody"):
         read_marked("vggss", media, file, model.config, tmp_path / "ids.csv")
@@ -438,7 +579,10 @@ def test_what_lacks_is_said(tmp_path, model):
     (tmp_path / "half" / "frames").mkdir(parents=True)
     with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
         read_marked("vggss", tmp_path / "half", file, model.config)
-    with pytest.raises(SourceError, match=r"there is no folder .*nowhere; give the folder that holds frames and audio, or the videos"):
+    with pytest.raises(
+        SourceError,
+        match=r"there is no folder .*nowhere; give the folder that holds frames and audio, or the videos",
+    ):
         read_marked("vggss", tmp_path / "nowhere", file, model.config)
     with pytest.raises(SourceError, match=r"none.json cannot be read .*; give VGG-SS's vggss.json"):
         read_marked("vggss", media, tmp_path / "none.json", model.config)
@@ -446,10 +590,16 @@ def test_what_lacks_is_said(tmp_path, model):
         file.write_text(text)
         with pytest.raises(SourceError, match="is no list of"):
             read_marked("vggss", media, file, model.config)
-    with pytest.raises(SourceError, match="is no folder of XML files; give Flickr-SoundNet's Annotations"):
+    with pytest.raises(
+        SourceError, match="is no folder of XML files; give Flickr-SoundNet's Annotations"
+    ):
         read_marked("flickr-soundnet", media, tmp_path, model.config)
     folder = flickr_folder(tmp_path / "Annotations")
-    for text in ("<annotation>", "<a><b><bbox><name>x</name><c>1</c></bbox></b></a>", "<a><bbox><n/><c/><c/><c/><c/></bbox></a>"):
+    for text in (
+        "<annotation>",
+        "<a><b><bbox><name>x</name><c>1</c></bbox></b></a>",
+        "<a><bbox><n/><c/><c/><c/><c/></bbox></a>",
+    ):
         (folder / f"{FLICKR[0]}.xml").write_text(text)
         with pytest.raises(SourceError, match="has a box that is no name and four numbers"):
             read_marked("flickr-soundnet", media, folder, model.config)

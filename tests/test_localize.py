@@ -10,11 +10,11 @@ from conftest import write_clock_video
 from looklisten.config import ModelConfig
 from looklisten.data.shards import Clip
 from looklisten.errors import ConfigError, SourceError
-from looklisten.inference.embed import Moment
-from looklisten.inference.localize import HeatMap, localize, localize_moments, to_unit
+from looklisten.inference.localization.localize import HeatMap, localize, localize_moments, to_unit
+from looklisten.inference.moments import Moment
+from looklisten.model.backbones.vgg import TowerOutput
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import AlignedFusion, Fusion, L3Net, correspondence_logit
-from looklisten.model.towers import TowerOutput
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,11 @@ def clip(tmp_path_factory):
 
 def network_of(fusion):
     torch.manual_seed(1)
-    return L3Net(ModelConfig(widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48, fusion=fusion)).eval()
+    return L3Net(
+        ModelConfig(
+            widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48, fusion=fusion
+        )
+    ).eval()
 
 
 @pytest.fixture(scope="module", params=["concat", "distance", "similarity", "dense"])
@@ -37,13 +41,17 @@ def network(request):
 def moment_of(frame):
     wave = (np.sin(np.arange(48_000) / 7) * 8000).astype(np.int16)
     clip = Clip("a", "a", "a", 0.0, (0.5,), (b"",), wave, 48_000)
-    return Moment(clip=clip, start_seconds=0.0, frame_seconds=0.5, frame=frame, seen=frame, waveform=wave)
+    return Moment(
+        clip=clip, start_seconds=0.0, frame_seconds=0.5, frame=frame, seen=frame, waveform=wave
+    )
 
 
 def spot(down, right):
     """A gray frame with one bright textured square."""
     frame = torch.full((64, 64, 3), 120, dtype=torch.uint8)
-    square = torch.randint(0, 255, (8, 8, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    square = torch.randint(0, 255, (8, 8, 3), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
     frame[down : down + 8, right : right + 8] = square
     return frame
 
@@ -52,8 +60,12 @@ def spot(down, right):
 def test_a_shift_of_the_picture_shifts_the_map(network, method):
     if method == "similarity" and not isinstance(network.fusion, AlignedFusion):
         pytest.skip("no space to compare in")
-    one = localize_moments(network, [moment_of(spot(16, 16))], method, units=(3, 2) if method == "unit" else None)[0]
-    other = localize_moments(network, [moment_of(spot(32, 40))], method, units=(3, 2) if method == "unit" else None)[0]
+    one = localize_moments(
+        network, [moment_of(spot(16, 16))], method, units=(3, 2) if method == "unit" else None
+    )[0]
+    other = localize_moments(
+        network, [moment_of(spot(32, 40))], method, units=(3, 2) if method == "unit" else None
+    )[0]
     a, b = one.frame_map.values, other.frame_map.values
     assert a.shape == (32, 32)
     inner = slice(4, 16)
@@ -82,9 +94,13 @@ def test_without_a_name_the_unit_that_fires_most_is_followed(network):
 
 
 def test_only_units_that_raise_the_answer_count():
-    """With a fusion that reads vision unit 0 for yes and unit 1 for no, the map is unit 0's slice, scaled."""
+    """With a fusion that reads vision unit 0 for yes and unit 1 for no, the map is unit 0's slice,
+    scaled.
+    """
     torch.manual_seed(1)
-    network = L3Net(ModelConfig(widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48)).eval()
+    network = L3Net(
+        ModelConfig(widths=(4, 8), front_end="compact", resize_pixels=64, crop_pixels=48)
+    ).eval()
 
     def fusion(vision, audio):
         yes = 2 * vision[..., 0] - 3 * vision[..., 1] + 0 * audio[..., 0]
@@ -113,18 +129,25 @@ def test_the_similarity_of_a_place_is_the_answer_about_a_frame_that_is_that_plac
     network, moment = network_of(fusion), moment_of(spot(20, 36))
     found = localize_moments(network, [moment], "similarity")[0]
     with torch.no_grad():
-        seen, heard = network.look(moment.frame.permute(2, 0, 1)[None]), network.listen(torch.from_numpy(moment.waveform)[None])
+        seen, heard = (
+            network.look(moment.frame.permute(2, 0, 1)[None]),
+            network.listen(torch.from_numpy(moment.waveform)[None]),
+        )
         side = round(network.fusion.places**0.5)
         place = seen.map[..., 11:12, 19:20].expand(-1, -1, side, side)
         alone = TowerOutput(place, place, place[..., 0, 0])
-        answer = torch.sigmoid(correspondence_logit(network.fusion(*network.fusion.read(alone, heard))))
+        answer = torch.sigmoid(
+            correspondence_logit(network.fusion(*network.fusion.read(alone, heard)))
+        )
     assert found.frame_map.values[11, 19] == pytest.approx(float(answer), abs=1e-5)
     assert found.frame_map.values.shape == (32, 32)
     assert found.sound_map.values.shape == tuple(heard.map.shape[2:])
 
 
 def test_of_a_network_that_hears_moments_the_map_is_that_of_the_moments_around_the_frame():
-    """A hiss begins in the middle of the second: the map of a frame before it is that of silence, of one behind it that of the hiss."""
+    """A hiss begins in the middle of the second: the map of a frame before it is that of silence,
+    of one behind it that of the hiss.
+    """
     network, frame = network_of("dense"), spot(20, 36)
     hiss = np.random.default_rng(0).integers(-9000, 9000, 48_000).astype(np.int16)
     late = hiss.copy()
@@ -132,7 +155,9 @@ def test_of_a_network_that_hears_moments_the_map_is_that_of_the_moments_around_t
 
     def seen_at(frame_seconds, waveform, around_seconds):
         moment = replace(moment_of(frame), frame_seconds=frame_seconds, waveform=waveform)
-        return localize_moments(network, [moment], "similarity", None, around_seconds)[0].frame_map.values
+        return localize_moments(network, [moment], "similarity", None, around_seconds)[
+            0
+        ].frame_map.values
 
     nothing = np.zeros(48_000, np.int16)
     assert np.allclose(seen_at(0.25, late, 0.1), seen_at(0.25, nothing, 0.1), atol=1e-5)
@@ -156,7 +181,12 @@ def test_silence_and_a_sound_from_elsewhere_leave_the_picture_dark(method):
 
 @pytest.mark.parametrize(
     ("fusion", "method"),
-    [("concat", "correspondence"), ("distance", "correspondence"), ("similarity", "similarity"), ("dense", "similarity")],
+    [
+        ("concat", "correspondence"),
+        ("distance", "correspondence"),
+        ("similarity", "similarity"),
+        ("dense", "similarity"),
+    ],
 )
 def test_the_usual_method_is_what_the_network_was_trained_by(fusion, method):
     assert localize_moments(network_of(fusion), [moment_of(spot(20, 36))])[0].method == method
@@ -170,7 +200,8 @@ def test_of_two_frames_equally_near_it_is_the_earlier(clip, run_path):
 
 def test_similarity_needs_a_space_of_both_sides():
     with pytest.raises(
-        ConfigError, match=r'fusion "concat", whose two sides share no space .* take the method correspondence, or train one'
+        ConfigError,
+        match=r'fusion "concat", whose two sides share no space .* take the method correspondence, or train one',
     ):
         localize_moments(network_of("concat"), [moment_of(spot(20, 36))], "similarity")
 
@@ -206,7 +237,10 @@ def test_moments_can_be_named(clip, run_path):
     found = localize(clip, model, at_seconds=[2.2, 0.4])
     assert [one.at_seconds for one in found] == pytest.approx([0.4, 2.2], abs=0.01)
     assert [one.moment.start_seconds for one in found] == pytest.approx([0.0, 1.7], abs=0.01)
-    with pytest.raises(ConfigError, match=r"of the 2 times asked for 1 lie where the video, 3\.0. s, has no picture with sound"):
+    with pytest.raises(
+        ConfigError,
+        match=r"of the 2 times asked for 1 lie where the video, 3\.0. s, has no picture with sound",
+    ):
         localize(clip, model, at_seconds=[1.0, 7.0])
 
 

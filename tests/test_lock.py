@@ -47,7 +47,10 @@ def lock(tmp_path):
 def test_a_lock_is_there_while_it_is_held_and_gone_after(lock, tmp_path):
     lock.acquire()
     lock.check()
-    with pytest.raises(ConfigError, match=rf"run is being trained by process {os.getpid()} on .*; wait for it, stop it, or give another"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"run is being trained by process {os.getpid()} on .*; wait for it, stop it, or give another",
+    ):
         FolderLock(tmp_path / "run").acquire()
     lock.release()
     assert list((tmp_path / "run").iterdir()) == []
@@ -57,20 +60,29 @@ def test_a_lock_is_there_while_it_is_held_and_gone_after(lock, tmp_path):
 
 
 def test_a_lock_of_a_process_that_ended_is_taken_over_at_once(lock, tmp_path, caplog):
-    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     write_lock(tmp_path / "run", replace(this_process(), pid=int(child.stdout)))
     caplog.set_level("INFO")
     lock.acquire()
     assert "waiting" not in caplog.text
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the start of a process is read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="the start of a process is read from Linux's /proc"
+)
 def test_a_process_number_that_was_given_again_holds_nothing(lock, tmp_path):
     write_lock(tmp_path / "run", replace(this_process(), started="1"))
     lock.acquire()
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state of a process is read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="the state of a process is read from Linux's /proc"
+)
 def test_a_killed_process_that_nobody_reaped_holds_nothing(lock, tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -85,11 +97,15 @@ def test_a_killed_process_that_nobody_reaped_holds_nothing(lock, tmp_path):
     child.wait()
 
 
-def test_a_lock_of_another_machine_is_waited_for_and_taken_over_when_it_is_silent(lock, tmp_path, elsewhere, caplog):
+def test_a_lock_of_another_machine_is_waited_for_and_taken_over_when_it_is_silent(
+    lock, tmp_path, elsewhere, caplog
+):
     write_lock(tmp_path / "run", elsewhere)
     caplog.set_level("INFO")
     lock.acquire()
-    assert "by process 123 on node7; waiting up to 1 s to see whether it still trains" in caplog.text
+    assert (
+        "by process 123 on node7; waiting up to 1 s to see whether it still trains" in caplog.text
+    )
 
 
 def test_an_old_lock_of_another_machine_is_taken_over_at_once(lock, tmp_path, elsewhere, caplog):
@@ -155,7 +171,10 @@ def test_who_lost_the_lock_ends_and_who_has_it_deleted_goes_on(lock, tmp_path, e
     with pytest.raises(ConfigError, match="is being trained by"):
         FolderLock(tmp_path / "run").acquire()
     write_lock(tmp_path / "run", elsewhere)
-    with pytest.raises(LookListenError, match="was taken over by process 123 on node7 while this process did not run for a while"):
+    with pytest.raises(
+        LookListenError,
+        match="was taken over by process 123 on node7 while this process did not run for a while",
+    ):
         lock.check()
     lock.release()
     assert (tmp_path / "run" / LOCK_NAME).exists(), "the lock of another one stays"
@@ -172,20 +191,40 @@ def test_a_seed_of_a_table_is_worked_on_by_one_process(shards_path, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot be written to .*; give a run folder that can be"):
+    with pytest.raises(
+        ConfigError, match=r"cannot be written to .*; give a run folder that can be"
+    ):
         FolderLock(tmp_path / "file" / "run").acquire()
 
 
 def test_a_second_training_in_the_folder_is_refused_before_the_first_checkpoint_too(tmp_path):
-    """The first one is stopped by the system in its first steps, so it lives and does nothing; then it is killed."""
+    """The first one is stopped by the system in its first steps, so it lives and does nothing; then
+    it is killed.
+    """
     shards_path = write_set(tmp_path / "shards", range(8), [8])
     recipe, run = tmp_path / "small.toml", tmp_path / "run"
-    recipe.write_text(small_config(steps=100_000, checkpoint_every=100_000, schedule="constant").toml())
-    command = [sys.executable, "-m", "looklisten", "train", str(shards_path), "--config", str(recipe), "--run", str(run)]
+    recipe.write_text(
+        small_config(steps=100_000, checkpoint_every=100_000, schedule="constant").toml()
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "looklisten",
+        "train",
+        str(shards_path),
+        "--config",
+        str(recipe),
+        "--run",
+        str(run),
+    ]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
-        while not (run / "metrics.jsonl").exists() and first.poll() is None and time.monotonic() < deadline:
+        while (
+            not (run / "metrics.jsonl").exists()
+            and first.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         first.send_signal(signal.SIGSTOP)
         before = (run / "config.toml").read_bytes()

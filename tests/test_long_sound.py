@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ONE_HOUR = 3600
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc"
+)
 
 PROGRAM = """
 import sys
@@ -36,7 +38,10 @@ def write_silence(path: Path, seconds: int) -> Path:
     """A WAV file of 4 kHz and 8 bits, by hand: its header and zeros, mostly never on the disk."""
     size = seconds * 4000
     header = b"RIFF" + (36 + size).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
-    header += b"".join(value.to_bytes(width, "little") for value, width in ((1, 2), (1, 2), (4000, 4), (4000, 4), (1, 2), (8, 2)))
+    header += b"".join(
+        value.to_bytes(width, "little")
+        for value, width in ((1, 2), (1, 2), (4000, 4), (4000, 4), (1, 2), (8, 2))
+    )
     with path.open("wb") as file:
         file.write(header + b"data" + size.to_bytes(4, "little"))
         file.truncate(len(header) + 8 + size)
@@ -47,14 +52,20 @@ def peak_megabytes(path: Path, seconds: int, way: str, hop: int) -> tuple[float,
     """Before the sound, and with it."""
     program = PROGRAM.replace("HOP", str(hop))
     told = subprocess.run(
-        [sys.executable, "-c", program, path, str(seconds), way], check=True, capture_output=True, text=True, env=os.environ
+        [sys.executable, "-c", program, path, str(seconds), way],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ,
     )
     before, after = map(int, told.stdout.split())
     return before / 1000, after / 1000
 
 
 def test_half_an_hour_takes_no_more_than_ten_seconds(tmp_path):
-    before, after = peak_megabytes(write_silence(tmp_path / "long.wav", ONE_HOUR // 2), ONE_HOUR // 2, "plain", 20)
+    before, after = peak_megabytes(
+        write_silence(tmp_path / "long.wav", ONE_HOUR // 2), ONE_HOUR // 2, "plain", 20
+    )
     assert after < before + 60, "the sound alone would be 345 MB"
 
 
@@ -65,5 +76,7 @@ def test_ten_minutes_dense_take_no_more_than_ten_seconds(tmp_path):
 
 @pytest.mark.slow
 def test_ten_hours_stay_under_a_gigabyte(tmp_path):
-    _, after = peak_megabytes(write_silence(tmp_path / "long.wav", 10 * ONE_HOUR), 10 * ONE_HOUR, "plain", 10)
+    _, after = peak_megabytes(
+        write_silence(tmp_path / "long.wav", 10 * ONE_HOUR), 10 * ONE_HOUR, "plain", 10
+    )
     assert after < 1000

@@ -1,4 +1,6 @@
-"""The loop around the step: what is kept, what ends a run, what is said; other objectives, negatives and views."""
+"""The loop around the step: what is kept, what ends a run, what is said; other objectives,
+negatives and views.
+"""
 
 import json
 import logging
@@ -18,23 +20,40 @@ from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.correspondence import evaluate
-from looklisten.evaluation.probe import probe
-from looklisten.inference.localize import localize
+from looklisten.evaluation.linear_probe.shards import probe
+from looklisten.inference.localization.localize import localize
 from looklisten.media.synth import World, synth
 from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
 from looklisten.model.objectives import Outcome, chance_loss
 from looklisten.training import distributed, loop
 from looklisten.training.learner import step_seed
-from looklisten.training.loop import STUCK_STEPS, Meter, Stuck, learning_rate, train, training_stream
+from looklisten.training.loop import (
+    STUCK_STEPS,
+    Meter,
+    Stuck,
+    learning_rate,
+    train,
+    training_stream,
+)
 from looklisten.training.runlog import read_metrics
 
 
 @pytest.fixture(scope="module")
 def long_path(tmp_path_factory):
-    """Forty-eight videos of four seconds: long enough for two moments that stand against each other."""
+    """Forty-eight videos of four seconds: long enough for two moments that stand against each
+    other.
+    """
     folder = tmp_path_factory.mktemp("long")
-    synth(folder / "world", World(videos=48, seconds=4.0, side_pixels=96, frames_per_second=10, seed=5))
-    prepare([folder / "world" / "labels.csv"], folder / "shards", boxes=folder / "world" / "boxes.csv", workers=1)
+    synth(
+        folder / "world",
+        World(videos=48, seconds=4.0, side_pixels=96, frames_per_second=10, seed=5),
+    )
+    prepare(
+        [folder / "world" / "labels.csv"],
+        folder / "shards",
+        boxes=folder / "world" / "boxes.csv",
+        workers=1,
+    )
     return folder / "shards"
 
 
@@ -49,8 +68,18 @@ def steps_of(run):
 
 
 def test_the_newest_and_the_best_checkpoint_are_kept(shards_path, tmp_path):
-    run = train(shards_path, small_config(evaluate_every=4, checkpoint_every=100, keep_checkpoints=1, learning_rate=5e-3), tmp_path)
-    measured = {row["step"]: row["held_out_accuracy"] for row in read_metrics(tmp_path) if "held_out_accuracy" in row}
+    run = train(
+        shards_path,
+        small_config(
+            evaluate_every=4, checkpoint_every=100, keep_checkpoints=1, learning_rate=5e-3
+        ),
+        tmp_path,
+    )
+    measured = {
+        row["step"]: row["held_out_accuracy"]
+        for row in read_metrics(tmp_path)
+        if "held_out_accuracy" in row
+    }
     best = max(measured, key=lambda step: (measured[step], step))
     assert steps_of(tmp_path) == sorted({best, 20})
     assert open_checkpoint(tmp_path / "checkpoints" / "best").step == run.best_step == best
@@ -59,13 +88,24 @@ def test_the_newest_and_the_best_checkpoint_are_kept(shards_path, tmp_path):
 
 
 def test_time_alone_makes_a_checkpoint_due(shards_path, tmp_path):
-    train(shards_path, small_config(steps=4, checkpoint_every=100, checkpoint_minutes=1e-6, keep_checkpoints=9), tmp_path)
+    train(
+        shards_path,
+        small_config(steps=4, checkpoint_every=100, checkpoint_minutes=1e-6, keep_checkpoints=9),
+        tmp_path,
+    )
     assert steps_of(tmp_path) == [1, 2, 3, 4]
 
 
-def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(shards_path, shards, tmp_path):
-    config = small_config(learning_rate=1e30, warmup_steps=0, log_every=5, checkpoint_every=1, keep_checkpoints=9)
-    with pytest.raises(ConfigError, match=r"the loss became (nan|inf) at step \d+; the videos, clips, frames and sounds"):
+def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(
+    shards_path, shards, tmp_path
+):
+    config = small_config(
+        learning_rate=1e30, warmup_steps=0, log_every=5, checkpoint_every=1, keep_checkpoints=9
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"the loss became (nan|inf) at step \d+; the videos, clips, frames and sounds",
+    ):
         train(shards_path, config, tmp_path)
     told = json.loads((tmp_path / "not-a-number.json").read_text())
     batch = training_stream(shards, ~shards.held_out(0.1), config).batch(told["step"] - 1)
@@ -92,7 +132,10 @@ def test_a_run_says_videos_and_pairs_a_second(shards_path, tmp_path):
     run = train(shards_path, small_config(steps=2), tmp_path)
     assert run.pairs_per_second == 2 * run.videos_per_second > 0
     rows = [row for row in read_metrics(tmp_path) if "loss" in row]
-    assert all(row["pairs_per_second"] == pytest.approx(2 * row["videos_per_second"], abs=0.1) for row in rows)
+    assert all(
+        row["pairs_per_second"] == pytest.approx(2 * row["videos_per_second"], abs=0.1)
+        for row in rows
+    )
 
 
 @pytest.mark.parametrize("seed", [2**32, 2**63 - 1])
@@ -101,7 +144,11 @@ def test_large_seeds_train_and_are_unlike_each_other(shards_path, tmp_path, seed
     train(shards_path, config, tmp_path / "run")
     assert Config.load(tmp_path / "run" / "config.toml").train.seed == seed
     assert step_seed(7, 3) == (7 << 32) + 3, "small seeds draw what they always drew"
-    seeds = [step_seed(one, step) for one in (0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1) for step in (0, 1, 2)]
+    seeds = [
+        step_seed(one, step)
+        for one in (0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1)
+        for step in (0, 1, 2)
+    ]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= one < 2**64 for one in seeds)
 
@@ -124,7 +171,12 @@ def test_deterministic_kernels_are_asked_for_and_the_process_is_as_before(shards
     before, during = asked(), []
     for wanted in (True, False):
         config = small_config(steps=1, deterministic=wanted)
-        train(shards_path, config, tmp_path / str(wanted), progress=lambda *_, **__: during.append(asked()))
+        train(
+            shards_path,
+            config,
+            tmp_path / str(wanted),
+            progress=lambda *_, **__: during.append(asked()),
+        )
         assert asked() == before
     assert during == [(True, True, False, before[3] or ":4096:8"), before]
 
@@ -151,7 +203,9 @@ def test_a_stuck_loss_is_said_once(caplog, objective):
 
 def test_a_new_run_can_be_asked_for(shards_path, run_path, tmp_path):
     before = sorted(path.name for path in run_path.rglob("*"))
-    with pytest.raises(CheckpointError, match="holds checkpoints already; give another folder for a new run"):
+    with pytest.raises(
+        CheckpointError, match="holds checkpoints already; give another folder for a new run"
+    ):
         train(shards_path, small_config(), run_path, resume="never")
     assert sorted(path.name for path in run_path.rglob("*")) == before
     assert train(shards_path, small_config(steps=1), tmp_path, resume="never").step == 1
@@ -162,7 +216,10 @@ def test_a_contrastive_run_is_resumed_with_its_temperature(shards_path, tmp_path
     train(shards_path, small_config(steps=10, **settings), tmp_path / "whole")
     train(shards_path, small_config(steps=5, **settings), tmp_path / "parts")
     train(shards_path, small_config(steps=10, **settings), tmp_path / "parts")
-    whole, parts = (load_file(tmp_path / run / "checkpoints/step-000000010/optimizer.safetensors") for run in ("whole", "parts"))
+    whole, parts = (
+        load_file(tmp_path / run / "checkpoints/step-000000010/optimizer.safetensors")
+        for run in ("whole", "parts")
+    )
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     first = load_file(tmp_path / "whole/checkpoints/step-000000005/optimizer.safetensors")
@@ -175,7 +232,9 @@ def test_a_batch_in_parts_is_the_same_rows(shards, shards_path, tmp_path):
     config = small_config(steps=3, accumulate=2)
     stream = training_stream(shards, ~shards.held_out(0.1), config)
     whole, parts = list(stream.batches(0, 2)), list(stream.batches(0, 2, parts=2))
-    assert [part.video_ids for part in parts] == [half for batch in whole for half in (batch.video_ids[:4], batch.video_ids[4:])]
+    assert [part.video_ids for part in parts] == [
+        half for batch in whole for half in (batch.video_ids[:4], batch.video_ids[4:])
+    ]
     for part in parts:
         assert sorted(part.pairing.partners.tolist()) == [0, 1, 2, 3]
     assert math.isfinite(train(shards_path, config, tmp_path).loss)
@@ -185,14 +244,22 @@ def test_the_diary_has_gradients_and_quick_probes(shards_path, tmp_path):
     train(shards_path, small_config(steps=6, probe_every=3), tmp_path)
     rows = read_metrics(tmp_path)
     assert all(row["gradient_norm"] > 0 for row in rows if "loss" in row)
-    probed = {row["step"]: (row["probe_audio"], row["probe_vision"]) for row in rows if "probe_audio" in row}
+    probed = {
+        row["step"]: (row["probe_audio"], row["probe_vision"])
+        for row in rows
+        if "probe_audio" in row
+    }
     assert probed.keys() == {3, 6}
     assert all(0 <= value <= 1 for pair in probed.values() for value in pair)
 
 
 @pytest.mark.parametrize(
     ("model", "settings"),
-    [({"frames_per_pair": 3}, {}), ({}, {"negatives": "same-video"}), ({}, {"negatives": "same-video", "objective": "contrastive"})],
+    [
+        ({"frames_per_pair": 3}, {}),
+        ({}, {"negatives": "same-video"}),
+        ({}, {"negatives": "same-video", "objective": "contrastive"}),
+    ],
 )
 def test_other_views_and_negatives_train_and_serve(long_path, tmp_path, model, settings):
     whole = small_config(steps=3, **settings).model_dump()
@@ -206,7 +273,14 @@ def test_other_views_and_negatives_train_and_serve(long_path, tmp_path, model, s
 
 
 def test_stairs_go_down_after_every_so_many_epochs():
-    settings = small_config(steps=100, warmup_steps=2, schedule="stairs", learning_rate=1.0, stair_factor=0.5, stair_epochs=2).train
+    settings = small_config(
+        steps=100,
+        warmup_steps=2,
+        schedule="stairs",
+        learning_rate=1.0,
+        stair_factor=0.5,
+        stair_epochs=2,
+    ).train
     rates = [learning_rate(settings, step, steps_per_epoch=5) for step in (1, 2, 10, 11, 20, 21)]
     assert rates == [0.5, 1, 1, 0.5, 0.5, 0.25]
 
@@ -216,7 +290,10 @@ def test_stairs_go_down_after_every_so_many_epochs():
     [
         ({"objective": "contrastive", "negatives": "roll"}, "compares with every other row"),
         ({"batch_size": 8, "accumulate": 3}, "cannot be computed in 3 equal parts"),
-        ({"batch_size": 6, "accumulate": 2, "negatives": "same-video"}, "parts of an even number of rows, not 3"),
+        (
+            {"batch_size": 6, "accumulate": 2, "negatives": "same-video"},
+            "parts of an even number of rows, not 3",
+        ),
         ({"negatives": "same-video", "gather_negatives": False}, "set gather_negatives to true"),
     ],
 )
@@ -253,15 +330,21 @@ def test_couples_are_two_far_moments_of_one_video(long_path):
 
 def test_couples_become_more(long_path):
     shards = Shards(long_path)
-    config = small_config(negatives="same-video", same_video_share=1.0, same_video_steps=4, batch_size=8)
+    config = small_config(
+        negatives="same-video", same_video_share=1.0, same_video_steps=4, batch_size=8
+    )
     stream = training_stream(shards, np.ones(len(shards), bool), config)
     assert [8 - len(set(stream.batch(index).video_ids)) for index in range(5)] == [1, 2, 3, 4, 4]
 
 
-@pytest.mark.parametrize(("batch_size", "accumulate", "share"), [(8, 2, 0.5), (12, 3, 1.0), (16, 2, 0.4), (12, 2, 0.2)])
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "share"), [(8, 2, 0.5), (12, 3, 1.0), (16, 2, 0.4), (12, 2, 0.2)]
+)
 def test_couples_are_spread_over_the_parts(long_path, batch_size, accumulate, share):
     shards = Shards(long_path)
-    config = small_config(negatives="same-video", same_video_share=share, batch_size=batch_size, accumulate=accumulate)
+    config = small_config(
+        negatives="same-video", same_video_share=share, batch_size=batch_size, accumulate=accumulate
+    )
     stream = training_stream(shards, np.ones(len(shards), bool), config)
     whole, parts = list(stream.batches(0, 3)), list(stream.batches(0, 3, parts=accumulate))
     for index, batch in enumerate(whole):
@@ -286,14 +369,20 @@ def test_clips_too_short_for_couples_are_said(shards, shards_path):
 def test_several_frames_are_neighbours(long_path):
     shards = Shards(long_path)
     one, three = (
-        training_stream(shards, np.ones(len(shards), bool), small_config(batch_size=4).changed("model", frames_per_pair=count))
+        training_stream(
+            shards,
+            np.ones(len(shards), bool),
+            small_config(batch_size=4).changed("model", frames_per_pair=count),
+        )
         for count in (1, 3)
     )
     assert isinstance(one, PairStream)
     for index in range(3):
         single, triple = one.batch(index), three.batch(index)
         assert triple.frames.shape == (4, 9, 48, 48)
-        for row, (clip, frame) in enumerate(zip(single.draws.clips, single.draws.frames, strict=True)):
+        for row, (clip, frame) in enumerate(
+            zip(single.draws.clips, single.draws.frames, strict=True)
+        ):
             last = len(shards.frame_seconds(int(clip))) - 1
             middle = min(max(int(frame), 1), last - 1)
             place = int(frame) - (middle - 1)

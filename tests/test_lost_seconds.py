@@ -1,4 +1,6 @@
-"""No second is lost in silence: clips and what is counted by reason make up the longer of picture and sound."""
+"""No second is lost in silence: clips and what is counted by reason make up the longer of picture
+and sound.
+"""
 
 from fractions import Fraction
 
@@ -11,21 +13,25 @@ from conftest import clock_frame, read_clock, write_clock_video, write_sound
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.sources import Source
 from looklisten.errors import SourceError, TooShortError
-from looklisten.media.decode import Report, read_sound
+from looklisten.media.decode.decode import Report, read_sound
 from looklisten.media.levels import is_silent
 
 RATE = 48_000
 
 
 def write_video(path, frame_times, sounds, last_frame_seconds=0.04):
-    """Frames of the clock at `frame_times`, and noise over each (begin, end) of `sounds`; times in seconds."""
+    """Frames of the clock at `frame_times`, and noise over each (begin, end) of `sounds`; times in
+    seconds.
+    """
     rng = np.random.default_rng(0)
     with av.open(path, "w") as container:
         video = container.add_stream("libx264", 25)
         video.width = video.height = 256
         video.pix_fmt, video.codec_context.time_base = "yuv420p", Fraction(1, 1000)
         video.codec_context.max_b_frames = 0
-        audio = container.add_stream("pcm_s16le" if path.suffix == ".mkv" else "aac", RATE, layout="mono")
+        audio = container.add_stream(
+            "pcm_s16le" if path.suffix == ".mkv" else "aac", RATE, layout="mono"
+        )
         ticks = [round(at * 1000) for at in frame_times]
         last = round(last_frame_seconds * 1000)
         pictures, waves = [], []
@@ -71,7 +77,11 @@ FILES = {
     "a hole in the sound": (steady(0, 9), [(0, 3), (5, 9)], {"picture without sound": 2}),
     "a rest": (steady(0, 10.8), [(0, 10.8)], {"shorter than a clip": 0.8}),
     "too short": (steady(0, 0.8), [(0, 0.8)], {"shorter than a clip": 0.8}),
-    "apart": (steady(0, 3), [(5, 8)], {"picture without sound": 3, "sound after the picture ends": 3}),
+    "apart": (
+        steady(0, 3),
+        [(5, 8)],
+        {"picture without sound": 3, "sound after the picture ends": 3},
+    ),
 }
 
 
@@ -82,7 +92,9 @@ def test_clips_and_lost_seconds_make_up_the_file(kind, suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     write_video(path, times, sounds)
     clips, report = clips_and_report(path)
-    assert report.lost_seconds == {reason: pytest.approx(seconds, abs=0.1) for reason, seconds in lost.items()}
+    assert report.lost_seconds == {
+        reason: pytest.approx(seconds, abs=0.1) for reason, seconds in lost.items()
+    }
     present = np.zeros(2000, bool)
     for begin, end in [(times[0], times[-1] + 0.04), *sounds]:
         present[round(begin * 100) : round(end * 100)] = True
@@ -105,7 +117,9 @@ def test_a_picture_stays_until_the_next_one(tmp_path, suffix):
         for at, jpeg in zip(clip.frame_seconds, clip.frames, strict=True):
             due = SLIDES[clip.start_seconds + at + 0.03 >= SLIDES]
             shown = read_clock(simplejpeg.decode_jpeg(jpeg, "RGB"))
-            assert shown == pytest.approx(due.max() if at == 0 and clip.start_seconds else shown, abs=0.002)
+            assert shown == pytest.approx(
+                due.max() if at == 0 and clip.start_seconds else shown, abs=0.002
+            )
             assert shown in SLIDES.round(3)
     accounted = sum(clip.duration_seconds for clip in clips) + sum(report.lost_seconds.values())
     assert accounted == pytest.approx(12.0, abs=0.15)
@@ -118,7 +132,9 @@ def test_a_stretch_begins_with_the_picture_that_is_on_screen(tmp_path):
     (clip,), _ = clips_and_report(tmp_path / "a.mp4", 3.5, 6.5)
     assert (clip.start_seconds, clip.duration_seconds) == (pytest.approx(3.5), pytest.approx(3.0))
     assert clip.frame_seconds == (0.0,)
-    assert read_clock(simplejpeg.decode_jpeg(clip.frames[0], "RGB")) == pytest.approx(0.08, abs=0.002)
+    assert read_clock(simplejpeg.decode_jpeg(clip.frames[0], "RGB")) == pytest.approx(
+        0.08, abs=0.002
+    )
 
 
 def test_sound_that_pauses_for_long_is_one_sentence(tmp_path):
@@ -126,7 +142,9 @@ def test_sound_that_pauses_for_long_is_one_sentence(tmp_path):
     with pytest.raises(SourceError, match=r"its sound begins only at 3700 s; cut the file there"):
         read_sound(tmp_path / "late.mkv")
     write_video(tmp_path / "hole.mkv", steady(0, 1), [(0, 2), (3700, 3702)])
-    with pytest.raises(SourceError, match=r"its sound stops at 2 s and goes on at 3700 s; cut the file there"):
+    with pytest.raises(
+        SourceError, match=r"its sound stops at 2 s and goes on at 3700 s; cut the file there"
+    ):
         read_sound(tmp_path / "hole.mkv")
     write_video(tmp_path / "short.mkv", steady(0, 1), [(0, 2), (500, 502)])
     assert len(read_sound(tmp_path / "short.mkv")) == pytest.approx(502 * RATE, abs=1100)

@@ -1,4 +1,6 @@
-"""Many machines, or one: job arrays, a Ray cluster, and places that only fsspec reaches give the same shards."""
+"""Many machines, or one: job arrays, a Ray cluster, and places that only fsspec reaches give the
+same shards.
+"""
 
 import hashlib
 import json
@@ -17,7 +19,11 @@ from looklisten.errors import ConfigError
 
 
 def digest(folder):
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir()) if f.is_file()}
+    return {
+        f.name: hashlib.sha256(f.read_bytes()).hexdigest()
+        for f in sorted(folder.iterdir())
+        if f.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +46,16 @@ def test_a_job_array_of_four_gives_what_one_process_gives(world, alone, tmp_path
         "--workers",
         "1",
     ]
-    tasks = [subprocess.Popen([*command, "--task-index", str(i)], stdout=subprocess.PIPE, text=True) for i in range(4)]
+    tasks = [
+        subprocess.Popen([*command, "--task-index", str(i)], stdout=subprocess.PIPE, text=True)
+        for i in range(4)
+    ]
     said = [json.loads(task.communicate()[0]) for task in tasks]
     assert [task.returncode for task in tasks] == [0] * 4
     assert digest(tmp_path) == digest(alone)
-    assert sum("batches_of_other_tasks" in one for one in said) <= 3, "the last to finish writes the index"
+    assert sum("batches_of_other_tasks" in one for one in said) <= 3, (
+        "the last to finish writes the index"
+    )
 
 
 def test_a_task_alone_does_its_share_and_no_index(world, tmp_path):
@@ -57,7 +68,9 @@ def test_a_task_alone_does_its_share_and_no_index(world, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_a_ray_cluster_that_loses_a_node_gives_what_one_process_gives(world, alone, tmp_path, monkeypatch):
+def test_a_ray_cluster_that_loses_a_node_gives_what_one_process_gives(
+    world, alone, tmp_path, monkeypatch
+):
     import ray
     from ray.cluster_utils import Cluster
 
@@ -82,7 +95,9 @@ def test_a_ray_cluster_that_loses_a_node_gives_what_one_process_gives(world, alo
         threading.Thread(target=lose, daemon=True).start()
         result = prepare([world / "labels.csv"], tmp_path, engine="ray")
         assert lost.wait(30)
-        deadline = time.monotonic() + 60  # the cluster counts missed heartbeats before it gives a node up
+        deadline = (
+            time.monotonic() + 60
+        )  # the cluster counts missed heartbeats before it gives a node up
         while alive() > 1 and time.monotonic() < deadline:
             time.sleep(0.1)
         assert (nodes, alive()) == (2, 1)
@@ -96,7 +111,9 @@ def test_a_ray_cluster_that_loses_a_node_gives_what_one_process_gives(world, alo
 @pytest.mark.filterwarnings("ignore")
 def test_without_a_cluster_ray_is_refused_in_a_sentence(world, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ConfigError, match=r"no Ray cluster is running here; start one with `ray start --head`"):
+    with pytest.raises(
+        ConfigError, match=r"no Ray cluster is running here; start one with `ray start --head`"
+    ):
         prepare([world / "labels.csv"], tmp_path, engine="ray")
 
 
@@ -118,7 +135,9 @@ def test_from_a_remote_place_to_a_remote_place(tmp_path, monkeypatch):
         assert again["x_realtime"] == 0.0, "what is done is not done again"
         shards = Shards("memory://shards/set")
         prepare([tmp_path / "videos"], tmp_path / "here")
-        assert [bytes(clip.waveform) for clip in shards] == [bytes(clip.waveform) for clip in Shards(tmp_path / "here")]
+        assert [bytes(clip.waveform) for clip in shards] == [
+            bytes(clip.waveform) for clip in Shards(tmp_path / "here")
+        ]
         assert shards.labels == [("a",), ("a",), ("b",)]
     finally:
         memory.rm("/videos", recursive=True)

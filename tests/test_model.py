@@ -1,4 +1,6 @@
-"""The network is the paper's: every shape and every count of figure 2 (and section 2 of the fact sheet in docs/paper.md)."""
+"""The network is the paper's: every shape and every count of figure 2 (and section 2 of the fact
+sheet in docs/paper.md).
+"""
 
 import json
 from dataclasses import asdict
@@ -16,10 +18,17 @@ from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ, spectrogram
 from looklisten.media.frames import jitter
 from looklisten.media.spectrogram import FRONT_ENDS, WINDOW_SAMPLES, LogSpectrogram
+from looklisten.model.backbones.vgg import Tower
 from looklisten.model.checkpoint import load, save_checkpoint
-from looklisten.model.l3net import CORRESPOND, AlignedFusion, Fusion, L3Net, SimilarityFusion, correspondence_logit
+from looklisten.model.l3net import (
+    CORRESPOND,
+    AlignedFusion,
+    Fusion,
+    L3Net,
+    SimilarityFusion,
+    correspondence_logit,
+)
 from looklisten.model.objectives import Contrast, Correspondence, chance_loss
-from looklisten.model.towers import Tower
 
 VISION_SHAPES = [(64, 224, 224), (128, 112, 112), (256, 56, 56), (512, 28, 28)]
 AUDIO_SHAPES = [(64, 257, 199), (128, 128, 99), (256, 64, 49), (512, 32, 24)]
@@ -47,22 +56,33 @@ def test_every_output_shape(l3, side, shapes):
     seen = {}
     tower = getattr(l3, side)
     hooks = [
-        getattr(block, name).register_forward_hook(lambda _m, _i, out, key=(index, name): seen.__setitem__(key, tuple(out.shape[1:])))
+        getattr(block, name).register_forward_hook(
+            lambda _m, _i, out, key=(index, name): seen.__setitem__(key, tuple(out.shape[1:]))
+        )
         for index, block in enumerate(tower.blocks)
         for name in ("conv1", "conv2")
     ]
     with torch.inference_mode():
-        out = l3.look(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)) if side == "vision" else l3.listen(torch.zeros(1, 48_000))
+        out = (
+            l3.look(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+            if side == "vision"
+            else l3.listen(torch.zeros(1, 48_000))
+        )
     for hook in hooks:
         hook.remove()
-    assert seen == {(index, name): shape for index, shape in enumerate(shapes) for name in ("conv1", "conv2")}
+    assert seen == {
+        (index, name): shape for index, shape in enumerate(shapes) for name in ("conv1", "conv2")
+    }
     assert out.conv4_2.shape[1:] == out.map.shape[1:] == shapes[-1]
     assert out.vector.shape == (1, 512)
 
 
 def test_whole_network_answers_yes_or_no(l3):
     with torch.inference_mode():
-        logits = l3(torch.zeros(2, 3, 224, 224, dtype=torch.uint8), torch.zeros(2, 48_000, dtype=torch.int16))
+        logits = l3(
+            torch.zeros(2, 3, 224, 224, dtype=torch.uint8),
+            torch.zeros(2, 48_000, dtype=torch.int16),
+        )
     assert logits.shape == (2, 2)
 
 
@@ -79,7 +99,9 @@ def test_paper_front_end_by_hand():
     wave = torch.randn(1, WINDOW_SAMPLES) * 0.1
     image = LogSpectrogram("paper")(wave)[0, 0]
     piece = wave[0, 7 * 240 : 7 * 240 + 480] * torch.hann_window(480)
-    by_hand = torch.fft.fft(torch.cat([piece, torch.zeros(32)])).abs()[:257].clamp_min(1e-12).log() / 5
+    by_hand = (
+        torch.fft.fft(torch.cat([piece, torch.zeros(32)])).abs()[:257].clamp_min(1e-12).log() / 5
+    )
     assert torch.allclose(image[:, 7], by_hand, atol=1e-4)
 
 
@@ -94,15 +116,25 @@ def test_silence_is_finite_and_int16_equals_float(name):
 def test_compact_front_end_hears_up_to_8_khz_in_order():
     front_end = LogSpectrogram("compact")
     t = torch.arange(WINDOW_SAMPLES) / SAMPLE_RATE_HZ
-    peaks = [int(front_end(torch.sin(2 * torch.pi * hz * t)[None])[0, 0].mean(1).argmax()) for hz in (200, 1000, 4000, 7500)]
+    peaks = [
+        int(front_end(torch.sin(2 * torch.pi * hz * t)[None])[0, 0].mean(1).argmax())
+        for hz in (200, 1000, 4000, 7500)
+    ]
     assert peaks == sorted(set(peaks))
-    assert [float(front_end.band_hz()[p]) for p in peaks] == pytest.approx([200, 1000, 4000, 7500], rel=0.1)
+    assert [float(front_end.band_hz()[p]) for p in peaks] == pytest.approx(
+        [200, 1000, 4000, 7500], rel=0.1
+    )
 
 
 def test_conv4_2_is_before_batch_norm_and_the_vector_is_the_maximum_of_the_map():
     tower = Tower(3, (4, 8)).eval()
     last = tower.blocks[-1]
-    for values in (last.bn2.weight.data, last.bn2.bias.data, last.bn2.running_mean, last.bn2.running_var):
+    for values in (
+        last.bn2.weight.data,
+        last.bn2.bias.data,
+        last.bn2.running_mean,
+        last.bn2.running_var,
+    ):
         values.uniform_(0.5, 2)
     out = tower(torch.randn(2, 3, 17, 23))
     assert out.conv4_2.min() < 0
@@ -119,28 +151,46 @@ def test_he_initialisation():
 
 def small_net(fusion, **settings):
     torch.manual_seed(0)
-    config = ModelConfig(widths=(4, 8), fusion=fusion, front_end="compact", resize_pixels=32, crop_pixels=32, **settings)
+    config = ModelConfig(
+        widths=(4, 8),
+        fusion=fusion,
+        front_end="compact",
+        resize_pixels=32,
+        crop_pixels=32,
+        **settings,
+    )
     return L3Net(config).eval()
 
 
 @pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense"])
 def test_all_pairs_are_the_pairs_one_by_one(fusion):
     net = small_net(fusion)
-    vision, audio = net.fusion.read(net.look(torch.rand(3, 3, 32, 32)), net.listen(torch.rand(5, 48_000) - 0.5))
+    vision, audio = net.fusion.read(
+        net.look(torch.rand(3, 3, 32, 32)), net.listen(torch.rand(5, 48_000) - 0.5)
+    )
     matrix = net.fusion.answer_all(*net.fusion.project(vision, audio))
     for i in range(3):
         for j in range(5):
-            assert torch.allclose(matrix[i, j], net.fusion(vision[i : i + 1], audio[j : j + 1])[0], atol=1e-5)
+            assert torch.allclose(
+                matrix[i, j], net.fusion(vision[i : i + 1], audio[j : j + 1])[0], atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense"])
 def test_similarities_and_logits_are_float32_under_autocast(fusion):
     """The same numbers as without autocast: small sums in bfloat16 make unequal pairs equal."""
     net = small_net(fusion)
-    sides = net.fusion.project(*net.fusion.read(net.look(torch.rand(6, 3, 32, 32)), net.listen(torch.rand(6, 48_000) - 0.5)))
+    sides = net.fusion.project(
+        *net.fusion.read(
+            net.look(torch.rand(6, 3, 32, 32)), net.listen(torch.rand(6, 48_000) - 0.5)
+        )
+    )
     asked = {"answer": net.fusion.answer, "answer_all": net.fusion.answer_all}
     if fusion != "concat":
-        asked |= {"compare": net.fusion.compare, "decide": lambda *both: net.fusion.decide(net.fusion.compare(*both))}
+        asked |= {
+            "compare": net.fusion.compare,
+            "decide": lambda *both: net.fusion.decide(net.fusion.compare(*both)),
+        }
     for name, ask in asked.items():
         exact = ask(*sides)
         with torch.autocast("cpu", torch.bfloat16):
@@ -152,7 +202,9 @@ def test_similarities_and_logits_are_float32_under_autocast(fusion):
 
 def test_a_contrastive_step_has_the_loss_of_float32_similarities_under_autocast():
     net = small_net("distance")
-    vision, audio = torch.nn.functional.normalize(torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0)), dim=-1)
+    vision, audio = torch.nn.functional.normalize(
+        torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
     pairs = masks(64, "all")
     exact = Contrast()(net.fusion, vision, audio, *pairs).loss
     with torch.autocast("cpu", torch.bfloat16):
@@ -176,7 +228,11 @@ def test_the_dense_similarity_is_the_soft_maximum_over_places_of_each_moment_ave
             best = []
             for moment in range(heard.map.shape[3]):
                 ear = net.fusion.audio(heard.map[j, :, :, moment].max(1).values)
-                eyes = [net.fusion.vision(seen.map[i, :, row, column]) for row in range(16) for column in range(12)]
+                eyes = [
+                    net.fusion.vision(seen.map[i, :, row, column])
+                    for row in range(16)
+                    for column in range(12)
+                ]
                 alike = np.array([torch.cosine_similarity(eye, ear, dim=0).item() for eye in eyes])
                 # Of the 256 places of a training frame, 32 x 32; this frame has 192.
                 best.append(np.log(np.exp(10 * alike).sum() / 256) / 10)
@@ -189,7 +245,11 @@ def test_similarity_hears_the_whole_second_and_softly_takes_the_place_nearest_to
     seen, heard = net.look(torch.rand(1, 3, 32, 32)), net.listen(torch.rand(1, 48_000) - 0.5)
     eyes, ear = net.fusion.vision(seen.map[0].flatten(1).T), net.fusion.audio(heard.vector)
     best = (10 * torch.cosine_similarity(eyes, ear)).exp().mean().log() / 10
-    assert torch.allclose(net.fusion.compare(*net.fusion.project(*net.fusion.read(seen, heard)))[0, 0], best, atol=1e-5)
+    assert torch.allclose(
+        net.fusion.compare(*net.fusion.project(*net.fusion.read(seen, heard)))[0, 0],
+        best,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("fusion", ["similarity", "dense"])
@@ -204,22 +264,35 @@ def test_at_the_training_crop_the_soft_maximum_is_the_logarithm_of_the_mean(fusi
 
 
 @pytest.mark.parametrize("fusion", ["similarity", "dense"])
-@pytest.mark.parametrize(("left", "right", "above", "below"), [(12, 12, 0, 0), (0, 32, 0, 0), (0, 0, 16, 16), (40, 40, 0, 0)])
+@pytest.mark.parametrize(
+    ("left", "right", "above", "below"),
+    [(12, 12, 0, 0), (0, 32, 0, 0), (0, 0, 16, 16), (40, 40, 0, 0)],
+)
 @torch.inference_mode()
 def test_bars_beside_a_frame_do_not_make_a_pair_less_likely(fusion, left, right, above, below):
     net = small_net(fusion)
     torch.manual_seed(3)
     frames, sounds = torch.rand(6, 3, 32, 32), torch.rand(6, 48_000) - 0.5
     wide = torch.nn.functional.pad(frames, (left, right, above, below), value=0.5)
-    plain, barred = (torch.sigmoid(correspondence_logit(net(given, sounds))) for given in (frames, wide))
+    plain, barred = (
+        torch.sigmoid(correspondence_logit(net(given, sounds))) for given in (frames, wide)
+    )
     assert (barred - plain).min() > -0.005
 
 
 @settings(deadline=None)
-@given(evidence=st.lists(st.floats(-1, 1), min_size=1, max_size=30), more=st.lists(st.floats(-1, 1), max_size=60))
-def test_a_place_more_never_lowers_the_soft_maximum_and_one_without_evidence_leaves_it(evidence, more):
+@given(
+    evidence=st.lists(st.floats(-1, 1), min_size=1, max_size=30),
+    more=st.lists(st.floats(-1, 1), max_size=60),
+)
+def test_a_place_more_never_lowers_the_soft_maximum_and_one_without_evidence_leaves_it(
+    evidence, more
+):
     fusion = SimilarityFusion(2, 2, 10.0, 49)
-    few, all_of_them = (fusion.best(torch.tensor(values, dtype=torch.float64), 0) for values in (evidence, [*evidence, *more]))
+    few, all_of_them = (
+        fusion.best(torch.tensor(values, dtype=torch.float64), 0)
+        for values in (evidence, [*evidence, *more])
+    )
     assert all_of_them >= few - 1e-6
     strong = torch.tensor([0.9] * 4 + [0.0] * 45, dtype=torch.float64)
     wide = torch.cat([strong, torch.zeros(60, dtype=torch.float64)])
@@ -227,7 +300,9 @@ def test_a_place_more_never_lowers_the_soft_maximum_and_one_without_evidence_lea
 
 
 def test_what_a_similarity_means_is_in_the_config_and_old_checkpoints_have_its_old_value(tmp_path):
-    config = Config.load("similarity").changed("model", widths=(4, 8), resize_pixels=32, crop_pixels=32, sharpness=7.0)
+    config = Config.load("similarity").changed(
+        "model", widths=(4, 8), resize_pixels=32, crop_pixels=32, sharpness=7.0
+    )
     network = L3Net(config.model)
     path = save_checkpoint(tmp_path, 1, config, network.state_dict(), {}, {})
     assert load(path).fusion.sharpness == 7
@@ -257,8 +332,16 @@ def test_a_front_end_keeps_its_numbers_since_checkpoints_know_only_its_name():
 
 
 def test_pools_that_keep_time_give_moments_that_lie_closer():
-    settings = {"widths": (4, 4, 4, 4), "first_stride": 2, "front_end": "compact", "resize_pixels": 32, "crop_pixels": 32}
-    usual, kept = (L3Net(ModelConfig(**settings, pools_keeping_time=pools)).audio for pools in (0, 2))
+    settings = {
+        "widths": (4, 4, 4, 4),
+        "first_stride": 2,
+        "front_end": "compact",
+        "resize_pixels": 32,
+        "crop_pixels": 32,
+    }
+    usual, kept = (
+        L3Net(ModelConfig(**settings, pools_keeping_time=pools)).audio for pools in (0, 2)
+    )
     picture = torch.rand(1, 1, 64, 98)
     assert usual(picture).map.shape == (1, 4, 4, 6)
     assert kept(picture).map.shape == (1, 4, 4, 24)
@@ -304,7 +387,9 @@ def test_objective_is_small_for_who_knows_and_large_for_who_lies(negatives):
 
 class Deaf(Fusion):
     def answer(self, vision, audio):
-        yes = (vision[..., :1] + 0 * audio[..., :1]).expand(*torch.broadcast_shapes(vision.shape, audio.shape)[:-1], 1)
+        yes = (vision[..., :1] + 0 * audio[..., :1]).expand(
+            *torch.broadcast_shapes(vision.shape, audio.shape)[:-1], 1
+        )
         return torch.cat([-yes, yes], -1)
 
 
@@ -316,8 +401,12 @@ class Blind(Deaf):
 @pytest.mark.parametrize("one_sided", [Deaf(), Blind()])
 @pytest.mark.parametrize("negatives", ["roll", "all"])
 def test_who_sees_one_side_only_cannot_beat_chance(negatives, one_sided):
-    """Law 3: negatives are the same frames and sounds paired otherwise, so either side alone says nothing."""
-    outcome = Correspondence()(one_sided, torch.randn(10, 4), torch.randn(10, 4), *masks(10, negatives))
+    """Law 3: negatives are the same frames and sounds paired otherwise, so either side alone says
+    nothing.
+    """
+    outcome = Correspondence()(
+        one_sided, torch.randn(10, 4), torch.randn(10, 4), *masks(10, negatives)
+    )
     assert float(outcome.accuracy) == pytest.approx(0.5)
 
 
@@ -337,9 +426,16 @@ class Alike(AlignedFusion):
 
 @pytest.mark.parametrize("deaf", [True, False])
 def test_contrast_of_one_side_cannot_beat_chance(deaf):
-    """All similarities of a row are equal when the other side is not looked at; the least such loss is that of guessing."""
-    known, unknown = torch.nn.functional.normalize(torch.randn(10, 4), dim=-1), torch.ones(10, 4) / 2
-    outcome = Contrast()(Alike(), *((known, unknown) if deaf else (unknown, known)), *masks(10, "all"))
+    """All similarities of a row are equal when the other side is not looked at; the least such loss
+    is that of guessing.
+    """
+    known, unknown = (
+        torch.nn.functional.normalize(torch.randn(10, 4), dim=-1),
+        torch.ones(10, 4) / 2,
+    )
+    outcome = Contrast()(
+        Alike(), *((known, unknown) if deaf else (unknown, known)), *masks(10, "all")
+    )
     assert float(outcome.accuracy) == pytest.approx(0.5)
     assert float(outcome.loss.detach()) >= chance_loss("contrastive", 10) - 1e-4
 
@@ -355,7 +451,9 @@ def test_contrast_is_small_for_who_knows_and_learns_its_temperature():
 
 
 def test_who_knows_the_video_alone_cannot_tell_its_moments_apart():
-    """Same-video negatives: what a whole video looks and sounds like says nothing about which second belongs to which frame."""
+    """Same-video negatives: what a whole video looks and sounds like says nothing about which
+    second belongs to which frame.
+    """
     ids = np.array(["a", "a", "b", "b", "c", "c"])
     of_video = torch.eye(3).repeat_interleave(2, dim=0)
     same_video = pair_up(np.arange(6), ids)
@@ -398,13 +496,21 @@ def test_several_frames_begin_as_their_mean():
 @pytest.mark.parametrize("window", ["hann", "hamming", "rectangular"])
 def test_untold_choices_can_be_made(initialization, window):
     torch.manual_seed(0)
-    config = ModelConfig(widths=(4, 8), resize_pixels=32, crop_pixels=32, initialization=initialization, window=window)
+    config = ModelConfig(
+        widths=(4, 8),
+        resize_pixels=32,
+        crop_pixels=32,
+        initialization=initialization,
+        window=window,
+    )
     logits = L3Net(config)(torch.rand(2, 3, 32, 32), torch.rand(2, 48_000) - 0.5)
     assert torch.isfinite(logits).all()
 
 
 def test_distance_fusion_starts_with_near_means_yes():
-    net = L3Net(ModelConfig(widths=(4, 8), fusion="distance", resize_pixels=32, crop_pixels=32)).fusion
+    net = L3Net(
+        ModelConfig(widths=(4, 8), fusion="distance", resize_pixels=32, crop_pixels=32)
+    ).fusion
     net.vision, net.audio = torch.nn.Identity(), torch.nn.Identity()
     near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     assert correspondence_logit(net(near, near)) > 0 > correspondence_logit(net(near, far))
@@ -418,4 +524,8 @@ def test_jitter_changes_brightness_and_saturation():
     assert torch.allclose(jitter(frames, zeros + 0.1, ones), frames + 0.1, atol=1e-6)
     gray = jitter(frames, zeros, zeros)
     assert torch.allclose(gray[:, 0], gray[:, 1], atol=1e-6)
-    assert torch.allclose(gray[:, 0], torch.einsum("bchw,c->bhw", frames, torch.tensor([0.299, 0.587, 0.114])), atol=1e-6)
+    assert torch.allclose(
+        gray[:, 0],
+        torch.einsum("bchw,c->bhw", frames, torch.tensor([0.299, 0.587, 0.114])),
+        atol=1e-6,
+    )

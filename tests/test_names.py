@@ -41,7 +41,11 @@ def test_a_shown_name_is_one_line_without_control_characters():
 
 
 def test_usual_words_for_splits():
-    for split, words in {"train": "train TRAIN Training tr", "val": "val valid Validation dev", "test": "test Testing eval"}.items():
+    for split, words in {
+        "train": "train TRAIN Training tr",
+        "val": "val valid Validation dev",
+        "test": "test Testing eval",
+    }.items():
         assert {known_split(word) for word in words.split()} == {split}
     assert known_split("fold1") == ""
     assert usual_split(" fold1 ") == "fold1"

@@ -1,4 +1,6 @@
-"""OpenL3's networks give OpenL3's numbers, through its own functions; what differs is a right vector or one clear sentence."""
+"""OpenL3's networks give OpenL3's numbers, through its own functions; what differs is a right
+vector or one clear sentence.
+"""
 
 import json
 import wave
@@ -21,7 +23,9 @@ from looklisten.interop.openl3.resampling import KaiserBest, resampled
 from looklisten.interop.openl3.variants import BLOBS, variant_named
 
 GIVEN = SHARED / "openl3"
-needs_expected = pytest.mark.skipif(not (GIVEN / "expected.npz").exists(), reason="OpenL3's own values are not beside this checkout")
+needs_expected = pytest.mark.skipif(
+    not (GIVEN / "expected.npz").exists(), reason="OpenL3's own values are not beside this checkout"
+)
 SEEDS = {"linear": 100, "mel128": 101, "mel256": 102}
 
 
@@ -32,17 +36,24 @@ def weights(openl3_weights):
 
 @pytest.fixture(scope="module")
 def hears(weights):
-    return openl3.models.load_audio_embedding_model_from_path(weights / "openl3_audio_mel256_music.h5", "mel256", 512)
+    return openl3.models.load_audio_embedding_model_from_path(
+        weights / "openl3_audio_mel256_music.h5", "mel256", 512
+    )
 
 
 @pytest.fixture(scope="module")
 def sees(weights):
-    return openl3.models.load_image_embedding_model_from_path(weights / "openl3_image_mel256_music.h5", 512)
+    return openl3.models.load_image_embedding_model_from_path(
+        weights / "openl3_image_mel256_music.h5", 512
+    )
 
 
 def tone(seconds=1.5, rate_hz=48_000):
     t = np.arange(int(seconds * rate_hz)) / rate_hz
-    return (0.4 * np.sin(2 * np.pi * (500 * t + 900 * t**2)) + 0.01 * np.random.default_rng(1).normal(size=len(t))).astype(np.float32)
+    return (
+        0.4 * np.sin(2 * np.pi * (500 * t + 900 * t**2))
+        + 0.01 * np.random.default_rng(1).normal(size=len(t))
+    ).astype(np.float32)
 
 
 def cosines(a, b):
@@ -53,12 +64,15 @@ def cosines(a, b):
 
 
 def keras_by_hand(image, seed, late_norm):
-    """OpenL3's layers one by one, from the file's order, each batch-norm written out (epsilon 1e-3)."""
+    """OpenL3's layers one by one, from the file's order, each batch-norm written out (epsilon
+    1e-3).
+    """
     layers = [weights for _, weights in keras_layers(seed, image.shape[1]) if weights]
 
     def norm(x, w):
         gamma, beta, mean, variance = (
-            torch.from_numpy(w[f"{k}:0"]).float()[:, None, None] for k in ("gamma", "beta", "moving_mean", "moving_variance")
+            torch.from_numpy(w[f"{k}:0"]).float()[:, None, None]
+            for k in ("gamma", "beta", "moving_mean", "moving_variance")
         )
         return (x - mean) / (variance + 1e-3).sqrt() * gamma + beta
 
@@ -70,7 +84,11 @@ def keras_by_hand(image, seed, late_norm):
         if number == 7:
             break
         after = layers[2 + 2 * number]
-        x = norm(functional.relu(x), after) if number == late_norm else functional.relu(norm(x, after))
+        x = (
+            norm(functional.relu(x), after)
+            if number == late_norm
+            else functional.relu(norm(x, after))
+        )
         if number % 2:
             x = functional.max_pool2d(x, 2)
     return x
@@ -89,8 +107,12 @@ def test_the_network_is_keras_layer_by_layer(weights, side):
         last, pools = keras_by_hand(image, 200, late_norm=1), (7, 7)
     with torch.inference_mode():
         for layer, pool in (("conv4_2", pools), ("pool4", last.shape[2:])):
-            pooled = functional.max_pool2d(last, pool).permute(0, 2, 3, 1).flatten(1)  # Keras flattens channels last
-            assert torch.allclose(net.vectors(image, layer), pooled, rtol=1e-3, atol=1e-3 * float(pooled.abs().max()))
+            pooled = (
+                functional.max_pool2d(last, pool).permute(0, 2, 3, 1).flatten(1)
+            )  # Keras flattens channels last
+            assert torch.allclose(
+                net.vectors(image, layer), pooled, rtol=1e-3, atol=1e-3 * float(pooled.abs().max())
+            )
 
 
 @needs_expected
@@ -105,7 +127,9 @@ def test_the_network_is_keras_layer_by_layer(weights, side):
 def test_sound_that_must_be_resampled_is_openl3s(given_weights, key, size, hop, center):
     expected = np.load(GIVEN / "expected.npz")
     sr, audio = read_wav(GIVEN / "tone.wav")
-    net = openl3.models.load_audio_embedding_model_from_path(given_weights / "openl3_audio_mel256_env.h5", "mel256", size)
+    net = openl3.models.load_audio_embedding_model_from_path(
+        given_weights / "openl3_audio_mel256_env.h5", "mel256", size
+    )
     vectors, times = openl3.get_audio_embedding(audio, sr, model=net, center=center, hop_size=hop)
     assert np.array_equal(times, expected[f"{key}_ts"])
     assert cosines(vectors, expected[key]).min() > 0.9999
@@ -115,22 +139,30 @@ def test_sound_that_must_be_resampled_is_openl3s(given_weights, key, size, hop, 
 def test_sound_at_48_khz_is_openl3s(given_weights):
     expected = np.load(GIVEN / "expected.npz")
     sr, audio = read_wav(GIVEN / "tone48.wav")
-    net = openl3.models.load_audio_embedding_model_from_path(given_weights / "openl3_audio_mel256_env.h5", "mel256", 512)
+    net = openl3.models.load_audio_embedding_model_from_path(
+        given_weights / "openl3_audio_mel256_env.h5", "mel256", 512
+    )
     vectors, times = openl3.get_audio_embedding(audio, sr, model=net, hop_size=0.25)
     assert np.array_equal(times, expected["mel256_512_tone48_hop025_ts"])
     wanted = expected["mel256_512_tone48_hop025"]
     assert (np.abs(vectors - wanted).max(1) < 1e-4 * np.abs(wanted).max(1)).all()
     net.precision = "bfloat16"
-    assert cosines(openl3.get_audio_embedding(audio, sr, model=net, hop_size=0.25)[0], vectors).min() > 0.999
+    assert (
+        cosines(openl3.get_audio_embedding(audio, sr, model=net, hop_size=0.25)[0], vectors).min()
+        > 0.999
+    )
 
 
 @needs_expected
 @pytest.mark.parametrize("size", [512, 8192])
 def test_pictures_are_openl3s(given_weights, size):
     expected = np.load(GIVEN / "expected.npz")
-    net = openl3.models.load_image_embedding_model_from_path(given_weights / "openl3_image_mel256_env.h5", size)
+    net = openl3.models.load_image_embedding_model_from_path(
+        given_weights / "openl3_image_mel256_env.h5", size
+    )
     square, large = (
-        openl3.get_image_embedding(np.array(Image.open(GIVEN / f"{name}.png")), model=net) for name in ("texture224", "texture")
+        openl3.get_image_embedding(np.array(Image.open(GIVEN / f"{name}.png")), model=net)
+        for name in ("texture224", "texture")
     )
     assert np.linalg.norm(square - expected[f"image224_{size}"]) < 1e-3 * np.linalg.norm(square)
     assert cosines(large, expected[f"image_{size}"]).min() > 0.999
@@ -158,8 +190,13 @@ def read_wav(path):
 def test_lists_give_what_each_gives_alone(hears):
     sounds = [tone(1.2), tone(0.7, 44_100)]
     with pytest.warns(openl3.OpenL3Warning, match="shorter than a second"):
-        vectors, times = openl3.get_audio_embedding(sounds, [48_000, 44_100], model=hears, hop_size=0.4, batch_size=2)
-        alone = [openl3.get_audio_embedding(one, sr, model=hears, hop_size=0.4) for one, sr in zip(sounds, (48_000, 44_100), strict=True)]
+        vectors, times = openl3.get_audio_embedding(
+            sounds, [48_000, 44_100], model=hears, hop_size=0.4, batch_size=2
+        )
+        alone = [
+            openl3.get_audio_embedding(one, sr, model=hears, hop_size=0.4)
+            for one, sr in zip(sounds, (48_000, 44_100), strict=True)
+        ]
     for row, (expected, at) in enumerate(alone):
         assert np.allclose(vectors[row], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
         assert np.array_equal(times[row], at)
@@ -194,7 +231,9 @@ def test_channels_integers_and_floats_are_one_sound(hears):
     audio = np.round(tone(1.0) * 2**15).astype(np.int16)
     both = np.stack([audio, audio], axis=1)
     forms = [audio, both, audio / 2**15, audio.astype(np.int32) * 2**16]
-    found = [openl3.get_audio_embedding(form, 48_000, model=hears, center=False)[0] for form in forms]
+    found = [
+        openl3.get_audio_embedding(form, 48_000, model=hears, center=False)[0] for form in forms
+    ]
     assert all(np.array_equal(one, found[0]) for one in found[1:])
 
 
@@ -208,14 +247,19 @@ def test_resampling_keeps_a_tone_and_does_not_depend_on_how_the_sound_is_cut(rat
     assert np.abs(whole - expected)[1_000:-1_000].max() < 1e-4
     stream = KaiserBest(rate_hz)
     pieces = [stream.resample_chunk(piece) for piece in np.array_split(sound, 7)]
-    assert np.array_equal(np.concatenate([*pieces, stream.resample_chunk(sound[:0], last=True)]), whole)
+    assert np.array_equal(
+        np.concatenate([*pieces, stream.resample_chunk(sound[:0], last=True)]), whole
+    )
 
 
 def test_resampling_cuts_off_where_resampys_best_filter_does():
-    """Half the amplitude at 0.917 of the Nyquist frequency, all of it a little below, next to nothing a little above."""
+    """Half the amplitude at 0.917 of the Nyquist frequency, all of it a little below, next to
+    nothing a little above.
+    """
     t = np.arange(44_100) / 44_100
     gains = [
-        np.abs(resampled(np.sin(2 * np.pi * hz * t).astype(np.float32), 44_100)[9_000:-9_000]).max() for hz in (18_500, 20_227.5, 21_900)
+        np.abs(resampled(np.sin(2 * np.pi * hz * t).astype(np.float32), 44_100)[9_000:-9_000]).max()
+        for hz in (18_500, 20_227.5, 21_900)
     ]
     assert gains == pytest.approx([1, 0.5, 0], abs=2e-3)
 
@@ -223,12 +267,20 @@ def test_resampling_cuts_off_where_resampys_best_filter_does():
 def test_predict_takes_what_preprocess_audio_returns(weights, hears):
     audio = tone(1.3)
     direct, _ = openl3.get_audio_embedding(audio, 48_000, model=hears, hop_size=0.5)
-    assert np.allclose(hears.predict(openl3.preprocess_audio(audio, 48_000, hop_size=0.5), verbose=0), direct)
-    centered = openl3.models.load_audio_embedding_model_from_path(weights / "openl3_audio_mel256_music.h5", "mel256", 512, "librosa")
+    assert np.allclose(
+        hears.predict(openl3.preprocess_audio(audio, 48_000, hop_size=0.5), verbose=0), direct
+    )
+    centered = openl3.models.load_audio_embedding_model_from_path(
+        weights / "openl3_audio_mel256_music.h5", "mel256", 512, "librosa"
+    )
     images = openl3.preprocess_audio(audio, 48_000, hop_size=0.5, input_repr="mel256")
     assert images.shape == (3, 256, 199, 1)
-    direct, _ = openl3.get_audio_embedding(audio, 48_000, model=centered, hop_size=0.5, frontend="librosa")
-    assert np.allclose(centered.predict(images), direct, rtol=1e-3, atol=1e-3 * np.abs(direct).max())
+    direct, _ = openl3.get_audio_embedding(
+        audio, 48_000, model=centered, hop_size=0.5, frontend="librosa"
+    )
+    assert np.allclose(
+        centered.predict(images), direct, rtol=1e-3, atol=1e-3 * np.abs(direct).max()
+    )
 
 
 @pytest.mark.filterwarnings("ignore::looklisten.interop.openl3.OpenL3Warning")
@@ -236,7 +288,11 @@ def test_predict_takes_what_preprocess_audio_returns(weights, hears):
     ("audio", "sr", "sentence"),
     [
         (np.zeros(0), 48_000, "the audio is empty"),
-        (np.zeros((2, 48_000)), 48_000, r"\[samples, channels\]; this has the shape \(2, 48000\); transpose it"),
+        (
+            np.zeros((2, 48_000)),
+            48_000,
+            r"\[samples, channels\]; this has the shape \(2, 48000\); transpose it",
+        ),
         (np.zeros((4, 2, 2)), 48_000, r"this has the shape \(4, 2, 2\)"),
         (np.array(["a", "b"]), 48_000, "a numpy array of numbers"),
         (np.array([0.0, 0.1, np.nan]), 48_000, "NaN or infinity, first at sample 2"),
@@ -260,7 +316,10 @@ def test_bad_words_are_one_sentence(weights, hears, sees):
         with pytest.raises(openl3.OpenL3Error, match=sentence):
             openl3.get_audio_embedding(audio, 48_000, **{"model": hears} | options)
     for words, sentence in (
-        (("mel512", "env", 512), "no input representation 'mel512'; there are linear, mel128, mel256"),
+        (
+            ("mel512", "env", 512),
+            "no input representation 'mel512'; there are linear, mel128, mel256",
+        ),
         (("mel256", "news", 512), "no content type 'news'"),
         (("mel256", "env", 300), "no embedding size 300 for audio; there are 6144 and 512"),
         (("mel256", "env", 512, "torch"), "no front end 'torch'; there are kapre and librosa"),
@@ -287,10 +346,14 @@ def picture(height, width):
 
 
 def test_picture_values_are_openl3s_for_every_size(sees):
-    """-1..1 at exactly 224 pixels, 0..1 where it is scaled down, over the maximum where it is only cropped."""
+    """-1..1 at exactly 224 pixels, 0..1 where it is scaled down, over the maximum where it is only
+    cropped.
+    """
     from looklisten.interop.openl3.images import squared
 
-    exact, scaled, cropped = (next(squared(picture(*size)[None])) for size in ((224, 224), (320, 400), (240, 248)))
+    exact, scaled, cropped = (
+        next(squared(picture(*size)[None])) for size in ((224, 224), (320, 400), (240, 248))
+    )
     assert np.array_equal(exact, picture(224, 224).transpose(2, 0, 1) / np.float32(255) * 2 - 1)
     assert 0 <= scaled.min() < scaled.max() <= 200 / 255
     middle = picture(240, 248)[8:232, 12:236].transpose(2, 0, 1)
@@ -337,11 +400,24 @@ def test_a_network_is_an_encoder(hears, sees):
     with torch.inference_mode():
         for layer, size in (("pool4", 512), ("conv4_2", 6144)):
             assert hears.encode("audio", torch.from_numpy(audio)[None], layer).shape == (1, size)
-        as_int16 = hears.encode("audio", torch.from_numpy(np.round(audio * 2**15).astype(np.int16))[None], "pool4")
+        as_int16 = hears.encode(
+            "audio", torch.from_numpy(np.round(audio * 2**15).astype(np.int16))[None], "pool4"
+        )
         frames = torch.from_numpy(picture(224, 224)).permute(2, 0, 1)[None]
         seen = sees.encode("vision", frames, "pool4")
-    assert cosines(as_int16.numpy(), openl3.get_audio_embedding(audio, 48_000, model=hears, center=False)[0]).min() > 0.9999
-    assert np.allclose(seen.numpy(), openl3.get_image_embedding(picture(224, 224), model=sees), rtol=1e-4, atol=1e-4)
+    assert (
+        cosines(
+            as_int16.numpy(),
+            openl3.get_audio_embedding(audio, 48_000, model=hears, center=False)[0],
+        ).min()
+        > 0.9999
+    )
+    assert np.allclose(
+        seen.numpy(),
+        openl3.get_image_embedding(picture(224, 224), model=sees),
+        rtol=1e-4,
+        atol=1e-4,
+    )
     with pytest.raises(openl3.OpenL3Error, match="a network for audio; load image-… for vision"):
         hears.encode("vision", frames, "pool4")
     with pytest.raises(openl3.OpenL3Error, match="the layers are pool4 and conv4_2"):
@@ -351,12 +427,23 @@ def test_a_network_is_an_encoder(hears, sees):
 def test_a_converted_folder_is_the_same_network_without_h5py(weights, tmp_path):
     said = openl3.convert(weights / "openl3_audio_linear_music.h5", tmp_path / "linear")
     assert said == {"network": "openl3:audio-linear-music", "folder": str(tmp_path / "linear")}
-    assert sorted(path.name for path in (tmp_path / "linear").iterdir()) == ["model.safetensors", "openl3.json"]
+    assert sorted(path.name for path in (tmp_path / "linear").iterdir()) == [
+        "model.safetensors",
+        "openl3.json",
+    ]
     assert openl3.recognizes(tmp_path / "linear")
-    one, two = openl3.load(weights / "openl3_audio_linear_music.h5"), openl3.load(tmp_path / "linear")
-    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())
+    one, two = (
+        openl3.load(weights / "openl3_audio_linear_music.h5"),
+        openl3.load(tmp_path / "linear"),
+    )
+    assert all(
+        torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items()
+    )
     assert two.variant == variant_named("openl3:audio-linear-music")
-    assert json.loads((tmp_path / "linear" / "openl3.json").read_text())["source"] == "openl3_audio_linear_music.h5"
+    assert (
+        json.loads((tmp_path / "linear" / "openl3.json").read_text())["source"]
+        == "openl3_audio_linear_music.h5"
+    )
     (tmp_path / "linear" / "model.safetensors").write_bytes(b"x" * 99)
     with pytest.raises(openl3.OpenL3Error, match="is damaged"):
         openl3.load(tmp_path / "linear")
@@ -364,7 +451,9 @@ def test_a_converted_folder_is_the_same_network_without_h5py(weights, tmp_path):
 
 def test_bad_weight_files_are_one_sentence(weights, tmp_path):
     (tmp_path / "openl3_audio_mel256_env.h5").write_bytes(b"text")
-    (tmp_path / "cut.h5.gz").write_bytes(write_keras(tmp_path / "whole_mel256.h5.gz", 1, 1).read_bytes()[:9_999])
+    (tmp_path / "cut.h5.gz").write_bytes(
+        write_keras(tmp_path / "whole_mel256.h5.gz", 1, 1).read_bytes()[:9_999]
+    )
     write_keras(tmp_path / "audio_mel256.h5", 1, 3)
     write_keras(tmp_path / "nameless.h5", 1, 1)
     with h5py.File(tmp_path / "image_mel256.h5", "w") as file:
@@ -390,7 +479,10 @@ def test_halving_is_max_pooling():
 
 
 def test_names_of_published_networks():
-    assert {variant_named(f"openl3:{stem.removeprefix('openl3_').replace('_', '-')}").stem for stem in BLOBS} == set(BLOBS)
+    assert {
+        variant_named(f"openl3:{stem.removeprefix('openl3_').replace('_', '-')}").stem
+        for stem in BLOBS
+    } == set(BLOBS)
     assert len(BLOBS) == 12
     for wrong in ("openl3:audio-mel256", "openl3:mel256-env", "openl3:audio-mel256-env-x"):
         assert openl3.recognizes(wrong)
@@ -399,7 +491,11 @@ def test_names_of_published_networks():
     assert not openl3.recognizes("runs/tiny")
     published = GIVEN / "blobs.txt"
     if published.exists():
-        rows = [line.split() for line in published.read_text().splitlines() if line and not line.startswith("#")]
+        rows = [
+            line.split()
+            for line in published.read_text().splitlines()
+            if line and not line.startswith("#")
+        ]
         assert {name.removesuffix("-v0_4_0.h5.gz"): blob for blob, name in rows} == BLOBS
 
 
@@ -409,5 +505,11 @@ def test_nothing_heavy_is_imported_at_import():
 
     code = "import sys; from looklisten.interop import openl3; print(sorted({'torch', 'h5py', 'PIL', 'av'} & set(sys.modules)))"
     source = str(Path(openl3.__file__).parents[3])
-    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONPATH": source})
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": source},
+    )
     assert told.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""Published weights come over the network once, whole and checked, whatever the connection does; a real server serves them."""
+"""Published weights come over the network once, whole and checked, whatever the connection does; a
+real server serves them.
+"""
 
 import gzip
 import hashlib
@@ -24,7 +26,9 @@ NAME = "openl3_audio_mel256_env-v0_4_0.h5.gz"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.data`; `server.cut` lists after how many bytes each of the first answers ends; `server.ranges`: may go on."""
+    """Serves `server.data`; `server.cut` lists after how many bytes each of the first answers ends;
+    `server.ranges`: may go on.
+    """
 
     def log_message(self, *_):
         pass
@@ -65,12 +69,16 @@ def names(folder):
 
 def test_a_git_blob_id_is_gits(tmp_path):
     (tmp_path / "file").write_bytes(b"hello\n")
-    assert git_blob_id(tmp_path / "file") == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
+    assert (
+        git_blob_id(tmp_path / "file") == "ce013625030ba8dba906f756967f9e9ca394464a"
+    )  # git hash-object
 
 
 def test_a_good_download_is_whole_and_alone_in_its_folder(server, tmp_path):
     told = []
-    download(f"{server.url}/x", tmp_path / "x", BLOB, lambda done, total: told.append((done, total)))
+    download(
+        f"{server.url}/x", tmp_path / "x", BLOB, lambda done, total: told.append((done, total))
+    )
     assert (tmp_path / "x").read_bytes() == DATA
     assert names(tmp_path) == ["x"]
     assert told
@@ -91,7 +99,10 @@ def test_a_server_that_cannot_go_on_is_asked_for_all(server, tmp_path):
 
 def test_one_that_keeps_breaking_is_an_error_and_the_next_call_goes_on(server, tmp_path):
     server.cut = [100_000] * room.ATTEMPTS
-    with pytest.raises(openl3.OpenL3Error, match=r"the connection ended after 400,000 of 700,000 bytes\); run the same again"):
+    with pytest.raises(
+        openl3.OpenL3Error,
+        match=r"the connection ended after 400,000 of 700,000 bytes\); run the same again",
+    ):
         download(f"{server.url}/x", tmp_path / "x", BLOB)
     assert names(tmp_path) == ["x.part"]
     download(f"{server.url}/x", tmp_path / "x", BLOB)
@@ -102,7 +113,9 @@ def test_one_that_keeps_breaking_is_an_error_and_the_next_call_goes_on(server, t
 
 def test_wrong_bytes_are_refused_and_not_kept(server, tmp_path):
     server.data = DATA[:-1] + b"?"
-    with pytest.raises(openl3.OpenL3Error, match=r"not the published one .* nothing of it was kept"):
+    with pytest.raises(
+        openl3.OpenL3Error, match=r"not the published one .* nothing of it was kept"
+    ):
         download(f"{server.url}/x", tmp_path / "x", BLOB)
     assert names(tmp_path) == []
 
@@ -136,7 +149,10 @@ def test_nobody_there_is_an_error(tmp_path, monkeypatch):
 
 def test_of_two_processes_one_fetches(server, tmp_path):
     context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=download, args=(f"{server.url}/x", tmp_path / "x", BLOB)) for _ in range(2)]
+    both = [
+        context.Process(target=download, args=(f"{server.url}/x", tmp_path / "x", BLOB))
+        for _ in range(2)
+    ]
     for one in both:
         one.start()
     for one in both:
@@ -185,7 +201,10 @@ def test_a_damaged_cache_is_fetched_anew(mirror, cache):
 
 def test_without_the_network_it_says_where_to_put_the_file(mirror, cache, monkeypatch):
     monkeypatch.setenv("LOOKLISTEN_OFFLINE", "1")
-    with pytest.raises(openl3.OpenL3Error, match=r"not in the cache .*, and LOOKLISTEN_OFFLINE forbids the network; unset it once, or put"):
+    with pytest.raises(
+        openl3.OpenL3Error,
+        match=r"not in the cache .*, and LOOKLISTEN_OFFLINE forbids the network; unset it once, or put",
+    ):
         openl3.load("openl3:audio-mel256-env")
     assert not mirror.asked
 
@@ -211,7 +230,7 @@ def test_a_folder_of_weights_serves_too(tmp_path, cache, monkeypatch):
 
 
 def test_the_cache_is_the_systems_unless_told(monkeypatch, tmp_path):
-    from looklisten.runtime import cache_folder
+    from looklisten.system.cache import cache_folder
 
     monkeypatch.delenv("LOOKLISTEN_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -1,4 +1,6 @@
-"""Files and folders -> .npz under OpenL3's names, by function and by command; and the migration page does what it says."""
+"""Files and folders -> .npz under OpenL3's names, by function and by command; and the migration
+page does what it says.
+"""
 
 import json
 import logging
@@ -28,17 +30,26 @@ def tone(seconds, rate_hz):
 
 
 def picture(height=240, width=320):
-    return np.random.default_rng(0).integers(0, 255, (height // 8, width // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    return (
+        np.random.default_rng(0)
+        .integers(0, 255, (height // 8, width // 8, 3), np.uint8)
+        .repeat(8, 0)
+        .repeat(8, 1)
+    )
 
 
 @pytest.fixture(scope="module")
 def hears(openl3_weights):
-    return openl3.models.load_audio_embedding_model_from_path(openl3_weights / "openl3_audio_mel128_music.h5", "mel128", 512)
+    return openl3.models.load_audio_embedding_model_from_path(
+        openl3_weights / "openl3_audio_mel128_music.h5", "mel128", 512
+    )
 
 
 @pytest.fixture(scope="module")
 def sees(openl3_weights):
-    return openl3.models.load_image_embedding_model_from_path(openl3_weights / "openl3_image_mel256_music.h5", 512)
+    return openl3.models.load_image_embedding_model_from_path(
+        openl3_weights / "openl3_image_mel256_music.h5", 512
+    )
 
 
 @pytest.fixture
@@ -68,8 +79,12 @@ def test_a_sound_file_gives_what_its_samples_give(hears, sounds):
     openl3.process_audio_file(str(sounds / "one.wav"), model=hears, hop_size=0.5)
     with np.load(sounds / "one.npz") as saved:
         assert sorted(saved) == ["embedding", "timestamps"]
-        vectors, times = openl3.get_audio_embedding(tone(1.4, 44_100), 44_100, model=hears, hop_size=0.5)
-        assert np.allclose(saved["embedding"], vectors, rtol=1e-3, atol=1e-3 * np.abs(vectors).max())
+        vectors, times = openl3.get_audio_embedding(
+            tone(1.4, 44_100), 44_100, model=hears, hop_size=0.5
+        )
+        assert np.allclose(
+            saved["embedding"], vectors, rtol=1e-3, atol=1e-3 * np.abs(vectors).max()
+        )
         assert saved["embedding"].dtype == np.float32
         assert np.array_equal(saved["timestamps"], times)
     assert sorted(path.name for path in sounds.iterdir()) == ["below", "one.npz", "one.wav"]
@@ -80,14 +95,18 @@ def test_what_is_there_is_skipped_unless_overwritten(hears, sounds):
     out.write_bytes(b"mine")
     openl3.process_audio_file([str(sounds / "one.wav")], suffix="mine", model=hears, hop_size=1.0)
     assert out.read_bytes() == b"mine"
-    openl3.process_audio_file([str(sounds / "one.wav")], suffix="mine", model=hears, hop_size=1.0, overwrite=True)
+    openl3.process_audio_file(
+        [str(sounds / "one.wav")], suffix="mine", model=hears, hop_size=1.0, overwrite=True
+    )
     assert np.load(out)["embedding"].shape == (2, 512)
 
 
 def test_one_bad_file_does_not_stop_the_others(hears, sounds, tmp_path):
     (sounds / "bad.wav").write_text("text")
     with pytest.raises(openl3.OpenL3Error, match=r"bad\.wav cannot be opened as sound"):
-        openl3.process_audio_file([str(sounds / "bad.wav"), str(sounds / "one.wav")], tmp_path, model=hears, hop_size=1.0)
+        openl3.process_audio_file(
+            [str(sounds / "bad.wav"), str(sounds / "one.wav")], tmp_path, model=hears, hop_size=1.0
+        )
     assert (tmp_path / "one.npz").exists()
     with pytest.raises(openl3.OpenL3Error, match=r"there is no file nowhere\.wav"):
         openl3.process_audio_file("nowhere.wav", model=hears)
@@ -96,7 +115,9 @@ def test_one_bad_file_does_not_stop_the_others(hears, sounds, tmp_path):
 def test_two_inputs_for_one_output_are_refused_at_once(hears, sounds, tmp_path):
     with pytest.raises(openl3.OpenL3Error, match=r"would both be written to .*one\.npz"):
         wavfile.write(tmp_path / "one.wav", 48_000, tone(1.0, 48_000))
-        openl3.process_audio_file([str(sounds / "one.wav"), str(tmp_path / "one.wav")], tmp_path / "out", model=hears)
+        openl3.process_audio_file(
+            [str(sounds / "one.wav"), str(tmp_path / "one.wav")], tmp_path / "out", model=hears
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -105,12 +126,18 @@ def test_pictures_of_every_kind(sees, tmp_path):
     rgb.save(tmp_path / "rgb.png")
     rgb.convert("CMYK").convert("RGB").convert("CMYK").save(tmp_path / "cmyk.tif")
     rgb.convert("L").save(tmp_path / "gray.png")
-    Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257).save(tmp_path / "gray16.png")
+    Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257).save(
+        tmp_path / "gray16.png"
+    )
     rgb.rotate(90, expand=True).save(tmp_path / "turned.png", exif=_turned())
     rgb.save(tmp_path / "film.gif", save_all=True, append_images=[rgb.rotate(180)])
     paths = sorted(tmp_path.iterdir())
-    openl3.process_image_file([str(path) for path in paths], tmp_path / "out", model=sees, batch_size=4)
-    found = {path.stem: np.load(tmp_path / "out" / f"{path.stem}.npz")["embedding"] for path in paths}
+    openl3.process_image_file(
+        [str(path) for path in paths], tmp_path / "out", model=sees, batch_size=4
+    )
+    found = {
+        path.stem: np.load(tmp_path / "out" / f"{path.stem}.npz")["embedding"] for path in paths
+    }
     assert all(one.shape == (1, 512) for one in found.values())
     close = {"rtol": 1e-3, "atol": 1e-3 * float(np.abs(found["rgb"]).max())}
     assert np.allclose(found["rgb"], openl3.get_image_embedding(picture(), model=sees), **close)
@@ -139,7 +166,13 @@ def _png(height, width):
 def test_a_video_gives_both_sides_on_the_files_clock(hears, sees, tmp_path):
     times = np.array([0.0, 0.1, 0.35, 0.4, 0.9])
     write_clock_video(tmp_path / "clip.mp4", times=times, seconds=1.6, audio_late_seconds=0.5)
-    openl3.process_video_file(str(tmp_path / "clip.mp4"), audio_model=hears, image_model=sees, audio_hop_size=0.5, audio_center=False)
+    openl3.process_video_file(
+        str(tmp_path / "clip.mp4"),
+        audio_model=hears,
+        image_model=sees,
+        audio_hop_size=0.5,
+        audio_center=False,
+    )
     seen, heard = np.load(tmp_path / "clip_image.npz"), np.load(tmp_path / "clip_audio.npz")
     assert seen["timestamps"] == pytest.approx(times, abs=1e-3)
     assert seen["embedding"].shape == (5, 512)
@@ -167,7 +200,9 @@ def test_a_video_keeps_its_aspect(sees, tmp_path):
 
 
 def test_a_long_sound_is_never_whole_in_memory(tmp_path):
-    """Pieces of a minute's sound are yielded before it has been read to its end, each about a second."""
+    """Pieces of a minute's sound are yielded before it has been read to its end, each about a
+    second.
+    """
     wavfile.write(tmp_path / "long.wav", 8_000, tone(60, 8_000))
     sizes = [len(piece) for piece in reading.read_sound(str(tmp_path / "long.wav"))]
     assert sum(sizes) == 60 * 48_000
@@ -178,7 +213,9 @@ def test_a_long_sound_is_never_whole_in_memory(tmp_path):
 
 
 def test_all_thirteen_flags_have_openl3s_names_short_forms_and_defaults():
-    short = "a.wav -o D -x S -i linear -c env -as 512 -n -t 0.5 -ab 3 -is 512 -ib 4 -af librosa -ow -q"
+    short = (
+        "a.wav -o D -x S -i linear -c env -as 512 -n -t 0.5 -ab 3 -is 512 -ib 4 -af librosa -ow -q"
+    )
     long = (
         "a.wav --output-dir D --suffix S --input-repr linear --content-type env --audio-embedding-size 512 --no-audio-centering"
         " --audio-hop-size 0.5 --audio-batch-size 3 --image-embedding-size 512 --image-batch-size 4 --audio-frontend librosa"
@@ -190,10 +227,26 @@ def test_all_thirteen_flags_have_openl3s_names_short_forms_and_defaults():
     defaults = vars(parser().parse_args(["audio", "a.wav"]))
     for name in ("modality", "inputs"):
         del defaults[name]
-    plain = {"output_dir": None, "suffix": None, "input_repr": "mel256", "content_type": "music", "overwrite": False, "quiet": False}
-    sound = {"audio_embedding_size": 6144, "no_audio_centering": False, "audio_hop_size": 0.1, "audio_batch_size": 32}
+    plain = {
+        "output_dir": None,
+        "suffix": None,
+        "input_repr": "mel256",
+        "content_type": "music",
+        "overwrite": False,
+        "quiet": False,
+    }
+    sound = {
+        "audio_embedding_size": 6144,
+        "no_audio_centering": False,
+        "audio_hop_size": 0.1,
+        "audio_batch_size": 32,
+    }
     rest = {"image_embedding_size": 8192, "image_batch_size": 32, "audio_frontend": "kapre"}
-    assert defaults == plain | sound | rest | {"weights": None, "device": "auto", "precision": "float32"}
+    assert defaults == plain | sound | rest | {
+        "weights": None,
+        "device": "auto",
+        "precision": "float32",
+    }
 
 
 @pytest.mark.parametrize("flags", [["-as", "77"], ["-t", "0"], ["-ab", "1.5"], ["-i", "mel512"]])
@@ -220,9 +273,26 @@ def test_folders_are_searched_below_and_keep_their_shape(sounds, tmp_path):
 
 
 def test_the_command_embeds_a_folder_and_says_what_failed(openl3_weights, sounds, capsys):
-    command = ["openl3", "audio", str(sounds), "-i", "mel128", "-as", "512", "-t", "1", "--weights", str(openl3_weights)]
+    command = [
+        "openl3",
+        "audio",
+        str(sounds),
+        "-i",
+        "mel128",
+        "-as",
+        "512",
+        "-t",
+        "1",
+        "--weights",
+        str(openl3_weights),
+    ]
     assert main(command) == 0
-    assert json.loads(capsys.readouterr().out) == {"inputs": 2, "written": 2, "skipped": 0, "failed": 0}
+    assert json.loads(capsys.readouterr().out) == {
+        "inputs": 2,
+        "written": 2,
+        "skipped": 0,
+        "failed": 0,
+    }
     (sounds / "bad.wav").write_text("text")
     assert main(command) == 3
     told = json.loads(capsys.readouterr().out)
@@ -236,7 +306,12 @@ def test_the_command_embeds_a_folder_and_says_what_failed(openl3_weights, sounds
 
 
 def test_the_command_converts(openl3_weights, tmp_path, capsys):
-    assert main(["convert", str(openl3_weights / "openl3_audio_linear_music.h5"), str(tmp_path / "out")]) == 0
+    assert (
+        main(
+            ["convert", str(openl3_weights / "openl3_audio_linear_music.h5"), str(tmp_path / "out")]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["network"] == "openl3:audio-linear-music"
     assert openl3.load(tmp_path / "out").layers == {"audio": ("pool4", "conv4_2")}
     assert main(["convert", "nowhere.h5", str(tmp_path / "x")]) == 1
@@ -246,10 +321,14 @@ def test_the_command_converts(openl3_weights, tmp_path, capsys):
 
 
 def test_the_migration_page_runs(openl3_weights, tmp_path, monkeypatch):
-    """Every Python block in turn as one script, every looklisten command, in a folder with the files that they name."""
+    """Every Python block in turn as one script, every looklisten command, in a folder with the
+    files that they name.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LOOKLISTEN_OPENL3_MIRROR", str(openl3_weights))
-    (openl3_weights / "openl3_audio_mel256_env.h5").write_bytes((openl3_weights / "openl3_audio_mel256_music.h5").read_bytes())
+    (openl3_weights / "openl3_audio_mel256_env.h5").write_bytes(
+        (openl3_weights / "openl3_audio_mel256_music.h5").read_bytes()
+    )
     wavfile.write("speech.wav", 16_000, tone(1.0, 16_000))
     Image.fromarray(picture()).save("photo.png")
     write_clock_video(Path("clip.mp4"), seconds=0.4, times=np.array([0, 0.2]))
@@ -266,6 +345,12 @@ def test_the_migration_page_runs(openl3_weights, tmp_path, monkeypatch):
                 ran += 1
     assert ran == 7
     made = sorted(path.name for path in Path("vectors").iterdir())
-    assert made == ["clip_audio.npz", "clip_image.npz", "photo.npz", "photo_small.npz", "speech.npz"]
+    assert made == [
+        "clip_audio.npz",
+        "clip_image.npz",
+        "photo.npz",
+        "photo_small.npz",
+        "speech.npz",
+    ]
     assert names["vectors"].shape[1] == 512
     assert openl3.recognizes("converted")

@@ -1,4 +1,6 @@
-"""A picture is seen upright whatever the display matrix of its file says: turned, mirrored, or both."""
+"""A picture is seen upright whatever the display matrix of its file says: turned, mirrored, or
+both.
+"""
 
 import struct
 
@@ -7,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from looklisten.media.decode import Frame, Wanted, decode
-from looklisten.media.isolated import outline, redraw
-from looklisten.media.orientation import Orientation, orientation_of_matrix
-from looklisten.media.pictures import read_picture
+from looklisten.media.decode.decode import Frame, Wanted, decode
+from looklisten.media.decode.orientation import Orientation, orientation_of_matrix
+from looklisten.media.images import read_picture
+from looklisten.media.isolation.readers import outline, redraw
 from test_cutting import noise, write_video
 
 HEIGHT, WIDTH = 96, 160
@@ -29,7 +31,9 @@ MATRICES = {
     "rows become columns": ((0, 1, 1, 0), lambda p: p.T),
     "rows become columns, from the end": ((0, -1, -1, 0), lambda p: p[::-1, ::-1].T),
 }
-"""The numbers a, b, c, d of ISO 14496-12, 8.3.2, and what they make of the rows and columns of a picture."""
+"""The numbers a, b, c, d of ISO 14496-12, 8.3.2, and what they make of the rows and columns of a
+picture.
+"""
 
 
 def with_matrix(path, numbers):
@@ -99,7 +103,12 @@ def test_a_matrix_becomes_the_nearest_quarter_turn(matrix, orientation):
 
 
 EXIF = {1: lambda p: p, 2: lambda p: p[:, ::-1], 3: lambda p: p[::-1, ::-1], 4: lambda p: p[::-1]}
-EXIF |= {5: lambda p: p.T, 6: lambda p: np.rot90(p, -1), 7: lambda p: p[::-1, ::-1].T, 8: lambda p: np.rot90(p)}
+EXIF |= {
+    5: lambda p: p.T,
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].T,
+    8: lambda p: np.rot90(p),
+}
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -120,4 +129,10 @@ def test_the_matrix_of_a_frame_is_read_from_pyav(film):
     with_matrix(film, (0, 1, 1, 0))
     with av.open(film) as container:
         frame = next(container.decode(video=0))
-        assert struct.unpack_from("=5i", bytes(frame.side_data["DISPLAYMATRIX"])) == (0, 1 << 16, 0, 1 << 16, 0)
+        assert struct.unpack_from("=5i", bytes(frame.side_data["DISPLAYMATRIX"])) == (
+            0,
+            1 << 16,
+            0,
+            1 << 16,
+            0,
+        )

@@ -1,4 +1,6 @@
-"""Laws 2 to 5: positives overlap, no shortcut, negatives cross videos, the stream is a pure function."""
+"""Laws 2 to 5: positives overlap, no shortcut, negatives cross videos, the stream is a pure
+function.
+"""
 
 import numpy as np
 import pytest
@@ -31,7 +33,10 @@ def test_a_positive_holds_its_frame(duration, where, chance):
 
 
 def test_the_frame_lies_anywhere_in_its_second():
-    places = [5.0 - sound_start(5.0, 10 * SAMPLE_RATE_HZ, chance) / SAMPLE_RATE_HZ for chance in np.linspace(0, 1, 101, endpoint=False)]
+    places = [
+        5.0 - sound_start(5.0, 10 * SAMPLE_RATE_HZ, chance) / SAMPLE_RATE_HZ
+        for chance in np.linspace(0, 1, 101, endpoint=False)
+    ]
     assert np.allclose(np.sort(places), np.linspace(1, 0, 101, endpoint=False)[::-1], atol=0.011)
 
 
@@ -41,7 +46,9 @@ def test_every_row_is_another_video(stream):
 
 
 def test_an_epoch_shows_each_video_once(stream):
-    seen = [video for step in range(stream.steps_per_epoch) for video in stream.batch(step).video_ids]
+    seen = [
+        video for step in range(stream.steps_per_epoch) for video in stream.batch(step).video_ids
+    ]
     assert len(seen) == len(set(seen)) == len(stream.videos) // 8 * 8
 
 
@@ -78,7 +85,9 @@ def test_rows_are_what_the_shards_hold(shards, stream):
     batch = stream.batch(0)
     for row in range(8):
         clip, start = int(batch.draws.clips[row]), int(batch.draws.starts[row])
-        assert np.array_equal(batch.waveforms[row].numpy(), shards[clip].waveform[start : start + WINDOW_SAMPLES])
+        assert np.array_equal(
+            batch.waveforms[row].numpy(), shards[clip].waveform[start : start + WINDOW_SAMPLES]
+        )
         time = shards[clip].frame_seconds[int(batch.draws.frames[row])]
         assert start <= time * SAMPLE_RATE_HZ < start + WINDOW_SAMPLES
 
@@ -88,7 +97,12 @@ def test_all_clips_of_a_long_video_are_drawn_and_never_pair_with_each_other(tmp_
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Shards
 
-    prepare([world / f"{i:06d}.mp4" for i in range(3)], tmp_path, PrepareSettings(clip_seconds=1.0), workers=1)
+    prepare(
+        [world / f"{i:06d}.mp4" for i in range(3)],
+        tmp_path,
+        PrepareSettings(clip_seconds=1.0),
+        workers=1,
+    )
     shards = Shards(tmp_path)
     assert len(shards) == 6
     stream = PairStream(shards, np.ones(6, bool), 3, seed=0, view=VIEW)
@@ -98,12 +112,16 @@ def test_all_clips_of_a_long_video_are_drawn_and_never_pair_with_each_other(tmp_
 
 
 def test_too_few_videos_is_said(shards):
-    with pytest.raises(ConfigError, match=r"a batch of 64 needs as many different videos, and there are 48"):
+    with pytest.raises(
+        ConfigError, match=r"a batch of 64 needs as many different videos, and there are 48"
+    ):
         PairStream(shards, np.ones(len(shards), bool), 64, seed=0, view=VIEW)
 
 
 def same_process_shares(stream, ranks, parts=1):
-    """The shares of positive and of negative pairs whose frame and sound are of one process, over some batches."""
+    """The shares of positive and of negative pairs whose frame and sound are of one process, over
+    some batches.
+    """
     same = {"positives": [], "negatives": []}
     for index in range(3):
         for number in range(parts):
@@ -118,35 +136,48 @@ def same_process_shares(stream, ranks, parts=1):
 
 @pytest.mark.parametrize(("ranks", "parts"), [(1, 1), (2, 1), (4, 1), (2, 2)])
 def test_with_local_batch_norm_a_roll_pairs_within_each_process(shards, ranks, parts):
-    """A process's batch-norm marks its rows, so positives and negatives must join the processes alike."""
+    """A process's batch-norm marks its rows, so positives and negatives must join the processes
+    alike.
+    """
     config = small_config(negatives="roll", batch_norm="local")
     stream = training_stream(shards, np.ones(len(shards), bool), config)
     assert same_process_shares(stream, ranks, parts) == {"positives": 1, "negatives": 1}
     for index in range(3):
         batch = stream.batch(index, Part(0, ranks, 0, parts))
         videos, partners = batch.pairing.videos, batch.pairing.partners
-        assert sorted(partners.tolist()) == list(range(len(videos))), "each sound makes one negative"
+        assert sorted(partners.tolist()) == list(range(len(videos))), (
+            "each sound makes one negative"
+        )
         assert (videos != videos[partners]).all(), "law 4"
 
 
 def test_one_process_is_paired_as_ever_and_synchronized_ones_like_it(shards):
     mask = np.ones(len(shards), bool)
-    local, sync = (training_stream(shards, mask, small_config(negatives="roll", batch_norm=kind)) for kind in ("local", "sync"))
+    local, sync = (
+        training_stream(shards, mask, small_config(negatives="roll", batch_norm=kind))
+        for kind in ("local", "sync")
+    )
     alone = local.batch(1).pairing
     assert alone.partners.tolist() == [1, 2, 3, 4, 5, 6, 7, 0]
     for rank in (0, 1):
         assert torch.equal(sync.batch(1, Part(rank, 2)).pairing.partners, alone.partners)
     one_row = local.batch(1, Part(3, 8)).pairing
-    assert one_row.partners.tolist() == alone.partners.tolist(), "one row a process has no other of its own"
+    assert one_row.partners.tolist() == alone.partners.tolist(), (
+        "one row a process has no other of its own"
+    )
 
 
 def test_an_epoch_is_shuffled_once(shards):
-    """The order is that of a fresh generator each time, from whatever thread, back and forth between two epochs."""
+    """The order is that of a fresh generator each time, from whatever thread, back and forth
+    between two epochs.
+    """
     stream = PairStream(shards, np.ones(len(shards), bool), 8, seed=1, view=VIEW)
     orders = {epoch: np.random.default_rng((1, epoch)).permutation(48) for epoch in (0, 1, 5)}
     for epoch, step in [(0, 0), (1, 2), (0, 5), (5, 1), (0, 3)]:
         expected = stream.videos[orders[epoch][8 * step : 8 * step + 8]]
         assert shards.video_ids[stream.draw(epoch, step).clips].tolist() == expected.tolist()
     list(stream.batches(0, 12, threads=4))
-    assert stream._order.cache_info().misses <= 2 + 3 + 4  # each thread may shuffle an epoch that no other has shuffled yet
+    assert (
+        stream._order.cache_info().misses <= 2 + 3 + 4
+    )  # each thread may shuffle an epoch that no other has shuffled yet
     assert stream._order.cache_info().hits > 0

@@ -1,4 +1,6 @@
-"""Files whose time goes back or ahead: joined parts, clocks that are set anew, single wrong timestamps."""
+"""Files whose time goes back or ahead: joined parts, clocks that are set anew, single wrong
+timestamps.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import simplejpeg
 from conftest import hear_clock, read_clock, write_clock_video, write_sound
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.sources import Source
-from looklisten.media.decode import Report, Wanted, decode, read_sound
+from looklisten.media.decode.decode import Report, Wanted, decode, read_sound
 
 RATE = 48_000
 PART_SECONDS = 4.0
@@ -21,7 +23,9 @@ def clips_and_report(path, start_seconds=None, stop_seconds=None, **settings):
 
 
 def out_of_sync(clip):
-    """How far what a frame of a clock video shows is from what is heard then, seconds, for frames away from joins."""
+    """How far what a frame of a clock video shows is from what is heard then, seconds, for frames
+    away from joins.
+    """
     errors = []
     for at, jpeg in zip(clip.frame_seconds, clip.frames, strict=True):
         shown = read_clock(simplejpeg.decode_jpeg(jpeg, "RGB"))
@@ -45,7 +49,9 @@ def test_parts_joined_byte_by_byte_follow_one_another(tmp_path, name, codecs, pa
     joined = tmp_path / f"joined_{name}"
     joined.write_bytes((tmp_path / name).read_bytes() * parts)
     clips, report = clips_and_report(joined, clip_seconds=2.0)
-    assert sum(clip.duration_seconds for clip in clips) == pytest.approx(parts * PART_SECONDS, abs=0.2)
+    assert sum(clip.duration_seconds for clip in clips) == pytest.approx(
+        parts * PART_SECONDS, abs=0.2
+    )
     assert max(out_of_sync(clip) for clip in clips) < 0.045
     assert sum(report.lost_seconds.values()) < 0.2
     assert report.broken_off == ""
@@ -58,25 +64,36 @@ def test_a_stretch_of_a_joined_file_is_found(tmp_path):
     assert clip.start_seconds == pytest.approx(9.0, abs=0.05)
     assert clip.duration_seconds == pytest.approx(2.0, abs=0.05)
     shown = read_clock(simplejpeg.decode_jpeg(clip.frames[0], "RGB"))
-    assert shown == pytest.approx(clip.start_seconds + clip.frame_seconds[0] - 2 * PART_SECONDS, abs=0.15)
+    assert shown == pytest.approx(
+        clip.start_seconds + clip.frame_seconds[0] - 2 * PART_SECONDS, abs=0.15
+    )
     assert out_of_sync(clip) < 0.045
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.opus", "libopus"), ("a.flac", "flac"), ("a.mp3", "libmp3lame"), ("a.au", "pcm_s16be")])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.opus", "libopus"), ("a.flac", "flac"), ("a.mp3", "libmp3lame"), ("a.au", "pcm_s16be")],
+)
 def test_joined_sound_is_read_whole(tmp_path, name, codec):
     t = np.arange(3 * RATE) / RATE
-    path = write_sound(tmp_path / name, (0.3 * np.sin(2 * np.pi * 440 * t)).astype(np.float32), codec=codec)
+    path = write_sound(
+        tmp_path / name, (0.3 * np.sin(2 * np.pi * 440 * t)).astype(np.float32), codec=codec
+    )
     alone = read_sound(path)
     path.write_bytes(path.read_bytes() * 2)
     report = Report()
-    seconds = sum(len(sound.samples) for sound in decode(path, Wanted(picture=False), report)) / RATE
+    seconds = (
+        sum(len(sound.samples) for sound in decode(path, Wanted(picture=False), report)) / RATE
+    )
     assert seconds == pytest.approx(2 * len(alone) / RATE, abs=0.06)
     assert len(read_sound(path)) / RATE == pytest.approx(seconds, abs=0.06)
     assert sum(report.lost_seconds.values()) < 0.06
 
 
 def set_time(data, place, seconds):
-    """Write the presentation time of the PES packet whose start code is at `place` (ISO 13818-1, 2.4.3.7)."""
+    """Write the presentation time of the PES packet whose start code is at `place` (ISO 13818-1,
+    2.4.3.7).
+    """
     ticks = round(seconds * 90_000)
     data[place + 9] = 0x21 | (ticks >> 29 & 0x0E)
     data[place + 10] = ticks >> 22 & 0xFF
@@ -105,7 +122,13 @@ def test_a_clock_that_wraps_goes_on(tmp_path):
         if data[place : place + 3] == b"\0\0\1" and data[place + 3] in (0xC0, 0xE0):
             for at in (9, 14) if data[place + 7] >> 6 == 3 else (9,):
                 field = data[place + at : place + at + 5]
-                ticks = (field[0] >> 1 & 7) << 30 | field[1] << 22 | field[2] >> 1 << 15 | field[3] << 7 | field[4] >> 1
+                ticks = (
+                    (field[0] >> 1 & 7) << 30
+                    | field[1] << 22
+                    | field[2] >> 1 << 15
+                    | field[3] << 7
+                    | field[4] >> 1
+                )
                 kind = field[0] & 0xF0
                 set_time(data, place + at - 9, (ticks + 2**33 - 2 * 90_000) % 2**33 / 90_000)
                 data[place + at] = data[place + at] & 0x0F | kind
@@ -122,4 +145,6 @@ def test_parts_that_the_demuxer_does_not_read_are_counted(tmp_path):
     (tmp_path / "b.mkv").write_bytes((tmp_path / "a.mkv").read_bytes() * 3)
     clips, report = clips_and_report(tmp_path / "b.mkv")
     read_seconds = sum(clip.duration_seconds for clip in clips)
-    assert read_seconds + sum(report.lost_seconds.values()) == pytest.approx(3 * PART_SECONDS, abs=0.3)
+    assert read_seconds + sum(report.lost_seconds.values()) == pytest.approx(
+        3 * PART_SECONDS, abs=0.3
+    )

@@ -1,4 +1,6 @@
-"""The protocol for pictures: 100 % for who knows, chance for who does not, kept or streamed; pictures that are broken stop nothing."""
+"""The protocol for pictures: 100 % for who knows, chance for who does not, kept or streamed;
+pictures that are broken stop nothing.
+"""
 
 import json
 
@@ -11,13 +13,19 @@ from PIL import Image
 from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.errors import ConfigError
-from looklisten.evaluation.benchmarks import open_benchmark
-from looklisten.evaluation.contenders import contenders
-from looklisten.evaluation.features import Extractor
-from looklisten.evaluation.picture_probe import Pictures, parts
-from looklisten.evaluation.pictures import VIEWS, colors_and_edges, picture_vectors, streamed_vectors, views
-from looklisten.evaluation.set_probe import probe_images, probe_set
-from looklisten.evaluation.softmax import SETTINGS, Layers, Setting, train
+from looklisten.evaluation.linear_probe.baselines import contenders
+from looklisten.evaluation.linear_probe.features import Extractor
+from looklisten.evaluation.linear_probe.image_protocol import Pictures, parts
+from looklisten.evaluation.linear_probe.images import (
+    VIEWS,
+    colors_and_edges,
+    picture_vectors,
+    streamed_vectors,
+    views,
+)
+from looklisten.evaluation.linear_probe.public_sets import probe_images, probe_set
+from looklisten.evaluation.linear_probe.softmax import SETTINGS, Layers, Setting, train
+from looklisten.evaluation.sets.registry import open_benchmark
 from looklisten.model.l3net import L3Net
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
@@ -26,7 +34,9 @@ SIZES = {"train": 8, "val": 5}
 
 @pytest.fixture(autouse=True)
 def _threads():
-    """One thread: the products here are small, and two that wait for each other on a busy machine take minutes for them."""
+    """One thread: the products here are small, and two that wait for each other on a busy machine
+    take minutes for them.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -44,7 +54,9 @@ def root(tmp_path_factory):
             for i in range(count):
                 pixels = rng.integers(0, 128, (40 + i, 60, 3), dtype=np.uint8)
                 pixels[..., number] += 127
-                (root / split / synset / f"{synset}_{i}.JPEG").write_bytes(simplejpeg.encode_jpeg(pixels, quality=95))
+                (root / split / synset / f"{synset}_{i}.JPEG").write_bytes(
+                    simplejpeg.encode_jpeg(pixels, quality=95)
+                )
     return root
 
 
@@ -64,7 +76,12 @@ def eyes(encode, width=3, **more):
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_oracle_is_always_right(benchmark, stream):
     table = probe_images(benchmark, [eyes(brightness)], epochs=20, stream=stream)
-    assert (table.rows[0].accuracy, table.rows[0].folds, table.items, table.tested_folds) == (1, (1.0,), 39, ("val",))
+    assert (table.rows[0].accuracy, table.rows[0].folds, table.items, table.tested_folds) == (
+        1,
+        (1.0,),
+        39,
+        ("val",),
+    )
     assert np.isnan(table.rows[0].deviation)
     assert table.published[-1].accuracy == 0.323
 
@@ -73,7 +90,14 @@ def test_an_oracle_is_always_right(benchmark, stream):
 def test_vectors_of_chance_are_at_chance(benchmark, stream):
     torch.manual_seed(0)
     found = [
-        probe_images(benchmark, [eyes(lambda frames: torch.randn(len(frames), 30), 30)], epochs=4, stream=stream).rows[0].accuracy
+        probe_images(
+            benchmark,
+            [eyes(lambda frames: torch.randn(len(frames), 30), 30)],
+            epochs=4,
+            stream=stream,
+        )
+        .rows[0]
+        .accuracy
         for _ in range(12)
     ]
     assert np.mean(found) == pytest.approx(1 / 3, abs=0.12)
@@ -111,14 +135,25 @@ def test_the_owners_validation_split_chooses_where_there_is_a_test_split(tmp_pat
 
 
 def test_broken_pictures_are_counted_and_told(benchmark, root, tmp_path):
-    rows = [f"{root / path},{label},{fold}" for path, label, fold in zip(benchmark.paths, benchmark.labels, benchmark.folds, strict=True)]
+    rows = [
+        f"{root / path},{label},{fold}"
+        for path, label, fold in zip(
+            benchmark.paths, benchmark.labels, benchmark.folds, strict=True
+        )
+    ]
     (tmp_path / "cut.jpg").write_bytes((root / benchmark.paths[0]).read_bytes()[:500])
     (tmp_path / "text.png").write_text("no picture")
     Image.fromarray(np.full((50, 50, 4), 255, np.uint8)).save(tmp_path / "fine.png")
-    rows += [f"cut.jpg,{CLASSES[0]},train", f"text.png,{CLASSES[1]},val", f"fine.png,{CLASSES[2]},train"]
+    rows += [
+        f"cut.jpg,{CLASSES[0]},train",
+        f"text.png,{CLASSES[1]},val",
+        f"fine.png,{CLASSES[2]},train",
+    ]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
     for stream in (False, True):
-        table = probe_images(open_benchmark("images", tmp_path), [eyes(brightness)], epochs=20, stream=stream)
+        table = probe_images(
+            open_benchmark("images", tmp_path), [eyes(brightness)], epochs=20, stream=stream
+        )
         assert (table.items, table.failed, table.rows[0].accuracy) == (42, 2, 1)
         assert "cut.jpg cannot be read as a picture" in table.failures[0]
 
@@ -198,17 +233,37 @@ def test_colors_and_edges_by_hand():
 
 
 def test_the_rivals_of_pictures_and_of_sounds_are_not_the_same(benchmark, root):
-    rows = contenders(benchmark, L3Net(small_config().model), ["untrained", "colors"], "conv4_2", "cpu")
-    assert [(row.name, row.width) for row in rows] == [("network", 16 * 16), ("untrained", 16 * 16), ("colors", 224)]
-    with pytest.raises(ConfigError, match="no rival 'spectrogram' for ImageNet; choose of untrained, colors"):
+    rows = contenders(
+        benchmark, L3Net(small_config().model), ["untrained", "colors"], "conv4_2", "cpu"
+    )
+    assert [(row.name, row.width) for row in rows] == [
+        ("network", 16 * 16),
+        ("untrained", 16 * 16),
+        ("colors", 224),
+    ]
+    with pytest.raises(
+        ConfigError, match="no rival 'spectrogram' for ImageNet; choose of untrained, colors"
+    ):
         probe_set("imagenet", root, "untrained:tiny", compare=["spectrogram"], partial=True)
 
 
 def test_the_shell_measures_pictures_by_folders(root, tmp_path, capsys):
     recipe = tmp_path / "small.toml"
     recipe.write_text(small_config().toml())
-    told = ["probe", "images", str(root), "--checkpoint", f"untrained:{recipe}", "--cache", str(tmp_path / "cache"), "--json"]
+    told = [
+        "probe",
+        "images",
+        str(root),
+        "--checkpoint",
+        f"untrained:{recipe}",
+        "--cache",
+        str(tmp_path / "cache"),
+        "--json",
+    ]
     assert main(told) == 0
     result = json.loads(capsys.readouterr().out)
-    assert [(row["name"], row["features"]) for row in result["rows"]] == [("untrained", 256), ("colors", 224)]
+    assert [(row["name"], row["features"]) for row in result["rows"]] == [
+        ("untrained", 256),
+        ("colors", 224),
+    ]
     assert result["rows"][1]["accuracy"] > 0.6, "brightness of channels is in the description"

@@ -1,4 +1,6 @@
-"""`prepare` loses nothing, and gives the same bytes for any number of workers and after any interruption."""
+"""`prepare` loses nothing, and gives the same bytes for any number of workers and after any
+interruption.
+"""
 
 import hashlib
 import json
@@ -17,9 +19,9 @@ from looklisten.data.inspection import inspect
 from looklisten.data.prepare import NOTHING, _record, prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
-from looklisten.data.worker import Isolation
 from looklisten.errors import ConfigError, SourceError
-from looklisten.runtime import check_writable
+from looklisten.media.isolation.process import Isolation
+from looklisten.system.files import check_writable
 
 
 def digest(folder):
@@ -58,8 +60,12 @@ def test_same_bytes_for_any_number_of_workers(world, undisturbed, tmp_path):
 def test_moving_the_videos_changes_no_shard(world, undisturbed, tmp_path):
     shutil.copytree(world, tmp_path / "elsewhere")
     prepare([tmp_path / "elsewhere" / "labels.csv"], tmp_path / "out", boxes=world / "boxes.csv")
-    moved = {name: value for name, value in digest(tmp_path / "out").items() if name.endswith(".arrow")}
-    assert moved == {name: value for name, value in digest(undisturbed).items() if name.endswith(".arrow")}
+    moved = {
+        name: value for name, value in digest(tmp_path / "out").items() if name.endswith(".arrow")
+    }
+    assert moved == {
+        name: value for name, value in digest(undisturbed).items() if name.endswith(".arrow")
+    }
 
 
 @pytest.mark.parametrize("after", [2, 17])
@@ -78,7 +84,8 @@ def test_killed_and_run_again_gives_the_same_bytes(world, undisturbed, tmp_path,
     records = tmp_path / "out" / "progress"
     while len(list(records.glob("0*.json"))) < after and process.poll() is None:
         time.sleep(0.002)
-    process.kill()  # the parent alone, as the kernel would when memory runs out; its workers are left behind
+    # the parent alone, as the kernel would when memory runs out; its workers are left behind
+    process.kill()
     process.wait()
     done = len(list(records.glob("0*.json")))
     assert after <= done < 40, "the kill came too late to test anything"
@@ -107,16 +114,18 @@ def test_added_videos_extend_the_set(world, tmp_path):
     shutil.copy(world / "000009.mp4", videos / "000000b.mp4")
     result = prepare([videos], tmp_path / "out", workers=1)
     assert (result["sources"], result["clips"]) == (5, 5)
-    assert {k: v for k, v in digest(tmp_path / "out").items() if k in first and k.endswith(".arrow")} == {
-        k: v for k, v in first.items() if k.endswith(".arrow")
-    }
+    assert {
+        k: v for k, v in digest(tmp_path / "out").items() if k in first and k.endswith(".arrow")
+    } == {k: v for k, v in first.items() if k.endswith(".arrow")}
 
 
 def test_other_settings_or_labels_are_refused(world, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "out")
     with pytest.raises(ConfigError, match="was prepared with another jpeg_quality"):
         prepare([world / "labels.csv"], tmp_path / "out", PrepareSettings(jpeg_quality=50))
-    with pytest.raises(ConfigError, match=r"000000.mp4 is in .* with another label, split or video_id"):
+    with pytest.raises(
+        ConfigError, match=r"000000.mp4 is in .* with another label, split or video_id"
+    ):
         prepare([world], tmp_path / "out")
 
 
@@ -138,7 +147,12 @@ def test_files_in_are_clips_or_failures(tmp_path):
     assert skipped["source"] == "deep/short.mp4"
     assert "a clip needs 1 s" in skipped["reason"]
     assert str(tmp_path) not in str(failures)
-    assert (result["sources"], result["prepared"], result["skipped"], result["failed"]) == (5, 1, 1, 3)
+    assert (result["sources"], result["prepared"], result["skipped"], result["failed"]) == (
+        5,
+        1,
+        1,
+        3,
+    )
 
 
 def test_what_decodes_before_a_break_is_kept_and_marked(tmp_path):
@@ -147,7 +161,9 @@ def test_what_decodes_before_a_break_is_kept_and_marked(tmp_path):
     for place in range(len(data) * 3 // 5, len(data) * 4 // 5):
         data[place] = (data[place] * 7 + 13) % 256
     (tmp_path / "broken.ts").write_bytes(data)
-    clips = list(cut(tmp_path / "broken.ts", Source("broken.ts", 1), PrepareSettings(clip_seconds=2.0)))
+    clips = list(
+        cut(tmp_path / "broken.ts", Source("broken.ts", 1), PrepareSettings(clip_seconds=2.0))
+    )
     assert len(clips) >= 1
     assert clips[0].duration_seconds == pytest.approx(2.0, abs=0.03)
 
@@ -157,7 +173,10 @@ def test_a_picture_alone_or_a_sound_alone_is_said(tmp_path):
 
     write_clock_video(tmp_path / "both.mp4", seconds=1.5)
     for kind, lacking in (("video", "sound"), ("audio", "picture")):
-        with av.open(tmp_path / "both.mp4") as source, av.open(tmp_path / f"{kind}.mp4", "w") as target:
+        with (
+            av.open(tmp_path / "both.mp4") as source,
+            av.open(tmp_path / f"{kind}.mp4", "w") as target,
+        ):
             stream = source.streams.best(kind)
             copy = target.add_stream_from_template(stream)
             for packet in source.demux(stream):
@@ -170,14 +189,22 @@ def test_a_picture_alone_or_a_sound_alone_is_said(tmp_path):
 
 def test_nothing_usable_is_an_error_not_an_empty_set(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
-    with pytest.raises(SourceError, match=r"none of the 1 sources gave a clip.*a.mp4 cannot be opened as video.*failures.jsonl"):
+    with pytest.raises(
+        SourceError,
+        match=r"none of the 1 sources gave a clip.*a.mp4 cannot be opened as video.*failures.jsonl",
+    ):
         prepare([tmp_path / "a.mp4"], tmp_path / "out")
 
 
-@pytest.mark.skipif(not (SHARED / "media/videos").is_dir(), reason="no real clips beside this checkout")
+@pytest.mark.skipif(
+    not (SHARED / "media/videos").is_dir(), reason="no real clips beside this checkout"
+)
 def test_real_clips_in_are_clips_or_failures(tmp_path):
     result = prepare([SHARED / "media/videos"], tmp_path)
-    failures, skipped = ([row["source"] for row in lines(tmp_path / name)] for name in ("failures.jsonl", "skipped.jsonl"))
+    failures, skipped = (
+        [row["source"] for row in lines(tmp_path / name)]
+        for name in ("failures.jsonl", "skipped.jsonl")
+    )
     assert result["sources"] == result["prepared"] + result["skipped"] + result["failed"]
     assert result["prepared"] >= 22
     assert len(failures) == result["failed"]
@@ -197,14 +224,21 @@ def test_marks_are_counted_and_can_be_skipped(tmp_path):
     assert result["marks"] == {"duplicate": 1}
     assert (result["prepared"], result["skipped"], result["failed"]) == (3, 1, 0)
     shards = Shards(tmp_path / "all")
-    assert [(clip.source, clip.video_id, clip.marks) for clip in shards][1] == ("b.mp4", "a.mp4", ("duplicate",))
+    assert [(clip.source, clip.video_id, clip.marks) for clip in shards][1] == (
+        "b.mp4",
+        "a.mp4",
+        ("duplicate",),
+    )
     fewer = prepare([videos], tmp_path / "fewer", PrepareSettings(skip=("duplicate", "still")))
     assert (fewer["prepared"], fewer["skipped"], fewer["failed"], fewer["clips"]) == (2, 2, 0, 2)
     skipped = {row["source"]: row for row in lines(tmp_path / "fewer" / "skipped.jsonl")}
     assert set(skipped) == {"b.mp4", "frozen.mp4"}
     assert skipped["b.mp4"]["reason"] == "every clip of it is duplicate"
     assert (skipped["b.mp4"]["clips_dropped"], skipped["b.mp4"]["clips_prepared"]) == (1, 0)
-    assert json.loads((tmp_path / "fewer" / "index.json").read_text())["settings"]["skip"] == ["duplicate", "still"]
+    assert json.loads((tmp_path / "fewer" / "index.json").read_text())["settings"]["skip"] == [
+        "duplicate",
+        "still",
+    ]
 
 
 def test_a_broken_off_source_is_failed_and_its_seconds_are_kept(tmp_path):
@@ -234,7 +268,11 @@ def test_what_a_table_misses_is_counted_and_can_come_later(world, tmp_path):
 
 def test_stretches_of_one_video_are_one_video(tmp_path):
     write_clock_video(tmp_path / "a.mp4", seconds=8.0)
-    rows = ["path,label,start_seconds,stop_seconds,split", "a.mp4,early,0.5,2.5,train", "a.mp4,late,5,7.5,train"]
+    rows = [
+        "path,label,start_seconds,stop_seconds,split",
+        "a.mp4,early,0.5,2.5,train",
+        "a.mp4,late,5,7.5,train",
+    ]
     (tmp_path / "t.csv").write_text("\n".join(rows))
     prepare([tmp_path / "t.csv"], tmp_path / "out")
     clips = list(Shards(tmp_path / "out"))
@@ -256,7 +294,10 @@ def test_another_folder_extends_the_set(world, tmp_path):
 
 def test_what_was_decoded_once_is_not_again(world, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "out")
-    assert prepare([world / "labels.csv"], tmp_path / "out", boxes=world / "boxes.csv")["x_realtime"] == 0.0
+    assert (
+        prepare([world / "labels.csv"], tmp_path / "out", boxes=world / "boxes.csv")["x_realtime"]
+        == 0.0
+    )
 
 
 # What has changed since
@@ -315,7 +356,10 @@ def test_a_changed_source_stays_until_again(tmp_path, caplog, same_size):
     shutil.copy(tmp_path / "longer.mp4", videos / "a.mp4")
     caplog.clear()
     assert prepare([videos], out)["x_realtime"] == 0.0
-    assert "1 sources have changed since they were prepared and stay as they were (a.mp4); --again" in caplog.text
+    assert (
+        "1 sources have changed since they were prepared and stay as they were (a.mp4); --again"
+        in caplog.text
+    )
     prepare([videos], out, again=True)
     assert Shards(out)[0].duration_seconds == pytest.approx(2.0, abs=0.05)
     caplog.clear()
@@ -343,7 +387,9 @@ def test_again_tries_what_failed_and_leaves_no_old_shard(tmp_path):
     failed = [json.loads((out / "progress" / name).read_text())["failed"] for name in changed]
     assert all(failed)
     index = json.loads((out / "index.json").read_text())
-    assert {shard["name"] for shard in index["shards"]} == {file.name for file in out.glob("*.arrow")}
+    assert {shard["name"] for shard in index["shards"]} == {
+        file.name for file in out.glob("*.arrow")
+    }
 
 
 def fill(videos):
@@ -364,7 +410,10 @@ def test_a_repair_does_not_cost_clips_whose_source_is_gone(tmp_path, caplog):
     (videos / "a.mp4").unlink()
     prepare([videos], out)
     assert [clip.source for clip in Shards(out)] == kept == ["a.mp4"]
-    assert "not prepared again: b.mp4; its clips lie in one shard with those of a.mp4, which is not there any more" in caplog.text
+    assert (
+        "not prepared again: b.mp4; its clips lie in one shard with those of a.mp4, which is not there any more"
+        in caplog.text
+    )
 
 
 def test_a_source_that_costs_a_worker_is_not_opened_again(tmp_path):
@@ -400,14 +449,22 @@ def test_duplicates_in_two_splits_follow_the_first_and_it_is_said(tmp_path, capl
         ("a.mp4", "train"),
         ("c.mp4", "fold9"),
     ]
-    assert "1 file has the same bytes as a file of another split and the split of that one now: b.mp4 (test) follows a.mp4" in caplog.text
+    assert (
+        "1 file has the same bytes as a file of another split and the split of that one now: b.mp4 (test) follows a.mp4"
+        in caplog.text
+    )
     assert "held out from training, and only train is trained on: fold9 (1) sources" in caplog.text
     assert prepare([tmp_path / "t.csv"], tmp_path / "out")["x_realtime"] == 0.0
 
 
 def ids_and_splits(out):
     shards = Shards(out)
-    found = zip(shards.columns("source")["source"].to_pylist(), shards.video_ids.tolist(), shards.splits.tolist(), strict=True)
+    found = zip(
+        shards.columns("source")["source"].to_pylist(),
+        shards.video_ids.tolist(),
+        shards.splits.tolist(),
+        strict=True,
+    )
     return {source: (video, split) for source, video, split in found}
 
 
@@ -432,21 +489,32 @@ def test_a_mixture_of_sources_with_and_without_split_is_refused(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).write_text(name)
     (tmp_path / "t.csv").write_text("path,split\na.mp4,train\nb.mp4,\n")
-    with pytest.raises(ConfigError, match=r"1 of 2 sources have no split, and the others are in 'train'.*Without a split: b\.mp4"):
+    with pytest.raises(
+        ConfigError,
+        match=r"1 of 2 sources have no split, and the others are in 'train'.*Without a split: b\.mp4",
+    ):
         prepare([tmp_path / "t.csv"], tmp_path / "out")
 
 
 def test_boxes_of_unknown_files_are_said(tmp_path, caplog):
     write_clock_video(tmp_path / "a.mp4", seconds=1.5)
-    (tmp_path / "boxes.csv").write_text("path,time,x0,y0,x1,y1,label,sounding\na.mp4,0,0,0,1,1,x,1\nz.mp4,0,0,0,1,1,x,1\n")
+    (tmp_path / "boxes.csv").write_text(
+        "path,time,x0,y0,x1,y1,label,sounding\na.mp4,0,0,0,1,1,x,1\nz.mp4,0,0,0,1,1,x,1\n"
+    )
     prepare([tmp_path / "a.mp4"], tmp_path / "out", boxes=tmp_path / "boxes.csv")
-    assert "the table of boxes has 1 files that are not among the sources, their boxes are left out: z.mp4" in caplog.text
+    assert (
+        "the table of boxes has 1 files that are not among the sources, their boxes are left out: z.mp4"
+        in caplog.text
+    )
     assert len(Shards(tmp_path / "out")[0].boxes) == 1
 
 
 def test_when_all_were_skipped_the_first_reason_is_said(tmp_path):
     write_clock_video(tmp_path / "a.mp4", seconds=0.5)
-    with pytest.raises(SourceError, match=r"gave a clip; the first: a\.mp4.* a clip needs 1 s .*1 in .*skipped\.jsonl"):
+    with pytest.raises(
+        SourceError,
+        match=r"gave a clip; the first: a\.mp4.* a clip needs 1 s .*1 in .*skipped\.jsonl",
+    ):
         prepare([tmp_path / "a.mp4"], tmp_path / "out")
 
 
@@ -463,7 +531,9 @@ def test_what_decoding_lost_has_a_line_when_it_is_notable():
     sources = [Source("a.mp4"), Source("b.mp4")]
     outcome = NOTHING | {"status": "prepared", "clips": 1, "seconds": 9.0, "reason": ""}
     lost = [{"no picture": 0.4}, {"no picture": 2.5, "no sound": 1.0}]
-    record = _record(sources, [outcome | {"lost_seconds": of, "source_marks": ["hdr"]} for of in lost], [])
+    record = _record(
+        sources, [outcome | {"lost_seconds": of, "source_marks": ["hdr"]} for of in lost], []
+    )
     assert record["lost_seconds"] == {"no picture": 2.9, "no sound": 1.0}
     assert record["source_marks"] == {"hdr": 2}
     (line,) = record["skipped_lines"]
@@ -472,11 +542,15 @@ def test_what_decoding_lost_has_a_line_when_it_is_notable():
 
 def test_a_file_in_the_way_of_the_folder_is_said_before_any_work(tmp_path):
     write_clock_video(tmp_path / "a.mp4", seconds=1.5)
-    with pytest.raises(ConfigError, match=r"b\.mp4 cannot be a folder: .*b\.mp4 is a file; choose another folder"):
+    with pytest.raises(
+        ConfigError, match=r"b\.mp4 cannot be a folder: .*b\.mp4 is a file; choose another folder"
+    ):
         shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
         prepare([tmp_path / "a.mp4"], tmp_path / "b.mp4")
     for out in (tmp_path / "b.mp4" / "out", tmp_path / ("n" * 300), tmp_path / "a\0b"):
-        with pytest.raises(ConfigError, match=r"cannot be (a folder|written to): .*; choose another folder"):
+        with pytest.raises(
+            ConfigError, match=r"cannot be (a folder|written to): .*; choose another folder"
+        ):
             check_writable(out)
 
 

@@ -12,7 +12,13 @@ from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.training.loop import fitted, train
-from looklisten.training.provenance import continue_record, read_record, start_record, training_data, videos_trained_on
+from looklisten.training.provenance import (
+    continue_record,
+    read_record,
+    start_record,
+    training_data,
+    videos_trained_on,
+)
 from looklisten.training.runlog import read_made
 from noise_shards import a_clip, write_set
 
@@ -30,10 +36,16 @@ def sets(tmp_path_factory):
     return {
         "first": write_set(folder / "first", range(8), range(8, 12)),
         "enlarged": write_set(folder / "enlarged", [*range(8), *range(20, 26)], range(8, 12)),
-        "other clips": write_set(folder / "other clips", range(8), range(8, 12), [a_clip(0, "train", 5.0)]),
+        "other clips": write_set(
+            folder / "other clips", range(8), range(8, 12), [a_clip(0, "train", 5.0)]
+        ),
         "fewer": write_set(folder / "fewer", range(6), [*range(8, 12)]),
-        "trained ones held out": write_set(folder / "trained ones held out", range(6), [6, 7, *range(8, 12)]),
-        "held-out ones trained on": write_set(folder / "held-out ones trained on", range(10), range(10, 12)),
+        "trained ones held out": write_set(
+            folder / "trained ones held out", range(6), [6, 7, *range(8, 12)]
+        ),
+        "held-out ones trained on": write_set(
+            folder / "held-out ones trained on", range(10), range(10, 12)
+        ),
         "others held out": write_set(folder / "others held out", range(8), range(30, 34)),
         "strangers": write_set(folder / "strangers", range(50, 58), range(60, 64)),
     }
@@ -74,14 +86,23 @@ def test_the_same_shards_elsewhere_are_the_same(recorded, sets, tmp_path, caplog
         ("other clips", "has the same videos in other shards"),
         ("fewer", "does not train on 2 of the videos before"),
         ("others held out", "has the same videos to train on and holds out others"),
-        ("strangers", "has 8 videos to train on that were not trained on before and does not train on 8 of the videos before"),
-        ("trained ones held out", "2 videos that were trained on are held out now (v06, v07): the accuracy on held-out videos is too high"),
+        (
+            "strangers",
+            "has 8 videos to train on that were not trained on before and does not train on 8 of the videos before",
+        ),
+        (
+            "trained ones held out",
+            "2 videos that were trained on are held out now (v06, v07): the accuracy on held-out videos is too high",
+        ),
     ],
 )
 def test_other_shards_are_said_and_recorded(recorded, sets, caplog, other, sentence):
     assert continue_record(recorded, read(sets[other]), 8)
     assert sentence in caplog.text
-    assert f"was trained on {sets['first']} until step 8, and goes on with {sets[other]}, which" in caplog.text
+    assert (
+        f"was trained on {sets['first']} until step 8, and goes on with {sets[other]}, which"
+        in caplog.text
+    )
     assert [entry["from_step"] for entry in read_record(recorded)] == [0, 8]
     caplog.clear()
     assert not continue_record(recorded, read(sets[other]), 12)
@@ -99,14 +120,19 @@ def test_held_out_videos_are_not_trained_on_later(recorded, sets, caplog):
         continue_record(recorded, other, 8)
     assert {path: path.read_bytes() for path in recorded.rglob("*") if path.is_file()} == before
     assert continue_record(recorded, other, 8, other_data=True)
-    assert "2 videos that were held out until step 8 are trained on from now on (v08, v09)" in caplog.text
+    assert (
+        "2 videos that were held out until step 8 are trained on from now on (v08, v09)"
+        in caplog.text
+    )
     assert {"v08", "v09"} <= videos_trained_on(recorded, 9)
     assert not {"v08", "v09"} & videos_trained_on(recorded, 8)
 
 
 def test_videos_held_out_before_the_last_shards_are_remembered(recorded, sets):
     continue_record(recorded, read(sets["strangers"]), 8)
-    with pytest.raises(CheckpointError, match=r"held out then would be trained on now \(v08, v09\)"):
+    with pytest.raises(
+        CheckpointError, match=r"held out then would be trained on now \(v08, v09\)"
+    ):
         continue_record(recorded, read(sets["held-out ones trained on"]), 12)
 
 
@@ -121,7 +147,10 @@ def test_what_was_recorded_and_never_trained_on_is_forgotten(recorded, sets, cap
 
 def test_a_run_without_the_lists_of_its_record_is_refused(recorded, sets, caplog):
     (recorded / "data/from-step-000000000.parquet").unlink()
-    with pytest.raises(CheckpointError, match=r"data lacks the lists of videos .* Copy the folder data .* --resume other-data"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"data lacks the lists of videos .* Copy the folder data .* --resume other-data",
+    ):
         continue_record(recorded, read(sets["first"]), 8)
     assert continue_record(recorded, read(sets["first"]), 8, other_data=True)
     assert "goes on all the same" in caplog.text
@@ -167,7 +196,9 @@ def run(first_run, tmp_path):
 def test_training_refuses_and_goes_on_where_it_is_told_to(run, tmp_path, caplog):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     others = write_set(tmp_path / "others", range(10), [20])
-    with pytest.raises(CheckpointError, match="1 videos that were held out then would be trained on now"):
+    with pytest.raises(
+        CheckpointError, match="1 videos that were held out then would be trained on now"
+    ):
         train(others, config(3), run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert train(others, config(3), run, resume="other-data").resumed_from == 2
@@ -188,45 +219,75 @@ def test_videos_that_thresholds_are_chosen_on_are_kept_apart_too(one_held_out, t
     now = set(more.video_ids[more.validation(0.2, more.splits != "train")].tolist())
     freed = [video for video in [*kept, "v08"] if video not in now]
     assert freed
-    with pytest.raises(CheckpointError, match=f"{len(freed)} videos that were held out then would be trained on now"):
+    with pytest.raises(
+        CheckpointError,
+        match=f"{len(freed)} videos that were held out then would be trained on now",
+    ):
         train(tmp_path / "more", config(2, **settings), tmp_path / "run")
 
 
 def test_evaluate_says_when_held_out_videos_were_trained_on(first_run, sets, caplog):
-    verb = ["evaluate", str(sets["trained ones held out"]), "--checkpoint", str(first_run), "--pairs", "8"]
+    verb = [
+        "evaluate",
+        str(sets["trained ones held out"]),
+        "--checkpoint",
+        str(first_run),
+        "--pairs",
+        "8",
+    ]
     assert main(verb) == 0
     assert "2 videos bear the names of videos that" in caplog.text
     caplog.clear()
-    assert main(["evaluate", str(sets["first"]), "--checkpoint", str(first_run), "--pairs", "8"]) == 0
+    assert (
+        main(["evaluate", str(sets["first"]), "--checkpoint", str(first_run), "--pairs", "8"]) == 0
+    )
     assert "bear the names" not in caplog.text
 
 
 def test_nothing_to_train_on_names_the_splits(tmp_path):
-    folder = write_set(tmp_path / "set", [], range(3), [a_clip(5, "practice"), a_clip(6, "practice")])
-    with pytest.raises(ConfigError, match=r"there are \d; the splits of .* are practice \(2 videos\), test \(3 videos\), and `train` is"):
+    folder = write_set(
+        tmp_path / "set", [], range(3), [a_clip(5, "practice"), a_clip(6, "practice")]
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"there are \d; the splits of .* are practice \(2 videos\), test \(3 videos\), and `train` is",
+    ):
         train(folder, config(1), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("videos", "ranks", "settings", "batch"),
-    [(7, 1, {}, 7), (7, 2, {}, 6), (7, 1, {"negatives": "same-video"}, 6), (11, 3, {"negatives": "same-video"}, 6)],
+    [
+        (7, 1, {}, 7),
+        (7, 2, {}, 6),
+        (7, 1, {"negatives": "same-video"}, 6),
+        (11, 3, {"negatives": "same-video"}, 6),
+    ],
 )
 def test_a_small_set_gives_a_batch_that_can_be_shared(caplog, videos, ranks, settings, batch):
     assert fitted(small_config(batch_size=12, **settings), videos, ranks).train.batch_size == batch
     assert f"the batch is lowered from 12 to {batch}" in caplog.text
-    with pytest.raises(ConfigError, match="8 processes need a multiple of 8 videos to share a batch, and there are 7"):
+    with pytest.raises(
+        ConfigError,
+        match="8 processes need a multiple of 8 videos to share a batch, and there are 7",
+    ):
         fitted(small_config(batch_size=16), 7, 8)
 
 
 def test_how_steps_were_computed_is_kept_and_a_change_is_said(run, one_held_out, caplog):
-    """Precision and compilation that were chosen automatically stay what they were, on whatever machine the run goes on."""
+    """Precision and compilation that were chosen automatically stay what they were, on whatever
+    machine the run goes on.
+    """
     newest = saved_steps(run / "checkpoints")[-1] / "checkpoint.json"
     about = json.loads(newest.read_text())
     assert about["computing"]["precision"] == "float32"
     about["config"]["train"]["precision"] = "auto"
     about["computing"] |= {"precision": "bfloat16", "hardware": "another processor"}
     newest.write_text(json.dumps(about))
-    automatic = Config.of(config(3).model_dump() | {"train": config(3).train.model_dump() | {"precision": "auto"}}, "the test")
+    automatic = Config.of(
+        config(3).model_dump() | {"train": config(3).train.model_dump() | {"precision": "auto"}},
+        "the test",
+    )
     train(one_held_out, automatic, run)
     assert open_checkpoint(run).computing["precision"] == "bfloat16"
     assert "hardware was another processor and is " in caplog.text

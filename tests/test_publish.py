@@ -1,4 +1,6 @@
-"""A network that leaves the house comes back the same, by every road, and its card says its own numbers and no others."""
+"""A network that leaves the house comes back the same, by every road, and its card says its own
+numbers and no others.
+"""
 
 import json
 import os
@@ -21,7 +23,9 @@ from looklisten.interop.loading import load_network, open_trained
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.training.runlog import read_metrics
 
-SOUND = torch.randint(-9000, 9000, (2, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(5))
+SOUND = torch.randint(
+    -9000, 9000, (2, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(5)
+)
 
 
 def heard(model):
@@ -30,9 +34,9 @@ def heard(model):
 
 
 def equal(one, other):
-    return all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items()) and torch.equal(
-        heard(one), heard(other)
-    )
+    return all(
+        torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items()
+    ) and torch.equal(heard(one), heard(other))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,11 @@ def test_a_published_folder_is_published_again_with_the_same_facts(published, tm
 def test_weights_have_plain_keys_and_no_pickle(published):
     from safetensors import safe_open
 
-    assert sorted(path.name for path in published.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in published.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
     with safe_open(published / "model.safetensors", "pt") as weights:
         assert set(weights.keys()) == set(ll.L3Net(small_config().model).state_dict())
 
@@ -70,10 +78,17 @@ def test_the_card_has_the_runs_own_numbers(run_path, published, shards):
     assert (header["library_name"], header["license"]) == ("looklisten", "unknown")
     rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", card, re.M))
     held_out = shards.held_out(0.1)
-    hours = sum(clip.duration_seconds for clip, out in zip(shards, held_out, strict=True) if not out) / 3600
-    assert rows["trained on"] == f"{len(set(shards.video_ids[~held_out]))} videos, {hours:.4g} hours"
+    hours = (
+        sum(clip.duration_seconds for clip, out in zip(shards, held_out, strict=True) if not out)
+        / 3600
+    )
+    assert (
+        rows["trained on"] == f"{len(set(shards.video_ids[~held_out]))} videos, {hours:.4g} hours"
+    )
     accuracy = [row for row in read_metrics(run_path) if "held_out_accuracy" in row][-1]
-    assert rows["AVC accuracy on held-out videos"].startswith(f"{accuracy['held_out_accuracy']:.4g} at step 20 (at least 2,000 pairs")
+    assert rows["AVC accuracy on held-out videos"].startswith(
+        f"{accuracy['held_out_accuracy']:.4g} at step 20 (at least 2,000 pairs"
+    )
     assert (rows["steps"], rows["seed"]) == ("20, each of 8 videos", "0")
     assert rows["linear probe of sounds"] == rows["other benchmarks"] == "not measured"
     assert torch.__version__ in rows["begun on"]
@@ -105,7 +120,10 @@ def test_an_older_run_without_its_making_is_published_all_the_same(run_path, tmp
     old = tmp_path / "old"
     shutil.copytree(run_path, old, symlinks=True)
     (old / "made.json").unlink()
-    assert "| trained on | not recorded |" in (ll.save_pretrained(old, tmp_path / "out") / "README.md").read_text()
+    assert (
+        "| trained on | not recorded |"
+        in (ll.save_pretrained(old, tmp_path / "out") / "README.md").read_text()
+    )
 
 
 def test_saving_keeps_what_else_lies_in_the_folder(tmp_path):
@@ -115,7 +133,9 @@ def test_saving_keeps_what_else_lies_in_the_folder(tmp_path):
 
 
 def test_the_verbs_take_a_published_folder(published, shards_path, capsys):
-    assert main(["evaluate", str(shards_path), "--checkpoint", str(published), "--pairs", "40"]) == 0
+    assert (
+        main(["evaluate", str(shards_path), "--checkpoint", str(published), "--pairs", "40"]) == 0
+    )
     assert json.loads(capsys.readouterr().out)["n_pairs"] >= 40
 
 
@@ -123,9 +143,18 @@ def test_the_verbs_take_a_published_folder(published, shards_path, capsys):
     ("break_it", "sentence"),
     [
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is damaged"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), r"config\.json is of another library"),
-        (lambda folder: (folder / "model.safetensors").unlink(), r"holds no whole network .*README\.md says how to load a tower alone"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), r"its bytes are not those that were written"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
+            r"config\.json is of another library",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").unlink(),
+            r"holds no whole network .*README\.md says how to load a tower alone",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99),
+            r"its bytes are not those that were written",
+        ),
     ],
 )
 def test_a_broken_folder_is_one_sentence(break_it, sentence, tmp_path):
@@ -139,11 +168,26 @@ def test_what_is_a_name_on_the_hub_and_what_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("here").mkdir()
     names = {
-        where: hub_name(where) for where in ("org/name", "here/name", "runs/tiny", "./a/b", "a/b/c", "/a/b", "name", "hf-hub:here/name")
+        where: hub_name(where)
+        for where in (
+            "org/name",
+            "here/name",
+            "runs/tiny",
+            "./a/b",
+            "a/b/c",
+            "/a/b",
+            "name",
+            "hf-hub:here/name",
+        )
     }
-    assert {where: name for where, name in names.items() if name} == {"org/name": "org/name", "hf-hub:here/name": "here/name"}
+    assert {where: name for where, name in names.items() if name} == {
+        "org/name": "org/name",
+        "hf-hub:here/name": "here/name",
+    }
     assert hub_name(Path("org/name")) is None
-    with pytest.raises(ll.LookListenError, match=r"runs/tiny is not there; give the folder of a run"):
+    with pytest.raises(
+        ll.LookListenError, match=r"runs/tiny is not there; give the folder of a run"
+    ):
         ll.load("runs/tiny")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     model = ll.L3Net(small_config().model).eval()
@@ -158,7 +202,9 @@ def test_a_network_of_another_house_is_refused_where_it_cannot_do(capsys):
 
 def test_without_the_extra_the_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ll.LookListenError, match=r"org/name is no folder here.*pip install 'looklisten\[hub\]'"):
+    with pytest.raises(
+        ll.LookListenError, match=r"org/name is no folder here.*pip install 'looklisten\[hub\]'"
+    ):
         ll.load("org/name")
 
 
@@ -180,12 +226,25 @@ print(ll.push_to_hub(sys.argv[1], "org/small", private=True))
 
 
 def test_up_to_a_hub_and_down_again_and_then_without_one(published, tmp_path):
-    """The real client against a server on this machine, which has no LFS: what is uploaded is the folder, byte for byte."""
+    """The real client against a server on this machine, which has no LFS: what is uploaded is the
+    folder, byte for byte.
+    """
     hub = HubServer()
-    asked = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_none", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    asked = os.environ | {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path),
+        "HF_TOKEN": "hf_none",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
 
     def python(program, **more):
-        return subprocess.run([sys.executable, "-c", program, published], env=asked | more, check=False, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-c", program, published],
+            env=asked | more,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
 
     trip = python(IMPORTS + UP + DOWN)
     assert trip.returncode == 0, trip.stderr

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from looklisten.errors import ConfigError
-from looklisten.evaluation.selectivity import selectivity
+from looklisten.evaluation.units.selectivity import selectivity
 
 LABELS = np.repeat(["bell", "drum", "flute"], 40)
 
@@ -21,7 +21,8 @@ def test_a_unit_that_fires_for_one_class_alone_prefers_it_and_a_silent_one_nothi
 
 
 def test_average_precision_by_hand():
-    # Ranked: a b a b. Class a at ranks 1 and 3: (1/1 + 2/3) / 2; class b at 2 and 4: (1/2 + 2/4) / 2.
+    # Ranked: a b a b. Class a at ranks 1 and 3: (1/1 + 2/3) / 2; class b at 2 and 4: (1/2 + 2/4) /
+    # 2.
     found = selectivity(np.array([[4.0], [3.0], [2.0], [1.0]]), np.array(["a", "b", "a", "b"]))
     assert found.classes[found.preferred[0]] == "a"
     assert found.average_precision[0] == pytest.approx((1 + 2 / 3) / 2)

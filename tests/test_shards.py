@@ -7,7 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from looklisten.data.shards import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, Box, Clip, Shards, write_shards
+from looklisten.data.shards import (
+    CLIPS_PER_RECORD_BATCH,
+    FORMAT_VERSION,
+    Box,
+    Clip,
+    Shards,
+    write_shards,
+)
 from looklisten.errors import ShardError
 
 
@@ -44,7 +51,18 @@ def test_what_goes_in_comes_out(tmp_path):
     for number in (0, 7, 8, 17, 18, 3):
         got, want = shards[number], clips[number]
         assert np.array_equal(got.waveform, want.waveform)
-        for name in ("key", "video_id", "source", "start_seconds", "frame_seconds", "frames", "labels", "split", "boxes", "marks"):
+        for name in (
+            "key",
+            "video_id",
+            "source",
+            "start_seconds",
+            "frame_seconds",
+            "frames",
+            "labels",
+            "split",
+            "boxes",
+            "marks",
+        ):
             assert getattr(got, name) == getattr(want, name), name
         assert bytes(shards.jpeg(number, 1)) == want.frames[1]
         assert list(shards.frame_seconds(number)) == list(want.frame_seconds)
@@ -77,7 +95,10 @@ def test_a_shard_cut_in_half_is_said(tmp_path):
     (entry,) = write_set(tmp_path, [a_clip(i) for i in range(3)])
     file = tmp_path / entry["name"]
     file.write_bytes(file.read_bytes()[: entry["bytes"] // 2])
-    with pytest.raises(ShardError, match=rf"has {entry['bytes'] // 2} bytes where the index says {entry['bytes']}; run the same .*prepare"):
+    with pytest.raises(
+        ShardError,
+        match=rf"has {entry['bytes'] // 2} bytes where the index says {entry['bytes']}; run the same .*prepare",
+    ):
         Shards(tmp_path)
 
 

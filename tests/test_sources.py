@@ -23,7 +23,14 @@ from looklisten.errors import ConfigError, SourceError
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("cat/a.mp4", "cat/b.MKV", "dog/c.webm", "dog/notes.txt", "dog/.hidden.mp4", "d.mov"):
+    for name in (
+        "cat/a.mp4",
+        "cat/b.MKV",
+        "dog/c.webm",
+        "dog/notes.txt",
+        "dog/.hidden.mp4",
+        "d.mov",
+    ):
         file = tmp_path / "videos" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
@@ -66,15 +73,38 @@ def test_what_is_named_twice_is_there_once(folder):
 
 
 ROWS = [
-    {"path": "cat/a.mp4", "label": "cat|animal", "split": "train", "video_id": "A", "start_seconds": 1.5, "stop_seconds": 4.0},
-    {"path": "cat/a.mp4", "label": "cat", "split": "train", "video_id": "A", "start_seconds": 8.0, "stop_seconds": None},
-    {"path": "d.mov", "label": "", "split": "test", "video_id": "", "start_seconds": None, "stop_seconds": None},
+    {
+        "path": "cat/a.mp4",
+        "label": "cat|animal",
+        "split": "train",
+        "video_id": "A",
+        "start_seconds": 1.5,
+        "stop_seconds": 4.0,
+    },
+    {
+        "path": "cat/a.mp4",
+        "label": "cat",
+        "split": "train",
+        "video_id": "A",
+        "start_seconds": 8.0,
+        "stop_seconds": None,
+    },
+    {
+        "path": "d.mov",
+        "label": "",
+        "split": "test",
+        "video_id": "",
+        "start_seconds": None,
+        "stop_seconds": None,
+    },
 ]
 
 
 def test_csv_and_parquet_say_the_same(folder):
     columns = list(ROWS[0])
-    cells = "\n".join(",".join("" if row[c] is None else str(row[c]) for c in columns) for row in ROWS)
+    cells = "\n".join(
+        ",".join("" if row[c] is None else str(row[c]) for c in columns) for row in ROWS
+    )
     (folder / "t.csv").write_text(f"\ufeff{','.join(columns)}\r\n{cells}\r\n", newline="")
     parquet.write_table(pa.Table.from_pylist(ROWS), folder / "t.parquet")
     found = find_sources([folder / "t.csv"]).found
@@ -97,9 +127,15 @@ def test_a_missing_file_of_a_table_stops_nothing(folder):
     [
         ("file\na.mp4\n", "lacks the column path; it has file"),
         ("path\n", "has no rows"),
-        ("path\ngone.mp4\n", "names 1 files, and none of them is there; the first of them: .*gone.mp4"),
+        (
+            "path\ngone.mp4\n",
+            "names 1 files, and none of them is there; the first of them: .*gone.mp4",
+        ),
         ("path,start_seconds\nd.mov,soon\n", "line 2: 'soon' is no number of seconds"),
-        ("path,start_seconds,stop_seconds\nd.mov,5,4\n", "line 2: stop_seconds 4 is not after start_seconds"),
+        (
+            "path,start_seconds,stop_seconds\nd.mov,5,4\n",
+            "line 2: stop_seconds 4 is not after start_seconds",
+        ),
     ],
 )
 def test_tables_that_cannot_be(folder, table, sentence):
@@ -116,13 +152,21 @@ def test_a_table_that_is_none(folder):
 
 def test_one_video_in_two_splits_is_refused(folder):
     (folder / "t.csv").write_text("path,video_id,split\ncat/a.mp4,A,train\nd.mov,A,test\n")
-    with pytest.raises(ConfigError, match=r"d.mov is in the split 'test' and cat/a.mp4, of the same video, in 'train'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"d.mov is in the split 'test' and cat/a.mp4, of the same video, in 'train'",
+    ):
         find_sources([folder / "t.csv"])
 
 
 def test_labels_from_the_folders_name(folder):
     found = {source.path: source.labels for source in find_sources([folder], "folder").found}
-    assert found == {"cat/a.mp4": ("cat",), "cat/b.MKV": ("cat",), "dog/c.webm": ("dog",), "d.mov": ()}
+    assert found == {
+        "cat/a.mp4": ("cat",),
+        "cat/b.MKV": ("cat",),
+        "dog/c.webm": ("dog",),
+        "d.mov": (),
+    }
     both = find_sources([folder / "cat", folder / "dog"], "folder").found
     assert {source.labels for source in both} == {("cat",), ("dog",)}
 
@@ -158,7 +202,12 @@ def test_memory_and_http(folder):
 
 
 def test_duplicates_are_found_by_content_and_stay_one_video(tmp_path):
-    for name, content in (("a.mp4", "same"), ("b.mp4", "else"), ("c.mp4", "same"), ("d.mp4", "other length")):
+    for name, content in (
+        ("a.mp4", "same"),
+        ("b.mp4", "else"),
+        ("c.mp4", "same"),
+        ("d.mp4", "other length"),
+    ):
         (tmp_path / name).write_text(content)
     found = find_sources([tmp_path]).found
     marked = mark_duplicates(found, tmp_path)
@@ -191,7 +240,9 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def odd_folder(tmp_path_factory):
-    """A short video under each odd name, each of another size, and one in a folder that is not UTF-8."""
+    """A short video under each odd name, each of another size, and one in a folder that is not
+    UTF-8.
+    """
     folder = tmp_path_factory.mktemp("odd")
     write_clock_video(folder / "clock.mp4", seconds=1.2)
     data = (folder / "clock.mp4").read_bytes()
@@ -207,7 +258,13 @@ def test_odd_names_are_prepared_and_stored_as_text(odd_folder, tmp_path):
     result = prepare([odd_folder], out, labels="folder")
     assert (result["prepared"], result["failed"]) == (len(ODD) + 1, 0)
     clips = {clip.source: clip for clip in Shards(out)}
-    assert {"caf\\xe9.mp4", "caf\\x5cxe9.mp4", "é ü.mp4", "a\nb\tc.mp4", "d\\xe9p\\xf4t/sub.mp4"} < clips.keys()
+    assert {
+        "caf\\xe9.mp4",
+        "caf\\x5cxe9.mp4",
+        "é ü.mp4",
+        "a\nb\tc.mp4",
+        "d\\xe9p\\xf4t/sub.mp4",
+    } < clips.keys()
     assert clips["d\\xe9p\\xf4t/sub.mp4"].labels == ("d\\xe9p\\xf4t",)
     assert prepare([odd_folder], out, labels="folder")["x_realtime"] == 0.0
 
@@ -215,10 +272,15 @@ def test_odd_names_are_prepared_and_stored_as_text(odd_folder, tmp_path):
 @pytest.mark.parametrize("environment", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"LC_ALL": "C.UTF-8"}])
 def test_the_shell_in_any_locale_gives_the_same_shards(odd_folder, tmp_path, environment):
     command = [sys.executable, "-m", "looklisten", "prepare", os.fsencode(odd_folder), b"out"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | environment, capture_output=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | environment, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     prepare([odd_folder], tmp_path / "here")
-    there, here = (json.loads((tmp_path / name / "index.json").read_text("utf-8"))["shards"] for name in ("out", "here"))
+    there, here = (
+        json.loads((tmp_path / name / "index.json").read_text("utf-8"))["shards"]
+        for name in ("out", "here")
+    )
     assert there == here
 
 
@@ -227,7 +289,10 @@ def test_failures_of_odd_names_are_lines_of_json(tmp_path):
         (tmp_path / name).write_text("no video")
     write_clock_video(tmp_path / "good.mp4", seconds=1.2)
     assert prepare([tmp_path], tmp_path / "out")["failed"] == 2
-    failures = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text("utf-8").splitlines()]
+    failures = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "failures.jsonl").read_text("utf-8").splitlines()
+    ]
     assert {row["source"] for row in failures} == {"caf\\xe9.mp4", "a\nb.mp4"}
     assert all(row["reason"].startswith(row["source"]) for row in failures)
 
@@ -239,7 +304,10 @@ def test_names_in_a_text_list_are_bytes(odd_folder, tmp_path):
     found = find_sources([tmp_path / "list.txt"])
     assert len(found.found) == len(one_line)
     assert all(source.local_path(found.root).exists() for source in found.found)
-    assert sorted(found.reasons.values()) == ["File name too long", "its name holds a NUL character, which no file name can"]
+    assert sorted(found.reasons.values()) == [
+        "File name too long",
+        "its name holds a NUL character, which no file name can",
+    ]
 
 
 def test_names_in_a_table_that_programs_have_changed(folder):
@@ -317,7 +385,14 @@ def test_a_folder_without_permission_is_a_failed_source(tmp_path):
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     if os.geteuid() == 0:
-        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all", *command]
+        command = [
+            "setpriv",
+            "--bounding-set",
+            "-dac_override,-dac_read_search",
+            "--inh-caps",
+            "-all",
+            *command,
+        ]
     (tmp_path / "shut").chmod(0o000)
     (tmp_path / "listed").chmod(0o444)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -339,12 +414,24 @@ def test_a_folder_without_permission_is_a_failed_source(tmp_path):
 
 
 def test_hidden_folders_and_trash_are_left_out_and_counted(folder):
-    for name in (".git", ".Trash-1000", "$RECYCLE.BIN", "@eaDir", "__MACOSX", "System Volume Information"):
+    for name in (
+        ".git",
+        ".Trash-1000",
+        "$RECYCLE.BIN",
+        "@eaDir",
+        "__MACOSX",
+        "System Volume Information",
+    ):
         (folder / name).mkdir()
         (folder / name / "x.mp4").touch()
     (folder / "._a.mp4").touch()
     found = find_sources([folder])
-    assert [source.path for source in found.found] == ["cat/a.mp4", "cat/b.MKV", "d.mov", "dog/c.webm"]
+    assert [source.path for source in found.found] == [
+        "cat/a.mp4",
+        "cat/b.MKV",
+        "d.mov",
+        "dog/c.webm",
+    ]
     assert "8 hidden files, hidden folders or trash folders were left out" in found.notes
     assert [source.path for source in find_sources([folder / ".git"]).found] == ["x.mp4"]
 
@@ -353,10 +440,16 @@ def test_files_with_other_suffixes_are_counted(folder):
     for number in range(3):
         (folder / f"{number}.abc").touch()
     (folder / "none").touch()
-    assert "5 files with other suffixes were not looked at (.abc 3, no suffix 1, .txt 1)" in find_sources([folder]).notes
+    assert (
+        "5 files with other suffixes were not looked at (.abc 3, no suffix 1, .txt 1)"
+        in find_sources([folder]).notes
+    )
     (folder / "empty").mkdir()
     (folder / "empty" / "a.abc").touch()
-    with pytest.raises(SourceError, match=r"holds no video .*; 1 file with another suffix was not looked at \(\.abc 1\)"):
+    with pytest.raises(
+        SourceError,
+        match=r"holds no video .*; 1 file with another suffix was not looked at \(\.abc 1\)",
+    ):
         find_sources([folder / "empty"])
 
 
@@ -375,7 +468,24 @@ def test_a_remote_folder_has_the_same_account(scheme, tmp_path):
     fsspec.filesystem(scheme).rm(top.partition("://")[2], recursive=True)
 
 
-@pytest.mark.parametrize("suffix", ["m4b", "aifc", "w64", "heic", "heif", "insv", "lrv", "mod", "tod", "webp", "y4m", "ogx", "eac3"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "m4b",
+        "aifc",
+        "w64",
+        "heic",
+        "heif",
+        "insv",
+        "lrv",
+        "mod",
+        "tod",
+        "webp",
+        "y4m",
+        "ogx",
+        "eac3",
+    ],
+)
 def test_suffixes_of_cameras_and_devices_are_known(suffix):
     assert f".{suffix}" in MEDIA_SUFFIXES
 

@@ -1,4 +1,6 @@
-"""Of several streams of a kind, the one that is meant is taken, and what is passed over is written down."""
+"""Of several streams of a kind, the one that is meant is taken, and what is passed over is written
+down.
+"""
 
 import struct
 import sys
@@ -14,12 +16,12 @@ from av.stream import Disposition
 from conftest import SHARED, small_config, write_clock_video
 from heic_files import TILE_SIDE, write_heic
 from looklisten.errors import SourceError
-from looklisten.inference.embed import embed
-from looklisten.media.decode import Frame, Report, Wanted, decode, find_streams
-from looklisten.media.picture_files import register_heif
-from looklisten.media.pictures import is_picture, read_picture
+from looklisten.inference.embedding.embed import embed
+from looklisten.media.decode.decode import Frame, Report, Wanted, decode, find_streams
+from looklisten.media.decode.stream_choice import chosen_picture
+from looklisten.media.image_files import register_heif
+from looklisten.media.images import is_picture, read_picture
 from looklisten.media.redraw import outline
-from looklisten.media.stream_choice import chosen_picture
 from looklisten.model.l3net import L3Net
 from test_cutting import RATE, mux_sound
 
@@ -30,7 +32,9 @@ SOUND_STEP = 0.05
 
 
 def write_tracks(path, pictures, sounds):
-    """Track n of pictures is gray of the level 40 + 50 n; track n of sound is the constant (n + 1) * SOUND_STEP."""
+    """Track n of pictures is gray of the level 40 + 50 n; track n of sound is the constant (n + 1)
+    * SOUND_STEP.
+    """
     with av.open(path, "w") as container:
         videos, audios = [], []
         for changes in pictures:
@@ -42,7 +46,9 @@ def write_tracks(path, pictures, sounds):
             videos.append((stream, options))
         for changes in sounds:
             options = SOUND | changes
-            stream = container.add_stream("pcm_s16le" if path.suffix != ".ts" else "mp2", RATE, layout="mono")
+            stream = container.add_stream(
+                "pcm_s16le" if path.suffix != ".ts" else "mp2", RATE, layout="mono"
+            )
             stream.disposition = options["flags"].value
             audios.append((stream, options))
         for number, (stream, options) in enumerate(videos):
@@ -53,7 +59,9 @@ def write_tracks(path, pictures, sounds):
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         for number, (stream, options) in enumerate(audios):
-            wave = np.full((1, round(options["seconds"] * RATE)), (number + 1) * SOUND_STEP, np.float32)
+            wave = np.full(
+                (1, round(options["seconds"] * RATE)), (number + 1) * SOUND_STEP, np.float32
+            )
             mux_sound(container, stream, wave, "mono")
     return path
 
@@ -65,7 +73,11 @@ def chosen(path):
     frames = [event for event in events if isinstance(event, Frame)]
     sound = np.concatenate([event.samples for event in events if not isinstance(event, Frame)])
     levels = [float(frame.planes[0].mean()) for frame in frames]
-    return round((np.mean(levels) - 40) / 50), round(float(np.median(sound)) / SOUND_STEP) - 1, report.passed_over
+    return (
+        round((np.mean(levels) - 40) / 50),
+        round(float(np.median(sound)) / SOUND_STEP) - 1,
+        report.passed_over,
+    )
 
 
 default = {"flags": D.default}
@@ -81,11 +93,19 @@ CASES = {
     "no short preview": ([{"seconds": 0.5, "side": 128} | default, default], [{}], (1, 0)),
     "no jingle": ([{}], [{"seconds": 0.3} | default, {}], (0, 1)),
     "no commentary": ([{}], [{"flags": D.comment}, {}], (0, 1)),
-    "no commentary, though it is the default": ([{}], [{"flags": D.comment | D.default}, {}], (0, 1)),
+    "no commentary, though it is the default": (
+        [{}],
+        [{"flags": D.comment | D.default}, {}],
+        (0, 1),
+    ),
     "no description of the picture": ([{}], [{"flags": D.visual_impaired | D.default}, {}], (0, 1)),
     "no mix for people who hear badly": ([{}], [{"flags": D.hearing_impaired}, {}], (0, 1)),
     "a commentary alone": ([{}], [{"flags": D.comment}], (0, 0)),
-    "of two commentaries the default": ([{}], [{"flags": D.comment}, {"flags": D.comment | D.default}], (0, 1)),
+    "of two commentaries the default": (
+        [{}],
+        [{"flags": D.comment}, {"flags": D.comment | D.default}],
+        (0, 1),
+    ),
 }
 
 
@@ -101,7 +121,11 @@ def test_the_stream_that_is_meant_is_taken(tmp_path, case):
     flags += [(SOUND | track)["flags"].value for track in sounds]
     # Matroska says how long each track is, and NUT keeps flags as they are.
     paths = [write_tracks(tmp_path / f"a.{suffix}", pictures, sounds) for suffix in ("mkv", "nut")]
-    able = [path for path in paths if stored_flags(path) == flags or (path.suffix == ".mkv" and "preview" in case)]
+    able = [
+        path
+        for path in paths
+        if stored_flags(path) == flags or (path.suffix == ".mkv" and "preview" in case)
+    ]
     assert able
     picture, sound, passed_over = chosen(able[0])
     assert (picture, sound) == wanted
@@ -111,9 +135,23 @@ def test_the_stream_that_is_meant_is_taken(tmp_path, case):
 
 def stream(**values):
     """A stream as PyAV has it, for what no muxer here writes."""
-    usual = {"index": 0, "type": "video", "width": 64, "height": 48, "frames": 0, "disposition": D(0), "metadata": {}}
-    codec = SimpleNamespace(codec_tag="", format="yuv420p", sample_rate=48_000, layout=SimpleNamespace(nb_channels=2))
-    return SimpleNamespace(**usual | {"duration": None, "time_base": None, "language": None, "codec_context": codec} | values)
+    usual = {
+        "index": 0,
+        "type": "video",
+        "width": 64,
+        "height": 48,
+        "frames": 0,
+        "disposition": D(0),
+        "metadata": {},
+    }
+    codec = SimpleNamespace(
+        codec_tag="", format="yuv420p", sample_rate=48_000, layout=SimpleNamespace(nb_channels=2)
+    )
+    return SimpleNamespace(
+        **usual
+        | {"duration": None, "time_base": None, "language": None, "codec_context": codec}
+        | values
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +173,9 @@ def test_a_picture_that_is_secondary_is_taken_only_alone(secondary):
 
 
 def test_what_is_passed_over_is_said_in_words(tmp_path):
-    path = write_tracks(tmp_path / "a.mkv", [{"side": 32}, default], [default, {"flags": D.comment}])
+    path = write_tracks(
+        tmp_path / "a.mkv", [{"side": 32}, default], [default, {"flags": D.comment}]
+    )
     _, _, passed_over = chosen(path)
     assert passed_over[0].startswith("stream 0, video of 32 x 32, 2.0 s")
     assert passed_over[1] == "stream 3, audio, 2.0 s, comment"
@@ -168,7 +208,9 @@ def test_a_track_that_holds_nothing_is_passed_over(tmp_path):
 def tiles(count):
     """Squares of one color each; the colors are far apart."""
     colors = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
-    return [np.full((TILE_SIDE, TILE_SIDE, 3), colors[number % 3], np.uint8) for number in range(count)]
+    return [
+        np.full((TILE_SIDE, TILE_SIDE, 3), colors[number % 3], np.uint8) for number in range(count)
+    ]
 
 
 @pytest.fixture
@@ -222,8 +264,13 @@ KEY |= {"encryption_kid": "a7e61c373e219033c21091fa607bf3b8"}
 
 def encrypted(path, suffix="mp4"):
     write_clock_video(path.with_name(f"plain.{suffix}"), seconds=2.0)
-    with av.open(path.with_name(f"plain.{suffix}")) as source, av.open(path, "w", options=KEY) as target:
-        copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+    with (
+        av.open(path.with_name(f"plain.{suffix}")) as source,
+        av.open(path, "w", options=KEY) as target,
+    ):
+        copies = {
+            stream.index: target.add_stream_from_template(stream) for stream in source.streams
+        }
         for packet in source.demux():
             if packet.size:
                 packet.stream = copies[packet.stream_index]
@@ -235,7 +282,9 @@ def encrypted(path, suffix="mp4"):
 def test_an_encrypted_file_is_named_so_before_anything_comes_out(tmp_path, kind):
     path = encrypted(tmp_path / "a.mp4")
     wanted = Wanted(picture=kind == "picture", sound=kind == "sound")
-    with pytest.raises(SourceError, match=rf"a\.mp4 has an encrypted {kind} stream; decrypt the file"):
+    with pytest.raises(
+        SourceError, match=rf"a\.mp4 has an encrypted {kind} stream; decrypt the file"
+    ):
         next(decode(path, wanted))
     with pytest.raises(SourceError, match="encrypted picture"):
         outline(path)
@@ -257,10 +306,14 @@ def content_of(data, begin):
 
 
 def test_an_encrypted_track_of_matroska_is_named_so(tmp_path):
-    """Each track gets ContentEncodings (RFC 9559, 5.1.4.1.31) of the kind encryption, with the id of a key."""
+    """Each track gets ContentEncodings (RFC 9559, 5.1.4.1.31) of the kind encryption, with the id
+    of a key.
+    """
     write_clock_video(tmp_path / "plain.mkv", seconds=1.0, audio_codec="pcm_s16le")
     data = (tmp_path / "plain.mkv").read_bytes()
-    key = element(b"\x50\x35", element(b"\x47\xe1", b"\x05") + element(b"\x47\xe2", b"0123456789abcdef"))
+    key = element(
+        b"\x50\x35", element(b"\x47\xe1", b"\x05") + element(b"\x47\xe2", b"0123456789abcdef")
+    )
     encodings = element(b"\x6d\x80", element(b"\x62\x40", element(b"\x50\x33", b"\x01") + key))
     place = data.index(TRACKS, data.index(TRACKS) + 1)  # the first is a pointer to it
     begin, end = content_of(data, place + len(TRACKS))
@@ -268,7 +321,11 @@ def test_an_encrypted_track_of_matroska_is_named_so(tmp_path):
     while inside < end:
         content, inside_next = content_of(data, inside + 1)
         is_track = data[inside : inside + 1] == TRACK
-        changed += element(TRACK, data[content:inside_next] + encodings) if is_track else data[inside:inside_next]
+        changed += (
+            element(TRACK, data[content:inside_next] + encodings)
+            if is_track
+            else data[inside:inside_next]
+        )
         inside = inside_next
     (tmp_path / "a.mkv").write_bytes(data[:place] + element(TRACKS, changed) + data[end:])
     with pytest.raises(SourceError, match=r"a\.mkv has an encrypted picture stream"):

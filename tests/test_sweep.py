@@ -11,7 +11,9 @@ from looklisten.errors import ConfigError
 from looklisten.training import loop
 from looklisten.training.sweep import overfit, sweep
 
-FITTING = small_config(batch_size=8, learning_rate=3e-3, negatives="all").changed("model", widths=(8, 16, 16, 32))
+FITTING = small_config(batch_size=8, learning_rate=3e-3, negatives="all").changed(
+    "model", widths=(8, 16, 16, 32)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +23,9 @@ def _few_pairs(monkeypatch):
 
 
 def test_a_sweep_takes_the_best_and_is_not_done_twice(shards_path, tmp_path):
-    found = sweep(shards_path, small_config(), tmp_path, ["lr=1e-9,3e-3", "negatives=all,roll"], steps=4)
+    found = sweep(
+        shards_path, small_config(), tmp_path, ["lr=1e-9,3e-3", "negatives=all,roll"], steps=4
+    )
     assert [trial.name for trial in found.trials] == [
         f"lr={rate} negatives={kind}" for rate in ("1e-9", "3e-3") for kind in ("all", "roll")
     ]
@@ -29,8 +33,12 @@ def test_a_sweep_takes_the_best_and_is_not_done_twice(shards_path, tmp_path):
     rate, kind = (setting.split("=")[1] for setting in best.name.split())
     assert found.take == f"--train.learning-rate {rate} --train.negatives {kind}"
     assert len(list((tmp_path / "sweep").iterdir())) == 4
-    again = sweep(shards_path, small_config(), tmp_path, ["lr=1e-9,3e-3", "negatives=all,roll"], steps=4)
-    assert [trial.held_out_accuracy for trial in again.trials] == [trial.held_out_accuracy for trial in found.trials]
+    again = sweep(
+        shards_path, small_config(), tmp_path, ["lr=1e-9,3e-3", "negatives=all,roll"], steps=4
+    )
+    assert [trial.held_out_accuracy for trial in again.trials] == [
+        trial.held_out_accuracy for trial in found.trials
+    ]
     assert again.take == found.take
 
 
@@ -44,7 +52,11 @@ def test_a_diverging_run_is_not_taken(shards_path, tmp_path):
 
 @pytest.mark.parametrize(
     ("axis", "sentence"),
-    [("lr", "a sweep is a setting and its values"), ("optimism=1", "there is no setting train.optimism"), ("lr=-1", "learning_rate")],
+    [
+        ("lr", "a sweep is a setting and its values"),
+        ("optimism=1", "there is no setting train.optimism"),
+        ("lr=-1", "learning_rate"),
+    ],
 )
 def test_a_grid_that_cannot_be_is_said_before_the_first_run(shards_path, tmp_path, axis, sentence):
     with pytest.raises(ConfigError, match=sentence):

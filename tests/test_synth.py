@@ -1,4 +1,6 @@
-"""The synthetic world: the same seed makes the same files, splits share nothing, and the truth is true."""
+"""The synthetic world: the same seed makes the same files, splits share nothing, and the truth is
+true.
+"""
 
 import csv
 import hashlib
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looklisten.errors import ConfigError
-from looklisten.media.decode import Frame, Sound, Wanted, decode
+from looklisten.media.decode.decode import Frame, Sound, Wanted, decode
 from looklisten.media.synth import CLASSES, World, synth
 from looklisten.media.synth.looks import LOOKS
 from looklisten.media.synth.scenes import draw_ground, render_frame, render_sound
@@ -37,7 +39,9 @@ def test_same_seed_same_files_for_any_workers(tmp_path):
 
 
 def test_small_frames_encode_to_the_same_bytes_each_time(tmp_path):
-    """Sizes at which the encoder once differed from run to run; memory is stirred between, as it is in a real run."""
+    """Sizes at which the encoder once differed from run to run; memory is stirred between, as it is
+    in a real run.
+    """
     world = World(videos=48, seconds=2.0, side_pixels=96, frames_per_second=10, seed=3)
     seen = set()
     for turn in range(8):
@@ -68,7 +72,16 @@ def test_other_settings_are_refused(tmp_path):
         synth(tmp_path, World(**{**vars(SMALL), "seed": 1}), workers=1)
 
 
-@pytest.mark.parametrize("bad", [{"videos": 0}, {"seconds": 0.2}, {"silent_share": 1.5}, {"side_pixels": 65}, {"test_share": 1.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"videos": 0},
+        {"seconds": 0.2},
+        {"silent_share": 1.5},
+        {"side_pixels": 65},
+        {"test_share": 1.0},
+    ],
+)
 def test_impossible_worlds_are_refused(bad):
     with pytest.raises(ConfigError):
         World(**bad)
@@ -78,7 +91,12 @@ def test_files_are_real_video_with_the_promised_streams(tmp_path):
     synth(tmp_path, World(videos=1, seconds=2.0), workers=1)
     with av.open(tmp_path / "000000.mp4") as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
-        assert (video.codec_context.name, video.width, video.height, float(video.average_rate)) == ("h264", 256, 256, 25)
+        assert (video.codec_context.name, video.width, video.height, float(video.average_rate)) == (
+            "h264",
+            256,
+            256,
+            25,
+        )
         assert (audio.codec_context.name, audio.sample_rate) == ("aac", 48_000)
         assert sum(1 for _ in container.decode(video)) == 50
 
@@ -91,7 +109,10 @@ def test_classes_are_balanced_and_splits_share_no_background():
         assert set(counts) == set(CLASSES)
         assert sum(counts.values()) == share
         assert max(counts.values()) == min(counts.values())
-    train, test = ({scene.background for scene in scenes if scene.split == split} for split in ("train", "test"))
+    train, test = (
+        {scene.background for scene in scenes if scene.split == split}
+        for split in ("train", "test")
+    )
     assert not train & test
     assert max(Counter(scene.background for scene in scenes).values()) > 1
 
@@ -100,11 +121,16 @@ def test_a_third_has_a_silent_thing_of_another_class():
     world = World(videos=600)
     pairs = [scene.things for scene in map(world.scene, range(600)) if len(scene.things) == 2]
     assert 160 < len(pairs) < 240
-    assert all(first.sounding and not second.sounding and first.label != second.label for first, second in pairs)
+    assert all(
+        first.sounding and not second.sounding and first.label != second.label
+        for first, second in pairs
+    )
 
 
 def test_nothing_in_the_picture_but_the_thing_itself_tells_who_sounds():
-    """The silent thing is drawn as the sounding one is: no size, place, turn, squash or colour tells them apart."""
+    """The silent thing is drawn as the sounding one is: no size, place, turn, squash or colour
+    tells them apart.
+    """
     world = World(videos=1500, silent_share=1.0, seconds=2.0)
     things = [scene.things for scene in map(world.scene, range(1500))]
     for measure in (
@@ -146,7 +172,8 @@ def test_onsets_are_where_the_sound_rises():
             continue
         wave = render_sound(scene, 16_000)
         rises = [
-            np.sqrt(np.mean(wave[n : n + 800] ** 2)) / np.sqrt(np.mean(wave[max(n - 800, 0) : n] ** 2) + 1e-9)
+            np.sqrt(np.mean(wave[n : n + 800] ** 2))
+            / np.sqrt(np.mean(wave[max(n - 800, 0) : n] ** 2) + 1e-9)
             for n in (round(onset * 16_000) for onset, _ in scene.notes)
             if 800 < n < len(wave) - 800
         ]
@@ -156,7 +183,9 @@ def test_onsets_are_where_the_sound_rises():
 def test_labels_match_the_scenes(world):
     labels = rows(world / "labels.csv")
     made = World(videos=48, seconds=2.0, side_pixels=96, frames_per_second=10, seed=3)
-    assert [(row["label"], row["split"]) for row in labels] == [(s.label, s.split) for s in map(made.scene, range(48))]
+    assert [(row["label"], row["split"]) for row in labels] == [
+        (s.label, s.split) for s in map(made.scene, range(48))
+    ]
     assert set(LOOKS) == set(VOICES)
 
 
@@ -193,4 +222,6 @@ def test_decoded_sound_is_the_rendered_one(tmp_path):
     size = min(len(heard), len(rendered))
     shift = np.fft.irfft(np.fft.rfft(heard[:size]) * np.fft.rfft(rendered[:size]).conj())
     assert int(np.argmax(shift)) in (0, 1, size - 1, size - 2)
-    assert [round(e.at_seconds, 3) for e in events if isinstance(e, Frame)] == [round(0.2 * k, 3) for k in range(10)]
+    assert [round(e.at_seconds, 3) for e in events if isinstance(e, Frame)] == [
+        round(0.2 * k, 3) for k in range(10)
+    ]

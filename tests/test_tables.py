@@ -1,4 +1,6 @@
-"""The same cells mean the same in CSV and in Parquet: 0 and False are values, and what is missing is missing."""
+"""The same cells mean the same in CSV and in Parquet: 0 and False are values, and what is missing
+is missing.
+"""
 
 import datetime
 from decimal import Decimal
@@ -53,7 +55,11 @@ def starts(sources):
         (pa.array([Decimal("0.50"), Decimal("2.00"), None]), "0.5,2,", [("0.5",), ("2",), ()]),
         (pa.array([b"cat", None, b""]), "cat,,", [("cat",), (), ()]),
         (pa.array(["cat|dog", " ", "dog"]), "cat|dog, ,dog", [("cat", "dog"), (), ("dog",)]),
-        (pa.array(["cat", "dog", "cat"]).dictionary_encode(), "cat,dog,cat", [("cat",), ("dog",), ("cat",)]),
+        (
+            pa.array(["cat", "dog", "cat"]).dictionary_encode(),
+            "cat,dog,cat",
+            [("cat",), ("dog",), ("cat",)],
+        ),
         (pa.array([["cat", "dog"], [], None]), "\"['cat', 'dog']\",[],", [("cat", "dog"), (), ()]),
         (pa.array([[0, 1], [None], [2]]), '"[0, 1]",[],[2]', [("0", "1"), (), ("2",)]),
         (pa.array([[["cat"], ["dog"]], [], None]), "cat|dog,,", [("cat", "dog"), (), ()]),
@@ -75,9 +81,17 @@ def test_labels_of_any_type(folder, column, cells, right):
         (pa.array([0, 1, None]), ("0", "1", ""), [0.0, 1.0, None]),
         (pa.array([0.5, float("nan"), None]), ("0.5", "nan", ""), [0.5, None, None]),
         (pa.array([Decimal("0.5"), None, Decimal(1)]), ("0.5", "NaT", "1"), [0.5, None, 1.0]),
-        (pa.array([1500, None, 0], pa.duration("ms")), ("0 days 00:00:01.500000", "", "0:00"), [1.5, None, 0.0]),
+        (
+            pa.array([1500, None, 0], pa.duration("ms")),
+            ("0 days 00:00:01.500000", "", "0:00"),
+            [1.5, None, 0.0],
+        ),
         (pa.array([500_000_001, None, 0], pa.duration("ns")), ("0.5", "", "0"), [0.5, None, 0.0]),
-        (pa.array([datetime.time(0, 1, 30), None, datetime.time(1)]), ("01:30", "", "1:00:00"), [90.0, None, 3600.0]),
+        (
+            pa.array([datetime.time(0, 1, 30), None, datetime.time(1)]),
+            ("01:30", "", "1:00:00"),
+            [90.0, None, 3600.0],
+        ),
         (pa.array([0.5, 1, 2], pa.float16()), ("0.5", "1", "2"), [0.5, 1.0, 2.0]),
         (pa.array(["1:30", "0,5", "2"]), ("1:30", '"0,5"', "2"), [90.0, 0.5, 2.0]),
     ],
@@ -91,13 +105,25 @@ def test_times_of_any_type(folder, column, cells, right):
 @pytest.mark.parametrize(
     ("column", "cell", "sentence"),
     [
-        (pa.array([-1, 0, 0]), "-1", "is no time in a file; seconds are 0 or more, in the column start_seconds"),
+        (
+            pa.array([-1, 0, 0]),
+            "-1",
+            "is no time in a file; seconds are 0 or more, in the column start_seconds",
+        ),
         (pa.array([float("inf"), 0, 0]), "inf", "is no time in a file"),
         (pa.array([True, False, False]), "True", "is no number of seconds"),
-        (pa.array([datetime.datetime(2020, 1, 1)] * 3), "2020-01-01 00:00:00", "is no number of seconds"),
+        (
+            pa.array([datetime.datetime(2020, 1, 1)] * 3),
+            "2020-01-01 00:00:00",
+            "is no number of seconds",
+        ),
         (pa.array([datetime.date(2020, 1, 1)] * 3), "2020-01-01", "is no number of seconds"),
         (pa.array(["1:75", "", ""]), "1:75", "is no number of seconds"),
-        (pa.array([[1.0], [], []]), "[1.0", "is no number of seconds|is a list, where one value is expected"),
+        (
+            pa.array([[1.0], [], []]),
+            "[1.0",
+            "is no number of seconds|is a list, where one value is expected",
+        ),
     ],
 )
 def test_what_is_no_time_is_a_sentence_with_its_place(folder, column, cell, sentence):
@@ -109,12 +135,19 @@ def test_what_is_no_time_is_a_sentence_with_its_place(folder, column, cell, sent
 
 def test_video_id_and_split_of_zero_are_values(folder):
     found = of_parquet(folder, video_id=pa.array([0, 0, 1]), split=pa.array([0, 0, 1]))
-    assert [(source.video_id, source.split) for source in found] == [("0", "0"), ("0", "0"), ("1", "1")]
+    assert [(source.video_id, source.split) for source in found] == [
+        ("0", "0"),
+        ("0", "0"),
+        ("1", "1"),
+    ]
     assert of_csv(folder, "path,video_id,split\na.mp4,0,0\nb.mp4,0,0\nc.mp4,1,1\n") == found
 
 
 def test_a_record_as_a_label_is_refused(folder):
-    with pytest.raises(SourceError, match=r"row 1: .* is a record, where one value is expected, in the column label"):
+    with pytest.raises(
+        SourceError,
+        match=r"row 1: .* is a record, where one value is expected, in the column label",
+    ):
         of_parquet(folder, label=pa.array([{"name": "cat"}, None, None]))
 
 
@@ -124,7 +157,14 @@ def test_lists_as_programs_print_them():
     assert texts_of("[1 2]") == ("1", "2")
     assert texts_of("[x]") == ("[x]",)
     assert texts_of("cat|cat| dog ") == ("cat", "dog")
-    assert [truth_of(value) for value in (1, 0, True, "no", "1.0".rstrip(".0"), 1.0)] == [True, False, True, False, True, True]
+    assert [truth_of(value) for value in (1, 0, True, "no", "1.0".rstrip(".0"), 1.0)] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]
     assert seconds_of("90") == 90.0
 
 
@@ -143,7 +183,10 @@ def test_headings_are_compared_without_case_and_spaces(folder, heading):
 def test_two_columns_of_one_name_are_refused(folder, headings):
     with pytest.raises(SourceError, match="has two columns named label; remove or rename one"):
         of_csv(folder, f"path,{','.join(headings)}\na.mp4,cat,dog\n")
-    parquet.write_table(pa.Table.from_arrays([pa.array(["a.mp4"])] * 3, names=["path", *headings]), folder / "t.parquet")
+    parquet.write_table(
+        pa.Table.from_arrays([pa.array(["a.mp4"])] * 3, names=["path", *headings]),
+        folder / "t.parquet",
+    )
     with pytest.raises(SourceError, match="has two columns named label; remove or rename one"):
         find_sources([folder / "t.parquet"])
 
@@ -151,8 +194,20 @@ def test_two_columns_of_one_name_are_refused(folder, headings):
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
-        *[("start", "start_seconds"), ("End", "stop_seconds"), ("class", "label"), ("labels", "label"), ("fold", "split")],
-        *[("id", "video_id"), ("lable", "label"), ("subset", "split"), ("duration", "stop_seconds"), ("vidoe_id", "video_id")],
+        *[
+            ("start", "start_seconds"),
+            ("End", "stop_seconds"),
+            ("class", "label"),
+            ("labels", "label"),
+            ("fold", "split"),
+        ],
+        *[
+            ("id", "video_id"),
+            ("lable", "label"),
+            ("subset", "split"),
+            ("duration", "stop_seconds"),
+            ("vidoe_id", "video_id"),
+        ],
     ],
 )
 def test_a_column_that_is_nearly_known_is_refused_with_a_hint(folder, wrong, right):
@@ -166,12 +221,17 @@ def test_a_column_that_is_nearly_known_is_refused_with_a_hint(folder, wrong, rig
 def test_beside_the_known_one_it_is_ignored_and_named_like_every_other_column(folder):
     (folder / "t.csv").write_text("path,label,class,weather\na.mp4,cat,1,rain\n")
     (note,) = find_sources([folder / "t.csv"]).notes
-    assert "ignored columns: class, weather; known are label, path, split, start_seconds, stop_seconds, video_id" in note
+    assert (
+        "ignored columns: class, weather; known are label, path, split, start_seconds, stop_seconds, video_id"
+        in note
+    )
 
 
 @pytest.mark.parametrize("name", ["file", "filename", "video_path"])
 def test_a_table_without_paths_says_what_was_meant(folder, name):
-    with pytest.raises(SourceError, match=f"lacks the column path; it has {name}; did you mean path by {name}"):
+    with pytest.raises(
+        SourceError, match=f"lacks the column path; it has {name}; did you mean path by {name}"
+    ):
         of_csv(folder, f"{name}\na.mp4\n")
 
 
@@ -179,8 +239,12 @@ def test_a_table_without_paths_says_what_was_meant(folder, name):
 
 
 def test_a_second_row_of_a_file_adds_its_labels(folder):
-    assert labels(of_csv(folder, "path,label\na.mp4,cat\na.mp4,dog\na.mp4,cat\n")) == [("cat", "dog")]
-    parquet.write_table(pa.table({"path": ["a.mp4", "a.mp4"], "label": [0, 1]}), folder / "t.parquet")
+    assert labels(of_csv(folder, "path,label\na.mp4,cat\na.mp4,dog\na.mp4,cat\n")) == [
+        ("cat", "dog")
+    ]
+    parquet.write_table(
+        pa.table({"path": ["a.mp4", "a.mp4"], "label": [0, 1]}), folder / "t.parquet"
+    )
     assert labels(find_sources([folder / "t.parquet"]).found) == [("0", "1")]
 
 
@@ -231,7 +295,10 @@ def test_separators_comments_and_encodings(folder, text):
 
 
 def test_a_row_with_too_many_cells_is_refused(folder):
-    with pytest.raises(SourceError, match=r"line 3: has 3 cells where the heading has 2; put a cell that holds the separator"):
+    with pytest.raises(
+        SourceError,
+        match=r"line 3: has 3 cells where the heading has 2; put a cell that holds the separator",
+    ):
         of_csv(folder, "path,label\na.mp4,cat\nb.mp4,dog, big\n")
 
 
@@ -239,24 +306,40 @@ def test_latin_1_is_read_and_said(folder):
     (folder / "é.mp4").touch()
     (folder / "t.csv").write_bytes("path,label\né.mp4,Hündin\na.mp4,cat\n".encode("latin-1"))
     found = find_sources([folder / "t.csv"])
-    assert [(source.path, source.labels) for source in found.found] == [("a.mp4", ("cat",)), ("é.mp4", ("Hündin",))]
+    assert [(source.path, source.labels) for source in found.found] == [
+        ("a.mp4", ("cat",)),
+        ("é.mp4", ("Hündin",)),
+    ]
     assert "is not UTF-8 from line 2 on" in found.notes[0]
 
 
 def test_utf_16_without_a_mark_is_a_sentence(folder):
-    with pytest.raises(SourceError, match=r"t\.csv looks like UTF-16 without a byte-order mark; save it as UTF-8"):
+    with pytest.raises(
+        SourceError, match=r"t\.csv looks like UTF-16 without a byte-order mark; save it as UTF-8"
+    ):
         of_csv(folder, "path\na.mp4\nb.mp4\n".encode("utf-16-le"))
 
 
 # Boxes
 
 
-BOXES = {"path": ["./a.mp4"], "time": ["1:02"], "x0": [0], "y0": [0.25], "x1": [Decimal("0.5")], "y1": [1], "label": [0], "Sounding": [1]}
+BOXES = {
+    "path": ["./a.mp4"],
+    "time": ["1:02"],
+    "x0": [0],
+    "y0": [0.25],
+    "x1": [Decimal("0.5")],
+    "y1": [1],
+    "label": [0],
+    "Sounding": [1],
+}
 
 
 def test_boxes_by_the_same_rules(folder):
     parquet.write_table(pa.table(BOXES), folder / "b.parquet")
-    (folder / "b.csv").write_text("path,time,x0,y0,x1,y1,label,sounding\na.mp4,62,0,0.25,0.5,1,0,yes\n")
+    (folder / "b.csv").write_text(
+        "path,time,x0,y0,x1,y1,label,sounding\na.mp4,62,0,0.25,0.5,1,0,yes\n"
+    )
     assert read_boxes(folder / "b.parquet") == read_boxes(folder / "b.csv")
     (box,) = read_boxes(folder / "b.csv")["a.mp4"]
     assert (box.at_seconds, box.y0, box.label, box.sounding) == (62.0, 0.25, "0", True)

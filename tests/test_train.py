@@ -15,7 +15,7 @@ from conftest import small_config
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
-from looklisten.runtime import names_bfloat16
+from looklisten.system.devices import names_bfloat16
 from looklisten.training.learner import augment
 from looklisten.training.loop import learning_rate, train
 from looklisten.training.runlog import read_metrics
@@ -36,7 +36,9 @@ def losses(run):
 
 
 def test_first_losses_are_the_golden_ones(run_path):
-    """A change that should not alter numbers shows the same numbers; write the file anew only with the reason in LOG.md."""
+    """A change that should not alter numbers shows the same numbers; write the file anew only with
+    the reason in LOG.md.
+    """
     golden = [float(line) for line in GOLDEN.read_text().split()]
     assert losses(run_path) == pytest.approx(golden, abs=2e-3)
     assert len(golden) == 20
@@ -44,7 +46,11 @@ def test_first_losses_are_the_golden_ones(run_path):
 
 def test_a_run_folder_tells_everything(run_path):
     assert Config.load(run_path / "config.toml") == small_config()
-    assert [path.name for path in saved_steps(run_path / "checkpoints")] == ["step-000000010", "step-000000015", "step-000000020"]
+    assert [path.name for path in saved_steps(run_path / "checkpoints")] == [
+        "step-000000010",
+        "step-000000015",
+        "step-000000020",
+    ]
     rows = read_metrics(run_path)
     assert {"loss", "accuracy", "learning_rate", "pairs_per_second", "data_wait"} <= rows[0].keys()
     assert any("held_out_accuracy" in row for row in rows)
@@ -70,12 +76,24 @@ def test_stopped_and_resumed_is_the_same(shards_path, run_path, tmp_path):
 
 def test_killed_and_run_again_is_the_same(shards_path, tmp_path):
     def command(run):
-        return [sys.executable, "-m", "looklisten", "train", str(shards_path), "--config", str(recipe), "--run", str(run)]
+        return [
+            sys.executable,
+            "-m",
+            "looklisten",
+            "train",
+            str(shards_path),
+            "--config",
+            str(recipe),
+            "--run",
+            str(run),
+        ]
 
     recipe = tmp_path / "small.toml"
     recipe.write_text(small_config(steps=60).toml())
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not (tmp_path / "killed/checkpoints/step-000000005").exists() and process.poll() is None:
         time.sleep(0.002)
     process.kill()
@@ -101,7 +119,10 @@ def test_damage_is_said(run_path, tmp_path):
     shutil.copytree(run_path, tmp_path / "run")
     only = saved_steps(tmp_path / "run" / "checkpoints")[-1]
     (only / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match=r"model.safetensors is damaged: its bytes are not those that were written"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"model.safetensors is damaged: its bytes are not those that were written",
+    ):
         open_checkpoint(only)
     (only / "checkpoint.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"checkpoint.json is damaged"):
@@ -115,7 +136,10 @@ def test_damage_is_said(run_path, tmp_path):
 def test_another_config_is_refused_and_the_run_left_alone(shards_path, run_path, tmp_path):
     shutil.copytree(run_path, tmp_path / "run")
     before = weights(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"was trained with another config: train.seed was 0 and is 1; give another run folder"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"was trained with another config: train.seed was 0 and is 1; give another run folder",
+    ):
         train(shards_path, small_config(seed=1), tmp_path / "run")
     assert same(weights(tmp_path / "run"), before)
 
@@ -130,7 +154,10 @@ def test_one_video_is_too_few(world, tmp_path):
     from looklisten.data.prepare import prepare
 
     prepare([world / f"{i:06d}.mp4" for i in range(3)], tmp_path / "shards", workers=1)
-    with pytest.raises(ConfigError, match="training needs at least 2 videos beside the held-out ones, and there are 1"):
+    with pytest.raises(
+        ConfigError,
+        match="training needs at least 2 videos beside the held-out ones, and there are 1",
+    ):
         train(tmp_path / "shards", small_config(), tmp_path / "run")
 
 
@@ -152,7 +179,9 @@ def test_held_out_videos_are_never_trained_on(shards_path, shards, tmp_path, mon
 
 
 def test_it_can_learn(shards_path, tmp_path):
-    """Some steps on a few videos: the loss leaves ln 2 behind. A wrong sign anywhere would keep it there."""
+    """Some steps on a few videos: the loss leaves ln 2 behind. A wrong sign anywhere would keep it
+    there.
+    """
     train(shards_path, small_config(steps=150, learning_rate=5e-3, warmup_steps=10), tmp_path)
     rows = [row for row in read_metrics(tmp_path) if "loss" in row][-40:]
     assert sum(row["loss"] for row in rows) / 40 < math.log(2) - 0.04
@@ -160,7 +189,9 @@ def test_it_can_learn(shards_path, tmp_path):
 
 
 def test_learning_rate_schedules():
-    constant = small_config(steps=100, warmup_steps=10, schedule="constant", learning_rate=1.0).train
+    constant = small_config(
+        steps=100, warmup_steps=10, schedule="constant", learning_rate=1.0
+    ).train
     assert [learning_rate(constant, step) for step in (1, 5, 10, 11, 100)] == [0.1, 0.5, 1, 1, 1]
     cosine = small_config(steps=100, warmup_steps=10, schedule="cosine", learning_rate=1.0).train
     rates = [learning_rate(cosine, step) for step in range(11, 101)]

@@ -1,4 +1,6 @@
-"""A planted unit is found, its moments and its class; the gallery is a page that works, with a thousand units too."""
+"""A planted unit is found, its moments and its class; the gallery is a page that works, with a
+thousand units too.
+"""
 
 import base64
 import io
@@ -13,18 +15,25 @@ import torch
 
 from browser import addresses, failures, opened, picture_widths
 from looklisten.app.cli import main
-from looklisten.app.page import write_page
-from looklisten.app.pictures import overlaid
-from looklisten.app.unit_page import _levels, _palette, _scaled, best_units, mp3, write_unit_page
+from looklisten.app.pages.page import write_page
+from looklisten.app.pages.unit_page import (
+    _levels,
+    _palette,
+    _scaled,
+    best_units,
+    mp3,
+    write_unit_page,
+)
 from looklisten.config import ModelConfig
 from looklisten.data.shards import Box, Clip, Shards, write_shards
+from looklisten.drawing.figures import overlaid
 from looklisten.errors import ConfigError
-from looklisten.evaluation import named_units
-from looklisten.evaluation.clustering import cluster
-from looklisten.evaluation.named_units import Unit, Units, units
-from looklisten.inference.embed import embed_clips, look_and_listen
-from looklisten.inference.localize import HeatMap
-from looklisten.inference.units import SIDES, Firing, Place, Strongest
+from looklisten.evaluation.units import naming
+from looklisten.evaluation.units.clustering import cluster
+from looklisten.evaluation.units.naming import Unit, Units, units
+from looklisten.inference.localization.localize import HeatMap
+from looklisten.inference.moments import embed_clips, look_and_listen
+from looklisten.inference.unit_activations import SIDES, Firing, Place, Strongest
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import L3Net
@@ -41,16 +50,30 @@ def a_clip(number, video, label, start_seconds=0.0, seconds=1.6, **about):
     rng = np.random.default_rng(number)
     frames = []
     for _ in range(4):
-        picture = np.full((64, 80, 3), 120, np.uint8) + rng.integers(0, 20, (64, 80, 3)).astype(np.uint8)
+        picture = np.full((64, 80, 3), 120, np.uint8) + rng.integers(0, 20, (64, 80, 3)).astype(
+            np.uint8
+        )
         top, left = rng.integers(8, 40), rng.integers(12, 52)
         picture[top : top + 14, left : left + 14] = np.array(COLORS[label]) - rng.integers(0, 20, 3)
         frames.append(simplejpeg.encode_jpeg(picture, 95))
     loudness = 20_000 / 20 ** list(COLORS).index(label) * rng.uniform(0.7, 1)
-    wave = (np.sin(np.arange(int(seconds * SAMPLE_RATE_HZ)) / rng.uniform(10, 60)) * loudness).astype(np.int16)
+    wave = (
+        np.sin(np.arange(int(seconds * SAMPLE_RATE_HZ)) / rng.uniform(10, 60)) * loudness
+    ).astype(np.int16)
     times = tuple(float(t) for t in np.arange(4) * seconds / 4)
-    about = {"key": f"{video}@{start_seconds}", "video_id": video, "source": f"{video}.mp4", "labels": (label,)} | about
+    about = {
+        "key": f"{video}@{start_seconds}",
+        "video_id": video,
+        "source": f"{video}.mp4",
+        "labels": (label,),
+    } | about
     return Clip(
-        start_seconds=start_seconds, frame_seconds=times, frames=tuple(frames), waveform=wave, sample_rate_hz=SAMPLE_RATE_HZ, **about
+        start_seconds=start_seconds,
+        frame_seconds=times,
+        frames=tuple(frames),
+        waveform=wave,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        **about,
     )
 
 
@@ -64,8 +87,15 @@ def write_set(folder, clips):
 def colored(tmp_path_factory):
     """Six videos a color of two clips each, which lie apart; three more to train on."""
     named = [(f"v{i}", list(COLORS)[i % 3]) for i in range(18)]
-    clips = [a_clip(100 * part + i, *one, start_seconds=1.6 * part, split="test") for part in (0, 1) for i, one in enumerate(named)]
-    return write_set(tmp_path_factory.mktemp("colored"), [*clips, *(a_clip(900 + i, f"t{i}", "blue", split="train") for i in range(3))])
+    clips = [
+        a_clip(100 * part + i, *one, start_seconds=1.6 * part, split="test")
+        for part in (0, 1)
+        for i, one in enumerate(named)
+    ]
+    return write_set(
+        tmp_path_factory.mktemp("colored"),
+        [*clips, *(a_clip(900 + i, f"t{i}", "blue", split="train") for i in range(3))],
+    )
 
 
 @torch.no_grad()
@@ -73,7 +103,10 @@ def planted():
     """A random network but for two units that are followed from the input to the last layer."""
     torch.manual_seed(0)
     model = L3Net(SMALL).eval()
-    for tower, unit, taps, lift in ((model.vision, RED, (1.0, -0.5, -0.5), 0.0), (model.audio, LOUD, (1.0,), 10.0)):
+    for tower, unit, taps, lift in (
+        (model.vision, RED, (1.0, -0.5, -0.5), 0.0),
+        (model.audio, LOUD, (1.0,), 10.0),
+    ):
         inputs, first = torch.tensor(taps), True
         for block in tower.blocks:
             for conv, norm in ((block.conv1, block.bn1), (block.conv2, block.bn2)):
@@ -81,7 +114,10 @@ def planted():
                 conv.weight[channel] = 0
                 conv.weight[channel, : len(inputs), 1, 1] = inputs
                 norm.bias[channel] = lift if first else 0.0
-                inputs, first = torch.nn.functional.one_hot(torch.tensor(channel), conv.out_channels).float(), False
+                inputs, first = (
+                    torch.nn.functional.one_hot(torch.tensor(channel), conv.out_channels).float(),
+                    False,
+                )
     return model
 
 
@@ -115,11 +151,15 @@ def test_the_vision_unit_fires_on_the_square(colored, found):
         x, y = firing.heat.peak()
         down, right = top + int(48 * y), left + int(48 * x)
         pixels = moment.frame[down - 1 : down + 1, right - 1 : right + 1].int()
-        assert (pixels[..., 0] - pixels[..., 1:].amax(-1)).max() > 150, "of the four pixels of that place"
+        assert (pixels[..., 0] - pixels[..., 1:].amax(-1)).max() > 150, (
+            "of the four pixels of that place"
+        )
 
 
 def test_top_moments_are_those_of_brute_force(colored, found):
-    """Every moment's vector, every video's best, the highest three: the same videos, moments and values."""
+    """Every moment's vector, every video's best, the highest three: the same videos, moments and
+    values.
+    """
     model, clips = planted(), [i for i in range(len(colored)) if colored.splits[i] == "test"]
     vectors = embed_clips(model, (colored[i] for i in clips), per_clip=2)
     owner, before = np.array(clips)[vectors.clips], {}
@@ -129,9 +169,16 @@ def test_top_moments_are_those_of_brute_force(colored, found):
             for row, value in enumerate(getattr(vectors, side)[:, unit.number].tolist()):
                 video = str(colored.video_ids[owner[row]])
                 if value > best.get(video, (0.0,))[0]:
-                    best[video] = (value, int(owner[row]), row - int(np.flatnonzero(owner == owner[row])[0]))
+                    best[video] = (
+                        value,
+                        int(owner[row]),
+                        row - int(np.flatnonzero(owner == owner[row])[0]),
+                    )
             wanted = sorted(best.items(), key=lambda one: -one[1][0])[:3]
-            told = [(one.video_id, (one.activation, one.place.clip, one.place.moment)) for one in unit.firings]
+            told = [
+                (one.video_id, (one.activation, one.place.clip, one.place.moment))
+                for one in unit.firings
+            ]
             assert [video for video, _ in told] == [video for video, _ in wanted], unit.name
             for (_, told_one), (_, wanted_one) in zip(told, wanted, strict=True):
                 assert told_one[0] == pytest.approx(wanted_one[0], rel=1e-4)
@@ -187,14 +234,22 @@ def test_videos_without_a_single_right_answer_name_nothing(tmp_path):
             a_clip(4, "d", "green"),
         ],
     )
-    named = named_units._named(one, np.ones(5, bool), seed=0)
-    assert named.of_video == {"vision": {"a": "blue", "d": "green"}, "audio": {"a": "blue", "b": "blue", "d": "green"}}
+    named = naming._named(one, np.ones(5, bool), seed=0)
+    assert named.of_video == {
+        "vision": {"a": "blue", "d": "green"},
+        "audio": {"a": "blue", "b": "blue", "d": "green"},
+    }
 
 
 def test_the_best_are_of_different_classes_first():
     firing = Firing(Place(0, 0, 1), "a", 0.0, 1.0, HeatMap(np.ones((2, 2), np.float32), 0.0))
     told = [("x", 0.9), ("x", 0.8), ("y", 0.5), ("z", 0.7)]
-    some = Units(tuple(Unit("audio", i, (firing,), name, ap, 1.0) for i, (name, ap) in enumerate(told)), (), 1, 1)
+    some = Units(
+        tuple(Unit("audio", i, (firing,), name, ap, 1.0) for i, (name, ap) in enumerate(told)),
+        (),
+        1,
+        1,
+    )
     assert [unit.number for unit in some.best("audio")] == [0, 3, 2, 1]
     assert some.best("vision") == []
 
@@ -218,7 +273,10 @@ def test_without_labels_units_are_numbers(colored, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"top": 0}, "units are shown by at least 1 clip, of at least 1 moment each; 0 and 1 were asked for"),
+        (
+            {"top": 0},
+            "units are shown by at least 1 clip, of at least 1 moment each; 0 and 1 were asked for",
+        ),
         ({"per_clip": -1}, "5 and -1 were asked for"),
         ({"mask": np.zeros(39, bool)}, "no clip of .* is left to look at; choose another split"),
     ],
@@ -236,12 +294,17 @@ def test_sound_is_a_small_file_of_a_second():
         heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     assert len(heard) == pytest.approx(48_000, abs=2_500)
     spectrum = np.abs(np.fft.rfft(heard))
-    assert spectrum.argmax() / len(heard) * 48_000 == pytest.approx(48_000 / 20 / (2 * np.pi), abs=3)
+    assert spectrum.argmax() / len(heard) * 48_000 == pytest.approx(
+        48_000 / 20 / (2 * np.pi), abs=3
+    )
 
 
 def test_a_map_is_drawn_with_high_frequencies_above_and_in_shares_of_the_strongest():
     values = np.array([[4.0, 2.0], [0.0, 1.0]], np.float32)
-    first, later = (Firing(Place(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4, 0.0)) for strength in (4.0, 2.0))
+    first, later = (
+        Firing(Place(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4, 0.0))
+        for strength in (4.0, 2.0)
+    )
     assert _scaled(first, Unit("vision", 0, (first, later))).tolist() == [[1, 0.5], [0, 0.25]]
     assert _scaled(later, Unit("audio", 0, (first, later))).tolist() == [[0, 0.125], [0.5, 0.25]]
 
@@ -265,7 +328,9 @@ def page(colored, found, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "gallery.html"
     told = write_unit_page(out, found, planted(), colored)
     assert told["page_bytes"] == out.stat().st_size
-    assert told["moments_shown"] == len({firing.place for unit in found.units for firing in unit.firings})
+    assert told["moments_shown"] == len(
+        {firing.place for unit in found.units for firing in unit.firings}
+    )
     return out
 
 
@@ -274,22 +339,34 @@ CARDS = "return [...document.querySelectorAll('article:not([hidden])')].map(a =>
 
 def choose(browser, name, value):
     browser.execute_script(
-        "const one = document.getElementById(arguments[0]); one.value = arguments[1]; one.dispatchEvent(new Event('input'))", name, value
+        "const one = document.getElementById(arguments[0]); one.value = arguments[1]; one.dispatchEvent(new Event('input'))",
+        name,
+        value,
     )
     return [tuple(card) for card in browser.execute_script(CARDS)]
 
 
 def test_the_gallery_sorts_filters_and_searches(page, found, tmp_path):
-    by_precision = sorted(found.units, key=lambda u: (-(-1 if u.average_precision is None else u.average_precision), -u.activation))
+    by_precision = sorted(
+        found.units,
+        key=lambda u: (
+            -(-1 if u.average_precision is None else u.average_precision),
+            -u.activation,
+        ),
+    )
     by_strength = sorted(found.units, key=lambda u: -u.activation)
     with opened(page, tmp_path) as browser:
         first = [tuple(card) for card in browser.execute_script(CARDS)]
         assert first == [(u.side, u.number) for u in by_precision]
         assert choose(browser, "sort", "activation") == [(u.side, u.number) for u in by_strength]
-        assert choose(browser, "sort", "number") == [(side, number) for side in SIDES for number in range(8)]
+        assert choose(browser, "sort", "number") == [
+            (side, number) for side in SIDES for number in range(8)
+        ]
         named = choose(browser, "sort", "class")
         classes = [unit_of(found, *card).preferred for card in named]
-        assert [name for name, before in zip(classes, [None, *classes], strict=False) if name != before] == list(dict.fromkeys(classes))
+        assert [
+            name for name, before in zip(classes, [None, *classes], strict=False) if name != before
+        ] == list(dict.fromkeys(classes))
         assert {side for side, _ in choose(browser, "side", "audio")} == {"audio"}
         wanted = {(u.side, u.number) for u in found.of("audio") if u.preferred == FIRST}
         assert set(choose(browser, "class", FIRST)) == wanted
@@ -304,19 +381,25 @@ def test_the_gallery_sorts_filters_and_searches(page, found, tmp_path):
         assert choose(browser, "search", "nowhere") == []
         choose(browser, "search", "")
         browser.find_element("id", "strong").click()
-        assert {tuple(card) for card in browser.execute_script(CARDS)} == {(u.side, u.number) for u in found.units if u.strong}
+        assert {tuple(card) for card in browser.execute_script(CARDS)} == {
+            (u.side, u.number) for u in found.units if u.strong
+        }
         assert not failures(browser)
 
 
 def until(browser, condition):
     """Waits for what becomes true on the page."""
-    browser.execute_async_script("const look = () => (%s) ? arguments[0]() : setTimeout(look, 20); look()" % condition)  # noqa: UP031
+    browser.execute_async_script(
+        "const look = () => (%s) ? arguments[0]() : setTimeout(look, 20); look()" % condition  # noqa: UP031
+    )
 
 
 def played(browser, player):
     """Where a sound is once it is being played, and how long it is."""
     until(browser, f"document.querySelector('{player}').currentTime > 0.2")
-    return browser.execute_script(f"const one = document.querySelector('{player}'); return [one.currentTime, one.duration]")
+    return browser.execute_script(
+        f"const one = document.querySelector('{player}'); return [one.currentTime, one.duration]"
+    )
 
 
 def test_the_gallery_shows_and_plays_and_asks_nobody(page, found, tmp_path):
@@ -328,7 +411,9 @@ def test_the_gallery_shows_and_plays_and_asks_nobody(page, found, tmp_path):
         until(browser, "document.images.length && [...document.images].every(i => i.complete)")
         widths, canvases = (
             picture_widths(browser),
-            browser.execute_script("return [...document.querySelectorAll('canvas')].map(c => c.width)"),
+            browser.execute_script(
+                "return [...document.querySelectorAll('canvas')].map(c => c.width)"
+            ),
         )
         assert set(widths) == {120}
         assert min(canvases) > 0
@@ -337,10 +422,15 @@ def test_the_gallery_shows_and_plays_and_asks_nobody(page, found, tmp_path):
         at, duration = played(browser, "#player")
         assert 0.2 < at <= duration == pytest.approx(1, abs=0.06)
         pixels = "const c = document.querySelector('article:not([hidden]) canvas'); return %s"
-        brightest = browser.execute_script(pixels % "Math.max(...c.getContext('2d').getImageData(0, 0, c.width, c.height).data)")
+        brightest = browser.execute_script(
+            pixels % "Math.max(...c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+        )
         assert brightest > 200
         assert (
-            browser.execute_script("return performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length") == 0
+            browser.execute_script(
+                "return performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length"
+            )
+            == 0
         )
         assert not failures(browser)
 
@@ -350,7 +440,13 @@ def test_a_thousand_units_hold_the_pictures_in_view_alone(colored, tmp_path):
 
     def some(side, number):
         rows = tuple(
-            Firing(Place(int(clip), 0, 1), f"v{clip}", 0.0, 5.0 - rank, HeatMap(rng.random((28, 28)).astype(np.float32), 0.0))
+            Firing(
+                Place(int(clip), 0, 1),
+                f"v{clip}",
+                0.0,
+                5.0 - rank,
+                HeatMap(rng.random((28, 28)).astype(np.float32), 0.0),
+            )
             for rank, clip in enumerate(rng.permutation(36)[:5])
         )
         return Unit(side, number, rows, "green", float(rng.random()), 0.5)
@@ -361,7 +457,10 @@ def test_a_thousand_units_hold_the_pictures_in_view_alone(colored, tmp_path):
     with opened(page, tmp_path) as browser:
         assert len(browser.execute_script(CARDS)) == 1024
         filled = "return [...document.querySelectorAll('article')].map(a => a.querySelectorAll('img').length > 0)"
-        first, last = (f"document.querySelectorAll('article')[{number}].querySelector('img')" for number in (0, 1023))
+        first, last = (
+            f"document.querySelectorAll('article')[{number}].querySelector('img')"
+            for number in (0, 1023)
+        )
         until(browser, first)
         assert sum(browser.execute_script(filled)) < 100
         browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
@@ -376,7 +475,9 @@ def test_the_best_as_a_piece_of_another_page(colored, found, tmp_path):
     write_page(page, "page.html.j2")
     page.write_text(page.read_text().replace("</body>", f"{piece}</body>"))
     with opened(page, tmp_path) as browser:
-        shown = browser.execute_script("return [...document.querySelectorAll('.unit')].map(u => u.dataset.unit)")
+        shown = browser.execute_script(
+            "return [...document.querySelectorAll('.unit')].map(u => u.dataset.unit)"
+        )
         assert shown == [unit.name for side in SIDES for unit in found.best(side, 2)]
         assert len(picture_widths(browser)) == 2 * 3 + 2 * 2 * 3
         assert min(picture_widths(browser)) == 120
@@ -388,15 +489,45 @@ def test_the_best_as_a_piece_of_another_page(colored, found, tmp_path):
 
 def test_the_verb_writes_the_page_and_says_the_counts(run_path, shards_path, tmp_path, capsys):
     out = tmp_path / "g.html"
-    assert main(["units", str(run_path), str(shards_path), "-o", str(out), "--top", "2", "--split", "all"]) == 0
+    assert (
+        main(
+            [
+                "units",
+                str(run_path),
+                str(shards_path),
+                "-o",
+                str(out),
+                "--top",
+                "2",
+                "--split",
+                "all",
+            ]
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert told["units"] == {"vision": 16, "audio": 16}
-    assert [(row["side"], row["network"]) for row in told["rows"]] == [(side, one) for side in SIDES for one in ("trained", "untrained")]
+    assert [(row["side"], row["network"]) for row in told["rows"]] == [
+        (side, one) for side in SIDES for one in ("trained", "untrained")
+    ]
     assert told["best_units"][0]["name"].startswith("vision ")
     assert (told["page"], told["videos"]) == (str(out), 48)
     data = json.loads(re.search(r'id="data">(.*?)</script>', out.read_text(), re.DOTALL)[1])
     assert len(data["units"]) == 32
     assert base64.b64decode(data["moments"][0]["frame"])[8:12] == b"WEBP"
-    assert main(["units", str(run_path), str(shards_path), "--split", "tset", "-o", str(tmp_path / "x.html")]) == 1
+    assert (
+        main(
+            [
+                "units",
+                str(run_path),
+                str(shards_path),
+                "--split",
+                "tset",
+                "-o",
+                str(tmp_path / "x.html"),
+            ]
+        )
+        == 1
+    )
     assert "there is no split 'tset'" in re.sub(r"\s+", " ", capsys.readouterr().err)
     assert not (tmp_path / "x.html").exists()

@@ -1,7 +1,7 @@
 """Names: of files, as text that every format can hold, and of splits, as people write them.
 
-A file name is bytes on most systems, and not every name is UTF-8. `stored_name` gives text for JSON, Arrow and messages;
-`opened_name` gives back the name that opens the file. Reads no file.
+A file name is bytes on most systems, and not every name is UTF-8. `stored_name` gives text for
+JSON, Arrow and messages; `opened_name` gives back the name that opens the file. Reads no file.
 """
 
 import os
@@ -35,7 +35,8 @@ def usual_split(name: str) -> str:
 def stored_name(name: str) -> str:
     r"""A file name as text without lone surrogates: bytes that are not UTF-8 become `\xe9`.
 
-    No two names give the same text: where a name holds such an escape itself, its backslash becomes `\x5c`.
+    No two names give the same text: where a name holds such an escape itself, its backslash becomes
+    `\x5c`.
     """
     try:
         raw = os.fsencode(name)

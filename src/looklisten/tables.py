@@ -1,6 +1,8 @@
-"""A table or a text list -> its rows. CSV and Parquet are read by the same rules, so that the same cells mean the same.
+"""A table or a text list -> its rows. CSV and Parquet are read by the same rules, so that the same
+cells mean the same.
 
-A value is missing when it is None, NaN, NaT or empty text, and only then: 0 and False are values. Knows no media.
+A value is missing when it is None, NaN, NaT or empty text, and only then: 0 and False are values.
+Knows no media.
 """
 
 import csv
@@ -42,11 +44,16 @@ def is_missing(value: Any) -> bool:
     """None, NaN, NaT and text of nothing but spaces; nothing else."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
-    return bool(isinstance(value, (Real, Decimal)) and value != value) or type(value).__name__ == "NaTType"
+    return (
+        bool(isinstance(value, (Real, Decimal)) and value != value)
+        or type(value).__name__ == "NaTType"
+    )
 
 
 def text_of(value: Any) -> str:
-    """A single cell as text: numbers without `.0`, missing as "". Raises ValueError for lists and records."""
+    """A single cell as text: numbers without `.0`, missing as "". Raises ValueError for lists and
+    records.
+    """
     if is_missing(value):
         return ""
     if isinstance(value, str):
@@ -54,7 +61,9 @@ def text_of(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace").strip()
     if isinstance(value, (list, tuple, dict, set)):
-        raise ValueError(f"{value!r} is a {'record' if isinstance(value, dict) else 'list'}, where one value is expected")
+        raise ValueError(
+            f"{value!r} is a {'record' if isinstance(value, dict) else 'list'}, where one value is expected"
+        )
     if isinstance(value, Decimal):
         return format(value.normalize(), "f")
     if isinstance(value, int):
@@ -68,7 +77,11 @@ def text_of(value: Any) -> str:
 def texts_of(value: Any) -> tuple[str, ...]:
     """A cell of several values: a list, text joined by `|`, or a list as Python and NumPy print it."""
     if isinstance(value, (list, tuple, set)):
-        inner = [text for item in value for text in (texts_of(item) if isinstance(item, (list, tuple)) else (text_of(item),))]
+        inner = [
+            text
+            for item in value
+            for text in (texts_of(item) if isinstance(item, (list, tuple)) else (text_of(item),))
+        ]
         return tuple(dict.fromkeys(filter(None, inner)))
     text = text_of(value)
     printed = _LIST.fullmatch(text)
@@ -77,7 +90,8 @@ def texts_of(value: Any) -> tuple[str, ...]:
 
 
 def seconds_of(value: Any) -> float | None:
-    """Seconds out of a number, a duration, a time of day or text (`1.5`, `mm:ss`, `h:mm:ss`); None when missing.
+    """Seconds out of a number, a duration, a time of day or text (`1.5`, `mm:ss`, `h:mm:ss`); None
+    when missing.
 
     Raises ValueError for what is no time from the beginning of a file, or is below 0.
     """
@@ -127,7 +141,9 @@ def _plain(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table; `where` names table and line for messages. Columns have their headings in lower case."""
+    """One row of a table; `where` names table and line for messages. Columns have their headings in
+    lower case.
+    """
 
     where: str
     cells: Mapping[str, Any]
@@ -157,11 +173,15 @@ class Row:
         """A finite number, which may not be missing."""
         try:
             text = text_of(self.cells.get(column)).strip()
-            number = float(text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text.lstrip("-")) else text)
+            number = float(
+                text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text.lstrip("-")) else text
+            )
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise SourceError(f"{self.where}: {_plain(self.cells.get(column))} is no number, in the column {column}")
+            raise SourceError(
+                f"{self.where}: {_plain(self.cells.get(column))} is no number, in the column {column}"
+            )
         return number
 
     def truth(self, column: str) -> bool:
@@ -172,7 +192,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """`columns` are the headings in lower case, in their order; rows without any value are left out."""
+    """`columns` are the headings in lower case, in their order; rows without any value are left
+    out.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -182,7 +204,8 @@ class Table:
 
 
 def read_table(name: str, data: bytes) -> Table:
-    """The table `data`; the suffix of `name` says whether it is Parquet or CSV (separated by comma, semicolon or tab).
+    """The table `data`; the suffix of `name` says whether it is Parquet or CSV (separated by comma,
+    semicolon or tab).
 
     Raises SourceError when it cannot be read or has two columns of one name.
     """
@@ -192,7 +215,9 @@ def read_table(name: str, data: bytes) -> Table:
 
 
 def heading_of(text: object) -> str:
-    """A heading as it is compared: without spaces around it, in lower case, `_` for a space or a hyphen within."""
+    """A heading as it is compared: without spaces around it, in lower case, `_` for a space or a
+    hyphen within.
+    """
     return re.sub(r"[\s-]+", "_", str(text).strip().strip("\ufeff").strip()).casefold()
 
 
@@ -200,7 +225,9 @@ def _headings(name: str, given: Sequence[object]) -> tuple[str, ...]:
     headings = tuple(heading_of(text) for text in given)
     twice = sorted({heading for heading in headings if heading and headings.count(heading) > 1})
     if twice:
-        raise SourceError(f"the table {shown(name)} has two columns named {', '.join(twice)}; remove or rename one")
+        raise SourceError(
+            f"the table {shown(name)} has two columns named {', '.join(twice)}; remove or rename one"
+        )
     return headings
 
 
@@ -211,9 +238,13 @@ def _from_csv(name: str, data: bytes) -> Table:
         lines = _csv_lines(text)
     except csv.Error as error:
         raise SourceError(f"the table {shown(name)} cannot be read: {error}") from None
-    first = next((number for number, (_, cells) in enumerate(lines) if not is_comment(cells[0])), len(lines))
+    first = next(
+        (number for number, (_, cells) in enumerate(lines) if not is_comment(cells[0])), len(lines)
+    )
     columns = _headings(name, lines[first][1]) if first < len(lines) else ()
-    body = [(line, cells) for line, cells in lines[first + 1 :] if any(cell.strip() for cell in cells)]
+    body = [
+        (line, cells) for line, cells in lines[first + 1 :] if any(cell.strip() for cell in cells)
+    ]
     for line, cells in body:
         if any(cell.strip() for cell in cells[len(columns) :]) and not is_comment(cells[0]):
             raise SourceError(
@@ -234,7 +265,9 @@ def _csv_lines(text: str) -> list[tuple[int, list[str]]]:
     """Line numbers and cells, without lines of nothing."""
     after_space = re.search(r"[,;\t] +\"", text) is not None  # `a.mp4, "cat, dog"`
     delimiter = _delimiter(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=after_space)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=after_space
+    )
     return [(reader.line_num, cells) for cells in reader if cells]
 
 
@@ -242,7 +275,10 @@ def _delimiter(text: str) -> str:
     """What separates the headings: of comma, semicolon and tab the one that is there most often."""
     for line in text.splitlines():
         if line.strip() and not is_comment(line):
-            return max(DELIMITERS, key=lambda delimiter: (_outside_quotes(line).count(delimiter), delimiter == ","))
+            return max(
+                DELIMITERS,
+                key=lambda delimiter: (_outside_quotes(line).count(delimiter), delimiter == ","),
+            )
     return ","
 
 
@@ -251,12 +287,16 @@ def _outside_quotes(line: str) -> str:
 
 
 def _whole_number_columns(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> set[str]:
-    """Columns of nothing but `1.0`, `2.0`: whole numbers that a program wrote with missing ones among them."""
+    """Columns of nothing but `1.0`, `2.0`: whole numbers that a program wrote with missing ones
+    among them.
+    """
     found: dict[str, bool] = {}
     for cells in rows:
         for column, cell in zip(columns, cells, strict=False):
             if cell.strip():
-                found[column] = found.get(column, True) and _WHOLE.fullmatch(cell.strip()) is not None
+                found[column] = (
+                    found.get(column, True) and _WHOLE.fullmatch(cell.strip()) is not None
+                )
     return {column for column, whole in found.items() if whole and column != "path"}
 
 
@@ -306,18 +346,29 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
-    """The text of a table or list, and a note where it is not UTF-8 (UTF-16 and UTF-32 are known by their byte-order mark).
+    """The text of a table or list, and a note where it is not UTF-8 (UTF-16 and UTF-32 are known by
+    their byte-order mark).
 
-    Bytes that are not UTF-8 stay in the text as surrogates: a file name is taken byte by byte, other text as Latin-1.
+    Bytes that are not UTF-8 stay in the text as surrogates: a file name is taken byte by byte,
+    other text as Latin-1.
     """
-    for mark, encoding in ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+    for mark, encoding in (
+        (b"\xff\xfe\0\0", "utf-32"),
+        (b"\0\0\xfe\xff", "utf-32"),
+        (b"\xff\xfe", "utf-16"),
+        (b"\xfe\xff", "utf-16"),
+    ):
         if data.startswith(mark):
             try:
                 return data.decode(encoding), ()
             except UnicodeDecodeError as error:
-                raise SourceError(f"{shown(name)} begins as {encoding.upper()} and is damaged: {error}; save it as UTF-8") from None
+                raise SourceError(
+                    f"{shown(name)} begins as {encoding.upper()} and is damaged: {error}; save it as UTF-8"
+                ) from None
     if len(data) > 3 and (data[1:20:2].count(0) > 8 or data[0:20:2].count(0) > 8):
-        raise SourceError(f"{shown(name)} looks like UTF-16 without a byte-order mark; save it as UTF-8")
+        raise SourceError(
+            f"{shown(name)} looks like UTF-16 without a byte-order mark; save it as UTF-8"
+        )
     text = data.decode("utf-8-sig", "surrogateescape")
     odd = re.search("[\udc80-\udcff]", text)
     if not odd:
@@ -338,30 +389,45 @@ def _from_bytes(text: str) -> str:
 
 
 def lines_of(name: str, data: bytes) -> tuple[list[str], tuple[str, ...]]:
-    """The lines of a text list without their ends, and notes. Only line feeds and returns end a line."""
+    """The lines of a text list without their ends, and notes. Only line feeds and returns end a
+    line.
+    """
     text, notes = decode(name, data)
     return [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()], notes
 
 
-def check_columns(table: Table, required: Sequence[str], known: Set[str], mistaken: Mapping[str, str]) -> list[str]:
-    """See that a table has what is `required`, and say which columns beside the `known` ones it has.
+def check_columns(
+    table: Table, required: Sequence[str], known: Set[str], mistaken: Mapping[str, str]
+) -> list[str]:
+    """See that a table has what is `required`, and say which columns beside the `known` ones it
+    has.
 
-    `mistaken` are headings that people write for known ones: heading to known one. Such a column is an error where the known
-    one is lacking, and so is one that is nearly spelled like it: what it holds would be lost. Returns a note, or nothing.
-    Raises SourceError.
+    `mistaken` are headings that people write for known ones: heading to known one. Such a column is
+    an error where the known one is lacking, and so is one that is nearly spelled like it: what it
+    holds would be lost. Returns a note, or nothing. Raises SourceError.
     """
     name, has = shown(table.name), [column for column in table.columns if column]
     meant = {column: _meant(column, known, mistaken) for column in has if column not in known}
     lacking = [column for column in required if column not in has]
     if lacking:
-        hints = [f"did you mean {right} by {shown(wrong)}?" for wrong, right in meant.items() if right in lacking]
+        hints = [
+            f"did you mean {right} by {shown(wrong)}?"
+            for wrong, right in meant.items()
+            if right in lacking
+        ]
         listed = ", ".join(map(shown, has)) or "none"
-        said = "; ".join([f"the table {name} lacks the column {', '.join(lacking)}", f"it has {listed}", *hints])
+        said = "; ".join(
+            [f"the table {name} lacks the column {', '.join(lacking)}", f"it has {listed}", *hints]
+        )
         raise SourceError(said)
     wrong = {column: right for column, right in meant.items() if right and right not in has}
     if wrong:
-        listed = ", ".join(f"{shown(column)} (did you mean {right}?)" for column, right in wrong.items())
-        raise SourceError(f"the table {name} has columns that are not known: {listed}; rename them, or remove them")
+        listed = ", ".join(
+            f"{shown(column)} (did you mean {right}?)" for column, right in wrong.items()
+        )
+        raise SourceError(
+            f"the table {name} has columns that are not known: {listed}; rename them, or remove them"
+        )
     unnamed = len(table.columns) - len(has)
     ignored = [shown(column) for column in meant] + ["one without a heading"] * min(unnamed, 1)
     if not ignored:
@@ -383,7 +449,9 @@ def words_for(known: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_comment(text: str) -> bool:
-    """Whether a line of a list is a remark; a file whose name begins so is told apart by being there."""
+    """Whether a line of a list is a remark; a file whose name begins so is told apart by being
+    there.
+    """
     return text.lstrip().startswith("#")
 
 

@@ -1,4 +1,5 @@
-"""The whole job on videos it makes itself: synth, prepare, train, evaluate, probe, localize, report.
+"""The whole job on videos it makes itself: synth, prepare, train, evaluate, probe, localize,
+report.
 
 Each finished stage leaves a record, so a demo that was stopped goes on where it was.
 """
@@ -14,23 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from looklisten.app.pictures import contact_sheet
-from looklisten.app.report import write_report
+from looklisten.app.pages.report import write_report
+from looklisten.app.pages.unit_page import best_units, write_unit_page
 from looklisten.app.terminal import Bar, talk
-from looklisten.app.unit_page import best_units, write_unit_page
 from looklisten.config import Config
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Clip, Shards
+from looklisten.drawing.figures import contact_sheet
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import evaluate
-from looklisten.evaluation.localization import pointing
-from looklisten.evaluation.named_units import units
-from looklisten.evaluation.probe import probe
-from looklisten.inference.localize import Localization, Method, localize
+from looklisten.evaluation.linear_probe.shards import probe
+from looklisten.evaluation.localization.evaluate import pointing
+from looklisten.evaluation.units.naming import units
+from looklisten.inference.localization.localize import Localization, Method, localize
 from looklisten.media.synth import CLASSES, World, synth
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import AlignedFusion, L3Net
-from looklisten.runtime import environment, write_json
+from looklisten.system.environment import environment
+from looklisten.system.files import write_json
 from looklisten.training.loop import train
 from looklisten.training.runlog import read_metrics
 
@@ -62,7 +64,9 @@ class Plan:
 
 
 def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str, Any]:
-    """Run what is not done yet and return the contents of `results.json`. Raises ConfigError when `out` holds another demo."""
+    """Run what is not done yet and return the contents of `results.json`. Raises ConfigError when
+    `out` holds another demo.
+    """
     out = plan.out
     folders = {name: out / name for name in ("videos", "shards", "run", "stages")}
     if fresh:
@@ -85,14 +89,28 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
     videos, shards, run_folder = folders["videos"], folders["shards"], folders["run"]
     done = {
         "synth": stage("synth", lambda bar: synth(videos, plan.world, workers, bar)),
-        "prepare": stage("prepare", lambda bar: prepare([videos / "labels.csv"], shards, None, videos / "boxes.csv", workers, bar)),
-        "train": stage("train", lambda bar: {"step": train(shards, plan.config, run_folder, progress=bar).step}),
+        "prepare": stage(
+            "prepare",
+            lambda bar: prepare(
+                [videos / "labels.csv"], shards, None, videos / "boxes.csv", workers, bar
+            ),
+        ),
+        "train": stage(
+            "train", lambda bar: {"step": train(shards, plan.config, run_folder, progress=bar).step}
+        ),
     }
     model, data = load(run_folder), Shards(shards)
     held_out = data.held_out(plan.config.train.held_out_fraction)
-    done["evaluate"] = stage("evaluate", lambda bar: evaluate(model, data, held_out, seed=plan.seed, progress=bar).as_dict())
+    done["evaluate"] = stage(
+        "evaluate",
+        lambda bar: evaluate(model, data, held_out, seed=plan.seed, progress=bar).as_dict(),
+    )
     done["probe"] = stage(
-        "probe", lambda bar: {k: v.as_dict() for k, v in probe(model, data, MOMENTS_PER_CLIP, plan.seed, progress=bar).items()}
+        "probe",
+        lambda bar: {
+            k: v.as_dict()
+            for k, v in probe(model, data, MOMENTS_PER_CLIP, plan.seed, progress=bar).items()
+        },
     )
     done["localize"] = stage("localize", lambda bar: _best_pointing(model, data, held_out, bar))
     method = done["localize"]["result"]["method"]
@@ -105,21 +123,30 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
         "localization": done["localize"]["result"],
         "throughput": {
             "prepare_x_realtime": done["prepare"]["result"]["x_realtime"],
-            "train_pairs_per_second": statistics.median(row["pairs_per_second"] for row in metrics if "pairs_per_second" in row),
-            "train_data_wait": round(statistics.mean(row["data_wait"] for row in metrics if "data_wait" in row), 4),
+            "train_pairs_per_second": statistics.median(
+                row["pairs_per_second"] for row in metrics if "pairs_per_second" in row
+            ),
+            "train_data_wait": round(
+                statistics.mean(row["data_wait"] for row in metrics if "data_wait" in row), 4
+            ),
         },
         "seconds": {name: record["seconds"] for name, record in done.items()},
         "world": asdict(plan.world) | {"hours": round(plan.videos * plan.seconds / 3600, 3)},
         "environment": environment(),
     }
-    found = [localize(clip, model, every_seconds=clip.duration_seconds, method=method)[0] for clip in examples(data, held_out)]
+    found = [
+        localize(clip, model, every_seconds=clip.duration_seconds, method=method)[0]
+        for clip in examples(data, held_out)
+    ]
     gallery = units(model, data, held_out)
     results["units"] = gallery.as_dict()
     write_unit_page(out / "gallery.html", gallery, model, data)
     (out / "heatmap.png").write_bytes(contact_sheet(found[:6]))
     results["seconds"]["report"] = round(time.perf_counter() - began, 1)
     best = best_units(gallery, model, data, count=BEST_UNITS)
-    write_report(out / "report.html", results, metrics, found, plan.config, _samples(videos, found), best)
+    write_report(
+        out / "report.html", results, metrics, found, plan.config, _samples(videos, found), best
+    )
     write_json(out / "results.json", results)
     talk.print(f"open {out / 'report.html'}", style="bold")
     return results
@@ -127,27 +154,44 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
 
 def _best_pointing(model: L3Net, data: Shards, held_out: np.ndarray, bar: Bar) -> dict[str, Any]:
     """The pointing of the method whose maps point better, with what each had."""
-    methods: tuple[Method, ...] = ("correspondence", "similarity") if isinstance(model.fusion, AlignedFusion) else ("correspondence",)
+    methods: tuple[Method, ...] = (
+        ("correspondence", "similarity")
+        if isinstance(model.fusion, AlignedFusion)
+        else ("correspondence",)
+    )
     tried = {method: pointing(model, data, held_out, method, progress=bar) for method in methods}
     best = max(tried.values(), key=lambda one: one.pointing)
     return best.as_dict() | {"methods": {method: one.pointing for method, one in tried.items()}}
 
 
 def _check_same_plan(out: Path, plan: Plan) -> None:
-    wanted = json.loads(json.dumps({"world": asdict(plan.world), "config": plan.config.model_dump(mode="json")}))
+    wanted = json.loads(
+        json.dumps({"world": asdict(plan.world), "config": plan.config.model_dump(mode="json")})
+    )
     path = out / "stages" / "plan.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
-        raise ConfigError(f"{out} holds a demo of other settings; add --fresh to start over, or choose another folder")
+        raise ConfigError(
+            f"{out} holds a demo of other settings; add --fresh to start over, or choose another folder"
+        )
     write_json(path, wanted)
 
 
 def examples(shards: Shards, mask: np.ndarray) -> list[Clip]:
-    """One held-out clip a class, the first in which a silent thing stands by: the first, not the best."""
+    """One held-out clip a class, the first in which a silent thing stands by: the first, not the
+    best.
+    """
     clips = [shards[int(number)] for number in np.flatnonzero(mask)]
     clips.sort(key=lambda clip: (all(box.sounding for box in clip.boxes), clip.key))
-    return [next(clip for clip in clips if label in clip.labels) for label in CLASSES if any(label in clip.labels for clip in clips)]
+    return [
+        next(clip for clip in clips if label in clip.labels)
+        for label in CLASSES
+        if any(label in clip.labels for clip in clips)
+    ]
 
 
 def _samples(videos: Path, found: Sequence[Localization]) -> list[tuple[str, bytes]]:
     """A few of the videos themselves, with what they are called."""
-    return [(", ".join(one.moment.clip.labels), (videos / one.moment.clip.source).read_bytes()) for one in found[:SAMPLE_VIDEOS]]
+    return [
+        (", ".join(one.moment.clip.labels), (videos / one.moment.clip.source).read_bytes())
+        for one in found[:SAMPLE_VIDEOS]
+    ]

@@ -1,4 +1,6 @@
-"""What this installation can do, and what is missing for what. Looks, computes nothing, needs nothing that is optional."""
+"""What this installation can do, and what is missing for what. Looks, computes nothing, needs
+nothing that is optional.
+"""
 
 import importlib
 import platform
@@ -10,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from looklisten.runtime import choose_device, choose_precision, cpu_count
+from looklisten.system.devices import choose_device, choose_precision
+from looklisten.system.processes import cpu_count
 
 Mode = Literal["r", "w"]
 
@@ -22,7 +25,11 @@ CORE = ("torch", "av", "numpy", "pyarrow", "soxr", "simplejpeg")
 
 _PLAIN = "h264 hevc vp8 vp9 mpeg4 mpeg2video mjpeg prores vvc aac mp3 opus vorbis ac3 eac3 flac pcm_s16le amrnb"
 DECODERS = {name: (name,) for name in _PLAIN.split()} | {
-    "av1": ("libdav1d", "libaom-av1", "libgav1"),  # FFmpeg's own `av1` decodes on a graphics card alone
+    "av1": (
+        "libdav1d",
+        "libaom-av1",
+        "libgav1",
+    ),  # FFmpeg's own `av1` decodes on a graphics card alone
     "dts": ("dca",),
 }
 """What videos in the wild are made with, and the decoders of FFmpeg of which any one will do."""
@@ -51,9 +58,17 @@ EXTRAS = (
     Extra("ray", "prepare on a Ray cluster", "pip install 'looklisten[ray]'"),
     Extra("s3fs", "videos and shards at s3:// addresses", "pip install 'looklisten[remote]'"),
     Extra("aiohttp", "videos at https:// addresses", "pip install 'looklisten[remote]'"),
-    Extra("huggingface_hub", "networks from and to the Hugging Face Hub", "pip install 'looklisten[hub]'"),
+    Extra(
+        "huggingface_hub",
+        "networks from and to the Hugging Face Hub",
+        "pip install 'looklisten[hub]'",
+    ),
     Extra("onnx", "export --format onnx", "pip install 'looklisten[onnx]'"),
-    Extra("onnxruntime", "export --format onnx, which checks what it writes", "pip install 'looklisten[onnx]'"),
+    Extra(
+        "onnxruntime",
+        "export --format onnx, which checks what it writes",
+        "pip install 'looklisten[onnx]'",
+    ),
     Extra("onnxscript", "export --format onnx", "pip install 'looklisten[onnx]'"),
     Extra("h5py", "weight files of OpenL3", "pip install 'looklisten[openl3]'"),
     Extra("tensorboard", "the curves of a run in a browser", "comes with looklisten"),
@@ -61,7 +76,8 @@ EXTRAS = (
 
 
 def doctor() -> dict[str, Any]:
-    """Versions, device, machine, codecs and extras; `ready` is whether every verb has what it needs, `missing` says what lacks.
+    """Versions, device, machine, codecs and extras; `ready` is whether every verb has what it
+    needs, `missing` says what lacks.
 
     What cannot be known here is None.
     """
@@ -69,11 +85,16 @@ def doctor() -> dict[str, Any]:
     decoders = _codecs(DECODERS, "r", broken)
     encoders = _codecs({name: (name,) for name in ENCODERS}, "w", broken)
     disk = {"here": _free_bytes(Path.cwd()), "temporary": _free_bytes(Path(tempfile.gettempdir()))}
-    missing = [*_missing_packages(broken), *([] if "av" in broken else _missing_codecs(decoders, encoders)), *_missing_disk(disk["here"])]
+    missing = [
+        *_missing_packages(broken),
+        *([] if "av" in broken else _missing_codecs(decoders, encoders)),
+        *_missing_disk(disk["here"]),
+    ]
     return {
         "ready": not missing,
         "missing": missing,
-        "versions": {"looklisten": _version("looklisten"), "python": platform.python_version()} | {name: _version(name) for name in CORE},
+        "versions": {"looklisten": _version("looklisten"), "python": platform.python_version()}
+        | {name: _version(name) for name in CORE},
         "ffmpeg": {} if "av" in broken else _ffmpeg_versions(),
         **_computing(broken),
         "cores": cpu_count(),
@@ -81,7 +102,10 @@ def doctor() -> dict[str, Any]:
         "disk_free_gigabytes": {name: _gigabytes(size) for name, size in disk.items()},
         "decoders": decoders,
         "encoders": encoders,
-        "extras": [{"name": extra.name, "version": _version(extra.name)} | asdict(extra) for extra in EXTRAS],
+        "extras": [
+            {"name": extra.name, "version": _version(extra.name)} | asdict(extra)
+            for extra in EXTRAS
+        ],
     }
 
 
@@ -101,10 +125,18 @@ def _missing_packages(broken: dict[str, str]) -> list[str]:
     ]
 
 
-def _codecs(wanted: dict[str, tuple[str, ...]], mode: Mode, broken: dict[str, str]) -> dict[str, list[str]]:
+def _codecs(
+    wanted: dict[str, tuple[str, ...]], mode: Mode, broken: dict[str, str]
+) -> dict[str, list[str]]:
     """Which of the codecs are there and which not."""
-    found = {name: "av" not in broken and any(has_codec(one, mode) for one in names) for name, names in wanted.items()}
-    return {state: [name for name, there in found.items() if there is so] for state, so in (("present", True), ("missing", False))}
+    found = {
+        name: "av" not in broken and any(has_codec(one, mode) for one in names)
+        for name, names in wanted.items()
+    }
+    return {
+        state: [name for name, there in found.items() if there is so]
+        for state, so in (("present", True), ("missing", False))
+    }
 
 
 def has_codec(name: str, mode: Mode) -> bool:
@@ -119,7 +151,11 @@ def has_codec(name: str, mode: Mode) -> bool:
 
 
 def _missing_codecs(decoders: dict[str, list[str]], encoders: dict[str, list[str]]) -> list[str]:
-    absent = [f"{name} {kind}" for kind, codecs in (("decoder", decoders), ("encoder", encoders)) for name in codecs["missing"]]
+    absent = [
+        f"{name} {kind}"
+        for kind, codecs in (("decoder", decoders), ("encoder", encoders))
+        for name in codecs["missing"]
+    ]
     return [
         f"this FFmpeg has no {codec}, so {NEEDED[codec]}; PyAV's own wheel has it: pip install --force-reinstall --only-binary av av"
         for codec in absent
@@ -159,7 +195,11 @@ def memory_bytes() -> dict[str, int | None]:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return {"total": None, "available": None}
-    kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if rest.split()}
+    kibibytes = {
+        name: int(rest.split()[0])
+        for name, _, rest in (line.partition(":") for line in lines)
+        if rest.split()
+    }
     found = {"total": kibibytes.get("MemTotal"), "available": kibibytes.get("MemAvailable")}
     return {name: None if size is None else size * 2**10 for name, size in found.items()}
 

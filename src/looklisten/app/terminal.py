@@ -1,14 +1,25 @@
-"""What a person sees on stderr while work runs: bars with rate and time left; plain lines where there is no screen."""
+"""What a person sees on stderr while work runs: bars with rate and time left; plain lines where
+there is no screen.
+"""
 
 import sys
 import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
-from looklisten.runtime import is_first_process
+from looklisten.system.processes import is_first_process
 
 PLAIN_INTERVAL_SECONDS = 15.0
 
@@ -23,16 +34,28 @@ class RateColumn(ProgressColumn):
 
 
 class Bar:
-    """A `Progress` that draws on stderr; where stderr is no screen, a line every fifteen seconds and one at the end."""
+    """A `Progress` that draws on stderr; where stderr is no screen, a line every fifteen seconds
+    and one at the end.
+    """
 
     def __init__(self, title: str, quiet: bool = False) -> None:
         self._title, self._quiet = title, quiet or not is_first_process()
         self._screen = sys.stderr.isatty() and not self._quiet
         self._started = self._said = time.monotonic()
         self._last, self._first = "", -1
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeElapsedColumn(),
+        )
         self._progress = Progress(
-            *columns, TimeRemainingColumn(), TextColumn("{task.fields[facts]}"), console=talk, disable=not self._screen
+            *columns,
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=talk,
+            disable=not self._screen,
         )
         self._task = self._progress.add_task(title, total=None, facts="")
 
@@ -44,7 +67,9 @@ class Bar:
             self._progress.update(self._task, completed=done, total=total, facts=told)
             return
         now = time.monotonic()
-        if self._first < 0:  # work that is gone on with begins somewhere, and its rate is counted from there
+        if (
+            self._first < 0
+        ):  # work that is gone on with begins somewhere, and its rate is counted from there
             self._started, self._first = now, done
         gone = done - self._first
         left = f"  {(now - self._started) / gone * (total - done):.0f} s left" if gone else ""
@@ -60,7 +85,12 @@ class Bar:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._progress.stop()
         if self._last:
             self._say(time.monotonic())

@@ -1,4 +1,5 @@
-"""What the owners of public sets write about their clips, read as records. Each owner's format is a row of `LAYOUTS`.
+"""What the owners of public sets write about their clips, read as records. Each owner's format is a
+row of `LAYOUTS`.
 
 Knows files of annotations alone: no video, no folder, no table of ours.
 """
@@ -37,7 +38,9 @@ class Annotation(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How an owner writes an annotation: the columns, in this order unless the file has a header of its own."""
+    """How an owner writes an annotation: the columns, in this order unless the file has a header of
+    its own.
+    """
 
     columns: tuple[str, ...]
     line: str
@@ -45,11 +48,18 @@ class Layout:
     has_many_labels: bool = False
 
 
-_KINETICS = Layout(("youtube_id", "time_start", "time_end"), "testifying,---QUuC4vJs,84,94,validate", has_header=True)
+_KINETICS = Layout(
+    ("youtube_id", "time_start", "time_end"),
+    "testifying,---QUuC4vJs,84,94,validate",
+    has_header=True,
+)
 LAYOUTS: dict[str, Layout] = {
     "kinetics": _KINETICS,
     "kinetics-sounds": _KINETICS,
-    "vggsound": Layout(("youtube_id", "time_start", "label", "split"), '--9O4XZOge4,30,"female speech, woman speaking",train'),
+    "vggsound": Layout(
+        ("youtube_id", "time_start", "label", "split"),
+        '--9O4XZOge4,30,"female speech, woman speaking",train',
+    ),
     "audioset": Layout(
         ("youtube_id", "time_start", "time_end", "label"),
         '-0RWZT-miFs, 420.000, 430.000, "/m/03v3yw,/m/0k4j"',
@@ -64,7 +74,11 @@ def read_annotations(name: SetName, file: Path, titles: Mapping[str, str]) -> It
     Raises SourceError with the file and the line of what is not as the owner writes it.
     """
     layout, lines = LAYOUTS[name], _lines(file)
-    columns = [cell.strip().lower() for cell in next(lines, (0, []))[1]] if layout.has_header else list(layout.columns)
+    columns = (
+        [cell.strip().lower() for cell in next(lines, (0, []))[1]]
+        if layout.has_header
+        else list(layout.columns)
+    )
     if lacking := [column for column in layout.columns if column not in columns]:
         has = ", ".join(columns) or "nothing"
         raise SourceError(
@@ -81,37 +95,59 @@ def read_annotations(name: SetName, file: Path, titles: Mapping[str, str]) -> It
 
 
 def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a CSV file and their numbers, without comments; a byte-order mark and any line ends do no harm."""
+    """The lines of a CSV file and their numbers, without comments; a byte-order mark and any line
+    ends do no harm.
+    """
     try:
         text, notes = decode(str(file), file.read_bytes())
         if notes:
-            raise SourceError(f"{file} cannot be read as a CSV file (it is not UTF-8); give the file as its owner distributes it")
+            raise SourceError(
+                f"{file} cannot be read as a CSV file (it is not UTF-8); give the file as its owner distributes it"
+            )
         reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
         for cells in reader:
             if cells and not cells[0].startswith("# "):
                 yield reader.line_num, [text_of(cell) for cell in cells]
     except (OSError, csv.Error) as error:
-        raise SourceError(f"{file} cannot be read as a CSV file ({error}); give the file as its owner distributes it") from None
+        raise SourceError(
+            f"{file} cannot be read as a CSV file ({error}); give the file as its owner distributes it"
+        ) from None
 
 
 def _annotation(
-    layout: Layout, columns: Sequence[str], cells: Sequence[str], split_of_name: str | None, titles: Mapping[str, str]
+    layout: Layout,
+    columns: Sequence[str],
+    cells: Sequence[str],
+    split_of_name: str | None,
+    titles: Mapping[str, str],
 ) -> Annotation:
     if len(cells) != len(columns):
-        raise ValueError(f"has {len(cells)} columns instead of the {len(columns)} that are {', '.join(columns)}")
+        raise ValueError(
+            f"has {len(cells)} columns instead of the {len(columns)} that are {', '.join(columns)}"
+        )
     row = dict(zip(columns, cells, strict=True))
     video_id, label = row["youtube_id"].strip(), row.get("label", "").strip()
     if not _YOUTUBE_ID.fullmatch(video_id):
-        raise ValueError(f"youtube_id is {video_id!r}, which is no YouTube id (11 letters, digits, - and _)")
+        raise ValueError(
+            f"youtube_id is {video_id!r}, which is no YouTube id (11 letters, digits, - and _)"
+        )
     start_seconds = _seconds(row, "time_start")
     stop_seconds = _seconds(row, "time_end") if "time_end" in row else start_seconds + CLIP_SECONDS
     split = split_of_name or known_split(row["split"])
     if not split:
-        raise ValueError(f"split is {row['split']!r}, which is none of train, training, val, validate, test, eval or their like")
+        raise ValueError(
+            f"split is {row['split']!r}, which is none of train, training, val, validate, test, eval or their like"
+        )
     if not label and split != "test":
         raise ValueError("there is no label, which only a test split may lack")
     labels = label.split(",") if layout.has_many_labels else [label] if label else []
-    return Annotation(video_id, start_seconds, stop_seconds, tuple(titles.get(one.strip(), one.strip()) for one in labels), split)
+    return Annotation(
+        video_id,
+        start_seconds,
+        stop_seconds,
+        tuple(titles.get(one.strip(), one.strip()) for one in labels),
+        split,
+    )
 
 
 def _seconds(row: Mapping[str, str], column: str) -> float:
@@ -125,10 +161,14 @@ def _seconds(row: Mapping[str, str], column: str) -> float:
 
 
 def _split_of_name(file: Path) -> str:
-    """The split that the name of a file of annotations tells: eval_segments.csv is of the split test."""
+    """The split that the name of a file of annotations tells: eval_segments.csv is of the split
+    test.
+    """
     told = set(filter(None, map(known_split, re.findall("[a-z]+", file.stem.lower()))))
     if len(told) != 1:
-        raise SourceError(f"{file} has no column split and its name tells none; give it a name with one of train, val, test or eval in it")
+        raise SourceError(
+            f"{file} has no column split and its name tells none; give it a name with one of train, val, test or eval in it"
+        )
     return told.pop()
 
 
@@ -136,7 +176,9 @@ def read_titles(file: Path) -> dict[str, str]:
     """Readable names of AudioSet's labels, out of ontology.json or class_labels_indices.csv."""
     try:
         if file.suffix.lower() == ".json":
-            return {one["id"]: one["name"] for one in json.loads(file.read_text(encoding="utf-8-sig"))}
+            return {
+                one["id"]: one["name"] for one in json.loads(file.read_text(encoding="utf-8-sig"))
+            }
         lines = _lines(file)
         _, header = next(lines)
         mid, title = header.index("mid"), header.index("display_name")

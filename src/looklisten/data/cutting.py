@@ -1,6 +1,8 @@
-"""One source -> its clips: where both streams exist, in stretches of at most ten seconds, with a mark for what is wrong with each.
+"""One source -> its clips: where both streams exist, in stretches of at most ten seconds, with a
+mark for what is wrong with each.
 
-Holds one clip's worth of media in memory. Knows decoding and the record `Clip`; no shard, no other source.
+Holds one clip's worth of media in memory. Knows decoding and the record `Clip`; no shard, no other
+source.
 """
 
 from collections import deque
@@ -15,14 +17,16 @@ from looklisten.data.shards import Box, Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError, TooShortError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode import HOLD_BINS, Frame, Report, Sound, Wanted, decode
+from looklisten.media.decode.decode import HOLD_BINS, Frame, Report, Sound, Wanted, decode
 from looklisten.media.levels import is_silent
 
 CLIPPED_SHARE = 0.001
 """A clip is clipped when so many of its samples stand at full scale."""
 
 STILL_LEVELS = 2.0
-"""A clip is still when no cell of a 16 x 16 grid over the frame changes its mean brightness by more than so many of 255."""
+"""A clip is still when no cell of a 16 x 16 grid over the frame changes its mean brightness by more
+than so many of 255.
+"""
 
 BLACK_LEVEL = 10.0
 """A clip is black when no cell of that grid is ever brighter than this of 255."""
@@ -40,20 +44,37 @@ TOO_FAR_APART = "picture and sound too far apart in the file"
 """Reasons of `Report.lose`; `media.decode` has those of timestamps that had passed."""
 
 LEAST_LOST_SECONDS = 0.1
-"""Less than this by one reason is the padding of a codec or the length of a frame, and is not counted."""
+"""Less than this by one reason is the padding of a codec or the length of a frame, and is not
+counted.
+"""
 
 MAX_APART_SECONDS = 600.0
-"""How far picture and sound of one moment may lie apart in a file; what is between them is held in memory."""
+"""How far picture and sound of one moment may lie apart in a file; what is between them is held in
+memory.
+"""
 
 MAX_STILL_SECONDS = 1800.0
 """How much sound waits in memory for the next picture: a slide may be shown for so long."""
 
-MARKS = ("silent", "still", "black", "clipped", "short", "duplicate", "truncated", "damaged", "out-of-phase", "hdr")
+MARKS = (
+    "silent",
+    "still",
+    "black",
+    "clipped",
+    "short",
+    "duplicate",
+    "truncated",
+    "damaged",
+    "out-of-phase",
+    "hdr",
+)
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """How clips are cut and stored. Changing any of these changes the shards, so they are written into the index."""
+    """How clips are cut and stored. Changing any of these changes the shards, so they are written
+    into the index.
+    """
 
     clip_seconds: float = 10.0
     min_clip_seconds: float = 1.0
@@ -69,14 +90,22 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         if not 0 < self.min_clip_seconds <= self.clip_seconds:
             raise ConfigError("min_clip_seconds must be above 0 and at most clip_seconds")
-        for name in ("frames_per_second", "shorter_side_pixels", "shard_megabytes", "max_megapixels", "max_hours"):
+        for name in (
+            "frames_per_second",
+            "shorter_side_pixels",
+            "shard_megabytes",
+            "max_megapixels",
+            "max_hours",
+        ):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be above 0")
         if not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"jpeg_quality {self.jpeg_quality} is not in 1..100")
         for mark in self.skip:
             if mark not in MARKS:
-                raise ConfigError(f"there is no mark {mark!r} to skip; the marks are {', '.join(MARKS)}")
+                raise ConfigError(
+                    f"there is no mark {mark!r} to skip; the marks are {', '.join(MARKS)}"
+                )
 
 
 def cut(
@@ -87,15 +116,19 @@ def cut(
     report: Report | None = None,
     at_most: int | None = None,
 ) -> Iterator[Clip]:
-    """The clips of one video: consecutive stretches of `clip_seconds` wherever picture and sound both exist.
+    """The clips of one video: consecutive stretches of `clip_seconds` wherever picture and sound
+    both exist.
 
-    `path` is where the file lies. What is left shorter than `min_clip_seconds` is left out. `at_most` clips are made, the last
-    then marked truncated, as it is when the file breaks off (`report.broken_off`). Seconds that no clip holds are counted by
-    reason in `report.lost_seconds`, also when an error is raised. Raises SourceError when the file is no video with picture and
-    sound, TooShortError when the two share less than a clip needs.
+    `path` is where the file lies. What is left shorter than `min_clip_seconds` is left out.
+    `at_most` clips are made, the last then marked truncated, as it is when the file breaks off
+    (`report.broken_off`). Seconds that no clip holds are counted by reason in
+    `report.lost_seconds`, also when an error is raised. Raises SourceError when the file is no
+    video with picture and sound, TooShortError when the two share less than a clip needs.
     """
     report = report if report is not None else Report()
-    held: Clip | None = None  # the last clip waits, because only the end tells whether the file was whole
+    held: Clip | None = (
+        None  # the last clip waits, because only the end tells whether the file was whole
+    )
     cutter = _Cutter(source, settings, boxes, report)
     for clip in _stretches(path, source, settings, cutter):
         if held:
@@ -115,7 +148,9 @@ def cut(
         raise kind(f"{path}: {shared}{f'; {why}' if why else ''}")
 
 
-def _stretches(path: str | Path, source: Source, settings: PrepareSettings, cutter: "_Cutter") -> Iterator[Clip]:
+def _stretches(
+    path: str | Path, source: Source, settings: PrepareSettings, cutter: "_Cutter"
+) -> Iterator[Clip]:
     wanted = Wanted(
         settings.frames_per_second,
         settings.shorter_side_pixels,
@@ -145,7 +180,9 @@ class _Stretch:
         return self.start_seconds + self.samples / SAMPLE_RATE_HZ
 
     def add(self, samples: NDArray[np.float32]) -> None:
-        self.chunks.append(np.clip(np.rint(samples * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16))
+        self.chunks.append(
+            np.clip(np.rint(samples * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
+        )
         self.samples += len(samples)
 
     def cut(self, samples: int) -> NDArray[np.int16]:
@@ -199,7 +236,11 @@ class _Cutter:
     def add(self, event: Frame | Sound) -> None:
         if isinstance(event, Frame):
             self.first_picture_seconds = min(self.first_picture_seconds, event.at_seconds)
-            self.pictures.append(_Picture(event.at_seconds, event.jpeg(self.settings.jpeg_quality), _grid(event.planes[0])))
+            self.pictures.append(
+                _Picture(
+                    event.at_seconds, event.jpeg(self.settings.jpeg_quality), _grid(event.planes[0])
+                )
+            )
         else:
             last_seconds = self.heard[-1][1] if self.heard else -np.inf
             if event.start_seconds > last_seconds + 0.5 / SAMPLE_RATE_HZ:
@@ -214,12 +255,17 @@ class _Cutter:
     def _limit(self, event: Frame | Sound) -> None:
         """Let go of the oldest picture or sound when too much of it waits for the other."""
         if isinstance(event, Frame):
-            came_too_late = bool(self.given_up) and event.at_seconds < self.given_up[-1][1] - LEAST_LOST_SECONDS
+            came_too_late = (
+                bool(self.given_up) and event.at_seconds < self.given_up[-1][1] - LEAST_LOST_SECONDS
+            )
         else:
             came_too_late = event.start_seconds < self.no_sound_before_seconds - LEAST_LOST_SECONDS
         if came_too_late:
             self.report.broken_off = f"picture and sound of one moment lie more than {MAX_APART_SECONDS:g} s apart in the file"
-        while self.pictures and self.pictures[-1].at_seconds - self.pictures[0].at_seconds > MAX_APART_SECONDS:
+        while (
+            self.pictures
+            and self.pictures[-1].at_seconds - self.pictures[0].at_seconds > MAX_APART_SECONDS
+        ):
             self.shown = self.pictures.popleft()
             self.no_sound_before_seconds = self.shown.at_seconds
         waiting = sum(stretch.samples for stretch in self.stretches) / SAMPLE_RATE_HZ
@@ -237,7 +283,11 @@ class _Cutter:
         """What can be cut now; all that is left when decoding is `over`."""
         while self.stretches and np.isfinite(self.first_picture_seconds):
             stretch, closed = self.stretches[0], over or len(self.stretches) > 1
-            early = int(np.ceil((self.first_picture_seconds - stretch.start_seconds) * SAMPLE_RATE_HZ - 1e-6))
+            early = int(
+                np.ceil(
+                    (self.first_picture_seconds - stretch.start_seconds) * SAMPLE_RATE_HZ - 1e-6
+                )
+            )
             if early > 0:  # sound before the picture begins
                 if early > stretch.samples and not closed:
                     return
@@ -259,7 +309,9 @@ class _Cutter:
     def count_lost(self) -> None:
         """Count in the report, by reason, what of picture and sound no clip holds."""
         picture_end = max(self.report.video_end_seconds, self.source.start_seconds or 0.0)
-        picture_begin = max(min(self.first_picture_seconds, picture_end), self.source.start_seconds or 0.0)
+        picture_begin = max(
+            min(self.first_picture_seconds, picture_end), self.source.start_seconds or 0.0
+        )
         shared = _within(self.heard, picture_begin, picture_end)
         apart = _length(_within(self.given_up, picture_begin, picture_end))
         lost = {
@@ -274,14 +326,21 @@ class _Cutter:
                 self.report.lose(reason, seconds)
 
     def _clip(self, stretch: _Stretch, seconds: float) -> Clip:
-        """The next `seconds`. A picture that was there before stays on screen until the next one comes."""
-        begin, wave = max(stretch.start_seconds, 0.0), stretch.cut(int(seconds * SAMPLE_RATE_HZ + 1e-6))
+        """The next `seconds`. A picture that was there before stays on screen until the next one
+        comes.
+        """
+        begin, wave = (
+            max(stretch.start_seconds, 0.0),
+            stretch.cut(int(seconds * SAMPLE_RATE_HZ + 1e-6)),
+        )
         end = stretch.start_seconds
         self.in_clips.append((begin, end))
         inside = []
         while self.pictures and self.pictures[0].at_seconds < end:
             inside.append(self.pictures.popleft())
-        comes_late = not inside or inside[0].at_seconds - begin > HOLD_BINS / self.settings.frames_per_second
+        comes_late = (
+            not inside or inside[0].at_seconds - begin > HOLD_BINS / self.settings.frames_per_second
+        )
         if self.shown and comes_late:
             inside.insert(0, replace(self.shown, at_seconds=begin))
         self.shown = inside[-1]
@@ -297,12 +356,24 @@ class _Cutter:
             sample_rate_hz=SAMPLE_RATE_HZ,
             labels=self.source.labels,
             split=self.source.split,
-            boxes=tuple(replace(box, at_seconds=box.at_seconds - begin) for box in self.boxes if begin <= box.at_seconds < end),
-            marks=_marks(np.stack([picture.grid for picture in inside]), wave, bool(self.source.same_as), damaged, self.report.marks),
+            boxes=tuple(
+                replace(box, at_seconds=box.at_seconds - begin)
+                for box in self.boxes
+                if begin <= box.at_seconds < end
+            ),
+            marks=_marks(
+                np.stack([picture.grid for picture in inside]),
+                wave,
+                bool(self.source.same_as),
+                damaged,
+                self.report.marks,
+            ),
         )
 
 
-def _within(spans: Sequence[tuple[float, float]], begin: float, end: float) -> list[tuple[float, float]]:
+def _within(
+    spans: Sequence[tuple[float, float]], begin: float, end: float
+) -> list[tuple[float, float]]:
     """The parts of `spans`, in seconds, that lie between `begin` and `end`."""
     parts = [(max(first, begin), min(last, end)) for first, last in spans]
     return [(first, last) for first, last in parts if first < last]
@@ -313,7 +384,9 @@ def _length(spans: Sequence[tuple[float, float]]) -> float:
 
 
 def _grid(luma: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean brightness of 16 x 16 cells, fewer where the picture is smaller; float32 `[rows, columns]`."""
+    """Mean brightness of 16 x 16 cells, fewer where the picture is smaller; float32 `[rows,
+    columns]`.
+    """
     rows, columns = (min(GRID, side) for side in luma.shape)
     height, width = luma.shape[0] // rows, luma.shape[1] // columns
     cells = luma[: rows * height, : columns * width].reshape(rows, height, columns, width)
@@ -322,14 +395,21 @@ def _grid(luma: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _marks(
-    grids: NDArray[np.float32], wave: NDArray[np.int16], duplicate: bool, damaged: bool, of_file: Collection[str]
+    grids: NDArray[np.float32],
+    wave: NDArray[np.int16],
+    duplicate: bool,
+    damaged: bool,
+    of_file: Collection[str],
 ) -> tuple[str, ...]:
-    """What a user wants to know of a clip: `grids` are `[frames, rows, columns]`, `of_file` the marks that decoding found."""
+    """What a user wants to know of a clip: `grids` are `[frames, rows, columns]`, `of_file` the
+    marks that decoding found.
+    """
     is_so = {
         "silent": is_silent(wave),
         "still": float(np.ptp(grids, axis=0).max()) < STILL_LEVELS,
         "black": float(grids.max()) < BLACK_LEVEL,
-        "clipped": (np.count_nonzero(wave == 2**15 - 1) + np.count_nonzero(wave == -(2**15))) > CLIPPED_SHARE * len(wave),
+        "clipped": (np.count_nonzero(wave == 2**15 - 1) + np.count_nonzero(wave == -(2**15)))
+        > CLIPPED_SHARE * len(wave),
         "short": len(wave) < SHORT_SECONDS * SAMPLE_RATE_HZ,
         "duplicate": duplicate,
         "damaged": damaged,

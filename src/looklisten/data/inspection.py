@@ -1,4 +1,6 @@
-"""What a prepared set holds, in numbers. Reads the small columns and some JPEG headers of the shards, never the sound."""
+"""What a prepared set holds, in numbers. Reads the small columns and some JPEG headers of the
+shards, never the sound.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,10 +14,12 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
 from looklisten.names import shown
-from looklisten.runtime import Progress, silent
+from looklisten.system.progress import Progress, silent
 
 MEASURED_PICTURES = 2000
-"""Headers that are read at most, spread evenly over the set: each costs a look-up somewhere else on the disk."""
+"""Headers that are read at most, spread evenly over the set: each costs a look-up somewhere else on
+the disk.
+"""
 
 UNFIT = {
     "silent": "there is nothing to hear in them",
@@ -32,17 +36,23 @@ FROM_INDEX = ("sources", "prepared", "skipped", "failed", "settings")
 
 
 def inspect(path: str | Path, progress: Progress = silent) -> dict[str, Any]:
-    """What the shards in the folder `path` hold; of pictures, the first of each of at most 2,000 clips is measured.
+    """What the shards in the folder `path` hold; of pictures, the first of each of at most 2,000
+    clips is measured.
 
-    `lost_seconds` says by reason how many seconds of the sources no clip holds; None in sets of earlier versions.
-    Raises ShardError when `path` is no whole set of shards.
+    `lost_seconds` says by reason how many seconds of the sources no clip holds; None in sets of
+    earlier versions. Raises ShardError when `path` is no whole set of shards.
     """
     shards = Shards(path, open_record_batches=1, read_ahead=False)
     small = shards.columns("duration_seconds", "frame_seconds", "marks")
     durations: NDArray[np.float64] = small["duration_seconds"].to_numpy()
-    frames: NDArray[np.int64] = pc.list_value_length(small["frame_seconds"]).to_numpy().astype(np.int64)
+    frames: NDArray[np.int64] = (
+        pc.list_value_length(small["frame_seconds"]).to_numpy().astype(np.int64)
+    )
     sizes, measured = _picture_sizes(shards, np.flatnonzero(frames), progress)
-    hours, size = float(durations.sum()) / 3600, sum(shard["bytes"] for shard in shards.manifest["shards"])
+    hours, size = (
+        float(durations.sum()) / 3600,
+        sum(shard["bytes"] for shard in shards.manifest["shards"]),
+    )
     return {
         "path": str(path),
         "videos": len(set(shards.video_ids)),
@@ -64,13 +74,23 @@ def inspect(path: str | Path, progress: Progress = silent) -> dict[str, Any]:
 
 
 def warnings_of(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
-    """Sentences on what makes the clips of `mask`, `[clips]` bool, unfit to learn from; empty when nothing does."""
+    """Sentences on what makes the clips of `mask`, `[clips]` bool, unfit to learn from; empty when
+    nothing does.
+    """
     count = int(np.count_nonzero(mask))
     if not count:
-        return [sentence for sentence in ("there is no clip to train on", shards.splits_sentence()) if sentence]
+        return [
+            sentence
+            for sentence in ("there is no clip to train on", shards.splits_sentence())
+            if sentence
+        ]
     found = []
     clips = "1 clip" if count == 1 else f"{count:,} clips"
-    marks_of_clips = [marks for marks, inside in zip(shards.columns("marks")["marks"].to_pylist(), mask, strict=True) if inside]
+    marks_of_clips = [
+        marks
+        for marks, inside in zip(shards.columns("marks")["marks"].to_pylist(), mask, strict=True)
+        if inside
+    ]
     marked = Counter(mark for marks in marks_of_clips for mark in set(marks))
     for mark, consequence in UNFIT.items():
         if marked[mark] >= WARN_SHARE * count:
@@ -78,7 +98,9 @@ def warnings_of(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
             found.append(f"{marked[mark]:,} of {clips} {are} {mark}: {consequence}")
     videos = sorted(set(shards.video_ids[mask].tolist()))
     if len(videos) == 1:
-        found.append(f"all {clips} are of one video ({shown(videos[0])}): a negative pair needs two videos")
+        found.append(
+            f"all {clips} are of one video ({shown(videos[0])}): a negative pair needs two videos"
+        )
     strange = sorted(set(shards.splits.tolist()) - {"train", "val", "test", ""})
     without = np.any(shards.splits == "") and np.any(shards.splits != "")
     if strange or without:
@@ -86,9 +108,13 @@ def warnings_of(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
     return found
 
 
-def _picture_sizes(shards: Shards, clips: NDArray[np.int64], progress: Progress) -> tuple[dict[str, int], int]:
+def _picture_sizes(
+    shards: Shards, clips: NDArray[np.int64], progress: Progress
+) -> tuple[dict[str, int], int]:
     """How many clips have which width x height, and of how many that was read."""
-    some = clips[np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_PICTURES)).round().astype(np.int64)]
+    some = clips[
+        np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_PICTURES)).round().astype(np.int64)
+    ]
     sizes = []
     for done, clip in enumerate(some, 1):
         sizes.append(_picture_size(shards.jpeg(int(clip), 0)))
@@ -108,7 +134,10 @@ def _splits(shards: Shards) -> dict[str, dict[str, int]]:
     """Videos and clips of each split; those without one stand under `unnamed`."""
     inside = {str(split): shards.splits == split for split in np.unique(shards.splits)}
     return {
-        split or "unnamed": {"videos": len(set(shards.video_ids[mask])), "clips": int(np.count_nonzero(mask))}
+        split or "unnamed": {
+            "videos": len(set(shards.video_ids[mask])),
+            "clips": int(np.count_nonzero(mask)),
+        }
         for split, mask in inside.items()
     }
 
@@ -122,4 +151,7 @@ def _spread(values: NDArray[np.float64] | NDArray[np.int64]) -> dict[str, float]
     """Least, middle and greatest; None where there is nothing."""
     if not len(values):
         return None
-    return {name: round(float(of(values)), 3) for name, of in (("min", np.min), ("median", np.median), ("max", np.max))}
+    return {
+        name: round(float(of(values)), 3)
+        for name, of in (("min", np.min), ("median", np.median), ("max", np.max))
+    }

@@ -1,7 +1,8 @@
-"""Clips on disk: Arrow IPC files, memory-mapped, so that a pair costs one JPEG and one second of sound and nothing else.
+"""Clips on disk: Arrow IPC files, memory-mapped, so that a pair costs one JPEG and one second of
+sound and nothing else.
 
-One row is one `Clip`. A folder of shards is `*.arrow` and `index.json`, which names every shard with its size and hash; a
-shard is complete or absent. Knows no video file and no network.
+One row is one `Clip`. A folder of shards is `*.arrow` and `index.json`, which names every shard
+with its size and hash; a shard is complete or absent. Knows no video file and no network.
 """
 
 import hashlib
@@ -18,19 +19,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from looklisten.data.store import local_copy
+from looklisten.data.output_folder import local_copy
 from looklisten.errors import ShardError
 from looklisten.names import shown, usual_split
-from looklisten.runtime import written_aside
+from looklisten.system.files import written_aside
 
 FORMAT_VERSION = 1
 CLIPS_PER_RECORD_BATCH = 8
-"""Rows that one lookup maps in; lookups of any row need no scan because every record batch but the last is this long."""
+"""Rows that one lookup maps in; lookups of any row need no scan because every record batch but the
+last is this long.
+"""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where a thing is at one moment: corners in 0..1 of the frame's width and height, time within the clip."""
+    """Where a thing is at one moment: corners in 0..1 of the frame's width and height, time within
+    the clip.
+    """
 
     at_seconds: float
     x0: float
@@ -43,7 +48,9 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One stretch of at most 10 s of one video, with its frames as JPEG and its sound as int16 mono."""
+    """One stretch of at most 10 s of one video, with its frames as JPEG and its sound as int16
+    mono.
+    """
 
     key: str
     video_id: str
@@ -70,7 +77,12 @@ class Clip:
 
 
 _BOX = pa.struct(
-    [("at_seconds", pa.float64()), *((c, pa.float32()) for c in ("x0", "y0", "x1", "y1")), ("label", pa.string()), ("sounding", pa.bool_())]
+    [
+        ("at_seconds", pa.float64()),
+        *((c, pa.float32()) for c in ("x0", "y0", "x1", "y1")),
+        ("label", pa.string()),
+        ("sounding", pa.bool_()),
+    ]
 )
 SCHEMA = pa.schema(
     [
@@ -93,11 +105,16 @@ SCHEMA = pa.schema(
 
 
 def _row(clip: Clip) -> dict[str, Any]:
-    return {name: getattr(clip, name) for name in SCHEMA.names} | {"boxes": [asdict(box) for box in clip.boxes]}
+    return {name: getattr(clip, name) for name in SCHEMA.names} | {
+        "boxes": [asdict(box) for box in clip.boxes]
+    }
 
 
-def write_shards(clips: Iterable[Clip], folder: Path, name: str, limit_bytes: int) -> list[dict[str, Any]]:
-    """Write `clips` as `NAME-000.arrow`, `NAME-001.arrow` …, each about `limit_bytes` at most, and return their index entries.
+def write_shards(
+    clips: Iterable[Clip], folder: Path, name: str, limit_bytes: int
+) -> list[dict[str, Any]]:
+    """Write `clips` as `NAME-000.arrow`, `NAME-001.arrow` …, each about `limit_bytes` at most, and
+    return their index entries.
 
     The same clips give the same bytes. Each file is written aside, flushed to disk and renamed.
     """
@@ -107,14 +124,20 @@ def write_shards(clips: Iterable[Clip], folder: Path, name: str, limit_bytes: in
     while batch is not None:
         path = folder / f"{name}-{len(entries):03d}.arrow"
         written = count = 0
-        with written_aside(path) as scratch, pa.OSFile(os.fsencode(scratch), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        with (
+            written_aside(path) as scratch,
+            pa.OSFile(os.fsencode(scratch), "wb") as sink,
+            pa.ipc.new_file(sink, SCHEMA) as writer,
+        ):
             while batch is not None and (not written or written + batch.nbytes <= limit_bytes):
                 writer.write_batch(batch)
                 written, count = written + batch.nbytes, count + batch.num_rows
                 batch = next(rows, None)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        entries.append({"name": path.name, "clips": count, "bytes": path.stat().st_size, "sha256": digest})
+        entries.append(
+            {"name": path.name, "clips": count, "bytes": path.stat().st_size, "sha256": digest}
+        )
     return entries
 
 
@@ -130,14 +153,18 @@ def _batches(clips: Iterable[Clip]) -> Iterator[pa.RecordBatch]:
 
 
 class Shards(Sequence[Clip]):
-    """A prepared set, open for reading: a sequence of clips, plus the two cheap look-ups that training lives on.
+    """A prepared set, open for reading: a sequence of clips, plus the two cheap look-ups that
+    training lives on.
 
-    `path` is the folder that `prepare` wrote. Without `read_ahead` the system reads no page beside those that are touched, which
-    is right for looking here and there; a file then stays open for each open record batch. Raises ShardError when the set is
-    incomplete, damaged or of another version.
+    `path` is the folder that `prepare` wrote. Without `read_ahead` the system reads no page beside
+    those that are touched, which is right for looking here and there; a file then stays open for
+    each open record batch. Raises ShardError when the set is incomplete, damaged or of another
+    version.
     """
 
-    def __init__(self, path: str | Path, open_record_batches: int = 4096, read_ahead: bool = True) -> None:
+    def __init__(
+        self, path: str | Path, open_record_batches: int = 4096, read_ahead: bool = True
+    ) -> None:
         self.path = local_copy(str(path)) if "://" in str(path) else Path(path)
         self._read_ahead = read_ahead
         self.manifest = self._read_manifest()
@@ -152,21 +179,39 @@ class Shards(Sequence[Clip]):
         written = table["split"].to_pylist()
         usual = {name: usual_split(name) for name in set(written)}
         self.splits: NDArray[np.str_] = np.array([usual[name] for name in written], dtype=np.str_)
-        """The split of each clip, `[clips]`: `train`, `val` or `test` whatever usual word was written, else the name itself."""
-        self.labels: list[tuple[str, ...]] = [tuple(labels) for labels in table["labels"].to_pylist()]
-        self.names: NDArray[np.str_] = np.array([labels[0] if labels else "" for labels in self.labels], dtype=np.str_)
+        """The split of each clip, `[clips]`: `train`, `val` or `test` whatever usual word was
+        written, else the name itself.
+        """
+        self.labels: list[tuple[str, ...]] = [
+            tuple(labels) for labels in table["labels"].to_pylist()
+        ]
+        self.names: NDArray[np.str_] = np.array(
+            [labels[0] if labels else "" for labels in self.labels], dtype=np.str_
+        )
         """The first label of each clip, where one is wanted; empty where there is none."""
 
     def _read_manifest(self) -> dict[str, Any]:
         try:
-            index: dict[str, Any] = json.loads((self.path / "index.json").read_text(encoding="utf-8"))
+            index: dict[str, Any] = json.loads(
+                (self.path / "index.json").read_text(encoding="utf-8")
+            )
         except FileNotFoundError:
-            what = "is not there" if not self.path.exists() else "has no index.json, so it is no finished set of shards"
-            raise ShardError(f"{self.path} {what}; make one with `looklisten prepare VIDEOS {self.path}`") from None
+            what = (
+                "is not there"
+                if not self.path.exists()
+                else "has no index.json, so it is no finished set of shards"
+            )
+            raise ShardError(
+                f"{self.path} {what}; make one with `looklisten prepare VIDEOS {self.path}`"
+            ) from None
         except ValueError:
-            raise ShardError(f"{self.path / 'index.json'} is damaged; run the same `looklisten prepare` again") from None
+            raise ShardError(
+                f"{self.path / 'index.json'} is damaged; run the same `looklisten prepare` again"
+            ) from None
         if index.get("format") != FORMAT_VERSION:
-            raise ShardError(f"{self.path} has format {index.get('format')}, this version reads {FORMAT_VERSION}; prepare the videos again")
+            raise ShardError(
+                f"{self.path} has format {index.get('format')}, this version reads {FORMAT_VERSION}; prepare the videos again"
+            )
         return index
 
     def _check_sizes(self) -> None:
@@ -174,15 +219,25 @@ class Shards(Sequence[Clip]):
             file = self.path / shard["name"]
             size = file.stat().st_size if file.exists() else None
             if size != shard["bytes"]:
-                state = "is missing" if size is None else f"has {size} bytes where the index says {shard['bytes']}"
-                raise ShardError(f"the shard {file} {state}; run the same `looklisten prepare` again, it redoes only what is damaged")
+                state = (
+                    "is missing"
+                    if size is None
+                    else f"has {size} bytes where the index says {shard['bytes']}"
+                )
+                raise ShardError(
+                    f"the shard {file} {state}; run the same `looklisten prepare` again, it redoes only what is damaged"
+                )
 
     def _open(self, shard: int, read_ahead: bool) -> pa.ipc.RecordBatchFileReader:
         file = self.path / self.manifest["shards"][shard]["name"]
         try:
-            return pa.ipc.open_file(pa.memory_map(os.fsencode(file)) if read_ahead else _mapped_for_few_pages(file))
+            return pa.ipc.open_file(
+                pa.memory_map(os.fsencode(file)) if read_ahead else _mapped_for_few_pages(file)
+            )
         except pa.ArrowInvalid as error:
-            raise ShardError(f"the shard {file} is damaged ({error}); delete it and run the same `looklisten prepare` again") from None
+            raise ShardError(
+                f"the shard {file} is damaged ({error}); delete it and run the same `looklisten prepare` again"
+            ) from None
 
     def _find(self, clip: int) -> tuple[pa.RecordBatch, int]:
         shard = int(np.searchsorted(self._first_clip, clip, "right")) - 1
@@ -205,7 +260,11 @@ class Shards(Sequence[Clip]):
         if not 0 <= clip < len(self):
             raise IndexError(f"clip {clip} of {len(self)}")
         batch, row = self._find(clip)
-        values = {name: batch.column(name)[row].as_py() for name in SCHEMA.names if name not in ("waveform", "duration_seconds")}
+        values = {
+            name: batch.column(name)[row].as_py()
+            for name in SCHEMA.names
+            if name not in ("waveform", "duration_seconds")
+        }
         values["boxes"] = tuple(Box(**box) for box in values["boxes"])
         for name in ("frame_seconds", "frames", "labels", "marks"):
             values[name] = tuple(values[name])
@@ -216,7 +275,9 @@ class Shards(Sequence[Clip]):
         tables = [SCHEMA.empty_table().select(names)]
         for shard, about in enumerate(self.manifest["shards"]):
             views = self._open(shard, read_ahead=False).read_all().select(names)
-            tables.append(views.take(np.arange(about["clips"])))  # a copy, which lets go of the file
+            tables.append(
+                views.take(np.arange(about["clips"]))
+            )  # a copy, which lets go of the file
         return pa.concat_tables(tables)
 
     def frame_seconds(self, clip: int) -> NDArray[np.float64]:
@@ -239,25 +300,34 @@ class Shards(Sequence[Clip]):
     def held_out(self, fraction: float) -> NDArray[np.bool_]:
         """Which clips are kept from training, `[clips]`.
 
-        Shards that name splits decide (`train`, however it is written, against all other names, and clips of no split
-        where others have one; `splits_sentence` says which there are). Without names, a video is held out when the hash
-        of its id falls in the first `fraction`, so that adding videos moves none; at least two videos are.
+        Shards that name splits decide (`train`, however it is written, against all other names, and
+        clips of no split where others have one; `splits_sentence` says which there are). Without
+        names, a video is held out when the hash of its id falls in the first `fraction`, so that
+        adding videos moves none; at least two videos are.
         """
         if np.any(self.splits != ""):
             return np.asarray(self.splits != "train", dtype=bool)
         return self._lot(set(self.video_ids), fraction, "")
 
     def splits_sentence(self) -> str:
-        """Which splits there are, with their videos, and what is trained on, for messages; "" when no split is named."""
+        """Which splits there are, with their videos, and what is trained on, for messages; "" when
+        no split is named.
+        """
         if not np.any(self.splits != ""):
             return ""
-        named = sorted(set(self.splits.tolist()), key=lambda name: (name != "train", name == "", name))
-        counts = [f"{shown(name) or 'no name'} ({len(set(self.video_ids[self.splits == name])):,})" for name in named]
+        named = sorted(
+            set(self.splits.tolist()), key=lambda name: (name != "train", name == "", name)
+        )
+        counts = [
+            f"{shown(name) or 'no name'} ({len(set(self.video_ids[self.splits == name])):,})"
+            for name in named
+        ]
         are = "the splits are" if len(counts) > 1 else "the only split is"
         return f"{are} {', '.join(counts)}, counted in videos; only `train` is trained on"
 
     def validation(self, fraction: float, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of the clips that are not `held_out` are kept from training too, `[clips]`: none for 0, else at least two videos.
+        """Which of the clips that are not `held_out` are kept from training too, `[clips]`: none
+        for 0, else at least two videos.
 
         Drawn by the hash of the id, as above, but independently of it.
         """
@@ -266,7 +336,10 @@ class Shards(Sequence[Clip]):
         return self._lot(set(self.video_ids[~held_out]), fraction, "validation ")
 
     def _lot(self, videos: set[str], fraction: float, salt: str) -> NDArray[np.bool_]:
-        place = {v: int(hashlib.sha256((salt + v).encode()).hexdigest()[:12], 16) / 16**12 for v in sorted(videos)}
+        place = {
+            v: int(hashlib.sha256((salt + v).encode()).hexdigest()[:12], 16) / 16**12
+            for v in sorted(videos)
+        }
         lowest = sorted(place, key=lambda v: place[v])[:2]
         drawn = {v for v in place if place[v] < fraction} | set(lowest)
         return np.array([v in drawn for v in self.video_ids], dtype=bool)

@@ -1,6 +1,8 @@
-"""What the user names -> the list of sources: files, folders, globs, lists, tables, and anything that fsspec opens.
+"""What the user names -> the list of sources: files, folders, globs, lists, tables, and anything
+that fsspec opens.
 
-Knows names, sizes, labels and splits; opens no video. The list depends on the inputs alone, in order of path.
+Knows names, sizes, labels and splits; opens no video. The list depends on the inputs alone, in
+order of path.
 """
 
 import fnmatch
@@ -22,7 +24,6 @@ import fsspec
 from looklisten import tables
 from looklisten.data.shards import Box
 from looklisten.errors import ConfigError, SourceError
-from looklisten.folders import Account, File, is_left_out, other_suffixes_line, reason_of, search
 from looklisten.names import (
     first_few,
     known_split,
@@ -31,6 +32,14 @@ from looklisten.names import (
     shown,
     stored_name,
     usual_split,
+)
+from looklisten.system.folders import (
+    Account,
+    File,
+    is_left_out,
+    other_suffixes_line,
+    reason_of,
+    search,
 )
 
 log = logging.getLogger("looklisten")
@@ -47,7 +56,9 @@ _SOUND_SUFFIXES = """
     oga ogg opus qcp ra rf64 shn snd spx tak thd tta voc w64 wav weba wma wv
 """
 _PICTURE_SUFFIXES = "apng avif bmp dib gif heic heif hif j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
-MEDIA_SUFFIXES = VIDEO_SUFFIXES | {f".{suffix}" for suffix in f"{_SOUND_SUFFIXES} {_PICTURE_SUFFIXES}".split()}
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | {
+    f".{suffix}" for suffix in f"{_SOUND_SUFFIXES} {_PICTURE_SUFFIXES}".split()
+}
 """What can be embedded."""
 
 TABLE_COLUMNS = frozenset(("path", "label", "split", "video_id", "start_seconds", "stop_seconds"))
@@ -76,8 +87,9 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::[A-Za-z][A-Za-z0-9+.-]*)*://
 class Source:
     """One input video, or the stretch [start, stop) of one.
 
-    `path` starts at the inputs' common folder, so that moving the folder changes nothing; a remote one is its whole address.
-    It is text that every format holds (`names.stored_name`); `local_path` is what opens the file.
+    `path` starts at the inputs' common folder, so that moving the folder changes nothing; a remote
+    one is its whole address. It is text that every format holds (`names.stored_name`); `local_path`
+    is what opens the file.
     """
 
     path: str
@@ -109,7 +121,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """What was found: `root` is the folder that local paths start from, `missing` are names that lead to nothing usable."""
+    """What was found: `root` is the folder that local paths start from, `missing` are names that
+    lead to nothing usable.
+    """
 
     root: Path
     found: tuple[Source, ...]
@@ -137,21 +151,30 @@ class _Search:
         self.notes.update(dict.fromkeys(filter(None, sentences)))
 
     def all_notes(self) -> tuple[str, ...]:
-        hidden = f"{self.hidden:,} hidden files, hidden folders or trash folders were left out" if self.hidden else ""
+        hidden = (
+            f"{self.hidden:,} hidden files, hidden folders or trash folders were left out"
+            if self.hidden
+            else ""
+        )
         return tuple(filter(None, [*self.notes, other_suffixes_line(self.other_suffixes), hidden]))
 
 
 def find_sources(
-    inputs: Sequence[str | Path], labels: Labels = "table", root: Path | None = None, suffixes: Set[str] = VIDEO_SUFFIXES
+    inputs: Sequence[str | Path],
+    labels: Labels = "table",
+    root: Path | None = None,
+    suffixes: Set[str] = VIDEO_SUFFIXES,
 ) -> Sources:
     """The videos that `inputs` name, in order of name, each once.
 
-    An input is a video, a folder (searched through for files with one of `suffixes`), a glob, a text list (`.txt`, one file or folder a
-    line), or a table (`.csv`, `.tsv`, `.parquet`) with a column `path` and, if wanted, `label` (several joined by `|`, or a
-    list), `split`, `video_id`, `start_seconds` and `stop_seconds`; each may be a local path or an address (`s3://`,
-    `https://`). Paths in lists and tables start at the list's folder. With `labels="folder"` the label is the name of the
-    folder a video lies in. A file that is named several times gets the labels of all its rows.
-    Raises SourceError when an input is not there or holds no video, ConfigError when one video is given two splits.
+    An input is a video, a folder (searched through for files with one of `suffixes`), a glob, a
+    text list (`.txt`, one file or folder a line), or a table (`.csv`, `.tsv`, `.parquet`) with a
+    column `path` and, if wanted, `label` (several joined by `|`, or a list), `split`, `video_id`,
+    `start_seconds` and `stop_seconds`; each may be a local path or an address (`s3://`,
+    `https://`). Paths in lists and tables start at the list's folder. With `labels="folder"` the
+    label is the name of the folder a video lies in. A file that is named several times gets the
+    labels of all its rows. Raises SourceError when an input is not there or holds no video,
+    ConfigError when one video is given two splits.
     """
     searched = _Search(suffixes)
     rows: dict[tuple[str, float | None, float | None], Source] = {}
@@ -163,7 +186,9 @@ def find_sources(
         name, reason = next(iter(searched.missing.items()), ("", ""))
         first = f"; the first of them: {shown(opened_name(name))} ({reason})" if name else ""
         given_names = ", ".join(shown(given) for given in inputs)
-        raise SourceError(f"{given_names} names {len(searched.missing)} files, and none of them is there{first}")
+        raise SourceError(
+            f"{given_names} names {len(searched.missing)} files, and none of them is there{first}"
+        )
     root = root or _common_folder(inputs, rows.values())
     sources = [_from_root(source, root, labels) for source in rows.values()]
     _check_splits(sources)
@@ -182,7 +207,9 @@ def _joined(first: Source, second: Source) -> Source:
     for what in ("split", "video_id"):
         one, other = getattr(first, what), getattr(second, what)
         if one and other and usual_split(one) != usual_split(other):
-            raise ConfigError(f"{shown(first.name)} is named twice, with the {what} {one!r} and {other!r}; keep one of the two rows")
+            raise ConfigError(
+                f"{shown(first.name)} is named twice, with the {what} {one!r} and {other!r}; keep one of the two rows"
+            )
     return replace(
         first,
         labels=tuple(dict.fromkeys(first.labels + second.labels)),
@@ -238,9 +265,11 @@ def _local(path: str) -> Source | str:
 
 
 def _written(table: str, text: str, searched: _Search) -> Source | None:
-    """The source whose name stands in a table or list; None, and noted as missing, when there is none.
+    """The source whose name stands in a table or list; None, and noted as missing, when there is
+    none.
 
-    The name is tried as it is written, then in the ways that programs change names: see `_spellings`.
+    The name is tried as it is written, then in the ways that programs change names: see
+    `_spellings`.
     """
     if _is_remote(text.strip()) and not os.path.exists(_beside(table, text)):  # noqa: PTH110 (text may hold NUL)
         return Source(text.strip())
@@ -268,8 +297,8 @@ def _as_file_name(text: str) -> str:
 def _spellings(text: str) -> Iterator[str]:
     """Other names that `text` may stand for.
 
-    Without spaces around it; as Latin-1; with accents composed or not, as macOS and others store them; with the separator of
-    Windows; as `failures.jsonl` writes it.
+    Without spaces around it; as Latin-1; with accents composed or not, as macOS and others store
+    them; with the separator of Windows; as `failures.jsonl` writes it.
     """
     stripped = text.strip()
     yield _as_file_name(stripped)
@@ -300,17 +329,25 @@ def _list(given: str, searched: _Search) -> Iterator[Source]:
 
 
 def _folder(folder: str, searched: _Search) -> Iterator[Source]:
-    account = _search_remote(folder, searched.suffixes) if _is_remote(folder) else search(folder, searched.suffixes.__contains__)
+    account = (
+        _search_remote(folder, searched.suffixes)
+        if _is_remote(folder)
+        else search(folder, searched.suffixes.__contains__)
+    )
     yield from _accounted(account, searched)
     if account.files:
         return
     if account.problems:
         path, reason = account.problems[0]
-        raise SourceError(f"in the folder {shown(folder)} nothing can be read: {shown(path)}: {reason}")
+        raise SourceError(
+            f"in the folder {shown(folder)} nothing can be read: {shown(path)}: {reason}"
+        )
     kinds = ", ".join(sorted(searched.suffixes)[:6])
     what = "video" if searched.suffixes <= VIDEO_SUFFIXES else "sound, picture or video"
     others = account.others()
-    raise SourceError(f"the folder {shown(folder)} holds no {what} (looked for {kinds} … in it and below){'; ' if others else ''}{others}")
+    raise SourceError(
+        f"the folder {shown(folder)} holds no {what} (looked for {kinds} … in it and below){'; ' if others else ''}{others}"
+    )
 
 
 def _accounted(account: Account, searched: _Search) -> Iterator[Source]:
@@ -344,13 +381,22 @@ def _glob(pattern: str, searched: _Search) -> Iterator[Source]:
     if _is_remote(pattern):
         with _plainly(pattern):
             system, inside = fsspec.url_to_fs(pattern)
-            paths = {system.unstrip_protocol(path): about for path, about in system.glob(inside, detail=True).items()}
-        found = [Source(path, about.get("size")) for path, about in sorted(paths.items()) if about.get("type") != "directory"]
+            paths = {
+                system.unstrip_protocol(path): about
+                for path, about in system.glob(inside, detail=True).items()
+            }
+        found = [
+            Source(path, about.get("size"))
+            for path, about in sorted(paths.items())
+            if about.get("type") != "directory"
+        ]
         folders = len(paths) - len(found)
     else:
         found, folders = _local_glob(pattern, searched)
     if folders:
-        searched.note(f"{shown(pattern)} matches {folders:,} folders, which were not searched; name them without a pattern")
+        searched.note(
+            f"{shown(pattern)} matches {folders:,} folders, which were not searched; name them without a pattern"
+        )
     if not found:
         raise SourceError(f"no file matches {shown(pattern)}")
     yield from found
@@ -373,11 +419,18 @@ def _local_glob(pattern: str, searched: _Search) -> tuple[list[Source], int]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """Local paths that match; with `**` each folder is searched once, so that links in a circle do no harm."""
+    """Local paths that match; with `**` each folder is searched once, so that links in a circle do
+    no harm.
+    """
     before, stars, after = pattern.partition("**")
     is_folder = before == "" or before.endswith("/")
     below = ["**", *filter(None, after.split("/"))] if after else ["**", "*"]
-    if not stars or not is_folder or (after and not after.startswith("/")) or any(part.startswith(".") for part in below):
+    if (
+        not stars
+        or not is_folder
+        or (after and not after.startswith("/"))
+        or any(part.startswith(".") for part in below)
+    ):
         yield from glob.glob(pattern)  # noqa: PTH207 (the pattern may be absolute)
         return
     for top in glob.glob(before) if before else ["."]:  # noqa: PTH207
@@ -389,12 +442,18 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether a path, part by part, is as the parts of a pattern say; `**` stands for any number of folders."""
+    """Whether a path, part by part, is as the parts of a pattern say; `**` stands for any number of
+    folders.
+    """
     if not patterns:
         return not parts
     if patterns[0] == "**":
         return any(_fits(parts[skipped:], patterns[1:]) for skipped in range(len(parts)))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
+    return (
+        bool(parts)
+        and fnmatch.fnmatchcase(parts[0], patterns[0])
+        and _fits(parts[1:], patterns[1:])
+    )
 
 
 class _plainly:  # noqa: N801 (used like a function)
@@ -406,11 +465,15 @@ class _plainly:  # noqa: N801 (used like a function)
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         if isinstance(error, ImportError):
             raise SourceError(f"{shown(self._where)} cannot be opened: {error}") from None
         if isinstance(error, Exception) and not isinstance(error, SourceError):
-            raise SourceError(f"{shown(self._where)} cannot be opened: {type(error).__name__}: {error}") from error
+            raise SourceError(
+                f"{shown(self._where)} cannot be opened: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _read(path: str) -> bytes:
@@ -433,18 +496,26 @@ def _table(table: str, searched: _Search) -> Iterator[Source]:
     read = tables.read_table(table, _read(table))
     if not read.rows and "path" in read.columns:
         raise SourceError(f"the table {shown(table)} has no rows")
-    searched.note(*read.notes, *tables.check_columns(read, ("path",), TABLE_COLUMNS, MISTAKEN_COLUMNS))
+    searched.note(
+        *read.notes, *tables.check_columns(read, ("path",), TABLE_COLUMNS, MISTAKEN_COLUMNS)
+    )
     comments = 0
     for row in read.rows:
         start, stop = row.seconds("start_seconds"), row.seconds("stop_seconds")
         if stop is not None and stop <= (start or 0):
-            raise SourceError(f"{row.where}: stop_seconds {stop:g} is not after start_seconds {start or 0:g}")
+            raise SourceError(
+                f"{row.where}: stop_seconds {stop:g} is not after start_seconds {start or 0:g}"
+            )
         given = row.cells.get("path")
         text = given if isinstance(given, str) else row.text("path")
         if not text.strip():
             searched.miss(row.where, "this row has no path")
             continue
-        if tables.is_comment(text) and not _is_remote(table) and not os.path.exists(_beside(table, _as_file_name(text))):  # noqa: PTH110
+        if (
+            tables.is_comment(text)
+            and not _is_remote(table)
+            and not os.path.exists(_beside(table, _as_file_name(text)))  # noqa: PTH110
+        ):
             comments += 1
             continue
         source = _written(table, text, searched)
@@ -480,7 +551,9 @@ def read_boxes(table: str | Path) -> dict[str, list[Box]]:
         given = row.cells.get("path")
         name = given if isinstance(given, str) else row.text("path")
         path = stored_name(_as_file_name(name.strip())).removeprefix("./")
-        boxes[path].append(Box(at_seconds, x0, y0, x1, y1, row.text("label"), row.truth("sounding")))
+        boxes[path].append(
+            Box(at_seconds, x0, y0, x1, y1, row.text("label"), row.truth("sounding"))
+        )
     return boxes
 
 
@@ -498,7 +571,9 @@ def _common_folder(inputs: Sequence[str | Path], sources: Iterable[Source]) -> P
 
 def _from_root(source: Source, root: Path, labels: Labels) -> Source:
     is_remote = _is_remote(source.path)
-    path = stored_name(source.path if is_remote else Path(os.path.relpath(source.path, root)).as_posix())
+    path = stored_name(
+        source.path if is_remote else Path(os.path.relpath(source.path, root)).as_posix()
+    )
     if labels == "table":
         return replace(source, path=path)
     folder = path.rpartition("/")[0].rpartition("/")[2]
@@ -530,7 +605,9 @@ def check_mixture(sources: Sequence[Source]) -> None:
 
 def unknown_splits(sources: Sequence[Source]) -> str:
     """A sentence on splits whose names are not usual; "" when there are none."""
-    names = Counter(source.split for source in sources if source.split and not known_split(source.split))
+    names = Counter(
+        source.split for source in sources if source.split and not known_split(source.split)
+    )
     if not names:
         return ""
     listed = ", ".join(f"{shown(name)} ({count:,})" for name, count in sorted(names.items()))
@@ -544,11 +621,15 @@ def open_source(root: Path, source: Source) -> Any:
     return source.local_path(root).open("rb")
 
 
-def mark_duplicates(sources: Sequence[Source], root: Path, known: Sequence[Source] = ()) -> list[Source]:
-    """`sources`, each that has the same bytes as an earlier one (or one `known` before) saying so in `same_as`.
+def mark_duplicates(
+    sources: Sequence[Source], root: Path, known: Sequence[Source] = ()
+) -> list[Source]:
+    """`sources`, each that has the same bytes as an earlier one (or one `known` before) saying so
+    in `same_as`.
 
-    Only files of equal size are read, and whole only those that also begin and end alike. A duplicate takes over the video's
-    id and split, so that the two never make a negative and never fall into two splits.
+    Only files of equal size are read, and whole only those that also begin and end alike. A
+    duplicate takes over the video's id and split, so that the two never make a negative and never
+    fall into two splits.
     """
     alike: dict[object, dict[str, Source]] = {None: {}}
     for source in (*known, *sources):
@@ -565,14 +646,22 @@ def mark_duplicates(sources: Sequence[Source], root: Path, known: Sequence[Sourc
     for source in sources:
         first = first_of.get(source.path, source)
         if first.path != source.path:
-            source = replace(source, same_as=first.path, video_id=first.video_id or first.path, split=first.split)
+            source = replace(
+                source, same_as=first.path, video_id=first.video_id or first.path, split=first.split
+            )
         marked.append(source)
     return marked
 
 
 def moved_duplicates(before: Sequence[Source], after: Sequence[Source]) -> str:
-    """A sentence on duplicates that `mark_duplicates` put into another split; "" when there are none."""
-    moved = [(old, new) for old, new in zip(before, after, strict=True) if usual_split(old.split) != usual_split(new.split)]
+    """A sentence on duplicates that `mark_duplicates` put into another split; "" when there are
+    none.
+    """
+    moved = [
+        (old, new)
+        for old, new in zip(before, after, strict=True)
+        if usual_split(old.split) != usual_split(new.split)
+    ]
     if not moved:
         return ""
     old, new = moved[0]
@@ -582,7 +671,9 @@ def moved_duplicates(before: Sequence[Source], after: Sequence[Source]) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells a file from another of its size: a digest of its first and last 64 kB; "" when it cannot be read."""
+    """What tells a file from another of its size: a digest of its first and last 64 kB; "" when it
+    cannot be read.
+    """
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):

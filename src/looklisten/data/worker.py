@@ -1,8 +1,9 @@
-"""Decoding in a process of its own: a decoder that hangs, crashes or eats memory costs one file and nothing else.
+"""Decoding in a process of its own: a decoder that hangs, crashes or eats memory costs one file and
+nothing else.
 
-Both ends of one pipe are here: `Worker` is the end of who asks, `main` the program at the other (`python -m
-looklisten.data.worker`). Messages are JSON lines that carry paths and counts, never media. The program ends by itself when
-its pipe closes, so a killed parent leaves no orphans.
+Both ends of one pipe are here: `Worker` is the end of who asks, `main` the program at the other
+(`python -m looklisten.data.worker`). Messages are JSON lines that carry paths and counts, never
+media. The program ends by itself when its pipe closes, so a killed parent leaves no orphans.
 """
 
 import contextlib
@@ -22,12 +23,25 @@ from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.shards import Box, Clip, write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
-from looklisten.media.decode import Report
-from looklisten.media.process import ChildProcess, claim_stdout, ignore_interrupts, limit_memory, quiet_decoders
-from looklisten.media.process import Isolation as Isolation
-from looklisten.media.process import WorkerLost as WorkerLost
+from looklisten.media.decode.decode import Report
+from looklisten.media.isolation.process import (
+    ChildProcess,
+    Isolation,
+    WorkerLost,
+    claim_stdout,
+    ignore_interrupts,
+    limit_memory,
+    quiet_decoders,
+)
 
-MACHINE_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EACCES}
+MACHINE_TROUBLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EROFS,
+    errno.EACCES,
+}
 """Errors of writing that are the machine's fault and no file's: they stop the work."""
 
 UNREADABLE = {errno.EACCES, errno.EPERM}
@@ -73,12 +87,17 @@ class Worker:
             raise WorkerLost(self._process.how_it_ended()) from None
 
     def answer(self) -> Message:
-        """The next message. Raises WorkerLost when the process died, or said nothing for too long and was stopped."""
+        """The next message. Raises WorkerLost when the process died, or said nothing for too long
+        and was stopped.
+        """
         try:
             message = self._answers.get(timeout=self.limits.stall_seconds)
         except queue.Empty:
             self.stop()
-            raise WorkerLost(f"the decoder did not get on for {self.limits.stall_seconds:g} s and was stopped", hung=True) from None
+            raise WorkerLost(
+                f"the decoder did not get on for {self.limits.stall_seconds:g} s and was stopped",
+                hung=True,
+            ) from None
         if message is None:
             raise WorkerLost(self._process.how_it_ended())
         return message
@@ -91,7 +110,9 @@ class Worker:
 
 
 class Workers:
-    """Worker processes for threads to share: `lend` gives one, kept for the next who asks. `close` ends them all."""
+    """Worker processes for threads to share: `lend` gives one, kept for the next who asks. `close`
+    ends them all.
+    """
 
     def __init__(self, limits: Isolation) -> None:
         self.limits = limits
@@ -102,7 +123,9 @@ class Workers:
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[Worker]:
-        """A worker; one that comes back broken, or has worked long enough, is ended and another takes its place."""
+        """A worker; one that comes back broken, or has worked long enough, is ended and another
+        takes its place.
+        """
         with self._lock:
             worker = self._idle.pop() if self._idle else None
         worker = worker or Worker(self.limits)
@@ -116,7 +139,11 @@ class Workers:
             whole = True
         finally:
             with self._lock:
-                if whole and worker.sources < self.limits.sources_per_worker and not self.closed.is_set():
+                if (
+                    whole
+                    and worker.sources < self.limits.sources_per_worker
+                    and not self.closed.is_set()
+                ):
                     self._idle.append(worker)
                 else:
                     self._all.discard(worker)
@@ -163,7 +190,15 @@ def main() -> None:
         try:
             cutter.work(batch)
         except OSError as error:
-            pipe.say({"trouble": [error.errno or 0, error.strerror or str(error), str(error.filename or batch["folder"])]})
+            pipe.say(
+                {
+                    "trouble": [
+                        error.errno or 0,
+                        error.strerror or str(error),
+                        str(error.filename or batch["folder"]),
+                    ]
+                }
+            )
         except LookListenError as error:
             pipe.say({"refused": str(error)})
 
@@ -182,7 +217,9 @@ class _Cutter:
         self._pipe, self._inbox, self._report = pipe, inbox, Report()
 
     def beat(self) -> None:
-        """Say once a second, as long as the video gets on, that it does and how many clips were cut."""
+        """Say once a second, as long as the video gets on, that it does and how many clips were
+        cut.
+        """
         last, clips = 0.0, 0
         while True:
             time.sleep(BEAT_SECONDS)
@@ -193,10 +230,18 @@ class _Cutter:
                 self._pipe.say({"clips": clips})
 
     def work(self, batch: Message) -> None:
-        """One batch: its shards out of the sources that the following messages name, up to the message `end`."""
+        """One batch: its shards out of the sources that the following messages name, up to the
+        message `end`.
+        """
         settings = PrepareSettings(**batch["settings"] | {"skip": tuple(batch["settings"]["skip"])})
         limit_bytes = settings.shard_megabytes * 2**20
-        self._pipe.say({"shards": write_shards(self._clips(settings), Path(batch["folder"]), batch["name"], limit_bytes)})
+        self._pipe.say(
+            {
+                "shards": write_shards(
+                    self._clips(settings), Path(batch["folder"]), batch["name"], limit_bytes
+                )
+            }
+        )
 
     def _clips(self, settings: PrepareSettings) -> Iterator[Clip]:
         while not (message := self._inbox.get()).get("end"):
@@ -208,7 +253,14 @@ class _Cutter:
         source = Source(**message["source"] | {"labels": tuple(message["source"]["labels"])})
         boxes = [Box(**box) for box in message["boxes"]]
         self._report = report = Report()
-        outcome: Message = {"status": "prepared", "clips": 0, "seconds": 0.0, "marks": {}, "dropped": {}, "dropped_clips": 0}
+        outcome: Message = {
+            "status": "prepared",
+            "clips": 0,
+            "seconds": 0.0,
+            "marks": {},
+            "dropped": {},
+            "dropped_clips": 0,
+        }
         outcome["dropped_seconds"] = 0.0
         try:
             for clip in cut(message["path"], source, settings, boxes, report, message["at_most"]):
@@ -222,19 +274,32 @@ class _Cutter:
                     yield clip
         except TooShortError as error:
             outcome |= {"status": "skipped", "reason": str(error)}
-        except Exception as error:  # whatever a file does to the decoder costs this file only, the machine's troubles stop the work
+        # whatever a file does to the decoder costs this file only, the machine's troubles stop the
+        # work
+        except Exception as error:
             if isinstance(error, OSError) and error.errno in MACHINE_TROUBLE - UNREADABLE:
                 raise
             began = bool(report.video_end_seconds or report.audio_end_seconds)
-            reason = str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
+            reason = (
+                str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
+            )
             if isinstance(error, MemoryError):
-                reason = f"it needs more than the {sys.argv[1]} MB of memory that one source may take"
-            outcome |= {"status": "failed", "stage": "decode" if began else "open", "reason": reason}
+                reason = (
+                    f"it needs more than the {sys.argv[1]} MB of memory that one source may take"
+                )
+            outcome |= {
+                "status": "failed",
+                "stage": "decode" if began else "open",
+                "reason": reason,
+            }
         else:
             if report.broken_off:
                 outcome |= {"status": "failed", "stage": "decode", "reason": report.broken_off}
             elif not outcome["clips"]:
-                outcome |= {"status": "skipped", "reason": f"every clip of it is {' or '.join(outcome['dropped'])}"}
+                outcome |= {
+                    "status": "skipped",
+                    "reason": f"every clip of it is {' or '.join(outcome['dropped'])}",
+                }
         outcome |= {"lost_seconds": dict(report.lost_seconds), "source_marks": sorted(report.marks)}
         return outcome | {"last_error": report.last_error}
 

@@ -1,4 +1,6 @@
-"""How far a measured share may be off: 95 % intervals where answers share videos or files. Knows numbers and names of groups."""
+"""How far a measured share may be off: 95 % intervals where answers share videos or files. Knows
+numbers and names of groups.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,15 +15,20 @@ Z95 = 1.959964
 
 
 def interval(
-    values: ArrayLike, groups: Sequence[ArrayLike] = (), weights: Float[np.ndarray, " answers"] | None = None
+    values: ArrayLike,
+    groups: Sequence[ArrayLike] = (),
+    weights: Float[np.ndarray, " answers"] | None = None,
 ) -> tuple[float, float]:
-    """The 95 % interval of the mean of `values` in 0..1: Wilson's, for so many independent answers as these are worth.
+    """The 95 % interval of the mean of `values` in 0..1: Wilson's, for so many independent answers
+    as these are worth.
 
-    `groups` says which answers are no independent witnesses: one name an answer, such as its video; or two such lists,
-    where answers share two kinds of files. The variance of the mean then is that between groups (of two kinds: the sum of
-    both less that of the groups by both; Cameron, Gelbach and Miller 2011), and the answers are worth as many independent
-    ones as have that variance, never more than there are (Korn and Graubard 1998, who allow for few groups as is done here).
-    The interval always has a width and contains the mean. It is all of 0..1 where there is one group or no answer.
+    `groups` says which answers are no independent witnesses: one name an answer, such as its video;
+    or two such lists, where answers share two kinds of files. The variance of the mean then is that
+    between groups (of two kinds: the sum of both less that of the groups by both; Cameron, Gelbach
+    and Miller 2011), and the answers are worth as many independent ones as have that variance,
+    never more than there are (Korn and Graubard 1998, who allow for few groups as is done here).
+    The interval always has a width and contains the mean. It is all of 0..1 where there is one
+    group or no answer.
     """
     found = np.asarray(values, np.float64)
     if not len(found):
@@ -43,7 +50,12 @@ def wilson(mean: float, answers: float) -> tuple[float, float]:
     return max(min(center - half, mean), 0.0), min(max(center + half, mean), 1.0)
 
 
-def _worth(mean: float, answers: float, deviations: NDArray[np.float64], names: Sequence[NDArray[np.generic]]) -> float:
+def _worth(
+    mean: float,
+    answers: float,
+    deviations: NDArray[np.float64],
+    names: Sequence[NDArray[np.generic]],
+) -> float:
     """How many independent answers have the variance that the mean has between groups."""
     codes = [np.unique(name, return_inverse=True)[1] for name in names]
     groups = min(int(code.max()) + 1 for code in codes)

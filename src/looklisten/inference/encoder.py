@@ -1,4 +1,6 @@
-"""The one door through which vectors come out of a network: ours, or one of another house (`interop`). Knows tensors only."""
+"""The one door through which vectors come out of a network: ours, or one of another house
+(`interop`). Knows tensors only.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,14 +14,17 @@ from looklisten.errors import ConfigError
 from looklisten.inference.layers import TEXTURE, Side, check_layer, side_vectors, texture, width
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import DistanceFusion, L3Net
-from looklisten.runtime import compute_alone_after_fork, to_device
+from looklisten.system.devices import to_device
+from looklisten.system.processes import compute_alone_after_fork
 
 Precision = Literal["float32", "bfloat16"]
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What embedding needs to know of a network. Sound comes as windows of a second at 48 kHz, frames as squares."""
+    """What embedding needs to know of a network. Sound comes as windows of a second at 48 kHz,
+    frames as squares.
+    """
 
     @property
     def layers(self) -> Mapping[Side, tuple[str, ...]]:
@@ -37,20 +42,30 @@ class Encoder(Protocol):
     def device(self) -> torch.device:
         """Where batches are wanted."""
 
-    def encode(self, side: Side, batch: Num[Tensor, "batch ..."], layer: str) -> Float[Tensor, "batch features"]:
-        """Vectors in float32: of waveforms `[batch, samples]`, int16 or floats in -1..1, or of frames `[batch, 3, side, side]`, uint8."""
+    def encode(
+        self, side: Side, batch: Num[Tensor, "batch ..."], layer: str
+    ) -> Float[Tensor, "batch features"]:
+        """Vectors in float32: of waveforms `[batch, samples]`, int16 or floats in -1..1, or of
+        frames `[batch, 3, side, side]`, uint8.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkEncoder:
-    """An `L3Net` as an `Encoder`; it must be in evaluation mode. A network that sees several frames at once sees one standing still."""
+    """An `L3Net` as an `Encoder`; it must be in evaluation mode. A network that sees several frames
+    at once sees one standing still.
+    """
 
     model: L3Net
     precision: Precision = "float32"
 
     @property
     def layers(self) -> Mapping[Side, tuple[str, ...]]:
-        own = ("pool4", "conv4_2", "aligned") if isinstance(self.model.fusion, DistanceFusion) else ("pool4", "conv4_2")
+        own = (
+            ("pool4", "conv4_2", "aligned")
+            if isinstance(self.model.fusion, DistanceFusion)
+            else ("pool4", "conv4_2")
+        )
         return {"audio": (*own, TEXTURE), "vision": own}
 
     @property
@@ -68,9 +83,13 @@ class NetworkEncoder:
     @property
     def arithmetic(self) -> torch.autocast:
         """The context that the towers compute in."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
 
-    def encode(self, side: Side, batch: Num[Tensor, "batch ..."], layer: str) -> Float[Tensor, "batch features"]:
+    def encode(
+        self, side: Side, batch: Num[Tensor, "batch ..."], layer: str
+    ) -> Float[Tensor, "batch features"]:
         with self.arithmetic:
             if side == "audio":
                 if layer == TEXTURE:
@@ -78,50 +97,78 @@ class NetworkEncoder:
                 return side_vectors(self.model, self.model.listen(batch), side, layer)
             # A single picture stands for neighbouring frames in which nothing moves.
             times = self.model.config.frames_per_pair if batch.shape[1] == 3 else 1
-            return side_vectors(self.model, self.model.look(batch.repeat(1, times, 1, 1)), side, layer)
+            return side_vectors(
+                self.model, self.model.look(batch.repeat(1, times, 1, 1)), side, layer
+            )
 
 
 def encoder_of(model: L3Net | Encoder, precision: Precision = "float32") -> Encoder:
-    """`model` as an `Encoder`. An `L3Net` is put into evaluation mode and channels-last; another `Encoder` has a precision of its own."""
+    """`model` as an `Encoder`. An `L3Net` is put into evaluation mode and channels-last; another
+    `Encoder` has a precision of its own.
+    """
     compute_alone_after_fork()
     if isinstance(model, L3Net):
-        return NetworkEncoder(to_device(model.eval(), str(next(model.parameters()).device)), precision)
+        return NetworkEncoder(
+            to_device(model.eval(), str(next(model.parameters()).device)), precision
+        )
     if not isinstance(model, Encoder):
-        raise ConfigError(f"a network is needed to embed with, such as ll.load gives, and this is {type(model).__name__}")
+        raise ConfigError(
+            f"a network is needed to embed with, such as ll.load gives, and this is {type(model).__name__}"
+        )
     if precision != "float32":
-        raise ConfigError(f"{type(model).__name__} has a precision of its own; leave `precision` away")
+        raise ConfigError(
+            f"{type(model).__name__} has a precision of its own; leave `precision` away"
+        )
     return model
 
 
 def chosen_layer(encoder: Encoder, side: Side, layer: str | None) -> str:
-    """`layer`, or the usual one of that side. Raises ConfigError, one sentence, when the network has no such side or layer."""
+    """`layer`, or the usual one of that side. Raises ConfigError, one sentence, when the network
+    has no such side or layer.
+    """
     if side not in encoder.layers:
-        raise ConfigError(f"this network has no {side} side; it encodes {' and '.join(encoder.layers)}")
+        raise ConfigError(
+            f"this network has no {side} side; it encodes {' and '.join(encoder.layers)}"
+        )
     known = encoder.layers[side]
     if layer is not None and layer not in known:
         if isinstance(encoder, NetworkEncoder):
             check_layer(encoder.model, layer)
-        raise ConfigError(f"this network has no layer {layer!r} of {side}; it has {', '.join(known)}")
+        raise ConfigError(
+            f"this network has no layer {layer!r} of {side}; it has {', '.join(known)}"
+        )
     return layer or known[0]
 
 
 def feature_count(encoder: Encoder, side: Side, layer: str) -> int:
-    """The length of a layer's vectors; of an encoder of another house it is found by encoding nothing once."""
+    """The length of a layer's vectors; of an encoder of another house it is found by encoding
+    nothing once.
+    """
     if isinstance(encoder, NetworkEncoder):
         return width(encoder.model, side, layer)
     pixels = encoder.crop_pixels
-    nothing = torch.zeros(1, WINDOW_SAMPLES) if side == "audio" else torch.zeros(1, 3, pixels, pixels, dtype=torch.uint8)
+    nothing = (
+        torch.zeros(1, WINDOW_SAMPLES)
+        if side == "audio"
+        else torch.zeros(1, 3, pixels, pixels, dtype=torch.uint8)
+    )
     return encode_rows(encoder, side, layer, nothing, 1).shape[1]
 
 
 @torch.inference_mode()
-def encode_rows(encoder: Encoder, side: Side, layer: str, rows: Num[Tensor, "rows ..."], batch_size: int) -> Float[Tensor, "rows features"]:
-    """Vectors of any number of rows, on the CPU; a row's vector does not depend on the rows beside it.
+def encode_rows(
+    encoder: Encoder, side: Side, layer: str, rows: Num[Tensor, "rows ..."], batch_size: int
+) -> Float[Tensor, "rows features"]:
+    """Vectors of any number of rows, on the CPU; a row's vector does not depend on the rows beside
+    it.
 
-    Libraries choose other kernels for other batch sizes. So a batch on a CPU is one row, which fills the cores; elsewhere batches are
-    filled up to a power of two with empty rows, and what is left of the difference is rounding.
+    Libraries choose other kernels for other batch sizes. So a batch on a CPU is one row, which
+    fills the cores; elsewhere batches are filled up to a power of two with empty rows, and what is
+    left of the difference is rounding.
     """
-    return torch.cat([vectors.float().cpu() for vectors in _batches(encoder, side, layer, rows, batch_size)])
+    return torch.cat(
+        [vectors.float().cpu() for vectors in _batches(encoder, side, layer, rows, batch_size)]
+    )
 
 
 def _batches(

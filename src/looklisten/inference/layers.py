@@ -8,14 +8,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from looklisten.errors import ConfigError
+from looklisten.model.backbones.vgg import TowerOutput
 from looklisten.model.l3net import MIN_NORM, AlignedFusion, DistanceFusion, L3Net
-from looklisten.model.towers import TowerOutput
 
 Side = Literal["audio", "vision"]
 
 GRID: dict[Side, tuple[int, int]] = {"audio": (4, 3), "vision": (4, 4)}
-"""What conv4_2 is max-pooled to: 4 bands x 3 moments of sound, 4 x 4 of a frame. At the paper's sizes these are pools of 8 x 8
-(32 x 24 x 512 -> 6144) and of 7 x 7 (28 x 28 x 512 -> 8192; paper, sections 4.1 and 4.2)."""
+"""What conv4_2 is max-pooled to: 4 bands x 3 moments of sound, 4 x 4 of a frame. At the paper's
+sizes these are pools of 8 x 8 (32 x 24 x 512 -> 6144) and of 7 x 7 (28 x 28 x 512 -> 8192; paper,
+sections 4.1 and 4.2).
+"""
 
 TEXTURE = "texture"
 """The layer of sound that is made of all blocks."""
@@ -23,12 +25,16 @@ BANDS = 4
 """Parts of the frequency axis that a texture tells apart."""
 
 
-def texture(model: L3Net, waveforms: Num[Tensor, "batch samples"]) -> Float[Tensor, "batch features"]:
-    """How every unit of every block behaves over time: its mean and deviation in each of `BANDS` parts of the frequency axis.
+def texture(
+    model: L3Net, waveforms: Num[Tensor, "batch samples"]
+) -> Float[Tensor, "batch features"]:
+    """How every unit of every block behaves over time: its mean and deviation in each of `BANDS`
+    parts of the frequency axis.
 
-    Of the second convolutions, before batch-norm and ReLU; float32; block by block, means before deviations, unit by unit. Sounds
-    such as rain or applause are recognized by such statistics of simple filters (McDermott and Simoncelli, "Sound texture
-    perception via statistics of the auditory periphery", 2011), which a maximum over time loses.
+    Of the second convolutions, before batch-norm and ReLU; float32; block by block, means before
+    deviations, unit by unit. Sounds such as rain or applause are recognized by such statistics of
+    simple filters (McDermott and Simoncelli, "Sound texture perception via statistics of the
+    auditory periphery", 2011), which a maximum over time loses.
     """
     statistics = []
     for raw in model.audio.raw_maps(model.spectrogram(waveforms)):
@@ -38,34 +44,49 @@ def texture(model: L3Net, waveforms: Num[Tensor, "batch samples"]) -> Float[Tens
     return torch.cat(statistics, 1)
 
 
-def side_vectors(model: L3Net, tower: TowerOutput, side: Side, layer: str) -> Float[Tensor, "batch features"]:
+def side_vectors(
+    model: L3Net, tower: TowerOutput, side: Side, layer: str
+) -> Float[Tensor, "batch features"]:
     """One vector a row, float32, from what the tower of `side` said.
 
-    `pool4`: each unit's maximum over all places. `conv4_2`: the last convolution max-pooled to `GRID`; of sound before batch-norm
-    and ReLU, of frames after (paper, sections 4.1 and 4.2). `aligned`: the unit vector in the space that both sides share. Raises
-    ConfigError when the network has no such layer.
+    `pool4`: each unit's maximum over all places. `conv4_2`: the last convolution max-pooled to
+        `GRID`; of sound before batch-norm and ReLU, of frames after (paper, sections 4.1 and 4.2).
+        `aligned`: the unit vector in the space that both sides share. Raises ConfigError when the
+        network has no such layer.
     """
     check_layer(model, layer)
     if layer == "conv4_2":
-        return functional.adaptive_max_pool2d(image_of(tower, side, layer).float(), GRID[side]).flatten(1)
+        return functional.adaptive_max_pool2d(
+            image_of(tower, side, layer).float(), GRID[side]
+        ).flatten(1)
     return from_pooled(model, tower.vector.float(), side, layer)
 
 
 def check_layer(model: L3Net, layer: str) -> None:
     """Raises ConfigError, one sentence, when the network has no such layer."""
     if layer == TEXTURE:
-        raise ConfigError("texture is a layer of windows of sound, embedded one by one: not of frames, not dense, not of an ONNX file")
+        raise ConfigError(
+            "texture is a layer of windows of sound, embedded one by one: not of frames, not dense, not of an ONNX file"
+        )
     if layer not in ("pool4", "conv4_2", "aligned"):
-        raise ConfigError(f"there is no layer {layer!r}; the layers are pool4, conv4_2, aligned and, of sound, texture")
+        raise ConfigError(
+            f"there is no layer {layer!r}; the layers are pool4, conv4_2, aligned and, of sound, texture"
+        )
     if layer == "aligned" and not isinstance(model.fusion, DistanceFusion):
-        lacking = "which has no one vector of a frame" if isinstance(model.fusion, AlignedFusion) else "whose two sides share no space"
+        lacking = (
+            "which has no one vector of a frame"
+            if isinstance(model.fusion, AlignedFusion)
+            else "whose two sides share no space"
+        )
         raise ConfigError(
             f'this network was trained with fusion "{model.config.fusion}", {lacking}; '
             f'train one with model.fusion = "distance" (recipe tiny, contrastive or ave) for aligned vectors'
         )
 
 
-def image_of(tower: TowerOutput, side: Side, layer: str) -> Float[Tensor, "batch features rows columns"]:
+def image_of(
+    tower: TowerOutput, side: Side, layer: str
+) -> Float[Tensor, "batch features rows columns"]:
     """The map that a layer is pooled from."""
     return tower.conv4_2 if layer == "conv4_2" and side == "audio" else tower.map
 
@@ -75,7 +96,9 @@ def grid_of(side: Side, layer: str) -> tuple[int, int]:
     return GRID[side] if layer == "conv4_2" else (1, 1)
 
 
-def from_pooled(model: L3Net, pooled: Float[Tensor, "batch pooled"], side: Side, layer: str) -> Float[Tensor, "batch features"]:
+def from_pooled(
+    model: L3Net, pooled: Float[Tensor, "batch pooled"], side: Side, layer: str
+) -> Float[Tensor, "batch features"]:
     """A layer's vectors from its map, pooled: the same, but for `aligned`."""
     if layer != "aligned":
         return pooled
@@ -90,4 +113,8 @@ def width(model: L3Net, side: Side, layer: str) -> int:
         return 2 * BANDS * sum(model.config.widths)
     rows, columns = GRID[side]
     features = model.config.widths[-1]
-    return {"pool4": features, "conv4_2": features * rows * columns, "aligned": model.config.fusion_width}[layer]
+    return {
+        "pool4": features,
+        "conv4_2": features * rows * columns,
+        "aligned": model.config.fusion_width,
+    }[layer]

@@ -1,4 +1,6 @@
-"""The card of a network: what it is, how to load it, and its own numbers. What nobody measured is "not measured"."""
+"""The card of a network: what it is, how to load it, and its own numbers. What nobody measured is
+"not measured".
+"""
 
 from typing import Any
 
@@ -43,7 +45,9 @@ License: not chosen yet.
 
 
 def model_card(name: str, about: dict[str, Any]) -> str:
-    """README.md of a network that `about`, its config.json, describes; `name` is what it is loaded by."""
+    """README.md of a network that `about`, its config.json, describes; `name` is what it is loaded
+    by.
+    """
     model = about["config"]["model"]
     rows = [("", ""), ("---", "---"), *_rows(about)]
     return HEADER + TEXT.format(
@@ -65,9 +69,15 @@ def _rows(about: dict[str, Any]) -> list[tuple[str, str]]:
         ("trained on", _amount(made.get("trained_on"))),
         ("held out", _amount(made.get("held_out"))),
         ("steps", steps),
-        ("objective", f"{train['objective']}, negatives: {train['negatives']}" if train else UNKNOWN),
+        (
+            "objective",
+            f"{train['objective']}, negatives: {train['negatives']}" if train else UNKNOWN,
+        ),
         ("seed", str(train.get("seed", UNKNOWN))),
-        ("AVC accuracy on held-out videos", _measured(about, "held_out_accuracy", "at least {pairs:,} pairs, chance 0.5")),
+        (
+            "AVC accuracy on held-out videos",
+            _measured(about, "held_out_accuracy", "at least {pairs:,} pairs, chance 0.5"),
+        ),
         ("linear probe of sounds", _measured(about, "probe_audio", "a quick one while training")),
         ("linear probe of frames", _measured(about, "probe_vision", "a quick one while training")),
         ("begun on", f"{made['began']}, {_machine(machine)}" if machine else UNKNOWN),
@@ -81,7 +91,11 @@ def _amount(part: dict[str, Any] | None) -> str:
 
 def _measured(about: dict[str, Any], name: str, how: str) -> str:
     found = about["measured"].get(name)
-    return f"{found['value']:.4g} at step {found['step']:,} ({how.format(**found)}; interval not measured)" if found else "not measured"
+    return (
+        f"{found['value']:.4g} at step {found['step']:,} ({how.format(**found)}; interval not measured)"
+        if found
+        else "not measured"
+    )
 
 
 def _machine(machine: dict[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""Towers on their own, for other people's programs: weights with plain keys, or ONNX with the front end inside."""
+"""Towers on their own, for other people's programs: weights with plain keys, or ONNX with the front
+end inside.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +27,7 @@ SNIPPETS: Mapping[Side, str] = {
 import json, pathlib, torch
 from safetensors.torch import load_file
 from looklisten.media.spectrogram import LogSpectrogram, as_stored
-from looklisten.model.towers import Tower
+from looklisten.model.backbones.vgg import Tower
 
 about = json.loads(pathlib.Path("config.json").read_text())
 front_end, tower = LogSpectrogram(*about["front_end"]), Tower(**about["towers"]["audio"]).eval()
@@ -38,7 +40,7 @@ vectors = tower(front_end(as_stored(sound))).vector  # rounded to 16 bits, as in
 ```python
 import json, pathlib, torch
 from safetensors.torch import load_file
-from looklisten.model.towers import Tower
+from looklisten.model.backbones.vgg import Tower
 
 about = json.loads(pathlib.Path("config.json").read_text())
 tower = Tower(**about["towers"]["vision"]).eval()
@@ -58,18 +60,33 @@ model = ll.load("{name}")
 """
 
 
-def export(where: str | Path, out: str | Path, format: Format = "safetensors", side: Wanted = "both", layer: str = "") -> dict[str, Any]:
-    """Write towers of the network `where` (whatever `load` takes) into the folder `out`, beside what it already holds.
+def export(
+    where: str | Path,
+    out: str | Path,
+    format: Format = "safetensors",
+    side: Wanted = "both",
+    layer: str = "",
+) -> dict[str, Any]:
+    """Write towers of the network `where` (whatever `load` takes) into the folder `out`, beside
+    what it already holds.
 
-    `safetensors`: `audio.safetensors` and `vision.safetensors` with the tower's own keys, and with both sides `full.safetensors`,
-    the whole network. `onnx`: `audio.onnx` and `vision.onnx`, front end inside, whose output is the vector `layer` (pool4, the
-    default, conv4_2 or aligned); see `looklisten.interop.onnx`. Raises ConfigError for what the network or format has not.
+    `safetensors`: `audio.safetensors` and `vision.safetensors` with the tower's own keys, and with
+        both sides `full.safetensors`, the whole network. `onnx`: `audio.onnx` and `vision.onnx`,
+        front end inside, whose output is the vector `layer` (pool4, the default, conv4_2 or
+        aligned); see `looklisten.interop.onnx`. Raises ConfigError for what the network or format
+        has not.
     """
     if format == "safetensors" and layer:
-        raise ConfigError(f"weights hold every layer, so there is no {layer} to choose; --layer is for --format onnx")
+        raise ConfigError(
+            f"weights hold every layer, so there is no {layer} to choose; --layer is for --format onnx"
+        )
     saved = open_network(where)
     sides: tuple[Side, ...] = ("audio", "vision") if side == "both" else (side,)
-    return _weights(saved, Path(out), sides) if format == "safetensors" else _onnx(saved, Path(out), sides, layer or "pool4")
+    return (
+        _weights(saved, Path(out), sides)
+        if format == "safetensors"
+        else _onnx(saved, Path(out), sides, layer or "pool4")
+    )
 
 
 def _weights(saved: Checkpoint, out: Path, sides: tuple[Side, ...]) -> dict[str, Any]:
@@ -80,12 +97,21 @@ def _weights(saved: Checkpoint, out: Path, sides: tuple[Side, ...]) -> dict[str,
     write_weights(out, files, describe(network, saved))
     whole = WHOLE_SNIPPET.format(name=out.name) if both else ""
     write_text(out / "README.md", README + "".join(SNIPPETS[side] for side in sides) + whole)
-    return {"files": [str(out / name) for name in files], "tensors": {name: len(tensors) for name, tensors in files.items()}}
+    return {
+        "files": [str(out / name) for name in files],
+        "tensors": {name: len(tensors) for name, tensors in files.items()},
+    }
 
 
 def _onnx(saved: Checkpoint, out: Path, sides: tuple[Side, ...], layer: str) -> dict[str, Any]:
     from looklisten.interop.onnx import write_onnx
 
     network, files = saved.model(), {side: out / f"{side}.onnx" for side in sides}
-    differences = {side: write_onnx(network, side, layer, path, saved) for side, path in files.items()}
-    return {"files": list(map(str, files.values())), "layer": layer, "max_relative_difference": differences}
+    differences = {
+        side: write_onnx(network, side, layer, path, saved) for side, path in files.items()
+    }
+    return {
+        "files": list(map(str, files.values())),
+        "layer": layer,
+        "max_relative_difference": differences,
+    }

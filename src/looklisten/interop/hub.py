@@ -1,4 +1,6 @@
-"""The Hugging Face Hub: folders down and up. Knows names and folders, not what a network is; needs `looklisten[hub]`."""
+"""The Hugging Face Hub: folders down and up. Knows names and folders, not what a network is; needs
+`looklisten[hub]`.
+"""
 
 import contextlib
 import os
@@ -19,9 +21,11 @@ OFFLINE = "LOOKLISTEN_OFFLINE"
 
 
 def hub_name(where: str | Path) -> str | None:
-    """The name on the Hub that `where` can only mean, such as `org/name`; None when it is a path of this machine.
+    """The name on the Hub that `where` can only mean, such as `org/name`; None when it is a path of
+    this machine.
 
-    A name that begins with a folder that is here is a path; `hf-hub:org/name` always is a name, and a `Path` never.
+    A name that begins with a folder that is here is a path; `hf-hub:org/name` always is a name, and
+    a `Path` never.
     """
     if isinstance(where, Path):
         return None
@@ -41,7 +45,8 @@ def download(
 ) -> Path:
     """The folder of a network on the Hub, fetched or from the cache.
 
-    `LOOKLISTEN_OFFLINE=1` or the Hub's own `HF_HUB_OFFLINE=1` ask no server, `HF_ENDPOINT` names another one.
+    `LOOKLISTEN_OFFLINE=1` or the Hub's own `HF_HUB_OFFLINE=1` ask no server, `HF_ENDPOINT` names
+    another one.
 
     Raises ConfigError without the extra, CheckpointError when it cannot be had.
     """
@@ -55,32 +60,56 @@ def download(
             allow_patterns=list(FILES),
         )
     if not (Path(folder) / FILES[0]).is_file():
-        raise CheckpointError(f"{name} on the Hub has no config.json, so it is no network of looklisten")
+        raise CheckpointError(
+            f"{name} on the Hub has no config.json, so it is no network of looklisten"
+        )
     return Path(folder)
 
 
 def upload(
-    folder: Path, name: str, token: str | bool | None = None, private: bool | None = None, revision: str | None = None, message: str = ""
+    folder: Path,
+    name: str,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    message: str = "",
 ) -> str:
-    """Put the files of `folder` on the Hub as the model `name`, made if it is not there; returns its address."""
+    """Put the files of `folder` on the Hub as the model `name`, made if it is not there; returns
+    its address.
+    """
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name on the Hub; give it as org/name")
     with _client(f"{folder} could not be uploaded as {name}") as hub:
         api = hub.HfApi(token=token)
         address = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, revision=revision, commit_message=message or f"{name} by looklisten")
+        api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            revision=revision,
+            commit_message=message or f"{name} by looklisten",
+        )
     return str(address)
 
 
 @contextlib.contextmanager
 def _client(trouble: str) -> Iterator[Any]:
-    """The package `huggingface_hub`; what it raises becomes one sentence that begins with `trouble`."""
+    """The package `huggingface_hub`; what it raises becomes one sentence that begins with
+    `trouble`.
+    """
     try:
         import huggingface_hub
     except ImportError:
-        raise ConfigError(f"{trouble}: that needs huggingface_hub: pip install 'looklisten[hub]'") from None
+        raise ConfigError(
+            f"{trouble}: that needs huggingface_hub: pip install 'looklisten[hub]'"
+        ) from None
     try:
         yield huggingface_hub
-    except Exception as error:  # its HTTP library's errors too, and that library differs between versions
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CheckpointError(f"{trouble}: {reason} (check the name, your connection and `hf auth whoami`)") from None
+    except (
+        Exception
+    ) as error:  # its HTTP library's errors too, and that library differs between versions
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
+        raise CheckpointError(
+            f"{trouble}: {reason} (check the name, your connection and `hf auth whoami`)"
+        ) from None

@@ -1,6 +1,8 @@
-"""A network as a folder that others load: `config.json`, weights as safetensors, `README.md`. Never a pickle; asks no service.
+"""A network as a folder that others load: `config.json`, weights as safetensors, `README.md`. Never
+a pickle; asks no service.
 
-The config says how the network is built, what it was trained on and what was measured; the weights have the network's own keys.
+The config says how the network is built, what it was trained on and what was measured; the weights
+have the network's own keys.
 """
 
 import json
@@ -14,33 +16,48 @@ from torch import Tensor, nn
 
 from looklisten.errors import CheckpointError
 from looklisten.interop.card import model_card
+from looklisten.model.backbones.vgg import Block, Tower
 from looklisten.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from looklisten.model.l3net import L3Net
-from looklisten.model.towers import Block, Tower
-from looklisten.runtime import write_json, written_aside
+from looklisten.system.files import write_json, written_aside
 
 LIBRARY = "looklisten"
 CONFIG = "config.json"
 WHOLE = ("model.safetensors", "full.safetensors")
-"""Names that the weights of a whole network go by: saved for loading, or exported beside its towers."""
+"""Names that the weights of a whole network go by: saved for loading, or exported beside its
+towers.
+"""
 FACTS = ("made", "measured")
 MEASURES = ("held_out_accuracy", "probe_audio", "probe_vision")
 
 
 def write_pretrained(folder: Path, network: L3Net, saved: Checkpoint | None, name: str) -> Path:
-    """`network` as a folder, called `name` in its card; `saved` is the checkpoint it comes from, if it comes from one."""
+    """`network` as a folder, called `name` in its card; `saved` is the checkpoint it comes from, if
+    it comes from one.
+    """
     about = describe(network, saved)
     write_weights(folder, {WHOLE[0]: network.state_dict()}, about)
     write_text(folder / "README.md", model_card(name, about))
     return folder
 
 
-def write_weights(folder: Path, files: Mapping[str, Mapping[str, Tensor]], about: dict[str, Any]) -> None:
-    """Safetensors files and, last, the config that has their hashes, so that a half-written folder is known as one."""
+def write_weights(
+    folder: Path, files: Mapping[str, Mapping[str, Tensor]], about: dict[str, Any]
+) -> None:
+    """Safetensors files and, last, the config that has their hashes, so that a half-written folder
+    is known as one.
+    """
     for name, tensors in files.items():
         with written_aside(folder / name) as scratch:
-            scratch.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {"format": "pt"}))
-    write_json(folder / CONFIG, about | {"sha256": {name: sha256_of(folder / name) for name in files}})
+            scratch.write_bytes(
+                save(
+                    {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+                    {"format": "pt"},
+                )
+            )
+    write_json(
+        folder / CONFIG, about | {"sha256": {name: sha256_of(folder / name) for name in files}}
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,13 +67,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def describe(network: L3Net, saved: Checkpoint | None) -> dict[str, Any]:
-    """What a `config.json` says of a network, but for the hashes. Step 0 is one that comes from no run."""
+    """What a `config.json` says of a network, but for the hashes. Step 0 is one that comes from no
+    run.
+    """
     config, run = network.config, saved if saved and saved.step else None
     return {
         "library_name": LIBRARY,
         "looklisten_version": version("looklisten"),
         "step": run.step if run else 0,
-        "config": run.config.model_dump(mode="json") if run else {"model": config.model_dump(mode="json")},
+        "config": run.config.model_dump(mode="json")
+        if run
+        else {"model": config.model_dump(mode="json")},
         "results": dict(run.results) if run else {},
         **(_facts(run) if run else {name: {} for name in FACTS}),
         "front_end": [config.front_end, config.window],
@@ -78,16 +99,27 @@ def _shape(tower: Tower, network: L3Net) -> dict[str, Any]:
 
 
 def _facts(saved: Checkpoint) -> dict[str, Any]:
-    """What the run knows of itself up to this checkpoint; each measurement with the step it was made at."""
-    from looklisten.training.loop import EVALUATED_PAIRS  # here, since loading a network needs no training
+    """What the run knows of itself up to this checkpoint; each measurement with the step it was
+    made at.
+    """
+    from looklisten.training.loop import (
+        EVALUATED_PAIRS,  # here, since loading a network needs no training
+    )
     from looklisten.training.runlog import read_made, read_metrics
 
     if (saved.path / CONFIG).is_file():  # it came as such a folder and goes as one
         about = read_config(saved.path)
         return {name: about.get(name, {}) for name in FACTS}
     run = saved.path.parent.parent if saved.path.parent.name == "checkpoints" else saved.path
-    rows = [row for row in read_metrics(run) if row["step"] <= saved.step] + [{"step": saved.step} | dict(saved.results)]
-    measured = {name: {"value": row[name], "step": row["step"]} for row in rows for name in MEASURES if name in row}
+    rows = [row for row in read_metrics(run) if row["step"] <= saved.step] + [
+        {"step": saved.step} | dict(saved.results)
+    ]
+    measured = {
+        name: {"value": row[name], "step": row["step"]}
+        for row in rows
+        for name in MEASURES
+        if name in row
+    }
     if accuracy := measured.get(MEASURES[0]):
         accuracy["pairs"] = EVALUATED_PAIRS
     return {"made": read_made(run), "measured": measured}
@@ -100,7 +132,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} is damaged: {error}") from None
     if not isinstance(about, dict) or about.get("library_name") != LIBRARY:
-        raise CheckpointError(f"{folder / CONFIG} is of another library, not of looklisten; give a folder that `looklisten publish` wrote")
+        raise CheckpointError(
+            f"{folder / CONFIG} is of another library, not of looklisten; give a folder that `looklisten publish` wrote"
+        )
     return about
 
 

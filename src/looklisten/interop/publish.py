@@ -11,10 +11,12 @@ from looklisten.model.l3net import L3Net
 
 
 def save_pretrained(model: L3Net | str | Path, folder: str | Path, name: str = "") -> Path:
-    """Write `config.json`, `model.safetensors` and the card `README.md`, beside what the folder already holds.
+    """Write `config.json`, `model.safetensors` and the card `README.md`, beside what the folder
+    already holds.
 
-    `model`: a network, or where one is (a run; whatever `load` takes). Of a run the card has the numbers; of a bare network it
-    says that nothing is recorded. `name` is what the card calls it, by default the folder's.
+    `model`: a network, or where one is (a run; whatever `load` takes). Of a run the card has the
+        numbers; of a bare network it says that nothing is recorded. `name` is what the card calls
+        it, by default the folder's.
     """
     folder = Path(folder)
     if isinstance(model, L3Net):
@@ -32,14 +34,20 @@ def push_to_hub(
     revision: str | None = None,
     commit_message: str = "",
 ) -> str:
-    """Upload what `save_pretrained` writes as the model `repo` (`org/name`) and return its address. Needs `looklisten[hub]`."""
+    """Upload what `save_pretrained` writes as the model `repo` (`org/name`) and return its address.
+    Needs `looklisten[hub]`.
+    """
     with TemporaryDirectory(prefix="looklisten-") as scratch:
         folder = save_pretrained(model, Path(scratch) / "model", repo)
         return upload(folder, repo, token, private, revision, commit_message)
 
 
-def publish(model: str | Path, out: str | Path, hub: str = "", private: bool = False) -> dict[str, Any]:
-    """Write the network and its card to the folder `out`, and upload them as the model `hub` if one is named."""
+def publish(
+    model: str | Path, out: str | Path, hub: str = "", private: bool = False
+) -> dict[str, Any]:
+    """Write the network and its card to the folder `out`, and upload them as the model `hub` if one
+    is named.
+    """
     folder = save_pretrained(model, out, hub)
     address = upload(folder, hub, private=private) if hub else None
     return {"folder": str(folder), "hub": address}

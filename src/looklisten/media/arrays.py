@@ -23,10 +23,12 @@ def cannot_be_embedded(given: Any, why: str = ADVICE) -> SourceError:
 
 
 def plain_array(given: Any) -> NDArray[Any]:
-    """The numbers of an array, tensor, list, buffer or anything with `__array__`, in the machine's byte order.
+    """The numbers of an array, tensor, list, buffer or anything with `__array__`, in the machine's
+    byte order.
 
-    Shape and kind of number stay as they are, except that floats without a NumPy type become float32. Nothing is
-    copied that need not be. Raises SourceError, one sentence, for what holds no numbers, or hides some.
+    Shape and kind of number stay as they are, except that floats without a NumPy type become
+    float32. Nothing is copied that need not be. Raises SourceError, one sentence, for what holds no
+    numbers, or hides some.
     """
     if isinstance(given, Tensor):
         return _of_tensor(given)
@@ -39,12 +41,16 @@ def plain_array(given: Any) -> NDArray[Any]:
         # bfloat16 and the like, which JAX and ml_dtypes register with NumPy.
         array = _as_float32(array, given)
     if array.dtype.kind not in "buifc":
-        raise cannot_be_embedded(given, f"its values are of type {array.dtype.name}; {ADVICE} of numbers")
+        raise cannot_be_embedded(
+            given, f"its values are of type {array.dtype.name}; {ADVICE} of numbers"
+        )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def is_numbers(given: Any) -> bool:
-    """Whether something is numbers in a row or a grid: one sound or picture, rather than many of them."""
+    """Whether something is numbers in a row or a grid: one sound or picture, rather than many of
+    them.
+    """
     if isinstance(given, Tensor):
         return True
     if not is_array_like(given):
@@ -56,7 +62,9 @@ def is_numbers(given: Any) -> bool:
 
 
 def is_array_like(given: Any) -> bool:
-    """Whether something says of itself that it is an array, or is a buffer of numbers such as `array.array`."""
+    """Whether something says of itself that it is an array, or is a buffer of numbers such as
+    `array.array`.
+    """
     if isinstance(given, (bytes, bytearray, str)):
         return False
     if isinstance(given, memoryview) or hasattr(given, "typecode"):
@@ -65,7 +73,9 @@ def is_array_like(given: Any) -> bool:
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
-    """A tensor of an array, on its memory where that can be written to and runs forward, else on a copy."""
+    """A tensor of an array, on its memory where that can be written to and runs forward, else on a
+    copy.
+    """
     array = np.ascontiguousarray(array)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
@@ -88,7 +98,11 @@ def _number(value: Any) -> Any:
 
 def _of_tensor(tensor: Tensor) -> NDArray[Any]:
     if tensor.is_meta or tensor.is_nested:
-        what = "on the device meta, which holds no values" if tensor.is_meta else "nested, of parts of several lengths"
+        what = (
+            "on the device meta, which holds no values"
+            if tensor.is_meta
+            else "nested, of parts of several lengths"
+        )
         raise SourceError(f"this tensor is {what}; give one that is whole")
     plain = tensor.detach()
     if plain.is_quantized:
@@ -104,13 +118,19 @@ def _of_tensor(tensor: Tensor) -> NDArray[Any]:
 def _of_masked(given: Any) -> NDArray[Any]:
     hidden = int(np.asarray(given.mask).sum())
     if hidden:
-        raise SourceError(f"the array masks {hidden:,} of its values; put something in their place, such as array.filled(0)")
+        raise SourceError(
+            f"the array masks {hidden:,} of its values; put something in their place, such as array.filled(0)"
+        )
     return plain_array(np.asarray(given.data))
 
 
 def _converted(given: Any) -> NDArray[Any]:
     """Through NumPy's own protocols, else through DLPack, which arrays on a GPU have."""
-    if hasattr(given, "__dlpack__") and not hasattr(given, "__array__") and not hasattr(given, "__array_interface__"):
+    if (
+        hasattr(given, "__dlpack__")
+        and not hasattr(given, "__array__")
+        and not hasattr(given, "__array_interface__")
+    ):
         return _of_tensor(from_dlpack(given))
     try:
         return np.asarray(given)
@@ -118,14 +138,18 @@ def _converted(given: Any) -> NDArray[Any]:
         if hasattr(given, "__dlpack__"):
             return _of_tensor(from_dlpack(given))
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise cannot_be_embedded(given, f"NumPy makes no array of it ({reason}); {ADVICE}") from None
+        raise cannot_be_embedded(
+            given, f"NumPy makes no array of it ({reason}); {ADVICE}"
+        ) from None
 
 
 def _of_objects(array: NDArray[Any], given: Any) -> NDArray[Any]:
     """Numbers that lie one by one in an array of objects."""
     wrong = next((value for value in array.flat if not isinstance(value, Real)), None)
     if wrong is not None:
-        raise cannot_be_embedded(given, f"it holds values of type {type(wrong).__name__}; {ADVICE} of numbers")
+        raise cannot_be_embedded(
+            given, f"it holds values of type {type(wrong).__name__}; {ADVICE} of numbers"
+        )
     numbers: NDArray[Any] = np.array(array.tolist())
     return numbers if numbers.dtype.kind in "buif" else _as_float32(array, given)
 
@@ -134,4 +158,6 @@ def _as_float32(array: NDArray[Any], given: Any) -> NDArray[Any]:
     try:
         return array.astype(np.float32)
     except (TypeError, ValueError):
-        raise cannot_be_embedded(given, f"its values are of type {array.dtype.name}; {ADVICE} of numbers") from None
+        raise cannot_be_embedded(
+            given, f"its values are of type {array.dtype.name}; {ADVICE} of numbers"
+        ) from None

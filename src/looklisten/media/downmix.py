@@ -80,7 +80,9 @@ class PhaseGuard:
     changes an earlier one.
     """
 
-    def __init__(self, weights: NDArray[np.float32], sample_rate_hz: float, prefers_first: bool = False) -> None:
+    def __init__(
+        self, weights: NDArray[np.float32], sample_rate_hz: float, prefers_first: bool = False
+    ) -> None:
         """With `prefers_first` the first channel is used where they cancel, unless there is next to
         nothing in it.
         """
@@ -94,7 +96,9 @@ class PhaseGuard:
         """Whether a channel has taken the place of the mix at least once."""
 
     def guard(
-        self, mix: Float32[np.ndarray, " samples"], channels: Sequence[Float32[np.ndarray, " samples"]]
+        self,
+        mix: Float32[np.ndarray, " samples"],
+        channels: Sequence[Float32[np.ndarray, " samples"]],
     ) -> Float32[np.ndarray, " samples"]:
         """`mix` itself where `channels`, on the same scale, do not cancel in it; else the one that
         is used in its place.

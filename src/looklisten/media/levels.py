@@ -13,13 +13,17 @@ LARGE_OFFSET = 0.01
 
 
 def is_silent(waveform: Int16[np.ndarray, " samples"]) -> bool:
-    """Whether there is nothing to hear in sound at 48 kHz; of less than a tenth of a second nothing is said, so it is silent.
+    """Whether there is nothing to hear in sound at 48 kHz; of less than a tenth of a second nothing
+    is said, so it is silent.
 
-    A constant offset (DC) cannot be heard, so the mean of each tenth is subtracted. Where sound with an offset begins and
-    ends, resamplers and codecs ring; its first and last tenth are not looked at.
+    A constant offset (DC) cannot be heard, so the mean of each tenth is subtracted. Where sound
+    with an offset begins and ends, resamplers and codecs ring; its first and last tenth are not
+    looked at.
     """
     tenth = SAMPLE_RATE_HZ // 10
-    tenths = waveform[: len(waveform) // tenth * tenth].reshape(-1, tenth).astype(np.float32) / 2.0**15
+    tenths = (
+        waveform[: len(waveform) // tenth * tenth].reshape(-1, tenth).astype(np.float32) / 2.0**15
+    )
     offsets = tenths.mean(axis=1, keepdims=True)
     tenths -= offsets
     if len(tenths) > 2 and abs(float(np.median(offsets))) > LARGE_OFFSET:

@@ -1,7 +1,8 @@
-"""A video -> the same video drawn anew: every frame once, at its own time, and the sound as it was. Frames pass, none is kept.
+"""A video -> the same video drawn anew: every frame once, at its own time, and the sound as it was.
+Frames pass, none is kept.
 
-Knows timestamps, codecs and MP4; who asks for the frames draws them. Colors are ITU-R BT.601, limited range, as H.264
-players expect of a stream that says so.
+Knows timestamps, codecs and MP4; who asks for the frames draws them. Colors are ITU-R BT.601,
+limited range, as H.264 players expect of a stream that says so.
 """
 
 from collections.abc import Generator, Iterator
@@ -17,30 +18,51 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from looklisten.errors import SourceError
-from looklisten.media.decode import Clock, Follower, Packet, Placed, Planes, Report, Wanted, decoded, opened, wanted_streams
-from looklisten.media.dynamic_range import RangeMapper, needs_mapping
-from looklisten.media.orientation import orientation_of
+from looklisten.media.decode.decode import (
+    Clock,
+    Follower,
+    Packet,
+    Placed,
+    Planes,
+    Report,
+    Wanted,
+    decoded,
+    opened,
+    wanted_streams,
+)
+from looklisten.media.decode.dynamic_range import RangeMapper, needs_mapping
+from looklisten.media.decode.orientation import orientation_of
 
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
-"""Sound that an MP4 file holds as it is; other sound becomes AAC. MP2 fits too, but no browser plays it."""
+"""Sound that an MP4 file holds as it is; other sound becomes AAC. MP2 fits too, but no browser
+plays it.
+"""
 
-AAC_RATES_HZ = frozenset({96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000})
+AAC_RATES_HZ = frozenset(
+    {96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000}
+)
 AAC_BITS_A_SECOND = 192_000
 
 GAP_SECONDS = 0.02
-"""Sound to be encoded that is so far off its timestamp is put there, with silence in between or its beginning cut off."""
+"""Sound to be encoded that is so far off its timestamp is put there, with silence in between or its
+beginning cut off.
+"""
 
 FINEST_TICK = Fraction(1, 1_000_000)
 COARSE_TICK = Fraction(1, 90_000)
 """What times are counted in where the source counts finer than `FINEST_TICK`."""
 
 H264 = {"preset": "veryfast", "crf": "20", "g": "50"}
-"""Fast, hardly to be told from lossless by eye, and a key frame every two seconds or so, to jump to."""
+"""Fast, hardly to be told from lossless by eye, and a key frame every two seconds or so, to jump
+to.
+"""
 
 
 @dataclass(frozen=True)
 class Outline:
-    """The size in which a video is seen, upright and with square pixels, and how long it says it is (0: it does not say)."""
+    """The size in which a video is seen, upright and with square pixels, and how long it says it is
+    (0: it does not say).
+    """
 
     width: int
     height: int
@@ -54,16 +76,30 @@ def outline(source: str | Path) -> Outline:
         assert video is not None
         for packet in container.demux(video):
             for frame in decoded(video.codec_context, packet if packet.size else None, report):
-                aspect = float(video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or 1) or 1.0
-                size = (frame.width, frame.height / aspect) if aspect >= 1 else (frame.width * aspect, frame.height)
-                width, height = (max(round(side), 1) for side in (size[::-1] if orientation_of(frame).swaps_sides else size))
+                aspect = (
+                    float(video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or 1)
+                    or 1.0
+                )
+                size = (
+                    (frame.width, frame.height / aspect)
+                    if aspect >= 1
+                    else (frame.width * aspect, frame.height)
+                )
+                width, height = (
+                    max(round(side), 1)
+                    for side in (size[::-1] if orientation_of(frame).swaps_sides else size)
+                )
                 return Outline(width, height, (container.duration or 0) / av.time_base)
-    raise SourceError(f"{source} has no frame that can be decoded{f': {report.last_error}' if report.last_error else ''}")
+    raise SourceError(
+        f"{source} has no frame that can be decoded{f': {report.last_error}' if report.last_error else ''}"
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A frame of the source that is to be drawn: when, of how many seconds, and its planes in the size that was asked for."""
+    """A frame of the source that is to be drawn: when, of how many seconds, and its planes in the
+    size that was asked for.
+    """
 
     at_seconds: float
     total_seconds: int
@@ -73,11 +109,13 @@ class Shown:
 def redrawn(
     source: str | Path, out: str | Path, picture: tuple[int, int], canvas: tuple[int, int]
 ) -> Generator[Shown | None, Planes | None, int]:
-    """Write `out`, an H.264 MP4 file with a frame of `canvas` (width, height) for every frame of `source`; returns how many.
+    """Write `out`, an H.264 MP4 file with a frame of `canvas` (width, height) for every frame of
+    `source`; returns how many.
 
-    Yields each frame of the source in the size `picture`, at last None, and takes what was drawn of the frame before: a canvas. So
-    frames are decoded while others are drawn. Both are planes of luma and, at half the resolution, chroma. All sizes are even.
-    Sound of `COPIED_SOUND` is copied packet by packet, other sound encoded. Of a file that breaks off, what came before is drawn.
+    Yields each frame of the source in the size `picture`, at last None, and takes what was drawn of
+    the frame before: a canvas. So frames are decoded while others are drawn. Both are planes of
+    luma and, at half the resolution, chroma. All sizes are even. Sound of `COPIED_SOUND` is copied
+    packet by packet, other sound encoded. Of a file that breaks off, what came before is drawn.
     Raises SourceError when the source lacks picture or sound.
     """
     report = Report()
@@ -166,7 +204,10 @@ class _Frames:
         drawn = yield Shown(at, self._total_seconds, self._upright(frame))
         if self._waiting:
             self._encode(drawn)
-        self._waiting = ticks, round((self._clock.lasts(frame, self._stream) or self._usual_seconds) / self._tick)
+        self._waiting = (
+            ticks,
+            round((self._clock.lasts(frame, self._stream) or self._usual_seconds) / self._tick),
+        )
 
     def _encode(self, drawn: Planes | None) -> None:
         """What was drawn of the frame that waits."""
@@ -202,7 +243,9 @@ class _Frames:
 def _planes(frame: av.VideoFrame) -> Planes:
     """The planes of a frame, without copying: what is written there is in the frame."""
     stored: tuple[Any, ...] = frame.planes
-    luma, blue, red = (np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in stored)
+    luma, blue, red = (
+        np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in stored
+    )
     return luma, blue, red
 
 
@@ -232,7 +275,9 @@ class _Copied:
 class _Encoded:
     """Decodes sound and encodes it as AAC, holes filled with silence."""
 
-    def __init__(self, film: OutputContainer, stream: av.AudioStream, clock: Clock, report: Report) -> None:
+    def __init__(
+        self, film: OutputContainer, stream: av.AudioStream, clock: Clock, report: Report
+    ) -> None:
         self._stream, self._clock, self._report = stream, clock, report
         rate = stream.codec_context.sample_rate
         self._rate_hz = rate if rate in AAC_RATES_HZ else 48_000
@@ -260,14 +305,20 @@ class _Encoded:
         return [*packets, *self._drain(), *self._encoder.encode(None)]
 
     def _take(self, placed: Placed) -> list[Packet]:
-        """Resample and encode a frame where it was placed, not where its timestamp says: that may oscillate."""
+        """Resample and encode a frame where it was placed, not where its timestamp says: that may
+        oscillate.
+        """
         frame, packets = placed.block, []
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if kind != self._kind:
             packets += self._drain()
             self._kind, self._graph = kind, self._resampling(frame)
         shift_seconds = placed.shift_samples / placed.rate_hz
-        begin = self._end_seconds + shift_seconds if placed.start_seconds is None else placed.start_seconds
+        begin = (
+            self._end_seconds + shift_seconds
+            if placed.start_seconds is None
+            else placed.start_seconds
+        )
         self._end_seconds = begin + placed.samples / placed.rate_hz
         frame.time_base = Fraction(1, frame.sample_rate)
         frame.pts = round(begin * frame.sample_rate)
@@ -277,10 +328,16 @@ class _Encoded:
     def _resampling(self, frame: AudioFrame) -> Any:
         graph = av.filter.Graph()
         source = graph.add_abuffer(
-            sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=Fraction(1, frame.sample_rate)
+            sample_rate=frame.sample_rate,
+            format=frame.format,
+            layout=frame.layout,
+            time_base=Fraction(1, frame.sample_rate),
         )
         onto_clock = graph.add("aresample", f"{self._rate_hz}:async=1:min_hard_comp={GAP_SECONDS}")
-        wanted = graph.add("aformat", f"sample_fmts=fltp:sample_rates={self._rate_hz}:channel_layouts={self._layout}")
+        wanted = graph.add(
+            "aformat",
+            f"sample_fmts=fltp:sample_rates={self._rate_hz}:channel_layouts={self._layout}",
+        )
         graph.link_nodes(source, onto_clock, wanted, graph.add("abuffersink")).configure()
         graph.set_audio_frame_size(self._encoder.codec_context.frame_size or 1024)
         return graph

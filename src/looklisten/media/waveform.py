@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.errors import SourceError
-from looklisten.media import SAMPLE_RATE_HZ, isolated
-from looklisten.media import decode as decoding
+from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.arrays import plain_array
-from looklisten.media.decode import Frame, Report, Sound, Wanted
+from looklisten.media.decode import decode as decoding
+from looklisten.media.decode.decode import Frame, Report, Sound, Wanted
 from looklisten.media.downmix import AMBIGUOUS_CHANNELS, PhaseGuard
+from looklisten.media.isolation import readers
 
 PIECE_SECONDS = 10.0
 """An array is resampled by so much at a time."""
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
     Waveform = NDArray[Any] | Tensor | Sequence[float]
     Rate = float | np.generic | Tensor
 else:
-    # Whatever a user has is looked at by `plain_array` and `checked_rate`, which say more than a check of types could.
+    # Whatever a user has is looked at by `plain_array` and `checked_rate`, which say more than a
+    # check of types could.
     Waveform = Rate = Any
 
 
 def on_clock(events: Iterable[Frame | Sound]) -> Iterator[Frame | Float32[np.ndarray, " samples"]]:
-    """`decode.on_clock`, with a check of every piece. Raises SourceError, one sentence, for what cannot be sound."""
+    """`decode.on_clock`, with a check of every piece. Raises SourceError, one sentence, for what
+    cannot be sound.
+    """
     done = 0
     for piece in decoding.on_clock(events):
         if not isinstance(piece, Frame):
@@ -55,25 +59,33 @@ def on_clock(events: Iterable[Frame | Sound]) -> Iterator[Frame | Float32[np.nda
 def read_sound(path: str | Path, report: Report) -> Iterator[Float32[np.ndarray, " samples"]]:
     """The sound of a file from the container's start on, in pieces of about a second."""
     done = 0
-    for piece in isolated.sound_pieces(path, Wanted(), report):
+    for piece in readers.sound_pieces(path, Wanted(), report):
         yield checked(piece, done)
         done += len(piece)
 
 
 def oriented(waveform: Waveform, fixed: bool = False) -> NDArray[Any]:
-    """An array or tensor as `[samples]` or `[samples, channels]`, not copied. Raises SourceError, one sentence, for what cannot be sound.
+    """An array or tensor as `[samples]` or `[samples, channels]`, not copied. Raises SourceError,
+    one sentence, for what cannot be sound.
 
-    Given as `[samples]`, `[samples, channels]` or `[channels, samples]`: the longer axis is time; when `fixed`, the first.
+    Given as `[samples]`, `[samples, channels]` or `[channels, samples]`: the longer axis is time;
+    when `fixed`, the first.
     """
     array = plain_array(waveform)
     if array.ndim not in (1, 2):
-        raise SourceError(f"sound is [samples] or [samples, channels], and this array is {list(array.shape)}")
+        raise SourceError(
+            f"sound is [samples] or [samples, channels], and this array is {list(array.shape)}"
+        )
     if array.ndim == 2 and not fixed and array.shape[0] < array.shape[1]:
         array = array.T
     if array.ndim == 2 and not 0 < array.shape[1] <= MAX_CHANNELS:
-        raise SourceError(f"an array of {list(array.shape)} cannot be [samples, channels] with 1 to {MAX_CHANNELS} channels")
+        raise SourceError(
+            f"an array of {list(array.shape)} cannot be [samples, channels] with 1 to {MAX_CHANNELS} channels"
+        )
     if array.dtype.name not in FULL_SCALE and array.dtype.kind != "f":
-        raise SourceError(f"sound of type {array.dtype.name} has no known full scale; give floats in -1..1, int16, int32 or uint8")
+        raise SourceError(
+            f"sound of type {array.dtype.name} has no known full scale; give floats in -1..1, int16, int32 or uint8"
+        )
     return array
 
 
@@ -93,10 +105,11 @@ def to_mono(wave: NDArray[np.float32]) -> Float32[np.ndarray, " samples"]:
 
 
 class ArrayMixer:
-    """Arrays of sound -> mono, piece after piece: the mean of the channels, or one of them where they cancel (`PhaseGuard`).
+    """Arrays of sound -> mono, piece after piece: the mean of the channels, or one of them where
+    they cancel (`PhaseGuard`).
 
-    It decides for blocks of MIX_BLOCK_SECONDS, counted from the first sample. So the result does not depend on how the sound
-    is cut, and of several channels at most one block waits for more.
+    It decides for blocks of MIX_BLOCK_SECONDS, counted from the first sample. So the result does
+    not depend on how the sound is cut, and of several channels at most one block waits for more.
     """
 
     def __init__(self, sample_rate_hz: float) -> None:
@@ -109,7 +122,9 @@ class ArrayMixer:
         self._mixed_samples = 0
 
     def push(self, wave: NDArray[np.float32]) -> Iterator[Float32[np.ndarray, " samples"]]:
-        """What is decided of floats `[samples]` or `[samples, channels]`. Raises SourceError for what cannot be sound."""
+        """What is decided of floats `[samples]` or `[samples, channels]`. Raises SourceError for
+        what cannot be sound.
+        """
         channels = wave.shape[1] if wave.ndim == 2 else 1
         if channels != self._channels:
             yield from self.finish()
@@ -145,40 +160,65 @@ class ArrayMixer:
         return mono
 
 
-def checked(wave: Float32[np.ndarray, " samples"], before: int, sample_rate_hz: float = SAMPLE_RATE_HZ) -> Float32[np.ndarray, " samples"]:
-    """`wave`, when all of it can be sound; `before` so many samples have gone before it. Raises SourceError, one sentence, else."""
+def checked(
+    wave: Float32[np.ndarray, " samples"], before: int, sample_rate_hz: float = SAMPLE_RATE_HZ
+) -> Float32[np.ndarray, " samples"]:
+    """`wave`, when all of it can be sound; `before` so many samples have gone before it. Raises
+    SourceError, one sentence, else.
+    """
     peak = float(np.abs(wave).max(initial=0.0))
     if np.isfinite(peak) and peak <= LOUDEST:
         return wave
     at_seconds = (before + int(np.argmax(~(np.abs(wave) <= LOUDEST)))) / sample_rate_hz
     if np.isfinite(peak):
-        raise SourceError(f"the sound reaches {peak:g} at {at_seconds:.3f} s, where floats lie in -1..1; divide it, or give it as int16")
+        raise SourceError(
+            f"the sound reaches {peak:g} at {at_seconds:.3f} s, where floats lie in -1..1; divide it, or give it as int16"
+        )
     raise SourceError(
         f"the sound holds a value that is no number (NaN or infinite) at {at_seconds:.3f} s; repair it, or put 0 in its place"
     )
 
 
 def checked_rate(sample_rate_hz: Any) -> float:
-    """A sample rate in Hz, from a number of any library. Raises SourceError, one sentence, for what cannot be one."""
-    is_array = hasattr(sample_rate_hz, "item") and math.prod(getattr(sample_rate_hz, "shape", (0,))) == 1
+    """A sample rate in Hz, from a number of any library. Raises SourceError, one sentence, for what
+    cannot be one.
+    """
+    is_array = (
+        hasattr(sample_rate_hz, "item") and math.prod(getattr(sample_rate_hz, "shape", (0,))) == 1
+    )
     number = sample_rate_hz.item() if is_array else sample_rate_hz
-    if isinstance(number, (str, bytes, bool)) or hasattr(number, "shape") or not hasattr(number, "__float__"):
+    if (
+        isinstance(number, (str, bytes, bool))
+        or hasattr(number, "shape")
+        or not hasattr(number, "__float__")
+    ):
         name = type(sample_rate_hz).__name__
-        raise SourceError(f"a sample rate is a number of Hz such as 44100, and {sample_rate_hz!r} is of type {name}")
+        raise SourceError(
+            f"a sample rate is a number of Hz such as 44100, and {sample_rate_hz!r} is of type {name}"
+        )
     rate_hz = float(number)
     if not 0 < rate_hz < np.inf:
-        raise SourceError(f"a sample rate of {rate_hz:g} Hz cannot be; give the rate of the array, such as 44100")
+        raise SourceError(
+            f"a sample rate of {rate_hz:g} Hz cannot be; give the rate of the array, such as 44100"
+        )
     if rate_hz < LOWEST_RATE_HZ:
         is_khz = 1 <= rate_hz <= HIGHEST_KHZ
-        looks = f"{rate_hz:g} looks like kHz; give {rate_hz * 1000:.10g}" if is_khz else "give samples a second, such as 44100"
+        looks = (
+            f"{rate_hz:g} looks like kHz; give {rate_hz * 1000:.10g}"
+            if is_khz
+            else "give samples a second, such as 44100"
+        )
         raise SourceError(f"a sample rate of {rate_hz:g} Hz is too low for sound; {looks}")
     if rate_hz > HIGHEST_RATE_HZ:
-        raise SourceError(f"a sample rate of {rate_hz:.10g} Hz is too high for sound; give samples a second, such as 44100")
+        raise SourceError(
+            f"a sample rate of {rate_hz:.10g} Hz is too high for sound; give samples a second, such as 44100"
+        )
     return rate_hz
 
 
 class Resampler:
-    """Sound of one rate -> 48 kHz, in the pieces that it comes in; the result does not depend on how it is cut.
+    """Sound of one rate -> 48 kHz, in the pieces that it comes in; the result does not depend on
+    how it is cut.
 
     soxr HQ, as decoding has it: part of what a vector is.
     """
@@ -187,10 +227,15 @@ class Resampler:
         rate_hz = checked_rate(sample_rate_hz)
         self._rate_hz = rate_hz
         self._mixer = ArrayMixer(rate_hz)
-        self._stream = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ") if rate_hz != SAMPLE_RATE_HZ else None
+        self._stream = (
+            soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ")
+            if rate_hz != SAMPLE_RATE_HZ
+            else None
+        )
 
     def push(self, array: NDArray[Any]) -> Iterator[Float32[np.ndarray, " samples"]]:
-        """What can be said so far of sound as `oriented` gives it. Raises SourceError for what cannot be sound.
+        """What can be said so far of sound as `oriented` gives it. Raises SourceError for what
+        cannot be sound.
 
         Of several channels up to MIX_BLOCK_SECONDS wait, until it is known whether they cancel.
         """
@@ -207,7 +252,9 @@ class Resampler:
             yield self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def resampled(waveform: Waveform, sample_rate_hz: Rate) -> Iterator[Float32[np.ndarray, " samples"]]:
+def resampled(
+    waveform: Waveform, sample_rate_hz: Rate
+) -> Iterator[Float32[np.ndarray, " samples"]]:
     """A whole array at 48 kHz, in pieces."""
     resampler = Resampler(sample_rate_hz)
     yield from resampler.push(oriented(waveform))

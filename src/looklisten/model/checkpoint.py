@@ -1,7 +1,8 @@
-"""A network on disk: safetensors and JSON, enough to build it again, never a pickle. Whole or absent, and it knows when it is damaged.
+"""A network on disk: safetensors and JSON, enough to build it again, never a pickle. Whole or
+absent, and it knows when it is damaged.
 
-A checkpoint is a folder: `model.safetensors`, `optimizer.safetensors`, and `checkpoint.json` with the step, the whole config
-and the hash of both files.
+A checkpoint is a folder: `model.safetensors`, `optimizer.safetensors`, and `checkpoint.json` with
+the step, the whole config and the hash of both files.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from looklisten.config import Config
 from looklisten.errors import CheckpointError
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import objective_of
-from looklisten.runtime import written_aside
+from looklisten.system.files import written_aside
 
 STEP_FOLDER = re.compile(r"step-(\d{9})")
 
@@ -39,22 +40,34 @@ class Checkpoint:
     """What was measured on held-out videos at this step; empty when nothing was."""
     weights: str = "model.safetensors"
     computing: Mapping[str, str] = field(default_factory=dict)
-    """How its steps were computed: precision, compile, device, hardware; empty for a checkpoint of an older version."""
+    """How its steps were computed: precision, compile, device, hardware; empty for a checkpoint of
+    an older version.
+    """
 
     def model(self, strict: bool = True) -> L3Net:
-        """The network, in evaluation mode, on the CPU. Not `strict`: parts that the file lacks begin at random, others are left out."""
+        """The network, in evaluation mode, on the CPU. Not `strict`: parts that the file lacks
+        begin at random, others are left out.
+        """
         network = L3Net(self.config.model)
         try:
             network.load_state_dict(self._tensors(self.weights), strict=strict)
         except RuntimeError as error:
-            raise CheckpointError(f"the weights in {self.path} do not fit its own config: {str(error).splitlines()[-1].strip()}") from None
+            raise CheckpointError(
+                f"the weights in {self.path} do not fit its own config: {str(error).splitlines()[-1].strip()}"
+            ) from None
         network.initial_seed = self.config.train.seed if self.step else None
         return network.eval()
 
     def objective(self) -> nn.Module:
-        """What it was asked in training, with the weights that only the question has, in evaluation mode, on the CPU."""
+        """What it was asked in training, with the weights that only the question has, in evaluation
+        mode, on the CPU.
+        """
         asked = objective_of(self.config)
-        own = {key.removeprefix("objective/"): value for key, value in self.optimizer().items() if key.startswith("objective/")}
+        own = {
+            key.removeprefix("objective/"): value
+            for key, value in self.optimizer().items()
+            if key.startswith("objective/")
+        }
         try:
             asked.load_state_dict(own)
         except RuntimeError as error:
@@ -71,7 +84,9 @@ class Checkpoint:
         try:
             return load_file(self.path / name)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{self.path / name} cannot be read ({error}); take another checkpoint") from None
+            raise CheckpointError(
+                f"{self.path / name} cannot be read ({error}); take another checkpoint"
+            ) from None
 
 
 def save_checkpoint(
@@ -83,21 +98,29 @@ def save_checkpoint(
     results: Mapping[str, float],
     computing: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `folder/step-000000100`; a crash leaves it whole or absent. `computing`: how its steps were computed."""
+    """Write `folder/step-000000100`; a crash leaves it whole or absent. `computing`: how its steps
+    were computed.
+    """
     path = folder / f"step-{step:09d}"
     with written_aside(path) as scratch:
         scratch.mkdir()
         for name, tensors in (("model", model), ("optimizer", optimizer)):
             # Through bytes, so that a full disk is an OSError like any other.
-            (scratch / f"{name}.safetensors").write_bytes(save({key: value.contiguous() for key, value in tensors.items()}))
+            (scratch / f"{name}.safetensors").write_bytes(
+                save({key: value.contiguous() for key, value in tensors.items()})
+            )
         about = {
             "step": step,
             "config": config.model_dump(mode="json"),
             "results": dict(results),
             "computing": dict(computing or {}),
-            "sha256": {file.name: sha256_of(file) for file in sorted(scratch.glob("*.safetensors"))},
+            "sha256": {
+                file.name: sha256_of(file) for file in sorted(scratch.glob("*.safetensors"))
+            },
         }
-        (scratch / "checkpoint.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (scratch / "checkpoint.json").write_text(
+            json.dumps(about, indent=1) + "\n", encoding="utf-8"
+        )
     return path
 
 
@@ -118,7 +141,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` and the one with the highest held-out accuracy, which `folder/best` then links to."""
+    """Remove all but the newest `keep` and the one with the highest held-out accuracy, which
+    `folder/best` then links to.
+    """
     saved = saved_steps(folder)
     best = best_saved(folder)[1]
     if best:
@@ -136,22 +161,31 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 
 
 def best_saved(folder: Path) -> tuple[float, Path | None]:
-    """The highest held-out accuracy among the checkpoints in `folder`, and where it is; (NaN, None) when none was measured."""
-    measured = [(accuracy, path) for path in saved_steps(folder) if (accuracy := _held_out_accuracy(path)) is not None]
+    """The highest held-out accuracy among the checkpoints in `folder`, and where it is; (NaN, None)
+    when none was measured.
+    """
+    measured = [
+        (accuracy, path)
+        for path in saved_steps(folder)
+        if (accuracy := _held_out_accuracy(path)) is not None
+    ]
     return max(measured, default=(math.nan, None))
 
 
 def _held_out_accuracy(path: Path) -> float | None:
     """What was measured at this very checkpoint; None when nothing was, or it cannot be read."""
     try:
-        accuracy: float | None = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))["results"].get("held_out_accuracy")
+        accuracy: float | None = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))[
+            "results"
+        ].get("held_out_accuracy")
     except (OSError, ValueError, KeyError):
         return None
     return accuracy
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """A checkpoint by its own folder, by its run's folder or by the run's `checkpoints` folder (then the newest whole one).
+    """A checkpoint by its own folder, by its run's folder or by the run's `checkpoints` folder
+    (then the newest whole one).
 
     Raises CheckpointError, one sentence, when there is none or it is damaged.
     """
@@ -161,7 +195,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     saved = saved_steps(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
     if not saved:
         what = "holds no checkpoint" if path.exists() else "is not there"
-        raise CheckpointError(f"{path} {what}; give the folder of a run that `looklisten train` wrote, or one of its checkpoints")
+        raise CheckpointError(
+            f"{path} {what}; give the folder of a run that `looklisten train` wrote, or one of its checkpoints"
+        )
     damage: list[str] = []
     for candidate in reversed(saved):
         try:
@@ -171,8 +207,11 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     raise CheckpointError(f"no checkpoint of {path} is whole: {damage[0]}")
 
 
-def read_checkpoint(path: Path, about_name: str = "checkpoint.json", weights: str = "model.safetensors") -> Checkpoint:
-    """The folder `path` as the JSON file in it describes it: step, config, results, and the hashes that its files must have.
+def read_checkpoint(
+    path: Path, about_name: str = "checkpoint.json", weights: str = "model.safetensors"
+) -> Checkpoint:
+    """The folder `path` as the JSON file in it describes it: step, config, results, and the hashes
+    that its files must have.
 
     Raises CheckpointError, one sentence, when it is damaged.
     """
@@ -180,9 +219,13 @@ def read_checkpoint(path: Path, about_name: str = "checkpoint.json", weights: st
         about: dict[str, Any] = json.loads((path / about_name).read_text(encoding="utf-8"))
         for name, digest in about["sha256"].items():
             if sha256_of(path / name) != digest:
-                raise CheckpointError(f"{path / name} is damaged: its bytes are not those that were written")
+                raise CheckpointError(
+                    f"{path / name} is damaged: its bytes are not those that were written"
+                )
         config = Config.of(about["config"], f"{path / about_name}")
-        return Checkpoint(path, about["step"], config, about["results"], weights, about.get("computing", {}))
+        return Checkpoint(
+            path, about["step"], config, about["results"], weights, about.get("computing", {})
+        )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / about_name} is damaged: {error}") from None
 

@@ -1,7 +1,8 @@
-"""The paper's correspondence table on labelled shards: supervised baselines, fixed features, L3-Net, all asked the same held-out pairs.
+"""The paper's correspondence table on labelled shards: supervised baselines, fixed features,
+L3-Net, all asked the same held-out pairs.
 
-Every network is trained with the same settings, steps and videos. Each finished stage leaves its record, so that an interrupted
-table goes on.
+Every network is trained with the same settings, steps and videos. Each finished stage leaves its
+record, so that an interrupted table goes on.
 """
 
 import hashlib
@@ -22,18 +23,27 @@ from looklisten.evaluation.correspondence import Negatives, evaluate
 from looklisten.evaluation.supervised import direct_combination, naming
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.objectives import Labels
-from looklisten.runtime import Progress, choose_device, environment, silent, to_device, write_json
+from looklisten.system.devices import choose_device, to_device
+from looklisten.system.environment import environment
+from looklisten.system.files import write_json
+from looklisten.system.progress import Progress, silent
 from looklisten.training.lock import FolderLock
 from looklisten.training.loop import train
 from looklisten.training.sweep import within
 
 Method = Literal["direct", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
-"""Supervised direct combination, supervised pretraining twice, a fixed vision network that sound learns from, L3-Net itself."""
+"""Supervised direct combination, supervised pretraining twice, a fixed vision network that sound
+learns from, L3-Net itself.
+"""
 METHODS: tuple[Method, ...] = get_args(Method)
 PAPER = {"direct": 0.65, "pretraining-frozen": 0.74, "pretraining-finetuned": 0.74, "l3": 0.74}
-"""AVC accuracy on Kinetics-Sounds, as later readers quote it; whether pretrained towers were frozen is untold, so 0.74 is of either."""
+"""AVC accuracy on Kinetics-Sounds, as later readers quote it; whether pretrained towers were frozen
+is untold, so 0.74 is of either.
+"""
 VALIDATION_FRACTION = 0.1
-"""Of the training videos, where the settings name none: the direct combination needs videos to choose its threshold on."""
+"""Of the training videos, where the settings name none: the direct combination needs videos to
+choose its threshold on.
+"""
 KINDS: tuple[Negatives, ...] = ("any", "other-class")
 NOTE = (
     "accuracy: negatives are of any other video, of the same class too, as in training without labels (noise, the same for all rows); "
@@ -69,7 +79,9 @@ class BaselineTable:
     steps: int
     chance: float
     named: dict[str, float]
-    """How often the supervised networks name a held-out frame and second right; means over the seeds."""
+    """How often the supervised networks name a held-out frame and second right; means over the
+    seeds.
+    """
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"note": NOTE}
@@ -85,14 +97,18 @@ def baselines(
     device: str = "auto",
     progress: Progress = silent,
 ) -> BaselineTable:
-    """Train and evaluate every row of the table for each of `seeds`, into `OUT/seed-N/`, with `OUT/results.json` at the end.
+    """Train and evaluate every row of the table for each of `seeds`, into `OUT/seed-N/`, with
+    `OUT/results.json` at the end.
 
-    `config` is that of the L3 row. `teacher`: a checkpoint whose vision tower the fixed teacher is; else the supervised one of the
-    same seed. Raises ConfigError when `out` holds a table of other settings (other seeds may join), when another process works on one
-    of the seeds, or labels are missing.
+    `config` is that of the L3 row. `teacher`: a checkpoint whose vision tower the fixed teacher is;
+    else the supervised one of the same seed. Raises ConfigError when `out` holds a table of other
+    settings (other seeds may join), when another process works on one of the seeds, or labels are
+    missing.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ConfigError("a table is made by one process; without torchrun, give each GPU its seeds, and at the end run it with all")
+        raise ConfigError(
+            "a table is made by one process; without torchrun, give each GPU its seeds, and at the end run it with all"
+        )
     if not seeds:
         raise ConfigError("a table needs at least one seed")
     # Whole paths: a stage that stopped half-way is the same one from another working directory.
@@ -102,8 +118,17 @@ def baselines(
     config = config.changed("train", evaluate_every=config.train.steps, probe_every=0)
     teacher = str(Path(teacher).resolve()) if teacher else ""
     _check_same_table(out, data, config, pairs, teacher)
-    plans = {seed: _configs(config.changed("train", seed=seed), str(out / f"seed-{seed}" / "labels"), teacher) for seed in seeds}
-    stages = [(seed, run, settings) for seed, configs in plans.items() for run, settings in configs.items()]
+    plans = {
+        seed: _configs(
+            config.changed("train", seed=seed), str(out / f"seed-{seed}" / "labels"), teacher
+        )
+        for seed in seeds
+    }
+    stages = [
+        (seed, run, settings)
+        for seed, configs in plans.items()
+        for run, settings in configs.items()
+    ]
     found: dict[int, dict[str, dict[str, Any]]] = {seed: {} for seed in plans}
     with ExitStack() as cleanup:
         # A lock for each seed, not for the table: several machines may each have some of its seeds.
@@ -116,18 +141,28 @@ def baselines(
             work = partial(_row, data, out / f"seed-{seed}" / run, settings, pairs, device, told)
             found[seed][run] = _stage(out / f"seed-{seed}" / f"{run}.json", work)
     table = BaselineTable(
-        rows=tuple(_summary(method, [found[seed][_run_of(method)] for seed in seeds]) for method in METHODS),
+        rows=tuple(
+            _summary(method, [found[seed][_run_of(method)] for seed in seeds]) for method in METHODS
+        ),
         seeds=tuple(seeds),
         steps=config.train.steps,
         chance=0.5,
-        named={side: statistics.mean(found[seed]["labels"]["named"][side] for seed in seeds) for side in ("vision", "audio")},
+        named={
+            side: statistics.mean(found[seed]["labels"]["named"][side] for seed in seeds)
+            for side in ("vision", "audio")
+        },
     )
-    write_json(out / "results.json", table.as_dict() | {"config": config.model_dump(mode="json"), "environment": environment()})
+    write_json(
+        out / "results.json",
+        table.as_dict() | {"config": config.model_dump(mode="json"), "environment": environment()},
+    )
     return table
 
 
 def _configs(config: Config, labels: str, teacher: str) -> dict[str, Config]:
-    """The settings of each run of a seed, in their order: the supervised networks first, since others begin with their towers."""
+    """The settings of each run of a seed, in their order: the supervised networks first, since
+    others begin with their towers.
+    """
     taken = {"vision_from": labels, "audio_from": labels}
     return {
         "labels": config.changed("train", objective="labels"),
@@ -143,8 +178,12 @@ def _run_of(method: Method) -> str:
     return "labels" if method == "direct" else method
 
 
-def _row(data: Shards, run: Path, config: Config, pairs: int, device: str, progress: Progress) -> dict[str, Any]:
-    """Train one network, and ask it. Raises KeyboardInterrupt when a signal ended the training, after it was saved."""
+def _row(
+    data: Shards, run: Path, config: Config, pairs: int, device: str, progress: Progress
+) -> dict[str, Any]:
+    """Train one network, and ask it. Raises KeyboardInterrupt when a signal ended the training,
+    after it was saved.
+    """
     if train(data.path, config, run, device, progress).stopped_by:
         raise KeyboardInterrupt
     saved = open_checkpoint(run)
@@ -156,7 +195,10 @@ def _row(data: Shards, run: Path, config: Config, pairs: int, device: str, progr
         answer = direct.answer
         result["named"] = asdict(naming(model, heads, settings.classes, data, held_out, pairs // 2))
         result |= {"threshold": direct.threshold, "validation_accuracy": direct.validation_accuracy}
-    measured = {kind: evaluate(model, data, held_out, pairs, answer=answer, negatives=kind).as_dict() for kind in KINDS}
+    measured = {
+        kind: evaluate(model, data, held_out, pairs, answer=answer, negatives=kind).as_dict()
+        for kind in KINDS
+    }
     return result | measured
 
 
@@ -192,7 +234,12 @@ def _summary(method: Method, found: list[dict[str, Any]]) -> Baseline:
 def _check_same_table(out: Path, data: Shards, config: Config, pairs: int, teacher: str) -> None:
     """Raises ConfigError when `out` holds rows of other shards or settings; seeds may be added."""
     videos = hashlib.sha256(json.dumps(data.manifest["shards"]).encode()).hexdigest()
-    wanted = {"config": config.changed("train", seed=0).model_dump(mode="json"), "pairs": pairs, "teacher": teacher, "shards": videos}
+    wanted = {
+        "config": config.changed("train", seed=0).model_dump(mode="json"),
+        "pairs": pairs,
+        "teacher": teacher,
+        "shards": videos,
+    }
     path = out / "plan.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
         raise ConfigError(f"{out} holds a table of other shards or settings; choose another folder")

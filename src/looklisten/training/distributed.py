@@ -1,7 +1,9 @@
-"""Many processes, one batch: who this process is, and what the processes tell each other. One process alone needs none of it.
+"""Many processes, one batch: who this process is, and what the processes tell each other. One
+process alone needs none of it.
 
-`torchrun` starts the processes and says in the environment who they are. Collectives are written so that the mean over
-processes of each one's gradient (what DistributedDataParallel takes) is the gradient of the mean of their losses.
+`torchrun` starts the processes and says in the environment who they are. Collectives are written so
+that the mean over processes of each one's gradient (what DistributedDataParallel takes) is the
+gradient of the mean of their losses.
 """
 
 import contextlib
@@ -14,9 +16,10 @@ from typing import Any, TypeVar
 
 import torch
 
-# Imported while there is no group: as defaults of its functions this module keeps for good the group that there is at its import,
-# and DistributedDataParallel imports it (seen with torch 2.13). The group's threads then outlived `destroy_process_group`, and one that
-# lives while the interpreter ends can abort the process, all its work done (pytorch issue 190489).
+# Imported while there is no group: as defaults of its functions this module keeps for good the
+# group that there is at its import, and DistributedDataParallel imports it (seen with torch 2.13).
+# The group's threads then outlived `destroy_process_group`, and one that lives while the
+# interpreter ends can abort the process, all its work done (pytorch issue 190489).
 import torch.distributed.nn.functional
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
@@ -30,7 +33,9 @@ PATIENCE = timedelta(hours=2)
 """How long the processes wait for one of them, which may be measuring held-out videos."""
 
 LAST_BREATH_SECONDS = 0.5
-"""What the group's threads get at the end to let go of their tensors; they need microseconds, and on a busy machine their turn."""
+"""What the group's threads get at the end to let go of their tensors; they need microseconds, and
+on a busy machine their turn.
+"""
 
 
 Told = TypeVar("Told")
@@ -38,7 +43,9 @@ Told = TypeVar("Told")
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is among `ranks`; `local_rank` and `local_ranks` count those of this machine."""
+    """Who this process is among `ranks`; `local_rank` and `local_ranks` count those of this
+    machine.
+    """
 
     rank: int = 0
     ranks: int = 1
@@ -50,7 +57,9 @@ class World:
         return self.rank == 0
 
     def check_batch(self, settings: TrainConfig) -> None:
-        """Raises ConfigError when the batch does not divide into equal shares, or a share holds no pair of two videos."""
+        """Raises ConfigError when the batch does not divide into equal shares, or a share holds no
+        pair of two videos.
+        """
         parts = settings.accumulate
         size = settings.batch_size // parts
         if size % self.ranks:
@@ -69,15 +78,23 @@ class World:
         if self.ranks == 1:
             return module
         on_gpu = device.startswith("cuda")
-        return DistributedDataParallel(module, device_ids=[torch.device(device)] if on_gpu else None, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            module,
+            device_ids=[torch.device(device)] if on_gpu else None,
+            gradient_as_bucket_view=True,
+        )
 
     def gather(self, rows: Float[Tensor, "own ..."]) -> Float[Tensor, "all ..."]:
-        """The rows of all processes in the batch's order: row i of process r is row i * ranks + r. Gradients flow back."""
+        """The rows of all processes in the batch's order: row i of process r is row i * ranks + r.
+        Gradients flow back.
+        """
         gathered: Tensor = _Gather.apply(rows, self) if self.ranks > 1 else rows  # type: ignore[no-untyped-call]
         return gathered
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; all get the same answer. Asked of processors, so no GPU waits."""
+        """Whether any process says so; all get the same answer. Asked of processors, so no GPU
+        waits.
+        """
         if self.ranks == 1:
             return flag
         votes = torch.tensor(int(flag))
@@ -117,18 +134,30 @@ class World:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[World]:
-    """The world that `torchrun` started this process in, left again at the end; a world of one without torchrun."""
+    """The world that `torchrun` started this process in, left again at the end; a world of one
+    without torchrun.
+    """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     if ranks == 1:
         yield World()
         return
-    world = World(int(os.environ["RANK"]), ranks, int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", ranks)))
+    world = World(
+        int(os.environ["RANK"]),
+        ranks,
+        int(os.environ["LOCAL_RANK"]),
+        int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
+    )
     store, rank, ranks = next(rendezvous("env://", timeout=PATIENCE))
-    # After a restart the store still holds the addresses of the processes before (seen with torch 2.13), so each attempt has its own names.
-    attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-{ranks}", store)
+    # After a restart the store still holds the addresses of the processes before (seen with torch
+    # 2.13), so each attempt has its own names.
+    attempt = PrefixStore(
+        f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-{ranks}", store
+    )
     # gloo beside NCCL, for what processors tell each other.
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    distributed.init_process_group(backend, store=attempt, rank=rank, world_size=ranks, timeout=PATIENCE)
+    distributed.init_process_group(
+        backend, store=attempt, rank=rank, world_size=ranks, timeout=PATIENCE
+    )
     try:
         yield world
     except RuntimeError as error:
@@ -139,9 +168,10 @@ def joined(device: str) -> Iterator[World]:
             ) from None
         raise
     finally:
-        # A thread of gloo that still lets go of a tensor waits for the interpreter's lock, and the group's destructor, called by that of
-        # DistributedDataParallel, waits for the thread and holds the lock: seen with torch 2.13, a run that hung at its end. Asleep we
-        # do not hold it.
+        # A thread of gloo that still lets go of a tensor waits for the interpreter's lock, and the
+        # group's destructor, called by that of DistributedDataParallel, waits for the thread and
+        # holds the lock: seen with torch 2.13, a run that hung at its end. Asleep we do not hold
+        # it.
         time.sleep(LAST_BREATH_SECONDS)
         distributed.destroy_process_group()
 
@@ -178,9 +208,13 @@ class _Mean(torch.autograd.Function):
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch-norm over the rows of all processes, each of which has equally many, on any device; PyTorch's own needs a GPU."""
+    """Batch-norm over the rows of all processes, each of which has equally many, on any device;
+    PyTorch's own needs a GPU.
+    """
 
-    def forward(self, x: Float[Tensor, "batch features rows columns"]) -> Float[Tensor, "batch features rows columns"]:
+    def forward(
+        self, x: Float[Tensor, "batch features rows columns"]
+    ) -> Float[Tensor, "batch features rows columns"]:
         if not self.training:
             return super().forward(x)
         wide = x.float()
@@ -189,7 +223,11 @@ class SyncBatchNorm(nn.BatchNorm2d):
         variance: Tensor = _Mean.apply(centred.square().mean((0, 2, 3)))  # type: ignore[no-untyped-call]
         with torch.no_grad():
             count = x.numel() // x.shape[1] * distributed.get_world_size()
-            assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
+            assert (
+                self.num_batches_tracked is not None
+                and self.running_mean is not None
+                and self.running_var is not None
+            )
             assert self.momentum is not None
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -199,7 +237,9 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 def synchronize_batch_norm(network: nn.Module, device: str) -> None:
-    """Let every batch-norm of `network` take its statistics over all processes; parameters keep their names."""
+    """Let every batch-norm of `network` take its statistics over all processes; parameters keep
+    their names.
+    """
     if device.startswith("cuda"):
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return

@@ -1,11 +1,14 @@
-"""One training at a time in a folder. A training that was killed does not block the folder for long.
+"""One training at a time in a folder. A training that was killed does not block the folder for
+long.
 
-The lock is a file, `training.lock`, that says who trains. It needs no lock service of the file system: creating a file that
-must not exist yet is atomic on local disks and on NFS. The holder renews the file's time every few seconds. Whoever finds
-the file asks in this order:
+The lock is a file, `training.lock`, that says who trains. It needs no lock service of the file
+system: creating a file that must not exist yet is atomic on local disks and on NFS. The holder
+renews the file's time every few seconds. Whoever finds the file asks in this order:
 
-1. Is the holder a process of this machine? Then the system knows whether it lives (outside Linux only whether it is gone).
-2. Else, is the file's time renewed? A live holder renews it; a lock that nobody renewed for `stale_seconds` is taken over.
+1. Is the holder a process of this machine? Then the system knows whether it lives (outside Linux
+  only whether it is gone).
+2. Else, is the file's time renewed? A live holder renews it; a lock that nobody renewed for
+  `stale_seconds` is taken over.
 """
 
 import contextlib
@@ -43,9 +46,13 @@ class Holder:
     host: str
     pid: int
     machine: str
-    """The boot and the space of process numbers that `pid` belongs to; empty where the system does not say."""
+    """The boot and the space of process numbers that `pid` belongs to; empty where the system does
+    not say.
+    """
     started: str
-    """When the process started, in the system's ticks since the boot; empty where the system does not say."""
+    """When the process started, in the system's ticks since the boot; empty where the system does
+    not say.
+    """
     token: str
     """Unique for each lock."""
 
@@ -59,11 +66,13 @@ def this_process() -> Holder:
 class FolderLock:
     """The right to train in `folder`. One process asks for it, for all processes of a run.
 
-    `acquire` raises ConfigError, one sentence, when another process has it. `check` raises it when another process has taken it
-    over. `release` gives it back and may be called more than once.
+    `acquire` raises ConfigError, one sentence, when another process has it. `check` raises it when
+    another process has taken it over. `release` gives it back and may be called more than once.
     """
 
-    def __init__(self, folder: Path, beat_seconds: float = BEAT_SECONDS, stale_seconds: float = STALE_SECONDS) -> None:
+    def __init__(
+        self, folder: Path, beat_seconds: float = BEAT_SECONDS, stale_seconds: float = STALE_SECONDS
+    ) -> None:
         self._folder, self._path = folder, folder / LOCK_NAME
         self._beat_seconds, self._stale_seconds = beat_seconds, stale_seconds
         self._holder: Holder | None = None
@@ -77,14 +86,18 @@ class FolderLock:
             while not (self._create(holder) or self._take_over(holder)):
                 pass
         except OSError as error:
-            raise ConfigError(f"{self._folder} cannot be written to ({error.strerror or error}); give a run folder that can be") from None
+            raise ConfigError(
+                f"{self._folder} cannot be written to ({error.strerror or error}); give a run folder that can be"
+            ) from None
         self._holder = holder
         self._ended.clear()
         self._beating = threading.Thread(target=self._beat, name="training lock", daemon=True)
         self._beating.start()
 
     def check(self) -> None:
-        """Raises LookListenError when this process lost the lock: it slept for long, and another one took the folder over."""
+        """Raises LookListenError when this process lost the lock: it slept for long, and another
+        one took the folder over.
+        """
         if self._holder is None:
             return
         try:
@@ -117,7 +130,9 @@ class FolderLock:
         return _create_file(self._path, holder)
 
     def _read(self) -> Holder | None:
-        """Who holds the lock; None when the file is gone, or is empty because its writer was killed."""
+        """Who holds the lock; None when the file is gone, or is empty because its writer was
+        killed.
+        """
         return _holder_in(self._path)
 
     def _take_over(self, holder: Holder) -> bool:
@@ -153,7 +168,9 @@ class FolderLock:
             claim.unlink(missing_ok=True)
 
     def _falls_silent(self, found: Holder | None) -> bool:
-        """Whether the lock stays without a sign of life until it is stale; False when it is gone. ConfigError when it is renewed."""
+        """Whether the lock stays without a sign of life until it is stale; False when it is gone.
+        ConfigError when it is renewed.
+        """
         first: float | None = None
         said = False
         while True:
@@ -170,13 +187,20 @@ class FolderLock:
             if not said:
                 log.info(
                     "%s was locked %.0f s ago by %s; waiting up to %.0f s to see whether it still trains",
-                    *(self._folder, max(silent_seconds, 0), _name_of(found), self._stale_seconds - silent_seconds),
+                    *(
+                        self._folder,
+                        max(silent_seconds, 0),
+                        _name_of(found),
+                        self._stale_seconds - silent_seconds,
+                    ),
                 )
                 said = True
             time.sleep(LOOK_SECONDS)
 
     def _now(self) -> float:
-        """The time by the clock that gives files their times, which on a network disk is the server's."""
+        """The time by the clock that gives files their times, which on a network disk is the
+        server's.
+        """
         probe = self._path.with_name(f"{LOCK_NAME}.{uuid.uuid4().hex}")
         probe.touch()
         try:
@@ -192,7 +216,9 @@ class FolderLock:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._beat_seconds):
-            with contextlib.suppress(OSError):  # a disk that is away for a moment; `check` says when the lock is lost
+            with contextlib.suppress(
+                OSError
+            ):  # a disk that is away for a moment; `check` says when the lock is lost
                 found = self._read()
                 if found is None or self._holder is None or found.token == self._holder.token:
                     os.utime(self._path)  # never the lock of a process that took the folder over
@@ -224,9 +250,13 @@ State = Literal["alive", "dead", "unknown"]
 
 
 def _state_of(holder: Holder) -> State:
-    """What this machine knows of the process that holds a lock; "unknown" when it is another machine's."""
+    """What this machine knows of the process that holds a lock; "unknown" when it is another
+    machine's.
+    """
     own = this_process()
-    here = holder.machine == own.machine if holder.machine and own.machine else holder.host == own.host
+    here = (
+        holder.machine == own.machine if holder.machine and own.machine else holder.host == own.host
+    )
     if not here:
         return "unknown"
     state, started = _process_state(holder.pid)
@@ -239,10 +269,18 @@ def _state_of(holder: Holder) -> State:
 
 
 def _process_state(pid: int) -> tuple[State, str]:
-    """Whether a process of this machine lives, and when it started, in ticks since the boot ("" where the system does not say)."""
+    """Whether a process of this machine lives, and when it started, in ticks since the boot (""
+    where the system does not say).
+    """
     try:
-        # The name, in brackets, may hold spaces; the state is the third field, the start the twenty-second.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        # The name, in brackets, may hold spaces; the state is the third field, the start the
+        # twenty-second.
+        fields = (
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
         # A killed process that its parent has not asked for yet is a zombie.
         return ("dead" if fields[0] in "ZX" else "alive"), fields[19]
     except (OSError, IndexError):
@@ -259,7 +297,9 @@ def _process_state(pid: int) -> tuple[State, str]:
 
 
 def _machine() -> str:
-    """The boot of this machine and its space of process numbers (a container has its own); empty where the system does not say."""
+    """The boot of this machine and its space of process numbers (a container has its own); empty
+    where the system does not say.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -1,7 +1,9 @@
-"""Which videos a run was trained on, and which it kept apart: written beside the run, and asked when it goes on.
+"""Which videos a run was trained on, and which it kept apart: written beside the run, and asked
+when it goes on.
 
-`data.json` has one entry for each set of shards that the run was trained on, with digests and counts. The video ids of an
-entry are in `data/from-step-NNNNNNNNN.parquet`. Knows shards and files, no network.
+`data.json` has one entry for each set of shards that the run was trained on, with digests and
+counts. The video ids of an entry are in `data/from-step-NNNNNNNNN.parquet`. Knows shards and files,
+no network.
 """
 
 import hashlib
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
-from looklisten.runtime import write_json, written_aside
+from looklisten.system.files import write_json, written_aside
 
 log = logging.getLogger("looklisten")
 
@@ -49,11 +51,17 @@ class TrainingData:
         }
 
 
-def training_data(data: Shards, allowed: NDArray[np.bool_], kept_apart: NDArray[np.bool_]) -> TrainingData:
-    """What a training on the clips `allowed`, `[clips]`, reads; `kept_apart`, `[clips]`, are those it must never see."""
+def training_data(
+    data: Shards, allowed: NDArray[np.bool_], kept_apart: NDArray[np.bool_]
+) -> TrainingData:
+    """What a training on the clips `allowed`, `[clips]`, reads; `kept_apart`, `[clips]`, are those
+    it must never see.
+    """
     files = tuple((str(shard["name"]), str(shard["sha256"])) for shard in data.manifest["shards"])
     trained_on = frozenset(np.unique(data.video_ids[allowed]).tolist())
-    return TrainingData(str(data.path), files, trained_on, frozenset(np.unique(data.video_ids[kept_apart]).tolist()))
+    return TrainingData(
+        str(data.path), files, trained_on, frozenset(np.unique(data.video_ids[kept_apart]).tolist())
+    )
 
 
 def start_record(run: Path, data: TrainingData) -> None:
@@ -68,9 +76,11 @@ def start_record(run: Path, data: TrainingData) -> None:
 
 
 def continue_record(run: Path, data: TrainingData, step: int, other_data: bool = False) -> bool:
-    """Compare `data` with what `run` was trained on up to `step`. Say and record what changed; whether anything did.
+    """Compare `data` with what `run` was trained on up to `step`. Say and record what changed;
+    whether anything did.
 
-    Raises CheckpointError when videos that were kept apart would be trained on, unless `other_data` allows it.
+    Raises CheckpointError when videos that were kept apart would be trained on, unless `other_data`
+    allows it.
     """
     # What was recorded at this very step took no step that is left.
     entries = [entry for entry in read_record(run) if entry["from_step"] < step]
@@ -86,7 +96,12 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
         _write(run, entries, data, step)
         return True
     if found is None:
-        log.info("%s does not say which videos it was trained on; %s says it from step %d on", run, run / RECORD_NAME, step + 1)
+        log.info(
+            "%s does not say which videos it was trained on; %s says it from step %d on",
+            run,
+            run / RECORD_NAME,
+            step + 1,
+        )
         _write(run, [], data, step)
         return False
     last = entries[-1]
@@ -102,9 +117,20 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
             f"be measured on them any more. Give the shards of before, another run folder, or --resume other-data to train on them "
             f"all the same"
         )
-    log.warning("%s, and goes on with %s, which %s; %s says so", before, data.path, _change(found, last, data), run / RECORD_NAME)
+    log.warning(
+        "%s, and goes on with %s, which %s; %s says so",
+        before,
+        data.path,
+        _change(found, last, data),
+        run / RECORD_NAME,
+    )
     if leaked:
-        log.warning("%d videos that were held out until step %d are trained on from now on (%s)", len(leaked), step, some(leaked))
+        log.warning(
+            "%d videos that were held out until step %d are trained on from now on (%s)",
+            len(leaked),
+            step,
+            some(leaked),
+        )
     seen = found[TRAINED_ON] & data.kept_apart
     if seen:
         log.warning(
@@ -118,14 +144,18 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
 def read_record(run: Path) -> list[dict[str, Any]]:
     """The entries of the run's record, oldest first; none for a run of an older version."""
     try:
-        entries: list[dict[str, Any]] = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))["trained_on"]
+        entries: list[dict[str, Any]] = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))[
+            "trained_on"
+        ]
     except (OSError, ValueError, KeyError):
         return []
     return entries
 
 
 def videos_trained_on(run: Path, step: int) -> frozenset[str]:
-    """The ids of all videos that the run was trained on up to `step`; none for a run of an older version."""
+    """The ids of all videos that the run was trained on up to `step`; none for a run of an older
+    version.
+    """
     found = _ids_of(run, [entry for entry in read_record(run) if entry["from_step"] < step])
     return found[TRAINED_ON] if found else frozenset()
 
@@ -158,7 +188,11 @@ def _change(found: dict[str, frozenset[str]], last: dict[str, Any], data: Traini
         said.append(f"does not train on {fewer} of the videos before")
     if not said:
         same = last["sha256"]["kept_apart"] == data.digests()["kept_apart"]
-        said.append("has the same videos in other shards" if same else "has the same videos to train on and holds out others")
+        said.append(
+            "has the same videos in other shards"
+            if same
+            else "has the same videos to train on and holds out others"
+        )
     return " and ".join(said)
 
 
@@ -166,8 +200,12 @@ def _write(run: Path, entries: list[dict[str, Any]], data: TrainingData, step: i
     """Add an entry: its ids first, so that every entry of the record has them."""
     name = f"data/from-step-{step:09d}.parquet"
     ids = {TRAINED_ON: sorted(data.trained_on), KEPT_APART: sorted(data.kept_apart)}
-    parts = pa.array([part for part, videos in ids.items() for _ in videos], pa.string()).dictionary_encode()
-    table = pa.table({"video_id": pa.array([*ids[TRAINED_ON], *ids[KEPT_APART]], pa.string()), "part": parts})
+    parts = pa.array(
+        [part for part, videos in ids.items() for _ in videos], pa.string()
+    ).dictionary_encode()
+    table = pa.table(
+        {"video_id": pa.array([*ids[TRAINED_ON], *ids[KEPT_APART]], pa.string()), "part": parts}
+    )
     with written_aside(run / name) as scratch:
         pq.write_table(table, scratch, compression="zstd")
     entry = {

@@ -1,4 +1,5 @@
-"""A run's diary: `metrics.jsonl` and TensorBoard's files, both cut back to the step that a resumed run starts from.
+"""A run's diary: `metrics.jsonl` and TensorBoard's files, both cut back to the step that a resumed
+run starts from.
 
 Beside them `made.json`: what the run was made of, for the card of a network that leaves the house.
 """
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from looklisten.data.shards import Shards
-from looklisten.runtime import environment, write_json, written_aside
+from looklisten.system.environment import environment
+from looklisten.system.files import write_json, written_aside
 
 
 class NoLog:
@@ -26,7 +28,12 @@ class NoLog:
     def __enter__(self) -> "NoLog":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         pass
 
 
@@ -39,7 +46,9 @@ class RunLog(NoLog):
         with written_aside(self._path) as scratch:
             scratch.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1, flush_secs=30)
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=first_step + 1, flush_secs=30
+        )
 
     def write(self, step: int, **values: float) -> None:
         """One line of `metrics.jsonl` and one point a curve."""
@@ -51,7 +60,12 @@ class RunLog(NoLog):
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._file.close()
         self._board.close()
 
@@ -68,26 +82,46 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_made(folder: Path, data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> None:
-    """`made.json`: how much was trained on and how much held out (no name, no path), when the run began and on what machine.
+def write_made(
+    folder: Path, data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]
+) -> None:
+    """`made.json`: how much was trained on and how much held out (no name, no path), when the run
+        began and on what machine.
 
     `trained_on` and `held_out` are `[clips]`.
     """
     amounts = _amounts(data, trained_on, held_out)
-    write_json(folder / "made.json", amounts | {"began": f"{datetime.now(UTC):%Y-%m-%d}", "environment": environment()})
+    write_json(
+        folder / "made.json",
+        amounts | {"began": f"{datetime.now(UTC):%Y-%m-%d}", "environment": environment()},
+    )
 
 
-def add_change(folder: Path, step: int, data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> None:
-    """Add to `made.json` that the run went on after `step` with other shards, and how much they hold."""
+def add_change(
+    folder: Path,
+    step: int,
+    data: Shards,
+    trained_on: NDArray[np.bool_],
+    held_out: NDArray[np.bool_],
+) -> None:
+    """Add to `made.json` that the run went on after `step` with other shards, and how much they
+    hold.
+    """
     made = read_made(folder)
     change = {"after_step": step} | _amounts(data, trained_on, held_out)
     write_json(folder / "made.json", made | {"other_data": [*made.get("other_data", []), change]})
 
 
-def _amounts(data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> dict[str, Any]:
+def _amounts(
+    data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]
+) -> dict[str, Any]:
     hours = np.array(data.columns("duration_seconds")["duration_seconds"].to_pylist()) / 3600
     return {
-        part: {"videos": len(set(data.video_ids[mask])), "clips": int(mask.sum()), "hours": float(hours[mask].sum())}
+        part: {
+            "videos": len(set(data.video_ids[mask])),
+            "clips": int(mask.sum()),
+            "hours": float(hours[mask].sum()),
+        }
         for part, mask in (("trained_on", trained_on), ("held_out", held_out))
     }
 

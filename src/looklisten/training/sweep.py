@@ -1,4 +1,6 @@
-"""Before a long run: short ones over a grid of settings, and whether a few videos can be learnt by heart."""
+"""Before a long run: short ones over a grid of settings, and whether a few videos can be learnt by
+heart.
+"""
 
 import itertools
 import logging
@@ -15,7 +17,7 @@ import numpy as np
 from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.runtime import Progress, silent
+from looklisten.system.progress import Progress, silent
 from looklisten.training.learner import Learner
 from looklisten.training.loop import Meter, fitted, labelled, learning_rate, train, training_stream
 
@@ -41,7 +43,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All trials, and the settings of the one with the highest held-out accuracy (equal ones: the lowest loss)."""
+    """All trials, and the settings of the one with the highest held-out accuracy (equal ones: the
+    lowest loss).
+    """
 
     trials: tuple[Trial, ...]
     take: str
@@ -61,24 +65,31 @@ def sweep(
     device: str = "auto",
     progress: Progress = silent,
 ) -> Sweep:
-    """The grid search of the paper: a run of `steps` steps for each combination of `over`, such as `["lr=1e-4,3e-4"]`.
+    """The grid search of the paper: a run of `steps` steps for each combination of `over`, such as
+    `["lr=1e-4,3e-4"]`.
 
-    Each lies in `RUN/sweep/NAME`, and is taken as it is when it is there already. Raises ConfigError for a setting or value that
-    cannot be, before the first run.
+    Each lies in `RUN/sweep/NAME`, and is taken as it is when it is there already. Raises
+    ConfigError for a setting or value that cannot be, before the first run.
     """
     axes = [_axis(one) for one in over]
     configs: dict[str, Config] = {}
     for values in itertools.product(*(axis[1] for axis in axes)):
-        name = " ".join(f"{short}={value}" for (short, _), (_, value, _) in zip(axes, values, strict=True))
+        name = " ".join(
+            f"{short}={value}" for (short, _), (_, value, _) in zip(axes, values, strict=True)
+        )
         changed = config
         for section, _, setting in values:
             changed = changed.changed(section, **setting)
-        configs[name] = changed.changed("train", steps=steps, evaluate_every=steps, checkpoint_every=steps, probe_every=0)
+        configs[name] = changed.changed(
+            "train", steps=steps, evaluate_every=steps, checkpoint_every=steps, probe_every=0
+        )
     trials = []
     for number, (name, changed) in enumerate(configs.items()):
         try:
             told = within(progress, number, len(configs), name)
-            found = train(shards, changed, Path(run) / "sweep" / name.replace("/", "_"), device, told)
+            found = train(
+                shards, changed, Path(run) / "sweep" / name.replace("/", "_"), device, told
+            )
             if found.stopped_by:
                 raise KeyboardInterrupt
             trials.append(Trial(name, found.loss, found.accuracy, found.held_out_accuracy))
@@ -89,9 +100,20 @@ def sweep(
             trials.append(Trial(name, math.nan, math.nan, math.nan))
     usable = [trial for trial in trials if math.isfinite(trial.loss)]
     if not usable:
-        raise ConfigError("every run of the sweep ended in no number; sweep lower learning rates, or set train.precision to float32")
-    best = max(usable, key=lambda trial: (trial.held_out_accuracy if math.isfinite(trial.held_out_accuracy) else 0.0, -trial.loss))
-    options = " ".join(f"--{_setting(key).replace('_', '-')} {value}" for key, value in (part.split("=") for part in best.name.split(" ")))
+        raise ConfigError(
+            "every run of the sweep ended in no number; sweep lower learning rates, or set train.precision to float32"
+        )
+    best = max(
+        usable,
+        key=lambda trial: (
+            trial.held_out_accuracy if math.isfinite(trial.held_out_accuracy) else 0.0,
+            -trial.loss,
+        ),
+    )
+    options = " ".join(
+        f"--{_setting(key).replace('_', '-')} {value}"
+        for key, value in (part.split("=") for part in best.name.split(" "))
+    )
     return Sweep(tuple(trials), options, steps)
 
 
@@ -109,7 +131,9 @@ def _axis(text: str) -> tuple[str, list[tuple[str, str, dict[str, Any]]]]:
     short, _, values = text.partition("=")
     section, _, key = _setting(short).partition(".")
     if not values or section not in Config.model_fields:
-        raise ConfigError(f"a sweep is a setting and its values, such as lr=1e-5,3e-5,1e-4 or model.fusion=concat,distance; not {text!r}")
+        raise ConfigError(
+            f"a sweep is a setting and its values, such as lr=1e-5,3e-5,1e-4 or model.fusion=concat,distance; not {text!r}"
+        )
     return short, [(section, value, {key: _read(value)}) for value in values.split(",")]
 
 
@@ -147,7 +171,8 @@ def overfit(
     seconds: float = OVERFIT_SECONDS,
     progress: Progress = silent,
 ) -> Overfit:
-    """Train on `videos` videos alone, without augmentation, until their pairs are told apart or `seconds` have passed.
+    """Train on `videos` videos alone, without augmentation, until their pairs are told apart or
+    `seconds` have passed.
 
     Writes nothing. What cannot learn sixteen videos by heart will not learn sixteen thousand.
     """
@@ -155,8 +180,13 @@ def overfit(
     chosen = sorted(set(data.video_ids))[:videos]
     allowed = np.isin(data.video_ids, chosen)
     allowed, config = labelled(data, allowed, config)
-    config = fitted(config.changed("train", batch_size=videos, accumulate=1, compile="off"), len(set(data.video_ids[allowed])))
-    config = config.changed("augment", flip=False).changed("train", schedule="constant", warmup_steps=min(config.train.warmup_steps, 20))
+    config = fitted(
+        config.changed("train", batch_size=videos, accumulate=1, compile="off"),
+        len(set(data.video_ids[allowed])),
+    )
+    config = config.changed("augment", flip=False).changed(
+        "train", schedule="constant", warmup_steps=min(config.train.warmup_steps, 20)
+    )
     learner, stream = Learner(config, device), training_stream(data, allowed, config)
     learner.initialize()
     meter, began, step = Meter(config.train.batch_size, learner.world), time.monotonic(), 0

@@ -1,10 +1,13 @@
-"""OpenL3's door: its networks, its functions under its names, its numbers (github.com/marl/openl3, version 0.4.2).
+"""OpenL3's door: its networks, its functions under its names, its numbers (github.com/marl/openl3,
+version 0.4.2).
 
 from looklisten.interop import openl3
 
-vectors, times = openl3.get_audio_embedding(samples, sample_rate, content_type="env", embedding_size=512)
+vectors, times = openl3.get_audio_embedding(samples, sample_rate, content_type="env",
+embedding_size=512)
 
-Names, order and defaults are OpenL3's; docs/openl3.md lists what differs. Nothing heavy is imported before it is asked for.
+Names, order and defaults are OpenL3's; docs/openl3.md lists what differs. Nothing heavy is imported
+before it is asked for.
 """
 
 import importlib
@@ -15,7 +18,12 @@ from looklisten.interop.openl3.errors import OpenL3Error, OpenL3Warning
 if TYPE_CHECKING:
     from looklisten.interop.openl3 import models
     from looklisten.interop.openl3.audio import get_audio_embedding, preprocess_audio
-    from looklisten.interop.openl3.files import get_output_path, process_audio_file, process_image_file, process_video_file
+    from looklisten.interop.openl3.files import (
+        get_output_path,
+        process_audio_file,
+        process_image_file,
+        process_video_file,
+    )
     from looklisten.interop.openl3.images import get_image_embedding
     from looklisten.interop.openl3.models import convert, load, recognizes
 

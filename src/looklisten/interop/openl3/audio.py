@@ -36,16 +36,20 @@ def get_audio_embedding(
     frontend: str = "kapre",
     verbose: bool | int = True,  # noqa: ARG001 (OpenL3's; nothing is printed here)
 ) -> tuple[Any, Any]:
-    """Vectors `[windows, size]`, float32, and their times in seconds, of sound `[samples]` or `[samples, channels]`.
+    """Vectors `[windows, size]`, float32, and their times in seconds, of sound `[samples]` or
+    `[samples, channels]`.
 
-    A time is the middle of its window with `center`, else its beginning. Lists give lists. Warns (OpenL3Warning) of silence
-    and of sound shorter than a second; raises OpenL3Error for what is no sound, and for words that OpenL3 has not.
+    A time is the middle of its window with `center`, else its beginning. Lists give lists. Warns
+    (OpenL3Warning) of silence and of sound shorter than a second; raises OpenL3Error for what is no
+    sound, and for words that OpenL3 has not.
     """
     several = isinstance(audio, list)
     sounds = cast(list[NDArray[Any]], audio if several else [audio])
     rates = list(sr) if isinstance(sr, Sequence) else [sr] * len(sounds)
     if len(sounds) != len(rates):
-        raise OpenL3Error(f"{len(sounds)} sounds came with {len(rates)} sample rates; give one for each, or one for all")
+        raise OpenL3Error(
+            f"{len(sounds)} sounds came with {len(rates)} sample rates; give one for each, or one for all"
+        )
     net = audio_model(model, input_repr, content_type, embedding_size, frontend)
     heard = [mono_at_48khz(sound, rate) for sound, rate in zip(sounds, rates, strict=True)]
     counts: list[int] = []
@@ -63,14 +67,26 @@ def _counted(rows: Iterator[Samples], counts: list[int]) -> Iterator[Samples]:
         yield row
 
 
-def audio_model(model: OpenL3Net | None, input_repr: str | None, content_type: str, embedding_size: int, frontend: str) -> OpenL3Net:
+def audio_model(
+    model: OpenL3Net | None,
+    input_repr: str | None,
+    content_type: str,
+    embedding_size: int,
+    frontend: str,
+) -> OpenL3Net:
     """`model`, or the one that the words name; raises OpenL3Error when it is of another kind."""
     if model is None:
-        return load_audio_embedding_model(input_repr or "mel256", content_type, embedding_size, frontend)
+        return load_audio_embedding_model(
+            input_repr or "mel256", content_type, embedding_size, frontend
+        )
     if not isinstance(model, OpenL3Net) or model.variant.side != "audio":
-        raise OpenL3Error(f"the model must be one of load_audio_embedding_model or looklisten.load, not {_kind(model)}")
+        raise OpenL3Error(
+            f"the model must be one of load_audio_embedding_model or looklisten.load, not {_kind(model)}"
+        )
     if frontend != model.frontend:
-        raise OpenL3Error(f'the model was loaded with frontend="{model.frontend}", and frontend="{frontend}" was asked for')
+        raise OpenL3Error(
+            f'the model was loaded with frontend="{model.frontend}", and frontend="{frontend}" was asked for'
+        )
     return model
 
 
@@ -79,14 +95,23 @@ def _kind(model: object) -> str:
 
 
 def preprocess_audio(
-    audio: NDArray[Any], sr: SupportsFloat, hop_size: float = 0.1, input_repr: str | None = None, center: bool = True, **kw: Any
+    audio: NDArray[Any],
+    sr: SupportsFloat,
+    hop_size: float = 0.1,
+    input_repr: str | None = None,
+    center: bool = True,
+    **kw: Any,
 ) -> NDArray[np.float32]:
-    """What `model.predict` takes: windows `[n, 1, 48000]`, or with `input_repr` spectrograms `[n, bands, frames, 1]` as librosa's.
+    """What `model.predict` takes: windows `[n, 1, 48000]`, or with `input_repr` spectrograms `[n,
+    bands, frames, 1]` as librosa's.
 
-    Raises OpenL3Error; also for settings of the spectrogram (`kw`), which are those that the weights were trained with.
+    Raises OpenL3Error; also for settings of the spectrogram (`kw`), which are those that the
+    weights were trained with.
     """
     if kw:
-        raise OpenL3Error(f"preprocess_audio has no setting {', '.join(kw)}: spectrograms are those that the weights were trained with")
+        raise OpenL3Error(
+            f"preprocess_audio has no setting {', '.join(kw)}: spectrograms are those that the weights were trained with"
+        )
     rows = windows([mono_at_48khz(audio, sr)], hop_size, center)
     if input_repr is None:
         return np.stack(list(rows))[:, None]
@@ -96,28 +121,42 @@ def preprocess_audio(
 
 
 def mono_at_48khz(audio: NDArray[Any], sr: SupportsFloat) -> Samples:
-    """The mean of the channels, floats in -1..1, resampled; warns and raises as `get_audio_embedding`."""
+    """The mean of the channels, floats in -1..1, resampled; warns and raises as
+    `get_audio_embedding`.
+    """
     samples = _mono(audio)
     if not 0.5 < float(sr) < np.inf:
         raise OpenL3Error(f"the sample rate {sr!r} is none; give samples a second, such as 44100")
     if not np.isfinite(samples).all():
-        raise OpenL3Error(f"the audio holds NaN or infinity, first at sample {int(np.argmin(np.isfinite(samples)))}; mend or cut it")
+        raise OpenL3Error(
+            f"the audio holds NaN or infinity, first at sample {int(np.argmin(np.isfinite(samples)))}; mend or cut it"
+        )
     if not samples.any():
-        warnings.warn("the audio is all zeros; its vectors say nothing", OpenL3Warning, stacklevel=3)
+        warnings.warn(
+            "the audio is all zeros; its vectors say nothing", OpenL3Warning, stacklevel=3
+        )
     samples = resampled(samples, round(float(sr)))
     if len(samples) < WINDOW_SAMPLES:
-        warnings.warn("the audio is shorter than a second; silence is added at its end", OpenL3Warning, stacklevel=3)
+        warnings.warn(
+            "the audio is shorter than a second; silence is added at its end",
+            OpenL3Warning,
+            stacklevel=3,
+        )
     return samples
 
 
 def _mono(audio: NDArray[Any]) -> Samples:
     if not isinstance(audio, np.ndarray) or audio.dtype.kind not in "iuf":
-        what = f"an array of {audio.dtype}" if isinstance(audio, np.ndarray) else type(audio).__name__
+        what = (
+            f"an array of {audio.dtype}" if isinstance(audio, np.ndarray) else type(audio).__name__
+        )
         raise OpenL3Error(f"audio must be a numpy array of numbers, or a list of such, not {what}")
     if not audio.size:
         raise OpenL3Error("the audio is empty; give at least one sample")
     if audio.ndim > 2 or (audio.ndim == 2 and audio.shape[1] > MAX_CHANNELS):
-        raise OpenL3Error(f"audio must be [samples] or [samples, channels]; this has the shape {audio.shape}; transpose it?")
+        raise OpenL3Error(
+            f"audio must be [samples] or [samples, channels]; this has the shape {audio.shape}; transpose it?"
+        )
     mono = audio.mean(axis=1, dtype=np.float64) if audio.ndim == 2 else audio.astype(np.float64)
     if audio.dtype.kind in "iu":
         half = 2.0 ** (8 * audio.dtype.itemsize - 1)
@@ -126,10 +165,12 @@ def _mono(audio: NDArray[Any]) -> Samples:
 
 
 def windows(chunks: Iterable[Samples], hop_seconds: float, center: bool) -> Iterator[Samples]:
-    """Windows of a second every `hop_seconds` of sound that comes in pieces, until one reaches its end; zeros fill the last.
+    """Windows of a second every `hop_seconds` of sound that comes in pieces, until one reaches its
+    end; zeros fill the last.
 
-    With `center` half a second of zeros goes before, so that the first window's middle is the beginning. The beginning of
-    window i is i times the hop, rounded once to a sample. Holds two seconds and one piece at a time.
+    With `center` half a second of zeros goes before, so that the first window's middle is the
+    beginning. The beginning of window i is i times the hop, rounded once to a sample. Holds two
+    seconds and one piece at a time.
     """
     if not 1 <= hop_seconds * SAMPLE_RATE_HZ < np.inf:
         raise OpenL3Error(f"the hop size {hop_seconds!r} is none; give seconds, such as 0.1")
@@ -137,7 +178,9 @@ def windows(chunks: Iterable[Samples], hop_seconds: float, center: bool) -> Iter
     reached = 0
     for chunk in chunks:
         held = np.concatenate([held, chunk])
-        while (start := round(number * hop_seconds * SAMPLE_RATE_HZ)) + WINDOW_SAMPLES <= held_from + len(held):
+        while (
+            start := round(number * hop_seconds * SAMPLE_RATE_HZ)
+        ) + WINDOW_SAMPLES <= held_from + len(held):
             yield held[start - held_from :][:WINDOW_SAMPLES]
             number, reached = number + 1, start + WINDOW_SAMPLES
         drop = min(max(start - held_from, 0), len(held))
@@ -149,14 +192,20 @@ def windows(chunks: Iterable[Samples], hop_seconds: float, center: bool) -> Iter
         number, reached = number + 1, start + WINDOW_SAMPLES
 
 
-def embedded(net: OpenL3Net, rows: Iterable[Samples], batch_size: int, embedding_size: int) -> Iterator[NDArray[np.float32]]:
-    """Vectors of windows or frames (`[features]` arrays of one shape), a batch at a time; raises OpenL3Error for sizes that are none."""
+def embedded(
+    net: OpenL3Net, rows: Iterable[Samples], batch_size: int, embedding_size: int
+) -> Iterator[NDArray[np.float32]]:
+    """Vectors of windows or frames (`[features]` arrays of one shape), a batch at a time; raises
+    OpenL3Error for sizes that are none.
+    """
     layer = net.layer_for(embedding_size)
     if batch_size < 1:
         raise OpenL3Error(f"the batch size {batch_size!r} must be at least 1")
     rest = iter(rows)
     while batch := list(islice(rest, batch_size)):
-        with torch.inference_mode():  # entered for each batch, so that it does not leak into whoever takes them
+        with (
+            torch.inference_mode()
+        ):  # entered for each batch, so that it does not leak into whoever takes them
             given = torch.from_numpy(np.stack(batch)).to(net.device)
             image = net.front_end(given) if net.variant.side == "audio" else given
             vectors: NDArray[np.float32] = net.vectors(image, layer).cpu().numpy()

@@ -1,4 +1,5 @@
-"""One file over HTTP into a folder: whole, and with the bytes that it must have, or absent. Goes on where it broke off.
+"""One file over HTTP into a folder: whole, and with the bytes that it must have, or absent. Goes on
+where it broke off.
 
 Knows addresses and git blob ids; not what is in the file.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from looklisten.interop.openl3.errors import OpenL3Error
-from looklisten.runtime import Progress, silent
+from looklisten.system.progress import Progress, silent
 
 ATTEMPTS = 4
 PAUSE_SECONDS = 0.5
@@ -42,8 +43,9 @@ def git_blob_id(path: Path) -> str:
 def download(url: str, path: Path, blob_id: str, progress: Progress = silent) -> None:
     """Fetch `url` to `path`, which must have the git blob id.
 
-    What came before a break is kept beside it as `.part`, for the next attempt or the next call. Of several processes one
-    fetches and the others wait. Raises OpenL3Error, one sentence, when the connection keeps breaking or the bytes are others.
+    What came before a break is kept beside it as `.part`, for the next attempt or the next call. Of
+    several processes one fetches and the others wait. Raises OpenL3Error, one sentence, when the
+    connection keeps breaking or the bytes are others.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -53,7 +55,10 @@ def download(url: str, path: Path, blob_id: str, progress: Progress = silent) ->
             return
         resumed = _fill(url, file, progress)
         if git_blob_id(part) != blob_id and resumed:
-            log.info("the half that an earlier attempt left does not fit; fetching %s from its beginning", url)
+            log.info(
+                "the half that an earlier attempt left does not fit; fetching %s from its beginning",
+                url,
+            )
             file.truncate(0)
             _fill(url, file, progress)
         found = git_blob_id(part)
@@ -78,17 +83,23 @@ def _alone(file: BinaryIO) -> Iterator[None]:
 
 
 def _fill(url: str, file: BinaryIO, progress: Progress) -> bool:
-    """Append to `file` until the whole of `url` is there; says whether it began with what an earlier call had left."""
+    """Append to `file` until the whole of `url` is there; says whether it began with what an
+    earlier call had left.
+    """
     resumed = file.seek(0, os.SEEK_END) > 0
     for attempt in range(ATTEMPTS):
         try:
             return _append(url, file, progress) and resumed
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # nothing is left to fetch
+            if (
+                error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+            ):  # nothing is left to fetch
                 return resumed
             if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise OpenL3Error(f"{url} cannot be fetched: the server says {error.code} {error.reason}") from None
+                raise OpenL3Error(
+                    f"{url} cannot be fetched: the server says {error.code} {error.reason}"
+                ) from None
             broken: Exception = error
         except _BROKEN as error:
             broken = error
@@ -102,7 +113,9 @@ def _fill(url: str, file: BinaryIO, progress: Progress) -> bool:
 
 
 def _append(url: str, file: BinaryIO, progress: Progress) -> bool:
-    """One connection; False when the server would not go on from where the file ends and gave all of it."""
+    """One connection; False when the server would not go on from where the file ends and gave all
+    of it.
+    """
     there = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": "looklisten"} | ({"Range": f"bytes={there}-"} if there else {})
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 (the caller names http or https)

@@ -5,23 +5,46 @@ from pathlib import Path
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.networks import OpenL3Net
 from looklisten.interop.openl3.published import locate
-from looklisten.interop.openl3.variants import SCHEME, WORDS, Side, Variant, variant, variant_named, variant_of_file
-from looklisten.interop.openl3.weights import ABOUT, Weights, channels_in, read_folder, read_keras, write_folder
-from looklisten.runtime import Progress, choose_device, choose_precision, silent, to_device
+from looklisten.interop.openl3.variants import (
+    SCHEME,
+    WORDS,
+    Side,
+    Variant,
+    variant,
+    variant_named,
+    variant_of_file,
+)
+from looklisten.interop.openl3.weights import (
+    ABOUT,
+    Weights,
+    channels_in,
+    read_folder,
+    read_keras,
+    write_folder,
+)
+from looklisten.system.devices import choose_device, choose_precision, to_device
+from looklisten.system.progress import Progress, silent
 
 FRONTENDS = ("kapre", "librosa")
 
 
 def recognizes(source: str | Path) -> bool:
-    """Whether `load` takes it: `openl3:audio-mel256-env`, a weight file of Keras, or a folder that `convert` wrote."""
-    return str(source).startswith(SCHEME) or str(source).endswith((".h5", ".h5.gz", ".hdf5")) or (Path(source) / ABOUT).is_file()
+    """Whether `load` takes it: `openl3:audio-mel256-env`, a weight file of Keras, or a folder that
+    `convert` wrote.
+    """
+    return (
+        str(source).startswith(SCHEME)
+        or str(source).endswith((".h5", ".h5.gz", ".hdf5"))
+        or (Path(source) / ABOUT).is_file()
+    )
 
 
 def load(source: str | Path, progress: Progress = silent) -> OpenL3Net:
     """A network of OpenL3, an `Encoder`, in evaluation mode, on the CPU.
 
-    `source`: `openl3:audio-mel256-env`, whose published file is fetched on first use; a weight file of Keras (`.h5`, `.h5.gz`)
-    that is named as OpenL3 names them; or a folder that `convert` wrote. Raises OpenL3Error, one sentence.
+    `source`: `openl3:audio-mel256-env`, whose published file is fetched on first use; a weight file
+        of Keras (`.h5`, `.h5.gz`) that is named as OpenL3 names them; or a folder that `convert`
+        wrote. Raises OpenL3Error, one sentence.
     """
     kind, weights, _ = _read(source, progress)
     return _build(OpenL3Net(kind), weights, str(source))
@@ -43,12 +66,15 @@ def _read(source: str | Path, progress: Progress) -> tuple[Variant, Weights, str
             f"such as openl3_audio_mel256_env.h5"
         )
     if told and told.side != side:
-        raise OpenL3Error(f"{path} is named as a network for {WORDS[told.side]}, and its first layer is one for {WORDS[side]}")
+        raise OpenL3Error(
+            f"{path} is named as a network for {WORDS[told.side]}, and its first layer is one for {WORDS[side]}"
+        )
     return told or Variant("vision", "mel256"), weights, path.name
 
 
 def convert(source: str | Path, out: str | Path, progress: Progress = silent) -> dict[str, str]:
-    """Turn a weight file of OpenL3 into a folder of safetensors and JSON that `load` reads without h5py.
+    """Turn a weight file of OpenL3 into a folder of safetensors and JSON that `load` reads without
+    h5py.
 
     Returns what was written. Raises OpenL3Error, one sentence.
     """
@@ -62,10 +88,16 @@ def _build(net: OpenL3Net, weights: Weights, source: str) -> OpenL3Net:
     try:
         missing, unexpected = net.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise OpenL3Error(f"the weights in {source} do not fit: {str(error).splitlines()[-1].strip()}") from None
-    lacking = [name for name in missing if not name.endswith("num_batches_tracked")]  # of training alone, and Keras has none
+        raise OpenL3Error(
+            f"the weights in {source} do not fit: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    lacking = [
+        name for name in missing if not name.endswith("num_batches_tracked")
+    ]  # of training alone, and Keras has none
     if lacking or unexpected:
-        raise OpenL3Error(f"the weights in {source} are not those of a network of OpenL3: {', '.join((*lacking, *unexpected)[:3])}")
+        raise OpenL3Error(
+            f"the weights in {source} are not those of a network of OpenL3: {', '.join((*lacking, *unexpected)[:3])}"
+        )
     return net.fused()
 
 
@@ -82,8 +114,8 @@ def load_audio_embedding_model(
 ) -> OpenL3Net:
     """OpenL3's network for sound, its published weights fetched on first use.
 
-    Beyond OpenL3: `weights`, a file, folder or address of weights; `device`; `precision`, float32, bfloat16, or auto for the
-    faster of the two. Raises OpenL3Error.
+    Beyond OpenL3: `weights`, a file, folder or address of weights; `device`; `precision`, float32,
+    bfloat16, or auto for the faster of the two. Raises OpenL3Error.
     """
     net = _net(variant("audio", input_repr, content_type), embedding_size, frontend)
     return _ready(net, locate(net.variant, weights, progress), device, precision)
@@ -99,7 +131,12 @@ def load_audio_embedding_model_from_path(
     precision: str = "float32",
 ) -> OpenL3Net:
     """OpenL3's network for sound from a weight file, whatever its name. Raises OpenL3Error."""
-    return _ready(_net(variant("audio", input_repr, None), embedding_size, frontend), Path(model_path), device, precision)
+    return _ready(
+        _net(variant("audio", input_repr, None), embedding_size, frontend),
+        Path(model_path),
+        device,
+        precision,
+    )
 
 
 def load_image_embedding_model(
@@ -112,7 +149,9 @@ def load_image_embedding_model(
     precision: str = "float32",
     progress: Progress = silent,
 ) -> OpenL3Net:
-    """OpenL3's network for pictures, as `load_audio_embedding_model`; `input_repr` is what its partner was trained to hear."""
+    """OpenL3's network for pictures, as `load_audio_embedding_model`; `input_repr` is what its
+    partner was trained to hear.
+    """
     net = _net(variant("vision", input_repr, content_type), embedding_size)
     return _ready(net, locate(net.variant, weights, progress), device, precision)
 
@@ -121,12 +160,16 @@ def load_image_embedding_model_from_path(
     model_path: str | Path, embedding_size: int, *, device: str = "auto", precision: str = "float32"
 ) -> OpenL3Net:
     """OpenL3's network for pictures from a weight file, whatever its name. Raises OpenL3Error."""
-    return _ready(_net(Variant("vision", "mel256"), embedding_size), Path(model_path), device, precision)
+    return _ready(
+        _net(Variant("vision", "mel256"), embedding_size), Path(model_path), device, precision
+    )
 
 
 def _net(kind: Variant, embedding_size: int, frontend: str = "kapre") -> OpenL3Net:
     if frontend not in FRONTENDS:
-        raise OpenL3Error(f"there is no front end {frontend!r}; there are {' and '.join(FRONTENDS)}")
+        raise OpenL3Error(
+            f"there is no front end {frontend!r}; there are {' and '.join(FRONTENDS)}"
+        )
     net = OpenL3Net(kind, frontend, embedding_size)
     net.layer_for(embedding_size)  # refuses a size that is none
     return net

@@ -1,4 +1,6 @@
-"""Media files -> the sound, the frames and the pictures that OpenL3's networks take, a piece at a time. Embeds nothing."""
+"""Media files -> the sound, the frames and the pictures that OpenL3's networks take, a piece at a
+time. Embeds nothing.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -11,19 +13,23 @@ from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.networks import RESIZE_PIXELS
 from looklisten.interop.openl3.picture_files import read_pixels
 from looklisten.interop.openl3.resampling import KaiserBest
-from looklisten.media.decode import Frame, Report, Wanted
-from looklisten.media.decoder_process import call
+from looklisten.media.decode.decode import Frame, Report, Wanted
 from looklisten.media.frames import resize
-from looklisten.media.isolated import decode, sound_pieces
+from looklisten.media.isolation.parent import call
+from looklisten.media.isolation.readers import decode, sound_pieces
 
-EVERY_FRAME = Wanted(frames_per_second=1e6, shorter_side_pixels=RESIZE_PIXELS, sound=False, max_hours=np.inf)
+EVERY_FRAME = Wanted(
+    frames_per_second=1e6, shorter_side_pixels=RESIZE_PIXELS, sound=False, max_hours=np.inf
+)
 SOUND = Wanted(picture=False, resampler=KaiserBest)
 
 log = logging.getLogger(__name__)
 
 
 def read_sound(path: str) -> Iterator[NDArray[np.float32]]:
-    """Mono sound at 48 kHz in pieces, from the file's beginning on: what begins late comes late. Raises SourceError."""
+    """Mono sound at 48 kHz in pieces, from the file's beginning on: what begins late comes late.
+    Raises SourceError.
+    """
     report, reached = Report(), 0
     for piece in sound_pieces(path, SOUND, report):
         yield piece
@@ -32,7 +38,9 @@ def read_sound(path: str) -> Iterator[NDArray[np.float32]]:
 
 
 def read_frames(path: str, times: list[float]) -> Iterator[NDArray[np.uint8]]:
-    """Every frame `[height, width, 3]`, its shorter side 256; when each is shown is put into `times`. Raises SourceError."""
+    """Every frame `[height, width, 3]`, its shorter side 256; when each is shown is put into
+    `times`. Raises SourceError.
+    """
     report = Report()
     for frame in decode(path, EVERY_FRAME, report):
         assert isinstance(frame, Frame)
@@ -43,12 +51,16 @@ def read_frames(path: str, times: list[float]) -> Iterator[NDArray[np.uint8]]:
 
 def _check(path: str, report: Report, got: int, kind: str) -> None:
     if not got:
-        raise OpenL3Error(f"{path} holds no {kind} that can be decoded ({report.broken_off or report.last_error or 'it is empty'})")
+        raise OpenL3Error(
+            f"{path} holds no {kind} that can be decoded ({report.broken_off or report.last_error or 'it is empty'})"
+        )
     if report.broken_off:
         log.warning("%s: %s; what came before it is embedded", path, report.broken_off)
 
 
 def read_picture(path: str) -> NDArray[np.uint8]:
-    """`[height, width, 3]`, upright, of eight bits; of an animated file the first picture. Raises OpenL3Error."""
+    """`[height, width, 3]`, upright, of eight bits; of an animated file the first picture. Raises
+    OpenL3Error.
+    """
     pixels: NDArray[np.uint8] = call(read_pixels, path, source=path)
     return pixels

@@ -1,4 +1,5 @@
-"""Which networks OpenL3 published, under which names, and the git blob id of each file. Facts; opens nothing.
+"""Which networks OpenL3 published, under which names, and the git blob id of each file. Facts;
+opens nothing.
 
 The ids are those of branch `models` of github.com/marl/openl3 (weights under CC BY 4.0).
 """
@@ -40,7 +41,9 @@ BLOBS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One network of OpenL3: a side, the spectrogram that it was trained with, and what it was trained on."""
+    """One network of OpenL3: a side, the spectrogram that it was trained with, and what it was
+    trained on.
+    """
 
     side: Side
     input_repr: InputRepr
@@ -50,7 +53,9 @@ class Variant:
     @property
     def name(self) -> str:
         """As in `openl3:audio-mel256-env`."""
-        return "-".join([WORDS[self.side], self.input_repr, *([self.content_type] if self.content_type else [])])
+        return "-".join(
+            [WORDS[self.side], self.input_repr, *([self.content_type] if self.content_type else [])]
+        )
 
     @property
     def stem(self) -> str:
@@ -61,9 +66,13 @@ class Variant:
 def variant(side: Side, input_repr: str, content_type: str | None) -> Variant:
     """A network by OpenL3's words for it; raises OpenL3Error for a word that it has not."""
     if input_repr not in get_args(InputRepr):
-        raise OpenL3Error(f"there is no input representation {input_repr!r}; there are {', '.join(get_args(InputRepr))}")
+        raise OpenL3Error(
+            f"there is no input representation {input_repr!r}; there are {', '.join(get_args(InputRepr))}"
+        )
     if content_type is not None and content_type not in get_args(ContentType):
-        raise OpenL3Error(f"there is no content type {content_type!r}; there are {', '.join(get_args(ContentType))}")
+        raise OpenL3Error(
+            f"there is no content type {content_type!r}; there are {', '.join(get_args(ContentType))}"
+        )
     return Variant(side, cast(InputRepr, input_repr), cast(ContentType | None, content_type))
 
 
@@ -80,10 +89,14 @@ def variant_of_file(path: Path) -> Variant | None:
 
 
 def variant_named(name: str) -> Variant:
-    """The published network `openl3:audio-mel256-env`; raises OpenL3Error, one sentence, for a name that is none."""
+    """The published network `openl3:audio-mel256-env`; raises OpenL3Error, one sentence, for a name
+    that is none.
+    """
     found = _PATTERN.fullmatch(name.removeprefix(SCHEME))
     if not found or not found[3]:
         names = "audio or image, then linear, mel128 or mel256, then music or env"
-        raise OpenL3Error(f"{name} is no network that OpenL3 published; a name is {SCHEME} and {names}, such as {SCHEME}audio-mel256-env")
+        raise OpenL3Error(
+            f"{name} is no network that OpenL3 published; a name is {SCHEME} and {names}, such as {SCHEME}audio-mel256-env"
+        )
     word, input_repr, content_type = found.groups()
     return variant("audio" if word == "audio" else "vision", input_repr, content_type)

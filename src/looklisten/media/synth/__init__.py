@@ -1,4 +1,5 @@
-"""A procedural world of things that look and sound: `looks` x `voices` -> `scenes` -> `world`, files with known truth.
+"""A procedural world of things that look and sound: `looks` x `voices` -> `scenes` -> `world`,
+files with known truth.
 
 Or a `collage` of a user's own pictures and sounds.
 """

@@ -1,4 +1,6 @@
-"""Labelled files of a user's own, pictures or sounds: what each shows, and on which side of the split it is. Decodes none of them."""
+"""Labelled files of a user's own, pictures or sounds: what each shows, and on which side of the
+split it is. Decodes none of them.
+"""
 
 import hashlib
 from collections import defaultdict
@@ -16,7 +18,9 @@ SOUNDS = {".wav", ".mp3", ".ogg", ".flac", ".m4a", ".aac", ".opus", ".aif", ".ai
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled file. `group`: what must not be torn apart by a split, such as a fold; empty: the file stands for itself."""
+    """One labelled file. `group`: what must not be torn apart by a split, such as a fold; empty:
+    the file stands for itself.
+    """
 
     path: str
     label: str
@@ -24,18 +28,23 @@ class Item:
 
 
 def read_items(where: Path, suffixes: set[str]) -> list[Item]:
-    """The labelled files of a table or a folder, in the order of their paths; of files with equal bytes only the first.
+    """The labelled files of a table or a folder, in the order of their paths; of files with equal
+    bytes only the first.
 
-    A table (`.csv`, `.tsv`, `.parquet`) has the columns path, label (or class) and perhaps split (or fold). In a folder a
-    file's label is the name of the folder it lies in, and a folder above that is named train, val, test … says its
-    split. Raises ConfigError when there is nothing.
+    A table (`.csv`, `.tsv`, `.parquet`) has the columns path, label (or class) and perhaps split
+    (or fold). In a folder a file's label is the name of the folder it lies in, and a folder above
+    that is named train, val, test … says its split. Raises ConfigError when there is nothing.
     """
     if not where.exists():
-        raise ConfigError(f"{where} is not there; give a folder with one folder of files a class, or a table with columns path and label")
+        raise ConfigError(
+            f"{where} is not there; give a folder with one folder of files a class, or a table with columns path and label"
+        )
     items = _of_table(where) if where.is_file() else _of_folder(where, suffixes)
     if not items:
         kinds = ", ".join(sorted(suffixes))
-        raise ConfigError(f"{where} has no labelled files; expected FOLDER/CLASS/FILE with one of {kinds}, or a table with path and label")
+        raise ConfigError(
+            f"{where} has no labelled files; expected FOLDER/CLASS/FILE with one of {kinds}, or a table with path and label"
+        )
     return _without_copies(sorted(items, key=lambda item: item.path))
 
 
@@ -45,14 +54,24 @@ def _of_table(table: Path) -> list[Item]:
     except SourceError as error:
         raise ConfigError(str(error)) from None
     columns = set(read.columns)
-    label, group = (next((c for c in names if c in columns), "") for names in (("label", "class"), ("split", "fold")))
+    label, group = (
+        next((c for c in names if c in columns), "")
+        for names in (("label", "class"), ("split", "fold"))
+    )
     if "path" not in columns or not label:
         listed = ", ".join(map(shown, sorted(filter(None, columns)))) or "none"
         raise ConfigError(f"the table {table} needs the columns path and label; it has {listed}")
-    items = [Item(str(table.parent / row.text("path")), row.text(label), row.text(group) if group else "") for row in read.rows]
+    items = [
+        Item(
+            str(table.parent / row.text("path")), row.text(label), row.text(group) if group else ""
+        )
+        for row in read.rows
+    ]
     lost = [item.path for item in items if not Path(item.path).is_file()]
     if lost:
-        raise ConfigError(f"the table {table} names {len(lost)} files that are not there, the first is {lost[0]}")
+        raise ConfigError(
+            f"the table {table} names {len(lost)} files that are not there, the first is {lost[0]}"
+        )
     return items
 
 
@@ -60,7 +79,11 @@ def _of_folder(folder: Path, suffixes: set[str]) -> list[Item]:
     items = []
     for path in folder.rglob("*"):
         if path.suffix.lower() in suffixes and path.parent != folder:
-            above = [part for part in path.relative_to(folder).parts[:-2] if part.lower() in TRAIN_NAMES | HELD_OUT_NAMES]
+            above = [
+                part
+                for part in path.relative_to(folder).parts[:-2]
+                if part.lower() in TRAIN_NAMES | HELD_OUT_NAMES
+            ]
             items.append(Item(str(path), path.parent.name, above[0] if above else ""))
     return items
 
@@ -79,8 +102,9 @@ def _without_copies(items: list[Item]) -> list[Item]:
 def split_items(items: Iterable[Item], test_share: float) -> dict[tuple[str, str], list[Item]]:
     """(label, "train" or "test") -> its files.
 
-    Groups named like a split decide; other groups go whole, about `test_share` of them to
-    the tests; files without a group go by themselves, class by class. Hashes choose, so that more files move few others.
+    Groups named like a split decide; other groups go whole, about `test_share` of them to the
+    tests; files without a group go by themselves, class by class. Hashes choose, so that more files
+    move few others.
     """
     items = list(items)
     groups = {item.group for item in items} - {""}

@@ -1,4 +1,6 @@
-"""Looks: twelve silhouettes, each with its inner texture, as functions over the plane. Knows no colour, size or place."""
+"""Looks: twelve silhouettes, each with its inner texture, as functions over the plane. Knows no
+colour, size or place.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +18,9 @@ Field = Callable[[Plane, Plane], Plane]
 
 @dataclass(frozen=True)
 class Look:
-    """`silhouette` is positive inside and falls about linearly through its edge; `texture` is in 0..1."""
+    """`silhouette` is positive inside and falls about linearly through its edge; `texture` is in
+    0..1.
+    """
 
     silhouette: Field
     texture: Field
@@ -118,7 +122,9 @@ def _sectors(x: Plane, y: Plane) -> Plane:
 
 
 def _grid(x: Plane, y: Plane) -> Plane:
-    return np.maximum(_wave(13 * x) * (np.abs(np.cos(6.5 * x)) > 0.8), np.cos(6.5 * y) ** 2 > 0.75).astype(np.float32)
+    return np.maximum(
+        _wave(13 * x) * (np.abs(np.cos(6.5 * x)) > 0.8), np.cos(6.5 * y) ** 2 > 0.75
+    ).astype(np.float32)
 
 
 LOOKS: dict[str, Look] = {

@@ -1,8 +1,9 @@
-"""Scenes: one video of the world as a record drawn from a seed, and what it looks and sounds like at each moment.
+"""Scenes: one video of the world as a record drawn from a seed, and what it looks and sounds like
+at each moment.
 
-Every nuisance (colour, size, place, rotation, motion, background, clutter, light, pitch, loudness, tempo, noise, echo,
-tilt of the spectrum) is drawn the same way for every class, so none of them tells the class. Only the look and the voice do.
-Knows no file.
+Every nuisance (colour, size, place, rotation, motion, background, clutter, light, pitch, loudness,
+tempo, noise, echo, tilt of the spectrum) is drawn the same way for every class, so none of them
+tells the class. Only the look and the voice do. Knows no file.
 """
 
 import colorsys
@@ -20,8 +21,9 @@ from looklisten.media.synth.voices import VOICES, Voice, note
 CLASSES = tuple(LOOKS)
 Picture = NDArray[np.uint8]
 DISTANT, CLOSE_UP = (0.12, 0.24), (0.32, 0.44)
-"""Radii of things, as fractions of the frame's side. A wild kind fills it: at other sizes an eye learnt them so slowly that the ear learnt
-nothing (LOG.md, 2026-11-24)."""
+"""Radii of things, as fractions of the frame's side. A wild kind fills it: at other sizes an eye
+learnt them so slowly that the ear learnt nothing (LOG.md, 2026-11-24).
+"""
 
 
 def look_of(label: str) -> Look:
@@ -34,7 +36,9 @@ def voice_of(label: str) -> Voice:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object on its path. Lengths are fractions of the frame's side, angles radians, times seconds."""
+    """One object on its path. Lengths are fractions of the frame's side, angles radians, times
+    seconds.
+    """
 
     label: str
     sounding: bool
@@ -51,14 +55,19 @@ class Thing:
     def place(self, at_seconds: float) -> tuple[float, float]:
         x, y = (
             c + a * np.sin(2 * np.pi * at_seconds / period + phase)
-            for c, a, period, phase in zip(self.center, self.swing, self.swing_seconds, self.phase, strict=True)
+            for c, a, period, phase in zip(
+                self.center, self.swing, self.swing_seconds, self.phase, strict=True
+            )
         )
         return float(x), float(y)
 
     def box(self, at_seconds: float) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) in 0..1: the square around the disc that holds the silhouette."""
         x, y = self.place(at_seconds)
-        x0, y0, x1, y1 = (float(np.clip(v, 0, 1)) for v in (x - self.radius, y - self.radius, x + self.radius, y + self.radius))
+        x0, y0, x1, y1 = (
+            float(np.clip(v, 0, 1))
+            for v in (x - self.radius, y - self.radius, x + self.radius, y + self.radius)
+        )
         return x0, y0, x1, y1
 
 
@@ -123,7 +132,9 @@ def _thing(rng: np.random.Generator, label: str, sounding: bool) -> Thing:
 def _apart(one: Thing, other: Thing) -> bool:
     """Whether two paths never bring the discs closer than nine tenths of touching."""
     gap = np.hypot(*(np.array(one.center) - np.array(other.center)))
-    return bool(gap - np.hypot(*one.swing) - np.hypot(*other.swing) > 0.9 * (one.radius + other.radius))
+    return bool(
+        gap - np.hypot(*one.swing) - np.hypot(*other.swing) > 0.9 * (one.radius + other.radius)
+    )
 
 
 def draw_scene(
@@ -161,25 +172,35 @@ def draw_scene(
 
 
 def _smooth_noise(rng: np.random.Generator, side: int, cells: int) -> Plane:
-    """Values in about 0..1 that vary smoothly over `cells` cells: a random grid, cubically interpolated."""
+    """Values in about 0..1 that vary smoothly over `cells` cells: a random grid, cubically
+    interpolated.
+    """
     grid = rng.random((cells + 3, cells + 3))
     at = np.linspace(0, cells, side, endpoint=False)
     index, t = at.astype(int), at % 1
-    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1) / 6
+    weights = (
+        np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], 1)
+        / 6
+    )
     rows = np.zeros((side, cells + 3))
     rows[np.arange(side)[:, None], index[:, None] + np.arange(4)] = weights
     return (rows @ grid @ rows.T).astype(np.float32)
 
 
 def draw_background(key: tuple[int, ...], side: int) -> NDArray[np.float32]:
-    """A textured, cluttered ground, `[side, side, 3]` in 0..1; the same `key` gives the same ground at every size."""
+    """A textured, cluttered ground, `[side, side, 3]` in 0..1; the same `key` gives the same ground
+    at every size.
+    """
     rng = np.random.default_rng(key)
     field = sum(
-        _smooth_noise(rng, side, cells) * weight for cells, weight in ((3, 1.0), (9, rng.uniform(0, 0.7)), (40, rng.uniform(0, 0.5)))
+        _smooth_noise(rng, side, cells) * weight
+        for cells, weight in ((3, 1.0), (9, rng.uniform(0, 0.7)), (40, rng.uniform(0, 0.5)))
     )
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     angle, frequency = rng.uniform(0, np.pi), rng.uniform(15, 90)
-    field = field + rng.uniform(0, 0.4) * np.sin(frequency * (x * np.cos(angle) + y * np.sin(angle)) + 4 * field)
+    field = field + rng.uniform(0, 0.4) * np.sin(
+        frequency * (x * np.cos(angle) + y * np.sin(angle)) + 4 * field
+    )
     field = (field - field.min()) / np.ptp(field)
     dark, bright = (np.array(c, np.float32) for c in _two_colors(rng))
     ground = dark + (bright - dark) * field[..., None].astype(np.float32)
@@ -188,17 +209,25 @@ def draw_background(key: tuple[int, ...], side: int) -> NDArray[np.float32]:
         a, b = rng.uniform(0.02, 0.14), rng.uniform(0.01, 0.06)
         power, color = rng.choice([2, 8]), np.array(_color(rng), np.float32)
         reach = 1.5 * max(a, b)
-        rows, columns = (slice(max(int((c - reach) * side), 0), int((c + reach) * side) + 2) for c in (cy, cx))
+        rows, columns = (
+            slice(max(int((c - reach) * side), 0), int((c + reach) * side) + 2) for c in (cy, cx)
+        )
         across, down = x[rows, columns] - cx, y[rows, columns] - cy
         u = across * np.cos(turn) + down * np.sin(turn)
         v = down * np.cos(turn) - across * np.sin(turn)
-        inside = np.clip((1 - (np.abs(u / a) ** power + np.abs(v / b) ** power)) * b * side + 0.5, 0, 1)
-        ground[rows, columns] += (color - ground[rows, columns]) * inside[..., None].astype(np.float32)
+        inside = np.clip(
+            (1 - (np.abs(u / a) ** power + np.abs(v / b) ** power)) * b * side + 0.5, 0, 1
+        )
+        ground[rows, columns] += (color - ground[rows, columns]) * inside[..., None].astype(
+            np.float32
+        )
     return ground
 
 
 def draw_ground(scene: Scene, side: int) -> Picture:
-    """What a scene shows when nothing is in it: its background in its light, `[side, side, 3]` uint8."""
+    """What a scene shows when nothing is in it: its background in its light, `[side, side, 3]`
+    uint8.
+    """
     return _lit(draw_background(scene.background, side), scene.light)
 
 
@@ -221,7 +250,9 @@ def _paint(frame: Picture, thing: Thing, at_seconds: float, light: float) -> Non
     look = look_of(thing.label)
     mask = np.clip(look.silhouette(u, v) * (radius * 0.8) + 0.5, 0, 1)[..., None]
     bright, dark = (np.array(color, np.float32) for color in thing.colors)
-    paint = np.clip((dark + (bright - dark) * look.texture(u, v)[..., None]) * (255 * light), 0, 255)
+    paint = np.clip(
+        (dark + (bright - dark) * look.texture(u, v)[..., None]) * (255 * light), 0, 255
+    )
     patch = frame[y0:y1, x0:x1]
     patch[...] = patch + (paint - patch) * mask
 
@@ -247,8 +278,16 @@ def render_sound(scene: Scene, sample_rate_hz: int) -> Sound:
         room = min(len(sound), len(dry) - start)
         dry[start : start + room] += sound[:room]
     tail = rng.standard_normal(sample_rate_hz).astype(np.float32)
-    tail *= np.exp(-6.9 * np.arange(len(tail), dtype=np.float32) / sample_rate_hz / scene.echo_seconds)
+    tail *= np.exp(
+        -6.9 * np.arange(len(tail), dtype=np.float32) / sample_rate_hz / scene.echo_seconds
+    )
     size = 1 << (len(dry) + len(tail)).bit_length()
-    echo = np.fft.irfft(np.fft.rfft(dry, size) * np.fft.rfft(tail, size), size)[: len(dry)].astype(np.float32)
-    wet = tilted(dry + echo * (scene.echo_mix * rms(dry) / rms(echo)), sample_rate_hz, scene.tilt_db)
-    return leveled(with_noise(rng, wet, sample_rate_hz, scene.noise_db, scene.noise_color), scene.loudness_db)
+    echo = np.fft.irfft(np.fft.rfft(dry, size) * np.fft.rfft(tail, size), size)[: len(dry)].astype(
+        np.float32
+    )
+    wet = tilted(
+        dry + echo * (scene.echo_mix * rms(dry) / rms(echo)), sample_rate_hz, scene.tilt_db
+    )
+    return leveled(
+        with_noise(rng, wet, sample_rate_hz, scene.noise_db, scene.noise_color), scene.loudness_db
+    )

@@ -1,4 +1,6 @@
-"""Voices: twelve timbre families, each with its rhythm. Pitch, tempo and loudness are free and overlap between them."""
+"""Voices: twelve timbre families, each with its rhythm. Pitch, tempo and loudness are free and
+overlap between them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +22,13 @@ class Voice:
 
 
 def _beats(pattern: tuple[float, ...], length: float, jitter: float = 0.0) -> Rhythm:
-    """A bar that repeats: `pattern` are the onsets inside one bar of len(pattern) beats (as fractions of the bar)."""
+    """A bar that repeats: `pattern` are the onsets inside one bar of len(pattern) beats (as
+    fractions of the bar).
+    """
 
-    def rhythm(rng: np.random.Generator, tempo: float, seconds: float) -> tuple[tuple[float, float], ...]:
+    def rhythm(
+        rng: np.random.Generator, tempo: float, seconds: float
+    ) -> tuple[tuple[float, float], ...]:
         bar = len(pattern) / tempo
         start = -bar * rng.random()
         onsets = [start + bar * (k + p) for k in range(int(seconds / bar) + 2) for p in pattern]
@@ -35,8 +41,12 @@ def _beats(pattern: tuple[float, ...], length: float, jitter: float = 0.0) -> Rh
 def _scattered(rate: float, length: float) -> Rhythm:
     """Onsets at random, about `rate` a beat, each `length` seconds long whatever the tempo."""
 
-    def rhythm(rng: np.random.Generator, tempo: float, seconds: float) -> tuple[tuple[float, float], ...]:
-        gaps = 0.3 / (rate * tempo) + rng.exponential(0.7 / (rate * tempo), int(3 * rate * tempo * seconds) + 20)
+    def rhythm(
+        rng: np.random.Generator, tempo: float, seconds: float
+    ) -> tuple[tuple[float, float], ...]:
+        gaps = 0.3 / (rate * tempo) + rng.exponential(
+            0.7 / (rate * tempo), int(3 * rate * tempo * seconds) + 20
+        )
         return tuple((float(t), length) for t in np.cumsum(gaps) if t < seconds)
 
     return rhythm
@@ -52,16 +62,24 @@ def _held(t: Sound, length: float, attack: float) -> Sound:
 
 
 def _partials(pitch: float, t: Sound, weights: dict[float, float]) -> Sound:
-    return sum((w * np.sin(2 * np.pi * pitch * k * t) for k, w in weights.items()), np.zeros_like(t))
+    return sum(
+        (w * np.sin(2 * np.pi * pitch * k * t) for k, w in weights.items()), np.zeros_like(t)
+    )
 
 
 def _bell(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
     partials = ((1, 1.0, 0.5), (2.76, 0.7, 0.3), (5.4, 0.45, 0.16), (8.93, 0.3, 0.08))
-    return sum((w * np.sin(2 * np.pi * pitch * k * t) * _decay(t, d) for k, w, d in partials), np.zeros_like(t))
+    return sum(
+        (w * np.sin(2 * np.pi * pitch * k * t) * _decay(t, d) for k, w, d in partials),
+        np.zeros_like(t),
+    )
 
 
 def _pluck(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
-    return sum((np.sin(2 * np.pi * pitch * k * t) / k * _decay(t, 0.5 / k) for k in range(1, 12)), np.zeros_like(t))
+    return sum(
+        (np.sin(2 * np.pi * pitch * k * t) / k * _decay(t, 0.5 / k) for k in range(1, 12)),
+        np.zeros_like(t),
+    )
 
 
 def _reed(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
@@ -70,7 +88,9 @@ def _reed(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> So
 
 def _siren(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
     sweep = 0.45 * np.sin(2 * np.pi * t / length)
-    return np.sin(2 * np.pi * pitch * 1.5 * np.cumsum(1 + sweep) * (t[1] - t[0])) * _held(t, length, 0.02)
+    return np.sin(2 * np.pi * pitch * 1.5 * np.cumsum(1 + sweep) * (t[1] - t[0])) * _held(
+        t, length, 0.02
+    )
 
 
 def _thump(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
@@ -83,15 +103,22 @@ def _rise(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> So
 
 
 def _fall(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
-    return np.sin(2 * np.pi * pitch * 3 * length / 2.5 * (1 - np.exp(-2.5 * t / length))) * _held(t, length, 0.01)
+    return np.sin(2 * np.pi * pitch * 3 * length / 2.5 * (1 - np.exp(-2.5 * t / length))) * _held(
+        t, length, 0.01
+    )
 
 
 def _rattle(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
-    return (rng.standard_normal(len(t), dtype=np.float32) + np.sin(2 * np.pi * pitch * 6 * t)) * _decay(t, 0.006)
+    return (
+        rng.standard_normal(len(t), dtype=np.float32) + np.sin(2 * np.pi * pitch * 6 * t)
+    ) * _decay(t, 0.006)
 
 
 def _hiss(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
-    return rng.standard_normal(len(t), dtype=np.float32) * np.sin(np.pi * np.clip(t / length, 0, 1)) ** 2
+    return (
+        rng.standard_normal(len(t), dtype=np.float32)
+        * np.sin(np.pi * np.clip(t / length, 0, 1)) ** 2
+    )
 
 
 def _whistle(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
@@ -102,7 +129,11 @@ def _whistle(rng: np.random.Generator, pitch: float, t: Sound, length: float) ->
 
 def _brass(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
     tremolo = 1 + 0.6 * np.sin(2 * np.pi * 17 * t)
-    return _partials(pitch / 2, t, {k: 0.8**k for k in range(1, 16)}) * tremolo * _held(t, length, 0.05)
+    return (
+        _partials(pitch / 2, t, {k: 0.8**k for k in range(1, 16)})
+        * tremolo
+        * _held(t, length, 0.05)
+    )
 
 
 def _growl(rng: np.random.Generator, pitch: float, t: Sound, length: float) -> Sound:
@@ -127,8 +158,17 @@ VOICES: dict[str, Voice] = {
 """The voice of each look, under the look's name."""
 
 
-def note(voice: Voice, rng: np.random.Generator, pitch_hz: float, length_seconds: float, sample_rate_hz: int) -> Sound:
+def note(
+    voice: Voice,
+    rng: np.random.Generator,
+    pitch_hz: float,
+    length_seconds: float,
+    sample_rate_hz: int,
+) -> Sound:
     """One note and its ring-out, `[samples]`, about unit amplitude."""
     ring_out = 0.6
-    t = np.arange(int((length_seconds + ring_out) * sample_rate_hz), dtype=np.float32) / sample_rate_hz
+    t = (
+        np.arange(int((length_seconds + ring_out) * sample_rate_hz), dtype=np.float32)
+        / sample_rate_hz
+    )
     return voice.timbre(rng, pitch_hz, t, length_seconds)

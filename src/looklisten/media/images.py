@@ -1,0 +1,49 @@
+"""A picture file -> pixels of the size that a network takes. Knows no video and no network."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from looklisten.errors import SourceError
+from looklisten.media.frames import resize
+from looklisten.media.image_files import FORMATS, MAX_ASPECT, rgb
+from looklisten.media.isolation.readers import is_picture, read_pixels
+
+__all__ = ["FORMATS", "MAX_ASPECT", "fitted", "is_picture", "picture_of", "read_picture"]
+
+
+def read_picture(path: str | Path, shorter_side_pixels: int) -> UInt8[Tensor, "height width 3"]:
+    """The picture, turned as its EXIF says, its shorter side resized to `shorter_side_pixels`.
+
+    It is decoded in another process (`decoder_process`). Raises SourceError, one sentence, when it
+    cannot be read.
+    """
+    return fitted(torch.from_numpy(read_pixels(path, shorter_side_pixels)), shorter_side_pixels)
+
+
+def picture_of(image: Image.Image, shorter_side_pixels: int) -> UInt8[Tensor, "height width 3"]:
+    """A picture that Pillow has in memory, treated as a picture file is. Raises SourceError when it
+    cannot be shown as RGB.
+    """
+    try:
+        pixels = rgb(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise SourceError(f"this picture of mode {image.mode} cannot be read: {error}") from None
+    if not pixels.size:
+        raise SourceError(f"this picture of {image.width} x {image.height} pixels is empty")
+    return fitted(torch.from_numpy(pixels), shorter_side_pixels)
+
+
+def fitted(
+    pixels: UInt8[Tensor, "height width 3"], shorter_side_pixels: int
+) -> UInt8[Tensor, "new_height new_width 3"]:
+    """The shorter side resized; of a very long picture only the middle."""
+    most = MAX_ASPECT * min(pixels.shape[:2])
+    for axis in (0, 1):
+        length = pixels.shape[axis]
+        if length > most:
+            pixels = pixels.narrow(axis, (length - most) // 2, most)
+    return resize(pixels, shorter_side_pixels)

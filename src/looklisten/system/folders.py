@@ -1,0 +1,145 @@
+"""A folder of this machine -> the files in it and below, and an account of what is not among them.
+Opens no file.
+
+Links to folders are followed, each folder once. What is hidden or in a trash folder is left out.
+"""
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from looklisten.names import shown, stored_name
+
+_TRASH = """
+    $recycle.bin recycler @eadir @recycle @recently-snapshot #recycle #snapshot __macosx lost+found system_volume_information
+"""
+TRASH = frozenset(_TRASH.split())
+"""Folders that systems and storage devices fill by themselves; a space counts as `_`."""
+
+LISTED_SUFFIXES = 8
+
+
+@dataclass(frozen=True)
+class File:
+    """A regular file: its absolute path as the system opens it, or its address; size and time where
+    they are known.
+    """
+
+    path: str
+    bytes: int | None
+    modified_ns: int | None
+
+
+@dataclass
+class Account:
+    """What a search met."""
+
+    files: list[File] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """Paths that could not be read, and why."""
+    other_suffixes: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
+    """Hidden files and folders, and trash folders."""
+
+    def others(self) -> str:
+        """One line on files with other suffixes; "" when there are none."""
+        return other_suffixes_line(self.other_suffixes)
+
+
+def other_suffixes_line(suffixes: Counter[str]) -> str:
+    """`27 files with other suffixes were not looked at (.heic 20, .insv 7)`, or ""."""
+    count = suffixes.total()
+    if not count:
+        return ""
+    most = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(
+        f"{shown(suffix) or 'no suffix'} {times:,}" for suffix, times in most[:LISTED_SUFFIXES]
+    )
+    more = ", …" if len(most) > LISTED_SUFFIXES else ""
+    files = (
+        "1 file with another suffix was"
+        if count == 1
+        else f"{count:,} files with other suffixes were"
+    )
+    return f"{files} not looked at ({listed}{more})"
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or the system's trash."""
+    return name.startswith(".") or name.casefold().replace(" ", "_") in TRASH
+
+
+def search(top: str | Path, is_wanted: Callable[[str], bool]) -> Account:
+    """The regular files in and below `top` whose suffix (lower case, with its dot) `is_wanted`.
+
+    Folders come before links to folders, so a file that is reached in two ways has the name without
+    the link.
+    """
+    account = Account()
+    seen: set[tuple[int, int]] = set()
+    folders, links = [os.path.abspath(top)], list[str]()  # noqa: PTH100 (Path.resolve would follow links)
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        try:
+            about = os.stat(folder)  # noqa: PTH116 (names here are text, for speed)
+            if (about.st_dev, about.st_ino) in seen:
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            account.problems.append((folder, f"the folder cannot be searched: {error.strerror}"))
+            continue
+        for entry in entries:
+            _look_at(entry, account, is_wanted, folders, links)
+    return account
+
+
+def _look_at(
+    entry: os.DirEntry[str],
+    account: Account,
+    is_wanted: Callable[[str], bool],
+    folders: list[str],
+    links: list[str],
+) -> None:
+    """Sort one entry of a folder into `account`, or into the folders still to be searched."""
+    if is_left_out(entry.name):
+        account.hidden += 1
+        return
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a Path for each of many names is slow)
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(entry.path)
+            return
+        about = entry.stat()
+    except OSError as error:
+        problem = reason_of(error)
+        if entry.is_symlink():
+            problem = f"a broken link: {problem}"
+        if is_wanted(suffix) or (entry.is_symlink() and not suffix):
+            account.problems.append((entry.path, problem))
+        else:
+            account.other_suffixes[suffix] += 1
+        return
+    if stat.S_ISDIR(about.st_mode):
+        links.append(entry.path)
+    elif not is_wanted(suffix):
+        account.other_suffixes[suffix] += 1
+    elif stat.S_ISREG(about.st_mode):
+        account.files.append(File(entry.path, about.st_size, about.st_mtime_ns))
+    else:
+        account.problems.append((entry.path, "it is no file but a pipe, a socket or a device"))
+
+
+def reason_of(error: Exception) -> str:
+    """Why a path cannot be used, in plain words."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return "there is no such file"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if "null" in str(error):
+        return "its name holds a NUL character, which no file name can"
+    return f"no file can have this name here ({stored_name(str(error))})"
