@@ -60,7 +60,6 @@ class HeatMap:
 
     def enlarged(self, height: int, width: int) -> Float[np.ndarray, "height width"]:
         """The map at the size of what it covers, such as the frame's own; bilinear."""
-
         return enlarged(self.values, height, width)
 
 
