@@ -25,7 +25,8 @@ from looklisten.evaluation.supervised import (
     validation_of,
     with_validated_threshold,
 )
-from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load, open_network
 from looklisten.model.objectives import Labels
 from looklisten.training import baselines as table
 from looklisten.training import loop
@@ -236,12 +237,12 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
             yield batch, *vectors
 
     monkeypatch.setattr(correspondence, "looked_and_listened", watched)
-    saved = open_checkpoint(told[0])
-    direct = direct_combination(saved, saved.model(), shards, pairs=40)
+    saved = open_network(told[0])
+    direct = direct_combination(saved, saved.l3net, shards, pairs=40)
     assert seen == set(shards.video_ids[shards.validation(0.2, shards.held_out(0.1))])
     assert direct.validation_accuracy >= 0.5
     again = evaluate(
-        saved.model(),
+        saved.l3net,
         shards,
         shards.validation(0.2, shards.held_out(0.1)),
         pairs=40,
@@ -253,19 +254,19 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
 
 
 def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
-    other = open_checkpoint(run_path)
+    other = open_network(run_path)
     with pytest.raises(
         ConfigError,
         match=r'has no class scores to combine; train one with train\.objective = "labels"',
     ):
-        direct_combination(other, other.model(), shards)
-    saved = open_checkpoint(told[0])
+        direct_combination(other, other.l3net, shards)
+    saved = open_network(told[0])
     monkeypatch.setattr(shards, "validation", lambda *_: np.zeros(len(shards), bool))
     with pytest.raises(
         ConfigError,
         match=r"kept no videos to choose a threshold on; train it with train\.validation_fraction = 0\.1",
     ):
-        direct_combination(saved, saved.model(), shards)
+        direct_combination(saved, saved.l3net, shards)
 
 
 class Knowing:
@@ -424,8 +425,8 @@ def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong
     than its threshold.
     """
     train(shards_path, small_config(validation_fraction=0.2, steps=60), tmp_path)
-    saved = open_checkpoint(tmp_path)
-    model, held_out = saved.model(), shards.held_out(0.1)
+    saved = open_network(tmp_path)
+    model, held_out = saved.l3net, shards.held_out(0.1)
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
     assert evaluate(model, shards, held_out, pairs=200).accuracy == 0.5

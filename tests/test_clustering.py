@@ -10,7 +10,7 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.units import clustering
 from looklisten.evaluation.units.clustering import PAPER, choose_k, cluster, k_means, plane
 from looklisten.inference.moments import Vectors
-from looklisten.model.checkpoint import load
+from looklisten.model.networks import load
 
 
 def agreement(truth, *found):

@@ -23,7 +23,7 @@ from looklisten.app.cli import main
 from looklisten.inference.embedding.embed import embed
 from looklisten.inference.embedding.files import _Failures, fitting_name
 from looklisten.interop.publish import save_pretrained
-from looklisten.model.checkpoint import load
+from looklisten.model.networks import load
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from looklisten.evaluation.localization.evaluate import boxes_at, pointing
 from looklisten.inference.localization import localize as maps
 from looklisten.inference.moments import Vectors, embed_clips, moments
 from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.checkpoint import load
 from looklisten.model.l3net import Fusion, L3Net
+from looklisten.model.networks import load
 from looklisten.training.loop import train
 
 

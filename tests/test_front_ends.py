@@ -10,8 +10,9 @@ import torch
 
 from conftest import small_config
 from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
-from looklisten.model.checkpoint import load, save_checkpoint
+from looklisten.model.checkpoint import save_checkpoint
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 
 RATE_HZ, HOP = 48_000, 242
 OPENL3 = {

@@ -13,8 +13,8 @@ from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.localization.localize import HeatMap, localize, localize_moments, to_unit
 from looklisten.inference.moments import Moment
 from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.checkpoint import load
 from looklisten.model.l3net import AlignedFusion, Fusion, L3Net, correspondence_logit
+from looklisten.model.networks import load
 
 
 @pytest.fixture(scope="module")

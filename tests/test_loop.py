@@ -23,7 +23,8 @@ from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.inference.localization.localize import localize
 from looklisten.media.synth import World, synth
-from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load
 from looklisten.model.objectives import Outcome, chance_loss
 from looklisten.training import distributed, loop
 from looklisten.training.learner import step_seed

@@ -19,7 +19,7 @@ from looklisten.media import SAMPLE_RATE_HZ, spectrogram
 from looklisten.media.frames import jitter
 from looklisten.media.spectrogram import FRONT_ENDS, WINDOW_SAMPLES, LogSpectrogram
 from looklisten.model.backbones.vgg import Tower
-from looklisten.model.checkpoint import load, save_checkpoint
+from looklisten.model.checkpoint import save_checkpoint
 from looklisten.model.l3net import (
     CORRESPOND,
     AlignedFusion,
@@ -28,6 +28,7 @@ from looklisten.model.l3net import (
     SimilarityFusion,
     correspondence_logit,
 )
+from looklisten.model.networks import load
 from looklisten.model.objectives import Contrast, Correspondence, chance_loss
 
 VISION_SHAPES = [(64, 224, 224), (128, 112, 112), (256, 56, 56), (512, 28, 28)]

@@ -14,7 +14,8 @@ import torch
 from conftest import small_config
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
-from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load
 from looklisten.system.devices import names_bfloat16
 from looklisten.training.learner import augment
 from looklisten.training.loop import learning_rate, train

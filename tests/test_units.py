@@ -35,8 +35,8 @@ from looklisten.inference.localization.localize import HeatMap
 from looklisten.inference.moments import embed_clips, look_and_listen
 from looklisten.inference.unit_activations import SIDES, Firing, Place, Strongest
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.model.checkpoint import load
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 
 COLORS = {'<b>red</b> "q" </script>': (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230)}
 FIRST = next(iter(COLORS))

@@ -38,8 +38,6 @@ from .inference.localization.localize import Localization as Localization
 from .inference.localization.localize import localize as localize
 from .inference.unit_activations import Firing as Firing
 from .interop.export import export as export
-from .interop.loading import from_pretrained as from_pretrained
-from .interop.loading import load as load
 from .interop.openl3.models import convert as convert
 from .interop.publish import publish as publish
 from .interop.publish import push_to_hub as push_to_hub
@@ -48,6 +46,9 @@ from .media.synth.collage import Collage as Collage
 from .media.synth.world import World as World
 from .media.synth.world import synth as synth
 from .model.l3net import L3Net as L3Net
+from .model.networks import from_pretrained as from_pretrained
+from .model.networks import load as load
+from .model.networks import open as open
 from .training.baselines import BaselineTable as BaselineTable
 from .training.baselines import baselines as baselines
 from .training.loop import Run as Run

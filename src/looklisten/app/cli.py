@@ -403,16 +403,14 @@ def evaluate(
     from looklisten.data.shards import Shards
     from looklisten.evaluation.correspondence import evaluate as run
     from looklisten.evaluation.supervised import direct_combination, with_validated_threshold
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
-    from looklisten.training.provenance import warn_of_trained_videos
+    from looklisten.model.networks import open_network
 
     if not 1 <= len(what) <= 2:
         raise UsageError(
             "evaluate needs shards, or a set and where it lies: looklisten evaluate SHARDS, looklisten evaluate vggss MEDIA"
         )
-    saved = open_trained(checkpoint)
-    model, settings = saved.model().to(choose_device(device).value), saved.config.train
+    network = open_network(checkpoint, device)
+    model = network.l3net
     if len(what) == 2:
         from looklisten.evaluation.localization.evaluate import localization_of
 
@@ -420,8 +418,7 @@ def evaluate(
         with Bar(f"evaluate: {what[0]}") as bar:
             return localization_of(model, items, method, seed, bar).as_dict()
     data = Shards(what[0])
-    held_out = data.held_out(settings.held_out_fraction)
-    warn_of_trained_videos(saved.path, saved.step, data.video_ids[held_out].tolist())
+    held_out = network.held_out(data)
     if task == "localization":
         from looklisten.evaluation.localization.evaluate import localization
 
@@ -429,10 +426,10 @@ def evaluate(
             return localization(model, data, held_out, method, per_clip, seed, bar).as_dict()
     with Bar("evaluate: batches") as bar:
         answer = None
-        if settings.objective == "labels":
-            answer = direct_combination(saved, model, data, pairs, seed, bar).answer
+        if network.config.train.objective == "labels":
+            answer = direct_combination(network, model, data, pairs, seed, bar).answer
         elif threshold == "validation":
-            answer = with_validated_threshold(saved, model, data, pairs, seed, bar, negatives)
+            answer = with_validated_threshold(network, model, data, pairs, seed, bar, negatives)
         return run(model, data, held_out, pairs, seed, bar, answer, negatives, files).as_dict()
 
 
@@ -541,20 +538,19 @@ def probe(
 def _probe_shards(shards: str, checkpoint: str, per_clip: int, device: str) -> Result:
     from looklisten.data.shards import Shards
     from looklisten.evaluation.linear_probe.shards import probe as run
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
-    saved = open_trained(checkpoint)
+    opened = open_network(checkpoint, device)
+    fraction = opened.split.held_out_fraction
     with Bar("probe: clips") as bar:
-        network, train = saved.model().to(choose_device(device).value), saved.config.train
-        sides = run(network, Shards(shards), per_clip, train.seed, train.held_out_fraction, bar)
+        sides = run(opened.l3net, Shards(shards), per_clip, opened.seed, fraction, bar)
     return {side: result.as_dict() for side, result in sides.items()}
 
 
 def cluster(
     shards: Positional[str],
     /,
-    checkpoint: Path = Path("runs/tiny"),
+    checkpoint: str = "runs/tiny",
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     split: str = "held-out",
     k: int = 64,
@@ -576,16 +572,15 @@ def cluster(
     from looklisten.data.shards import Shards
     from looklisten.evaluation.units.clustering import SIDES, plane
     from looklisten.evaluation.units.clustering import cluster as run
-    from looklisten.model.checkpoint import open_checkpoint
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
     from looklisten.system.files import written_aside
 
     if out is not None:
         _check_writable_file(out)
-    saved, data = open_checkpoint(checkpoint), Shards(shards)
-    network, train = saved.model().to(choose_device(device).value), saved.config.train
+    opened, data = open_network(checkpoint, device), Shards(shards)
+    fraction = opened.split.held_out_fraction
     with Bar("cluster: clips") as bar:
-        found = run(network, data, split, train.held_out_fraction, k, train.seed, kmeans_seeds, bar)
+        found = run(opened.l3net, data, split, fraction, k, opened.seed, kmeans_seeds, bar)
     if out is None:
         return found.as_dict()
     from looklisten.drawing.figures import planes
@@ -638,11 +633,10 @@ def localize(
     warm_up()  # beside loading PyTorch, so that nobody waits for it
     from looklisten.drawing.overlay_video import overlay
     from looklisten.drawing.stills import localized, write_stills
-    from looklisten.interop.loading import load_network
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     check_writable(out)
-    model = load_network(checkpoint).to(choose_device(device).value)
+    model = open_network(checkpoint, device).l3net
     with Bar("localize: seconds") as bar:
         found, stills = localized(
             video,
@@ -694,15 +688,14 @@ def units(
     from looklisten.data.shards import Shards
     from looklisten.evaluation.units.clustering import clips_of
     from looklisten.evaluation.units.naming import units as run
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     _check_writable_file(out)
-    saved, data = open_trained(network), Shards(shards)
-    model, train = saved.model().to(choose_device(device).value), saved.config.train
-    mask = clips_of(data, split, data.held_out(train.held_out_fraction))
+    opened, data = open_network(network, device), Shards(shards)
+    model = opened.l3net
+    mask = clips_of(data, split, data.held_out(opened.split.held_out_fraction))
     with Bar("units: clips") as bar:
-        found = run(model, data, mask, top, per_clip, train.seed, bar)
+        found = run(model, data, mask, top, per_clip, opened.seed, bar)
     with Bar("units: moments drawn") as bar:
         return found.as_dict() | write_unit_page(out, found, model, data, bar)
 
@@ -761,26 +754,30 @@ def embed(
     warm_up()  # beside loading PyTorch, so that nobody waits for it
     from looklisten.inference.embedding.files import Plan, embed_files
     from looklisten.inference.embedding.stream import How
-    from looklisten.interop.loading import load_with_step
     from looklisten.media.isolation.process import Isolation
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     if not inputs:
         raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
     check_writable(out)
     how = How(layer, hop_seconds, center, normalize, dense, batch_size)
     limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
-    model, step = load_with_step(checkpoint)
+    opened = open_network(checkpoint, device)
     plan = Plan(
-        out, how, modality, align, format, overwrite, checkpoint, precision, step, again, limits
+        out,
+        how,
+        modality,
+        align,
+        format,
+        overwrite,
+        checkpoint,
+        precision,
+        opened.step,
+        again,
+        limits,
     )
     with Bar("embed: files") as bar:
-        return embed_files(
-            inputs,
-            model.to(choose_device(device).value) if hasattr(model, "to") else model,
-            plan,
-            bar,
-        )
+        return embed_files(inputs, opened.network, plan, bar)
 
 
 def demo(

@@ -29,8 +29,8 @@ from looklisten.evaluation.localization.evaluate import pointing
 from looklisten.evaluation.units.naming import units
 from looklisten.inference.localization.localize import Localization, Method, localize
 from looklisten.media.synth import CLASSES, World, synth
-from looklisten.model.checkpoint import load
 from looklisten.model.l3net import AlignedFusion, L3Net
+from looklisten.model.networks import load
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train

@@ -21,8 +21,8 @@ from looklisten.evaluation.correspondence import (
     looked_and_listened,
     pair_scores,
 )
-from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net, correspondence_logit
+from looklisten.model.networks import Run
 from looklisten.model.objectives import Labels
 from looklisten.system.progress import Progress, silent
 
@@ -86,22 +86,22 @@ class DirectCombination:
 
 
 def direct_combination(
-    saved: Checkpoint,
+    run: Run,
     model: L3Net,
     shards: Shards,
     pairs: int = 4000,
     seed: int = 0,
     progress: Progress = silent,
 ) -> DirectCombination:
-    """The combination for `model`, which is that of `saved`, with its threshold chosen on the
+    """The combination for `model`, which is that of `run`, with its threshold chosen on the
     validation videos of its run.
 
     Raises ConfigError when the run learnt no labels, or kept no validation videos.
     """
-    heads = saved.objective().to(next(model.parameters()).device)
+    heads = run.objective().to(next(model.parameters()).device)
     if not isinstance(heads, Labels):
         raise ConfigError(
-            f'{saved.path} has no class scores to combine; train one with train.objective = "labels"'
+            f'{run.name} has no class scores to combine; train one with train.objective = "labels"'
         )
 
     def agreement(vision: Tensor, audio: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def direct_combination(
         return (ours * theirs).sum(-1)
 
     threshold, accuracy = best_threshold(
-        pair_scores(model, shards, validation_of(saved, shards), pairs, seed, progress, agreement)
+        pair_scores(model, shards, validation_of(run, shards), pairs, seed, progress, agreement)
     )
     return DirectCombination(
         lambda vision, audio: agreement(vision, audio).double() - threshold, threshold, accuracy
@@ -117,7 +117,7 @@ def direct_combination(
 
 
 def with_validated_threshold(
-    saved: Checkpoint,
+    run: Run,
     model: L3Net,
     shards: Shards,
     pairs: int = 4000,
@@ -134,7 +134,7 @@ def with_validated_threshold(
     """
     threshold, _ = best_threshold(
         pair_scores(
-            model, shards, validation_of(saved, shards), pairs, seed, progress, None, negatives
+            model, shards, validation_of(run, shards), pairs, seed, progress, None, negatives
         )
     )
     return lambda vision, audio: (
@@ -142,17 +142,16 @@ def with_validated_threshold(
     )
 
 
-def validation_of(saved: Checkpoint, shards: Shards) -> NDArray[np.bool_]:
+def validation_of(run: Run, shards: Shards) -> NDArray[np.bool_]:
     """The clips that a run kept from training to choose thresholds on. Raises ConfigError when
     there are none.
     """
-    settings = saved.config.train
-    validation = shards.validation(
-        settings.validation_fraction, shards.held_out(settings.held_out_fraction)
-    )
+    split = run.split
+    held_out = shards.held_out(split.held_out_fraction)
+    validation = shards.validation(split.validation_fraction, held_out)
     if not validation.any():
         raise ConfigError(
-            f"{saved.path} kept no videos to choose a threshold on; train it with train.validation_fraction = 0.1"
+            f"{run.name} kept no videos to choose a threshold on; train it with train.validation_fraction = 0.1"
         )
     return validation
 

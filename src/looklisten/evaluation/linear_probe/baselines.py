@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from looklisten.config import Config, ModelConfig
+from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.audio import spectrogram_extractor
 from looklisten.evaluation.linear_probe.features import Extractor, network_extractor
@@ -17,11 +17,8 @@ from looklisten.evaluation.linear_probe.images import color_extractor
 from looklisten.evaluation.sets.registry import Benchmark
 from looklisten.inference.encoder import Encoder
 from looklisten.inference.layers import Side
-from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
-
-UNTRAINED = "untrained:"
-"""Before a recipe's name: its network as it begins."""
+from looklisten.model.networks import UNTRAINED_PREFIX, open_network
 
 Rival = Literal["untrained", "spectrogram", "colors"]
 RIVALS: dict[Side, tuple[Rival, ...]] = {
@@ -30,7 +27,7 @@ RIVALS: dict[Side, tuple[Rival, ...]] = {
 }
 
 Model = str | Path | L3Net | Encoder
-"""A run's or checkpoint's folder, `untrained:RECIPE`, or a network."""
+"""A name as for `looklisten.open`, or a network."""
 
 DRAWINGS: dict[Side, int] = {"audio": 3, "vision": 1}
 """How often the untrained network is drawn: on ESC-10 its drawings lie 3 points apart. Sets of
@@ -56,11 +53,11 @@ def contenders(
         raise ConfigError(
             f"there is no rival {wrong[0]!r} for {benchmark.title}; choose of {', '.join(RIVALS[side])}"
         )
-    if isinstance(model, str) and model.startswith(UNTRAINED):
+    if isinstance(model, str) and model.startswith(UNTRAINED_PREFIX):
         rivals = ["untrained", *(name for name in rivals if name != "untrained")]
         found = []
     elif isinstance(model, (str, Path)):
-        found = [network_extractor(str(model), open_checkpoint(model).model(), side, layer, device)]
+        found = [network_extractor(str(model), open_network(model).network, side, layer, device)]
     else:
         found = [network_extractor("network", model, side, layer, device)]
     plain = {"spectrogram": spectrogram_extractor, "colors": color_extractor}
@@ -90,12 +87,7 @@ def _untrained(side: Side, model: Model, layer: str, device: str, more: int) -> 
 def _settings(model: Model) -> tuple[ModelConfig, int]:
     """The network's settings and the seed of its initial weights, 0 where nobody knows."""
     if isinstance(model, (str, Path)):
-        name = str(model)
-        config = (
-            Config.load(name.removeprefix(UNTRAINED))
-            if name.startswith(UNTRAINED)
-            else open_checkpoint(model).config
-        )
+        config = open_network(model).config
         return config.model, config.train.seed
     if not isinstance(model, L3Net):
         raise ConfigError(

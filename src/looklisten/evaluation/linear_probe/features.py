@@ -2,7 +2,6 @@
 no file, no label.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +16,7 @@ from looklisten.inference.encoder import Encoder, Precision, encoder_of
 from looklisten.inference.layers import TEXTURE, Side, width
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
+from looklisten.model.network_key import network_key
 from looklisten.system.devices import choose_precision, to_device
 
 BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
@@ -26,6 +26,9 @@ ones leave the caches, and where nobody called `keep_freed_memory` their memory 
 system anew each time. Of the full-size ear 40 windows a second one by one, 20 by 32 (two cores); of
 `tiny` 1,100 and 2,200 (LOG.md).
 """
+
+KEY_DIGITS = 16
+"""Hexadecimal digits of a network's key in the name of a file of vectors."""
 
 ROUNDING = "16bit"
 """How a network rounds the sound that it gets."""
@@ -104,7 +107,7 @@ def network_extractor(
         width=width(model, side, layer)
         if isinstance(model, L3Net)
         else encode(_blank(encoder, side)).shape[1],
-        key=f"{weights_key(model)}-{side}-{layer}-{precision}{rounding}"
+        key=f"{network_key(model)[:KEY_DIGITS]}-{side}-{layer}-{precision}{rounding}"
         if isinstance(model, L3Net)
         else "",
         device=str(encoder.device),
@@ -136,15 +139,6 @@ def _piece_rows(model: L3Net, side: Side) -> int:
     return max(
         1, int(PIECE_BYTES / (2 * model.config.widths[0] * pixels / model.config.first_stride**2))
     )
-
-
-def weights_key(model: L3Net) -> str:
-    """A hash of a network's settings and weights."""
-    digest = hashlib.sha256(model.config.model_dump_json().encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()

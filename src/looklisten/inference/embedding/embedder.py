@@ -22,8 +22,8 @@ from looklisten.inference.embedding.records import Embeddings, joined, unit
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
 from looklisten.inference.encoder import Encoder, Precision, encoder_of
 from looklisten.media.waveform import Rate
-from looklisten.model.checkpoint import load
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.system.progress import Progress, silent
 
 Pooling = Literal["mean", "max", "middle"]

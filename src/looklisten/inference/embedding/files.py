@@ -28,7 +28,7 @@ from typing import Any, Literal
 from looklisten.data.sources import MEDIA_SUFFIXES, Source, find_sources, open_source
 from looklisten.data.worker import MACHINE_TROUBLE
 from looklisten.errors import ConfigError, DecoderLostError
-from looklisten.inference.embedding.fingerprints import SourceStamp, network_sha256, sha256_of_json
+from looklisten.inference.embedding.fingerprints import SourceStamp, sha256_of_json
 from looklisten.inference.embedding.inputs import aligned, parts
 from looklisten.inference.embedding.records import Embeddings
 from looklisten.inference.embedding.stream import How
@@ -40,12 +40,13 @@ from looklisten.inference.embedding.writers import (
     read_made,
     vector_file,
 )
-from looklisten.inference.encoder import Encoder, Precision, encoder_of
+from looklisten.inference.encoder import Encoder, NetworkEncoder, Precision, encoder_of
 from looklisten.inference.layers import Side
 from looklisten.media.isolation.parent import limited
 from looklisten.media.isolation.process import Isolation
 from looklisten.media.isolation.readers import find_streams, is_picture
 from looklisten.model.l3net import L3Net
+from looklisten.model.network_key import network_key
 from looklisten.system.files import sweep_aside, write_json
 from looklisten.system.progress import Progress, silent
 
@@ -97,7 +98,8 @@ class Plan:
         """Everything that the vectors of a folder have in common."""
         how = {name: getattr(self.how, name) for name in ("layer", "center", "normalize", "dense")}
         same = {"modality": self.modality, "align": self.align, "precision": self.precision}
-        network = {WEIGHTS: network_sha256(encoder, self.network), "step": self.step}
+        model = encoder.model if isinstance(encoder, NetworkEncoder) else encoder
+        network = {WEIGHTS: network_key(model, self.network), "step": self.step}
         return network | same | how | {"hop_seconds": float(self.how.hop_seconds)}
 
 
