@@ -32,7 +32,8 @@ from looklisten.evaluation.localization.table import (
 )
 from looklisten.inference.localization.localize import Method, usual_method
 from looklisten.inference.moments import Moment, moments
-from looklisten.model.l3net import AlignedFusion, L3Net
+from looklisten.model.fusions import AlignedFusion
+from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, silent
 
 BOX_TOLERANCE_SECONDS = 0.2
