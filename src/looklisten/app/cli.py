@@ -27,7 +27,7 @@ from tyro.conf import Positional
 from looklisten.app.terminal import Bar, talk
 from looklisten.config import Config
 from looklisten.errors import LookListenError
-from looklisten.names import shown
+from looklisten.names import printable
 from looklisten.system.files import check_writable
 from looklisten.system.processes import is_first_process, keep_freed_memory
 
@@ -206,11 +206,11 @@ def prepare(
         again: Prepare anew what failed and what has changed since; without it only what both failed
             and has changed.
     """
-    from looklisten.data.cutting import PrepareSettings
+    from looklisten.data.options import PrepareOptions
     from looklisten.data.prepare import prepare as run
-    from looklisten.media.isolation.process import Isolation
+    from looklisten.media.isolation.limits import WorkerLimits
 
-    settings = PrepareSettings(
+    settings = PrepareOptions(
         clip_seconds=clip_seconds,
         min_clip_seconds=min_clip_seconds,
         frames_per_second=frames_per_second,
@@ -230,7 +230,7 @@ def prepare(
             "--num-tasks needs --task-index: which share of the work this call does, from 0"
         )
     *inputs, out = paths
-    limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
+    limits = WorkerLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
     with Bar("prepare: videos") as bar:
         return run(
             inputs,
@@ -578,7 +578,7 @@ def cluster(
     from looklisten.evaluation.units.clustering import cluster as run
     from looklisten.model.checkpoint import open_checkpoint
     from looklisten.system.devices import choose_device
-    from looklisten.system.files import written_aside
+    from looklisten.system.files import atomic_write
 
     if out is not None:
         _check_writable_file(out)
@@ -594,7 +594,7 @@ def cluster(
         side: f"{side}: NMI {found.row(side, 'trained').nmi:.3f}, {found.row(side, 'trained').n} items"
         for side in SIDES
     }
-    with written_aside(out) as scratch:
+    with atomic_write(out) as scratch:
         scratch.write_bytes(
             planes(
                 [(titles[side], plane(found.vectors[side]), found.labels[side]) for side in SIDES]
@@ -762,14 +762,14 @@ def embed(
     from looklisten.inference.embedding.files import Plan, embed_files
     from looklisten.inference.embedding.stream import How
     from looklisten.interop.loading import load_with_step
-    from looklisten.media.isolation.process import Isolation
+    from looklisten.media.isolation.limits import WorkerLimits
     from looklisten.system.devices import choose_device
 
     if not inputs:
         raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
     check_writable(out)
     how = How(layer, hop_seconds, center, normalize, dense, batch_size)
-    limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
+    limits = WorkerLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
     model, step = load_with_step(checkpoint)
     plan = Plan(
         out, how, modality, align, format, overwrite, checkpoint, precision, step, again, limits
@@ -1144,13 +1144,15 @@ def _say_error(sentence: str) -> int:
 def _check_writable_file(file: Path) -> None:
     """The same for a file as `check_writable` for a folder."""
     if file.is_dir():
-        raise UsageError(f"{shown(file)} is a folder; name a file")
+        raise UsageError(f"{printable(file)} is a folder; name a file")
     check_writable(file.parent)
 
 
 def _explain(error: OSError) -> str:
     """An error of the system as a sentence: what was being done to which file, and what to do next."""
-    name = shown(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else ""
+    name = (
+        printable(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else ""
+    )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {name}" if name else ""
         return f"the disk is full{where}; free some room and run the same command again, what is done is kept"
