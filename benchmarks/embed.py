@@ -24,7 +24,7 @@ import torch
 
 import looklisten as ll
 from looklisten.config import Side
-from looklisten.inference.encoder import Precision
+from looklisten.inference.embedding.options import Precision
 from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net
 from looklisten.system.processes import cpu_count

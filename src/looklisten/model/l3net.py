@@ -10,7 +10,7 @@ from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.backbones.vgg import Vgg
 from looklisten.model.fusions import AlignedFusion, build_fusion
 from looklisten.model.initialization import initialize_weights
-from looklisten.system.processes import compute_alone_after_fork
+from looklisten.system.processes import single_thread_after_fork
 
 
 class L3Net(nn.Module):
@@ -22,7 +22,7 @@ class L3Net(nn.Module):
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
-        compute_alone_after_fork()
+        single_thread_after_fork()
         self.config = config = config or ModelConfig()
         self.initial_seed: int | None = None
         """The seed that the weights began with, where a checkpoint knows it."""

@@ -22,7 +22,7 @@ from looklisten.model.checkpoint import (
     saved_steps,
 )
 from looklisten.model.objectives.labels import LabelsObjective
-from looklisten.system.files import sweep_aside, written_aside
+from looklisten.system.files import atomic_write, remove_abandoned_scratch
 from looklisten.training.held_out import EVALUATED_PAIRS
 from looklisten.training.learner import Learner
 from looklisten.training.lock import FolderLock
@@ -157,10 +157,10 @@ def _begin(
 ) -> Checkpoint | None:
     """Lock and tidy the folder of a run; its newest whole checkpoint, or None when it begins."""
     lock.acquire()
-    sweep_aside(run)
-    sweep_aside(run / "checkpoints")
+    remove_abandoned_scratch(run)
+    remove_abandoned_scratch(run / "checkpoints")
     if not saved_steps(run / "checkpoints"):
-        with written_aside(run / "config.toml") as scratch:
+        with atomic_write(run / "config.toml") as scratch:
             scratch.write_text(config.toml(), encoding="utf-8")
         write_run_facts(run, data, allowed, held_out)
         start_record(run, read)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.config import Config, TrainConfig
-from looklisten.data.inspection import warnings_of
+from looklisten.data.inspection import training_warnings
 from looklisten.data.pairs import PairBatch
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
@@ -27,7 +27,7 @@ from looklisten.model.checkpoint import (
 )
 from looklisten.system.devices import choose_device
 from looklisten.system.processes import cpu_count
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 from looklisten.training.batches import fit_batch_size, select_labeled, training_stream
 from looklisten.training.checkpointing import Checkpointer, Resume, _begin
 from looklisten.training.distributed import ProcessWorld, process_world
@@ -80,7 +80,7 @@ def train(
     config: Config,
     run: str | Path,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     resume: Resume = "auto",
 ) -> TrainResult:
     """Train L3-Net on the videos of `shards` that are not held out, into the folder `run`; go on
@@ -261,7 +261,7 @@ def _say_how(
     log.info("torch.compile is %s (%s)", compiled.value, compiled.reason)
     for sentence in [
         *learner.changes,
-        *warnings_of(data, allowed),
+        *training_warnings(data, allowed),
         *_batch_norm_warnings(learner.config.train, world.ranks),
     ]:
         log.warning("%s", sentence)

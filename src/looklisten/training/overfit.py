@@ -9,7 +9,7 @@ import numpy as np
 
 from looklisten.config import Config
 from looklisten.data.shards import Shards
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 from looklisten.training.batches import fit_batch_size, select_labeled, training_stream
 from looklisten.training.learner import Learner
 from looklisten.training.meter import TrainingMeter
@@ -45,7 +45,7 @@ def overfit(
     videos: int = 16,
     device: str = "auto",
     seconds: float = OVERFIT_SECONDS,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> OverfitResult:
     """Train on `videos` videos alone, without augmentation, until their pairs are told apart or
     `seconds` have passed.

@@ -11,7 +11,7 @@ from typing import Any
 
 from looklisten.config import Config
 from looklisten.errors import ConfigError
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 from looklisten.training.loop import train
 
 log = logging.getLogger("looklisten")
@@ -53,7 +53,7 @@ def sweep(
     over: Sequence[str],
     steps: int = 300,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> SweepResult:
     """The grid search of the paper: a run of `steps` steps for each combination of `over`, such as
     `["lr=1e-4,3e-4"]`.

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.inference.encoder import Encoder, Precision, encoder_of
+from looklisten.inference.embedding.options import Precision
+from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.inference.layers import TEXTURE, layer_width
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net

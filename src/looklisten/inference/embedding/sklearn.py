@@ -9,9 +9,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from looklisten.config import Side
 from looklisten.inference.embedding.arguments import rows_of
-from looklisten.inference.embedding.embedder import Embedder, Pooling
+from looklisten.inference.embedding.embedder import Embedder
+from looklisten.inference.embedding.options import Pooling, Precision
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS
-from looklisten.inference.encoder import Encoder, Precision, choose_layer, vector_length
+from looklisten.inference.encoder import Encoder, choose_layer, vector_length
 from looklisten.media.waveform import Rate
 from looklisten.model.l3net import L3Net
 
