@@ -27,13 +27,14 @@ from looklisten.evaluation.supervised import (
 )
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.model.networks import load, open_network
-from looklisten.model.objectives import Labels
+from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.training import baselines as table
-from looklisten.training import loop
+from looklisten.training import checkpointing
 from looklisten.training.baselines import METHODS, baselines
+from looklisten.training.batches import select_labeled, training_stream
 from looklisten.training.learner import Learner
-from looklisten.training.loop import labelled, train, training_stream
-from looklisten.training.runlog import read_metrics
+from looklisten.training.loop import train
+from looklisten.training.metrics_log import read_metrics
 
 SUPERVISED = small_config(
     objective="labels",
@@ -47,7 +48,7 @@ SUPERVISED = small_config(
 
 @pytest.fixture(autouse=True)
 def _few_pairs(monkeypatch):
-    monkeypatch.setattr(loop, "EVALUATED_PAIRS", 24)
+    monkeypatch.setattr(checkpointing, "EVALUATED_PAIRS", 24)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def told(shards_path, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PairStream, "batches", watched)
-        patch.setattr(loop, "EVALUATED_PAIRS", 24)
+        patch.setattr(checkpointing, "EVALUATED_PAIRS", 24)
         train(shards_path, SUPERVISED, out)
     return out, trained_on
 
@@ -79,7 +80,7 @@ def same(one, other):
 
 
 def learner_and_batch(shards, config, **train_settings):
-    allowed, config = labelled(
+    allowed, config = select_labeled(
         shards, ~shards.held_out(0.1), config.changed("train", **train_settings)
     )
     return Learner(config, "cpu"), training_stream(shards, allowed, config).batch(0)
@@ -109,7 +110,7 @@ def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
     saved = open_checkpoint(run)
     assert saved.config.train.classes == tuple(sorted(set(shards.names.tolist())))
     assert Config.load(run / "config.toml") == saved.config
-    assert isinstance(saved.objective(), Labels)
+    assert isinstance(saved.objective(), LabelsObjective)
     heads = {f"objective/{name}": value for name, value in saved.objective().state_dict().items()}
     assert same(
         heads,
@@ -142,7 +143,7 @@ def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
         ConfigError,
         match=r'the objective "labels" needs training clips of at least 2 labels; .* has 0',
     ):
-        labelled(shards, ~shards.held_out(0.1), SUPERVISED)
+        select_labeled(shards, ~shards.held_out(0.1), SUPERVISED)
 
 
 def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_path, tmp_path):
@@ -306,7 +307,13 @@ def test_one_class_has_no_other(told, shards, monkeypatch):
     with pytest.raises(
         ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"
     ):
-        evaluate(load(told[0]), shards, shards.held_out(0.1), 24, negatives="other-class")
+        evaluate(
+            load(told[0]),
+            shards,
+            shards.held_out(0.1),
+            24,
+            negatives="other-class",
+        )
 
 
 def test_naming_of_heads_that_know(told, shards, monkeypatch):
@@ -316,7 +323,7 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
     Knowing(monkeypatch, shards)
     classes, heads = (
         open_checkpoint(told[0]).config.train.classes,
-        Labels(SUPERVISED.changed("train", classes=tuple("abc"))),
+        LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc"))),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
     found = naming(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24)

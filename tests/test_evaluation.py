@@ -18,8 +18,9 @@ from looklisten.evaluation.linear_probe.shards import initial_seed, probe, untra
 from looklisten.evaluation.localization.evaluate import boxes_at, pointing
 from looklisten.inference.localization import localize as maps
 from looklisten.inference.moments import Vectors, embed_clips, moments
-from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.l3net import Fusion, L3Net
+from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.fusions import Fusion
+from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 from looklisten.training.loop import train
 

@@ -112,7 +112,10 @@ def test_a_network_with_a_decibel_front_end_learns_its_norm_and_comes_back_from_
     )
     save_checkpoint(tmp_path, 1, config, network.state_dict(), {}, {})
     with torch.inference_mode():
-        assert torch.equal(load(tmp_path).listen(waves).vector, network.eval().listen(waves).vector)
+        assert torch.equal(
+            load(tmp_path).listen(waves).vector,
+            network.eval().listen(waves).vector,
+        )
 
 
 def test_the_papers_front_end_has_no_norm_before_the_tower():

@@ -12,8 +12,9 @@ from looklisten.data.shards import Clip
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.localization.localize import HeatMap, localize, localize_moments, to_unit
 from looklisten.inference.moments import Moment
-from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.l3net import AlignedFusion, Fusion, L3Net, correspondence_logit
+from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.fusions import AlignedFusion, Fusion, correspondence_logit
+from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 
 

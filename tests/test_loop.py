@@ -25,18 +25,15 @@ from looklisten.inference.localization.localize import localize
 from looklisten.media.synth import World, synth
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.model.networks import load
-from looklisten.model.objectives import Outcome, chance_loss
-from looklisten.training import distributed, loop
-from looklisten.training.learner import step_seed
-from looklisten.training.loop import (
-    STUCK_STEPS,
-    Meter,
-    Stuck,
-    learning_rate,
-    train,
-    training_stream,
-)
-from looklisten.training.runlog import read_metrics
+from looklisten.model.objectives import chance_loss
+from looklisten.model.objectives.objective import LossAndAccuracy
+from looklisten.training import checkpointing, distributed
+from looklisten.training.augmentation import step_seed
+from looklisten.training.batches import training_stream
+from looklisten.training.loop import train
+from looklisten.training.meter import PLATEAU_STEPS, PlateauWarning, TrainingMeter
+from looklisten.training.metrics_log import read_metrics
+from looklisten.training.schedule import learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +58,7 @@ def long_path(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _few_pairs(monkeypatch):
     """The loop's looks at held-out videos are quick ones here."""
-    monkeypatch.setattr(loop, "EVALUATED_PAIRS", 48)
+    monkeypatch.setattr(checkpointing, "EVALUATED_PAIRS", 48)
 
 
 def steps_of(run):
@@ -118,8 +115,8 @@ def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(
 
 def test_measuring_does_not_count_into_the_speed():
     now = [100.0]
-    meter = Meter(8, distributed.World(), clock=lambda: now[0])
-    outcome = Outcome(torch.tensor(0.7), torch.tensor(0.5))
+    meter = TrainingMeter(8, distributed.ProcessWorld(), clock=lambda: now[0])
+    outcome = LossAndAccuracy(torch.tensor(0.7), torch.tensor(0.5))
     for pause in (0.0, 1.0):
         meter.add(1, outcome, [], 0.0)
         now[0] += 0.25 + pause
@@ -190,12 +187,12 @@ def test_a_stuck_loss_is_said_once(caplog, objective):
 
     def warnings(losses):
         caplog.clear()
-        watch = Stuck(settings)
+        watch = PlateauWarning(settings)
         for number, loss in enumerate(losses, 1):
             watch.look(10 * number, loss)
         return [record for record in caplog.records if record.levelno == logging.WARNING]
 
-    looks = 50 // 10 + STUCK_STEPS // 10 + 2
+    looks = 50 // 10 + PLATEAU_STEPS // 10 + 2
     (warning,) = warnings([chance] * 3 * looks)
     assert "--overfit 16" in warning.getMessage()
     assert not warnings([chance] * (looks - 2))

@@ -20,7 +20,7 @@ from hub_server import HubServer
 from looklisten.app.cli import main
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.networks import Run, hub_name
-from looklisten.training.runlog import read_metrics
+from looklisten.training.metrics_log import read_metrics
 
 SOUND = torch.randint(
     -9000, 9000, (2, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(5)

@@ -17,9 +17,10 @@ from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.model.networks import load
 from looklisten.system.devices import names_bfloat16
-from looklisten.training.learner import augment
-from looklisten.training.loop import learning_rate, train
-from looklisten.training.runlog import read_metrics
+from looklisten.training.augmentation import augment
+from looklisten.training.loop import train
+from looklisten.training.metrics_log import read_metrics
+from looklisten.training.schedule import learning_rate
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"
 

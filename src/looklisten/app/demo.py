@@ -27,14 +27,16 @@ from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import pointing
 from looklisten.evaluation.units.naming import units
-from looklisten.inference.localization.localize import Localization, Method, localize
+from looklisten.inference.localization.localize import Localization, localize
+from looklisten.inference.localization.options import Method
 from looklisten.media.synth import CLASSES, World, synth
-from looklisten.model.l3net import AlignedFusion, L3Net
+from looklisten.model.fusions import AlignedFusion
+from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
-from looklisten.training.runlog import read_metrics
+from looklisten.training.metrics_log import read_metrics
 
 STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
 SAMPLE_VIDEOS = 4

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.inference.layers import Side
 from looklisten.interop.pretrained import describe, write_text, write_weights
 from looklisten.model.networks import Run, open_network
 from looklisten.model.published_folder import NETWORK_FILES

@@ -30,7 +30,7 @@ from looklisten.errors import CheckpointError
 from looklisten.model.checkpoint import Checkpoint, open_checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
-from looklisten.model.objectives import objective_of
+from looklisten.model.objectives import build_objective
 from looklisten.model.published_folder import is_published, read_published
 from looklisten.model.training_videos import HELD_OUT, TRAINED_ON, recorded_videos
 from looklisten.names import first_few
@@ -211,7 +211,7 @@ class Run:
         """The training objective with its own weights, in evaluation mode, on the CPU."""
         if self.checkpoint is not None:
             return self.checkpoint.objective()
-        return objective_of(self.config).eval()
+        return build_objective(self.config).eval()
 
 
 def open_network(

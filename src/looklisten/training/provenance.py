@@ -28,7 +28,7 @@ from looklisten.model.training_videos import (
     read_record,
     read_video_ids,
 )
-from looklisten.system.files import write_json, written_aside
+from looklisten.system.files import atomic_write, write_json
 
 log = logging.getLogger("looklisten")
 
@@ -181,7 +181,7 @@ def _write(run: Path, entries: list[dict[str, Any]], data: TrainingData, step: i
     table = pa.table(
         {"video_id": pa.array([*ids[TRAINED_ON], *ids[HELD_OUT]], pa.string()), "part": parts}
     )
-    with written_aside(run / name) as scratch:
+    with atomic_write(run / name) as scratch:
         pq.write_table(table, scratch, compression="zstd")
     entry = {
         "from_step": step,

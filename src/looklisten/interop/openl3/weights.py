@@ -24,7 +24,7 @@ from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.networks import CHANNELS
 from looklisten.interop.openl3.variants import Variant, variant
 from looklisten.model.networks import OPENL3_FILE
-from looklisten.system.files import write_json, written_aside
+from looklisten.system.files import atomic_write, write_json
 
 WEIGHTS = "model.safetensors"
 
@@ -113,7 +113,7 @@ def channels_in(weights: Weights) -> int:
 def write_folder(out: Path, weights: Weights, kind: Variant, source: str) -> None:
     """A folder that `read_folder` reads; whole or absent."""
     data = save({name: tensor.contiguous() for name, tensor in weights.items()})
-    with written_aside(out) as scratch:
+    with atomic_write(out) as scratch:
         scratch.mkdir()
         (scratch / WEIGHTS).write_bytes(data)
         about = {
