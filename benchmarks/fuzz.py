@@ -30,7 +30,8 @@ import torch
 
 import looklisten as ll
 from looklisten.data.prepare import prepare
-from looklisten.data.shards import Clip, Shards
+from looklisten.data.clips import Clip
+from looklisten.data.shards import Shards
 from looklisten.errors import DecoderLostError
 from looklisten.media.isolation.parent import limited
 from looklisten.media.isolation.process import Isolation

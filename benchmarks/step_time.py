@@ -31,7 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from looklisten.config import Config
-from looklisten.data.pairs import Draws, PairBatch, pair_up
+from looklisten.data.pairs import PairChoices, PairBatch, pair_up
 from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import CORRESPOND, L3Net
@@ -52,7 +52,7 @@ def noise(config: Config, batch: int) -> PairBatch:
         rng.integers(0, 256, (batch, side, side, 3 * config.model.frames_per_pair), np.uint8)
     ).permute(0, 3, 1, 2)
     waveforms = torch.from_numpy(rng.integers(-(2**12), 2**12, (batch, WINDOW_SAMPLES), np.int16))
-    draws = Draws(rows, rows, rows, rows.astype(float), rows.astype(float), rows.astype(bool))
+    draws = PairChoices(rows, rows, rows, rows.astype(float), rows.astype(float), rows.astype(bool))
     return PairBatch(
         frames,
         waveforms,

@@ -17,14 +17,8 @@ from looklisten.config import Config, recipes
 from looklisten.data.pairs import PairStream
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation import correspondence, supervised
-from looklisten.evaluation.correspondence import Scores, evaluate, of_other_classes
-from looklisten.evaluation.supervised import (
-    best_threshold,
-    direct_combination,
-    naming,
-    validation_of,
-    with_validated_threshold,
-)
+from looklisten.evaluation.correspondence import PairScores, evaluate, pair_with_other_classes
+from looklisten.evaluation.supervised import best_threshold, direct_combination, class_accuracy, validation_clips, scorer_with_validation_threshold
 from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
 from looklisten.model.objectives import Labels
 from looklisten.training import baselines as table
@@ -217,13 +211,13 @@ def test_a_tower_of_another_build_is_refused(told):
 
 
 def test_a_threshold_by_hand():
-    scores = Scores(
+    scores = PairScores(
         np.array([0.9, 0.8, 0.7], np.float32),
         np.array([0.95, 0.1, 0.2], np.float32),
         np.array(["a", "b", "c"]),
     )
     assert best_threshold(scores) == pytest.approx((0.45, 5 / 6))
-    nothing = Scores(np.zeros(3, np.float32), np.zeros(3, np.float32), scores.videos)
+    nothing = PairScores(np.zeros(3, np.float32), np.zeros(3, np.float32), scores.videos)
     assert best_threshold(nothing)[1] == 0.5
 
 
@@ -318,16 +312,16 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
         Labels(SUPERVISED.changed("train", classes=tuple("abc"))),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = naming(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24)
+    found = class_accuracy(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24)
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
-    assert naming(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24).audio == 0
+    assert class_accuracy(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24).audio == 0
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
 def test_negatives_of_other_classes_are_a_permutation(labels, seed):
-    rows, others = of_other_classes(labels, np.random.default_rng(seed))
+    rows, others = pair_with_other_classes(labels, np.random.default_rng(seed))
     assert sorted(rows) == sorted(others)
     assert len(set(rows.tolist())) == len(rows)
     assert all(
@@ -429,11 +423,11 @@ def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
     assert evaluate(model, shards, held_out, pairs=200).accuracy == 0.5
-    answer = with_validated_threshold(saved, model, shards, pairs=200)
+    answer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
     mended = evaluate(model, shards, held_out, pairs=200, answer=answer)
     assert mended.positives_right < 1
     assert mended.negatives_right > 0.2
-    validation = validation_of(saved, shards)
+    validation = validation_clips(saved, shards)
     assert not set(shards.video_ids[validation]) & set(shards.video_ids[held_out])
     assert evaluate(model, shards, validation, pairs=200, answer=answer).accuracy > 0.5
 

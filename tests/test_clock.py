@@ -7,7 +7,7 @@ import pytest
 
 from conftest import hear_clock, read_clock, write_clock_video
 from looklisten.data.cutting import PrepareSettings, cut
-from looklisten.data.pairs import PairStream, View
+from looklisten.data.pairs import PairStream, FrameTransform
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
@@ -61,7 +61,7 @@ def test_pairs_are_aligned(name, tmp_path):
         write_clock_video(tmp_path / "videos" / f"{video}{name}", seconds=4.0 + video)
     prepare([tmp_path / "videos"], tmp_path / "shards", workers=1)
     shards = Shards(tmp_path / "shards")
-    stream = PairStream(shards, np.ones(2, bool), 2, seed=0, view=View(256, 256, random=True))
+    stream = PairStream(shards, np.ones(2, bool), 2, seed=0, view=FrameTransform(256, 256, random=True))
     for index in range(10):
         batch = stream.batch(index)
         for row in range(2):

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import small_config
-from looklisten.data.pairs import PairStream, Part, View, sound_start
+from looklisten.data.pairs import PairStream, BatchPart, FrameTransform, window_start
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.training.loop import training_stream
 
-VIEW = View(64, 48, random=True, flip=True)
+VIEW = FrameTransform(64, 48, random=True, flip=True)
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def stream(shards):
 def test_a_positive_holds_its_frame(duration, where, chance):
     samples = int(duration * SAMPLE_RATE_HZ)
     frame = where * (samples - 1) / SAMPLE_RATE_HZ
-    start = sound_start(frame, samples, chance)
+    start = window_start(frame, samples, chance)
     assert 0 <= start <= samples - WINDOW_SAMPLES
     assert start <= frame * SAMPLE_RATE_HZ < start + WINDOW_SAMPLES
 
 
 def test_the_frame_lies_anywhere_in_its_second():
     places = [
-        5.0 - sound_start(5.0, 10 * SAMPLE_RATE_HZ, chance) / SAMPLE_RATE_HZ
+        5.0 - window_start(5.0, 10 * SAMPLE_RATE_HZ, chance) / SAMPLE_RATE_HZ
         for chance in np.linspace(0, 1, 101, endpoint=False)
     ]
     assert np.allclose(np.sort(places), np.linspace(1, 0, 101, endpoint=False)[::-1], atol=0.011)
@@ -69,7 +69,7 @@ def test_batches_are_the_same_for_any_number_of_threads(stream):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_batch_of_one(stream, ranks):
     whole = stream.batch(2)
-    parts = [stream.batch(2, Part(rank, ranks)) for rank in range(ranks)]
+    parts = [stream.batch(2, BatchPart(rank, ranks)) for rank in range(ranks)]
     for rank, part in enumerate(parts):
         assert torch.equal(part.frames, whole.frames[rank::ranks])
         assert torch.equal(part.waveforms, whole.waveforms[rank::ranks])
@@ -126,7 +126,7 @@ def same_process_shares(stream, ranks, parts=1):
     for index in range(3):
         for number in range(parts):
             for rank in range(ranks):
-                batch = stream.batch(index, Part(rank, ranks, number, parts))
+                batch = stream.batch(index, BatchPart(rank, ranks, number, parts))
                 for kind, mask in zip(same, batch.pairing.masks(everyone=False), strict=True):
                     columns = mask.int().argmax(1)
                     assert (mask.sum(1) == 1).all()
@@ -143,7 +143,7 @@ def test_with_local_batch_norm_a_roll_pairs_within_each_process(shards, ranks, p
     stream = training_stream(shards, np.ones(len(shards), bool), config)
     assert same_process_shares(stream, ranks, parts) == {"positives": 1, "negatives": 1}
     for index in range(3):
-        batch = stream.batch(index, Part(0, ranks, 0, parts))
+        batch = stream.batch(index, BatchPart(0, ranks, 0, parts))
         videos, partners = batch.pairing.videos, batch.pairing.partners
         assert sorted(partners.tolist()) == list(range(len(videos))), (
             "each sound makes one negative"
@@ -160,8 +160,8 @@ def test_one_process_is_paired_as_ever_and_synchronized_ones_like_it(shards):
     alone = local.batch(1).pairing
     assert alone.partners.tolist() == [1, 2, 3, 4, 5, 6, 7, 0]
     for rank in (0, 1):
-        assert torch.equal(sync.batch(1, Part(rank, 2)).pairing.partners, alone.partners)
-    one_row = local.batch(1, Part(3, 8)).pairing
+        assert torch.equal(sync.batch(1, BatchPart(rank, 2)).pairing.partners, alone.partners)
+    one_row = local.batch(1, BatchPart(3, 8)).pairing
     assert one_row.partners.tolist() == alone.partners.tolist(), (
         "one row a process has no other of its own"
     )

@@ -7,14 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from looklisten.data.shards import (
-    CLIPS_PER_RECORD_BATCH,
-    FORMAT_VERSION,
-    Box,
-    Clip,
-    Shards,
-    write_shards,
-)
+from looklisten.data.shards import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, Shards, write_shards
+from looklisten.data.clips import Box, Clip
 from looklisten.errors import ShardError
 
 

@@ -3,8 +3,8 @@ from .data.cutting import PrepareSettings as PrepareSettings
 from .data.inspection import inspect as inspect
 from .data.pairs import PairBatch as PairBatch
 from .data.prepare import prepare as prepare
-from .data.shards import Box as Box
-from .data.shards import Clip as Clip
+from .data.clips import Box as Box
+from .data.clips import Clip as Clip
 from .data.shards import Shards as Shards
 from .drawing.overlay_video import overlay as overlay
 from .errors import LookListenError as LookListenError

@@ -402,7 +402,7 @@ def evaluate(
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.correspondence import evaluate as run
-    from looklisten.evaluation.supervised import direct_combination, with_validated_threshold
+    from looklisten.evaluation.supervised import direct_combination, scorer_with_validation_threshold
     from looklisten.interop.loading import open_trained
     from looklisten.system.devices import choose_device
     from looklisten.training.provenance import warn_of_trained_videos
@@ -414,11 +414,11 @@ def evaluate(
     saved = open_trained(checkpoint)
     model, settings = saved.model().to(choose_device(device).value), saved.config.train
     if len(what) == 2:
-        from looklisten.evaluation.localization.evaluate import localization_of
+        from looklisten.evaluation.localization.evaluate import localization_table
 
         items = _marked(what, annotations, ids, partial, model.config)
         with Bar(f"evaluate: {what[0]}") as bar:
-            return localization_of(model, items, method, seed, bar).as_dict()
+            return localization_table(model, items, method, seed, bar).as_dict()
     data = Shards(what[0])
     held_out = data.held_out(settings.held_out_fraction)
     warn_of_trained_videos(saved.path, saved.step, data.video_ids[held_out].tolist())
@@ -432,7 +432,7 @@ def evaluate(
         if settings.objective == "labels":
             answer = direct_combination(saved, model, data, pairs, seed, bar).answer
         elif threshold == "validation":
-            answer = with_validated_threshold(saved, model, data, pairs, seed, bar, negatives)
+            answer = scorer_with_validation_threshold(saved, model, data, pairs, seed, bar, negatives)
         return run(model, data, held_out, pairs, seed, bar, answer, negatives, files).as_dict()
 
 
@@ -574,7 +574,7 @@ def cluster(
         device: auto, cpu, cuda, mps.
     """
     from looklisten.data.shards import Shards
-    from looklisten.evaluation.units.clustering import SIDES, plane
+    from looklisten.evaluation.units.clustering import SIDES, tsne_positions
     from looklisten.evaluation.units.clustering import cluster as run
     from looklisten.model.checkpoint import open_checkpoint
     from looklisten.system.devices import choose_device
@@ -597,7 +597,7 @@ def cluster(
     with written_aside(out) as scratch:
         scratch.write_bytes(
             planes(
-                [(titles[side], plane(found.vectors[side]), found.labels[side]) for side in SIDES]
+                [(titles[side], tsne_positions(found.vectors[side]), found.labels[side]) for side in SIDES]
             )
         )
     return found.as_dict() | {"picture": str(out)}

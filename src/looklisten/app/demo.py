@@ -20,7 +20,8 @@ from looklisten.app.pages.unit_page import best_units, write_unit_page
 from looklisten.app.terminal import Bar, talk
 from looklisten.config import Config
 from looklisten.data.prepare import prepare
-from looklisten.data.shards import Clip, Shards
+from looklisten.data.clips import Clip
+from looklisten.data.shards import Shards
 from looklisten.drawing.figures import contact_sheet
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import evaluate

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from looklisten.data.shards import Box, Clip
+from looklisten.data.clips import Box, Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError, TooShortError
 from looklisten.media import SAMPLE_RATE_HZ

@@ -26,7 +26,8 @@ from pyarrow import parquet
 
 from looklisten.data.cutting import PrepareSettings
 from looklisten.data.output_folder import Store
-from looklisten.data.shards import FORMAT_VERSION, Box
+from looklisten.data.shards import FORMAT_VERSION
+from looklisten.data.clips import Box
 from looklisten.data.sources import (
     Labels,
     Source,

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import fsspec
 
 from looklisten import tables
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 from looklisten.errors import ConfigError, SourceError
 from looklisten.names import (
     first_few,

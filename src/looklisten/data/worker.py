@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from looklisten.data.cutting import PrepareSettings, cut
-from looklisten.data.shards import Box, Clip, write_shards
+from looklisten.data.clips import Box, Clip
+from looklisten.data.shards import write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
 from looklisten.media.decode.decode import Report

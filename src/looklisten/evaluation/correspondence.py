@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from looklisten.data.pairs import PairBatch, PairStream, View
+from looklisten.data.pairs import PairBatch, PairStream, FrameTransform
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.composed import Witnesses, witnesses_of
-from looklisten.evaluation.intervals import interval
+from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
+from looklisten.evaluation.statistics import confidence_interval
 from looklisten.model.l3net import L3Net, correspondence_logit
 from looklisten.system.progress import Progress, silent
 
@@ -75,7 +75,7 @@ class Scores:
         """Whether each answer is right: those to positives, then those to negatives."""
         return np.concatenate([self.positives > 0, self.negatives <= 0])
 
-    def interval(self, witnesses: Witnesses) -> tuple[float, float]:
+    def confidence_interval(self, witnesses: SharedFiles) -> tuple[float, float]:
         """Of the share of right answers. Answers about one picture, or about one sound, are no
         independent witnesses.
         """
@@ -85,7 +85,7 @@ class Scores:
             witnesses.of_pictures(videos + videos),
             witnesses.of_sounds(videos + others),
         )
-        return interval(self.right(), [pictures, sounds])
+        return confidence_interval(self.right(), [pictures, sounds])
 
 
 def evaluate(
@@ -115,7 +115,7 @@ def evaluate(
     asked: tuple[Negatives, ...] = ("any", "other-class")
     found = _scores(model, shards, mask, pairs, seed, progress, answer, asked)
     scores, apart = _checked(found[negatives], shards), found["other-class"]
-    witnesses = witnesses_of(shards, files)
+    witnesses = shared_files_of(shards, files)
     return Correspondence(
         accuracy=float(np.mean(scores.right())),
         n_pairs=len(scores.right()),
@@ -226,7 +226,7 @@ def looked_and_listened(
             f"correspondence needs at least 2 held-out videos for a negative pair; {shards.path} has {videos}"
         )
     device = next(model.parameters()).device
-    view = View(
+    view = FrameTransform(
         model.config.resize_pixels,
         model.config.crop_pixels,
         random=False,

@@ -14,13 +14,7 @@ from torch import Tensor
 
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.correspondence import (
-    Answer,
-    Negatives,
-    Scores,
-    looked_and_listened,
-    pair_scores,
-)
+from looklisten.evaluation.correspondence import PairScorer, Negatives, PairScores, fusion_inputs, score_pairs
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net, correspondence_logit
 from looklisten.model.objectives import Labels
@@ -58,7 +52,7 @@ def naming(
     `classes`.
     """
     right: list[Tensor] = []
-    for batch, *vectors in looked_and_listened(
+    for batch, *vectors in fusion_inputs(
         model, shards, mask & np.isin(shards.names, classes), rows, seed, progress
     ):
         truth = torch.tensor([classes.index(label) for label in batch.labels])
@@ -79,7 +73,7 @@ class DirectCombination:
     on.)
     """
 
-    answer: Answer
+    answer: PairScorer
     threshold: float
     validation_accuracy: float
     """AVC accuracy at the threshold, on the very videos that it was chosen on."""
@@ -109,7 +103,7 @@ def direct_combination(
         return (ours * theirs).sum(-1)
 
     threshold, accuracy = best_threshold(
-        pair_scores(model, shards, validation_of(saved, shards), pairs, seed, progress, agreement)
+        score_pairs(model, shards, validation_of(saved, shards), pairs, seed, progress, agreement)
     )
     return DirectCombination(
         lambda vision, audio: agreement(vision, audio).double() - threshold, threshold, accuracy
@@ -124,7 +118,7 @@ def with_validated_threshold(
     seed: int = 0,
     progress: Progress = silent,
     negatives: Negatives = "any",
-) -> Answer:
+) -> PairScorer:
     """The network's own answer, its threshold moved to where it is right most often on the
     validation videos of its run.
 
@@ -133,7 +127,7 @@ def with_validated_threshold(
     Raises ConfigError when the run kept none.
     """
     threshold, _ = best_threshold(
-        pair_scores(
+        score_pairs(
             model, shards, validation_of(saved, shards), pairs, seed, progress, None, negatives
         )
     )
@@ -157,7 +151,7 @@ def validation_of(saved: Checkpoint, shards: Shards) -> NDArray[np.bool_]:
     return validation
 
 
-def best_threshold(scores: Scores) -> tuple[float, float]:
+def best_threshold(scores: PairScores) -> tuple[float, float]:
     """The number above which a yes is most often right, half-way between two scores, and how often
     it is right then.
     """

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
 from looklisten.config import ModelConfig
-from looklisten.data.pairs import neighbours
-from looklisten.data.shards import Clip
+from looklisten.data.pairs import neighbor_frames
+from looklisten.data.clips import Clip
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
@@ -32,7 +32,7 @@ class Moment:
     frame: UInt8[Tensor, "height width 3"]
     """Resized, not cropped."""
     seen: UInt8[Tensor, "height width channels"]
-    """What the vision tower gets: `frame`, or with `frames_per_pair` it and its neighbours, side by
+    """What the vision tower gets: `frame`, or with `frames_per_pair` it and its neighbor_frames, side by
     side in the channels.
     """
     waveform: Int16[np.ndarray, " samples"]
@@ -63,7 +63,7 @@ def moment_at(clip: Clip, config: ModelConfig, start: int, frame: int) -> Moment
     """The second of sound that begins at sample `start`, with stored frame number `frame`, for a
     network of `config`.
     """
-    numbers = neighbours(frame, len(clip.frames), config.frames_per_pair)
+    numbers = neighbor_frames(frame, len(clip.frames), config.frames_per_pair)
     pictures = {
         number: decode_jpeg(clip.frames[number], config.resize_pixels)
         for number in {frame, *numbers}

@@ -20,7 +20,7 @@ from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import Negatives, evaluate
-from looklisten.evaluation.supervised import direct_combination, naming
+from looklisten.evaluation.supervised import direct_combination, class_accuracy
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.objectives import Labels
 from looklisten.system.devices import choose_device, to_device
@@ -193,7 +193,7 @@ def _row(
     if isinstance(heads, Labels):
         direct = direct_combination(saved, model, data, pairs)
         answer = direct.answer
-        result["named"] = asdict(naming(model, heads, settings.classes, data, held_out, pairs // 2))
+        result["named"] = asdict(class_accuracy(model, heads, settings.classes, data, held_out, pairs // 2))
         result |= {"threshold": direct.threshold, "validation_accuracy": direct.validation_accuracy}
     measured = {
         kind: evaluate(model, data, held_out, pairs, answer=answer, negatives=kind).as_dict()

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from looklisten.config import Config, TrainConfig
 from looklisten.data.inspection import warnings_of
-from looklisten.data.pairs import Draws, PairBatch, PairStream, View
+from looklisten.data.pairs import PairChoices, PairBatch, PairStream, FrameTransform
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import can_probe, quick_probe
-from looklisten.evaluation.supervised import naming
+from looklisten.evaluation.supervised import class_accuracy
 from looklisten.model.checkpoint import (
     Checkpoint,
     best_saved,
@@ -257,7 +257,7 @@ def training_stream(data: Shards, allowed: NDArray[np.bool_], config: Config) ->
     random places and perhaps mirrored.
     """
     model, settings = config.model, config.train
-    view = View(
+    view = FrameTransform(
         model.resize_pixels,
         model.crop_pixels,
         random=True,
@@ -359,7 +359,7 @@ class Keeper:
             self._settings,
         )
         if isinstance(objective, Labels):
-            return naming(
+            return class_accuracy(
                 network,
                 objective,
                 settings.classes,
@@ -382,7 +382,7 @@ class Keeper:
         )
 
 
-Named = tuple[tuple[str, ...], Draws]
+Named = tuple[tuple[str, ...], PairChoices]
 """What a part of a batch was made of."""
 
 

@@ -26,7 +26,7 @@ from looklisten.drawing.figures import spectrogram_picture
 from looklisten.drawing.heatmap_colors import Picture, overlaid
 from looklisten.evaluation.units.naming import Unit, Units
 from looklisten.inference.moments import Moment
-from looklisten.inference.unit_activations import SIDES, Firing, Place
+from looklisten.inference.unit_activations import SIDES, UnitActivation, MomentAddress
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, resize
 from looklisten.model.l3net import L3Net
@@ -104,7 +104,7 @@ def _drawn(unit: Unit, model: L3Net, shards: Shards) -> dict[str, Any]:
     return {"unit": unit, "rows": rows}
 
 
-def _shown(place: Place, model: L3Net, shards: Shards, heard: bool) -> dict[str, Any]:
+def _shown(place: MomentAddress, model: L3Net, shards: Shards, heard: bool) -> dict[str, Any]:
     """A moment as the page keeps it; with its second of sound where an audio unit fires in it."""
     moment = place.read(shards, model.config)
     shown = {
@@ -122,7 +122,7 @@ def _shown(place: Place, model: L3Net, shards: Shards, heard: bool) -> dict[str,
     return shown
 
 
-def _told(unit: Unit, number: dict[Place, int]) -> dict[str, Any]:
+def _told(unit: Unit, number: dict[MomentAddress, int]) -> dict[str, Any]:
     return {
         "side": unit.side,
         "number": unit.number,
@@ -143,7 +143,7 @@ def _told(unit: Unit, number: dict[Place, int]) -> dict[str, Any]:
     }
 
 
-def _scaled(firing: Firing, unit: Unit) -> Float[np.ndarray, "rows columns"]:
+def _scaled(firing: UnitActivation, unit: Unit) -> Float[np.ndarray, "rows columns"]:
     """A map in 0..1 of the unit's strongest activation, so that its moments compare; of sound high
     frequencies above.
     """

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from looklisten.evaluation.intervals import interval
+from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.linear_probe.audio import clip_statistics, sound_vectors
 from looklisten.evaluation.linear_probe.baselines import RIVALS, Rival, contenders
 from looklisten.evaluation.linear_probe.crossvalidation import LOGISTIC, SVM, Folds
@@ -271,7 +271,7 @@ def _row(
         name=extractor.name,
         accuracy=float(by_fold.mean()),
         deviation=float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
-        ci95=interval(right, weights=1 / sizes[of_item]),
+        ci95=confidence_interval(right, weights=1 / sizes[of_item]),
         folds=tuple(by_fold.tolist()),
         features=extractor.width * (2 if extractor.summarized else 1),
         chosen=chosen,

@@ -17,11 +17,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from looklisten.data.pairs import PairBatch, PairStream, View
-from looklisten.data.shards import Clip, Shards
+from looklisten.data.pairs import PairBatch, PairStream, FrameTransform
+from looklisten.data.clips import Clip
+from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.composed import witnesses_of
-from looklisten.evaluation.intervals import interval
+from looklisten.evaluation.shared_files import shared_files_of
+from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.inference.moments import embed_clips
 from looklisten.model.l3net import L3Net
@@ -85,7 +86,7 @@ def probe(
         )
     clips = np.concatenate([train_clips, test_clips])
     single = np.array([one_label(shards[int(clip)]) for clip in clips])
-    witnesses = witnesses_of(shards, files)
+    witnesses = shared_files_of(shards, files)
     networks = {
         "trained": model.eval(),
         "untrained": untrained_like(model, shards, ~held_out, initial_seed(model, seed)),
@@ -183,7 +184,7 @@ def _summary(trained: Answers, untrained: Answers) -> Probe:
         chance=float(counts.max() / counts.sum()),
         n=len(trained.right),
         n_videos=len(np.unique(trained.videos)),
-        ci95=interval(trained.right, [trained.files]),
+        ci95=confidence_interval(trained.right, [trained.files]),
         classes=len(counts),
     )
 
@@ -207,7 +208,7 @@ def untrained_like(model: L3Net, shards: Shards, mask: np.ndarray, seed: int) ->
     torch.manual_seed(seed)
     device = next(model.parameters()).device
     rival = L3Net(model.config).to(device)
-    view = View(
+    view = FrameTransform(
         model.config.resize_pixels,
         model.config.crop_pixels,
         random=False,

@@ -13,7 +13,7 @@ import torch
 from looklisten.errors import SourceError
 from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.evaluation.localization.metrics import Map
-from looklisten.evaluation.localization.questions import Marked, Question
+from looklisten.evaluation.localization.questions import AnnotatedMoment, Question
 from looklisten.inference.localization.localize import BATCH, Method, localize_moments
 from looklisten.inference.moments import Moment
 from looklisten.media.frames import stack
@@ -60,7 +60,7 @@ def network(model: L3Net, method: Method, untrained: bool = False) -> Contender:
     )
 
 
-def rules(items: Sequence[Marked]) -> Iterator[Contender]:
+def rules(items: Sequence[AnnotatedMoment]) -> Iterator[Contender]:
     """The middle of the picture; its largest object, where silent ones are marked too; all of it."""
     across = np.linspace(-1, 1, CENTER_CELLS, dtype=np.float32)
     middle = 1 - np.hypot(across[:, None], across[None]) / np.float32(2**0.5)
@@ -74,7 +74,7 @@ def rules(items: Sequence[Marked]) -> Iterator[Contender]:
     yield Contender("whole picture", lambda batch: [(whole, 1.0)] * len(batch))
 
 
-def untrained_for(model: L3Net, items: Sequence[Marked], seed: int) -> L3Net:
+def untrained_for(model: L3Net, items: Sequence[AnnotatedMoment], seed: int) -> L3Net:
     """A network of the same shape as it begins, its batch-norm statistics set from moments that it
     will be asked about.
 
@@ -116,7 +116,7 @@ def read(asked: Iterable[Question], failures: dict[str, str]) -> Iterator[list[A
     yield from waiting.values()
 
 
-def _read(one: Marked, failures: dict[str, str]) -> Moment | None:
+def _read(one: AnnotatedMoment, failures: dict[str, str]) -> Moment | None:
     try:
         return one.read()
     except SourceError as error:

@@ -14,16 +14,11 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from looklisten.data.shards import Box, Clip, Shards
+from looklisten.data.clips import Box, Clip
+from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
-from looklisten.evaluation.localization.baselines import (
-    Contender,
-    network,
-    read,
-    rules,
-    untrained_for,
-)
-from looklisten.evaluation.localization.questions import Marked, Question, questions
+from looklisten.evaluation.localization.baselines import MapPredictor, network, read, rules, untrained_for
+from looklisten.evaluation.localization.questions import AnnotatedMoment, Question, questions
 from looklisten.evaluation.localization.table import (
     Answer,
     LocalizationRow,
@@ -138,7 +133,7 @@ def localization(
 
 def localization_of(
     model: L3Net,
-    items: Sequence[Marked],
+    items: Sequence[AnnotatedMoment],
     methods: Sequence[Method] = (),
     seed: int = 0,
     progress: Progress = silent,
@@ -184,7 +179,7 @@ def localization_of(
 
 
 def answered(
-    contenders: Sequence[Contender],
+    contenders: Sequence[MapPredictor],
     asked: Sequence[Question],
     failures: dict[str, str],
     progress: Progress = silent,
@@ -213,7 +208,7 @@ def boxes_at(clip: Clip, at_seconds: float) -> list[Box]:
 
 def marked_clips(
     model: L3Net, shards: Shards, mask: NDArray[np.bool_], per_clip: int = 2
-) -> list[Marked]:
+) -> list[AnnotatedMoment]:
     """`per_clip` moments of each clip that `mask` allows, where something that sounds has a box.
 
     Raises ConfigError when there is none.
@@ -231,7 +226,7 @@ def marked_clips(
             )
             if sounding:
                 found.append(
-                    Marked(one.clip.video_id, sounding, mute, partial(moment, clip, number))
+                    AnnotatedMoment(one.clip.video_id, sounding, mute, partial(moment, clip, number))
                 )
     if not found:
         raise ConfigError(

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch.nn import functional
 
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 
 SIDE_PIXELS = 224
 """Maps and boxes meet on a square of so many pixels a side, as in that evaluator."""

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 from looklisten.evaluation.localization.metrics import truth_map
 from looklisten.inference.moments import Moment
 

@@ -10,19 +10,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from looklisten.data.shards import Box
-from looklisten.evaluation.intervals import interval
-from looklisten.evaluation.localization.metrics import (
-    RIGHT_OVERLAP,
-    Map,
-    detection_scores,
-    grown,
-    held,
-    overlap,
-    strongest_half,
-    success_area,
-    truth_map,
-)
+from looklisten.data.clips import Box
+from looklisten.evaluation.statistics import confidence_interval
+from looklisten.evaluation.localization.metrics import RIGHT_OVERLAP, Map, detection_scores, resize_map, point_in_boxes, ciou, above_median_mask, success_auc, truth_map
 from looklisten.evaluation.localization.questions import Kind, Question
 from looklisten.inference.localization.localize import HeatMap
 
@@ -52,7 +42,7 @@ class Answer:
 
     def points_at(self, boxes: Sequence[Box]) -> bool:
         """Whether the strongest place lies in one of the boxes, or in those of enough annotators."""
-        return held(boxes, self.point, self.question.marked.agree)
+        return point_in_boxes(boxes, self.point, self.question.marked.agree)
 
 
 @dataclass(frozen=True)
@@ -79,7 +69,7 @@ class LocalizationRow:
     max_f1: float
     pointing_precision: float
     """The average precision where right is that the strongest place lies in the box: of things too
-    small for that overlap.
+    small for that cIoU.
     """
     followed: float
     """Swap test: share of frames whose map, given the sound of the silent thing, points at that."""
@@ -129,14 +119,14 @@ def _places(matched: Sequence[Answer]) -> dict[str, Any]:
     """Where maps are strongest with the frame's own sound."""
     hits = [one.points_at(one.question.target) for one in matched]
     beside = [one for one in matched if one.question.marked.silent]
-    overlaps = np.array([overlap(strongest_half(one.values), one.truth) for one in matched])
+    overlaps = np.array([ciou(above_median_mask(one.values), one.truth) for one in matched])
     return {
         "pointing": _mean(hits),
         "pointing_ci95": _interval(matched, hits),
         "with_silent": _mean([one.points_at(one.question.target) for one in beside]),
         "on_silent": _mean([one.points_at(one.question.marked.silent) for one in beside]),
         "ciou": _mean(overlaps >= RIGHT_OVERLAP),
-        "auc": success_area(overlaps),
+        "auc": success_auc(overlaps),
     }
 
 
@@ -146,7 +136,7 @@ def _finds(matched: Sequence[Answer], others: Sequence[Answer], threshold: float
     sounds = np.arange(len(confidence)) < len(matched)
     right, hits = np.zeros_like(sounds), np.zeros_like(sounds)
     right[: len(matched)] = [
-        overlap(grown(one.values) * one.weight >= threshold, one.truth) >= RIGHT_OVERLAP
+        ciou(resize_map(one.values) * one.weight >= threshold, one.truth) >= RIGHT_OVERLAP
         for one in matched
     ]
     hits[: len(matched)] = [one.points_at(one.question.target) for one in matched]
@@ -182,4 +172,4 @@ def _interval(answers: Sequence[Answer], values: Sequence[float]) -> tuple[float
     """Over videos, as moments of one video are no independent witnesses."""
     if not answers:
         return float("nan"), float("nan")
-    return interval(values, [[one.question.marked.video_id for one in answers]])
+    return confidence_interval(values, [[one.question.marked.video_id for one in answers]])

@@ -25,10 +25,10 @@ import torch
 from looklisten.config import ModelConfig
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.public_sets import index_videos
-from looklisten.data.shards import Box, Clip
+from looklisten.data.clips import Box, Clip
 from looklisten.data.sources import VIDEO_SUFFIXES, Source
 from looklisten.errors import SourceError
-from looklisten.evaluation.localization.questions import Marked
+from looklisten.evaluation.localization.questions import AnnotatedMoment
 from looklisten.inference.moments import Moment, moments
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.images import read_picture
@@ -52,7 +52,7 @@ def read_marked(
     config: ModelConfig,
     ids: str | Path | None = None,
     partial_set: bool = False,
-) -> list[Marked]:
+) -> list[AnnotatedMoment]:
     """The moments of a set: the annotated picture, or the one in the middle of a video, with the
     middle second of its sound.
 
@@ -88,7 +88,7 @@ def read_marked(
         None if name == "flickr-soundnet" else YOUTUBE_ID_LETTERS
     )  # two clips of one video are no independent witnesses
     return [
-        Marked(clip[:whole_name], drawn, (), readers[clip], LAYOUTS[name].agree)
+        AnnotatedMoment(clip[:whole_name], drawn, (), readers[clip], LAYOUTS[name].agree)
         for clip, drawn in boxes.items()
         if clip in readers
     ]

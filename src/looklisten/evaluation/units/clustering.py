@@ -18,7 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from looklisten.data.shards import Clip, Shards
+from looklisten.data.clips import Clip
+from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
-from looklisten.evaluation.units.clustering import PAPER, Kind
+from looklisten.evaluation.units.clustering import PAPER, NetworkKind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
 from looklisten.inference.layers import Side
-from looklisten.inference.unit_activations import SIDES, Firing, Strongest, firings, peaks
+from looklisten.inference.unit_activations import SIDES, UnitActivation, StrongestVideos, strongest_activations, video_activations
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, silent
 
@@ -37,7 +37,7 @@ class Unit:
 
     side: Side
     number: int
-    firings: tuple[Firing, ...]
+    strongest_activations: tuple[UnitActivation, ...]
     """The moments that fire it most, each of another video, the strongest first; none where nothing
     fires it.
     """
@@ -69,7 +69,7 @@ class Coverage:
     """
 
     side: Side
-    network: Kind
+    network: NetworkKind
     n: int
     classes: int
     covered: tuple[str, ...]
@@ -151,7 +151,7 @@ class Named:
             if len(set(names.values())) >= 2
         }
 
-    def coverage(self, network: Kind, preferences: dict[Side, Selectivity]) -> list[Coverage]:
+    def coverage(self, network: NetworkKind, preferences: dict[Side, Selectivity]) -> list[Coverage]:
         return [
             Coverage(side, network, len(self.of_video[side]), len(found.classes), found.covered)
             for side, found in preferences.items()
@@ -197,9 +197,9 @@ def units(
         )
 
     width = model.config.widths[-1]
-    strongest = {side: Strongest(width, top) for side in SIDES}
+    strongest = {side: StrongestVideos(width, top) for side in SIDES}
     videos, seen = 0, dict[str, Activations]()
-    for one in peaks(model.eval(), shards, mask, per_clip, after(0)):
+    for one in video_activations(model.eval(), shards, mask, per_clip, after(0)):
         videos += 1
         for side in SIDES:
             strongest[side].add(one.activations[side], one.places[side])
@@ -211,10 +211,10 @@ def units(
         rival = untrained_like(model, shards, ~mask if not mask.all() else mask, seed)
         of_rival = {
             one.video_id: one.activations
-            for one in peaks(rival, shards, labelled, per_clip, after(clips))
+            for one in video_activations(rival, shards, labelled, per_clip, after(clips))
         }
         coverage += named.coverage("untrained", named.preferences(of_rival))
-    found = firings(model, shards, strongest, per_clip, after(clips + rivals))
+    found = strongest_activations(model, shards, strongest, per_clip, after(clips + rivals))
     return Units(
         units=tuple(
             _unit(side, number, row, preferences.get(side))
@@ -227,7 +227,7 @@ def units(
     )
 
 
-def _unit(side: Side, number: int, row: tuple[Firing, ...], found: Selectivity | None) -> Unit:
+def _unit(side: Side, number: int, row: tuple[UnitActivation, ...], found: Selectivity | None) -> Unit:
     """A unit that nothing fires prefers nothing, and neither does one where every class has too few
     items.
     """

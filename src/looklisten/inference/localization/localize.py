@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from looklisten.data.cutting import PrepareSettings, cut
-from looklisten.data.shards import Clip
+from looklisten.data.clips import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.enlarge import enlarged
