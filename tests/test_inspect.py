@@ -17,7 +17,8 @@ import torch
 
 from browser import addresses, failures, lengths, opened, picture_widths
 from conftest import small_config
-from looklisten.app.cli import emit, main
+from looklisten.app.cli import main
+from looklisten.app.output import emit
 from looklisten.app.pages.pair_page import training_pairs, write_pair_page
 from looklisten.data import inspection
 from looklisten.data.inspection import inspect, warnings_of

@@ -10,13 +10,8 @@ from numpy.typing import NDArray
 
 from looklisten.drawing.figures import contact_sheet, frame_overlay, spectrogram_overlay
 from looklisten.drawing.overlay_video import without_pictures
-from looklisten.inference.localization.localize import (
-    HeatMap,
-    Localization,
-    Method,
-    localize_each,
-    to_unit,
-)
+from looklisten.inference.localization.localize import HeatMap, Localization, localize_each, to_unit
+from looklisten.inference.localization.options import Method
 from looklisten.media.isolation.readers import outline
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import written_aside

@@ -4,20 +4,19 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
 from looklisten.errors import ConfigError
+from looklisten.inference.embedding.options import Precision
 from looklisten.inference.layers import TEXTURE, Side, check_layer, side_vectors, texture, width
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import DistanceFusion, L3Net
 from looklisten.system.devices import to_device
 from looklisten.system.processes import compute_alone_after_fork
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @runtime_checkable

@@ -25,7 +25,8 @@ from looklisten.evaluation.localization.table import (
     of_kind,
     row_of,
 )
-from looklisten.inference.localization.localize import Method, usual_method
+from looklisten.inference.localization.localize import usual_method
+from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moments
 from looklisten.model.l3net import AlignedFusion, L3Net
 from looklisten.system.progress import Progress, silent

@@ -30,6 +30,7 @@ from looklisten.data.worker import MACHINE_TROUBLE
 from looklisten.errors import ConfigError, DecoderLostError
 from looklisten.inference.embedding.fingerprints import SourceStamp, network_sha256, sha256_of_json
 from looklisten.inference.embedding.inputs import aligned, parts
+from looklisten.inference.embedding.options import Modality, Precision
 from looklisten.inference.embedding.records import Embeddings
 from looklisten.inference.embedding.stream import How
 from looklisten.inference.embedding.writers import (
@@ -40,7 +41,7 @@ from looklisten.inference.embedding.writers import (
     read_made,
     vector_file,
 )
-from looklisten.inference.encoder import Encoder, Precision, encoder_of
+from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.inference.layers import Side
 from looklisten.media.isolation.parent import limited
 from looklisten.media.isolation.process import Isolation
@@ -50,9 +51,6 @@ from looklisten.system.files import sweep_aside, write_json
 from looklisten.system.progress import Progress, silent
 
 log = logging.getLogger(__name__)
-
-Modality = Literal["auto", "audio", "image", "video"]
-"""What is taken of a file: its sound, its picture, both, or what it has."""
 
 SIDES: dict[Modality, tuple[Side, ...]] = {
     "audio": ("audio",),

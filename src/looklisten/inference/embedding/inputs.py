@@ -5,7 +5,6 @@ and an encoder.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from looklisten.data.cutting import PrepareSettings
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.arguments import Source, is_file, one_source
 from looklisten.inference.embedding.dense import DenseSound
+from looklisten.inference.embedding.options import SideChoice
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, joined, unit
 from looklisten.inference.embedding.stream import How, as_embeddings, sound_vectors
 from looklisten.inference.encoder import Encoder, chosen_layer, encode_rows
@@ -30,11 +30,9 @@ from looklisten.media.isolation.readers import Times, decode, find_streams
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.media.waveform import Rate, Waveform, on_clock, read_sound, resampled
 
-SideOrAuto = Literal["auto", "audio", "vision"]
-
 
 def parts(
-    source: Source, encoder: Encoder, how: How, side: SideOrAuto, sample_rate_hz: Rate | None = None
+    source: Source, encoder: Encoder, how: How, side: SideChoice, sample_rate_hz: Rate | None = None
 ) -> Iterator[Embeddings]:
     """What `embed` gives, piece after piece: a long recording needs no more memory than a short
     one. At least one part.

@@ -8,7 +8,6 @@ covers.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from looklisten.data.clips import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.enlarge import enlarged
+from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode.decode import Report
@@ -38,8 +38,6 @@ from looklisten.model.l3net import (
 
 BATCH = 16
 PATH_STEPS = 16
-
-Method = Literal["unit", "correspondence", "similarity"]
 
 
 @dataclass(frozen=True, eq=False)
