@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from looklisten.config import Config
 from looklisten.data.clips import Box, Clip
 from looklisten.data.output_folder import local_copy
-from looklisten.errors import ShardError
+from looklisten.errors import ConfigError, ShardError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.names import shown, usual_split
 from looklisten.system.files import written_aside
@@ -192,6 +192,11 @@ class Shards(Sequence[Clip]):
         """All clips of the folder; they decide the split of a selection too."""
         return self if self._folder is None else self._folder
 
+    @property
+    def folder_numbers(self) -> NDArray[np.int64]:
+        """The number of each clip in the folder, `[clips]`."""
+        return self._rows
+
     def select(self, mask: NDArray[np.bool_]) -> "Shards":
         """The clips for which `mask`, `[clips]`, is true, in the same order, numbered from 0.
 
@@ -265,6 +270,23 @@ class Shards(Sequence[Clip]):
         return self.select(
             self.validation_mask(settings.validation_fraction, settings.held_out_fraction)
         )
+
+    def split(self, name: str, held_out: NDArray[np.bool_]) -> "Shards":
+        """The clips of a split: `all`, `held-out` (`held_out`, `[clips]`), or a split's own name.
+
+        Raises ConfigError for a split that is not there.
+        """
+        if name == "all":
+            return self.select(np.ones(len(self), dtype=bool))
+        if name == "held-out":
+            return self.select(held_out)
+        usual_name = usual_split(name)
+        if usual_name not in self.splits:
+            known = ", ".join(sorted({"held-out", "all", *self.splits.tolist()} - {""}))
+            raise ConfigError(
+                f"there is no split {usual_name!r} in {self.path}; the splits are {known}"
+            )
+        return self.select(self.splits == usual_name)
 
     def held_out_mask(self, fraction: float) -> NDArray[np.bool_]:
         """Which clips are held out from training, `[clips]`.

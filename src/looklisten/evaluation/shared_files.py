@@ -1,5 +1,4 @@
-"""What the videos of a composed world are made of. Knows the table that `synth` wrote beside them:
-no network.
+"""Which composed videos share an image file or a sound file. Knows the table of `synth`, no network.
 """
 
 import csv
@@ -20,60 +19,65 @@ COLUMNS = ("path", "picture", "sound")
 
 
 @dataclass(frozen=True)
-class Witnesses:
-    """Which videos share a picture, and which a sound: answers about those are no independent
-    witnesses.
+class SharedFiles:
+    """The image file and the sound file that each composed video is made of, by video id.
+
+    Results on videos that share a file are not independent. A video that is missing here shares no
+    file with others.
     """
 
-    pictures: Mapping[str, str]
+    images: Mapping[str, str]
     sounds: Mapping[str, str]
-    """By video id, the file that its picture or its sound is made of; a video that is missing
-    stands for itself.
-    """
 
     @property
-    def over(self) -> str:
+    def interval_over(self) -> str:
         """What intervals are taken over, in words."""
-        return "files of pictures and of sounds" if self.pictures else "videos"
+        return "files of pictures and of sounds" if self.images else "videos"
 
-    def of_pictures(self, videos: Iterable[str]) -> NDArray[Any]:
-        """The group of each answer by the picture of its video."""
-        return np.array([self.pictures.get(video, video) for video in videos])
+    def image_groups(self, videos: Iterable[str]) -> NDArray[Any]:
+        """For each video the name of its image file, else its own name."""
+        return np.array([self.images.get(video, video) for video in videos])
 
-    def of_sounds(self, videos: Iterable[str]) -> NDArray[Any]:
-        """The group of each answer by the sound of its video."""
+    def sound_groups(self, videos: Iterable[str]) -> NDArray[Any]:
+        """For each video the name of its sound file, else its own name."""
         return np.array([self.sounds.get(video, video) for video in videos])
 
 
-def witnesses_of(shards: Shards, files: str | Path | None = None) -> Witnesses:
-    """What the videos of `shards` are made of, as a table with the columns path, picture and sound
-    says.
+def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFiles:
+    """The files that the videos of `clips` are composed of.
 
-    `files`: the table; by default the labels.csv that lies beside the videos, where it has those
-        columns. Without one every video stands for itself. Raises SourceError when `files` cannot
-        be read, or names none of the videos.
+    `files`: a table with the columns path, picture and sound; by default the labels.csv in the
+        folder of the videos, where it has those columns. Without a table no video shares a file.
+
+    Raises SourceError when `files` cannot be read, or names none of the videos.
     """
-    root = str(shards.manifest.get("root") or "")
+    root = str(clips.manifest.get("root") or "")
     if not files and not root:
-        return Witnesses({}, {})
+        return SharedFiles({}, {})
     table = Path(files) if files else Path(opened_name(root)) / TABLE
     try:
-        with table.open(newline="", encoding="utf-8-sig") as opened:
-            rows = [
-                row for row in csv.DictReader(opened) if all(row.get(column) for column in COLUMNS)
-            ]
+        rows = _complete_rows(table)
     except (OSError, ValueError, csv.Error) as error:
         if files:
             raise SourceError(
-                f"{table} cannot be read ({error}); give the labels.csv that `looklisten synth` wrote"
+                f"{table} cannot be read ({error}); "
+                "give the labels.csv that `looklisten synth` wrote"
             ) from None
+        # The labels.csv of other videos may be any table.
         rows = []
-    videos = set(shards.video_ids.tolist())
-    known = {row["path"]: row for row in rows if row["path"] in videos}
-    if files and not known:
+    videos = set(clips.video_ids.tolist())
+    row_of_video = {row["path"]: row for row in rows if row["path"] in videos}
+    if files and not row_of_video:
         raise SourceError(
-            f"{table} names none of these videos with a path, a picture and a sound; give the labels.csv of their world"
+            f"{table} names none of these videos with a path, a picture and a sound; "
+            "give the labels.csv of their world"
         )
-    pictures = {video: row["picture"] for video, row in known.items()}
-    sounds = {video: row["sound"] for video, row in known.items()}
-    return Witnesses(pictures, sounds)
+    images = {video: row["picture"] for video, row in row_of_video.items()}
+    sounds = {video: row["sound"] for video, row in row_of_video.items()}
+    return SharedFiles(images, sounds)
+
+
+def _complete_rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8-sig") as opened:
+        rows = list(csv.DictReader(opened))
+    return [row for row in rows if all(row.get(column) for column in COLUMNS)]
