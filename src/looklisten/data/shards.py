@@ -25,8 +25,8 @@ from looklisten.data.clips import Box, Clip
 from looklisten.data.output_folder import local_copy
 from looklisten.errors import ConfigError, ShardError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.names import shown, usual_split
-from looklisten.system.files import written_aside
+from looklisten.names import printable, normalize_split
+from looklisten.system.files import atomic_write
 
 FORMAT_VERSION = 1
 CLIPS_PER_RECORD_BATCH = 8
@@ -97,7 +97,7 @@ def write_shards(
         written_bytes = 0
         clip_count = 0
         with (
-            written_aside(path) as scratch,
+            atomic_write(path) as scratch,
             pa.OSFile(os.fsencode(scratch), "wb") as sink,
             pa.ipc.new_file(sink, SCHEMA) as writer,
         ):
@@ -162,7 +162,7 @@ class Shards(Sequence[Clip]):
         table = self._files.columns(("video_id", "split", "labels", "sample_rate_hz"))
         _check_sample_rates(self.path, table["sample_rate_hz"])
         stored_splits = table["split"].to_pylist()
-        usual_names = {name: usual_split(name) for name in set(stored_splits)}
+        usual_names = {name: normalize_split(name) for name in set(stored_splits)}
         # Set in a selection only: a reference to itself would keep the files mapped for longer.
         self._folder: Shards | None = None
         self._rows: NDArray[np.int64] = np.arange(len(table))
@@ -280,7 +280,7 @@ class Shards(Sequence[Clip]):
             return self.select(np.ones(len(self), dtype=bool))
         if name == "held-out":
             return self.select(held_out)
-        usual_name = usual_split(name)
+        usual_name = normalize_split(name)
         if usual_name not in self.splits:
             known = ", ".join(sorted({"held-out", "all", *self.splits.tolist()} - {""}))
             raise ConfigError(
@@ -327,7 +327,7 @@ class Shards(Sequence[Clip]):
         counts = []
         for name in named:
             videos = len(set(self.video_ids[self.splits == name]))
-            counts.append(f"{shown(name) or 'no name'} ({videos:,})")
+            counts.append(f"{printable(name) or 'no name'} ({videos:,})")
         are = "the splits are" if len(counts) > 1 else "the only split is"
         return f"{are} {', '.join(counts)}, counted in videos; only `train` is trained on"
 

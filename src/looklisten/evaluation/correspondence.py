@@ -21,7 +21,7 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.model.l3net import L3Net, correspondence_logit
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 MAX_BATCH = 64
 
@@ -94,7 +94,7 @@ def evaluate(
     clips: Shards,
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     scorer: PairScorer | None = None,
     negatives: Negatives = "any",
     files: str | Path | None = None,
@@ -140,7 +140,7 @@ def score_pairs(
     clips: Shards,
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     scorer: PairScorer | None = None,
     negatives: Negatives = "any",
 ) -> PairScores:
@@ -209,7 +209,7 @@ def _concatenate(parts: Sequence[PairScores]) -> PairScores:
 
 
 def fusion_inputs(
-    model: L3Net, clips: Shards, rows: int, seed: int, progress: Progress = silent
+    model: L3Net, clips: Shards, rows: int, seed: int, progress: Progress = no_progress
 ) -> Iterator[
     tuple[
         PairBatch, Float[Tensor, "batch *places features"], Float[Tensor, "batch *moments features"]

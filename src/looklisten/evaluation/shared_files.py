@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
 from looklisten.errors import SourceError
-from looklisten.names import opened_name
+from looklisten.names import decode_name
 
 TABLE = "labels.csv"
 COLUMNS = ("path", "picture", "sound")
@@ -54,7 +54,7 @@ def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFil
     root = str(clips.manifest.get("root") or "")
     if not files and not root:
         return SharedFiles({}, {})
-    table = Path(files) if files else Path(opened_name(root)) / TABLE
+    table = Path(files) if files else Path(decode_name(root)) / TABLE
     try:
         rows = _complete_rows(table)
     except (OSError, ValueError, csv.Error) as error:

@@ -23,7 +23,7 @@ from looklisten.evaluation.correspondence import (
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import Labels
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def class_accuracy(
     clips: Shards,
     rows: int = 1000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> ClassAccuracy:
     """Accuracies over at least `rows` moments of the clips whose label is one of `classes`."""
     clips_of_classes = clips.select(np.isin(clips.names, classes))
@@ -89,7 +89,7 @@ def direct_combination(
     shards: Shards,
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> DirectCombination:
     """The combination for `model`, which is that of `saved`.
 
@@ -117,7 +117,7 @@ def scorer_with_validation_threshold(
     shards: Shards,
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     negatives: Negatives = "any",
 ) -> PairScorer:
     """The network's own scores, with the threshold that is best on the validation videos of its run.

@@ -24,7 +24,7 @@ from looklisten.inference.moments import (
     moments,
 )
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 SIDES: tuple[Side, Side] = ("vision", "audio")
 """In the order of the network's inputs."""
@@ -89,7 +89,7 @@ class StrongestVideos:
 
 
 def video_activations(
-    model: L3Net, clips: Shards, per_clip: int, progress: Progress = silent
+    model: L3Net, clips: Shards, per_clip: int, progress: Progress = no_progress
 ) -> Iterator[VideoActivations]:
     """How strongly each video of `clips` activates each unit, with its strongest moment.
 
@@ -141,7 +141,7 @@ def strongest_activations(
     shards: Shards,
     strongest: dict[Side, StrongestVideos],
     per_clip: int,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> dict[Side, list[tuple[UnitActivation, ...]]]:
     """For each unit of each side its strongest moments with their maps, the strongest first.
 

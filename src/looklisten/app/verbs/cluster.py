@@ -38,7 +38,7 @@ def cluster(
     from looklisten.evaluation.units.clustering import cluster as run
     from looklisten.model.checkpoint import open_checkpoint
     from looklisten.system.devices import choose_device
-    from looklisten.system.files import written_aside
+    from looklisten.system.files import atomic_write
 
     if out is not None:
         check_writable_file(out)
@@ -54,7 +54,7 @@ def cluster(
         side: f"{side}: NMI {found.row(side, 'trained').nmi:.3f}, {found.row(side, 'trained').n} items"
         for side in SIDES
     }
-    with written_aside(out) as scratch:
+    with atomic_write(out) as scratch:
         scratch.write_bytes(
             planes(
                 [(titles[side], tsne_positions(found.vectors[side]), found.labels[side]) for side in SIDES]

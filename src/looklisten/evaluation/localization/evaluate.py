@@ -32,7 +32,7 @@ from looklisten.inference.localization.localize import usual_method
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_number, moments
 from looklisten.model.l3net import AlignedFusion, L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 BOX_TOLERANCE_SECONDS = 0.2
 """A box counts for a frame when it is at most so far from it in time."""
@@ -121,7 +121,7 @@ def localization(
     methods: Sequence[Method] = (),
     per_clip: int = 2,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> LocalizationTable:
     """Heat maps of `per_clip` moments of each clip that has boxes, by each method and baseline.
 
@@ -143,7 +143,7 @@ def localization_table(
     annotated: Sequence[AnnotatedMoment],
     methods: Sequence[Method] = (),
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> LocalizationTable:
     """Like `localization`, of any annotated moments.
 
@@ -206,7 +206,7 @@ def answer_questions(
     predictors: Sequence[MapPredictor],
     asked: Sequence[Question],
     failures: dict[str, str],
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> list[list[MapAnswer]]:
     """The answers of each predictor, all in the same order.
 
@@ -293,7 +293,7 @@ def pointing(
     clips: Shards,
     method: Method | None = None,
     per_clip: int = 2,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Pointing:
     """Pointing accuracy over `per_clip` frames of each clip whose sounding objects have boxes.
 

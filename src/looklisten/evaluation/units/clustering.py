@@ -26,7 +26,7 @@ from looklisten.inference.layers import Side
 from looklisten.inference.moments import embed_clips
 from looklisten.inference.unit_activations import SIDES
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 PAPER_CLUSTERS = 64
 """The paper does not state it. With 64 clusters of about 1,900 items, random clusters have the NMI
@@ -124,7 +124,7 @@ def cluster(
     k: int = PAPER_CLUSTERS,
     seed: int | None = None,
     seeds: int = 10,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Clustering:
     """k-means of pool4 vectors of one clip a video, compared with the labels.
 

@@ -25,7 +25,7 @@ from looklisten.inference.unit_activations import (
     video_activations,
 )
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 MAX_LABELED_VIDEOS = 20_000
 """Labeled videos that preferences are measured on; the paper has about 1,900."""
@@ -188,7 +188,7 @@ def units(
     top: int = 5,
     per_clip: int = 1,
     seed: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Units:
     """For each unit of both towers the `top` videos that activate it most, and the class it prefers.
 

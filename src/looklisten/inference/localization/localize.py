@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.clips import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
@@ -344,7 +345,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         about = Source(path.name, path.stat().st_size if path.is_file() else 0)
-        return stream(cut, path, about, PrepareSettings(), source=path, report=Report())
+        return stream(cut, path, about, PrepareOptions(), source=path, report=Report())
     return [source] if isinstance(source, Clip) else source
 
 
