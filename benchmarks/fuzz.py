@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 import looklisten as ll
-from looklisten.data.prepare import prepare
 from looklisten.data.clips import Clip
+from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import DecoderLostError
 from looklisten.media.isolation.limits import WorkerLimits

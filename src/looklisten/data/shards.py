@@ -25,7 +25,7 @@ from looklisten.data.clips import Box, Clip
 from looklisten.data.output_folder import local_copy
 from looklisten.errors import ConfigError, ShardError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.names import printable, normalize_split
+from looklisten.names import normalize_split, printable
 from looklisten.system.files import atomic_write
 
 FORMAT_VERSION = 1

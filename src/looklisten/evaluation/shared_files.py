@@ -1,5 +1,4 @@
-"""Which composed videos share an image file or a sound file. Knows the table of `synth`, no network.
-"""
+"""Which composed videos share an image file or a sound file: the table that `synth` writes."""
 
 import csv
 from collections.abc import Iterable, Mapping

@@ -107,7 +107,9 @@ def direct_combination(
         return (vision_classes * audio_classes).sum(-1)
 
     clips = validation_clips(saved, shards)
-    threshold, accuracy = best_threshold(score_pairs(model, clips, pairs, seed, progress, agreement))
+    threshold, accuracy = best_threshold(
+        score_pairs(model, clips, pairs, seed, progress, agreement)
+    )
     return DirectCombination(_above(threshold, agreement), threshold, accuracy)
 
 

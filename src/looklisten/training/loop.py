@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from looklisten.config import Config, TrainConfig
 from looklisten.data.inspection import training_warnings
-from looklisten.data.pairs import PairChoices, PairBatch, PairStream, FrameTransform
+from looklisten.data.pairs import FrameTransform, PairBatch, PairChoices, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.correspondence import evaluate
@@ -135,8 +135,10 @@ def train(
         Interruption() as interruption,
         ExitStack() as cleanup,
     ):
-        held_out = data.held_out(config.train.held_out_fraction)
-        validation = data.validation(config.train.validation_fraction, held_out)
+        held_out = data.held_out_mask(config.train.held_out_fraction)
+        validation = data.validation_mask(
+            config.train.validation_fraction, config.train.held_out_fraction
+        )
         allowed, config = labelled(data, ~held_out & ~validation, config)
         read = training_data(data, allowed, held_out | validation)
         if not world.agree(json.dumps(read.digests())):
@@ -158,7 +160,7 @@ def train(
             learner.initialize()
         if world.is_first:
             _say_how(learner, data, allowed, held_out, saved)
-        stream = training_stream(data, allowed, config)
+        stream = training_stream(data.select(allowed), config)
         on_gpu = learner.device.value.startswith("cuda")
         batches = stream.batches(
             first,
@@ -252,12 +254,12 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int = 1) -> f
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def training_stream(data: Shards, allowed: NDArray[np.bool_], config: Config) -> PairStream:
-    """The positives of training: the clips that `allowed`, `[clips]`, names, frames cropped at
-    random places and perhaps mirrored.
+def training_stream(clips: Shards, config: Config) -> PairStream:
+    """The positives of training on `clips`: frames with a random crop, and half of them mirrored
+    where the config says so.
     """
     model, settings = config.model, config.train
-    view = FrameTransform(
+    transform = FrameTransform(
         model.resize_pixels,
         model.crop_pixels,
         random=True,
@@ -269,11 +271,10 @@ def training_stream(data: Shards, allowed: NDArray[np.bool_], config: Config) ->
     # processes' rows.
     within_process = settings.batch_norm == "local" and settings.negatives == "roll"
     return PairStream(
-        data,
-        allowed,
+        clips,
         settings.batch_size,
         settings.seed,
-        view,
+        transform,
         share,
         settings.same_video_steps,
         within_process,
@@ -363,14 +364,13 @@ class Keeper:
                 network,
                 objective,
                 settings.classes,
-                self._data,
-                self._held_out,
+                self._data.select(self._held_out),
                 EVALUATED_PAIRS // 2,
                 settings.seed,
             ).as_metrics()
         return {
             "held_out_accuracy": evaluate(
-                network, self._data, self._held_out, EVALUATED_PAIRS, settings.seed
+                network, self._data.select(self._held_out), EVALUATED_PAIRS, settings.seed
             ).accuracy
         }
 
@@ -418,7 +418,7 @@ class Meter:
     def add(
         self, step: int, outcome: Outcome, parts: list[PairBatch], waited_seconds: float
     ) -> None:
-        self._steps.append((step, outcome, [(part.video_ids, part.draws) for part in parts]))
+        self._steps.append((step, outcome, [(part.video_ids, part.choices) for part in parts]))
         self._waited += waited_seconds
 
     def leave_out(self, seconds: float) -> None:
@@ -460,8 +460,8 @@ class Meter:
         rows = {
             "video_ids": [video for video_ids, _ in parts for video in video_ids],
             **{
-                name: np.concatenate([getattr(draws, name) for _, draws in parts]).tolist()
-                for name in ("clips", "frames", "starts")
+                name: np.concatenate([getattr(choices, name) for _, choices in parts]).tolist()
+                for name in ("clips", "frames", "sound_starts")
             },
         }
         write_json(path, {"step": step, "loss": str(float(outcome.loss)), **rows})

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.linear_probe.audio import clip_statistics, sound_vectors
 from looklisten.evaluation.linear_probe.baselines import RIVALS, Rival, contenders
 from looklisten.evaluation.linear_probe.crossvalidation import LOGISTIC, SVM, Folds
@@ -25,6 +24,7 @@ from looklisten.evaluation.linear_probe.image_protocol import (
 from looklisten.evaluation.linear_probe.images import VIEWS, picture_vectors
 from looklisten.evaluation.sets.published import Published
 from looklisten.evaluation.sets.registry import Benchmark, SetName, open_benchmark
+from looklisten.evaluation.statistics import confidence_interval
 from looklisten.inference.encoder import Encoder
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import choose_device

@@ -17,13 +17,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from looklisten.data.pairs import PairBatch, PairStream, FrameTransform
 from looklisten.data.clips import Clip
+from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.evaluation.shared_files import shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
-from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.inference.moments import embed_clips
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
@@ -74,7 +74,7 @@ def probe(
 
     Raises ConfigError when fewer than two classes are labelled on either side of the split.
     """
-    held_out = shards.held_out(held_out_fraction)
+    held_out = shards.held_out_mask(held_out_fraction)
     labelled = np.array([len(labels) > 0 for labels in shards.labels], dtype=bool)
     names = np.array([labels[0] if labels else "" for labels in shards.labels])
     known = set(names[labelled & ~held_out])
@@ -86,10 +86,10 @@ def probe(
         )
     clips = np.concatenate([train_clips, test_clips])
     single = np.array([one_label(shards[int(clip)]) for clip in clips])
-    witnesses = shared_files_of(shards, files)
+    files_of_videos = shared_files_of(shards, files)
     networks = {
         "trained": model.eval(),
-        "untrained": untrained_like(model, shards, ~held_out, initial_seed(model, seed)),
+        "untrained": untrained_like(model, shards.select(~held_out), initial_seed(model, seed)),
     }
     answers: dict[tuple[str, str], Answers] = {}
     total = len(networks) * len(clips)
@@ -114,7 +114,9 @@ def probe(
             truth = names[owner[test]]
             videos = shards.video_ids[owner[test]].tolist()
             groups = (
-                witnesses.of_sounds(videos) if side == "audio" else witnesses.of_pictures(videos)
+                files_of_videos.sound_groups(videos)
+                if side == "audio"
+                else files_of_videos.image_groups(videos)
             )
             answers[kind, side] = Answers(
                 classifier.predict(features[test]) == truth, truth, np.array(videos), groups
@@ -201,21 +203,21 @@ def initial_seed(model: L3Net, seed: int | None) -> int:
     return seed if seed is not None else model.initial_seed or 0
 
 
-def untrained_like(model: L3Net, shards: Shards, mask: np.ndarray, seed: int) -> L3Net:
+def untrained_like(model: L3Net, clips: Shards, seed: int) -> L3Net:
     """A network of the same config with the initial weights of `seed`, its batch-norm statistics
-    set from `shards`.
+    set from `clips`.
     """
     torch.manual_seed(seed)
     device = next(model.parameters()).device
     rival = L3Net(model.config).to(device)
-    view = FrameTransform(
+    transform = FrameTransform(
         model.config.resize_pixels,
         model.config.crop_pixels,
         random=False,
         frames=model.config.frames_per_pair,
     )
-    videos = len(np.unique(shards.video_ids[mask]))
-    stream = PairStream(shards, mask, min(32, videos), seed, view)
+    videos = len(np.unique(clips.video_ids))
+    stream = PairStream(clips, min(32, videos), seed, transform)
 
     def forward(batch: PairBatch) -> None:
         rival(batch.frames.to(device), batch.waveforms.to(device))

@@ -258,8 +258,7 @@ def annotated_moments(model: L3Net, clips: Shards, per_clip: int = 2) -> list[An
                 )
     if not annotated:
         raise ConfigError(
-            "pointing needs held-out clips with boxes of sounding objects; "
-            f"{clips.path} has none"
+            f"pointing needs held-out clips with boxes of sounding objects; {clips.path} has none"
         )
     return annotated
 
@@ -302,9 +301,7 @@ def pointing(
     Raises ConfigError when no clip has boxes of sounding objects.
     """
     annotated = annotated_moments(model, clips, per_clip)
-    own_sounds = [
-        Question("matched", moment, moment, moment.sounding) for moment in annotated
-    ]
+    own_sounds = [Question("matched", moment, moment, moment.sounding) for moment in annotated]
     method = method or usual_method(model)
     center_rule = next(fixed_rules(annotated))
     predictors = [network_predictor(model.eval(), method), center_rule]

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from looklisten.config import ModelConfig
+from looklisten.data.clips import Box, Clip
 from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.public_sets import index_videos
-from looklisten.data.clips import Box, Clip
 from looklisten.data.sources import VIDEO_SUFFIXES, Source
 from looklisten.errors import SourceError
 from looklisten.evaluation.localization.questions import AnnotatedMoment
