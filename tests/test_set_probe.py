@@ -400,7 +400,10 @@ def test_an_untrained_network_is_the_same_each_time_and_the_runs_own(benchmark, 
 def test_the_row_of_an_untrained_network_is_the_mean_of_its_drawings(benchmark, esc):
     network = L3Net(small_config().model)
     table = probe_labeled_set(
-        "esc50", esc, network, ["untrained"], "pool4", partial=True, drawings=2
+        "esc50",
+        esc,
+        network,
+        ProbeOptions("untrained", "pool4", partial=True, untrained_seeds=2),
     )
     one, two = (
         probe_sounds(benchmark, [extractor]).rows[0]

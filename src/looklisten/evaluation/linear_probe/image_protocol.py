@@ -21,7 +21,7 @@ from looklisten.evaluation.linear_probe.softmax import SETTINGS, Batch, Layers, 
 from looklisten.evaluation.linear_probe.vector_cache import Store
 from looklisten.evaluation.sets.folds import rank_within_class
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 EPOCHS = 30
 BATCH = 128
@@ -122,7 +122,10 @@ class PictureAnswers:
 
 
 def picture_answers(
-    pictures: Pictures, epochs: int = EPOCHS, kept: Path | None = None, progress: Progress = silent
+    pictures: Pictures,
+    epochs: int = EPOCHS,
+    kept: Path | None = None,
+    progress: Progress = no_progress,
 ) -> PictureAnswers:
     """Each tested fold by layers trained on the others; of several settings the one counts that is
     best where settings are chosen.

@@ -29,7 +29,7 @@ from looklisten.evaluation.sets.registry import open_labeled_set
 from looklisten.inference.encoder import Encoder
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import choose_device
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 DEFAULT_OPTIONS = ProbeOptions()
 FAILURES_TOLD = 5
@@ -85,7 +85,7 @@ def probe_labeled_set(
     path: str | Path,
     model: str | Path | L3Net | Encoder,
     options: ProbeOptions = DEFAULT_OPTIONS,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> ProbeTable:
     """What a linear classifier reads from frozen vectors of a labeled set, by the paper's protocol.
 
@@ -114,7 +114,7 @@ def probe_sounds(
     extractors: Sequence[Extractor],
     layer: str = "",
     cache: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> ProbeTable:
     """The paper's protocol for sounds (section 4.1) with the vectors of each extractor.
 
@@ -165,7 +165,7 @@ def probe_images(
     extractors: Sequence[Extractor],
     layer: str = "",
     cache: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     epochs: int = EPOCHS,
     stream: bool | None = None,
 ) -> ProbeTable:

@@ -23,7 +23,7 @@ from looklisten.evaluation.intervals import interval
 from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import embed_clips
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 QUICK_CLIPS = (600, 300)
 """Clips that a quick probe is fitted and measured on."""
@@ -54,7 +54,7 @@ def probe(
     per_clip: int = 5,
     seed: int | None = None,
     held_out_fraction: float = 0.1,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     files: str | Path | None = None,
 ) -> dict[str, Probe]:
     """`{"audio": …, "vision": …}`: logistic regression on z-scored pool4 vectors, fitted on the

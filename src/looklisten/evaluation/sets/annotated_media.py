@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from looklisten.config import ModelConfig
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.shards import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import SourceError
@@ -153,5 +154,5 @@ def _moment_of_frame(frame: Path, sound: Path, config: ModelConfig) -> Moment:
 def _moment_of_video(path: Path, config: ModelConfig) -> Moment:
     """The middle frame of a video with the middle second of its sound."""
     source = Source(path.name, path.stat().st_size)
-    clip = next(stream(cut, path, source, PrepareSettings(), (), None, 1, source=path))
+    clip = next(stream(cut, path, source, PrepareOptions(), (), None, 1, source=path))
     return next(moments(clip, config, 1))

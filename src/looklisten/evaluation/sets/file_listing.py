@@ -5,7 +5,7 @@ from pathlib import Path
 
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets.labeled_set import LabeledFile
-from looklisten.names import known_split
+from looklisten.names import parse_split
 from looklisten.tables import as_records, read_table
 
 SOUND_SUFFIXES = frozenset(
@@ -30,11 +30,11 @@ def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[Labeled
     """
     relative = [file.relative_to(root) for file in files_with_suffix(root, suffixes)]
     inside_folders = [path for path in relative if len(path.parts) > 1]
-    in_splits = all(known_split(path.parts[0]) and len(path.parts) > 2 for path in inside_folders)
+    in_splits = all(parse_split(path.parts[0]) and len(path.parts) > 2 for path in inside_folders)
     files = []
     for path in inside_folders:
         label = path.parts[1] if in_splits else path.parts[0]
-        fold = known_split(path.parts[0]) if in_splits else ""
+        fold = parse_split(path.parts[0]) if in_splits else ""
         files.append(LabeledFile(path.as_posix(), label, fold))
     return files
 

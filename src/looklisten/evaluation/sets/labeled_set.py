@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from looklisten.inference.layers import Side
+from looklisten.config import Side
 
 
 class LabeledFile(NamedTuple):

@@ -11,7 +11,7 @@ from looklisten.evaluation.sets.file_listing import (
     table_rows,
 )
 from looklisten.evaluation.sets.labeled_set import LabeledFile, LabeledSet
-from looklisten.names import usual_split
+from looklisten.names import normalize_split
 
 TABLE_NAME = "labels.csv"
 """A folder with a file of this name is read by that table."""
@@ -44,7 +44,7 @@ def _files_of_table(table: Path) -> list[LabeledFile]:
     fold_column = next((column for column in ("fold", "split") if column in rows[0]), "")
     files = []
     for row in rows:
-        fold = usual_split(row[fold_column]) if fold_column else ""
+        fold = normalize_split(row[fold_column]) if fold_column else ""
         files.append(LabeledFile(row["path"], row[label_column], fold))
     has_fold = [bool(file.fold) for file in files]
     if any(has_fold) and not all(has_fold):
