@@ -20,12 +20,26 @@ from looklisten.config import ModelConfig
 from looklisten.data.clips import Box, Clip
 from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.localization.baselines import MapPredictor, rules
+from looklisten.evaluation.localization.evaluate import (
+    annotated_moments,
+    localization,
+    localization_table,
+)
 from looklisten.evaluation.localization.evaluate import evaluate as tables
-from looklisten.evaluation.localization.evaluate import localization, localization_table, annotated_moments
-from looklisten.evaluation.localization.metrics import detection_scores, resize_map, point_in_boxes, ciou, above_median_mask, success_auc, truth_map
+from looklisten.evaluation.localization.metrics import (
+    above_median_mask,
+    ciou,
+    detection_scores,
+    point_in_boxes,
+    resize_map,
+    success_auc,
+    truth_map,
+)
 from looklisten.evaluation.localization.questions import AnnotatedMoment, questions
 from looklisten.evaluation.localization.table import Answer, row_of
-from looklisten.evaluation.sets.localization_sets import read_marked
+from looklisten.evaluation.sets.annotated_media import read_annotated_moments
+from looklisten.evaluation.sets.flickr_soundnet import FLICKR_SOUNDNET
+from looklisten.evaluation.sets.vggss import VGGSS
 from looklisten.inference.moments import Moment
 from looklisten.model.l3net import L3Net
 
@@ -150,7 +164,7 @@ def model():
 @pytest.fixture(scope="module")
 def few(shards):
     """Six point_in_boxes-out clips."""
-    return shards.held_out(0.1) & (np.cumsum(shards.held_out(0.1)) <= 6)
+    return shards.held_out_mask(0.1) & (np.cumsum(shards.held_out_mask(0.1)) <= 6)
 
 
 def moment_of(number):
@@ -168,7 +182,9 @@ def world_of(count=12, labels=("bell", "drum", "horn")):
         sounding, mute = labels[number % len(labels)], labels[(number + 1) % len(labels)]
         boxes = replace(CORNER, label=sounding), replace(RIGHT, label=mute)
         items.append(
-            AnnotatedMoment(f"video {number}", boxes[:1], boxes[1:], lambda number=number: moment_of(number))
+            AnnotatedMoment(
+                f"video {number}", boxes[:1], boxes[1:], lambda number=number: moment_of(number)
+            )
         )
     return items
 
@@ -233,7 +249,9 @@ def test_a_map_that_knows_scores_one_on_everything(monkeypatch, model):
 
 def test_a_map_that_does_not_hear_is_found_out(monkeypatch, model):
     """It points at what sounds in every frame, and yet follows nothing and is as sure of silence."""
-    deaf = MapPredictor("deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch])
+    deaf = MapPredictor(
+        "deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch]
+    )
     row = table_with(monkeypatch, model, world_of(), deaf)
     assert (row.pointing, row.ciou, row.mismatched, row.silence) == (1, 1, 1, 1)
     assert (row.followed, row.stayed, row.elsewhere) == (0, 1, 0)
@@ -246,7 +264,9 @@ def test_a_place_in_both_boxes_has_followed_and_not_stayed(monkeypatch, model):
         replace(one, silent=(replace(one.sounding[0], label=one.silent[0].label, sounding=False),))
         for one in world_of()
     ]
-    deaf = MapPredictor("deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch])
+    deaf = MapPredictor(
+        "deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch]
+    )
     row = table_with(monkeypatch, model, over, deaf)
     assert (row.followed, row.stayed, row.elsewhere) == (1, 0, 0)
 
@@ -331,7 +351,7 @@ def test_of_a_network_without_a_common_space_similarity_is_left_out_or_refused(s
 
 
 def test_moments_of_a_clip_are_read_as_they_were_marked(model, shards):
-    items = annotated_moments(model, shards, shards.held_out(0.1), per_clip=2)
+    items = annotated_moments(model, shards, shards.held_out_mask(0.1), per_clip=2)
     for one in items[:4]:
         moment = one.read()
         assert moment.clip.video_id == one.video_id
@@ -401,8 +421,8 @@ def flickr_folder(folder):
 
 
 def test_vggss_of_frames_and_sounds(tmp_path, model):
-    items = read_marked(
-        "vggss",
+    items = read_annotated_moments(
+        VGGSS,
         media_of(tmp_path / "media", [FIRST, SECOND]),
         vggss_file(tmp_path / "vggss.json"),
         model.config,
@@ -418,8 +438,8 @@ def test_vggss_of_frames_and_sounds(tmp_path, model):
 
 
 def test_a_sound_shorter_than_a_second_is_repeated(tmp_path, model):
-    items = read_marked(
-        "vggss",
+    items = read_annotated_moments(
+        VGGSS,
         media_of(tmp_path / "media", [FIRST, SECOND], 0.4),
         vggss_file(tmp_path / "vggss.json"),
         model.config,
@@ -430,8 +450,8 @@ def test_a_sound_shorter_than_a_second_is_repeated(tmp_path, model):
 
 
 def test_flickr_counts_annotators(tmp_path, model):
-    items = read_marked(
-        "flickr-soundnet",
+    items = read_annotated_moments(
+        FLICKR_SOUNDNET,
         media_of(tmp_path / "media", FLICKR),
         flickr_folder(tmp_path / "Annotations"),
         model.config,
@@ -450,8 +470,8 @@ def test_vggss_of_videos(tmp_path, model):
     (tmp_path / "media" / "elk").mkdir(parents=True)
     write_clock_video(tmp_path / "media" / "elk" / f"{FIRST}.mp4", seconds=3.0)
     write_clock_video(tmp_path / "media" / "gEvCUcZ6w88.mp4", seconds=3.0)
-    items = read_marked(
-        "vggss", tmp_path / "media", vggss_file(tmp_path / "vggss.json"), model.config
+    items = read_annotated_moments(
+        VGGSS, tmp_path / "media", vggss_file(tmp_path / "vggss.json"), model.config
     )
     assert len(items) == 2
     for one in items:
@@ -467,7 +487,7 @@ def test_a_video_without_a_start_is_none_of_two_clips(tmp_path, model):
     ]
     (tmp_path / "vggss.json").write_text(json.dumps(listed))
     with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
-        read_marked("vggss", tmp_path, tmp_path / "vggss.json", model.config)
+        read_annotated_moments(VGGSS, tmp_path, tmp_path / "vggss.json", model.config)
 
 
 def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
@@ -544,44 +564,48 @@ def test_a_list_of_clips_chooses_among_the_annotated(tmp_path, model):
     (tmp_path / "ids.csv").write_text(f"{SECOND},202\n")
     assert [
         one.video_id
-        for one in read_marked("vggss", media, file, model.config, tmp_path / "ids.csv")
+        for one in read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "ids.csv")
     ] == [SECOND[:11]]
     (tmp_path / "ids.csv").write_text(f"{SECOND}\nnobody\n")
     with pytest.raises(SourceError, match=r"lacks 1 of the 2 clips of .*ids.csv, such as nobody"):
-        read_marked("vggss", media, file, model.config, tmp_path / "ids.csv")
+        read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "ids.csv")
     with pytest.raises(SourceError, match="cannot be read as a list of clips"):
-        read_marked("vggss", media, file, model.config, tmp_path / "none.csv")
+        read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "none.csv")
 
 
 def test_what_lacks_is_said(tmp_path, model):
     media, file = media_of(tmp_path / "media", [FIRST]), vggss_file(tmp_path / "vggss.json")
     one_lacks = (
-        f"{media} lacks 1 of the 2 clips of {file}, such as {SECOND}: looked for frames/{SECOND}.jpg with audio/{SECOND}.wav, "
-        f"or a video such as {SECOND}.mp4; --partial measures what is there, which is no figure to compare"
+        f"{media} lacks 1 of the 2 clips of {file}, such as {SECOND}: there is neither frames/{SECOND}.jpg "
+        f"with audio/{SECOND}.wav, nor a video such as {SECOND}.mp4; "
+        f"--partial measures the other clips, which gives a figure that cannot be compared"
     )
     with pytest.raises(SourceError, match=re.escape(one_lacks)):
-        read_marked("vggss", media, file, model.config)
-    assert len(read_marked("vggss", media, file, model.config, partial_set=True)) == 1
+        read_annotated_moments(VGGSS, media, file, model.config)
+    assert len(read_annotated_moments(VGGSS, media, file, model.config, partial=True)) == 1
     with pytest.raises(SourceError, match=r"lacks 2 of the 2 clips .* give another folder"):
-        read_marked("vggss", tmp_path, file, model.config, partial_set=True)
+        read_annotated_moments(VGGSS, tmp_path, file, model.config, partial=True)
     (tmp_path / "half" / "frames").mkdir(parents=True)
     with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
-        read_marked("vggss", tmp_path / "half", file, model.config)
+        read_annotated_moments(VGGSS, tmp_path / "half", file, model.config)
     with pytest.raises(
         SourceError,
-        match=r"there is no folder .*nowhere; give the folder that holds frames and audio, or the videos",
+        match=r"there is no folder .*nowhere; give the folder with frames and audio, or with the videos",
     ):
-        read_marked("vggss", tmp_path / "nowhere", file, model.config)
-    with pytest.raises(SourceError, match=r"none.json cannot be read .*; give VGG-SS's vggss.json"):
-        read_marked("vggss", media, tmp_path / "none.json", model.config)
+        read_annotated_moments(VGGSS, tmp_path / "nowhere", file, model.config)
+    with pytest.raises(
+        SourceError, match=r"none.json cannot be read .*; give the vggss.json of VGG-SS"
+    ):
+        read_annotated_moments(VGGSS, media, tmp_path / "none.json", model.config)
     for text in ("{", '["a"]', '[{"file": "a", "class": "b", "bbox": [[1, 2, 3]]}]', "3"):
         file.write_text(text)
-        with pytest.raises(SourceError, match="is no list of"):
-            read_marked("vggss", media, file, model.config)
+        with pytest.raises(SourceError, match="is not a list of"):
+            read_annotated_moments(VGGSS, media, file, model.config)
     with pytest.raises(
-        SourceError, match="is no folder of XML files; give Flickr-SoundNet's Annotations"
+        SourceError,
+        match="is not a folder of XML files; give the folder Annotations of Flickr-SoundNet",
     ):
-        read_marked("flickr-soundnet", media, tmp_path, model.config)
+        read_annotated_moments(FLICKR_SOUNDNET, media, tmp_path, model.config)
     folder = flickr_folder(tmp_path / "Annotations")
     for text in (
         "<annotation>",
@@ -589,5 +613,5 @@ def test_what_lacks_is_said(tmp_path, model):
         "<a><bbox><n/><c/><c/><c/><c/></bbox></a>",
     ):
         (folder / f"{FLICKR[0]}.xml").write_text(text)
-        with pytest.raises(SourceError, match="has a box that is no name and four numbers"):
-            read_marked("flickr-soundnet", media, folder, model.config)
+        with pytest.raises(SourceError, match="has a box that is not a name and four numbers"):
+            read_annotated_moments(FLICKR_SOUNDNET, media, folder, model.config)

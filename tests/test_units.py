@@ -34,9 +34,14 @@ from looklisten.evaluation.units.clustering import cluster
 from looklisten.evaluation.units.naming import Unit, Units, units
 from looklisten.inference.localization.localize import HeatMap
 from looklisten.inference.moments import embed_clips, look_and_listen
-from looklisten.inference.unit_activations import SIDES, UnitActivation, MomentAddress, StrongestVideos
+from looklisten.inference.unit_activations import (
+    SIDES,
+    MomentAddress,
+    StrongestVideos,
+    UnitActivation,
+)
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.model.checkpoint import load
+from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.l3net import L3Net
 
 COLORS = {'<b>red</b> "q" </script>': (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230)}
@@ -213,7 +218,7 @@ def test_strongest_is_sorted_keeps_the_first_of_equals_and_no_silence():
 
 
 def test_counts_are_those_of_cluster_where_a_video_is_one_clip(run_path, shards):
-    model, held_out = load(run_path), shards.held_out(0.1)
+    model, held_out = load_checkpoint_network(run_path), shards.held_out_mask(0.1)
     table = cluster(model, shards, seeds=1)
     told = units(model, shards, held_out)
     assert len(told.coverage) == 4
@@ -243,7 +248,9 @@ def test_videos_without_a_single_right_answer_name_nothing(tmp_path):
 
 
 def test_the_best_are_of_different_classes_first():
-    firing = UnitActivation(MomentAddress(0, 0, 1), "a", 0.0, 1.0, HeatMap(np.ones((2, 2), np.float32), 0.0))
+    firing = UnitActivation(
+        MomentAddress(0, 0, 1), "a", 0.0, 1.0, HeatMap(np.ones((2, 2), np.float32), 0.0)
+    )
     told = [("x", 0.9), ("x", 0.8), ("y", 0.5), ("z", 0.7)]
     some = Units(
         tuple(Unit("audio", i, (firing,), name, ap, 1.0) for i, (name, ap) in enumerate(told)),
@@ -303,7 +310,9 @@ def test_sound_is_a_small_file_of_a_second():
 def test_a_map_is_drawn_with_high_frequencies_above_and_in_shares_of_the_strongest():
     values = np.array([[4.0, 2.0], [0.0, 1.0]], np.float32)
     first, later = (
-        UnitActivation(MomentAddress(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4, 0.0))
+        UnitActivation(
+            MomentAddress(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4, 0.0)
+        )
         for strength in (4.0, 2.0)
     )
     assert _scaled(first, Unit("vision", 0, (first, later))).tolist() == [[1, 0.5], [0, 0.25]]

@@ -10,16 +10,16 @@ from .drawing.overlay_video import overlay as overlay
 from .errors import LookListenError as LookListenError
 from .evaluation.correspondence import CorrespondenceResult as CorrespondenceResult
 from .evaluation.correspondence import evaluate as evaluate
-from .evaluation.linear_probe.public_sets import SetProbe as SetProbe
-from .evaluation.linear_probe.public_sets import probe_set as probe_set
+from .evaluation.linear_probe.public_sets import ProbeTable as ProbeTable
+from .evaluation.linear_probe.public_sets import probe_labeled_set as probe_labeled_set
 from .evaluation.linear_probe.shards import Probe as Probe
 from .evaluation.linear_probe.shards import probe as probe
 from .evaluation.localization.evaluate import LocalizationTable as LocalizationTable
 from .evaluation.localization.evaluate import Pointing as Pointing
 from .evaluation.localization.evaluate import localization as localization
 from .evaluation.localization.evaluate import pointing as pointing
-from .evaluation.sets.registry import Benchmark as Benchmark
-from .evaluation.sets.registry import open_benchmark as open_benchmark
+from .evaluation.sets.labeled_set import LabeledFiles as LabeledFiles
+from .evaluation.sets.registry import open_labeled_set as open_labeled_set
 from .evaluation.units.clustering import Clustering as Clustering
 from .evaluation.units.clustering import cluster as cluster
 from .evaluation.units.naming import Coverage as Coverage
@@ -50,5 +50,5 @@ from .media.synth.world import synth as synth
 from .model.l3net import L3Net as L3Net
 from .training.baselines import BaselineTable as BaselineTable
 from .training.baselines import baselines as baselines
-from .training.loop import Run as Run
+from .training.loop import TrainResult as TrainResult
 from .training.loop import train as train

@@ -20,7 +20,8 @@ from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
-from looklisten.model.l3net import L3Net, correspondence_logit
+from looklisten.model.fusions import correspondence_logit
+from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
 MAX_BATCH = 64

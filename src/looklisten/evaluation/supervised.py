@@ -22,7 +22,7 @@ from looklisten.evaluation.correspondence import (
 )
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
-from looklisten.model.objectives import Labels
+from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.system.progress import Progress, no_progress
 
 
@@ -45,7 +45,7 @@ class ClassAccuracy:
 @torch.inference_mode()
 def class_accuracy(
     model: L3Net,
-    heads: Labels,
+    heads: LabelsObjective,
     classes: Sequence[str],
     clips: Shards,
     rows: int = 1000,
@@ -96,7 +96,7 @@ def direct_combination(
     Raises ConfigError when the run learned no labels, or has no validation videos.
     """
     heads = saved.objective().to(next(model.parameters()).device)
-    if not isinstance(heads, Labels):
+    if not isinstance(heads, LabelsObjective):
         raise ConfigError(
             f"{saved.path} has no class scores to combine; "
             'train one with train.objective = "labels"'

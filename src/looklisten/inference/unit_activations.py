@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from looklisten.config import ModelConfig
+from looklisten.config import ModelConfig, Side
 from looklisten.data.shards import Shards
-from looklisten.inference.layers import Side
 from looklisten.inference.localization.localize import HeatMap
 from looklisten.inference.moments import (
     MOMENTS_PER_BATCH,

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from looklisten.errors import SourceError
-from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.evaluation.localization.metrics import Map
 from looklisten.evaluation.localization.questions import AnnotatedMoment, Question
+from looklisten.evaluation.untrained import FramesAndSounds, untrained_network
 from looklisten.inference.localization.localize import BATCH, localize_moments
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment
@@ -81,20 +81,18 @@ def untrained_for(model: L3Net, moments: Sequence[AnnotatedMoment], seed: int) -
     Its batch-norm statistics are set from moments that it will be asked about. Those that cannot be
     read are left out.
     """
-    torch.manual_seed(seed)
-    device = next(model.parameters()).device
-    untrained = L3Net(model.config).to(device)
     numbers = np.random.default_rng(seed).permutation(len(moments))[:CALIBRATION_MOMENTS]
     calibration = (moments[int(number)] for number in numbers)
-    own = (Question("matched", moment, moment, ()) for moment in calibration)
+    own_sounds = (Question("matched", moment, moment, ()) for moment in calibration)
+    device = next(model.parameters()).device
+    return untrained_network(model.config, seed, device, _inputs(own_sounds))
 
-    def forward(batch: Sequence[AskedMoment]) -> None:
-        frames = [moment.vision_input for _, moment in batch]
+
+def _inputs(asked: Iterable[Question]) -> Iterator[FramesAndSounds]:
+    for batch in load_batches(asked, failures={}):
+        frames = stack([moment.vision_input for _, moment in batch])
         waveforms = np.stack([moment.waveform for _, moment in batch])
-        untrained.look(stack(frames).to(device))
-        untrained.listen(torch.from_numpy(waveforms).to(device))
-
-    return set_batch_norm(untrained, forward, load_batches(own, {}))
+        yield frames, torch.from_numpy(waveforms)
 
 
 def load_batches(

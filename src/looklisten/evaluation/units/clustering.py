@@ -17,12 +17,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
+from looklisten.config import Side
 from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
+from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
-from looklisten.inference.layers import Side
+from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import embed_clips
 from looklisten.inference.unit_activations import SIDES
 from looklisten.model.l3net import L3Net
@@ -143,7 +144,7 @@ def cluster(
     held_out = shards.held_out_mask(held_out_fraction)
     clips = _one_clip_a_video(shards.split(split, held_out), seed)
     usable: dict[Side, NDArray[np.bool_]] = {
-        "vision": np.array([one_label(clip) for clip in clips], dtype=bool),
+        "vision": np.array([has_single_label(clip) for clip in clips], dtype=bool),
         "audio": np.ones(len(clips), dtype=bool),
     }
     truth = {side: clips.names[usable[side]] for side in SIDES}

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from looklisten.config import Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
+from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.clustering import PAPER_FIGURES, NetworkKind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
-from looklisten.inference.layers import Side
+from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.unit_activations import (
     SIDES,
     StrongestVideos,
@@ -287,6 +288,6 @@ def _labeled_videos(clips: Shards, seed: int) -> LabeledVideos:
     audio = {videos[number]: single_labels[videos[number]] for number in sorted(drawn.tolist())}
     vision = {}
     for video, label in audio.items():
-        if all(one_label(clips[clip]) for clip in clips_of[video]):
+        if all(has_single_label(clips[clip]) for clip in clips_of[video]):
             vision[video] = label
     return LabeledVideos({"vision": vision, "audio": audio})
