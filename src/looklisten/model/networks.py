@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -57,12 +57,15 @@ _log = logging.getLogger("looklisten")
 
 
 @runtime_checkable
-class SplitShards(Protocol):
-    """What a run needs of shards to split them as its training did."""
+class HasSplit(Protocol):
+    """What `Run.held_out` needs of shards, which `model` may not import."""
 
     video_ids: NDArray[np.str_]
 
-    def held_out(self, fraction: float) -> NDArray[np.bool_]: ...
+    def held_out(self, run: Any) -> Any: ...
+
+
+AnyShards = TypeVar("AnyShards", bound=HasSplit)
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,19 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The config of the network and of its training.
+        """The config of the training, or of the recipe for an untrained network.
 
-        Raises CheckpointError for a network of OpenL3. For a network that was saved without its
-        training, all of the config but `model` is defaults.
+        Raises CheckpointError for a network that was saved without its training, and for a network
+        of OpenL3.
         """
         if self._config is None:
             raise CheckpointError(_openl3_refusal(self.name))
+        if not self.step and not self.is_untrained:
+            # Such a config has only defaults for the training, and would split videos by them.
+            raise CheckpointError(
+                f"{self.name} is a network without its training, so nobody knows which videos "
+                "were held out; give the folder of a run, or one that was saved from a run"
+            )
         return self._config
 
     @property
@@ -155,26 +164,18 @@ class Run:
 
     @property
     def split(self) -> TrainingSplit:
-        """The rule by which training held videos out.
-
-        Raises CheckpointError when the network was saved without its training.
-        """
+        """The rule by which training held videos out. Raises CheckpointError as `config` does."""
         train = self.config.train
-        if not self.step and not self.is_untrained:
-            raise CheckpointError(
-                f"{self.name} is a network without its training, so nobody knows which videos "
-                "were held out; give the folder of a run, or one that was saved from a run"
-            )
         return TrainingSplit(train.held_out_fraction, train.validation_fraction)
 
-    def held_out(self, shards: SplitShards) -> NDArray[np.bool_]:
-        """Which clips of `shards` training holds out, `[clips]`.
+    def held_out(self, shards: AnyShards) -> AnyShards:
+        """The clips of `shards` that training holds out.
 
-        Warns when the run was trained on videos with the same ids as held-out ones. Raises
-        CheckpointError as `split` does.
+        Warns when the run was trained on videos with the same ids. Raises CheckpointError as
+        `config` does.
         """
-        held_out = shards.held_out(self.split.held_out_fraction)
-        self.warn_of_trained_videos(shards.video_ids[held_out].tolist())
+        held_out: AnyShards = shards.held_out(self)
+        self.warn_of_trained_videos(held_out.video_ids.tolist())
         return held_out
 
     @cached_property

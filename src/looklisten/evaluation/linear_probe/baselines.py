@@ -14,7 +14,7 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.audio import spectrogram_extractor
 from looklisten.evaluation.linear_probe.features import Extractor, network_extractor
 from looklisten.evaluation.linear_probe.images import color_extractor
-from looklisten.evaluation.sets.registry import Benchmark
+from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.inference.encoder import Encoder
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import UNTRAINED_PREFIX, open_network
@@ -34,13 +34,22 @@ pictures are large, and so is their cost.
 """
 
 
+def chosen_baselines(compare: str, side: Side) -> tuple[str, ...]:
+    """The names in `compare`: all of a side, none, or names joined by commas."""
+    if compare == "all":
+        return RIVALS[side]
+    if compare == "none":
+        return ()
+    return tuple(name.strip() for name in compare.split(","))
+
+
 def contenders(
-    benchmark: Benchmark,
+    benchmark: LabeledFiles,
     model: Model,
-    compare: Sequence[Rival],
+    compare: Sequence[str],
     layer: str,
     device: str,
-    drawings: int | None = None,
+    untrained_seeds: int | None = None,
 ) -> list[Extractor]:
     """The network, then those of `compare` that it is not itself; the untrained one so many times,
     each another drawing.
@@ -50,7 +59,7 @@ def contenders(
     side, rivals = benchmark.side, list(compare)
     if wrong := [name for name in rivals if name not in RIVALS[side]]:
         raise ConfigError(
-            f"there is no rival {wrong[0]!r} for {benchmark.title}; choose of {', '.join(RIVALS[side])}"
+            f"there is no rival {wrong[0]!r} for {benchmark.labeled_set.title}; choose of {', '.join(RIVALS[side])}"
         )
     if isinstance(model, str) and model.startswith(UNTRAINED_PREFIX):
         rivals = ["untrained", *(name for name in rivals if name != "untrained")]
@@ -66,7 +75,7 @@ def contenders(
         else:
             found += [
                 _untrained(side, model, layer, device, more)
-                for more in range(DRAWINGS[side] if drawings is None else drawings)
+                for more in range(DRAWINGS[side] if untrained_seeds is None else untrained_seeds)
             ]
     return found
 
@@ -86,8 +95,8 @@ def _untrained(side: Side, model: Model, layer: str, device: str, more: int) -> 
 def _settings(model: Model) -> tuple[ModelConfig, int]:
     """The network's settings and the seed of its initial weights, 0 where nobody knows."""
     if isinstance(model, (str, Path)):
-        config = open_network(model).config
-        return config.model, config.train.seed
+        run = open_network(model)
+        return run.l3net.config, run.seed
     if not isinstance(model, L3Net):
         raise ConfigError(
             "an encoder of another house has no untrained form here; name the rivals that it is to be compared with"

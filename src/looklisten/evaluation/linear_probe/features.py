@@ -2,9 +2,8 @@
 no file, no label.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,13 +28,8 @@ system anew each time. Of the full-size ear 40 windows a second one by one, 20 b
 `tiny` 1,100 and 2,200 (LOG.md).
 """
 
-KEY_DIGITS = 16
-"""Hexadecimal digits of a network's key in the name of a file of vectors."""
-
 ROUNDING = "16bit"
 """How a network rounds the sound that it gets."""
-
-Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +103,7 @@ def network_extractor(
         width=layer_width(model, side, layer)
         if isinstance(model, L3Net)
         else encode(_blank(encoder, side)).shape[1],
-        key=f"{network_key(model)[:KEY_DIGITS]}-{side}-{layer}-{precision}{rounding}"
+        key=f"{network_key(model)[:16]}-{side}-{layer}-{precision}{rounding}"
         if isinstance(model, L3Net)
         else "",
         device=str(encoder.device),
@@ -141,20 +135,3 @@ def _piece_rows(model: L3Net, side: Side) -> int:
     return max(
         1, int(PIECE_BYTES / (2 * model.config.widths[0] * pixels / model.config.first_stride**2))
     )
-
-
-@torch.no_grad()
-def set_batch_norm(
-    model: L3Net, forward: Callable[[Batch], object], batches: Iterable[Batch]
-) -> L3Net:
-    """Set batch-norm statistics to the plain mean over `batches`; the model comes back in
-    evaluation mode.
-    """
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the plain mean over all batches seen
-    model.train()
-    for batch in batches:
-        forward(batch)
-    return model.eval()
