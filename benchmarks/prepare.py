@@ -26,7 +26,7 @@ from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import write_shards
 from looklisten.data.sources import Source
-from looklisten.media.isolation.process import Isolation
+from looklisten.media.isolation.process import SourceLimits
 
 HEIGHTS = (144, 360, 720, 1080)
 
@@ -227,7 +227,7 @@ def memory(videos: dict[int, Path], sources: int) -> dict[str, float]:
                 [many],
                 Path(folder) / "flat",
                 workers=1,
-                limits=Isolation(sources_per_worker=10 * sources),
+                limits=SourceLimits(sources_per_worker=10 * sources),
             )
         quarter = len(flat.samples) // 4
         second, last = (

@@ -20,7 +20,7 @@ from looklisten.data.prepare import NOTHING, _record, prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError
-from looklisten.media.isolation.process import Isolation
+from looklisten.media.isolation.process import SourceLimits
 from looklisten.system.files import check_writable
 
 
@@ -423,7 +423,7 @@ def test_a_source_that_costs_a_worker_is_not_opened_again(tmp_path):
     fill(videos)
     whole = broken(videos / "a.mp4")
     os.mkfifo(tmp_path / "pipe")
-    limits = Isolation(stall_seconds=10)
+    limits = SourceLimits(stall_seconds=10)
     inputs = [videos, tmp_path / "pipe"]
     with pytest.raises(SourceError, match="the first: pipe: the decoder did not get on for 10 s"):
         prepare(inputs, out, limits=limits)

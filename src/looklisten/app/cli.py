@@ -208,7 +208,7 @@ def prepare(
     """
     from looklisten.data.cutting import PrepareSettings
     from looklisten.data.prepare import prepare as run
-    from looklisten.media.isolation.process import Isolation
+    from looklisten.media.isolation.process import SourceLimits
 
     settings = PrepareSettings(
         clip_seconds=clip_seconds,
@@ -230,7 +230,7 @@ def prepare(
             "--num-tasks needs --task-index: which share of the work this call does, from 0"
         )
     *inputs, out = paths
-    limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
+    limits = SourceLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
     with Bar("prepare: videos") as bar:
         return run(
             inputs,
@@ -762,14 +762,14 @@ def embed(
     from looklisten.inference.embedding.files import Plan, embed_files
     from looklisten.inference.embedding.stream import How
     from looklisten.interop.loading import load_with_step
-    from looklisten.media.isolation.process import Isolation
+    from looklisten.media.isolation.process import SourceLimits
     from looklisten.system.devices import choose_device
 
     if not inputs:
         raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
     check_writable(out)
     how = How(layer, hop_seconds, center, normalize, dense, batch_size)
-    limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
+    limits = SourceLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
     model, step = load_with_step(checkpoint)
     plan = Plan(
         out, how, modality, align, format, overwrite, checkpoint, precision, step, again, limits

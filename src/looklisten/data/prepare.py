@@ -42,7 +42,7 @@ from looklisten.data.sources import (
 )
 from looklisten.data.worker import MACHINE_TROUBLE, Message, Worker, Workers
 from looklisten.errors import ConfigError, LookListenError, SourceError
-from looklisten.media.isolation.process import Isolation, WorkerLost
+from looklisten.media.isolation.process import SourceLimits, WorkerLost
 from looklisten.names import first_few, opened_name, shown, stored_name, usual_split
 from looklisten.system.files import check_writable
 from looklisten.system.processes import cpu_count
@@ -92,7 +92,7 @@ class Batch:
     sources: tuple[Source, ...]
     boxes: dict[str, list[Box]]
     settings: PrepareSettings
-    limits: Isolation
+    limits: SourceLimits
 
     @property
     def record(self) -> str:
@@ -672,7 +672,7 @@ def prepare(
     progress: Progress = silent,
     *,
     labels: Labels = "table",
-    limits: Isolation | None = None,
+    limits: SourceLimits | None = None,
     engine: Engine = "local",
     task_index: int | None = None,
     num_tasks: int = 1,
@@ -691,7 +691,7 @@ def prepare(
     other settings. Returns sources = prepared + skipped (nothing wrong, but nothing wanted) +
     failed; clips, hours, marks; seconds of work and x_realtime of what this call decoded.
     """
-    settings, limits, store = settings or PrepareSettings(), limits or Isolation(), Store(out)
+    settings, limits, store = settings or PrepareSettings(), limits or SourceLimits(), Store(out)
     if num_tasks < 1 or not 0 <= (task_index or 0) < num_tasks:
         raise ConfigError(
             f"task {task_index} of {num_tasks} cannot be; tasks are numbered 0 to num_tasks - 1"
@@ -794,7 +794,7 @@ def _undone(store: Store, batches: Sequence[Batch]) -> list[Batch]:
 
 
 def _run_here(
-    batches: Sequence[Batch], workers: int | None, limits: Isolation, progress: Progress
+    batches: Sequence[Batch], workers: int | None, limits: SourceLimits, progress: Progress
 ) -> Iterator[Message]:
     """The batches on this machine: a thread for each worker process, since a thread only waits for
     it.

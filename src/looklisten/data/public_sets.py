@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from looklisten.data.annotations import Annotation, SetName, read_annotations, read_titles
-from looklisten.data.sources import VIDEO_SUFFIXES
 from looklisten.errors import ConfigError, SourceError
+from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.names import shown
 from looklisten.system.files import written_aside
 from looklisten.system.folders import search

@@ -19,14 +19,13 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import CutReport, PrepareSettings, cut
 from looklisten.data.shards import Box, Clip, write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
-from looklisten.media.decode.decode import Report
 from looklisten.media.isolation.process import (
     ChildProcess,
-    Isolation,
+    SourceLimits,
     WorkerLost,
     claim_stdout,
     ignore_interrupts,
@@ -56,7 +55,7 @@ Message = dict[str, Any]
 class Worker:
     """A running worker process. `ask` sends one message; `answers` come back one by one."""
 
-    def __init__(self, limits: Isolation) -> None:
+    def __init__(self, limits: SourceLimits) -> None:
         self.limits, self.sources = limits, 0
         self._process = ChildProcess("looklisten.data.worker", str(limits.memory_megabytes))
         self._answers: queue.Queue[Message | None] = queue.Queue()
@@ -114,7 +113,7 @@ class Workers:
     ends them all.
     """
 
-    def __init__(self, limits: Isolation) -> None:
+    def __init__(self, limits: SourceLimits) -> None:
         self.limits = limits
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
@@ -214,7 +213,7 @@ class _Cutter:
     """The worker's side of a batch."""
 
     def __init__(self, pipe: _Pipe, inbox: "queue.Queue[Message]") -> None:
-        self._pipe, self._inbox, self._report = pipe, inbox, Report()
+        self._pipe, self._inbox, self._report = pipe, inbox, CutReport()
 
     def beat(self) -> None:
         """Say once a second, as long as the video gets on, that it does and how many clips were
@@ -252,7 +251,7 @@ class _Cutter:
         """The clips of one source that are wanted; returns what became of it."""
         source = Source(**message["source"] | {"labels": tuple(message["source"]["labels"])})
         boxes = [Box(**box) for box in message["boxes"]]
-        self._report = report = Report()
+        self._report = report = CutReport()
         outcome: Message = {
             "status": "prepared",
             "clips": 0,
@@ -293,14 +292,14 @@ class _Cutter:
                 "reason": reason,
             }
         else:
-            if report.broken_off:
-                outcome |= {"status": "failed", "stage": "decode", "reason": report.broken_off}
+            if report.stop_reason:
+                outcome |= {"status": "failed", "stage": "decode", "reason": report.stop_reason}
             elif not outcome["clips"]:
                 outcome |= {
                     "status": "skipped",
                     "reason": f"every clip of it is {' or '.join(outcome['dropped'])}",
                 }
-        outcome |= {"lost_seconds": dict(report.lost_seconds), "source_marks": sorted(report.marks)}
+        outcome |= {"lost_seconds": dict(report.lost_seconds), "source_marks": sorted(report.flags)}
         return outcome | {"last_error": report.last_error}
 
 

@@ -17,7 +17,7 @@ from looklisten.inference.localization.localize import (
     localize_each,
     to_unit,
 )
-from looklisten.media.isolation.readers import outline
+from looklisten.media.isolation.readers import read_video_info
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import written_aside
 from looklisten.system.progress import Progress, silent
@@ -40,7 +40,7 @@ def localized(
     Only these keep their frame, so that hours of video fit into memory.
     """
     total, step_seconds = (
-        round(outline(video).duration_seconds),
+        round(read_video_info(video).duration_seconds),
         min(every_seconds, maps_every_seconds),
     )
     wanted_seconds = 0.0

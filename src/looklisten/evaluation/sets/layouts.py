@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from looklisten.errors import SourceError
+from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from looklisten.names import known_split, usual_split
 from looklisten.tables import as_records, read_table
 
-SOUND_SUFFIXES = frozenset(
-    (".wav", ".ogg", ".mp3", ".flac", ".m4a", ".aac", ".opus", ".aif", ".aiff", ".wma")
-)
-PICTURE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-)
 TABLE = "labels.csv"
 """A folder with a file of this name is read by it."""
 
@@ -71,7 +66,7 @@ def _esc_folders(root: Path) -> list[Item]:
     is the first number of the file's.
     """
     found = []
-    for file in _files(root, SOUND_SUFFIXES):
+    for file in _files(root, AUDIO_SUFFIXES):
         if (named := _ESC_NAME.fullmatch(file.stem)) and file.parent != root:
             found.append(
                 Item(
@@ -92,7 +87,7 @@ def dcase2013(root: Path) -> list[Item]:
     """
     found = []
     for fold, folder in _DCASE_FOLDERS.items():
-        for file in _files(root / folder, SOUND_SUFFIXES):
+        for file in _files(root / folder, AUDIO_SUFFIXES):
             if named := _SCENE_NAME.fullmatch(file.stem):
                 found.append(Item(file.relative_to(root).as_posix(), named[1], fold))
     return found
@@ -118,17 +113,17 @@ def imagenet(root: Path) -> list[Item]:
     """ImageNet (ILSVRC 2012): `train` and `val`, in each a folder a synset (the validation pictures
     sorted into them).
     """
-    return [item for item in _folders(root, PICTURE_SUFFIXES) if item.fold in ("train", "val")]
+    return [item for item in _folders(root, IMAGE_SUFFIXES) if item.fold in ("train", "val")]
 
 
 def sounds(root: Path) -> list[Item]:
     """Sounds by a table or by folders."""
-    return _table_or_folders(root, SOUND_SUFFIXES)
+    return _table_or_folders(root, AUDIO_SUFFIXES)
 
 
 def images(root: Path) -> list[Item]:
     """Pictures by a table or by folders."""
-    return _table_or_folders(root, PICTURE_SUFFIXES)
+    return _table_or_folders(root, IMAGE_SUFFIXES)
 
 
 def _table_or_folders(root: Path, suffixes: frozenset[str]) -> list[Item]:

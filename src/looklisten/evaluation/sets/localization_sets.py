@@ -26,14 +26,15 @@ from looklisten.config import ModelConfig
 from looklisten.data.cutting import PrepareSettings, cut
 from looklisten.data.public_sets import index_videos
 from looklisten.data.shards import Box, Clip
-from looklisten.data.sources import VIDEO_SUFFIXES, Source
+from looklisten.data.sources import Source
 from looklisten.errors import SourceError
 from looklisten.evaluation.localization.questions import Marked
 from looklisten.inference.moments import Moment, moments
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.images import read_picture
-from looklisten.media.isolation.parent import stream
-from looklisten.media.isolation.readers import read_sound
+from looklisten.media.formats import VIDEO_SUFFIXES
+from looklisten.media.images import read_image
+from looklisten.media.isolation.parent import stream_isolated
+from looklisten.media.isolation.readers import read_audio
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 
 SetName = Literal["vggss", "flickr-soundnet"]
@@ -187,7 +188,7 @@ def _still_moment(frame: Path, sound: Path, config: ModelConfig) -> Moment:
     """A picture with the middle second of a sound; a shorter sound is repeated, as those do who
     measured before.
     """
-    wave = np.clip(np.rint(read_sound(sound) * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
+    wave = np.clip(np.rint(read_audio(sound) * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
     wave = np.resize(wave, max(len(wave), WINDOW_SAMPLES))
     start = (len(wave) - WINDOW_SAMPLES) // 2
     middle_seconds = (start + WINDOW_SAMPLES / 2) / SAMPLE_RATE_HZ
@@ -201,7 +202,7 @@ def _still_moment(frame: Path, sound: Path, config: ModelConfig) -> Moment:
         wave,
         SAMPLE_RATE_HZ,
     )
-    pixels = read_picture(frame, config.resize_pixels)
+    pixels = read_image(frame, config.resize_pixels)
     seen = torch.cat([pixels] * config.frames_per_pair, dim=2)
     return Moment(
         clip,
@@ -250,5 +251,5 @@ def _vggss_video(clip: str, by_start: dict[int | None, str], alone: bool) -> str
 
 def _video_moment(path: Path, config: ModelConfig) -> Moment:
     source = Source(path.name, path.stat().st_size)
-    clip = next(stream(cut, path, source, PrepareSettings(), (), None, 1, source=path))
+    clip = next(stream_isolated(cut, path, source, PrepareSettings(), (), None, 1, source=path))
     return next(moments(clip, config, 1))

@@ -10,7 +10,7 @@ from looklisten.inference.embedding.inputs import SideOrAuto, aligned, parts
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, joined
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
 from looklisten.inference.encoder import Encoder, Precision, encoder_of
-from looklisten.media.waveform import Rate
+from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net
 
 
@@ -25,7 +25,7 @@ def embed(
     normalize: bool = ...,
     dense: bool = ...,
     batch_size: int = ...,
-    sample_rate_hz: Rate | None = ...,
+    sample_rate_hz: SampleRate | None = ...,
     precision: Precision = ...,
     align: Literal[False] = ...,
 ) -> Embeddings: ...
@@ -42,7 +42,7 @@ def embed(
     normalize: bool = ...,
     dense: bool = ...,
     batch_size: int = ...,
-    sample_rate_hz: Rate | None = ...,
+    sample_rate_hz: SampleRate | None = ...,
     precision: Precision = ...,
     *,
     align: Literal[True],
@@ -59,7 +59,7 @@ def embed(
     normalize: bool = False,
     dense: bool = False,
     batch_size: int = BATCH_SIZE,
-    sample_rate_hz: Rate | None = None,
+    sample_rate_hz: SampleRate | None = None,
     precision: Precision = "float32",
     align: bool = False,
 ) -> Embeddings | AlignedEmbeddings:

@@ -21,7 +21,7 @@ from looklisten.inference.embedding.inputs import SideOrAuto, parts
 from looklisten.inference.embedding.records import Embeddings, joined, unit
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
 from looklisten.inference.encoder import Encoder, Precision, encoder_of
-from looklisten.media.waveform import Rate
+from looklisten.media.waveform import SampleRate
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, silent
@@ -61,7 +61,7 @@ class Embedder:
         self,
         inputs: Source | Iterable[Source],
         batch_size: int = BATCH_SIZE,
-        sample_rate_hz: Rate | None = None,
+        sample_rate_hz: SampleRate | None = None,
         normalize_embeddings: bool = False,
         convert_to_tensor: bool = False,
         progress: Progress = silent,

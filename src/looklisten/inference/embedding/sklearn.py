@@ -12,7 +12,7 @@ from looklisten.inference.embedding.embedder import Embedder, Pooling
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS
 from looklisten.inference.encoder import Encoder, Precision, chosen_layer, feature_count
 from looklisten.inference.layers import Side
-from looklisten.media.waveform import Rate
+from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net
 
 
@@ -78,7 +78,7 @@ class AudioEmbedder(_Step):
         dense: bool = False,
         precision: Precision = "float32",
         batch_size: int = BATCH_SIZE,
-        sample_rate_hz: Rate | None = None,
+        sample_rate_hz: SampleRate | None = None,
     ) -> None:
         self.model, self.layer, self.pooling, self.hop_seconds = model, layer, pooling, hop_seconds
         self.center, self.dense, self.precision = center, dense, precision

@@ -15,16 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import CutReport, PrepareSettings, cut
 from looklisten.data.shards import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.enlarge import enlarged
 from looklisten.inference.moments import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.decode import Report
 from looklisten.media.frames import stack
-from looklisten.media.isolation.parent import stream
+from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.model.backbones.vgg import TowerOutput
@@ -346,7 +345,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         about = Source(path.name, path.stat().st_size if path.is_file() else 0)
-        return stream(cut, path, about, PrepareSettings(), source=path, report=Report())
+        return stream_isolated(cut, path, about, PrepareSettings(), source=path, report=CutReport())
     return [source] if isinstance(source, Clip) else source
 
 

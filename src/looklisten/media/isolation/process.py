@@ -25,7 +25,7 @@ UNWANTED_VARIABLES = ("PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONSTARTUP")
 
 
 @dataclass(frozen=True)
-class Isolation:
+class SourceLimits:
     """What one source may cost. Limits of the machine, so not part of what the results depend on."""
 
     stall_seconds: float = 120.0
