@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import looklisten as ll
-from looklisten.inference.encoder import Precision
+from looklisten.inference.embedding.options import Precision
 from looklisten.inference.layers import Side
 from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net

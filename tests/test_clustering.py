@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from looklisten.app.cli import emit, main
+from looklisten.app.cli import main
+from looklisten.app.output import emit
 from looklisten.errors import ConfigError
 from looklisten.evaluation.units import clustering
 from looklisten.evaluation.units.clustering import PAPER, choose_k, cluster, k_means, plane

@@ -27,8 +27,8 @@ from looklisten.media.decode import decode as direct
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame
 from looklisten.media.isolation import parent, readers
+from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.messages import read_message, write_message
-from looklisten.media.isolation.process import SourceLimits
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_process_that_is_shot_while_it_waits_costs_nothing():
 def test_a_process_that_hangs_is_stopped_in_time():
     began = time.monotonic()
     with (
-        parent.use_limits(SourceLimits(stall_seconds=2.0)),
+        parent.use_limits(WorkerLimits(stall_seconds=2.0)),
         pytest.raises(DecoderLostError, match="did not get on for 2 s") as lost,
     ):
         parent.call_isolated(jobs.sleepy, 60, source="slow.mp4")
@@ -170,7 +170,7 @@ def test_a_process_that_hangs_is_stopped_in_time():
 def test_a_long_sound_is_no_hang(tmp_path):
     """Reading a whole sound says nothing until its end; that more of the file is read is enough."""
     (tmp_path / "long.wav").write_bytes(bytes(50_000_000))
-    with parent.use_limits(SourceLimits(stall_seconds=2.5)):
+    with parent.use_limits(WorkerLimits(stall_seconds=2.5)):
         assert (
             parent.call_isolated(jobs.reads_slowly, tmp_path / "long.wav", 7.0, source="long.wav")
             == "whole"
@@ -179,7 +179,7 @@ def test_a_long_sound_is_no_hang(tmp_path):
 
 def test_a_process_that_is_suspended_is_stopped_even_while_it_is_written_to():
     answers = parent.stream_isolated(jobs.twice, source="film.mp4", answers=True)
-    with parent.use_limits(SourceLimits(stall_seconds=2.0)):
+    with parent.use_limits(WorkerLimits(stall_seconds=2.0)):
         next(answers)
         os.kill(busy_process(), signal.SIGSTOP)
         with pytest.raises(DecoderLostError, match="did not get on"):
@@ -191,9 +191,9 @@ def test_a_program_that_was_suspended_itself_finds_nothing_hung(tmp_path):
     program = """
 import sys, time
 from looklisten.media.isolation import parent
-from looklisten.media.isolation.process import SourceLimits
+from looklisten.media.isolation.limits import WorkerLimits
 import decoder_jobs as jobs
-with parent.use_limits(SourceLimits(stall_seconds=2.0)):
+with parent.use_limits(WorkerLimits(stall_seconds=2.0)):
     print("begun", flush=True)
     parent.call_isolated(jobs.sleepy, 1.5, source="file")
 print("whole", flush=True)
@@ -216,7 +216,7 @@ print("whole", flush=True)
 
 def test_what_is_too_large_for_memory_costs_itself():
     with (
-        parent.use_limits(SourceLimits(memory_megabytes=200)),
+        parent.use_limits(WorkerLimits(memory_megabytes=200)),
         pytest.raises(SourceError, match=r"huge\.png: it needs more than the 200 MB"),
     ):
         parent.call_isolated(jobs.hungry, source="huge.png")
@@ -315,7 +315,7 @@ def test_relative_paths_start_where_this_process_is(tmp_path, video, monkeypatch
 def test_a_module_of_the_users_folder_is_none_of_ours(tmp_path, video):
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
     (tmp_path / "av.py").write_text("raise SystemExit('the wrong av')")
-    program = f"import sys; sys.path.pop(0); from looklisten.media.isolation import readers; print(readers.read_streams({str(video)!r}).sound)"
+    program = f"import sys; sys.path.pop(0); from looklisten.media.isolation import readers; print(readers.read_streams({str(video)!r}).has_audio)"
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "PYTHONWARNINGS": "error",

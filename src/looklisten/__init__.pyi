@@ -1,6 +1,6 @@
 from .config import Config as Config
-from .data.cutting import PrepareSettings as PrepareSettings
 from .data.inspection import inspect as inspect
+from .data.options import PrepareOptions as PrepareOptions
 from .data.pairs import PairBatch as PairBatch
 from .data.prepare import prepare as prepare
 from .data.shards import Box as Box

@@ -27,7 +27,8 @@ from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import pointing
 from looklisten.evaluation.units.naming import units
-from looklisten.inference.localization.localize import Localization, Method, localize
+from looklisten.inference.localization.localize import Localization, localize
+from looklisten.inference.localization.options import Method
 from looklisten.media.synth import CLASSES, World, synth
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import AlignedFusion, L3Net

@@ -13,7 +13,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from looklisten.errors import ConfigError
-from looklisten.inference.encoder import Encoder, Precision, encoder_of
+from looklisten.inference.embedding.options import Precision
+from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.inference.layers import TEXTURE, Side, width
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net

@@ -5,7 +5,6 @@ and an encoder.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from looklisten.data.cutting import PrepareSettings
+from looklisten.data.options import PrepareOptions
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.arguments import Source, is_file, one_source
 from looklisten.inference.embedding.dense import DenseSound
+from looklisten.inference.embedding.options import SideChoice
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, joined, unit
 from looklisten.inference.embedding.stream import How, as_embeddings, sound_vectors
 from looklisten.inference.encoder import Encoder, chosen_layer, encode_rows
@@ -37,14 +37,12 @@ from looklisten.media.waveform import (
     resample_array,
 )
 
-SideOrAuto = Literal["auto", "audio", "vision"]
-
 
 def parts(
     source: Source,
     encoder: Encoder,
     how: How,
-    side: SideOrAuto,
+    side: SideChoice,
     sample_rate_hz: SampleRate | None = None,
 ) -> Iterator[Embeddings]:
     """What `embed` gives, piece after piece: a long recording needs no more memory than a short
@@ -183,7 +181,7 @@ def _frames(
 
 def _wanted(encoder: Encoder, audio: bool) -> DecodeOptions:
     return DecodeOptions(
-        shorter_side_pixels=max(PrepareSettings().shorter_side_pixels, encoder.resize_pixels),
+        shorter_side_pixels=max(PrepareOptions().shorter_side_pixels, encoder.resize_pixels),
         audio=audio,
     )
 
@@ -200,9 +198,7 @@ class _Film:
         self.count = 0
 
     def add(self, frame: Frame) -> Iterator[Embeddings]:
-        pixels = decode_jpeg(
-            frame.jpeg(PrepareSettings().jpeg_quality), self._encoder.resize_pixels
-        )
+        pixels = decode_jpeg(frame.jpeg(PrepareOptions().jpeg_quality), self._encoder.resize_pixels)
         self._squares.append(crop(pixels, self._encoder.crop_pixels, 0.5, 0.5))
         self._seconds.append(frame.at_seconds)
         self.count += 1

@@ -8,9 +8,10 @@ from jaxtyping import Float32
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from looklisten.inference.embedding.arguments import rows_of
-from looklisten.inference.embedding.embedder import Embedder, Pooling
+from looklisten.inference.embedding.embedder import Embedder
+from looklisten.inference.embedding.options import Pooling, Precision
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS
-from looklisten.inference.encoder import Encoder, Precision, chosen_layer, feature_count
+from looklisten.inference.encoder import Encoder, chosen_layer, feature_count
 from looklisten.inference.layers import Side
 from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net

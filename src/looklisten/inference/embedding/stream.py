@@ -12,11 +12,11 @@ from jaxtyping import Float32
 
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.dense import DenseSound
+from looklisten.inference.embedding.options import Precision
 from looklisten.inference.embedding.records import Embeddings, unit
 from looklisten.inference.embedding.windows import WindowCutter, WindowGrid, Windows, WindowVectors
 from looklisten.inference.encoder import (
     Encoder,
-    Precision,
     chosen_layer,
     encode_rows,
     encoder_of,
