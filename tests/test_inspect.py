@@ -32,10 +32,10 @@ from looklisten.data.shards import (
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
-from looklisten.model.l3net import Fusion
-from looklisten.model.objectives import Correspondence
-from looklisten.training.learner import augment
-from looklisten.training.loop import training_stream
+from looklisten.model.fusions import Fusion
+from looklisten.model.objectives.avc import AvcObjective
+from looklisten.training.augmentation import augment
+from looklisten.training.batches import training_stream
 
 PAIRS = 32
 
@@ -338,7 +338,7 @@ def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
         0
     )
     assert (
-        float(Correspondence()(Oracle(), rows, rows, *batch.pairing.masks(everyone=False)).accuracy)
+        float(AvcObjective()(Oracle(), rows, rows, *batch.pairing.masks(everyone=False)).accuracy)
         == 1.0
     )
 

@@ -13,7 +13,7 @@ from looklisten.data.pairs import PairStream, Part, View, sound_start
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
-from looklisten.training.loop import training_stream
+from looklisten.training.batches import training_stream
 
 VIEW = View(64, 48, random=True, flip=True)
 

@@ -50,5 +50,5 @@ from .media.synth.world import synth as synth
 from .model.l3net import L3Net as L3Net
 from .training.baselines import BaselineTable as BaselineTable
 from .training.baselines import baselines as baselines
-from .training.loop import Run as Run
+from .training.loop import TrainResult as TrainResult
 from .training.loop import train as train

@@ -30,12 +30,13 @@ from looklisten.evaluation.units.naming import units
 from looklisten.inference.localization.localize import Localization, localize
 from looklisten.inference.localization.options import Method
 from looklisten.media.synth import CLASSES, World, synth
-from looklisten.model.checkpoint import load
-from looklisten.model.l3net import AlignedFusion, L3Net
+from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.model.fusions import AlignedFusion
+from looklisten.model.l3net import L3Net
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
-from looklisten.training.runlog import read_metrics
+from looklisten.training.metrics_log import read_metrics
 
 STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
 SAMPLE_VIDEOS = 4
@@ -100,7 +101,7 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
             "train", lambda bar: {"step": train(shards, plan.config, run_folder, progress=bar).step}
         ),
     }
-    model, data = load(run_folder), Shards(shards)
+    model, data = load_checkpoint_network(run_folder), Shards(shards)
     held_out = data.held_out(plan.config.train.held_out_fraction)
     done["evaluate"] = stage(
         "evaluate",

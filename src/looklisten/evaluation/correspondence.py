@@ -19,7 +19,8 @@ from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.composed import Witnesses, witnesses_of
 from looklisten.evaluation.intervals import interval
-from looklisten.model.l3net import L3Net, correspondence_logit
+from looklisten.model.fusions import correspondence_logit
+from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
 MAX_BATCH = 64

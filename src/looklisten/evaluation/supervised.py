@@ -22,8 +22,9 @@ from looklisten.evaluation.correspondence import (
     pair_scores,
 )
 from looklisten.model.checkpoint import Checkpoint
-from looklisten.model.l3net import L3Net, correspondence_logit
-from looklisten.model.objectives import Labels
+from looklisten.model.fusions import correspondence_logit
+from looklisten.model.l3net import L3Net
+from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.system.progress import Progress, no_progress
 
 
@@ -46,7 +47,7 @@ class Naming:
 @torch.inference_mode()
 def naming(
     model: L3Net,
-    heads: Labels,
+    heads: LabelsObjective,
     classes: Sequence[str],
     shards: Shards,
     mask: NDArray[np.bool_],
@@ -99,7 +100,7 @@ def direct_combination(
     Raises ConfigError when the run learnt no labels, or kept no validation videos.
     """
     heads = saved.objective().to(next(model.parameters()).device)
-    if not isinstance(heads, Labels):
+    if not isinstance(heads, LabelsObjective):
         raise ConfigError(
             f'{saved.path} has no class scores to combine; train one with train.objective = "labels"'
         )

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from looklisten.config import ModelConfig
+from looklisten.config import ModelConfig, Side
 from looklisten.data.shards import Shards
-from looklisten.inference.layers import Side
 from looklisten.inference.localization.localize import HeatMap
 from looklisten.inference.moments import BATCH, Moment, look_and_listen, moments
 from looklisten.model.l3net import L3Net

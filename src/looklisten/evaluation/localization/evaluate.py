@@ -33,7 +33,8 @@ from looklisten.evaluation.localization.table import (
 from looklisten.inference.localization.localize import usual_method
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moments
-from looklisten.model.l3net import AlignedFusion, L3Net
+from looklisten.model.fusions import AlignedFusion
+from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
 BOX_TOLERANCE_SECONDS = 0.2

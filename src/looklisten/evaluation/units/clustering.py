@@ -18,11 +18,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
+from looklisten.config import Side
 from looklisten.data.shards import Clip, Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
-from looklisten.inference.layers import Side
 from looklisten.inference.moments import embed_clips
 from looklisten.model.l3net import L3Net
 from looklisten.names import normalize_split

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from looklisten.config import Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
 from looklisten.evaluation.units.clustering import PAPER, Kind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
-from looklisten.inference.layers import Side
 from looklisten.inference.unit_activations import SIDES, Firing, Strongest, firings, peaks
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress

@@ -27,14 +27,9 @@ from looklisten.media.frames import stack
 from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
-from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.l3net import (
-    AlignedFusion,
-    Fusion,
-    L3Net,
-    SimilarityFusion,
-    correspondence_logit,
-)
+from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.fusions import AlignedFusion, Fusion, SimilarityFusion, correspondence_logit
+from looklisten.model.l3net import L3Net
 
 BATCH = 16
 PATH_STEPS = 16
