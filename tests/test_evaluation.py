@@ -14,8 +14,9 @@ from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.composed import Witnesses, witnesses_of
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.intervals import Z95, interval
-from looklisten.evaluation.linear_probe.shards import initial_seed, probe, untrained_like
+from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import boxes_at, pointing
+from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.localization import localize as maps
 from looklisten.inference.moments import Vectors, embed_clips, moments
 from looklisten.model.backbones.backbone import TowerOutput

@@ -37,7 +37,9 @@ from looklisten.evaluation.localization.metrics import (
 )
 from looklisten.evaluation.localization.questions import Marked, questions
 from looklisten.evaluation.localization.table import Answer, row_of
-from looklisten.evaluation.sets.localization_sets import read_marked
+from looklisten.evaluation.sets.annotated_media import read_annotated_moments
+from looklisten.evaluation.sets.flickr_soundnet import FLICKR_SOUNDNET
+from looklisten.evaluation.sets.vggss import VGGSS
 from looklisten.inference.moments import Moment
 from looklisten.model.l3net import L3Net
 
@@ -413,8 +415,8 @@ def flickr_folder(folder):
 
 
 def test_vggss_of_frames_and_sounds(tmp_path, model):
-    items = read_marked(
-        "vggss",
+    items = read_annotated_moments(
+        VGGSS,
         media_of(tmp_path / "media", [FIRST, SECOND]),
         vggss_file(tmp_path / "vggss.json"),
         model.config,
@@ -430,8 +432,8 @@ def test_vggss_of_frames_and_sounds(tmp_path, model):
 
 
 def test_a_sound_shorter_than_a_second_is_repeated(tmp_path, model):
-    items = read_marked(
-        "vggss",
+    items = read_annotated_moments(
+        VGGSS,
         media_of(tmp_path / "media", [FIRST, SECOND], 0.4),
         vggss_file(tmp_path / "vggss.json"),
         model.config,
@@ -442,8 +444,8 @@ def test_a_sound_shorter_than_a_second_is_repeated(tmp_path, model):
 
 
 def test_flickr_counts_annotators(tmp_path, model):
-    items = read_marked(
-        "flickr-soundnet",
+    items = read_annotated_moments(
+        FLICKR_SOUNDNET,
         media_of(tmp_path / "media", FLICKR),
         flickr_folder(tmp_path / "Annotations"),
         model.config,
@@ -462,8 +464,8 @@ def test_vggss_of_videos(tmp_path, model):
     (tmp_path / "media" / "elk").mkdir(parents=True)
     write_clock_video(tmp_path / "media" / "elk" / f"{FIRST}.mp4", seconds=3.0)
     write_clock_video(tmp_path / "media" / "gEvCUcZ6w88.mp4", seconds=3.0)
-    items = read_marked(
-        "vggss", tmp_path / "media", vggss_file(tmp_path / "vggss.json"), model.config
+    items = read_annotated_moments(
+        VGGSS, tmp_path / "media", vggss_file(tmp_path / "vggss.json"), model.config
     )
     assert len(items) == 2
     for one in items:
@@ -479,7 +481,7 @@ def test_a_video_without_a_start_is_none_of_two_clips(tmp_path, model):
     ]
     (tmp_path / "vggss.json").write_text(json.dumps(listed))
     with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
-        read_marked("vggss", tmp_path, tmp_path / "vggss.json", model.config)
+        read_annotated_moments(VGGSS, tmp_path, tmp_path / "vggss.json", model.config)
 
 
 def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
@@ -556,44 +558,48 @@ def test_a_list_of_clips_chooses_among_the_annotated(tmp_path, model):
     (tmp_path / "ids.csv").write_text(f"{SECOND},202\n")
     assert [
         one.video_id
-        for one in read_marked("vggss", media, file, model.config, tmp_path / "ids.csv")
+        for one in read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "ids.csv")
     ] == [SECOND[:11]]
     (tmp_path / "ids.csv").write_text(f"{SECOND}\nnobody\n")
     with pytest.raises(SourceError, match=r"lacks 1 of the 2 clips of .*ids.csv, such as nobody"):
-        read_marked("vggss", media, file, model.config, tmp_path / "ids.csv")
+        read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "ids.csv")
     with pytest.raises(SourceError, match="cannot be read as a list of clips"):
-        read_marked("vggss", media, file, model.config, tmp_path / "none.csv")
+        read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "none.csv")
 
 
 def test_what_lacks_is_said(tmp_path, model):
     media, file = media_of(tmp_path / "media", [FIRST]), vggss_file(tmp_path / "vggss.json")
     one_lacks = (
-        f"{media} lacks 1 of the 2 clips of {file}, such as {SECOND}: looked for frames/{SECOND}.jpg with audio/{SECOND}.wav, "
-        f"or a video such as {SECOND}.mp4; --partial measures what is there, which is no figure to compare"
+        f"{media} lacks 1 of the 2 clips of {file}, such as {SECOND}: there is neither frames/{SECOND}.jpg "
+        f"with audio/{SECOND}.wav, nor a video such as {SECOND}.mp4; "
+        f"--partial measures the other clips, which gives a figure that cannot be compared"
     )
     with pytest.raises(SourceError, match=re.escape(one_lacks)):
-        read_marked("vggss", media, file, model.config)
-    assert len(read_marked("vggss", media, file, model.config, partial_set=True)) == 1
+        read_annotated_moments(VGGSS, media, file, model.config)
+    assert len(read_annotated_moments(VGGSS, media, file, model.config, partial=True)) == 1
     with pytest.raises(SourceError, match=r"lacks 2 of the 2 clips .* give another folder"):
-        read_marked("vggss", tmp_path, file, model.config, partial_set=True)
+        read_annotated_moments(VGGSS, tmp_path, file, model.config, partial=True)
     (tmp_path / "half" / "frames").mkdir(parents=True)
     with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
-        read_marked("vggss", tmp_path / "half", file, model.config)
+        read_annotated_moments(VGGSS, tmp_path / "half", file, model.config)
     with pytest.raises(
         SourceError,
-        match=r"there is no folder .*nowhere; give the folder that holds frames and audio, or the videos",
+        match=r"there is no folder .*nowhere; give the folder with frames and audio, or with the videos",
     ):
-        read_marked("vggss", tmp_path / "nowhere", file, model.config)
-    with pytest.raises(SourceError, match=r"none.json cannot be read .*; give VGG-SS's vggss.json"):
-        read_marked("vggss", media, tmp_path / "none.json", model.config)
+        read_annotated_moments(VGGSS, tmp_path / "nowhere", file, model.config)
+    with pytest.raises(
+        SourceError, match=r"none.json cannot be read .*; give the vggss.json of VGG-SS"
+    ):
+        read_annotated_moments(VGGSS, media, tmp_path / "none.json", model.config)
     for text in ("{", '["a"]', '[{"file": "a", "class": "b", "bbox": [[1, 2, 3]]}]', "3"):
         file.write_text(text)
-        with pytest.raises(SourceError, match="is no list of"):
-            read_marked("vggss", media, file, model.config)
+        with pytest.raises(SourceError, match="is not a list of"):
+            read_annotated_moments(VGGSS, media, file, model.config)
     with pytest.raises(
-        SourceError, match="is no folder of XML files; give Flickr-SoundNet's Annotations"
+        SourceError,
+        match="is not a folder of XML files; give the folder Annotations of Flickr-SoundNet",
     ):
-        read_marked("flickr-soundnet", media, tmp_path, model.config)
+        read_annotated_moments(FLICKR_SOUNDNET, media, tmp_path, model.config)
     folder = flickr_folder(tmp_path / "Annotations")
     for text in (
         "<annotation>",
@@ -601,5 +607,5 @@ def test_what_lacks_is_said(tmp_path, model):
         "<a><bbox><n/><c/><c/><c/><c/></bbox></a>",
     ):
         (folder / f"{FLICKR[0]}.xml").write_text(text)
-        with pytest.raises(SourceError, match="has a box that is no name and four numbers"):
-            read_marked("flickr-soundnet", media, folder, model.config)
+        with pytest.raises(SourceError, match="has a box that is not a name and four numbers"):
+            read_annotated_moments(FLICKR_SOUNDNET, media, folder, model.config)

@@ -95,13 +95,16 @@ def evaluate(
 def _marked(
     what: Sequence[str], annotations: Path | None, ids: Path | None, partial: bool, config: Any
 ) -> Any:
-    from looklisten.evaluation.sets.localization_sets import LAYOUTS, read_marked
+    from looklisten.evaluation.sets.annotated_media import read_annotated_moments
+    from looklisten.evaluation.sets.registry import LOCALIZATION_SETS
 
     name, media = what
-    if name not in LAYOUTS:
+    if name not in LOCALIZATION_SETS:
         raise UsageError(
-            f"there is no set {name!r} with boxes; evaluate takes {' or '.join(LAYOUTS)} and where it lies, or shards alone"
+            f"there is no set {name!r} with boxes; evaluate takes "
+            f"{' or '.join(LOCALIZATION_SETS)} and where it lies, or shards alone"
         )
+    localization_set = LOCALIZATION_SETS[name]
     if annotations is None:
-        raise UsageError(f"evaluate {name} needs --annotations: {LAYOUTS[name].annotations}")
-    return read_marked(name, media, annotations, config, ids, partial)  # type: ignore[arg-type]
+        raise UsageError(f"evaluate {name} needs --annotations: {localization_set.annotations}")
+    return read_annotated_moments(localization_set, media, annotations, config, ids, partial)

@@ -10,24 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from looklisten.data.pairs import PairBatch, PairStream, View
 from looklisten.data.shards import Clip, Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.composed import witnesses_of
 from looklisten.evaluation.intervals import interval
-from looklisten.evaluation.linear_probe.features import set_batch_norm
+from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import embed_clips
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
-CALIBRATION_BATCHES = 8
 QUICK_CLIPS = (600, 300)
 """Clips that a quick probe is fitted and measured on."""
 
@@ -84,7 +81,7 @@ def probe(
             f"a probe needs labelled clips of at least 2 classes, held-out ones too; {shards.path} has none or too few"
         )
     clips = np.concatenate([train_clips, test_clips])
-    single = np.array([one_label(shards[int(clip)]) for clip in clips])
+    single = np.array([has_single_label(shards[int(clip)]) for clip in clips])
     witnesses = witnesses_of(shards, files)
     networks = {
         "trained": model.eval(),
@@ -188,35 +185,8 @@ def _summary(trained: Answers, untrained: Answers) -> Probe:
     )
 
 
-def one_label(clip: Clip) -> bool:
+def has_single_label(clip: Clip) -> bool:
     """Whether everything that the clip's boxes show is of its labels, so that its frames have one
     right answer.
     """
     return {box.label for box in clip.boxes} <= set(clip.labels)
-
-
-def initial_seed(model: L3Net, seed: int | None) -> int:
-    """`seed`, or the one that the network's own weights began with; 0 where nobody knows."""
-    return seed if seed is not None else model.initial_seed or 0
-
-
-def untrained_like(model: L3Net, shards: Shards, mask: np.ndarray, seed: int) -> L3Net:
-    """A network of the same config with the initial weights of `seed`, its batch-norm statistics
-    set from `shards`.
-    """
-    torch.manual_seed(seed)
-    device = next(model.parameters()).device
-    rival = L3Net(model.config).to(device)
-    view = View(
-        model.config.resize_pixels,
-        model.config.crop_pixels,
-        random=False,
-        frames=model.config.frames_per_pair,
-    )
-    videos = len(np.unique(shards.video_ids[mask]))
-    stream = PairStream(shards, mask, min(32, videos), seed, view)
-
-    def forward(batch: PairBatch) -> None:
-        rival(batch.frames.to(device), batch.waveforms.to(device))
-
-    return set_batch_norm(rival, forward, stream.batches(0, CALIBRATION_BATCHES))

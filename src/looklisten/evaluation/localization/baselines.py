@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from looklisten.errors import SourceError
-from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.evaluation.localization.metrics import Map
 from looklisten.evaluation.localization.questions import Marked, Question
+from looklisten.evaluation.untrained import untrained_network
 from looklisten.inference.localization.localize import BATCH, localize_moments
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment
@@ -81,19 +81,17 @@ def untrained_for(model: L3Net, items: Sequence[Marked], seed: int) -> L3Net:
 
     That makes it as strong as it can be. Those that cannot be read are left out.
     """
-    torch.manual_seed(seed)
-    device = next(model.parameters()).device
-    rival = L3Net(model.config).to(device)
-    some = np.random.default_rng(seed).permutation(len(items))[:CALIBRATION_MOMENTS]
-    own = (Question("matched", items[int(number)], items[int(number)], ()) for number in some)
-
-    def forward(batch: Sequence[Asked]) -> None:
-        rival.look(stack([moment.seen for _, moment in batch]).to(device))
-        rival.listen(
-            torch.from_numpy(np.stack([moment.waveform for _, moment in batch])).to(device)
+    chosen = np.random.default_rng(seed).permutation(len(items))[:CALIBRATION_MOMENTS]
+    own = (Question("matched", items[int(number)], items[int(number)], ()) for number in chosen)
+    batches = (
+        (
+            stack([moment.seen for _, moment in batch]),
+            torch.from_numpy(np.stack([moment.waveform for _, moment in batch])),
         )
-
-    return set_batch_norm(rival, forward, read(own, {}))
+        for batch in read(own, {})
+    )
+    device = next(model.parameters()).device
+    return untrained_network(model.config, seed, device, batches)
 
 
 def read(asked: Iterable[Question], failures: dict[str, str]) -> Iterator[list[Asked]]:

@@ -21,8 +21,9 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from looklisten.config import Side
 from looklisten.data.shards import Clip, Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
+from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
+from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import embed_clips
 from looklisten.model.l3net import L3Net
 from looklisten.names import normalize_split
@@ -139,7 +140,7 @@ def cluster(
     clips = _one_clip_a_video(shards, clips_of(shards, split, held_out), seed)
     names = shards.names[clips]
     usable: dict[Side, NDArray[np.bool_]] = {
-        "vision": np.array([one_label(shards[int(clip)]) for clip in clips], dtype=bool),
+        "vision": np.array([has_single_label(shards[int(clip)]) for clip in clips], dtype=bool),
         "audio": np.ones(len(clips), dtype=bool),
     }
     if any(len(set(names[usable[side]])) < 2 for side in SIDES):

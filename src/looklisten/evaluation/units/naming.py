@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float
 from looklisten.config import Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
+from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.clustering import PAPER, Kind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
+from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.unit_activations import SIDES, Firing, Strongest, firings, peaks
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
@@ -262,6 +263,6 @@ def _named(shards: Shards, mask: Bool[np.ndarray, " clips"], seed: int) -> Named
     vision = {
         video: name
         for video, name in audio.items()
-        if all(one_label(shards[clip]) for clip in clips_of[video])
+        if all(has_single_label(shards[clip]) for clip in clips_of[video])
     }
     return Named({"vision": vision, "audio": audio})
