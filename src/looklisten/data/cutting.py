@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from looklisten.data.clips import Clip, VideoBox
 from looklisten.data.options import CLIP_MARKS, PrepareOptions
-from looklisten.data.shards import Box, Clip
 from looklisten.data.sources import Source
 from looklisten.errors import SourceError, TooShortError
 from looklisten.media import SAMPLE_RATE_HZ
@@ -45,7 +45,7 @@ SOUND_AFTER_PICTURE = "sound after the picture ends"
 PICTURE_WITHOUT_SOUND = "picture without sound"
 SHORTER_THAN_A_CLIP = "shorter than a clip"
 TOO_FAR_APART = "picture and sound too far apart in the file"
-"""Reasons of `Report.lose`; `media.decode` has those of timestamps that had passed."""
+"""Reasons of `CutReport.lose`; `media.decode` has those of timestamps that had passed."""
 
 LEAST_LOST_SECONDS = 0.1
 """Less than this by one reason is the padding of a codec or the length of a frame, and is not
@@ -73,7 +73,7 @@ def cut(
     path: str | Path,
     source: Source,
     settings: PrepareOptions,
-    boxes: Sequence[Box] = (),
+    boxes: Sequence[VideoBox] = (),
     report: CutReport | None = None,
     at_most: int | None = None,
 ) -> Iterator[Clip]:
@@ -175,7 +175,7 @@ class _Cutter:
 
     source: Source
     settings: PrepareOptions
-    boxes: Sequence[Box]
+    boxes: Sequence[VideoBox]
     report: CutReport
     pictures: deque[_Picture] = field(default_factory=deque)
     stretches: deque[_Stretch] = field(default_factory=deque)
@@ -318,9 +318,7 @@ class _Cutter:
             labels=self.source.labels,
             split=self.source.split,
             boxes=tuple(
-                replace(box, at_seconds=box.at_seconds - begin)
-                for box in self.boxes
-                if begin <= box.at_seconds < end
+                box.in_clip(begin) for box in self.boxes if begin <= box.video_seconds < end
             ),
             marks=_marks(
                 np.stack([picture.grid for picture in inside]),

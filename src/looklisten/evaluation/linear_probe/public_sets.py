@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from looklisten.evaluation.intervals import interval
 from looklisten.evaluation.linear_probe.audio import clip_statistics, sound_vectors
 from looklisten.evaluation.linear_probe.baselines import chosen_baselines, contenders
 from looklisten.evaluation.linear_probe.crossvalidation import LOGISTIC, SVM, Folds
@@ -26,6 +25,7 @@ from looklisten.evaluation.linear_probe.images import VIEWS, picture_vectors
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.sets.labeled_set import LabeledFiles, PublishedFigure
 from looklisten.evaluation.sets.registry import open_labeled_set
+from looklisten.evaluation.statistics import confidence_interval
 from looklisten.inference.encoder import Encoder
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import choose_device
@@ -54,7 +54,7 @@ class ProbeRow:
     """
     accuracy_by_seed: tuple[float, ...] = ()
     """Of an untrained network that was drawn several times the accuracy of each; the other figures
-    are means over them, the interval's ends too, and what was chosen is the first one's.
+    are means over them, the confidence_interval's ends too, and what was chosen is the first one's.
     """
 
 
@@ -276,7 +276,7 @@ def _row(
         name=extractor.name,
         accuracy=float(by_fold.mean()),
         deviation=float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
-        ci95=interval(right, weights=1 / sizes[of_item]),
+        ci95=confidence_interval(right, weights=1 / sizes[of_item]),
         folds=tuple(by_fold.tolist()),
         features=extractor.width * (2 if extractor.summarized else 1),
         chosen=chosen,
