@@ -45,7 +45,7 @@ SOUND_AFTER_PICTURE = "sound after the picture ends"
 PICTURE_WITHOUT_SOUND = "picture without sound"
 SHORTER_THAN_A_CLIP = "shorter than a clip"
 TOO_FAR_APART = "picture and sound too far apart in the file"
-"""Reasons of `CutReport.lose`; `media.decode` has those of timestamps that had passed."""
+"""Reasons of `CutReport.add_lost`; `media.decode` has those of timestamps that had passed."""
 
 LEAST_LOST_SECONDS = 0.1
 """Less than this by one reason is the padding of a codec or the length of a frame, and is not

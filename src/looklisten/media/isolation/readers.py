@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ, image_files
-from looklisten.media import redraw_video as redrawing
-from looklisten.media.decode import read_media as direct
+from looklisten.media import redraw as redrawing
+from looklisten.media.decode import decode as direct
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import (
     AudioChunk,
