@@ -25,7 +25,7 @@ BESIDE = {
     ("tables", "errors"),
     ("tables", "names"),
 }
-TALKERS = {"app/cli.py", "app/terminal.py"}
+TALKERS = {"app/cli.py", "app/output.py", "app/terminal.py"}
 
 
 def imports(file):

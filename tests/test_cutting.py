@@ -9,10 +9,13 @@ import pytest
 import simplejpeg
 
 from conftest import CLOCK_SIDE, clock_frame, hear_clock, read_clock, write_clock_video
-from looklisten.data.cutting import MARKS, PrepareSettings, cut
+from looklisten.data.cutting import CutReport, cut
+from looklisten.data.options import CLIP_MARKS, PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError, TooShortError
-from looklisten.media.decode.decode import Frame, Report, Wanted, decode
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import DecodeReport, Frame
 
 RATE = 48_000
 
@@ -81,7 +84,7 @@ def moving(seconds, height=96, width=128, rate_hz=25):
 
 
 def clips_of(path, **settings):
-    return list(cut(path, Source(path.name), PrepareSettings(**settings)))
+    return list(cut(path, Source(path.name), PrepareOptions(**settings)))
 
 
 def picture(clip, number=0):
@@ -233,18 +236,18 @@ def test_what_comes_before_a_break_is_kept_and_marked(tmp_path, kind):
     )
     data = (tmp_path / f"whole.{kind}").read_bytes()
     (tmp_path / f"half.{kind}").write_bytes(data[: len(data) * 6 // 10])
-    report = Report()
+    report = CutReport()
     clips = list(
         cut(
             tmp_path / f"half.{kind}",
             Source("half"),
-            PrepareSettings(clip_seconds=1.0),
+            PrepareOptions(clip_seconds=1.0),
             report=report,
         )
     )
     assert 2 <= len(clips) <= 4
     if kind != "ts":  # a broadcast stream has no header that says how long it is
-        assert "of the 6.0 s that its header declares" in report.broken_off
+        assert "of the 6.0 s that its header declares" in report.stop_reason
         assert [("truncated" in clip.marks) for clip in clips] == [False] * (len(clips) - 1) + [
             True
         ]
@@ -336,7 +339,7 @@ def test_a_broadcast_whose_clock_is_set_anew_goes_on(tmp_path):
 def test_a_stretch_of_a_video_is_cut_where_it_was_asked_for(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     write_clock_video(path, seconds=9.0)
-    (clip,) = cut(path, Source(path.name, start_seconds=4.3, stop_seconds=6.8), PrepareSettings())
+    (clip,) = cut(path, Source(path.name, start_seconds=4.3, stop_seconds=6.8), PrepareOptions())
     assert clip.start_seconds == pytest.approx(4.3, abs=0.041)
     assert clip.start_seconds + clip.duration_seconds == pytest.approx(6.8, abs=0.001)
     for number, at in enumerate(clip.frame_seconds):
@@ -346,7 +349,7 @@ def test_a_stretch_of_a_video_is_cut_where_it_was_asked_for(tmp_path, kind):
     assert hear_clock(clip.waveform, RATE) == pytest.approx(clip.start_seconds + 1.0, abs=0.025)
     beyond = Source(path.name, start_seconds=20.0, stop_seconds=30.0)
     with pytest.raises(TooShortError, match=r"picture and sound share 0\.000 s"):
-        list(cut(path, beyond, PrepareSettings()))
+        list(cut(path, beyond, PrepareOptions()))
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4", "mpeg2video", "libvpx-vp9"])
@@ -365,10 +368,10 @@ def test_leaving_frames_undecoded_changes_nothing(tmp_path, codec, b_frames):
     add_sound(path, tmp_path / "b.mkv")
     seen = {}
     for skip in (False, True):
-        report = Report()
+        report = DecodeReport()
         frames = [
             one
-            for one in decode(tmp_path / "b.mkv", Wanted(skip_unneeded=skip), report)
+            for one in decode_media(tmp_path / "b.mkv", DecodeOptions(skip_unneeded=skip), report)
             if isinstance(one, Frame)
         ]
         seen[skip] = (
@@ -415,7 +418,7 @@ def test_marks_say_what_a_user_wants_to_know(tmp_path):
     (twin,) = cut(
         tmp_path / "fine.mkv",
         Source("twin", same_as="fine.mkv", video_id="fine.mkv"),
-        PrepareSettings(),
+        PrepareOptions(),
     )
     assert (twin.marks, twin.video_id) == (("duplicate",), "fine.mkv")
 
@@ -429,16 +432,16 @@ def test_a_quiet_second_in_a_loud_clip_is_not_silence(tmp_path):
 
 def test_limits_are_kept(tmp_path):
     write_clock_video(tmp_path / "a.mkv", seconds=5.0)
-    report = Report()
+    report = CutReport()
     clips = list(
         cut(
             tmp_path / "a.mkv",
             Source("a"),
-            PrepareSettings(clip_seconds=1.0, max_hours=2.0 / 3600),
+            PrepareOptions(clip_seconds=1.0, max_hours=2.0 / 3600),
             report=report,
         )
     )
-    assert report.broken_off.startswith("it is longer than 0.00055")
+    assert report.stop_reason.startswith("it is longer than 0.00055")
     assert 1 <= len(clips) <= 2
     with pytest.raises(SourceError, match=r"frames of 256 x 256; at most 0\.01 megapixels"):
         clips_of(tmp_path / "a.mkv", max_megapixels=0.01)
@@ -446,11 +449,11 @@ def test_limits_are_kept(tmp_path):
 
 def test_settings_that_cannot_be():
     with pytest.raises(
-        ConfigError, match=f"no mark 'loud' to skip; the marks are {', '.join(MARKS)}"
+        ConfigError, match=f"no mark 'loud' to skip; the marks are {', '.join(CLIP_MARKS)}"
     ):
-        PrepareSettings(skip=("loud",))
+        PrepareOptions(skip=("loud",))
     with pytest.raises(ConfigError, match="max_hours must be above 0"):
-        PrepareSettings(max_hours=0)
+        PrepareOptions(max_hours=0)
 
 
 def test_a_playlist_named_like_a_video_reads_nothing_else(tmp_path):

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from looklisten.app import doctor as room
-from looklisten.app.cli import emit, main
+from looklisten.app.cli import main
 from looklisten.app.doctor import CORE, DECODERS, ENCODERS, EXTRAS, NEEDED, doctor
+from looklisten.app.output import emit
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -19,14 +19,15 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from looklisten.data.cutting import PrepareSettings, cut
-from looklisten.data.shards import Box, Clip, write_shards
+from looklisten.data.clips import Clip, VideoBox
+from looklisten.data.cutting import CutReport, cut
+from looklisten.data.options import PrepareOptions
+from looklisten.data.shards import write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
-from looklisten.media.decode.decode import Report
+from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.process import (
     ChildProcess,
-    Isolation,
     WorkerLost,
     claim_stdout,
     ignore_interrupts,
@@ -34,7 +35,7 @@ from looklisten.media.isolation.process import (
     quiet_decoders,
 )
 
-MACHINE_TROUBLE = {
+MACHINE_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EMFILE,
@@ -56,7 +57,7 @@ Message = dict[str, Any]
 class Worker:
     """A running worker process. `ask` sends one message; `answers` come back one by one."""
 
-    def __init__(self, limits: Isolation) -> None:
+    def __init__(self, limits: WorkerLimits) -> None:
         self.limits, self.sources = limits, 0
         self._process = ChildProcess("looklisten.data.worker", str(limits.memory_megabytes))
         self._answers: queue.Queue[Message | None] = queue.Queue()
@@ -114,7 +115,7 @@ class Workers:
     ends them all.
     """
 
-    def __init__(self, limits: Isolation) -> None:
+    def __init__(self, limits: WorkerLimits) -> None:
         self.limits = limits
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
@@ -214,7 +215,7 @@ class _Cutter:
     """The worker's side of a batch."""
 
     def __init__(self, pipe: _Pipe, inbox: "queue.Queue[Message]") -> None:
-        self._pipe, self._inbox, self._report = pipe, inbox, Report()
+        self._pipe, self._inbox, self._report = pipe, inbox, CutReport()
 
     def beat(self) -> None:
         """Say once a second, as long as the video gets on, that it does and how many clips were
@@ -233,7 +234,7 @@ class _Cutter:
         """One batch: its shards out of the sources that the following messages name, up to the
         message `end`.
         """
-        settings = PrepareSettings(**batch["settings"] | {"skip": tuple(batch["settings"]["skip"])})
+        settings = PrepareOptions(**batch["settings"] | {"skip": tuple(batch["settings"]["skip"])})
         limit_bytes = settings.shard_megabytes * 2**20
         self._pipe.say(
             {
@@ -243,16 +244,16 @@ class _Cutter:
             }
         )
 
-    def _clips(self, settings: PrepareSettings) -> Iterator[Clip]:
+    def _clips(self, settings: PrepareOptions) -> Iterator[Clip]:
         while not (message := self._inbox.get()).get("end"):
             outcome = yield from self._cut(message, settings)
             self._pipe.say({"outcome": outcome})
 
-    def _cut(self, message: Message, settings: PrepareSettings) -> Generator[Clip, None, Message]:
+    def _cut(self, message: Message, settings: PrepareOptions) -> Generator[Clip, None, Message]:
         """The clips of one source that are wanted; returns what became of it."""
         source = Source(**message["source"] | {"labels": tuple(message["source"]["labels"])})
-        boxes = [Box(**box) for box in message["boxes"]]
-        self._report = report = Report()
+        boxes = [VideoBox(**box) for box in message["boxes"]]
+        self._report = report = CutReport()
         outcome: Message = {
             "status": "prepared",
             "clips": 0,
@@ -277,7 +278,7 @@ class _Cutter:
         # whatever a file does to the decoder costs this file only, the machine's troubles stop the
         # work
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in MACHINE_TROUBLE - UNREADABLE:
+            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS - UNREADABLE:
                 raise
             began = bool(report.video_end_seconds or report.audio_end_seconds)
             reason = (
@@ -293,14 +294,14 @@ class _Cutter:
                 "reason": reason,
             }
         else:
-            if report.broken_off:
-                outcome |= {"status": "failed", "stage": "decode", "reason": report.broken_off}
+            if report.stop_reason:
+                outcome |= {"status": "failed", "stage": "decode", "reason": report.stop_reason}
             elif not outcome["clips"]:
                 outcome |= {
                     "status": "skipped",
                     "reason": f"every clip of it is {' or '.join(outcome['dropped'])}",
                 }
-        outcome |= {"lost_seconds": dict(report.lost_seconds), "source_marks": sorted(report.marks)}
+        outcome |= {"lost_seconds": dict(report.lost_seconds), "source_marks": sorted(report.flags)}
         return outcome | {"last_error": report.last_error}
 
 

@@ -19,10 +19,10 @@ from looklisten.drawing.heatmap_colors import overlay_planes
 from looklisten.drawing.spectrogram_strip import Strip, marks
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.localize import Localization
-from looklisten.media.decode.decode import Planes
-from looklisten.media.isolation.readers import outline, redraw
-from looklisten.media.redraw import Outline
-from looklisten.system.progress import Progress, silent
+from looklisten.media.decode.records import Planes
+from looklisten.media.isolation.readers import read_video_info, redraw_video
+from looklisten.media.redraw import VideoInfo
+from looklisten.system.progress import Progress, no_progress
 
 LEAST_WIDTH, MOST_SIDE = 480, 1280
 """Smaller pictures are enlarged to so many pixels, larger ones made smaller."""
@@ -40,7 +40,10 @@ BACKGROUND, DIM, BRIGHT = 22, 130, 220
 
 
 def overlay(
-    source: str | Path, found: Sequence[Localization], out: str | Path, progress: Progress = silent
+    source: str | Path,
+    found: Sequence[Localization],
+    out: str | Path,
+    progress: Progress = no_progress,
 ) -> Path:
     """Write the video `out` (MP4: H.264 with the source's sound) of `found`, what `localize` found
     in the file `source`.
@@ -59,8 +62,8 @@ def overlay(
         raise ConfigError(
             f"{out}: the overlay is an MP4 file; name it {Path(out).with_suffix('.mp4').name}"
         )
-    sheet = _Sheet(outline(source), _Maps(found), found)
-    redraw(source, out, sheet.picture, sheet.canvas, sheet.draw, progress)
+    sheet = _Sheet(read_video_info(source), _Maps(found), found)
+    redraw_video(source, out, sheet.picture, sheet.canvas, sheet.draw, progress)
     return Path(out)
 
 
@@ -71,7 +74,7 @@ def without_pictures(one: Localization, keep_frame: bool = False) -> Localizatio
     moment = replace(one.moment, clip=replace(one.moment.clip, frames=(), frame_seconds=()))
     if not keep_frame:
         nothing = moment.frame.new_empty((0, 0, 3))  # not a slice, which would keep all of it
-        moment = replace(moment, frame=nothing, seen=nothing)
+        moment = replace(moment, frame=nothing, vision_input=nothing)
     return replace(one, moment=moment)
 
 
@@ -118,7 +121,7 @@ class _Maps:
 class _Sheet:
     """A frame of the film: where everything is, and the drawing of it."""
 
-    def __init__(self, source: Outline, maps: _Maps, found: Sequence[Localization]) -> None:
+    def __init__(self, source: VideoInfo, maps: _Maps, found: Sequence[Localization]) -> None:
         scale = min(
             max(1.0, LEAST_WIDTH / source.width), MOST_SIDE / max(source.width, source.height)
         )

@@ -6,11 +6,12 @@ from fractions import Fraction
 from typing import Literal, overload
 
 from looklisten.inference.embedding.arguments import Source
-from looklisten.inference.embedding.inputs import SideOrAuto, aligned, parts
+from looklisten.inference.embedding.inputs import aligned, parts
+from looklisten.inference.embedding.options import Precision, SideChoice
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, joined
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
-from looklisten.inference.encoder import Encoder, Precision, encoder_of
-from looklisten.media.waveform import Rate
+from looklisten.inference.encoder import Encoder, encoder_of
+from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net
 
 
@@ -18,14 +19,14 @@ from looklisten.model.l3net import L3Net
 def embed(
     source: Source,
     model: L3Net | Encoder,
-    side: SideOrAuto = ...,
+    side: SideChoice = ...,
     layer: str | None = ...,
     hop_seconds: float | Fraction = ...,
     center: bool = ...,
     normalize: bool = ...,
     dense: bool = ...,
     batch_size: int = ...,
-    sample_rate_hz: Rate | None = ...,
+    sample_rate_hz: SampleRate | None = ...,
     precision: Precision = ...,
     align: Literal[False] = ...,
 ) -> Embeddings: ...
@@ -35,14 +36,14 @@ def embed(
 def embed(
     source: Source,
     model: L3Net | Encoder,
-    side: SideOrAuto = ...,
+    side: SideChoice = ...,
     layer: str | None = ...,
     hop_seconds: float | Fraction = ...,
     center: bool = ...,
     normalize: bool = ...,
     dense: bool = ...,
     batch_size: int = ...,
-    sample_rate_hz: Rate | None = ...,
+    sample_rate_hz: SampleRate | None = ...,
     precision: Precision = ...,
     *,
     align: Literal[True],
@@ -52,14 +53,14 @@ def embed(
 def embed(
     source: Source,
     model: L3Net | Encoder,
-    side: SideOrAuto = "auto",
+    side: SideChoice = "auto",
     layer: str | None = None,
     hop_seconds: float | Fraction = HOP_SECONDS,
     center: bool = False,
     normalize: bool = False,
     dense: bool = False,
     batch_size: int = BATCH_SIZE,
-    sample_rate_hz: Rate | None = None,
+    sample_rate_hz: SampleRate | None = None,
     precision: Precision = "float32",
     align: bool = False,
 ) -> Embeddings | AlignedEmbeddings:

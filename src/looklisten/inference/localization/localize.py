@@ -8,38 +8,31 @@ covers.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from looklisten.data.cutting import PrepareSettings, cut
-from looklisten.data.shards import Clip
+from looklisten.data.clips import Clip
+from looklisten.data.cutting import CutReport, cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.enlarge import enlarged
+from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.decode import Report
 from looklisten.media.frames import stack
-from looklisten.media.isolation.parent import stream
+from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
-from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.l3net import (
-    AlignedFusion,
-    Fusion,
-    L3Net,
-    SimilarityFusion,
-    correspondence_logit,
-)
+from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.fusions import AlignedFusion, Fusion, SimilarityFusion, correspondence_logit
+from looklisten.model.l3net import L3Net
 
 BATCH = 16
 PATH_STEPS = 16
-
-Method = Literal["unit", "correspondence", "similarity"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +116,7 @@ def localize_moments(
     """
     method = method or usual_method(model)
     device = next(model.parameters()).device
-    frames = stack([moment.seen for moment in batch]).to(device)
+    frames = stack([moment.vision_input for moment in batch]).to(device)
     waveforms = torch.from_numpy(np.stack([moment.waveform for moment in batch])).to(device)
     with torch.no_grad():
         seen, heard = model.look(frames), model.listen(waveforms)
@@ -346,7 +339,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         about = Source(path.name, path.stat().st_size if path.is_file() else 0)
-        return stream(cut, path, about, PrepareSettings(), source=path, report=Report())
+        return stream_isolated(cut, path, about, PrepareOptions(), source=path, report=CutReport())
     return [source] if isinstance(source, Clip) else source
 
 
@@ -356,7 +349,9 @@ def _of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:
     """
     batch: list[Moment] = []
     for moment in moments:
-        if batch and (len(batch) == BATCH or batch[0].seen.shape != moment.seen.shape):
+        if batch and (
+            len(batch) == BATCH or batch[0].vision_input.shape != moment.vision_input.shape
+        ):
             yield batch
             batch = []
         batch.append(moment)

@@ -1,0 +1,74 @@
+"""The verb `localize`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from looklisten.app.output import Result
+from looklisten.app.terminal import Bar
+from looklisten.system.files import check_writable
+
+
+def localize(
+    video: Positional[Path],
+    /,
+    checkpoint: str = "runs/tiny",
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
+    method: Literal["correspondence", "similarity", "unit"] | None = None,
+    units: tuple[int, int] | None = None,
+    every_seconds: float = 1.0,
+    video_every_seconds: float = 0.2,
+    no_video: bool = False,
+    device: str = "auto",
+) -> Result:
+    """A video in which glows what sounds, over the picture and over the spectrogram; the maps as
+    pictures and as arrays too.
+
+    Args:
+        video: A video with picture and sound.
+        checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the
+            Hugging Face Hub (org/name).
+        out: Folder for overlay.mp4, sheet.png, NNN_frame.png, NNN_sound.png and maps.npz.
+        method: correspondence (gradient of the network's yes), similarity (how alike each place and
+            the sound are) or unit (where one unit fires). By default similarity of networks with
+            fusion similarity or dense, correspondence of others.
+        units: With unit: which vision and audio unit; by default those that fire most.
+        every_seconds: Seconds between pictures.
+        video_every_seconds: Seconds between the maps of overlay.mp4; in between they are mixed.
+        no_video: Leave overlay.mp4 away, which takes most of the time; maps are then as far apart
+            as pictures.
+        device: auto, cpu, cuda, mps.
+    """
+    from looklisten.media.isolation.parent import warm_up
+
+    warm_up()  # beside loading PyTorch, so that nobody waits for it
+    from looklisten.drawing.overlay_video import overlay
+    from looklisten.drawing.stills import localized, write_stills
+    from looklisten.interop.loading import load_network
+    from looklisten.system.devices import choose_device
+
+    check_writable(out)
+    model = load_network(checkpoint).to(choose_device(device).value)
+    with Bar("localize: seconds") as bar:
+        found, stills = localized(
+            video,
+            model,
+            every_seconds,
+            every_seconds if no_video else video_every_seconds,
+            method,
+            units,
+            bar,
+        )
+    with Bar("localize: pictures") as bar:
+        written = write_stills(found, stills, out, bar)
+    if not no_video:
+        with Bar("localize: seconds of overlay.mp4") as bar:
+            written["video"] = str(overlay(video, found, out / "overlay.mp4", bar))
+    sure = sum(one.probability for one in found) / len(found)
+    return {
+        "moments": len(found),
+        "pictures": len(stills),
+        "mean_probability": round(sure, 4),
+    } | written
