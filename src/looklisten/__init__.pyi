@@ -1,14 +1,14 @@
 from .config import Config as Config
+from .data.clips import Box as Box
+from .data.clips import Clip as Clip
 from .data.inspection import inspect as inspect
 from .data.options import PrepareOptions as PrepareOptions
 from .data.pairs import PairBatch as PairBatch
 from .data.prepare import prepare as prepare
-from .data.shards import Box as Box
-from .data.shards import Clip as Clip
 from .data.shards import Shards as Shards
 from .drawing.overlay_video import overlay as overlay
 from .errors import LookListenError as LookListenError
-from .evaluation.correspondence import Correspondence as Correspondence
+from .evaluation.correspondence import CorrespondenceResult as CorrespondenceResult
 from .evaluation.correspondence import evaluate as evaluate
 from .evaluation.linear_probe.public_sets import ProbeTable as ProbeTable
 from .evaluation.linear_probe.public_sets import probe_labeled_set as probe_labeled_set
@@ -36,7 +36,7 @@ from .inference.embedding.stream import StreamingEmbedder as StreamingEmbedder
 from .inference.localization.localize import HeatMap as HeatMap
 from .inference.localization.localize import Localization as Localization
 from .inference.localization.localize import localize as localize
-from .inference.unit_activations import Firing as Firing
+from .inference.unit_activations import UnitActivation as UnitActivation
 from .interop.export import export as export
 from .interop.loading import from_pretrained as from_pretrained
 from .interop.loading import load as load

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from looklisten.config import ModelConfig
-from looklisten.data.pairs import PairStream, View
+from looklisten.data.pairs import FrameTransform, PairStream
 from looklisten.data.shards import Shards
 from looklisten.model.l3net import L3Net
 
@@ -44,27 +43,20 @@ def untrained_network(
     return network.eval()
 
 
-def untrained_like(
-    model: L3Net, shards: Shards, mask: Bool[np.ndarray, " clips"], seed: int
-) -> L3Net:
-    """An untrained network with the config of `model`, its batch-norm statistics set from shards.
-
-    mask: the clips of `shards` that the statistics are set from.
-    """
+def untrained_like(model: L3Net, clips: Shards, seed: int) -> L3Net:
+    """An untrained network with the config of `model`, its batch-norm statistics set from `clips`."""
     device = next(model.parameters()).device
-    batches = calibration_batches(model.config, shards, mask, seed)
+    batches = calibration_batches(model.config, clips, seed)
     return untrained_network(model.config, seed, device, batches)
 
 
-def calibration_batches(
-    config: ModelConfig, shards: Shards, mask: Bool[np.ndarray, " clips"], seed: int
-) -> Iterator[FramesAndSounds]:
-    """Some batches of the clips in `mask`, for the batch-norm statistics of a network."""
-    view = View(
+def calibration_batches(config: ModelConfig, clips: Shards, seed: int) -> Iterator[FramesAndSounds]:
+    """Some batches of `clips`, for the batch-norm statistics of a network."""
+    transform = FrameTransform(
         config.resize_pixels, config.crop_pixels, random=False, frames=config.frames_per_pair
     )
-    n_videos = len(np.unique(shards.video_ids[mask]))
-    pairs = PairStream(shards, mask, min(CALIBRATION_BATCH_PAIRS, n_videos), seed, view)
+    n_videos = len(np.unique(clips.video_ids))
+    pairs = PairStream(clips, min(CALIBRATION_BATCH_PAIRS, n_videos), seed, transform)
     for batch in pairs.batches(0, CALIBRATION_BATCHES):
         yield batch.frames, batch.waveforms
 

@@ -16,10 +16,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from looklisten.data.shards import Clip, Shards
+from looklisten.data.clips import Clip
+from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.composed import witnesses_of
-from looklisten.evaluation.intervals import interval
+from looklisten.evaluation.shared_files import shared_files_of
+from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import embed_clips
 from looklisten.model.l3net import L3Net
@@ -31,7 +32,7 @@ QUICK_CLIPS = (600, 300)
 
 @dataclass(frozen=True)
 class Probe:
-    """Accuracy of one side's vectors on held-out videos; one prediction a moment, the interval over
+    """Accuracy of one side's vectors on held-out videos; one prediction a moment, the confidence_interval over
     videos.
     """
 
@@ -70,7 +71,7 @@ def probe(
 
     Raises ConfigError when fewer than two classes are labelled on either side of the split.
     """
-    held_out = shards.held_out(held_out_fraction)
+    held_out = shards.held_out_mask(held_out_fraction)
     labelled = np.array([len(labels) > 0 for labels in shards.labels], dtype=bool)
     names = np.array([labels[0] if labels else "" for labels in shards.labels])
     known = set(names[labelled & ~held_out])
@@ -82,10 +83,10 @@ def probe(
         )
     clips = np.concatenate([train_clips, test_clips])
     single = np.array([has_single_label(shards[int(clip)]) for clip in clips])
-    witnesses = witnesses_of(shards, files)
+    files_of_videos = shared_files_of(shards, files)
     networks = {
         "trained": model.eval(),
-        "untrained": untrained_like(model, shards, ~held_out, initial_seed(model, seed)),
+        "untrained": untrained_like(model, shards.select(~held_out), initial_seed(model, seed)),
     }
     answers: dict[tuple[str, str], Answers] = {}
     total = len(networks) * len(clips)
@@ -110,7 +111,9 @@ def probe(
             truth = names[owner[test]]
             videos = shards.video_ids[owner[test]].tolist()
             groups = (
-                witnesses.of_sounds(videos) if side == "audio" else witnesses.of_pictures(videos)
+                files_of_videos.sound_groups(videos)
+                if side == "audio"
+                else files_of_videos.image_groups(videos)
             )
             answers[kind, side] = Answers(
                 classifier.predict(features[test]) == truth, truth, np.array(videos), groups
@@ -180,7 +183,7 @@ def _summary(trained: Answers, untrained: Answers) -> Probe:
         chance=float(counts.max() / counts.sum()),
         n=len(trained.right),
         n_videos=len(np.unique(trained.videos)),
-        ci95=interval(trained.right, [trained.files]),
+        ci95=confidence_interval(trained.right, [trained.files]),
         classes=len(counts),
     )
 

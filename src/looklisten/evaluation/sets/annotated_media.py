@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from looklisten.config import ModelConfig
+from looklisten.data.clips import Clip
 from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
-from looklisten.data.shards import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import SourceError
-from looklisten.evaluation.localization.questions import Marked
+from looklisten.evaluation.localization.questions import AnnotatedMoment
 from looklisten.evaluation.sets.localization_set import BoxesByClip, LocalizationSet
 from looklisten.inference.moments import Moment, moments
 from looklisten.media import SAMPLE_RATE_HZ
@@ -40,7 +40,7 @@ def read_annotated_moments(
     config: ModelConfig,
     ids: str | Path | None = None,
     partial: bool = False,
-) -> list[Marked]:
+) -> list[AnnotatedMoment]:
     """The annotated moments of a set; frames and sounds are read later, one by one.
 
     A moment is the annotated frame, or the middle frame of a video, with the middle second of its
@@ -73,12 +73,12 @@ def read_annotated_moments(
     if missing and (len(missing) == len(boxes) or not partial):
         raise _missing_media(media, annotations, missing, len(boxes))
     return [
-        Marked(
+        AnnotatedMoment(
             video_id=localization_set.video_of(clip),
             sounding=clip_boxes,
             silent=(),
-            read=loaders[clip],
-            agree=localization_set.min_annotators,
+            load=loaders[clip],
+            min_annotators=localization_set.min_annotators,
         )
         for clip, clip_boxes in boxes.items()
         if clip in loaders

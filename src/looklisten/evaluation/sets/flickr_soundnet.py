@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 from looklisten.data.sources import VIDEO_SUFFIXES
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets.localization_set import BoxesByClip, LocalizationSet, sounding_box

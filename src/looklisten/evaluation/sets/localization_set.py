@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 
 BoxesByClip = dict[str, tuple[Box, ...]]
 """The boxes of each clip, by the clip's name."""
