@@ -78,7 +78,7 @@ class CrossValidation:
     device: str = "cpu"
 
     def predictions(self, progress: Progress = no_progress) -> FoldPredictions:
-        """Predict each tested fold by a fit on the others, at the cost that is best inside those."""
+        """Predict each tested fold by a fit on the others, at the cost that is best in those."""
         searches = {fold: self._cost_search(fold) for fold in self.tested}
         # Two tested folds share the fit that leaves out both of them, so it is made once.
         data_of_fit: dict[frozenset[str], CrossValidation] = {}

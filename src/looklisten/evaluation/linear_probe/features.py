@@ -15,7 +15,7 @@ from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.fingerprints import network_sha256
 from looklisten.inference.embedding.options import Precision
-from looklisten.inference.encoder import Encoder, encoder_of, feature_count
+from looklisten.inference.encoder import Encoder, encoder_of, vector_length
 from looklisten.inference.layers import TEXTURE
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
@@ -109,16 +109,14 @@ def _check_layer(encoder: Encoder, side: Side, layer: str) -> None:
         )
 
 
-def _extractor_of_encoder(
-    name: str, encoder: Encoder, side: Side, layer: str
-) -> FeatureExtractor:
+def _extractor_of_encoder(name: str, encoder: Encoder, side: Side, layer: str) -> FeatureExtractor:
     def encode(batch: Tensor) -> Tensor:
         return encoder.encode(side, batch, layer)
 
     return FeatureExtractor(
         name=name,
         encode=encode,
-        width=feature_count(encoder, side, layer),
+        width=vector_length(encoder, side, layer),
         device=str(encoder.device),
         summarizes_clips=layer == TEXTURE,
         resize_pixels=encoder.resize_pixels,

@@ -1,4 +1,4 @@
-"""The paper's linear probes of labeled sets: a table of one network, baselines and published rows."""
+"""Linear probes of labeled sets: a table of one network, its baselines and published figures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.linear_probe.audio import audio_vectors, clip_statistics
 from looklisten.evaluation.linear_probe.baselines import ProbedModel, compared_extractors
 from looklisten.evaluation.linear_probe.crossvalidation import LOGISTIC, SVM, CrossValidation
@@ -24,6 +23,7 @@ from looklisten.evaluation.linear_probe.images import RANDOM_VIEWS, image_vector
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.sets.labeled_set import LabeledFiles, PublishedFigure
 from looklisten.evaluation.sets.registry import open_labeled_set
+from looklisten.evaluation.statistics import confidence_interval
 from looklisten.system.progress import Progress, no_progress
 
 DEFAULT_OPTIONS = ProbeOptions()
@@ -118,9 +118,7 @@ def probe_audio(
     """
     _, classes = np.unique(files.labels, return_inverse=True)
 
-    def measure(
-        extractor: FeatureExtractor, progress: Progress
-    ) -> tuple[ProbeRow, dict[int, str]]:
+    def measure(extractor: FeatureExtractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
         cached = audio_vectors(files, extractor, cache, progress)
         summarize = extractor.summarizes_clips
         vectors = clip_statistics(cached.vectors) if summarize else cached.vectors
@@ -167,9 +165,7 @@ def probe_images(
     """
     _, classes = np.unique(files.labels, return_inverse=True)
 
-    def measure(
-        extractor: FeatureExtractor, progress: Progress
-    ) -> tuple[ProbeRow, dict[int, str]]:
+    def measure(extractor: FeatureExtractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
         stored_bytes = len(files) * (1 + RANDOM_VIEWS) * extractor.width * 4
         streams = stored_bytes > MAX_STORED_BYTES if stream is None else stream
 
@@ -214,13 +210,7 @@ def _table(
     rows_of_networks: list[list[ProbeRow]] = []
     failures: dict[int, str] = {}
     for number, extractor in enumerate(extractors):
-
-        def total_progress(
-            done: int, total: int, /, number: int = number, **facts: str
-        ) -> None:
-            progress(number * total + done, len(extractors) * total, **facts)
-
-        row, unreadable = measure(extractor, total_progress)
+        row, unreadable = measure(extractor, _part(progress, number, len(extractors)))
         failures |= unreadable
         if extractor.repetition == 0:
             rows_of_networks.append([])
@@ -239,6 +229,15 @@ def _table(
         rows=tuple(map(_mean_row, rows_of_networks)),
         published=files.labeled_set.published,
     )
+
+
+def _part(progress: Progress, number: int, n_parts: int) -> Progress:
+    """The progress of one of several parts of equal length."""
+
+    def part_progress(done: int, total: int, /, **facts: str) -> None:
+        progress(number * total + done, n_parts * total, **facts)
+
+    return part_progress
 
 
 def _mean_row(rows: Sequence[ProbeRow]) -> ProbeRow:

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.system.files import written_aside
+from looklisten.system.files import atomic_write
 from looklisten.system.progress import Progress, no_progress
 
 VectorBatch = tuple[Tensor, Tensor]
@@ -122,7 +122,7 @@ def softmax_step(
     losses = torch.stack([functional.cross_entropy(scores, classes) for scores in layers(vectors)])
     optimizer.zero_grad()
     # No layer depends on another, so the gradient of the sum is that of each loss alone.
-    losses.sum().backward()
+    torch.autograd.backward(losses.sum())
     optimizer.step()
     return losses.detach()
 
@@ -144,7 +144,7 @@ def _save_state(
         for name, tensor in state.items():
             tensors[f"{OPTIMIZER_PREFIX}{parameter}.{name}"] = tensor
     on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    with written_aside(file) as scratch:
+    with atomic_write(file) as scratch:
         scratch.write_bytes(save(on_cpu, {"epochs_done": str(epochs_done)}))
 
 

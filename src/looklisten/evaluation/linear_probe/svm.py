@@ -13,9 +13,9 @@ vector machine in the primal", 2007) are taken for all classes together. Each sy
 conjugate gradients on the products of all examples with each other. All ten classes at all four
 costs take 7 s of a core. Decision values agree with liblinear's within 1 % of the largest.
 
-L-BFGS (SciPy) on the same products was measured on 2,400 synthetic windows of 6,144 numbers. It made
-the same predictions. It took 59 s of a core for the three lower costs alone, where these Newton
-steps took 8 s for all four, so it did not replace them.
+L-BFGS (SciPy) on the same products was measured on 2,400 synthetic windows of 6,144 numbers. It
+made the same predictions. It took 59 s of a core for the three lower costs alone, where these
+Newton steps took 8 s for all four, so it did not replace them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +119,7 @@ def svm_scores(
     costs: Sequence[float],
     n_classes: int,
 ) -> Iterator[Float[Tensor, "others classes"]]:
-    """For each of the ascending `costs`, the decision values of `others` after a fit on `examples`."""
+    """For each of the ascending `costs`, decision values of `others` after a fit on `examples`."""
     scaling = ZScore.of(examples)
     fitted = scaling.apply(examples)
     tested = scaling.apply(others)

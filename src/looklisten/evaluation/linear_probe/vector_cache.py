@@ -34,7 +34,7 @@ ReadItem = Callable[[int], Tensor]
 
 @dataclass(eq=False)
 class VectorCache:
-    """Vectors `[items, rows, width]` in float32, in a memory-mapped file or, without one, in memory.
+    """Vectors `[items, rows, width]` in float32, in a memory-mapped file or else in memory.
 
     Items are appended in their order. An interrupted computation resumes at the last `save`.
     """
@@ -145,9 +145,7 @@ def cached_vectors(
     return vectors
 
 
-def read_ahead(
-    read: ReadItem, items: Sequence[int]
-) -> Iterator[tuple[int, Tensor | SourceError]]:
+def read_ahead(read: ReadItem, items: Sequence[int]) -> Iterator[tuple[int, Tensor | SourceError]]:
     """The items in their order, read by threads before they are needed.
 
     The error takes the place of an item that cannot be read.
