@@ -16,7 +16,7 @@ from looklisten.evaluation.sets.registry import (
     open_labeled_set,
     register_labeled_set,
 )
-from looklisten.media.decode.decode import read_sound
+from looklisten.media.decode.decode import decode_audio
 
 
 def make_esc(root, classes=4):
@@ -189,14 +189,14 @@ def test_the_fingerprint_depends_on_names_and_sizes(tmp_path):
 def test_a_sound_file_is_read_completely_at_48_khz(tmp_path):
     seconds = np.arange(44_100) / 44_100
     write_wav(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 1000 * seconds), 44_100)
-    samples = read_sound(tmp_path / "a.wav")
+    samples = decode_audio(tmp_path / "a.wav")
     assert len(samples) == 48_000
     middle = np.arange(1000, 47_000)
     expected = 0.5 * np.sin(2 * np.pi * 1000 * middle / 48_000)
     assert np.allclose(samples[middle], expected, atol=1e-3)
     (tmp_path / "b.wav").write_text("no sound")
     with pytest.raises(SourceError, match="cannot be opened as sound"):
-        read_sound(tmp_path / "b.wav")
+        decode_audio(tmp_path / "b.wav")
 
 
 def read_pitches(root):

@@ -19,7 +19,7 @@ from looklisten.evaluation.linear_probe.vector_cache import (
 )
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.isolation.readers import read_sound
+from looklisten.media.isolation.readers import read_audio
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
 from looklisten.system.progress import Progress, no_progress
 
@@ -96,7 +96,7 @@ def audio_vectors(
     n_windows = 1 if extractor.whole_clips else labeled_set.windows
 
     def read(item: int) -> Tensor:
-        samples = read_sound(files.root / files.paths[item], MAX_HOURS)
+        samples = read_audio(files.root / files.paths[item], MAX_HOURS)
         if extractor.whole_clips:
             clip_samples = round(labeled_set.clip_seconds * SAMPLE_RATE_HZ)
             return torch.from_numpy(repeat_to_length(samples, clip_samples))[None]

@@ -22,8 +22,8 @@ from looklisten.evaluation.linear_probe.vector_cache import (
     read_ahead,
 )
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
-from looklisten.media.frames import crop, stack, to_unit
-from looklisten.media.images import read_picture
+from looklisten.media.frames import crop, frames_to_unit, stack
+from looklisten.media.images import read_image
 from looklisten.system.progress import Progress, no_progress
 
 RANDOM_VIEWS = 4
@@ -53,7 +53,7 @@ def image_views(
     files: LabeledFiles, extractor: FeatureExtractor, item: int, keys: Sequence[ViewKey | None]
 ) -> UInt8[Tensor, "views 3 side side"]:
     """Squares of one image, which is decoded once: central for None, random for each key."""
-    pixels = read_picture(files.root / files.paths[item], extractor.resize_pixels)
+    pixels = read_image(files.root / files.paths[item], extractor.resize_pixels)
     squares = []
     for key in keys:
         random = None if key is None else np.random.default_rng((*key, item)).random(3)
@@ -126,7 +126,7 @@ def colors_and_edges(
 
     The mean and deviation of red, green and blue, then the strength of edges in 8 orientations.
     """
-    pixels = to_unit(frames)
+    pixels = frames_to_unit(frames)
     mean = functional.adaptive_avg_pool2d(pixels, GRID_CELLS)
     mean_square = functional.adaptive_avg_pool2d(pixels.square(), GRID_CELLS)
     # Rounding can make the variance of an even color negative.
