@@ -17,7 +17,7 @@ import pytest
 from conftest import small_config, write_clock_video
 from looklisten.app import terminal
 from looklisten.app.cli import VERBS, main
-from looklisten.system.files import written_aside
+from looklisten.system.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 
@@ -399,7 +399,7 @@ def test_a_page_never_takes_the_place_of_a_folder(tmp_path, capsys):
     (tmp_path / "kept.txt").write_text("kept")
     assert main(["units", "nothing", "nothing", "-o", str(tmp_path)]) == 2
     assert "is a folder; name a file" in capsys.readouterr().err
-    with pytest.raises(OSError, match="directory"), written_aside(tmp_path) as scratch:
+    with pytest.raises(OSError, match="directory"), atomic_write(tmp_path) as scratch:
         scratch.write_text("page")
     assert (tmp_path / "kept.txt").read_text() == "kept"
 

@@ -21,7 +21,7 @@ from looklisten.app.cli import main
 from looklisten.app.output import emit
 from looklisten.app.pages.pair_page import training_pairs, write_pair_page
 from looklisten.data import inspection
-from looklisten.data.inspection import inspect, warnings_of
+from looklisten.data.inspection import inspect, training_warnings
 from looklisten.data.shards import (
     CLIPS_PER_RECORD_BATCH,
     FORMAT_VERSION,
@@ -406,14 +406,14 @@ def test_warnings_of_clips_that_nothing_can_be_learned_from(tmp_path):
     ]
     shards = Shards(write_set(tmp_path, clips))
     first_four = np.arange(6) < 4
-    assert warnings_of(shards, first_four) == [
+    assert training_warnings(shards, first_four) == [
         "4 of 4 clips are silent: there is nothing to hear in them",
         "3 of 4 clips are still: their picture does not change",
     ]
-    assert warnings_of(shards, np.arange(6) >= 4) == [
+    assert training_warnings(shards, np.arange(6) >= 4) == [
         "all 2 clips are of one video (v2): a negative pair needs two videos"
     ]
-    assert warnings_of(shards, np.zeros(6, bool)) == [
+    assert training_warnings(shards, np.zeros(6, bool)) == [
         "there is no clip to train on",
         "the only split is train (3), counted in videos; only `train` is trained on",
     ]
@@ -422,7 +422,7 @@ def test_warnings_of_clips_that_nothing_can_be_learned_from(tmp_path):
 def test_warnings_of_splits_that_are_not_known(tmp_path):
     clips = [a_clip(i, split=name) for i, name in enumerate(("train", "train", "fold1", ""))]
     shards = Shards(write_set(tmp_path, clips))
-    (sentence,) = warnings_of(shards, ~shards.held_out(0.1))
+    (sentence,) = training_warnings(shards, ~shards.held_out(0.1))
     assert (
         sentence
         == "the splits are train (2), fold1 (1), no name (1), counted in videos; only `train` is trained on"

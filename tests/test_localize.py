@@ -10,7 +10,9 @@ from conftest import write_clock_video
 from looklisten.config import ModelConfig
 from looklisten.data.shards import Clip
 from looklisten.errors import ConfigError, SourceError
-from looklisten.inference.localization.localize import HeatMap, localize, localize_moments, to_unit
+from looklisten.inference.localization.localize import localize
+from looklisten.inference.localization.methods import localize_moments
+from looklisten.inference.localization.records import HeatMap, normalize_maps
 from looklisten.inference.moments import Moment
 from looklisten.model.backbones.vgg import TowerOutput
 from looklisten.model.checkpoint import load
@@ -172,7 +174,7 @@ def test_silence_and_a_sound_from_elsewhere_leave_the_picture_dark(method):
     own = localize_moments(network, [moment], method)[0]
     quiet = replace(own, moment=replace(moment, waveform=moment.waveform // 16_000))
     foreign = replace(own, probability=own.probability / 10)
-    bright, dark, dim = to_unit([own, quiet, foreign])
+    bright, dark, dim = normalize_maps([own, quiet, foreign])
     assert bright.frame_map.values.max() > 0
     assert dark.frame_map.values.max() == dark.sound_map.values.max() == 0
     assert np.allclose(dim.frame_map.values, bright.frame_map.values / 10)

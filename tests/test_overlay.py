@@ -14,12 +14,13 @@ from torch.nn import functional
 from conftest import CLOCK_SIDE, hear_clock, read_clock, small_config, write_clock_video
 from looklisten import overlay
 from looklisten.app.cli import main
-from looklisten.drawing.heatmap_colors import overlaid, overlay_planes, to_planes
-from looklisten.drawing.overlay_video import WINDOW_SECONDS, without_pictures
-from looklisten.drawing.spectrogram_strip import Strip, marks
+from looklisten.drawing.heatmap_colors import overlay_image, overlay_planes, rgb_to_planes
+from looklisten.drawing.overlay_video import SCROLL_SECONDS, without_pictures
+from looklisten.drawing.spectrogram_strip import ScrollingSpectrogram, axis_ticks
 from looklisten.errors import ConfigError, SourceError
-from looklisten.inference.localization.enlarge import enlarged
-from looklisten.inference.localization.localize import HeatMap, localize
+from looklisten.inference.localization.enlarge import enlarge_map
+from looklisten.inference.localization.localize import localize
+from looklisten.inference.localization.records import HeatMap
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode.decode import Wanted, decode
 from looklisten.media.redraw import outline
@@ -403,13 +404,13 @@ def test_a_frame_of_a_film_glows_as_a_still_does():
     rng = np.random.default_rng(0)
     ground = np.repeat(np.repeat(rng.random((20, 30, 3), dtype=np.float32), 2, 0), 2, 1)
     heat = np.repeat(np.repeat(rng.random((20, 30), dtype=np.float32), 2, 0), 2, 1)
-    y, u, v = to_planes(ground)
+    y, u, v = rgb_to_planes(ground)
     drawn = tuple(
         np.empty((side.shape[0], side.shape[1] + 3), np.uint8)[:, :-3]
         for side in (y, u[::2, ::2], v[::2, ::2])
     )
     overlay_planes((y, u[::2, ::2], v[::2, ::2]), heat, drawn)
-    wanted = to_planes(overlaid(ground, heat))
+    wanted = rgb_to_planes(overlay_image(ground, heat))
     for plane, exact in zip(
         drawn, (wanted[0], wanted[1][::2, ::2], wanted[2][::2, ::2]), strict=True
     ):
@@ -423,7 +424,7 @@ def test_maps_are_enlarged_bilinearly(size):
     exact = functional.interpolate(torch.from_numpy(values)[None, None], size, mode="bilinear")[
         0, 0
     ].numpy()
-    assert np.allclose(enlarged(values, *size), exact, atol=1e-5)
+    assert np.allclose(enlarge_map(values, *size), exact, atol=1e-5)
 
 
 def test_a_window_of_the_strip_is_the_same_piece_of_sound_wherever_it_begins(clock, found):
@@ -431,7 +432,7 @@ def test_a_window_of_the_strip_is_the_same_piece_of_sound_wherever_it_begins(clo
     the strip's pieces too.
     """
     long = [shifted(one, 2.0 * lap) for lap in range(8) for one in found]
-    strip = Strip(long, 60, 200, WINDOW_SECONDS)
+    strip = ScrollingSpectrogram(long, 60, 200, SCROLL_SECONDS)
     assert strip.pixels_per_second == 20
     early, late = strip.window(0.0), strip.window(3.0)
     for one, other in zip(early, late, strict=True):
@@ -461,7 +462,7 @@ def test_overlapping_seconds_are_averaged(found):
         )
         for values, start in ((low, 0.0), (high, 0.5))
     ]
-    luma = Strip(pair, 8, 150, 1.5).window(0.0)[0].astype(float)
+    luma = ScrollingSpectrogram(pair, 8, 150, 1.5).window(0.0)[0].astype(float)
     first, both, second = luma[:, :49].mean(), luma[:, 51:99].mean(), luma[:, 101:].mean()
     assert first < 20 < both - 50
     assert both < second - 50
@@ -472,7 +473,7 @@ def test_low_frequencies_lie_below_and_so_does_their_map(found):
     low[: len(low) // 2] = 1
     heat = HeatMap(np.array([[1], [0]], np.float32), 0.0)
     alone = [replace(found[0], spectrogram=low, sound_map=heat)]
-    luma, _, red = Strip(alone, 40, 100, 1.0).window(0.0)
+    luma, _, red = ScrollingSpectrogram(alone, 40, 100, 1.0).window(0.0)
     assert luma[-5:].mean() > luma[:5].mean() + 50
     assert red[-5:].mean() > 130 > red[:5].mean()
 
@@ -482,7 +483,7 @@ def test_low_frequencies_lie_below_and_so_does_their_map(found):
     [(0, 2, [0, 0.5, 1, 1.5, 2]), (3.2, 10, [4, 6, 8, 10, 12]), (0, 7200, [0, 3600, 7200])],
 )
 def test_an_axis_names_round_times(start, seconds, names):
-    assert marks(start, seconds, 5).tolist() == names
+    assert axis_ticks(start, seconds, 5).tolist() == names
 
 
 def test_the_shell_writes_the_film_and_leaves_it_away(clock, run_path, tmp_path, capsys):

@@ -26,12 +26,12 @@ from looklisten.app.pages.unit_page import (
 )
 from looklisten.config import ModelConfig
 from looklisten.data.shards import Box, Clip, Shards, write_shards
-from looklisten.drawing.figures import overlaid
+from looklisten.drawing.heatmap_colors import overlay_image
 from looklisten.errors import ConfigError
 from looklisten.evaluation.units import naming
 from looklisten.evaluation.units.clustering import cluster
 from looklisten.evaluation.units.naming import Unit, Units, units
-from looklisten.inference.localization.localize import HeatMap
+from looklisten.inference.localization.records import HeatMap
 from looklisten.inference.moments import embed_clips, look_and_listen
 from looklisten.inference.unit_activations import SIDES, Firing, Place, Strongest
 from looklisten.media import SAMPLE_RATE_HZ
@@ -319,7 +319,7 @@ def test_a_map_keeps_its_peak_and_the_palette_paints_what_overlaid_paints():
     rng = np.random.default_rng(0)
     ground, levels = rng.random((3, 4, 3)).astype(np.float32), rng.integers(0, 256, (3, 4))
     color, opacity = palette[levels][..., :3], palette[levels][..., 3:]
-    wanted = overlaid(ground, (levels / 255).astype(np.float32))
+    wanted = overlay_image(ground, (levels / 255).astype(np.float32))
     assert np.allclose(ground * (1 - opacity) + color * opacity, wanted, atol=0.02)
 
 

@@ -1,6 +1,6 @@
 from .config import Config as Config
-from .data.cutting import PrepareSettings as PrepareSettings
 from .data.inspection import inspect as inspect
+from .data.options import PrepareOptions as PrepareOptions
 from .data.pairs import PairBatch as PairBatch
 from .data.prepare import prepare as prepare
 from .data.shards import Box as Box
@@ -33,9 +33,9 @@ from .inference.embedding.records import Embeddings as Embeddings
 from .inference.embedding.sklearn import AudioEmbedder as AudioEmbedder
 from .inference.embedding.sklearn import ImageEmbedder as ImageEmbedder
 from .inference.embedding.stream import StreamingEmbedder as StreamingEmbedder
-from .inference.localization.localize import HeatMap as HeatMap
-from .inference.localization.localize import Localization as Localization
 from .inference.localization.localize import localize as localize
+from .inference.localization.records import HeatMap as HeatMap
+from .inference.localization.records import Localization as Localization
 from .inference.unit_activations import Firing as Firing
 from .interop.export import export as export
 from .interop.loading import from_pretrained as from_pretrained

@@ -19,7 +19,7 @@ from looklisten.app.terminal import talk
 from looklisten.app.verbs import VERBS
 from looklisten.app.verbs.train import train_with
 from looklisten.errors import LookListenError
-from looklisten.names import shown
+from looklisten.names import printable
 from looklisten.system.processes import is_first_process, keep_freed_memory
 
 NOT_READY = 1
@@ -124,7 +124,9 @@ def _say_error(sentence: str) -> int:
 
 def _explain(error: OSError) -> str:
     """An error of the system as a sentence: what was being done to which file, and what to do next."""
-    name = shown(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else ""
+    name = (
+        printable(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else ""
+    )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {name}" if name else ""
         return f"the disk is full{where}; free some room and run the same command again, what is done is kept"

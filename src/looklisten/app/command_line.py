@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from looklisten.errors import LookListenError
-from looklisten.names import shown
+from looklisten.names import printable
 from looklisten.system.files import check_writable
 
 
@@ -14,5 +14,5 @@ class UsageError(LookListenError):
 def check_writable_file(file: Path) -> None:
     """The same for a file as `check_writable` for a folder."""
     if file.is_dir():
-        raise UsageError(f"{shown(file)} is a folder; name a file")
+        raise UsageError(f"{printable(file)} is a folder; name a file")
     check_writable(file.parent)

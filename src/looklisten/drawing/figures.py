@@ -4,7 +4,7 @@ Arrays in, images or PNG bytes out. Knows no file and no page.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +60,7 @@ def encode_png(image: RgbImage) -> bytes:
     return buffer.getvalue()
 
 
-def frame_image(
-    frame: UInt8[Tensor, "height width 3"], shorter_side_pixels: int = 256
-) -> RgbImage:
+def frame_image(frame: UInt8[Tensor, "height width 3"], shorter_side_pixels: int = 256) -> RgbImage:
     """A frame in another size."""
     pixels = frame.permute(2, 0, 1)[None].float() / 255
     height, width = pixels.shape[2:]
@@ -82,9 +80,7 @@ def spectrogram_image(values: NDArray[np.float32], height: int = 128, width: int
     return gray.astype(np.float32)
 
 
-def frame_overlay(
-    frame: UInt8[Tensor, "height width 3"], localization: Localization
-) -> RgbImage:
+def frame_overlay(frame: UInt8[Tensor, "height width 3"], localization: Localization) -> RgbImage:
     """A frame with its heat map in color over it."""
     return overlay_image(frame_image(frame), localization.frame_map.values)
 
@@ -125,7 +121,7 @@ def contact_sheet(moments: Sequence[SheetColumn], columns: int = 6) -> bytes:
     return figure_png(figure)
 
 
-def _draw_moment(moment: SheetColumn, axes: Sequence[Axes]) -> None:
+def _draw_moment(moment: SheetColumn, axes: Iterable[Axes]) -> None:
     localization = moment.localization
     plain_axis, heat_axis, sound_axis = axes
     frame = frame_image(moment.frame)

@@ -7,14 +7,13 @@
     maps.npz         all maps as arrays
 
 The video is decoded twice: for the maps, and for the overlay. The overlay needs all maps before its
-first frame, since they are scaled by the highest value of all. Keeping all frames in between would
-take 400 MB of memory for a minute of HD video.
+first frame, since they are scaled by the highest value of all. Keeping the frames in between would
+take 2 GB of memory for one minute of 720p video.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -28,14 +27,13 @@ from looklisten.drawing.figures import (
     frame_overlay,
     spectrogram_overlay,
 )
-from looklisten.drawing.overlay_video import overlay
 from looklisten.inference.localization.localize import localize_each
-from looklisten.inference.localization.options import LocalizeFileOptions, LocalizeOptions
+from looklisten.inference.localization.options import LocalizeFileOptions
 from looklisten.inference.localization.records import HeatMap, Localization, normalize_maps
 from looklisten.media.isolation.readers import outline
 from looklisten.model.l3net import L3Net
-from looklisten.system.files import written_aside
-from looklisten.system.progress import Progress, silent
+from looklisten.system.files import atomic_write
+from looklisten.system.progress import Progress, no_progress
 
 SHEET_MOMENTS = 12
 
@@ -50,7 +48,7 @@ class LocalizedVideo:
 
 
 def localize_video(
-    video: str | Path, model: L3Net, options: LocalizeFileOptions, progress: Progress = silent
+    video: str | Path, model: L3Net, options: LocalizeFileOptions, progress: Progress = no_progress
 ) -> LocalizedVideo:
     """Normalized maps of a video: as many as its overlay needs, with the frames of some.
 
@@ -80,7 +78,7 @@ def localize_video(
 
 
 def write_stills(
-    localized: LocalizedVideo, folder: Path, progress: Progress = silent
+    localized: LocalizedVideo, folder: Path, progress: Progress = no_progress
 ) -> dict[str, str]:
     """Write NNN_frame.png, NNN_sound.png, sheet.png and maps.npz; returns the last two."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,15 +101,15 @@ def write_stills(
 
 def _write_maps(localized: LocalizedVideo, path: Path) -> None:
     localizations = localized.localizations
-    arrays: dict[str, NDArray[Any]] = {
-        "at_seconds": np.array([item.at_seconds for item in localizations]),
-        "frame_maps": _stacked([item.frame_map for item in localizations]),
-        "sound_maps": np.stack([item.sound_map.values for item in localizations]),
-        "probability": np.array([item.probability for item in localizations]),
-        "still_rows": np.array(list(localized.still_frames)),
-    }
-    with written_aside(path) as scratch:
-        np.savez_compressed(scratch, allow_pickle=False, **arrays)
+    with atomic_write(path) as scratch:
+        np.savez_compressed(
+            scratch,
+            at_seconds=np.array([item.at_seconds for item in localizations]),
+            frame_maps=_stacked([item.frame_map for item in localizations]),
+            sound_maps=np.stack([item.sound_map.values for item in localizations]),
+            probability=np.array([item.probability for item in localizations]),
+            still_rows=np.array(list(localized.still_frames)),
+        )
 
 
 def _stacked(heat_maps: Sequence[HeatMap]) -> NDArray[np.float32]:

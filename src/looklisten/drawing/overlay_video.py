@@ -21,7 +21,7 @@ from looklisten.inference.localization.records import Localization
 from looklisten.media.decode.decode import Planes
 from looklisten.media.isolation.readers import outline, redraw
 from looklisten.media.redraw import Outline
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 MIN_WIDTH_PIXELS = 480
 MAX_SIDE_PIXELS = 1280
@@ -49,7 +49,7 @@ def overlay(
     source: str | Path,
     localizations: Sequence[Localization],
     out: str | Path,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Path:
     """Write the video `out` (MP4, H.264) with the maps that `localize` gave for the file `source`.
 

@@ -24,7 +24,7 @@ from looklisten.evaluation.correspondence import (
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net, correspondence_logit
 from looklisten.model.objectives import Labels
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def naming(
     mask: NDArray[np.bool_],
     rows: int = 1000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Naming:
     """Accuracies over at least `rows` moments of those clips of `mask` whose label is one of
     `classes`.
@@ -91,7 +91,7 @@ def direct_combination(
     shards: Shards,
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> DirectCombination:
     """The combination for `model`, which is that of `saved`, with its threshold chosen on the
     validation videos of its run.
@@ -122,7 +122,7 @@ def with_validated_threshold(
     shards: Shards,
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     negatives: Negatives = "any",
 ) -> Answer:
     """The network's own answer, its threshold moved to where it is right most often on the

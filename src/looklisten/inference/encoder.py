@@ -16,7 +16,7 @@ from looklisten.inference.layers import TEXTURE, Side, check_layer, side_vectors
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import DistanceFusion, L3Net
 from looklisten.system.devices import to_device
-from looklisten.system.processes import compute_alone_after_fork
+from looklisten.system.processes import single_thread_after_fork
 
 
 @runtime_checkable
@@ -105,7 +105,7 @@ def encoder_of(model: L3Net | Encoder, precision: Precision = "float32") -> Enco
     """`model` as an `Encoder`. An `L3Net` is put into evaluation mode and channels-last; another
     `Encoder` has a precision of its own.
     """
-    compute_alone_after_fork()
+    single_thread_after_fork()
     if isinstance(model, L3Net):
         return NetworkEncoder(
             to_device(model.eval(), str(next(model.parameters()).device)), precision

@@ -19,7 +19,7 @@ from looklisten.interop.card import model_card
 from looklisten.model.backbones.vgg import Block, Tower
 from looklisten.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from looklisten.model.l3net import L3Net
-from looklisten.system.files import write_json, written_aside
+from looklisten.system.files import atomic_write, write_json
 
 LIBRARY = "looklisten"
 CONFIG = "config.json"
@@ -48,7 +48,7 @@ def write_weights(
     is known as one.
     """
     for name, tensors in files.items():
-        with written_aside(folder / name) as scratch:
+        with atomic_write(folder / name) as scratch:
             scratch.write_bytes(
                 save(
                     {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
@@ -62,7 +62,7 @@ def write_weights(
 
 def write_text(path: Path, text: str) -> None:
     """Whole or absent."""
-    with written_aside(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 

@@ -24,7 +24,7 @@ from looklisten.config import Config
 from looklisten.errors import CheckpointError
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import objective_of
-from looklisten.system.files import written_aside
+from looklisten.system.files import atomic_write
 
 STEP_FOLDER = re.compile(r"step-(\d{9})")
 
@@ -102,7 +102,7 @@ def save_checkpoint(
     were computed.
     """
     path = folder / f"step-{step:09d}"
-    with written_aside(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.mkdir()
         for name, tensors in (("model", model), ("optimizer", optimizer)):
             # Through bytes, so that a full disk is an OSError like any other.

@@ -15,7 +15,7 @@ from looklisten.config import ModelConfig
 from looklisten.media.frames import to_unit
 from looklisten.media.spectrogram import LogSpectrogram, as_stored
 from looklisten.model.backbones.vgg import Tower, TowerOutput
-from looklisten.system.processes import compute_alone_after_fork
+from looklisten.system.processes import single_thread_after_fork
 
 CORRESPOND = 1
 """The class of the two logits that says yes."""
@@ -307,7 +307,7 @@ class L3Net(nn.Module):
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
-        compute_alone_after_fork()
+        single_thread_after_fork()
         self.config = config = config or ModelConfig()
         self.initial_seed: int | None = None
         """The seed that the weights began with, where a checkpoint knows it."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import joblib
 
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 IDLE_WORKER_SECONDS = 15
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -26,7 +26,7 @@ def is_first_process() -> bool:
 
 
 @functools.cache
-def compute_alone_after_fork() -> None:
+def single_thread_after_fork() -> None:
     """From now on a process that is forked from this one computes with one thread; saying it twice
     changes nothing.
 
@@ -64,7 +64,7 @@ def map_unordered(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     workers: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Iterator[Result]:
     """`function` of each item, in worker processes, in the order they finish.
 

@@ -26,7 +26,7 @@ from looklisten.model.objectives import Labels
 from looklisten.system.devices import choose_device, to_device
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 from looklisten.training.lock import FolderLock
 from looklisten.training.loop import train
 from looklisten.training.sweep import within
@@ -95,7 +95,7 @@ def baselines(
     pairs: int = 4000,
     teacher: str | Path | None = None,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> BaselineTable:
     """Train and evaluate every row of the table for each of `seeds`, into `OUT/seed-N/`, with
     `OUT/results.json` at the end.

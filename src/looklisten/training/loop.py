@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from looklisten.config import Config, TrainConfig
-from looklisten.data.inspection import warnings_of
+from looklisten.data.inspection import training_warnings
 from looklisten.data.pairs import Draws, PairBatch, PairStream, View
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
@@ -43,9 +43,9 @@ from looklisten.model.checkpoint import (
 )
 from looklisten.model.objectives import Labels, Outcome, chance_loss
 from looklisten.system.devices import choose_device
-from looklisten.system.files import sweep_aside, write_json, written_aside
+from looklisten.system.files import atomic_write, remove_abandoned_scratch, write_json
 from looklisten.system.processes import cpu_count
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 from looklisten.training.distributed import World, joined
 from looklisten.training.learner import Learner, deterministic_kernels
 from looklisten.training.lock import FolderLock
@@ -115,7 +115,7 @@ def train(
     config: Config,
     run: str | Path,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     resume: Resume = "auto",
 ) -> Run:
     """Train L3-Net on the videos of `shards` that are not held out, into the folder `run`; go on
@@ -626,7 +626,7 @@ def _say_how(
     log.info("torch.compile is %s (%s)", compiled.value, compiled.reason)
     for sentence in [
         *learner.changes,
-        *warnings_of(data, allowed),
+        *training_warnings(data, allowed),
         *_batch_norm_warnings(learner.config.train, world.ranks),
     ]:
         log.warning("%s", sentence)
@@ -669,10 +669,10 @@ def _begin(
 ) -> Checkpoint | None:
     """Lock and tidy the folder of a run; its newest whole checkpoint, or None when it begins."""
     lock.acquire()
-    sweep_aside(run)
-    sweep_aside(run / "checkpoints")
+    remove_abandoned_scratch(run)
+    remove_abandoned_scratch(run / "checkpoints")
     if not saved_steps(run / "checkpoints"):
-        with written_aside(run / "config.toml") as scratch:
+        with atomic_write(run / "config.toml") as scratch:
             scratch.write_text(config.toml(), encoding="utf-8")
         write_made(run, data, allowed, held_out)
         start_record(run, read)

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from looklisten.data.shards import Shards
 from looklisten.system.environment import environment
-from looklisten.system.files import write_json, written_aside
+from looklisten.system.files import atomic_write, write_json
 
 
 class NoLog:
@@ -43,7 +43,7 @@ class RunLog(NoLog):
     def __init__(self, folder: Path, first_step: int) -> None:
         self._path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(folder) if row["step"] <= first_step]
-        with written_aside(self._path) as scratch:
+        with atomic_write(self._path) as scratch:
             scratch.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(

@@ -17,7 +17,7 @@ import numpy as np
 from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 from looklisten.training.learner import Learner
 from looklisten.training.loop import Meter, fitted, labelled, learning_rate, train, training_stream
 
@@ -63,7 +63,7 @@ def sweep(
     over: Sequence[str],
     steps: int = 300,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Sweep:
     """The grid search of the paper: a run of `steps` steps for each combination of `over`, such as
     `["lr=1e-4,3e-4"]`.
@@ -169,7 +169,7 @@ def overfit(
     videos: int = 16,
     device: str = "auto",
     seconds: float = OVERFIT_SECONDS,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Overfit:
     """Train on `videos` videos alone, without augmentation, until their pairs are told apart or
     `seconds` have passed.

@@ -38,7 +38,7 @@ def cluster(
     from looklisten.evaluation.units.clustering import cluster as run
     from looklisten.model.checkpoint import open_checkpoint
     from looklisten.system.devices import choose_device
-    from looklisten.system.files import written_aside
+    from looklisten.system.files import atomic_write
 
     if out is not None:
         check_writable_file(out)
@@ -48,15 +48,15 @@ def cluster(
         found = run(network, data, split, train.held_out_fraction, k, train.seed, kmeans_seeds, bar)
     if out is None:
         return found.as_dict()
-    from looklisten.drawing.figures import planes
+    from looklisten.drawing.figures import class_scatter
 
     titles = {
         side: f"{side}: NMI {found.row(side, 'trained').nmi:.3f}, {found.row(side, 'trained').n} items"
         for side in SIDES
     }
-    with written_aside(out) as scratch:
+    with atomic_write(out) as scratch:
         scratch.write_bytes(
-            planes(
+            class_scatter(
                 [(titles[side], plane(found.vectors[side]), found.labels[side]) for side in SIDES]
             )
         )

@@ -59,11 +59,11 @@ def prepare(
         again: Prepare anew what failed and what has changed since; without it only what both failed
             and has changed.
     """
-    from looklisten.data.cutting import PrepareSettings
+    from looklisten.data.options import PrepareOptions
     from looklisten.data.prepare import prepare as run
-    from looklisten.media.isolation.process import Isolation
+    from looklisten.media.isolation.limits import WorkerLimits
 
-    settings = PrepareSettings(
+    settings = PrepareOptions(
         clip_seconds=clip_seconds,
         min_clip_seconds=min_clip_seconds,
         frames_per_second=frames_per_second,
@@ -83,7 +83,7 @@ def prepare(
             "--num-tasks needs --task-index: which share of the work this call does, from 0"
         )
     *inputs, out = paths
-    limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
+    limits = WorkerLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
     with Bar("prepare: videos") as bar:
         return run(
             inputs,

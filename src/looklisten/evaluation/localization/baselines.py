@@ -14,7 +14,8 @@ from looklisten.errors import SourceError
 from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.evaluation.localization.metrics import Map
 from looklisten.evaluation.localization.questions import Marked, Question
-from looklisten.inference.localization.localize import BATCH, localize_moments
+from looklisten.inference.localization.localize import MOMENTS_PER_BATCH
+from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment
 from looklisten.media.frames import stack
@@ -112,7 +113,7 @@ def read(asked: Iterable[Question], failures: dict[str, str]) -> Iterator[list[A
             continue
         size = tuple(frame.frame.shape)
         waiting.setdefault(size, []).append((question, question.moment(frame, sound)))
-        if len(waiting[size]) == BATCH:
+        if len(waiting[size]) == MOMENTS_PER_BATCH:
             yield waiting.pop(size)
     yield from waiting.values()
 

@@ -30,11 +30,11 @@ from looklisten.evaluation.localization.table import (
     of_kind,
     row_of,
 )
-from looklisten.inference.localization.localize import usual_method
+from looklisten.inference.localization.methods import default_method
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moments
 from looklisten.model.l3net import AlignedFusion, L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 BOX_TOLERANCE_SECONDS = 0.2
 """A box counts for a frame when it is at most so far from it in time."""
@@ -123,7 +123,7 @@ def localization(
     methods: Sequence[Method] = (),
     per_clip: int = 2,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> LocalizationTable:
     """Maps by `methods` (by default all that the network can) over `per_clip` moments of the clips
     of `mask` that have boxes.
@@ -142,7 +142,7 @@ def localization_of(
     items: Sequence[Marked],
     methods: Sequence[Method] = (),
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> LocalizationTable:
     """The same over any moments whose truth is known. Raises SourceError when none of them can be
     read.
@@ -188,7 +188,7 @@ def answered(
     contenders: Sequence[Contender],
     asked: Sequence[Question],
     failures: dict[str, str],
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> list[list[Answer]]:
     """What each contender answers, all in the same order; `failures` gets the videos that cannot be
     read, and why.
@@ -271,7 +271,7 @@ def pointing(
     mask: NDArray[np.bool_],
     method: Method | None = None,
     per_clip: int = 2,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Pointing:
     """Pointing accuracy over `per_clip` frames of each clip that `mask` allows and whose sounding
     things have boxes.
@@ -280,7 +280,7 @@ def pointing(
     """
     items = marked_clips(model, shards, mask, per_clip)
     own = [Question("matched", one, one, one.sounding) for one in items]
-    method = method or usual_method(model)
+    method = method or default_method(model)
     contenders = [network(model.eval(), method), next(rules(items))]
     answers = answered(contenders, own, {}, progress)
     row, center = (

@@ -24,7 +24,7 @@ from looklisten.evaluation.localization.metrics import (
     truth_map,
 )
 from looklisten.evaluation.localization.questions import Kind, Question
-from looklisten.inference.localization.localize import HeatMap
+from looklisten.inference.localization.records import HeatMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Answer:
     @property
     def point(self) -> tuple[float, float] | None:
         """The strongest place, (x, y) in 0..1; a map that is the same everywhere has none."""
-        return HeatMap(self.values, 0.0).peak() if self.values.max() > self.values.min() else None
+        return HeatMap(self.values).peak() if self.values.max() > self.values.min() else None
 
     @property
     def peak(self) -> float:

@@ -25,7 +25,7 @@ from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.media.waveform import Rate
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 
 class Embedder:
@@ -63,7 +63,7 @@ class Embedder:
         sample_rate_hz: Rate | None = None,
         normalize_embeddings: bool = False,
         convert_to_tensor: bool = False,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> Float32[np.ndarray, "*n features"] | Float[Tensor, "*n features"]:
         """`[n, features]` in the order of `inputs` (files, arrays, tensors); of one thing that is
         in no list, `[features]`.

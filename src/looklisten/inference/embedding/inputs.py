@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from looklisten.data.cutting import PrepareSettings
+from looklisten.data.options import PrepareOptions
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.arguments import Source, is_file, one_source
 from looklisten.inference.embedding.dense import DenseSound
@@ -166,7 +166,7 @@ def _frames(path: str | Path, encoder: Encoder, how: How, report: Report) -> Ite
 
 def _wanted(encoder: Encoder, sound: bool) -> Wanted:
     return Wanted(
-        shorter_side_pixels=max(PrepareSettings().shorter_side_pixels, encoder.resize_pixels),
+        shorter_side_pixels=max(PrepareOptions().shorter_side_pixels, encoder.resize_pixels),
         sound=sound,
     )
 
@@ -183,9 +183,7 @@ class _Film:
         self.count = 0
 
     def add(self, frame: Frame) -> Iterator[Embeddings]:
-        pixels = decode_jpeg(
-            frame.jpeg(PrepareSettings().jpeg_quality), self._encoder.resize_pixels
-        )
+        pixels = decode_jpeg(frame.jpeg(PrepareOptions().jpeg_quality), self._encoder.resize_pixels)
         self._squares.append(crop(pixels, self._encoder.crop_pixels, 0.5, 0.5))
         self._seconds.append(frame.at_seconds)
         self.count += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from looklisten.errors import ConfigError
-from looklisten.media.isolation.process import Isolation
+from looklisten.media.isolation.limits import WorkerLimits
 
 SideChoice = Literal["auto", "audio", "vision"]
 """Which side of a source is embedded; `auto`: its sound if it has any, else its images."""
@@ -76,7 +76,7 @@ class EmbedFilesOptions:
     """Embed files again that are done."""
     retry_crashed: bool = False
     """Open files again that crashed the decoder in an earlier run."""
-    stall_seconds: float = Isolation.stall_seconds
+    stall_seconds: float = WorkerLimits.stall_seconds
     """Give up a file if decoding does not advance by one second in this time."""
-    memory_megabytes: int = Isolation.memory_megabytes
+    memory_megabytes: int = WorkerLimits.memory_megabytes
     """Memory that decoding one file may take."""

@@ -8,7 +8,8 @@ from typing import Unpack
 import numpy as np
 from jaxtyping import Float
 
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.shards import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
@@ -111,7 +112,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     path = Path(source)
     file_size = path.stat().st_size if path.is_file() else 0
     file = Source(path.name, file_size)
-    return stream(cut, path, file, PrepareSettings(), source=path, report=Report())
+    return stream(cut, path, file, PrepareOptions(), source=path, report=Report())
 
 
 def _batches_of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:
