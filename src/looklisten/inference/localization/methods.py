@@ -30,7 +30,7 @@ from looklisten.model.l3net import (
 GRADIENT_STEPS = 16
 """Points on the path that `correspondence` averages gradients over."""
 
-Maps = tuple[Float[Tensor, "batch rows columns"], Float[Tensor, "batch bands columns"]]
+Maps = tuple[Float[Tensor, "batch rows columns"], Float[Tensor, "batch bands sound_columns"]]
 """Maps over frames, maps over spectrograms."""
 
 
@@ -124,7 +124,7 @@ def _similarity_maps(
     model: L3Net,
     vision: TowerOutput,
     audio: TowerOutput,
-    column_weights: Float[Tensor, "batch columns"],
+    column_weights: Float[Tensor, "batch sound_columns"],
 ) -> Maps:
     """Each position by itself, compared with the vectors of the other side."""
     fusion = model.fusion
@@ -167,7 +167,7 @@ def _as_several_vectors(
 
 def _column_weights(
     audio: TowerOutput, moments: Sequence[Moment], around_seconds: float
-) -> Float[Tensor, "batch columns"]:
+) -> Float[Tensor, "batch sound_columns"]:
     """Weights of the columns of the sound's map for each frame; they sum to 1.
 
     Columns within `around_seconds` around the frame count equally, and the nearest one always.
@@ -210,7 +210,7 @@ def _weighted_sum(
 def _unit_weights(
     logit: Callable[[TowerOutput], Tensor], tower: TowerOutput
 ) -> Float[Tensor, "batch units"]:
-    """Mean gradient of the correspondence logit for each unit, summed over positions, at least 0."""
+    """Mean gradient of the logit for each unit, summed over positions; at least 0."""
     # A network that is sure has almost no gradient at its own map. So the gradient is averaged
     # over the straight path from zero to that map (integrated gradients, Sundararajan et al.
     # 2017). On synthetic videos this raised pointing accuracy from 0.73 to 0.91 (LOG.md,
