@@ -22,8 +22,9 @@ from looklisten.inference.localization.localize import localize
 from looklisten.inference.localization.options import LocalizeFileOptions, LocalizeOptions
 from looklisten.inference.localization.records import HeatMap
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.decode import Wanted, decode
-from looklisten.media.redraw import outline
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.redraw import measure_video
 from looklisten.model.l3net import L3Net
 
 
@@ -173,7 +174,7 @@ def test_every_frame_is_there_once_at_its_time_with_its_sound(name, network, tmp
 
 def audio_offset_seconds(path):
     """Time that the sound in the middle of the file stands for, minus its timestamp."""
-    sounds = list(decode(path, Wanted(picture=False)))
+    sounds = list(decode_media(path, DecodeOptions(video=False)))
     wave = np.concatenate([sound.samples for sound in sounds])
     middle = len(wave) // 2
     return hear_clock(wave, middle) - (sounds[0].start_seconds + middle / SAMPLE_RATE_HZ)
@@ -206,7 +207,9 @@ def test_a_gap_in_encoded_sound_becomes_silence(clock, localizations, tmp_path):
     with av.open(str(output)) as container:
         at = [packet.pts for packet in container.demux(audio=0) if packet.size]
     assert set(np.diff(at)) == {1024}, "silence is sound that is there"
-    wave = np.concatenate([sound.samples for sound in decode(output, Wanted(picture=False))])
+    wave = np.concatenate(
+        [sound.samples for sound in decode_media(output, DecodeOptions(video=False))]
+    )
     assert hear_clock(wave, round(1.7 * SAMPLE_RATE_HZ)) == pytest.approx(1.7, abs=0.02)
     assert np.abs(wave[round(0.8 * SAMPLE_RATE_HZ) : round(1.1 * SAMPLE_RATE_HZ)]).max() < 0.01
 
@@ -498,5 +501,5 @@ def test_the_command_line_writes_the_overlay_or_not(clock, run_path, tmp_path, c
 
 
 def test_the_size_of_a_video_is_its_visible_size(clock):
-    assert (outline(clock).width, outline(clock).height) == (CLOCK_SIDE, CLOCK_SIDE)
-    assert outline(clock).duration_seconds == pytest.approx(2.0, abs=0.03)
+    assert (measure_video(clock).width, measure_video(clock).height) == (CLOCK_SIDE, CLOCK_SIDE)
+    assert measure_video(clock).duration_seconds == pytest.approx(2.0, abs=0.03)

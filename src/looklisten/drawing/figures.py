@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 from looklisten.drawing.heatmap_colors import RgbImage, overlay_image
 from looklisten.evaluation.localization.evaluate import boxes_at
 from looklisten.inference.localization.enlarge import enlarge_map

@@ -30,7 +30,7 @@ from looklisten.drawing.figures import (
 from looklisten.inference.localization.localize import localize_each
 from looklisten.inference.localization.options import LocalizeFileOptions
 from looklisten.inference.localization.records import HeatMap, Localization, normalize_maps
-from looklisten.media.isolation.readers import outline
+from looklisten.media.isolation.readers import read_video_info
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import atomic_write
 from looklisten.system.progress import Progress, no_progress
@@ -60,7 +60,7 @@ def localize_video(
     if options.overlay:
         map_every_seconds = min(still_every_seconds, options.overlay_every_seconds)
     map_options = replace(options.maps, every_seconds=map_every_seconds)
-    total_seconds = round(outline(video).duration_seconds)
+    total_seconds = round(read_video_info(video).duration_seconds)
     next_still_seconds = 0.0
     localizations: list[Localization] = []
     still_frames: dict[int, Tensor] = {}

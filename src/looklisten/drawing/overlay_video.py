@@ -18,9 +18,9 @@ from looklisten.drawing.heatmap_colors import overlay_planes
 from looklisten.drawing.spectrogram_strip import ScrollingSpectrogram, axis_ticks
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.records import Localization
-from looklisten.media.decode.decode import Planes
-from looklisten.media.isolation.readers import outline, redraw
-from looklisten.media.redraw import Outline
+from looklisten.media.decode.records import Planes
+from looklisten.media.isolation.readers import read_video_info, redraw_video
+from looklisten.media.redraw import VideoInfo
 from looklisten.system.progress import Progress, no_progress
 
 MIN_WIDTH_PIXELS = 480
@@ -66,8 +66,8 @@ def overlay(
     if Path(out).suffix.lower() not in (".mp4", ".m4v"):
         mp4_name = Path(out).with_suffix(".mp4").name
         raise ConfigError(f"{out}: the overlay is an MP4 file; name it {mp4_name}")
-    canvas = _Canvas(outline(source), localizations)
-    redraw(source, out, canvas.frame_size, canvas.size, canvas.draw, progress)
+    canvas = _Canvas(read_video_info(source), localizations)
+    redraw_video(source, out, canvas.frame_size, canvas.size, canvas.draw, progress)
     return Path(out)
 
 
@@ -121,7 +121,7 @@ class _Timeline:
 class _Canvas:
     """One frame of the overlay video: its layout, and drawing it."""
 
-    def __init__(self, source: Outline, localizations: Sequence[Localization]) -> None:
+    def __init__(self, source: VideoInfo, localizations: Sequence[Localization]) -> None:
         self._timeline = _Timeline(localizations)
         self._length_seconds = max(source.duration_seconds, self._timeline.end_seconds)
         # The frame is at the top, in the middle of the width.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from looklisten.drawing.heatmap_colors import RgbImage, overlay_image, rgb_to_planes
 from looklisten.inference.localization.enlarge import enlarge_map
 from looklisten.inference.localization.records import Localization
-from looklisten.media.decode.decode import Planes
+from looklisten.media.decode.records import Planes
 from looklisten.media.spectrogram import WINDOW_SECONDS
 
 SPECTROGRAM_COLORS = colormaps["bone"]

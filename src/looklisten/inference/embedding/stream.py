@@ -17,14 +17,14 @@ from looklisten.inference.embedding.records import Embeddings, unit
 from looklisten.inference.embedding.windows import WindowCutter, WindowGrid, Windows, WindowVectors
 from looklisten.inference.encoder import (
     Encoder,
-    chosen_layer,
+    choose_layer,
     encode_rows,
     encoder_of,
-    feature_count,
+    vector_length,
 )
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SECONDS
-from looklisten.media.waveform import Rate, Resampler, Waveform, oriented
+from looklisten.media.waveform import ArrayResampler, SampleRate, Waveform, samples_first
 from looklisten.model.l3net import L3Net
 
 HOP_SECONDS = 0.5
@@ -68,7 +68,7 @@ class PlainSound:
 
     @cached_property
     def features(self) -> int:
-        return feature_count(self._encoder, "audio", self._layer)
+        return vector_length(self._encoder, "audio", self._layer)
 
     @property
     def samples(self) -> int:
@@ -106,7 +106,7 @@ class PlainSound:
 
 def sound_vectors(encoder: Encoder, how: How, gather: bool = True) -> PlainSound | DenseSound:
     """The plain way, or the dense one."""
-    layer = chosen_layer(encoder, "audio", how.layer)
+    layer = choose_layer(encoder, "audio", how.layer)
     if how.dense:
         return DenseSound(encoder, layer, how.grid)
     return PlainSound(
@@ -121,7 +121,7 @@ def as_embeddings(new: WindowVectors, source: str, encoder: Encoder, how: How) -
         start_seconds=new.starts / SAMPLE_RATE_HZ,
         source=source,
         side="audio",
-        layer=chosen_layer(encoder, "audio", how.layer),
+        layer=choose_layer(encoder, "audio", how.layer),
         window_seconds=WINDOW_SECONDS,
         centered=how.center,
     )
@@ -145,7 +145,7 @@ class StreamingEmbedder:
     def __init__(
         self,
         model: L3Net | Encoder,
-        sample_rate_hz: Rate = SAMPLE_RATE_HZ,
+        sample_rate_hz: SampleRate = SAMPLE_RATE_HZ,
         layer: str | None = None,
         hop_seconds: float | Fraction = HOP_SECONDS,
         center: bool = False,
@@ -157,7 +157,7 @@ class StreamingEmbedder:
         self._how = How(layer, hop_seconds, center, normalize, dense, batch_size)
         self._encoder = encoder_of(model, precision)
         self._sound = sound_vectors(self._encoder, self._how, gather=False)
-        self._resampler = Resampler(sample_rate_hz)
+        self._resampler = ArrayResampler(sample_rate_hz)
         self._is_over = False
 
     def push(self, samples: Waveform) -> Embeddings:
@@ -170,7 +170,7 @@ class StreamingEmbedder:
         return self._record(
             [
                 self._sound.push(piece)
-                for piece in self._resampler.push(oriented(samples, fixed=True))
+                for piece in self._resampler.push(samples_first(samples, fixed=True))
             ]
         )
 

@@ -8,9 +8,9 @@ from typing import Unpack
 import numpy as np
 from jaxtyping import Float
 
-from looklisten.data.cutting import cut
+from looklisten.data.clips import Clip
+from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
-from looklisten.data.shards import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.methods import localize_moments
@@ -18,8 +18,7 @@ from looklisten.inference.localization.options import LocalizeChoices, LocalizeO
 from looklisten.inference.localization.records import Localization, normalize_maps
 from looklisten.inference.moments import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.decode import Report
-from looklisten.media.isolation.parent import stream
+from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.model.l3net import L3Net
 
@@ -112,7 +111,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     path = Path(source)
     file_size = path.stat().st_size if path.is_file() else 0
     file = Source(path.name, file_size)
-    return stream(cut, path, file, PrepareOptions(), source=path, report=Report())
+    return stream_isolated(cut, path, file, PrepareOptions(), source=path, report=CutReport())
 
 
 def _batches_of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:
@@ -121,7 +120,7 @@ def _batches_of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:
     for moment in moments:
         is_full = len(batch) == MOMENTS_PER_BATCH
         # Recorded broadcasts change the size of their frames.
-        if batch and (is_full or batch[0].seen.shape != moment.seen.shape):
+        if batch and (is_full or batch[0].vision_input.shape != moment.vision_input.shape):
             yield batch
             batch = []
         batch.append(moment)

@@ -18,14 +18,9 @@ from looklisten.inference.moments import Moment
 from looklisten.media.frames import stack
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SECONDS
-from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.l3net import (
-    AlignedFusion,
-    Fusion,
-    L3Net,
-    SimilarityFusion,
-    correspondence_logit,
-)
+from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.fusions import AlignedFusion, Fusion, SimilarityFusion, correspondence_logit
+from looklisten.model.l3net import L3Net
 
 GRADIENT_STEPS = 16
 """Points on the path that `correspondence` averages gradients over."""
@@ -63,7 +58,7 @@ def localize_moments(
     """
     method = method or default_method(model)
     device = next(model.parameters()).device
-    frames = stack([moment.seen for moment in moments]).to(device)
+    frames = stack([moment.vision_input for moment in moments]).to(device)
     waveforms = torch.from_numpy(np.stack([moment.waveform for moment in moments])).to(device)
     with torch.no_grad():
         vision = model.look(frames)
