@@ -48,7 +48,7 @@ def cluster(
         found = run(network.l3net, data, split, fraction, k, network.seed, kmeans_seeds, bar)
     if out is None:
         return found.as_dict()
-    from looklisten.drawing.figures import planes
+    from looklisten.drawing.figures import class_scatter
 
     titles = {
         side: f"{side}: NMI {found.row(side, 'trained').nmi:.3f}, {found.row(side, 'trained').n} items"
@@ -56,7 +56,7 @@ def cluster(
     }
     with atomic_write(out) as scratch:
         scratch.write_bytes(
-            planes(
+            class_scatter(
                 [
                     (titles[side], tsne_positions(found.vectors[side]), found.labels[side])
                     for side in SIDES
