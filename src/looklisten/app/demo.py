@@ -29,7 +29,9 @@ from looklisten.evaluation.localization.evaluate import pointing
 from looklisten.evaluation.units.naming import units
 from looklisten.inference.localization.localize import Localization, localize
 from looklisten.inference.localization.options import Method
-from looklisten.media.synth import CLASSES, World, synth
+from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.scenes import CLASSES
+from looklisten.media.synth.synth import synth
 from looklisten.model.checkpoint import load
 from looklisten.model.l3net import AlignedFusion, L3Net
 from looklisten.system.environment import environment
@@ -55,8 +57,10 @@ class Plan:
     seed: int
 
     @property
-    def world(self) -> World:
-        return World(videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2)
+    def world(self) -> WorldOptions:
+        return WorldOptions(
+            videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2
+        )
 
     @property
     def config(self) -> Config:

@@ -16,7 +16,7 @@ from looklisten.errors import SourceError
 from looklisten.names import decode_name
 
 TABLE = "labels.csv"
-COLUMNS = ("path", "picture", "sound")
+COLUMNS = ("path", "image", "sound")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Witnesses:
 
 
 def witnesses_of(shards: Shards, files: str | Path | None = None) -> Witnesses:
-    """What the videos of `shards` are made of, as a table with the columns path, picture and sound
+    """What the videos of `shards` are made of, as a table with the columns path, image and sound
     says.
 
     `files`: the table; by default the labels.csv that lies beside the videos, where it has those
@@ -72,8 +72,8 @@ def witnesses_of(shards: Shards, files: str | Path | None = None) -> Witnesses:
     known = {row["path"]: row for row in rows if row["path"] in videos}
     if files and not known:
         raise SourceError(
-            f"{table} names none of these videos with a path, a picture and a sound; give the labels.csv of their world"
+            f"{table} names none of these videos with a path, an image and a sound; give the labels.csv of their world"
         )
-    pictures = {video: row["picture"] for video, row in known.items()}
+    pictures = {video: row["image"] for video, row in known.items()}
     sounds = {video: row["sound"] for video, row in known.items()}
     return Witnesses(pictures, sounds)
