@@ -21,7 +21,7 @@ from looklisten.app.cli import main
 from looklisten.interop.hub import hub_name
 from looklisten.interop.loading import load_network, open_trained
 from looklisten.model.checkpoint import open_checkpoint
-from looklisten.training.runlog import read_metrics
+from looklisten.training.metrics_log import read_metrics
 
 SOUND = torch.randint(
     -9000, 9000, (2, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(5)
@@ -77,7 +77,7 @@ def test_the_card_has_the_runs_own_numbers(run_path, published, shards):
     header = yaml.safe_load(card.split("---")[1])
     assert (header["library_name"], header["license"]) == ("looklisten", "unknown")
     rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", card, re.M))
-    held_out = shards.held_out(0.1)
+    held_out = shards.held_out_mask(0.1)
     hours = (
         sum(clip.duration_seconds for clip, out in zip(shards, held_out, strict=True) if not out)
         / 3600

@@ -14,17 +14,20 @@ import torch
 from conftest import small_config
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
-from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
 from looklisten.system.devices import names_bfloat16
-from looklisten.training.learner import augment
-from looklisten.training.loop import learning_rate, train
-from looklisten.training.runlog import read_metrics
+from looklisten.training.augmentation import augment
+from looklisten.training.loop import train
+from looklisten.training.metrics_log import read_metrics
+from looklisten.training.schedule import learning_rate
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"
 
 
 def weights(run):
-    return {name: value.clone() for name, value in load(run).state_dict().items()}
+    return {
+        name: value.clone() for name, value in load_checkpoint_network(run).state_dict().items()
+    }
 
 
 def same(one, other):
@@ -202,10 +205,12 @@ def test_learning_rate_schedules():
 
 
 def test_augmentation_depends_on_the_step_alone_and_stays_in_range(shards):
-    from looklisten.data.pairs import PairStream, View
+    from looklisten.data.pairs import FrameTransform, PairStream
 
     config = small_config()
-    batch = PairStream(shards, ~shards.held_out(0.1), 8, 0, View(64, 48, random=True)).batch(0)
+    batch = PairStream(
+        shards, ~shards.held_out_mask(0.1), 8, 0, FrameTransform(64, 48, random=True)
+    ).batch(0)
     frames, waves = augment(batch, config, 3, "cpu")
     again = augment(batch, config, 3, "cpu")
     other = augment(batch, config, 4, "cpu")

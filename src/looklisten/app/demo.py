@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from looklisten.app.pages.report import write_report
 from looklisten.app.pages.unit_page import best_units, write_unit_page
 from looklisten.app.terminal import Bar, talk
 from looklisten.config import Config
+from looklisten.data.clips import Clip
 from looklisten.data.prepare import prepare
-from looklisten.data.shards import Clip, Shards
+from looklisten.data.shards import Shards
 from looklisten.drawing.figures import contact_sheet
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import evaluate
@@ -32,12 +31,13 @@ from looklisten.inference.localization.options import Method
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.scenes import CLASSES
 from looklisten.media.synth.synth import synth
-from looklisten.model.checkpoint import load
-from looklisten.model.l3net import AlignedFusion, L3Net
+from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.model.fusions import AlignedFusion
+from looklisten.model.l3net import L3Net
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
-from looklisten.training.runlog import read_metrics
+from looklisten.training.metrics_log import read_metrics
 
 STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
 SAMPLE_VIDEOS = 4
@@ -104,11 +104,11 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
             "train", lambda bar: {"step": train(shards, plan.config, run_folder, progress=bar).step}
         ),
     }
-    model, data = load(run_folder), Shards(shards)
-    held_out = data.held_out(plan.config.train.held_out_fraction)
+    model, data = load_checkpoint_network(run_folder), Shards(shards)
+    held_out = data.select(data.held_out_mask(plan.config.train.held_out_fraction))
     done["evaluate"] = stage(
         "evaluate",
-        lambda bar: evaluate(model, data, held_out, seed=plan.seed, progress=bar).as_dict(),
+        lambda bar: evaluate(model, held_out, seed=plan.seed, progress=bar).as_dict(),
     )
     done["probe"] = stage(
         "probe",
@@ -117,7 +117,7 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
             for k, v in probe(model, data, MOMENTS_PER_CLIP, plan.seed, progress=bar).items()
         },
     )
-    done["localize"] = stage("localize", lambda bar: _best_pointing(model, data, held_out, bar))
+    done["localize"] = stage("localize", lambda bar: _best_pointing(model, held_out, bar))
     method = done["localize"]["result"]["method"]
 
     began = time.perf_counter()
@@ -141,14 +141,14 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
     }
     found = [
         localize(clip, model, every_seconds=clip.duration_seconds, method=method)[0]
-        for clip in examples(data, held_out)
+        for clip in examples(held_out)
     ]
-    gallery = units(model, data, held_out)
+    gallery = units(model, held_out)
     results["units"] = gallery.as_dict()
-    write_unit_page(out / "gallery.html", gallery, model, data)
+    write_unit_page(out / "gallery.html", gallery, model)
     (out / "heatmap.png").write_bytes(contact_sheet(found[:6]))
     results["seconds"]["report"] = round(time.perf_counter() - began, 1)
-    best = best_units(gallery, model, data, count=BEST_UNITS)
+    best = best_units(gallery, model, count=BEST_UNITS)
     write_report(
         out / "report.html", results, metrics, found, plan.config, _samples(videos, found), best
     )
@@ -157,14 +157,14 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
     return results
 
 
-def _best_pointing(model: L3Net, data: Shards, held_out: np.ndarray, bar: Bar) -> dict[str, Any]:
+def _best_pointing(model: L3Net, held_out: Shards, bar: Bar) -> dict[str, Any]:
     """The pointing of the method whose maps point better, with what each had."""
     methods: tuple[Method, ...] = (
         ("correspondence", "similarity")
         if isinstance(model.fusion, AlignedFusion)
         else ("correspondence",)
     )
-    tried = {method: pointing(model, data, held_out, method, progress=bar) for method in methods}
+    tried = {method: pointing(model, held_out, method, progress=bar) for method in methods}
     best = max(tried.values(), key=lambda one: one.pointing)
     return best.as_dict() | {"methods": {method: one.pointing for method, one in tried.items()}}
 
@@ -181,11 +181,11 @@ def _check_same_plan(out: Path, plan: Plan) -> None:
     write_json(path, wanted)
 
 
-def examples(shards: Shards, mask: np.ndarray) -> list[Clip]:
+def examples(held_out: Shards) -> list[Clip]:
     """One held-out clip a class, the first in which a silent thing stands by: the first, not the
     best.
     """
-    clips = [shards[int(number)] for number in np.flatnonzero(mask)]
+    clips = list(held_out)
     clips.sort(key=lambda clip: (all(box.sounding for box in clip.boxes), clip.key))
     return [
         next(clip for clip in clips if label in clip.labels)

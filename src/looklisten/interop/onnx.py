@@ -20,9 +20,10 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn import functional
 
+from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import encoder_of
-from looklisten.inference.layers import GRID, Side, check_layer, side_vectors
+from looklisten.inference.layers import GRID, check_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, as_stored

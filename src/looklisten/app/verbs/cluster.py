@@ -34,8 +34,9 @@ def cluster(
         device: auto, cpu, cuda, mps.
     """
     from looklisten.data.shards import Shards
-    from looklisten.evaluation.units.clustering import SIDES, plane
     from looklisten.evaluation.units.clustering import cluster as run
+    from looklisten.evaluation.units.clustering import tsne_positions
+    from looklisten.inference.unit_activations import SIDES
     from looklisten.model.checkpoint import open_checkpoint
     from looklisten.system.devices import choose_device
     from looklisten.system.files import atomic_write
@@ -57,7 +58,10 @@ def cluster(
     with atomic_write(out) as scratch:
         scratch.write_bytes(
             planes(
-                [(titles[side], plane(found.vectors[side]), found.labels[side]) for side in SIDES]
+                [
+                    (titles[side], tsne_positions(found.vectors[side]), found.labels[side])
+                    for side in SIDES
+                ]
             )
         )
     return found.as_dict() | {"picture": str(out)}

@@ -57,7 +57,7 @@ def train_with(recipe: str) -> Callable[..., Result]:
             settings: What the recipe says; any of it can be changed here.
         """
         from looklisten.training.loop import train as run_training
-        from looklisten.training.sweep import overfit as learn_by_heart
+        from looklisten.training.overfit import overfit as learn_by_heart
         from looklisten.training.sweep import sweep as run_sweep
 
         if not overfit:

@@ -25,6 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from looklisten.config import Side
 from looklisten.data.sources import MEDIA_SUFFIXES, Source, find_sources, open_source
 from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
@@ -42,7 +43,6 @@ from looklisten.inference.embedding.writers import (
     vector_file,
 )
 from looklisten.inference.encoder import Encoder, encoder_of
-from looklisten.inference.layers import Side
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import limited
 from looklisten.media.isolation.readers import find_streams, is_picture

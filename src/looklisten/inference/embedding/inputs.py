@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from looklisten.config import Side
 from looklisten.data.options import PrepareOptions
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.arguments import Source, is_file, one_source
@@ -20,8 +21,7 @@ from looklisten.inference.embedding.dense import DenseSound
 from looklisten.inference.embedding.options import SideChoice
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, joined, unit
 from looklisten.inference.embedding.stream import How, as_embeddings, sound_vectors
-from looklisten.inference.encoder import Encoder, chosen_layer, encode_rows
-from looklisten.inference.layers import Side
+from looklisten.inference.encoder import Encoder, choose_layer, encode_rows
 from looklisten.media.arrays import as_tensor, plain_array
 from looklisten.media.decode.decode import Frame, Report, Wanted
 from looklisten.media.frames import crop, decode_jpeg, stack
@@ -113,7 +113,7 @@ def _seen(
     encoder: Encoder,
     how: How,
 ) -> Embeddings:
-    layer = chosen_layer(encoder, "vision", how.layer)
+    layer = choose_layer(encoder, "vision", how.layer)
     vectors: NDArray[np.float32] = encode_rows(
         encoder, "vision", layer, stack(squares), how.batch_size
     ).numpy()

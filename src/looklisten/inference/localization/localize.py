@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from looklisten.data.clips import Clip
 from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
-from looklisten.data.shards import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.enlarge import enlarged
@@ -28,14 +28,9 @@ from looklisten.media.frames import stack
 from looklisten.media.isolation.parent import stream
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
-from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.l3net import (
-    AlignedFusion,
-    Fusion,
-    L3Net,
-    SimilarityFusion,
-    correspondence_logit,
-)
+from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.fusions import AlignedFusion, Fusion, SimilarityFusion, correspondence_logit
+from looklisten.model.l3net import L3Net
 
 BATCH = 16
 PATH_STEPS = 16
@@ -122,7 +117,7 @@ def localize_moments(
     """
     method = method or usual_method(model)
     device = next(model.parameters()).device
-    frames = stack([moment.seen for moment in batch]).to(device)
+    frames = stack([moment.vision_input for moment in batch]).to(device)
     waveforms = torch.from_numpy(np.stack([moment.waveform for moment in batch])).to(device)
     with torch.no_grad():
         seen, heard = model.look(frames), model.listen(waveforms)
@@ -355,7 +350,9 @@ def _of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:
     """
     batch: list[Moment] = []
     for moment in moments:
-        if batch and (len(batch) == BATCH or batch[0].seen.shape != moment.seen.shape):
+        if batch and (
+            len(batch) == BATCH or batch[0].vision_input.shape != moment.vision_input.shape
+        ):
             yield batch
             batch = []
         batch.append(moment)
