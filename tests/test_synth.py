@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looklisten.errors import ConfigError
-from looklisten.media.decode.decode import Frame, Sound, Wanted, decode
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import AudioChunk, Frame
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.scenes import CLASSES, render_background, render_frame, render_sound
 from looklisten.media.synth.shapes import SHAPES
@@ -217,8 +219,8 @@ def test_decoded_sound_is_the_rendered_one(tmp_path):
     """Through the encoder and back, frames and sound keep their times."""
     options = WorldOptions(videos=1, seconds=2.0, seed=4)
     synth(tmp_path, options, workers=1)
-    events = list(decode(tmp_path / "000000.mp4", Wanted()))
-    decoded = np.concatenate([e.samples for e in events if isinstance(e, Sound)])
+    events = list(decode_media(tmp_path / "000000.mp4", DecodeOptions()))
+    decoded = np.concatenate([e.samples for e in events if isinstance(e, AudioChunk)])
     rendered = render_sound(World(options).scene(0), 48_000)
     size = min(len(decoded), len(rendered))
     shift = np.fft.irfft(np.fft.rfft(decoded[:size]) * np.fft.rfft(rendered[:size]).conj())

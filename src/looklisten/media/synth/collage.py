@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.decode import Report
-from looklisten.media.images import read_picture
+from looklisten.media.decode.records import DecodeReport
+from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
+from looklisten.media.images import read_image
 from looklisten.media.synth.folder import Tables, video_name
 from looklisten.media.synth.labeled_files import (
     Failure,
@@ -35,14 +36,9 @@ from looklisten.media.synth.options import CollageOptions
 from looklisten.media.synth.rendered_video import RenderedVideo
 from looklisten.media.synth.sound_effects import leveled, rms, with_noise
 from looklisten.media.synth.world import WORLD_SPLITS, split_of
-from looklisten.media.waveform import read_sound
+from looklisten.media.waveform import read_waveform_chunks
 from looklisten.system.processes import map_unordered
 from looklisten.system.progress import Progress, no_progress
-
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
-SOUND_SUFFIXES = frozenset(
-    (".wav", ".mp3", ".ogg", ".flac", ".m4a", ".aac", ".opus", ".aif", ".aiff")
-)
 
 CLOSEST_ZOOM = 0.55
 """At the closest the camera shows this share of the image's shorter side."""
@@ -129,7 +125,7 @@ class Collage:
         background = background_sounds[int(rng.integers(len(background_sounds)))]
         # A little larger than needed at the closest zoom, so that no step of it enlarges much or
         # skips pixels.
-        pixels = read_picture(made_of.image.path, round(options.side_pixels / CLOSEST_ZOOM))
+        pixels = read_image(made_of.image.path, round(options.side_pixels / CLOSEST_ZOOM))
         frame_count = round(options.seconds * options.frames_per_second)
         frames = moving_camera(rng, pixels, options.side_pixels, frame_count)
         sound = compose_sound(
@@ -172,7 +168,7 @@ def read_collage(
     the work. Raises ConfigError if fewer than two classes have files on both sides of the split.
     """
     images, failures = read_labeled_files(Path(options.images), IMAGE_SUFFIXES)
-    sounds, sound_failures = read_labeled_files(Path(options.sounds), SOUND_SUFFIXES)
+    sounds, sound_failures = read_labeled_files(Path(options.sounds), AUDIO_SUFFIXES)
     failures = failures + sound_failures
     tasks = [(_check_image, file.path) for file in images]
     tasks += [(_check_sound, file.path) for file in sounds]
@@ -199,7 +195,7 @@ def _check(task: tuple[Callable[[str], None], str]) -> Failure | None:
 
 
 def _check_image(path: str) -> None:
-    read_picture(path, 16)
+    read_image(path, 16)
 
 
 def _check_sound(path: str) -> None:
@@ -225,7 +221,7 @@ def _plain_label(label: str) -> str:
 
 def _decode_sound(path: str) -> NDArray[np.float32]:
     """The sound of a file, `[samples]`, mono, 48 kHz. Raises SourceError."""
-    pieces = list(read_sound(path, Report()))
+    pieces = list(read_waveform_chunks(path, DecodeReport()))
     if not pieces:
         raise SourceError(f"{path} holds no sound that can be decoded")
     return np.concatenate(pieces)
