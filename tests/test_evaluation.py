@@ -192,7 +192,7 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_pa
     videos = sorted(set(shards.video_ids.tolist()))
     table = tmp_path / "labels.csv"
     rows = [f"{video},{number % 3}.jpg,{number % 2}.wav" for number, video in enumerate(videos)]
-    table.write_text("\n".join(["path,picture,sound", *rows]) + "\n")
+    table.write_text("\n".join(["path,image,sound", *rows]) + "\n")
     over_videos = evaluate(model, shards, held_out, pairs=200)
     over_files = evaluate(model, shards, held_out, pairs=200, files=table)
     assert over_files.interval_over == "files of pictures and of sounds"
@@ -203,7 +203,7 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_pa
     assert found.of_sounds(videos[:3]).tolist() == ["0.wav", "1.wav", "0.wav"]
     assert SharedFiles({}, {}).of_sounds(["a"]).tolist() == ["a"]
     with pytest.raises(
-        SourceError, match="names none of these videos with a path, a picture and a sound"
+        SourceError, match="names none of these videos with a path, an image and a sound"
     ):
         table.write_text("path,label\na.mp4,bell\n")
         shared_files_of(shards, table)

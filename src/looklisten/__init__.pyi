@@ -42,9 +42,9 @@ from .interop.openl3.models import convert as convert
 from .interop.publish import publish as publish
 from .interop.publish import push_to_hub as push_to_hub
 from .interop.publish import save_pretrained as save_pretrained
-from .media.synth.collage import Collage as Collage
-from .media.synth.world import World as World
-from .media.synth.world import synth as synth
+from .media.synth.options import CollageOptions as CollageOptions
+from .media.synth.options import WorldOptions as WorldOptions
+from .media.synth.synth import synth as synth
 from .model.l3net import L3Net as L3Net
 from .model.networks import from_pretrained as from_pretrained
 from .model.networks import load as load

@@ -30,7 +30,9 @@ from looklisten.inference.localization.localize import localize_each
 from looklisten.inference.localization.options import LocalizeOptions, Method
 from looklisten.inference.localization.records import Localization, normalize_maps
 from looklisten.inference.moments import Moment
-from looklisten.media.synth import CLASSES, World, synth
+from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.scenes import CLASSES
+from looklisten.media.synth.synth import synth
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
@@ -57,8 +59,10 @@ class Plan:
     seed: int
 
     @property
-    def world(self) -> World:
-        return World(videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2)
+    def world(self) -> WorldOptions:
+        return WorldOptions(
+            videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2
+        )
 
     @property
     def config(self) -> Config:
