@@ -61,34 +61,40 @@ def _run(args: Namespace) -> dict[str, Any]:
     return {"inputs": len(sources)} | done | failed
 
 
-def _embed(args: Namespace, sources: dict[str, str | None]) -> list[dict[str, Any]]:
+def _embed(args: Namespace, inputs: dict[str, str | None]) -> list[dict[str, Any]]:
     from looklisten.interop.openl3 import files, models
 
-    how = {"weights": args.weights, "device": args.device, "precision": args.precision}
-    words = (args.input_repr, args.content_type)
-    outcomes = []
+    choices = {"weights": args.weights, "device": args.device, "precision": args.precision}
+    results = []
     if args.modality in ("audio", "video"):
-        with Bar("weights: MB", args.quiet) as bar:
-            hears = models.load_audio_embedding_model(
-                *words, args.audio_embedding_size, args.audio_frontend, progress=bar, **how
-            )
+        audio_net = models.load_audio_embedding_model(
+            args.input_repr,
+            args.content_type,
+            args.audio_embedding_size,
+            args.audio_frontend,
+            **choices,
+        )
         with Bar("openl3: sounds", args.quiet) as bar:
-            outputs = files.Outputs(args.suffix, args.overwrite, not args.quiet, bar)
-            word = "audio" if args.modality == "video" else ""
-            heard = (not args.no_audio_centering, args.audio_hop_size, args.audio_batch_size)
-            outcomes.append(files.embed_audio(sources, hears, outputs, *heard, word=word))
-    if args.modality in ("image", "video"):
-        with Bar("weights: MB", args.quiet) as bar:
-            sees = models.load_image_embedding_model(
-                *words, args.image_embedding_size, progress=bar, **how
+            result = files.embed_audio(
+                inputs,
+                audio_net,
+                files.OutputOptions(args.suffix, args.overwrite, not args.quiet, bar),
+                not args.no_audio_centering,
+                args.audio_hop_size,
+                args.audio_batch_size,
+                prefix="audio" if args.modality == "video" else "",
             )
-        with Bar(
-            "openl3: pictures" if args.modality == "image" else "openl3: videos", args.quiet
-        ) as bar:
-            outputs = files.Outputs(args.suffix, args.overwrite, not args.quiet, bar)
-            embed = files.embed_images if args.modality == "image" else files.embed_frames
-            outcomes.append(embed(sources, sees, outputs, args.image_batch_size))
-    return [asdict(outcome) for outcome in outcomes]
+        results.append(result)
+    if args.modality in ("image", "video"):
+        image_net = models.load_image_embedding_model(
+            args.input_repr, args.content_type, args.image_embedding_size, **choices
+        )
+        are_images = args.modality == "image"
+        embed = files.embed_images if are_images else files.embed_frames
+        with Bar("openl3: images" if are_images else "openl3: videos", args.quiet) as bar:
+            options = files.OutputOptions(args.suffix, args.overwrite, not args.quiet, bar)
+            results.append(embed(inputs, image_net, options, args.image_batch_size))
+    return [asdict(result) for result in results]
 
 
 def find(inputs: Sequence[str], modality: str, output_dir: str | None) -> dict[str, str | None]:

@@ -7,7 +7,6 @@ import tyro
 from tyro.conf import Positional
 
 from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
 from looklisten.system.files import check_writable
 
 
@@ -27,5 +26,4 @@ def convert(
     from looklisten.interop.openl3 import convert as run
 
     check_writable(out)
-    with Bar("weights: MB") as bar:
-        return dict(run(weights, out, bar))
+    return dict(run(weights, out))
