@@ -134,11 +134,11 @@ def test_the_similarity_of_a_place_is_the_answer_about_a_frame_that_is_that_plac
             network.look(moment.frame.permute(2, 0, 1)[None]),
             network.listen(torch.from_numpy(moment.waveform)[None]),
         )
-        side = round(network.fusion.places**0.5)
+        side = round(network.fusion.positions**0.5)
         place = seen.map[..., 11:12, 19:20].expand(-1, -1, side, side)
-        alone = TowerOutput(place, place, place[..., 0, 0])
+        alone = TowerOutput(place, place[..., 0, 0])
         answer = torch.sigmoid(
-            correspondence_logit(network.fusion(*network.fusion.read(alone, heard)))
+            correspondence_logit(network.fusion(*network.fusion.features(alone, heard)))
         )
     assert found.frame_map.values[11, 19] == pytest.approx(float(answer), abs=1e-5)
     assert found.frame_map.values.shape == (32, 32)

@@ -242,7 +242,7 @@ def looked_and_listened(
     for done, batch in enumerate(stream.batches(0, steps), 1):
         yield (
             batch,
-            *model.fusion.read(
+            *model.fusion.features(
                 model.look(batch.frames.to(device)), model.listen(batch.waveforms.to(device))
             ),
         )

@@ -24,7 +24,7 @@ from looklisten.evaluation.correspondence import (
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
-from looklisten.model.objectives.labels import LabelsObjective
+from looklisten.model.objectives.objective import ClassScores
 from looklisten.system.progress import Progress, no_progress
 
 
@@ -47,7 +47,7 @@ class Naming:
 @torch.inference_mode()
 def naming(
     model: L3Net,
-    heads: LabelsObjective,
+    class_scores: ClassScores,
     classes: Sequence[str],
     shards: Shards,
     mask: NDArray[np.bool_],
@@ -64,7 +64,7 @@ def naming(
     ):
         truth = torch.tensor([classes.index(label) for label in batch.labels])
         right.append(
-            torch.stack([scores.argmax(-1).cpu() == truth for scores in heads.scores(*vectors)])
+            torch.stack([scores.argmax(-1).cpu() == truth for scores in class_scores(*vectors)])
         )
     vision, audio = torch.cat(right, dim=1).float().mean(1).tolist()
     return Naming(vision, audio, sum(answers.shape[1] for answers in right))
@@ -99,14 +99,14 @@ def direct_combination(
 
     Raises ConfigError when the run learnt no labels, or kept no validation videos.
     """
-    heads = saved.objective().to(next(model.parameters()).device)
-    if not isinstance(heads, LabelsObjective):
+    objective = saved.objective().to(next(model.parameters()).device)
+    if not objective.uses_labels:
         raise ConfigError(
             f'{saved.path} has no class scores to combine; train one with train.objective = "labels"'
         )
 
     def agreement(vision: Tensor, audio: Tensor) -> Tensor:
-        ours, theirs = heads.scores(vision, audio)
+        ours, theirs = objective.class_scores(vision, audio)
         return (ours * theirs).sum(-1)
 
     threshold, accuracy = best_threshold(

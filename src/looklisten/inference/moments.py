@@ -16,7 +16,7 @@ from looklisten.data.shards import Clip
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
-from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.backbones import TowerOutput
 from looklisten.model.l3net import L3Net
 
 BATCH = 32
@@ -108,7 +108,7 @@ def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> Vecto
                 flush()
     if waiting:
         flush()
-    empty = np.zeros((0, model.config.widths[-1]), np.float32)
+    empty = np.zeros((0, model.vision.features), np.float32)
     return Vectors(
         np.concatenate([empty, *vision]),
         np.concatenate([empty, *audio]),

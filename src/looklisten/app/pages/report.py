@@ -18,7 +18,7 @@ from looklisten.drawing.figures import (
     spectrogram_overlay,
 )
 from looklisten.inference.localization.localize import Localization
-from looklisten.model.objectives import chance_loss
+from looklisten.model.objectives import find_objective
 
 
 def write_report(
@@ -54,7 +54,7 @@ def write_report(
         results=results,
         config=config,
         curves=inline(
-            curves(metrics, chance_loss(config.train.objective, config.train.batch_size)),
+            curves(metrics, find_objective(config.train.objective).chance_loss(config.train)),
             "image/png",
         ),
         moments=moments,

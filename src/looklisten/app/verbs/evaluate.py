@@ -60,6 +60,7 @@ def evaluate(
     from looklisten.evaluation.correspondence import evaluate as run
     from looklisten.evaluation.supervised import direct_combination, with_validated_threshold
     from looklisten.interop.loading import open_trained
+    from looklisten.model.objectives import find_objective
     from looklisten.system.devices import choose_device
     from looklisten.training.provenance import warn_of_trained_videos
 
@@ -85,7 +86,7 @@ def evaluate(
             return localization(model, data, held_out, method, per_clip, seed, bar).as_dict()
     with Bar("evaluate: batches") as bar:
         answer = None
-        if settings.objective == "labels":
+        if find_objective(settings.objective).uses_labels:
             answer = direct_combination(saved, model, data, pairs, seed, bar).answer
         elif threshold == "validation":
             answer = with_validated_threshold(saved, model, data, pairs, seed, bar, negatives)

@@ -135,9 +135,7 @@ def _piece_rows(model: L3Net, side: Side) -> int:
         if side == "audio"
         else model.config.crop_pixels**2
     )
-    return max(
-        1, int(PIECE_BYTES / (2 * model.config.widths[0] * pixels / model.config.first_stride**2))
-    )
+    return max(1, int(PIECE_BYTES / (2 * model.tower(side).peak_values_per_pixel * pixels)))
 
 
 def weights_key(model: L3Net) -> str:

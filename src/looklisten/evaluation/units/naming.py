@@ -196,7 +196,7 @@ def units(
             before + done, max(clips + rivals, before + part)
         )
 
-    width = model.config.widths[-1]
+    width = model.vision.features
     strongest = {side: Strongest(width, top) for side in SIDES}
     videos, seen = 0, dict[str, Activations]()
     for one in peaks(model.eval(), shards, mask, per_clip, after(0)):

@@ -19,10 +19,9 @@ from torch.nn import functional
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.windows import Buffer, WindowGrid, WindowVectors
 from looklisten.inference.encoder import Encoder, NetworkEncoder
-from looklisten.inference.layers import check_layer, grid_of, layer_width, vectors_from_pooled
+from looklisten.inference.layers import layer_width, pooled_layer, vectors_from_pooled
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, LogSpectrogram
-from looklisten.model.backbones.vgg_streaming import StreamingVgg, reach
 
 STRIP_SECONDS = 1.0
 """The tower gets so much sound at a time: what a strip makes fits into the processor's caches, as a
@@ -80,20 +79,18 @@ class DenseSound:
     def __init__(self, encoder: Encoder, layer: str, grid: WindowGrid) -> None:
         self._encoder, self._layer, self._grid = check_dense(encoder), layer, grid
         self._model = self._encoder.model
-        check_layer(self._model, layer)
+        pooled_from = pooled_layer(self._model, "audio", layer)
         self._tower, self._spec = self._model.audio, self._model.front_end.spec
         self._column_samples = self._spec.hop_samples * self._spec.decimation
-        reduction = self._tower.reduction
+        reduction = self._tower.stride
         self._shifts = _shifts(reduction, self._column_samples, grid)
         self.step_samples: int = reduction // self._shifts * self._column_samples
-        self._rows, self._columns_a_window = grid_of("audio", layer)
-        self._window_places = self._tower.places(_columns(self._spec, WINDOW_SAMPLES))
+        self._rows, self._columns_a_window = pooled_from.grid
+        self._window_places = self._tower.map_columns(_columns(self._spec, WINDOW_SAMPLES))
         self.features = layer_width(self._model, "audio", layer)
         self._buffer = Buffer(grid.padding_samples)
         dtype = torch.bfloat16 if self._encoder.precision == "bfloat16" else torch.float32
-        self._towers = [
-            StreamingVgg(self._tower, dtype, raw=layer == "conv4_2") for _ in range(self._shifts)
-        ]
+        self._towers = [self._tower.streaming(pooled_from, dtype) for _ in range(self._shifts)]
         self._maps = [
             torch.zeros(self._tower.features * self._rows, 0, device=encoder.device)
         ] * self._shifts
@@ -123,7 +120,7 @@ class DenseSound:
     def finish(self) -> WindowVectors:
         count = self._grid.count(self.samples)
         last_place = self._step(count - 1) // self._shifts + self._window_places - 1
-        wanted = last_place * self._tower.reduction + reach(self._tower) + 1
+        wanted = last_place * self._tower.stride + self._towers[0].lookahead_columns + 1
         while self._columns < wanted:  # behind the sound lies silence
             self._run(min(wanted - self._columns, self._strip))
         return self._pool(count)
@@ -188,5 +185,5 @@ class DenseSound:
         pooled = functional.adaptive_max_pool1d(
             torch.stack(windows), self._columns_a_window
         ).flatten(1)
-        with self._encoder.arithmetic:
+        with self._encoder.autocast:
             return vectors_from_pooled(self._model, pooled, "audio", self._layer)

@@ -28,8 +28,8 @@ from looklisten.media.frames import stack
 from looklisten.media.isolation.parent import stream
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
-from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.fusions import AlignedFusion, Fusion, SimilarityFusion, correspondence_logit
+from looklisten.model.backbones import TowerOutput
+from looklisten.model.fusions import AlignedFusion, Fusion, PositionFusion, correspondence_logit
 from looklisten.model.l3net import L3Net
 
 BATCH = 16
@@ -91,7 +91,7 @@ def usual_method(model: L3Net) -> Method:
     """The method whose maps point best (benchmarks/RESULTS.md): `similarity` of a network that was
     trained by it.
     """
-    return "similarity" if isinstance(model.fusion, SimilarityFusion) else "correspondence"
+    return "similarity" if isinstance(model.fusion, PositionFusion) else "correspondence"
 
 
 def localize_moments(
@@ -123,7 +123,7 @@ def localize_moments(
         seen, heard = model.look(frames), model.listen(waveforms)
         spectrograms = model.front_end(waveforms)[:, 0].float().cpu().numpy()
         probability = (
-            torch.sigmoid(correspondence_logit(model.fusion(*model.fusion.read(seen, heard))))
+            torch.sigmoid(correspondence_logit(model.fusion(*model.fusion.features(seen, heard))))
             .cpu()
             .numpy()
         )
@@ -184,13 +184,15 @@ def _similarities(
         )
     every = [tower.map.flatten(2).transpose(1, 2) for tower in (seen, heard)]
     places, cells = fusion.project(*every)
-    eyes, ears = (_parts(side) for side in fusion.project(*fusion.read(seen, heard)))
+    eyes, ears = (_parts(side) for side in fusion.project(*fusion.features(seen, heard)))
     counts = near.to(ears) if ears.shape[1] > 1 else near.new_ones(1, 1).to(ears)
     of_places = (places @ ears.transpose(1, 2) * counts[:, None]).sum(2)
     alike = cells @ eyes.transpose(1, 2)
-    of_cells = fusion.best(alike, 2) if isinstance(fusion, SimilarityFusion) else alike[..., 0]
+    of_cells = (
+        fusion.soft_maximum(alike, 2) if isinstance(fusion, PositionFusion) else alike[..., 0]
+    )
     sure = [
-        torch.sigmoid(correspondence_logit(fusion.decide(similar)))
+        torch.sigmoid(correspondence_logit(fusion.similarity_logits(similar)))
         for similar in (of_places, of_cells)
     ]
     return sure[0].view_as(seen.map[:, 0]), sure[1].view_as(heard.map[:, 0])
@@ -227,8 +229,8 @@ def _gradients(fusion: Fusion, seen: TowerOutput, heard: TowerOutput) -> Maps:
     2017). On the synthetic world the two together took pointing from 0.73 to 0.91 (LOG.md,
     2026-11-22).
     """
-    of_seen = _slopes(lambda some: fusion(*fusion.read(some, heard)), seen)
-    of_heard = _slopes(lambda some: fusion(*fusion.read(seen, some)), heard)
+    of_seen = _slopes(lambda some: fusion(*fusion.features(some, heard)), seen)
+    of_heard = _slopes(lambda some: fusion(*fusion.features(seen, some)), heard)
     frames, sounds = (
         torch.einsum("bu,buhw->bhw", s, tower.map.float())
         for s, tower in ((of_seen, seen), (of_heard, heard))
@@ -245,7 +247,7 @@ def _slopes(
         share = (step + 0.5) / PATH_STEPS
         with torch.enable_grad():
             point = (tower.map * share).requires_grad_()
-            on_the_way = TowerOutput(tower.conv4_2, point, point.amax((2, 3)))
+            on_the_way = TowerOutput(point, point.amax((2, 3)))
             total += torch.autograd.grad(correspondence_logit(answer(on_the_way)).sum(), point)[
                 0
             ].sum((2, 3))
@@ -308,7 +310,7 @@ def localize_each(
     """What `localize` finds, one after the other and as the network has it, so that a long video
     need not fit into memory.
     """
-    features = model.config.widths[-1]
+    features = model.vision.features
     if units is not None and not all(0 <= unit < features for unit in units):
         raise ConfigError(
             f"the network has units 0 to {features - 1}; {units[0]} and {units[1]} were asked for"
