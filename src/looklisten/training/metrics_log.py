@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -16,7 +16,7 @@ class MetricsLog(Protocol):
     def write(self, step: int, **values: float) -> None:
         """Record the values of one step."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> "MetricsLog": ...
 
     def __exit__(
         self,
@@ -32,7 +32,7 @@ class NoMetricsLog:
     def write(self, step: int, **values: float) -> None:
         pass
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "NoMetricsLog":
         return self
 
     def __exit__(
@@ -71,7 +71,7 @@ class FileMetricsLog:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "FileMetricsLog":
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ Knows tensors and settings, no architecture.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Float
@@ -98,7 +98,7 @@ class Backbone(ABC, nn.Module):
     @abstractmethod
     def from_config(
         cls, config: ModelConfig, side: Side, in_channels: int, normalized_input: bool
-    ) -> Self:
+    ) -> "Backbone":
         """The tower of `side` with new weights.
 
         `normalized_input`: begin with a batch-norm, for inputs far from mean 0 and deviation 1.

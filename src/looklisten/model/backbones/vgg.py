@@ -1,7 +1,7 @@
 """The backbone of the paper: a VGG-like convolutional network (figure 2). Knows tensors only."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -107,7 +107,7 @@ class Vgg(Backbone):
     @classmethod
     def from_config(
         cls, config: ModelConfig, side: Side, in_channels: int, normalized_input: bool
-    ) -> Self:
+    ) -> "Vgg":
         pools_keeping_columns = config.pools_keeping_time if side == "audio" else 0
         return cls(
             in_channels,
