@@ -17,15 +17,16 @@ from looklisten.config import Config, recipes
 from looklisten.data.pairs import PairStream
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation import correspondence, supervised
-from looklisten.evaluation.correspondence import Scores, evaluate, of_other_classes
+from looklisten.evaluation.correspondence import PairScores, evaluate, pair_with_other_classes
 from looklisten.evaluation.supervised import (
     best_threshold,
+    class_accuracy,
     direct_combination,
-    naming,
-    validation_of,
-    with_validated_threshold,
+    scorer_with_validation_threshold,
+    validation_clips,
 )
-from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load, open_network
 from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.training import baselines as table
 from looklisten.training import loop
@@ -82,7 +83,7 @@ def same(one, other):
 
 def learner_and_batch(shards, config, **train_settings):
     allowed, config = select_labeled(
-        shards, ~shards.held_out(0.1), config.changed("train", **train_settings)
+        shards.select(~shards.held_out_mask(0.1)), config.changed("train", **train_settings)
     )
     return Learner(config, "cpu"), training_stream(shards, allowed, config).batch(0)
 
@@ -122,12 +123,12 @@ def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
 
 
 def test_neither_held_out_nor_validation_videos_are_trained_on(told, shards):
-    held_out = shards.held_out(0.1)
-    validation = shards.validation(0.2, held_out)
+    held_out = shards.held_out_mask(0.1)
+    validation = shards.validation_mask(0.2, 0.1)
     assert 2 <= validation.sum() < 18
     assert not (validation & held_out).any()
     assert told[1] <= set(shards.video_ids[~held_out & ~validation])
-    assert not shards.validation(0.0, held_out).any()
+    assert not shards.validation_mask(0.0, 0.1).any()
 
 
 def test_a_supervised_run_is_resumed_to_the_bit(told, shards_path, tmp_path):
@@ -144,7 +145,7 @@ def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
         ConfigError,
         match=r'the objective "labels" needs training clips of at least 2 labels; .* has 0',
     ):
-        select_labeled(shards, ~shards.held_out(0.1), SUPERVISED)
+        select_labeled(shards, ~shards.held_out_mask(0.1), SUPERVISED)
 
 
 def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_path, tmp_path):
@@ -153,7 +154,7 @@ def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_pat
         steps=3, vision_from=run, audio_from=run, freeze="towers", probe_every=0, evaluate_every=1
     )
     train(shards_path, config, tmp_path / "frozen")
-    theirs, ours = load_checkpoint_network(run), load_checkpoint_network(tmp_path / "frozen")
+    theirs, ours = load(run), load(tmp_path / "frozen")
     assert same(theirs.vision.state_dict(), ours.vision.state_dict()), (
         "weights and batch-norm's statistics"
     )
@@ -179,7 +180,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
     }
     train(shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run")
     whole, begun = tensors(tmp_path / "run"), Learner(small_config(), "cpu").network.state_dict()
-    taught = load_checkpoint_network(tmp_path / "teacher").state_dict()
+    taught = load(tmp_path / "teacher").state_dict()
     shutil.rmtree(tmp_path / "teacher")
     shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
     assert (
@@ -189,7 +190,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
         == 2
     )
     assert same(tensors(tmp_path / "run"), whole)
-    for name, value in load_checkpoint_network(tmp_path / "run").state_dict().items():
+    for name, value in load(tmp_path / "run").state_dict().items():
         if name.startswith("vision."):
             assert torch.equal(value, taught[name])
         elif name.endswith(("conv1.weight", "fc3.weight")):
@@ -202,7 +203,7 @@ def test_a_network_begins_with_the_towers_of_another_to_the_bit(told):
     learner = Learner(small_config(vision_from=run, audio_from=run), "cpu")
     fresh = Learner(small_config(), "cpu").network.fusion.state_dict()
     learner.initialize()
-    theirs = load_checkpoint_network(run)
+    theirs = load(run)
     assert same(learner.network.vision.state_dict(), theirs.vision.state_dict())
     assert same(learner.network.audio.state_dict(), theirs.audio.state_dict())
     assert same(learner.network.fusion.state_dict(), fresh)
@@ -221,13 +222,13 @@ def test_a_tower_of_another_build_is_refused(told):
 
 
 def test_a_threshold_by_hand():
-    scores = Scores(
+    scores = PairScores(
         np.array([0.9, 0.8, 0.7], np.float32),
         np.array([0.95, 0.1, 0.2], np.float32),
         np.array(["a", "b", "c"]),
     )
     assert best_threshold(scores) == pytest.approx((0.45, 5 / 6))
-    nothing = Scores(np.zeros(3, np.float32), np.zeros(3, np.float32), scores.videos)
+    nothing = PairScores(np.zeros(3, np.float32), np.zeros(3, np.float32), scores.videos)
     assert best_threshold(nothing)[1] == 0.5
 
 
@@ -240,16 +241,15 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
             yield batch, *vectors
 
     monkeypatch.setattr(correspondence, "looked_and_listened", watched)
-    saved = open_checkpoint(told[0])
-    direct = direct_combination(saved, saved.model(), shards, pairs=40)
-    assert seen == set(shards.video_ids[shards.validation(0.2, shards.held_out(0.1))])
+    saved = open_network(told[0])
+    direct = direct_combination(saved, saved.l3net, shards, pairs=40)
+    assert seen == set(shards.video_ids[shards.validation_mask(0.2, 0.1)])
     assert direct.validation_accuracy >= 0.5
     again = evaluate(
-        saved.model(),
-        shards,
-        shards.validation(0.2, shards.held_out(0.1)),
+        saved.l3net,
+        shards.select(shards.validation_mask(0.2, 0.1)),
         pairs=40,
-        answer=direct.answer,
+        scorer=direct.scorer,
     )
     assert again.accuracy == direct.validation_accuracy, (
         "the threshold means what it was chosen for"
@@ -257,20 +257,20 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
 
 
 def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
-    other = open_checkpoint(run_path)
+    other = open_network(run_path)
     with pytest.raises(
         ConfigError,
         match=r'has no class scores to combine; train one with train\.objective = "labels"',
     ):
-        direct_combination(other, other.model(), shards)
-    saved = open_checkpoint(told[0])
+        direct_combination(other, other.l3net, shards)
+    saved = open_network(told[0])
     monkeypatch.setattr(shards, "validation", lambda *_: np.zeros(len(shards), bool))
     with pytest.raises(
         ConfigError,
         match=r"kept no videos to choose a threshold on; "
         r"train it with train\.validation_fraction = 0\.1",
     ):
-        direct_combination(saved, saved.model(), shards)
+        direct_combination(saved, saved.l3net, shards)
 
 
 class Knowing:
@@ -288,19 +288,23 @@ class Knowing:
         monkeypatch.setattr(supervised, "looked_and_listened", knows)
 
     @staticmethod
-    def answer(vision, audio):
+    def score(vision, audio):
         return (vision * audio).sum(-1) - 0.5
 
 
 def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_same(
     told, shards, monkeypatch
 ):
-    knowing, model = Knowing(monkeypatch, shards), load_checkpoint_network(told[0])
+    knowing, model = Knowing(monkeypatch, shards), load(told[0])
     found = evaluate(
-        model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer, negatives="other-class"
+        model,
+        shards.select(~shards.held_out_mask(0.1)),
+        400,
+        scorer=knowing.score,
+        negatives="other-class",
     )
     assert (found.accuracy, found.positives_right, found.negatives_right) == (1, 1, 1)
-    found = evaluate(model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer)
+    found = evaluate(model, shards.select(~shards.held_out_mask(0.1)), 400, scorer=knowing.score)
     assert found.positives_right == 1
     assert 0.8 < found.negatives_right < 1, "about one in twelve negatives is of the same class"
 
@@ -311,9 +315,8 @@ def test_one_class_has_no_other(told, shards, monkeypatch):
         ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"
     ):
         evaluate(
-            load_checkpoint_network(told[0]),
-            shards,
-            shards.held_out(0.1),
+            load(told[0]),
+            shards.select(shards.held_out_mask(0.1)),
             24,
             negatives="other-class",
         )
@@ -329,24 +332,22 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
         LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc")), features=16),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = naming(
-        load_checkpoint_network(told[0]),
+    found = class_accuracy(
+        load(told[0]),
         heads.class_scores,
         classes,
-        shards,
-        shards.held_out(0.1),
+        shards.select(shards.held_out_mask(0.1)),
         24,
     )
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
     assert (
-        naming(
-            load_checkpoint_network(told[0]),
+        class_accuracy(
+            load(told[0]),
             heads.class_scores,
             classes,
-            shards,
-            shards.held_out(0.1),
+            shards.select(shards.held_out_mask(0.1)),
             24,
         ).audio
         == 0
@@ -355,7 +356,7 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
 def test_negatives_of_other_classes_are_a_permutation(labels, seed):
-    rows, others = of_other_classes(labels, np.random.default_rng(seed))
+    rows, others = pair_with_other_classes(labels, np.random.default_rng(seed))
     assert sorted(rows) == sorted(others)
     assert len(set(rows.tolist())) == len(rows)
     assert all(
@@ -411,7 +412,7 @@ def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_wo
     eyes = {
         name: {
             key: tensor
-            for key, tensor in load_checkpoint_network(run).state_dict().items()
+            for key, tensor in load(run).state_dict().items()
             if key.startswith("vision.")
         }
         for name, run in {
@@ -455,18 +456,18 @@ def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong
     than its threshold.
     """
     train(shards_path, small_config(validation_fraction=0.2, steps=60), tmp_path)
-    saved = open_checkpoint(tmp_path)
-    model, held_out = saved.model(), shards.held_out(0.1)
+    saved = open_network(tmp_path)
+    model, held_out = saved.l3net, shards.held_out(saved)
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
-    assert evaluate(model, shards, held_out, pairs=200).accuracy == 0.5
-    answer = with_validated_threshold(saved, model, shards, pairs=200)
-    mended = evaluate(model, shards, held_out, pairs=200, answer=answer)
+    assert evaluate(model, held_out, pairs=200).accuracy == 0.5
+    answer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
+    mended = evaluate(model, held_out, pairs=200, scorer=answer)
     assert mended.positives_right < 1
     assert mended.negatives_right > 0.2
-    validation = validation_of(saved, shards)
+    validation = validation_clips(saved, shards)
     assert not set(shards.video_ids[validation]) & set(shards.video_ids[held_out])
-    assert evaluate(model, shards, validation, pairs=200, answer=answer).accuracy > 0.5
+    assert evaluate(model, shards, validation, pairs=200, scorer=answer).accuracy > 0.5
 
 
 def test_recipes_of_baselines_are_one_network_and_schedule(tmp_path, monkeypatch):

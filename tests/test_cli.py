@@ -72,7 +72,7 @@ def test_the_road_from_videos_to_maps(road):
     assert (prepare["sources"], prepare["clips"], prepare["failed"]) == (12, 12, 0)
     assert train["step"] == 5
     assert evaluate["n_pairs"] >= 40
-    assert localize["pictures"] == 4
+    assert localize["stills"] == 4
     assert (home / "maps" / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert np.load(home / "maps" / "maps.npz")["frame_maps"].shape[0] == localize["moments"] == 8
     assert (home / "maps" / "overlay.mp4").stat().st_size
@@ -95,7 +95,7 @@ def test_unlabelled_shards_cannot_be_probed(road):
     [
         (["probe", "shards", "x"], ["--layer", "texture"], "--layer"),
         (["probe", "x"], ["--compare", "none"], "--compare"),
-        (["probe", "x"], ["--drawings", 2], "--drawings"),
+        (["probe", "x"], ["--untrained-seeds", 2], "--untrained-seeds"),
         (["probe", "x"], ["--cache", "y"], "--cache"),
         (["probe", "x"], ["--partial"], "--partial"),
         (["probe", "esc10", "x"], ["--per-clip", 3], "--per-clip"),

@@ -19,8 +19,9 @@ from looklisten.model.backbones import (
     TowerOutput,
     register_backbone,
 )
-from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint
+from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.model.objectives import OBJECTIVES, Objective, register_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.training.loop import train
@@ -110,7 +111,7 @@ def test_a_registered_backbone_and_objective_train_probe_and_embed(
     assert open_checkpoint(tmp_path).results["answer"] == 42
     assert isinstance(open_checkpoint(tmp_path).objective(), CosineObjective)
 
-    network, shards = load_checkpoint_network(tmp_path), Shards(shards_path)
+    network, shards = load(tmp_path), Shards(shards_path)
     assert isinstance(network.vision, OneConvolution)
     assert probe(network, shards, per_clip=1)["audio"].n > 0
 

@@ -15,7 +15,8 @@ from conftest import small_config
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.correspondence import evaluate
-from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load
 from looklisten.system.devices import names_bfloat16
 from looklisten.training.augmentation import augment
 from looklisten.training.held_out import EVALUATED_PAIRS
@@ -27,9 +28,7 @@ GOLDEN = Path(__file__).parent / "golden_losses.txt"
 
 
 def weights(run):
-    return {
-        name: value.clone() for name, value in load_checkpoint_network(run).state_dict().items()
-    }
+    return {name: value.clone() for name, value in load(run).state_dict().items()}
 
 
 def same(one, other):
@@ -62,8 +61,8 @@ def test_a_run_folder_has_config_checkpoints_and_metrics(run_path, shards):
     assert list((run_path / "tensorboard").glob("events.out.tfevents.*"))
     measured = open_checkpoint(run_path).results["held_out_accuracy"]
     logged = [row["held_out_accuracy"] for row in rows if "held_out_accuracy" in row][-1]
-    held_out = shards.held_out(0.1)
-    again = evaluate(load_checkpoint_network(run_path), shards, held_out, EVALUATED_PAIRS)
+    held_out = shards.select(shards.held_out_mask(0.1))
+    again = evaluate(load(run_path), held_out, EVALUATED_PAIRS)
     assert measured == logged == again.accuracy
 
 
@@ -212,10 +211,12 @@ def test_learning_rate_schedules():
 
 
 def test_augmentation_depends_on_the_step_alone_and_stays_in_range(shards):
-    from looklisten.data.pairs import PairStream, View
+    from looklisten.data.pairs import FrameTransform, PairStream
 
     config = small_config()
-    batch = PairStream(shards, ~shards.held_out(0.1), 8, 0, View(64, 48, random=True)).batch(0)
+    batch = PairStream(
+        shards, ~shards.held_out_mask(0.1), 8, 0, FrameTransform(64, 48, random=True)
+    ).batch(0)
     frames, waves = augment(batch, config, 3, "cpu")
     again = augment(batch, config, 3, "cpu")
     other = augment(batch, config, 4, "cpu")

@@ -13,26 +13,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from looklisten.app.pages.report import write_report
 from looklisten.app.pages.unit_page import best_units, write_unit_page
 from looklisten.app.terminal import Bar, talk
 from looklisten.config import Config
+from looklisten.data.clips import Clip
 from looklisten.data.prepare import prepare
-from looklisten.data.shards import Clip, Shards
-from looklisten.drawing.figures import contact_sheet
+from looklisten.data.shards import Shards
+from looklisten.drawing.figures import SheetColumn, contact_sheet
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import pointing
 from looklisten.evaluation.units.naming import units
-from looklisten.inference.localization.localize import Localization, localize
-from looklisten.inference.localization.options import Method
-from looklisten.media.synth import CLASSES, World, synth
-from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.inference.localization.localize import localize_each
+from looklisten.inference.localization.options import LocalizeOptions, Method
+from looklisten.inference.localization.records import Localization, normalize_maps
+from looklisten.inference.moments import Moment
+from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.scenes import CLASSES
+from looklisten.media.synth.synth import synth
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
@@ -56,8 +59,10 @@ class Plan:
     seed: int
 
     @property
-    def world(self) -> World:
-        return World(videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2)
+    def world(self) -> WorldOptions:
+        return WorldOptions(
+            videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2
+        )
 
     @property
     def config(self) -> Config:
@@ -101,11 +106,11 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
             "train", lambda bar: {"step": train(shards, plan.config, run_folder, progress=bar).step}
         ),
     }
-    model, data = load_checkpoint_network(run_folder), Shards(shards)
-    held_out = data.held_out(plan.config.train.held_out_fraction)
+    model, data = load(run_folder), Shards(shards)
+    held_out = data.select(data.held_out_mask(plan.config.train.held_out_fraction))
     done["evaluate"] = stage(
         "evaluate",
-        lambda bar: evaluate(model, data, held_out, seed=plan.seed, progress=bar).as_dict(),
+        lambda bar: evaluate(model, held_out, seed=plan.seed, progress=bar).as_dict(),
     )
     done["probe"] = stage(
         "probe",
@@ -114,7 +119,7 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
             for k, v in probe(model, data, MOMENTS_PER_CLIP, plan.seed, progress=bar).items()
         },
     )
-    done["localize"] = stage("localize", lambda bar: _best_pointing(model, data, held_out, bar))
+    done["localize"] = stage("localize", lambda bar: _best_pointing(model, held_out, bar))
     method = done["localize"]["result"]["method"]
 
     began = time.perf_counter()
@@ -136,16 +141,15 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
         "world": asdict(plan.world) | {"hours": round(plan.videos * plan.seconds / 3600, 3)},
         "environment": environment(),
     }
-    found = [
-        localize(clip, model, every_seconds=clip.duration_seconds, method=method)[0]
-        for clip in examples(data, held_out)
-    ]
-    gallery = units(model, data, held_out)
+    found = [localized_middle(clip, model, method) for clip in examples(held_out)]
+    gallery = units(model, held_out)
     results["units"] = gallery.as_dict()
-    write_unit_page(out / "gallery.html", gallery, model, data)
-    (out / "heatmap.png").write_bytes(contact_sheet(found[:6]))
+    write_unit_page(out / "gallery.html", gallery, model)
+    (out / "heatmap.png").write_bytes(
+        contact_sheet([SheetColumn.of(*moment) for moment in found[:6]])
+    )
     results["seconds"]["report"] = round(time.perf_counter() - began, 1)
-    best = best_units(gallery, model, data, count=BEST_UNITS)
+    best = best_units(gallery, model, count=BEST_UNITS)
     write_report(
         out / "report.html", results, metrics, found, plan.config, _samples(videos, found), best
     )
@@ -154,14 +158,14 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
     return results
 
 
-def _best_pointing(model: L3Net, data: Shards, held_out: np.ndarray, bar: Bar) -> dict[str, Any]:
+def _best_pointing(model: L3Net, held_out: Shards, bar: Bar) -> dict[str, Any]:
     """The pointing of the method whose maps point better, with what each had."""
     methods: tuple[Method, ...] = (
         ("correspondence", "similarity")
         if isinstance(model.fusion, AlignedFusion)
         else ("correspondence",)
     )
-    tried = {method: pointing(model, data, held_out, method, progress=bar) for method in methods}
+    tried = {method: pointing(model, held_out, method, progress=bar) for method in methods}
     best = max(tried.values(), key=lambda one: one.pointing)
     return best.as_dict() | {"methods": {method: one.pointing for method, one in tried.items()}}
 
@@ -178,11 +182,11 @@ def _check_same_plan(out: Path, plan: Plan) -> None:
     write_json(path, wanted)
 
 
-def examples(shards: Shards, mask: np.ndarray) -> list[Clip]:
+def examples(held_out: Shards) -> list[Clip]:
     """One held-out clip a class, the first in which a silent thing stands by: the first, not the
     best.
     """
-    clips = [shards[int(number)] for number in np.flatnonzero(mask)]
+    clips = list(held_out)
     clips.sort(key=lambda clip: (all(box.sounding for box in clip.boxes), clip.key))
     return [
         next(clip for clip in clips if label in clip.labels)
@@ -191,9 +195,16 @@ def examples(shards: Shards, mask: np.ndarray) -> list[Clip]:
     ]
 
 
-def _samples(videos: Path, found: Sequence[Localization]) -> list[tuple[str, bytes]]:
+def localized_middle(clip: Clip, model: L3Net, method: Method) -> tuple[Moment, Localization]:
+    """The moment in the middle of a clip, and its normalized maps."""
+    options = LocalizeOptions(every_seconds=clip.duration_seconds, method=method)
+    moment, localization = next(localize_each(clip, model, options))
+    return moment, normalize_maps([localization])[0]
+
+
+def _samples(videos: Path, found: Sequence[tuple[Moment, Localization]]) -> list[tuple[str, bytes]]:
     """A few of the videos themselves, with what they are called."""
     return [
-        (", ".join(one.moment.clip.labels), (videos / one.moment.clip.source).read_bytes())
-        for one in found[:SAMPLE_VIDEOS]
+        (", ".join(moment.clip.labels), (videos / moment.clip.source).read_bytes())
+        for moment, _ in found[:SAMPLE_VIDEOS]
     ]

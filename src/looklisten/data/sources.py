@@ -22,9 +22,10 @@ from typing import Any
 import fsspec
 
 from looklisten import tables
+from looklisten.data.clips import VideoBox
 from looklisten.data.options import LabelSource
-from looklisten.data.shards import Box
 from looklisten.errors import ConfigError, SourceError
+from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.names import (
     decode_name,
     encode_name,
@@ -35,32 +36,15 @@ from looklisten.names import (
     printable,
 )
 from looklisten.system.folders import (
-    Account,
     File,
+    FolderContents,
+    find_files,
     is_left_out,
     other_suffixes_line,
-    reason_of,
-    search,
+    unreadable_reason,
 )
 
 log = logging.getLogger("looklisten")
-
-_SUFFIXES = """
-    3g2 3gp 3gpp amv asf avi bik divx dv evo f4p f4v flv gxf insv ivf lrv m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv
-    mod mov mp4 mpe mpeg mpg mpv mts mxf nsv nut ogm ogv ogx ps qt rm rmvb roq smk tod tp trp ts vid vob webm wmv wtv y4m
-"""
-VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
-"""What counts as a video in a folder; a file named by itself is tried whatever its name."""
-
-_SOUND_SUFFIXES = """
-    3ga aac ac3 adts aif aifc aiff amr ape au bwf caf dff dsf dts eac3 ec3 f4a f4b flac gsm m4a m4b m4r mka mlp mp2 mp3 mpc
-    oga ogg opus qcp ra rf64 shn snd spx tak thd tta voc w64 wav weba wma wv
-"""
-_PICTURE_SUFFIXES = "apng avif bmp dib gif heic heif hif j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
-MEDIA_SUFFIXES = VIDEO_SUFFIXES | {
-    f".{suffix}" for suffix in f"{_SOUND_SUFFIXES} {_PICTURE_SUFFIXES}".split()
-}
-"""What can be embedded."""
 
 TABLE_COLUMNS = frozenset(("path", "label", "split", "video_id", "start_seconds", "stop_seconds"))
 MISTAKEN_COLUMNS = tables.words_for(
@@ -254,7 +238,7 @@ def _local(path: str) -> Source | str:
     try:
         about = os.stat(path)  # noqa: PTH116 (Path would lose a leading ./)
     except (OSError, ValueError) as error:
-        reason = reason_of(error)
+        reason = unreadable_reason(error)
         with_link = isinstance(error, OSError) and os.path.islink(path)  # noqa: PTH114 (path is text)
         return f"a broken link: {reason}" if with_link else reason
     if stat.S_ISDIR(about.st_mode):
@@ -331,7 +315,7 @@ def _folder(folder: str, searched: _Search) -> Iterator[Source]:
     account = (
         _search_remote(folder, searched.suffixes)
         if _is_remote(folder)
-        else search(folder, searched.suffixes.__contains__)
+        else find_files(folder, searched.suffixes.__contains__)
     )
     yield from _accounted(account, searched)
     if account.files:
@@ -349,7 +333,7 @@ def _folder(folder: str, searched: _Search) -> Iterator[Source]:
     )
 
 
-def _accounted(account: Account, searched: _Search) -> Iterator[Source]:
+def _accounted(account: FolderContents, searched: _Search) -> Iterator[Source]:
     for path, reason in account.problems:
         searched.miss(path, reason)
     searched.other_suffixes.update(account.other_suffixes)
@@ -358,9 +342,9 @@ def _accounted(account: Account, searched: _Search) -> Iterator[Source]:
         yield Source(file.path, file.bytes, modified_ns=file.modified_ns)
 
 
-def _search_remote(folder: str, suffixes: Set[str]) -> Account:
+def _search_remote(folder: str, suffixes: Set[str]) -> FolderContents:
     """Every file below an address, with its size."""
-    account = Account()
+    account = FolderContents()
     with _plainly(folder):
         system, top = fsspec.url_to_fs(folder)
         listed = system.find(top, detail=True)
@@ -433,7 +417,7 @@ def _matches(pattern: str) -> Iterator[str]:
         yield from glob.glob(pattern)  # noqa: PTH207 (the pattern may be absolute)
         return
     for top in glob.glob(before) if before else ["."]:  # noqa: PTH207
-        account = search(top, lambda _: True)
+        account = find_files(top, lambda _: True)
         start = len(os.path.abspath(top).rstrip(os.sep)) + 1  # noqa: PTH100
         for path in [file.path for file in account.files] + [path for path, _ in account.problems]:
             if _fits(path[start:].split(os.sep), below):  # noqa: PTH206 (text, for speed)
@@ -533,7 +517,7 @@ def _table(table: str, searched: _Search) -> Iterator[Source]:
         searched.note(f"{printable(table)}: rows that begin with # were left out ({comments:,})")
 
 
-def read_boxes(table: str | Path) -> dict[str, list[Box]]:
+def read_boxes(table: str | Path) -> dict[str, list[VideoBox]]:
     """Boxes of each video by its path in the table; times are seconds of the video.
 
     Raises SourceError when a column is lacking or a cell is no number.
@@ -541,17 +525,17 @@ def read_boxes(table: str | Path) -> dict[str, list[Box]]:
     read = tables.read_table(str(table), _read(str(table)))
     for note in (*read.notes, *tables.check_columns(read, BOX_COLUMNS, frozenset(BOX_COLUMNS), {})):
         log.info("%s", note)
-    boxes: dict[str, list[Box]] = defaultdict(list)
+    boxes: dict[str, list[VideoBox]] = defaultdict(list)
     for row in read.rows:
-        at_seconds = row.seconds("time")
-        if at_seconds is None:
+        video_seconds = row.seconds("time")
+        if video_seconds is None:
             raise SourceError(f"{row.where}: the time is missing")
         x0, y0, x1, y1 = (row.number(corner) for corner in ("x0", "y0", "x1", "y1"))
         given = row.cells.get("path")
         name = given if isinstance(given, str) else row.text("path")
         path = encode_name(_as_file_name(name.strip())).removeprefix("./")
         boxes[path].append(
-            Box(at_seconds, x0, y0, x1, y1, row.text("label"), row.truth("sounding"))
+            VideoBox(video_seconds, x0, y0, x1, y1, row.text("label"), row.truth("sounding"))
         )
     return boxes
 

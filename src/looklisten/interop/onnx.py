@@ -26,7 +26,7 @@ from looklisten.inference.encoder import encoder_of
 from looklisten.inference.layers import pooled_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, as_stored
+from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, round_to_int16
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import atomic_write
@@ -84,7 +84,7 @@ class TowerVectors(nn.Module):
 
     def forward(self, batch: Num[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
         if self.side == "audio":
-            output = self.network.audio(self.front_end(as_stored(batch)))
+            output = self.network.audio(self.front_end(round_to_int16(batch)))
         else:
             output = self.network.look(batch)
         pooled_from = pooled_layer(self.network, self.side, self.layer)

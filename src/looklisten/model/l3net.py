@@ -4,8 +4,8 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from looklisten.config import ModelConfig, Side
-from looklisten.media.frames import to_unit
-from looklisten.media.spectrogram import LogSpectrogram, as_stored
+from looklisten.media.frames import frames_to_unit
+from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
 from looklisten.model.backbones import Backbone, TowerOutput, find_backbone
 from looklisten.model.fusions import build_fusion
 from looklisten.model.initialization import initialize_weights
@@ -56,7 +56,7 @@ class L3Net(nn.Module):
         self, frames: Num[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """The input of the vision tower: -1..1."""
-        return to_unit(frames) * 2 - 1
+        return frames_to_unit(frames) * 2 - 1
 
     def listen(self, waveforms: Num[Tensor, "batch samples"]) -> TowerOutput:
         """The audio tower's output for sound at 48 kHz, int16 or floats in -1..1.
@@ -71,7 +71,7 @@ class L3Net(nn.Module):
         """The input of the audio tower. Floats are rounded to 16 bits, which training reads."""
         # All sound of a user enters the network here. Training calls `front_end` itself: its sound
         # has 16 bits already, and its random gain comes after the rounding.
-        return self.front_end(as_stored(waveforms))  # type: ignore[no-any-return]
+        return self.front_end(round_to_int16(waveforms))  # type: ignore[no-any-return]
 
     def forward(
         self,

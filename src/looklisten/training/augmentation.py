@@ -39,7 +39,7 @@ def move_to_device(
     # They travel as integers, which are smaller.
     frames: UInt8[Tensor, "own channels height width"] = batch.frames.to(device, non_blocking=True)
     waveforms: Int16[Tensor, "own samples"] = batch.waveforms.to(device, non_blocking=True)
-    return media_frames.to_unit(frames), spectrogram.to_unit(waveforms)
+    return media_frames.frames_to_unit(frames), spectrogram.int16_to_float(waveforms)
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -20,8 +20,8 @@ from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import Negatives, evaluate
-from looklisten.evaluation.supervised import direct_combination, naming
-from looklisten.model.checkpoint import open_checkpoint
+from looklisten.evaluation.supervised import class_accuracy, direct_combination
+from looklisten.model.networks import open_network
 from looklisten.system.devices import choose_device, to_device
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
@@ -217,24 +217,24 @@ def _train_and_measure(
     result = train(data.path, config, run, device, progress, evaluated_pairs=evaluated_pairs)
     if result.stopped_by:
         raise KeyboardInterrupt
-    saved = open_checkpoint(run)
-    settings = saved.config.train
-    model = to_device(saved.model(), choose_device(device).value)
-    objective = saved.objective().to(choose_device(device).value)
-    held_out = data.held_out(settings.held_out_fraction)
-    answer = None
+    trained = open_network(run)
+    settings = trained.config.train
+    model = to_device(trained.l3net, choose_device(device).value)
+    objective = trained.objective().to(choose_device(device).value)
+    held_out = data.held_out(trained)
+    scorer = None
     record = _Record()
     if objective.uses_labels:
-        direct = direct_combination(saved, model, data, pairs)
-        answer = direct.answer
-        class_accuracies = naming(
-            model, objective.class_scores, settings.classes, data, held_out, pairs // 2
+        direct = direct_combination(trained, model, data, pairs)
+        scorer = direct.scorer
+        accuracy = class_accuracy(
+            model, objective.class_scores, settings.classes, held_out, pairs // 2
         )
-        record["named"] = asdict(class_accuracies)
+        record["named"] = asdict(accuracy)
         record["threshold"] = direct.threshold
         record["validation_accuracy"] = direct.validation_accuracy
     for negatives in MEASURED_NEGATIVES:
-        measured = evaluate(model, data, held_out, pairs, answer=answer, negatives=negatives)
+        measured = evaluate(model, held_out, pairs, scorer=scorer, negatives=negatives)
         record[negatives] = measured.as_dict()
     return record
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.config import Config
-from looklisten.data.pairs import PairBatch, PairStream, View
+from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.model.objectives import find_objective
@@ -94,13 +94,13 @@ def _describe_splits(data: Shards) -> str:
     )
 
 
-def training_stream(data: Shards, clips: NDArray[np.bool_], config: Config) -> PairStream:
-    """The batches of training, from the clips of the mask `clips`, `[clips]`.
+def training_stream(clips: Shards, config: Config) -> PairStream:
+    """The batches of a training on `clips`.
 
     Frames are cropped at random positions and, if the config says so, mirrored.
     """
     model, settings = config.model, config.train
-    view = View(
+    transform = FrameTransform(
         model.resize_pixels,
         model.crop_pixels,
         random=True,
@@ -112,11 +112,10 @@ def training_stream(data: Shards, clips: NDArray[np.bool_], config: Config) -> P
     # pair that joins rows of two processes.
     within_process = settings.batch_norm == "local" and settings.negatives == "roll"
     return PairStream(
-        data,
         clips,
         settings.batch_size,
         settings.seed,
-        view,
+        transform,
         share,
         settings.same_video_steps,
         within_process,

@@ -174,7 +174,7 @@ class FolderLock:
                 claim.unlink()
 
     def _becomes_stale(self, current: LockHolder | None) -> bool:
-        """Wait until the lock is stale; False when it is gone.
+        """Wait until the lock is stale; False when it is gone or has another holder.
 
         Raises ConfigError when its holder renews it meanwhile.
         """
@@ -185,10 +185,13 @@ class FolderLock:
                 renewal = self._path.stat().st_mtime
             except FileNotFoundError:
                 return False
+            if self._read() != current:
+                # Another process holds the lock now.
+                return False
             if first_renewal is None:
                 first_renewal = renewal
             if renewal != first_renewal:
-                raise ConfigError(self._locked_sentence(self._read() or current))
+                raise ConfigError(self._locked_sentence(current))
             age_seconds = self._file_system_time() - renewal
             if age_seconds >= self._stale_seconds:
                 return True

@@ -123,7 +123,7 @@ def train(
             _log_start(learner, data, clips, saved)
 
         first_step = saved.step if saved else 0
-        stream = training_stream(data, clips.trained_on, config)
+        stream = training_stream(data.select(clips.trained_on), config)
         on_gpu = learner.device.value.startswith("cuda")
         batches = load_batches(stream, config, world, first_step, on_gpu)
         held_out = HeldOutEvaluation(data, clips.held_out, config.train.seed, evaluated_pairs)
@@ -194,8 +194,9 @@ class _SplitClips:
 
 def _split_clips(data: Shards, config: Config, world: ProcessWorld) -> tuple[_SplitClips, Config]:
     """Which clips are trained on and which are held out, and the config that fits them."""
-    held_out = data.held_out(config.train.held_out_fraction)
-    validation = data.validation(config.train.validation_fraction, held_out)
+    settings = config.train
+    held_out = data.held_out_mask(settings.held_out_fraction)
+    validation = data.validation_mask(settings.validation_fraction, settings.held_out_fraction)
     trained_on, config = select_labeled(data, ~held_out & ~validation, config)
     videos = training_data(data, trained_on, held_out | validation)
     if not world.all_equal(json.dumps(videos.digests())):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from looklisten.config import TrainConfig
-from looklisten.data.pairs import Draws, PairBatch
+from looklisten.data.pairs import PairBatch, PairChoices
 from looklisten.errors import ConfigError
 from looklisten.model.objectives import find_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
@@ -45,7 +45,7 @@ class _StepRecord:
     step: int
     result: LossAndAccuracy
     video_ids: tuple[str, ...]
-    draws: tuple[Draws, ...]
+    choices: tuple[PairChoices, ...]
     """What each part of the batch was made of."""
 
 
@@ -80,8 +80,8 @@ class TrainingMeter:
     ) -> None:
         """Count a step; `waited_seconds`: how long it waited for its batch."""
         video_ids = tuple(video_id for part in parts for video_id in part.video_ids)
-        draws = tuple(part.draws for part in parts)
-        self._steps.append(_StepRecord(step, result, video_ids, draws))
+        choices = tuple(part.choices for part in parts)
+        self._steps.append(_StepRecord(step, result, video_ids, choices))
         self._waited_seconds += waited_seconds
 
     def exclude(self, seconds: float) -> None:
@@ -128,8 +128,8 @@ class TrainingMeter:
         path = run / "not-a-number.json"
         loss = float(record.result.loss)
         rows = {"video_ids": list(record.video_ids)}
-        for name in ("clips", "frames", "starts"):
-            values = [getattr(draws, name) for draws in record.draws]
+        for name in ("clips", "frames", "sound_starts"):
+            values = [getattr(choices, name) for choices in record.choices]
             rows[name] = np.concatenate(values).tolist()
         write_json(path, {"step": record.step, "loss": str(loss), **rows})
         raise ConfigError(

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.tensorboard import SummaryWriter
 
 from looklisten.system.files import atomic_write
 
 
+@runtime_checkable
 class MetricsLog(Protocol):
     """Where a training writes its metrics. It is a context that closes the files."""
 

@@ -60,7 +60,7 @@ def overfit(
     config = _easier(config, videos, len(set(data.video_ids[clips])))
     learner = Learner(config, device)
     learner.initialize()
-    stream = training_stream(data, clips, config)
+    stream = training_stream(data.select(clips), config)
     meter = TrainingMeter(config.train.batch_size, ProcessWorld())
 
     began = time.monotonic()

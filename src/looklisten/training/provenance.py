@@ -8,7 +8,7 @@ no network.
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,19 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
+from looklisten.model.training_videos import (
+    HELD_OUT,
+    RECORD_NAME,
+    TRAINED_ON,
+    read_record,
+    read_video_ids,
+)
+from looklisten.names import first_few
 from looklisten.system.files import atomic_write, write_json
 
-RECORD_NAME = "data.json"
-TRAINED_ON, KEPT_APART = "trained on", "kept apart"
-"""The two values of the column `part` in the lists of video ids."""
-EXAMPLES = 3
-"""Video ids that a sentence names."""
-
 _log = logging.getLogger("looklisten")
+
+_VideosByPart = Mapping[str, frozenset[str]]
 
 _Entry = dict[str, Any]
 """An entry of `data.json`."""
@@ -52,14 +56,6 @@ class TrainingData:
             "trained_on": _digest(self.trained_on),
             "kept_apart": _digest(self.kept_apart),
         }
-
-
-@dataclass(frozen=True, eq=False)
-class _RecordedVideos:
-    """The video ids of all entries of a record together."""
-
-    trained_on: frozenset[str]
-    kept_apart: frozenset[str]
 
 
 def training_data(
@@ -87,7 +83,7 @@ def start_record(run: Path, data: TrainingData) -> None:
             "the accuracy on held-out videos is too high for them",
             len(both),
             data.path,
-            list_examples(both),
+            first_few(sorted(both)),
         )
     _add_entry(run, [], data, 0)
 
@@ -109,7 +105,7 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
         )
         _add_entry(run, [], data, step)
         return False
-    recorded = _recorded_videos(run, entries)
+    recorded = read_video_ids(run, entries)
     if recorded is None:
         _accept_missing_lists(run, other_data)
         _add_entry(run, entries, data, step)
@@ -144,16 +140,16 @@ def _report_change(
     data: TrainingData,
     step: int,
     last: _Entry,
-    recorded: _RecordedVideos,
+    recorded: _VideosByPart,
     other_data: bool,
 ) -> None:
     """Warn of other shards; raises CheckpointError when they would train on held-out videos."""
     before = f"{run} was trained on {last['shards']} until step {step}"
-    leaked = (recorded.kept_apart - recorded.trained_on) & data.trained_on
+    leaked = (recorded[HELD_OUT] - recorded[TRAINED_ON]) & data.trained_on
     if leaked and not other_data:
         raise CheckpointError(
             f"{before}, and {len(leaked)} videos that were held out then would be trained on now "
-            f"({list_examples(leaked)}), so that nothing could be measured on them any more. "
+            f"({first_few(sorted(leaked))}), so that nothing could be measured on them any more. "
             f"Give the earlier shards, another run folder, or --resume other-data to train on "
             f"them all the same"
         )
@@ -169,22 +165,22 @@ def _report_change(
             "%d videos that were held out until step %d are trained on from now on (%s)",
             len(leaked),
             step,
-            list_examples(leaked),
+            first_few(sorted(leaked)),
         )
-    now_held_out = recorded.trained_on & data.kept_apart
+    now_held_out = recorded[TRAINED_ON] & data.kept_apart
     if now_held_out:
         _log.warning(
             "%d videos that were trained on are held out now (%s): "
             "the accuracy on held-out videos is too high for them",
             len(now_held_out),
-            list_examples(now_held_out),
+            first_few(sorted(now_held_out)),
         )
 
 
-def _describe_change(recorded: _RecordedVideos, last: _Entry, data: TrainingData) -> str:
+def _describe_change(recorded: _VideosByPart, last: _Entry, data: TrainingData) -> str:
     """In words, what other shards change."""
-    added = len(data.trained_on - recorded.trained_on)
-    removed = len(recorded.trained_on - data.trained_on)
+    added = len(data.trained_on - recorded[TRAINED_ON])
+    removed = len(recorded[TRAINED_ON] - data.trained_on)
     changes = []
     if added:
         changes.append(f"has {added} videos to train on that were not trained on before")
@@ -197,49 +193,9 @@ def _describe_change(recorded: _RecordedVideos, last: _Entry, data: TrainingData
     return "has the same videos to train on and holds out others"
 
 
-def read_record(run: Path) -> list[_Entry]:
-    """The entries of the run's record, oldest first; none for a run of an older version."""
-    try:
-        record = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))
-        entries: list[_Entry] = record["trained_on"]
-    except (OSError, ValueError, KeyError):
-        return []
-    return entries
-
-
-def videos_trained_on(run: Path, step: int) -> frozenset[str]:
-    """The ids of all videos that the run was trained on up to `step`.
-
-    None for a run of an older version.
-    """
-    entries = [entry for entry in read_record(run) if entry["from_step"] < step]
-    recorded = _recorded_videos(run, entries)
-    return recorded.trained_on if recorded and entries else frozenset()
-
-
-def warn_of_trained_videos(checkpoint: Path, step: int, video_ids: Iterable[str]) -> None:
-    """Warn when the network of a `checkpoint` was trained on videos with these ids."""
-    run = checkpoint.parent.parent
-    trained_on = videos_trained_on(run, step) & set(video_ids)
-    if trained_on:
-        _log.warning(
-            "%d videos have the names of videos that %s was trained on (%s): "
-            "if they are the same, its accuracy on them is too high",
-            len(trained_on),
-            run,
-            list_examples(trained_on),
-        )
-
-
-def list_examples(video_ids: Collection[str]) -> str:
-    """A few of the ids, in alphabetical order."""
-    examples = ", ".join(sorted(video_ids)[:EXAMPLES])
-    return f"{examples}, …" if len(video_ids) > EXAMPLES else examples
-
-
 def _add_entry(run: Path, entries: list[_Entry], data: TrainingData, step: int) -> None:
     """Write the record with one more entry."""
-    ids_by_part = {TRAINED_ON: sorted(data.trained_on), KEPT_APART: sorted(data.kept_apart)}
+    ids_by_part = {TRAINED_ON: sorted(data.trained_on), HELD_OUT: sorted(data.kept_apart)}
     name = f"data/from-step-{step:09d}.parquet"
     # The list is written before the entry, so that every entry of the record has its list.
     _write_ids(run / name, ids_by_part)
@@ -269,22 +225,6 @@ def _write_ids(path: Path, ids_by_part: dict[str, list[str]]) -> None:
     )
     with atomic_write(path) as scratch:
         pq.write_table(table, scratch, compression="zstd")
-
-
-def _recorded_videos(run: Path, entries: list[_Entry]) -> _RecordedVideos | None:
-    """The ids of all entries together; None where they cannot be read."""
-    trained_on: set[str] = set()
-    kept_apart: set[str] = set()
-    for entry in entries:
-        try:
-            table = pq.read_table(run / entry["ids"])
-        except (OSError, pa.ArrowException):
-            return None
-        parts = np.array(table["part"].to_pylist(), dtype=np.str_)
-        names = np.array(table["video_id"].to_pylist(), dtype=object)
-        trained_on.update(names[parts == TRAINED_ON].tolist())
-        kept_apart.update(names[parts == KEPT_APART].tolist())
-    return _RecordedVideos(frozenset(trained_on), frozenset(kept_apart))
 
 
 def _digest(lines: Iterable[str]) -> str:

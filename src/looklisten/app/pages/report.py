@@ -11,13 +11,14 @@ from markupsafe import Markup
 from looklisten.app.pages.page import inline, write_page
 from looklisten.config import Config
 from looklisten.drawing.figures import (
-    curves,
+    encode_png,
+    frame_image,
     frame_overlay,
-    frame_picture,
-    png,
     spectrogram_overlay,
+    training_curves,
 )
-from looklisten.inference.localization.localize import Localization
+from looklisten.inference.localization.records import Localization
+from looklisten.inference.moments import Moment
 from looklisten.model.objectives import find_objective
 
 
@@ -25,7 +26,7 @@ def write_report(
     path: Path,
     results: dict[str, Any],
     metrics: Sequence[dict[str, Any]],
-    found: Sequence[Localization],
+    found: Sequence[tuple[Moment, Localization]],
     config: Config,
     samples: Sequence[tuple[str, bytes]],
     best_units: Markup,
@@ -35,26 +36,27 @@ def write_report(
     """
     moments = [
         {
-            "label": ", ".join(one.moment.clip.labels),
+            "label": ", ".join(moment.clip.labels),
             "silent": ", ".join(
-                sorted({box.label for box in one.moment.clip.boxes if not box.sounding})
+                sorted({box.label for box in moment.clip.boxes if not box.sounding})
             ),
-            "video": one.moment.clip.video_id,
-            "at": f"{one.at_seconds:.1f}",
-            "probability": f"{one.probability:.0%}",
-            "frame": inline(png(frame_picture(one)), "image/png"),
-            "frame_map": inline(frame_overlay(one), "image/png"),
-            "sound_map": inline(spectrogram_overlay(one), "image/png"),
+            "video": moment.clip.video_id,
+            "at": f"{localization.at_seconds:.1f}",
+            "probability": f"{localization.probability:.0%}",
+            "frame": inline(encode_png(frame_image(moment.frame)), "image/png"),
+            "frame_map": inline(encode_png(frame_overlay(moment.frame, localization)), "image/png"),
+            "sound_map": inline(encode_png(spectrogram_overlay(localization)), "image/png"),
         }
-        for one in found
+        for moment, localization in found
     ]
+    objective = find_objective(config.train.objective)
     write_page(
         path,
         "report.html.j2",
         results=results,
         config=config,
         curves=inline(
-            curves(metrics, find_objective(config.train.objective).chance_loss(config.train)),
+            training_curves(metrics, objective.chance_loss(config.train)),
             "image/png",
         ),
         moments=moments,

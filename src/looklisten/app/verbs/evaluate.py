@@ -58,51 +58,56 @@ def evaluate(
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.correspondence import evaluate as run
-    from looklisten.evaluation.supervised import direct_combination, with_validated_threshold
-    from looklisten.interop.loading import open_trained
+    from looklisten.evaluation.supervised import (
+        direct_combination,
+        scorer_with_validation_threshold,
+    )
+    from looklisten.model.networks import open_network
     from looklisten.model.objectives import find_objective
-    from looklisten.system.devices import choose_device
-    from looklisten.training.provenance import warn_of_trained_videos
 
     if not 1 <= len(what) <= 2:
         raise UsageError(
             "evaluate needs shards, or a set and where it lies: looklisten evaluate SHARDS, looklisten evaluate vggss MEDIA"
         )
-    saved = open_trained(checkpoint)
-    model, settings = saved.model().to(choose_device(device).value), saved.config.train
+    network = open_network(checkpoint, device)
+    model = network.l3net
     if len(what) == 2:
-        from looklisten.evaluation.localization.evaluate import localization_of
+        from looklisten.evaluation.localization.evaluate import localization_table
 
         items = _marked(what, annotations, ids, partial, model.config)
         with Bar(f"evaluate: {what[0]}") as bar:
-            return localization_of(model, items, method, seed, bar).as_dict()
+            return localization_table(model, items, method, seed, bar).as_dict()
     data = Shards(what[0])
-    held_out = data.held_out(settings.held_out_fraction)
-    warn_of_trained_videos(saved.path, saved.step, data.video_ids[held_out].tolist())
+    held_out = network.held_out(data)
     if task == "localization":
         from looklisten.evaluation.localization.evaluate import localization
 
         with Bar("evaluate: maps") as bar:
-            return localization(model, data, held_out, method, per_clip, seed, bar).as_dict()
+            return localization(model, held_out, method, per_clip, seed, bar).as_dict()
     with Bar("evaluate: batches") as bar:
-        answer = None
-        if find_objective(settings.objective).uses_labels:
-            answer = direct_combination(saved, model, data, pairs, seed, bar).answer
+        scorer = None
+        if find_objective(network.config.train.objective).uses_labels:
+            scorer = direct_combination(network, model, data, pairs, seed, bar).scorer
         elif threshold == "validation":
-            answer = with_validated_threshold(saved, model, data, pairs, seed, bar, negatives)
-        return run(model, data, held_out, pairs, seed, bar, answer, negatives, files).as_dict()
+            scorer = scorer_with_validation_threshold(
+                network, model, data, pairs, seed, bar, negatives
+            )
+        return run(model, held_out, pairs, seed, bar, scorer, negatives, files).as_dict()
 
 
 def _marked(
     what: Sequence[str], annotations: Path | None, ids: Path | None, partial: bool, config: Any
 ) -> Any:
-    from looklisten.evaluation.sets.localization_sets import LAYOUTS, read_marked
+    from looklisten.evaluation.sets.annotated_media import read_annotated_moments
+    from looklisten.evaluation.sets.registry import LOCALIZATION_SETS
 
     name, media = what
-    if name not in LAYOUTS:
+    if name not in LOCALIZATION_SETS:
         raise UsageError(
-            f"there is no set {name!r} with boxes; evaluate takes {' or '.join(LAYOUTS)} and where it lies, or shards alone"
+            f"there is no set {name!r} with boxes; evaluate takes "
+            f"{' or '.join(LOCALIZATION_SETS)} and where it lies, or shards alone"
         )
+    localization_set = LOCALIZATION_SETS[name]
     if annotations is None:
-        raise UsageError(f"evaluate {name} needs --annotations: {LAYOUTS[name].annotations}")
-    return read_marked(name, media, annotations, config, ids, partial)  # type: ignore[arg-type]
+        raise UsageError(f"evaluate {name} needs --annotations: {localization_set.annotations}")
+    return read_annotated_moments(localization_set, media, annotations, config, ids, partial)

@@ -1,7 +1,7 @@
 """The verb `probe`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -19,7 +19,7 @@ def probe(
     layer: Literal["conv4_2", "pool4", "aligned", "texture"] = "conv4_2",
     cache: Path | None = None,
     partial: bool = False,
-    drawings: int | None = None,
+    untrained_seeds: int | None = None,
     per_clip: int = 5,
     device: str = "auto",
 ) -> Result:
@@ -40,23 +40,23 @@ def probe(
         cache: Folder where vectors are kept, so that nothing is computed twice; by default in the
             user's cache.
         partial: Measure a public set of which a part is missing, which is no figure to compare.
-        drawings: How often the untrained network is drawn, its row being the mean; by default 3
-            times for sounds, once for pictures.
+        untrained_seeds: How many untrained networks are measured, each with another seed; their
+            row is the mean. By default 3 for sounds and 1 for images.
         per_clip: With shards: moments of each clip.
         device: auto, cpu, cuda, mps.
     """
-    from looklisten.evaluation.sets.registry import SETS
+    from looklisten.evaluation.sets.registry import LABELED_SETS
 
     dataset, path = (
         what if len(what) == 2 else ("shards", *what[:1]) if len(what) == 1 else ("", "")
     )
-    if dataset not in SETS and dataset != "shards":
+    if dataset not in LABELED_SETS and dataset != "shards":
         raise UsageError(
-            f"probe needs a set and where it lies: looklisten probe DATASET PATH, DATASET being {', '.join(SETS)} or shards"
+            f"probe needs a set and where it lies: looklisten probe DATASET PATH, DATASET being {', '.join(LABELED_SETS)} or shards"
         )
-    if drawings is not None and drawings < 1:
+    if untrained_seeds is not None and untrained_seeds < 1:
         raise UsageError(
-            f"--drawings {drawings} would leave no untrained network; to have none in the table say --compare none"
+            f"--untrained-seeds {untrained_seeds} is less than 1; to have no untrained network in the table, use --compare none"
         )
     if dataset == "shards":
         own = {
@@ -64,9 +64,9 @@ def probe(
             "layer": layer != "conv4_2",
             "cache": cache,
             "partial": partial,
-            "drawings": drawings,
+            "untrained_seeds": untrained_seeds,
         }
-        if given := [f"--{option}" for option, value in own.items() if value]:
+        if given := [f"--{option.replace('_', '-')}" for option, value in own.items() if value]:
             raise UsageError(
                 f"{' and '.join(given)}: for sets of sounds or pictures; shards take --checkpoint, --per-clip, --device"
             )
@@ -75,37 +75,29 @@ def probe(
         raise UsageError(
             f"--per-clip {per_clip}: for shards; of {dataset} the protocol says which parts are taken"
         )
-    from looklisten.evaluation.linear_probe.public_sets import probe_set
+    from looklisten.evaluation.linear_probe.options import ProbeOptions
+    from looklisten.evaluation.linear_probe.public_sets import probe_labeled_set
     from looklisten.system.cache import writable_cache
 
-    rivals: Any = {"all": None, "none": []}.get(
-        compare, [name.strip() for name in compare.split(",")]
+    options = ProbeOptions(
+        compare=compare,
+        layer=layer,
+        cache=cache or writable_cache("probe"),
+        partial=partial,
+        untrained_seeds=untrained_seeds,
+        device=device,
     )
     with Bar(f"probe: {dataset}") as bar:
-        kept = cache or writable_cache("probe")
-        table = probe_set(
-            dataset,  # type: ignore[arg-type]
-            path,
-            checkpoint,
-            rivals,
-            layer,
-            kept,
-            partial,
-            device,
-            bar,
-            drawings,
-        )
-        return table.as_dict()
+        return probe_labeled_set(dataset, path, checkpoint, options, bar).as_dict()
 
 
 def _probe_shards(shards: str, checkpoint: str, per_clip: int, device: str) -> Result:
     from looklisten.data.shards import Shards
     from looklisten.evaluation.linear_probe.shards import probe as run
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
-    saved = open_trained(checkpoint)
+    network = open_network(checkpoint, device)
+    fraction = network.split.held_out_fraction
     with Bar("probe: clips") as bar:
-        network, train = saved.model().to(choose_device(device).value), saved.config.train
-        sides = run(network, Shards(shards), per_clip, train.seed, train.held_out_fraction, bar)
+        sides = run(network.l3net, Shards(shards), per_clip, network.seed, fraction, bar)
     return {side: result.as_dict() for side, result in sides.items()}

@@ -6,7 +6,7 @@ Knows tensors and settings, no architecture.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -56,6 +56,7 @@ class Layer:
         return self.channels * rows * columns
 
 
+@runtime_checkable
 class StreamingTower(Protocol):
     """A tower that reads a long spectrogram in strips, from left to right."""
 

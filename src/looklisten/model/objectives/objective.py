@@ -6,7 +6,7 @@ Knows the features of a batch and a fusion; no files, no optimizer.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class LossAndAccuracy:
     """Right answers; of positives and negatives, both have the same weight."""
 
 
+@runtime_checkable
 class Pairing(Protocol):
     """Which frames and sounds of a batch are compared."""
 
@@ -43,6 +44,7 @@ class Pairing(Protocol):
         """The same with the sounds of this process only."""
 
 
+@runtime_checkable
 class TrainingBatch(Protocol):
     """What an objective may ask of a batch."""
 
@@ -65,6 +67,7 @@ ClassScores = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From vectors of vision and audio to the probabilities of the classes, side by side."""
 
 
+@runtime_checkable
 class HeldOutVideos(Protocol):
     """What an objective may measure on videos that training does not read."""
 
