@@ -488,7 +488,7 @@ def test_an_axis_names_round_times(start, seconds, names):
 def test_the_shell_writes_the_film_and_leaves_it_away(clock, run_path, tmp_path, capsys):
     arguments = ["localize", str(clock), "--checkpoint", str(run_path), "-o", str(tmp_path / "out")]
     assert main(arguments) == 0
-    assert '"moments": 10, "pictures": 2' in capsys.readouterr().out
+    assert '"moments": 10, "images": 2' in capsys.readouterr().out
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {
         "overlay.mp4",
@@ -501,7 +501,7 @@ def test_the_shell_writes_the_film_and_leaves_it_away(clock, run_path, tmp_path,
     assert np.diff(maps["at_seconds"][maps["pictures"]]) == pytest.approx(1.0, abs=0.25)
     assert len(pictures(tmp_path / "out" / "overlay.mp4")[0]) == 50
     assert main([*arguments[:-1], str(tmp_path / "stills"), "--no-video"]) == 0
-    assert '"moments": 2, "pictures": 2' in capsys.readouterr().out
+    assert '"moments": 2, "images": 2' in capsys.readouterr().out
     assert not (tmp_path / "stills" / "overlay.mp4").exists()
 
 

@@ -6,44 +6,46 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import Device, Network
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
 from looklisten.system.files import check_writable
 
 
-def localize(
+def run_localize(
     video: Positional[Path],
     /,
-    checkpoint: str = "runs/tiny",
+    checkpoint: Network = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
     method: Literal["correspondence", "similarity", "unit"] | None = None,
     units: tuple[int, int] | None = None,
     every_seconds: float = 1.0,
     video_every_seconds: float = 0.2,
     no_video: bool = False,
-    device: str = "auto",
-) -> Result:
-    """A video in which glows what sounds, over the picture and over the spectrogram; the maps as
-    pictures and as arrays too.
+    device: Device = "auto",
+) -> Output:
+    """Write a video with heat maps of what sounds, over its frames and its spectrogram.
+
+    The maps are also written as images and as arrays.
 
     Args:
-        video: A video with picture and sound.
-        checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the
-            Hugging Face Hub (org/name).
+        video: A video with frames and sound.
         out: Folder for overlay.mp4, sheet.png, NNN_frame.png, NNN_sound.png and maps.npz.
-        method: correspondence (gradient of the network's yes), similarity (how alike each place and
-            the sound are) or unit (where one unit fires). By default similarity of networks with
-            fusion similarity or dense, correspondence of others.
-        units: With unit: which vision and audio unit; by default those that fire most.
-        every_seconds: Seconds between pictures.
-        video_every_seconds: Seconds between the maps of overlay.mp4; in between they are mixed.
-        no_video: Leave overlay.mp4 away, which takes most of the time; maps are then as far apart
-            as pictures.
-        device: auto, cpu, cuda, mps.
+        method: correspondence (gradient of the answer "they correspond"), similarity (of each
+            position and the sound) or unit (where one unit responds). By default similarity for
+            networks with fusion similarity or dense, else correspondence.
+        units: With unit: number of the vision unit and of the audio unit; by default those that
+            respond most.
+        every_seconds: Seconds between still images.
+        video_every_seconds: Seconds between the maps of overlay.mp4; frames between two maps get a
+            mixture.
+        no_video: Do not write overlay.mp4, which takes most of the time. Maps are then as far apart
+            as the still images.
     """
     from looklisten.media.isolation.parent import warm_up
 
-    warm_up()  # beside loading PyTorch, so that nobody waits for it
+    # The decoder's process starts while PyTorch is imported, which saves its start time.
+    warm_up()
     from looklisten.drawing.overlay_video import overlay
     from looklisten.drawing.stills import localized, write_stills
     from looklisten.interop.loading import load_network
@@ -51,24 +53,25 @@ def localize(
 
     check_writable(out)
     model = load_network(checkpoint).to(choose_device(device).value)
-    with Bar("localize: seconds") as bar:
-        found, stills = localized(
+    with ProgressBar("localize: seconds") as progress:
+        moments, stills = localized(
             video,
             model,
             every_seconds,
             every_seconds if no_video else video_every_seconds,
             method,
             units,
-            bar,
+            progress,
         )
-    with Bar("localize: pictures") as bar:
-        written = write_stills(found, stills, out, bar)
+    with ProgressBar("localize: images") as progress:
+        files = write_stills(moments, stills, out, progress)
     if not no_video:
-        with Bar("localize: seconds of overlay.mp4") as bar:
-            written["video"] = str(overlay(video, found, out / "overlay.mp4", bar))
-    sure = sum(one.probability for one in found) / len(found)
-    return {
-        "moments": len(found),
-        "pictures": len(stills),
-        "mean_probability": round(sure, 4),
-    } | written
+        with ProgressBar("localize: seconds of overlay.mp4") as progress:
+            files["video"] = str(overlay(video, moments, out / "overlay.mp4", progress))
+    mean_probability = sum(moment.probability for moment in moments) / len(moments)
+    summary = {
+        "moments": len(moments),
+        "images": len(stills),
+        "mean_probability": round(mean_probability, 4),
+    }
+    return Output(summary | files)

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import UsageError, Workers
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
 
 
-def prepare(
+def run_prepare(
     paths: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="VIDEOS... OUT")],
     /,
     labels: Literal["table", "folder"] = "table",
@@ -29,40 +29,48 @@ def prepare(
     engine: Literal["local", "ray"] = "local",
     task_index: int | None = None,
     num_tasks: int = 1,
-    workers: int | None = None,
+    workers: Workers = None,
     again: bool = False,
-) -> Result:
-    """Cut videos into shards that training reads. Run it again to finish an interrupted run or to
-    add videos.
+) -> Output:
+    """Cut videos into shards for training; run it again to finish or to add videos.
 
     Args:
         paths: Videos, folders, globs, text lists, or tables (CSV, TSV, Parquet) with a column path;
-            last the folder of the shards. Each may be an address such as s3://bucket/videos.
-        labels: From the table's column label, or the name of the folder that a video lies in.
-        boxes: Table of known places: path, time, x0, y0, x1, y1, label, sounding.
+            then the folder of the shards. Each can be an address such as s3://bucket/videos.
+        labels: From the table's column label, or from the name of the video's folder.
+        boxes: Table of annotated boxes: path, time, x0, y0, x1, y1, label, sounding.
         skip: Leave out clips with one of these marks: silent, still, black, clipped, short,
             duplicate, damaged, out-of-phase, hdr (joined by commas).
         clip_seconds: Longest clip.
         min_clip_seconds: Shortest clip.
-        frames_per_second: Frames kept a second, at their own timestamps.
+        frames_per_second: Frames stored per second, at their own timestamps.
         shorter_side_pixels: Frames are scaled down to this shorter side, never up.
         jpeg_quality: 1 to 100.
         shard_megabytes: Largest shard file.
-        max_megapixels: Larger frames are refused.
-        max_hours: A longer video is cut off there.
-        stall_seconds: A video that does not get on by a second for so long is given up.
-        memory_megabytes: What one worker may take for one video.
+        max_megapixels: A video with larger frames is refused.
+        max_hours: A longer video is cut off at this length.
+        stall_seconds: Give up a video if decoding does not advance by one second in this time.
+        memory_megabytes: Memory that one worker can use for one video.
         engine: This machine (local), or a Ray cluster that is running (ray).
         task_index: In a job array: which share of the work this call does, from 0.
-        num_tasks: In a job array: how many shares there are.
-        workers: Processes; by default one a core. With ray: tasks at a time.
-        again: Prepare anew what failed and what has changed since; without it only what both failed
-            and has changed.
+        num_tasks: In a job array: the number of shares.
+        workers: Processes; by default one per core. With ray: tasks at a time.
+        again: Prepare again all that failed and all that has changed. Without it, only what failed
+            and has changed since.
     """
     from looklisten.data.cutting import PrepareSettings
-    from looklisten.data.prepare import prepare as run
+    from looklisten.data.prepare import prepare
     from looklisten.media.isolation.process import Isolation
 
+    if len(paths) < 2:
+        raise UsageError(
+            "prepare needs the videos and then the folder of the shards: "
+            "looklisten prepare VIDEOS... OUT"
+        )
+    if num_tasks > 1 and task_index is None:
+        raise UsageError(
+            "--num-tasks needs --task-index: which share of the work this call does, from 0"
+        )
     settings = PrepareSettings(
         clip_seconds=clip_seconds,
         min_clip_seconds=min_clip_seconds,
@@ -74,24 +82,16 @@ def prepare(
         max_megapixels=max_megapixels,
         max_hours=max_hours,
     )
-    if len(paths) < 2:
-        raise UsageError(
-            "prepare needs the videos and then the folder of the shards: looklisten prepare VIDEOS... OUT"
-        )
-    if num_tasks > 1 and task_index is None:
-        raise UsageError(
-            "--num-tasks needs --task-index: which share of the work this call does, from 0"
-        )
     *inputs, out = paths
     limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
-    with Bar("prepare: videos") as bar:
-        return run(
+    with ProgressBar("prepare: videos") as progress:
+        summary = prepare(
             inputs,
             out,
             settings,
             boxes,
             workers,
-            bar,
+            progress,
             labels=labels,
             limits=limits,
             engine=engine,
@@ -99,3 +99,4 @@ def prepare(
             num_tasks=num_tasks,
             again=again,
         )
+    return Output.of_inputs(summary)

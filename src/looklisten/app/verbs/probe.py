@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import Device, UsageError
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
 
 
-def probe(
+def run_probe(
     what: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="DATASET PATH")],
     /,
     checkpoint: str = "runs/tiny",
@@ -21,17 +21,16 @@ def probe(
     partial: bool = False,
     drawings: int | None = None,
     per_clip: int = 5,
-    device: str = "auto",
-) -> Result:
-    """What a linear classifier reads from the frozen vectors, beside the same network untrained and
-    what others reported.
+    device: Device = "auto",
+) -> Output:
+    """Measure what a linear classifier reads from frozen vectors, next to baselines.
 
     Args:
-        what: The set and where it lies: esc50, esc10, dcase2013, urbansound8k, imagenet; sounds or
+        what: The set and its folder: esc50, esc10, dcase2013, urbansound8k, imagenet; sounds or
             images (a folder with a folder a class, or a table with path, label and perhaps fold);
-            shards, which is meant where the path stands alone.
-        checkpoint: Folder of a run or of one checkpoint, or untrained:RECIPE for a network as it
-            begins.
+            shards, which is the default if there is only a folder.
+        checkpoint: Folder of a run or of one checkpoint, or untrained:RECIPE for an untrained
+            network.
         compare: Rivals in the table: all, none, or some joined by commas: untrained, spectrogram
             (of sounds), colors (of pictures).
         layer: conv4_2 (the paper's: 6144 numbers a second of sound, 8192 a picture), pool4 (512),
@@ -43,7 +42,6 @@ def probe(
         drawings: How often the untrained network is drawn, its row being the mean; by default 3
             times for sounds, once for pictures.
         per_clip: With shards: moments of each clip.
-        device: auto, cpu, cuda, mps.
     """
     from looklisten.evaluation.sets.registry import SETS
 
@@ -81,7 +79,7 @@ def probe(
     rivals: Any = {"all": None, "none": []}.get(
         compare, [name.strip() for name in compare.split(",")]
     )
-    with Bar(f"probe: {dataset}") as bar:
+    with ProgressBar(f"probe: {dataset}") as bar:
         kept = cache or writable_cache("probe")
         table = probe_set(
             dataset,  # type: ignore[arg-type]
@@ -95,17 +93,20 @@ def probe(
             bar,
             drawings,
         )
-        return table.as_dict()
+    return Output.of_inputs(table.as_dict())
 
 
-def _probe_shards(shards: str, checkpoint: str, per_clip: int, device: str) -> Result:
+def _probe_shards(shards: str, checkpoint: str, per_clip: int, device: str) -> Output:
     from looklisten.data.shards import Shards
-    from looklisten.evaluation.linear_probe.shards import probe as run
+    from looklisten.evaluation.linear_probe.shards import probe
     from looklisten.interop.loading import open_trained
     from looklisten.system.devices import choose_device
 
     saved = open_trained(checkpoint)
-    with Bar("probe: clips") as bar:
-        network, train = saved.model().to(choose_device(device).value), saved.config.train
-        sides = run(network, Shards(shards), per_clip, train.seed, train.held_out_fraction, bar)
-    return {side: result.as_dict() for side, result in sides.items()}
+    training = saved.config.train
+    model = saved.model().to(choose_device(device).value)
+    with ProgressBar("probe: clips") as progress:
+        sides = probe(
+            model, Shards(shards), per_clip, training.seed, training.held_out_fraction, progress
+        )
+    return Output({side: result.as_dict() for side, result in sides.items()})

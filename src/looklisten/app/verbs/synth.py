@@ -1,17 +1,16 @@
 """The verb `synth`."""
 
 from pathlib import Path
-from typing import Any
 
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import UsageError, Workers
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
 from looklisten.system.files import check_writable
 
 
-def synth(
+def run_synth(
     out: Positional[Path],
     /,
     videos: int = 360,
@@ -26,45 +25,41 @@ def synth(
     sounds: Path | None = None,
     same: tuple[str, ...] = (),
     speed_change: float = 0.25,
-    workers: int | None = None,
-) -> Result:
-    """Make a world of videos with known truth: real MP4 files, labels.csv, boxes.csv, onsets.csv.
-    Or compose one of your own files.
+    workers: Workers = None,
+) -> Output:
+    """Make videos whose labels, boxes and onsets are known, or compose videos of your own files.
+
+    It writes MP4 files, labels.csv, boxes.csv and onsets.csv.
 
     Args:
         out: Folder to write.
-        videos: How many videos.
+        videos: Number of videos.
         seed: The same seed and settings give the same files.
         seconds: Length of each video.
         side_pixels: Width and height.
         frames_per_second: Frame rate.
-        silent_share: Share of videos in which a second object of another class stands by in
-            silence.
+        silent_share: Share of videos with a second, silent object of another class.
         test_share: Share of videos of the split "test"; the others are "train".
-        wild_kinds: Instead of the twelve classes: so many, each with a look and a voice drawn from
-            its number.
-        pictures: Instead of drawing: your own pictures, FOLDER/CLASS/FILE or a table with path and
+        wild_kinds: Instead of the twelve classes: this many, each with a look and a voice drawn
+            from its number.
+        pictures: Instead of drawing: your own images, FOLDER/CLASS/FILE or a table with path and
             label.
-        sounds: Instead of synthesizing: your own sounds, likewise; joined to the pictures by class.
-        same: Classes that the sounds call otherwise than the pictures, such as drum_kit=drum
-            (several: one after the other).
-        speed_change: Own sounds are played faster or slower by up to this share, pitch and all.
-        workers: Processes; by default one a core.
+        sounds: Instead of synthesizing: your own sounds, in the same form; joined to the images by
+            class.
+        same: Classes with different names for images and sounds, such as drum_kit=drum; several
+            are separated by spaces.
+        speed_change: Own sounds are played faster or slower by up to this share, which changes
+            their pitch too.
     """
-    from looklisten.media.synth import World
-    from looklisten.media.synth import synth as make
+    from looklisten.media.synth import World, synth
+    from looklisten.media.synth.collage import Collage
 
     check_writable(out)
     if (pictures is None) != (sounds is None):
         raise UsageError("--pictures and --sounds go together: a video is composed of one of each")
+    settings: World | Collage
     if pictures and sounds:
-        from looklisten.media.synth.collage import Collage
-
-        pairs = [tuple(pair.split("=")) for pair in same]
-        if wrong := [pair for pair in pairs if len(pair) != 2]:
-            raise UsageError(f"--same takes PICTURES_NAME=SOUNDS_NAME, not {'='.join(wrong[0])}")
-        names = tuple((picture, sound) for picture, sound in pairs)
-        world: Any = Collage(
+        settings = Collage(
             str(pictures),
             str(sounds),
             videos,
@@ -73,11 +68,11 @@ def synth(
             side_pixels,
             frames_per_second,
             test_share,
-            names,
+            tuple(_name_pair(text) for text in same),
             speed_change,
         )
     else:
-        world = World(
+        settings = World(
             videos,
             seed,
             seconds,
@@ -87,5 +82,12 @@ def synth(
             test_share,
             wild_kinds=wild_kinds,
         )
-    with Bar("synth: videos") as bar:
-        return make(out, world, workers, bar)
+    with ProgressBar("synth: videos") as progress:
+        return Output(synth(out, settings, workers, progress))
+
+
+def _name_pair(text: str) -> tuple[str, str]:
+    names = text.split("=")
+    if len(names) != 2:
+        raise UsageError(f"--same takes PICTURES_NAME=SOUNDS_NAME, not {text}")
+    return names[0], names[1]
