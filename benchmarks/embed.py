@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 import looklisten as ll
-from looklisten.inference.encoder import Precision
-from looklisten.inference.layers import Side
+from looklisten.config import Side
+from looklisten.inference.embedding.options import Precision
 from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net
 from looklisten.system.processes import cpu_count

@@ -32,8 +32,8 @@ import looklisten as ll
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Clip, Shards
 from looklisten.errors import DecoderLostError
+from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import limited
-from looklisten.media.isolation.process import Isolation
 
 VERBS = ("prepare", "embed", "localize")
 STALL_SECONDS = 30
@@ -113,7 +113,7 @@ Outcome = dict[str, dict[str, Any]]
 
 def prepared(files: Path, out: Path, network: Path) -> Outcome:
     del network
-    result = prepare([files], out, limits=Isolation(stall_seconds=STALL_SECONDS))
+    result = prepare([files], out, limits=WorkerLimits(stall_seconds=STALL_SECONDS))
     outcome: Outcome = {}
     clips: dict[str, list[Clip]] = {}
     for clip in Shards(out):
@@ -166,7 +166,7 @@ def localized(files: Path, out: Path, network: Path) -> Outcome:
     model = ll.load(network)
     outcome: Outcome = {}
     out.mkdir()
-    with limited(Isolation(stall_seconds=STALL_SECONDS)):
+    with limited(WorkerLimits(stall_seconds=STALL_SECONDS)):
         for file in sorted(files.iterdir()):
             try:
                 found = ll.localize(file, model, every_seconds=HOP_SECONDS)

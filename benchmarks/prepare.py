@@ -22,11 +22,12 @@ import threading
 import time
 from pathlib import Path
 
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import write_shards
 from looklisten.data.sources import Source
-from looklisten.media.isolation.process import Isolation
+from looklisten.media.isolation.limits import WorkerLimits
 
 HEIGHTS = (144, 360, 720, 1080)
 
@@ -70,9 +71,7 @@ def spent(who: int) -> float:
 def ours(video: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         before = spent(resource.RUSAGE_SELF)
-        write_shards(
-            cut(video, Source(video.name), PrepareSettings()), Path(folder), "clips", 2**28
-        )
+        write_shards(cut(video, Source(video.name), PrepareOptions()), Path(folder), "clips", 2**28)
         return spent(resource.RUSAGE_SELF) - before
 
 
@@ -227,7 +226,7 @@ def memory(videos: dict[int, Path], sources: int) -> dict[str, float]:
                 [many],
                 Path(folder) / "flat",
                 workers=1,
-                limits=Isolation(sources_per_worker=10 * sources),
+                limits=WorkerLimits(sources_per_worker=10 * sources),
             )
         quarter = len(flat.samples) // 4
         second, last = (

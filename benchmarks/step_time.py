@@ -34,12 +34,14 @@ from looklisten.config import Config
 from looklisten.data.pairs import Draws, PairBatch, pair_up
 from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
-from looklisten.model.l3net import CORRESPOND, L3Net
-from looklisten.model.objectives import Correspondence
+from looklisten.model.fusions import CORRESPOND
+from looklisten.model.l3net import L3Net
+from looklisten.model.objectives.avc import AvcObjective
 from looklisten.system.devices import choose_device, choose_precision, to_device
 from looklisten.system.processes import cpu_count, keep_freed_memory
-from looklisten.training.learner import Learner, augment
-from looklisten.training.loop import training_stream
+from looklisten.training.augmentation import augment
+from looklisten.training.batches import training_stream
+from looklisten.training.learner import Learner
 
 Step = Callable[[], float]
 
@@ -113,7 +115,7 @@ def plain_step(
                 sides = network.fusion.project(
                     network.look(frames).vector, network.audio(sounds).vector
                 )
-                loss = Correspondence()(network.fusion, *sides, positives, negatives).loss
+                loss = AvcObjective()(network.fusion, *sides, positives, negatives).loss
         loss.backward()
         optimizer.step()
         return float(loss.detach())

@@ -25,14 +25,15 @@ from looklisten.evaluation.supervised import (
     validation_of,
     with_validated_threshold,
 )
-from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
-from looklisten.model.objectives import Labels
+from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
+from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.training import baselines as table
-from looklisten.training import loop
+from looklisten.training import checkpointing
 from looklisten.training.baselines import METHODS, baselines
+from looklisten.training.batches import select_labeled, training_stream
 from looklisten.training.learner import Learner
-from looklisten.training.loop import labelled, train, training_stream
-from looklisten.training.runlog import read_metrics
+from looklisten.training.loop import train
+from looklisten.training.metrics_log import read_metrics
 
 SUPERVISED = small_config(
     objective="labels",
@@ -46,7 +47,7 @@ SUPERVISED = small_config(
 
 @pytest.fixture(autouse=True)
 def _few_pairs(monkeypatch):
-    monkeypatch.setattr(loop, "EVALUATED_PAIRS", 24)
+    monkeypatch.setattr(checkpointing, "EVALUATED_PAIRS", 24)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def told(shards_path, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PairStream, "batches", watched)
-        patch.setattr(loop, "EVALUATED_PAIRS", 24)
+        patch.setattr(checkpointing, "EVALUATED_PAIRS", 24)
         train(shards_path, SUPERVISED, out)
     return out, trained_on
 
@@ -78,7 +79,7 @@ def same(one, other):
 
 
 def learner_and_batch(shards, config, **train_settings):
-    allowed, config = labelled(
+    allowed, config = select_labeled(
         shards, ~shards.held_out(0.1), config.changed("train", **train_settings)
     )
     return Learner(config, "cpu"), training_stream(shards, allowed, config).batch(0)
@@ -108,7 +109,7 @@ def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
     saved = open_checkpoint(run)
     assert saved.config.train.classes == tuple(sorted(set(shards.names.tolist())))
     assert Config.load(run / "config.toml") == saved.config
-    assert isinstance(saved.objective(), Labels)
+    assert isinstance(saved.objective(), LabelsObjective)
     heads = {f"objective/{name}": value for name, value in saved.objective().state_dict().items()}
     assert same(
         heads,
@@ -141,7 +142,7 @@ def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
         ConfigError,
         match=r'the objective "labels" needs training clips of at least 2 labels; .* has 0',
     ):
-        labelled(shards, ~shards.held_out(0.1), SUPERVISED)
+        select_labeled(shards, ~shards.held_out(0.1), SUPERVISED)
 
 
 def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_path, tmp_path):
@@ -150,7 +151,7 @@ def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_pat
         steps=3, vision_from=run, audio_from=run, freeze="towers", probe_every=0, evaluate_every=1
     )
     train(shards_path, config, tmp_path / "frozen")
-    theirs, ours = load(run), load(tmp_path / "frozen")
+    theirs, ours = load_checkpoint_network(run), load_checkpoint_network(tmp_path / "frozen")
     assert same(theirs.vision.state_dict(), ours.vision.state_dict()), (
         "weights and batch-norm's statistics"
     )
@@ -176,7 +177,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
     }
     train(shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run")
     whole, begun = tensors(tmp_path / "run"), Learner(small_config(), "cpu").network.state_dict()
-    taught = load(tmp_path / "teacher").state_dict()
+    taught = load_checkpoint_network(tmp_path / "teacher").state_dict()
     shutil.rmtree(tmp_path / "teacher")
     shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
     assert (
@@ -186,7 +187,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
         == 2
     )
     assert same(tensors(tmp_path / "run"), whole)
-    for name, value in load(tmp_path / "run").state_dict().items():
+    for name, value in load_checkpoint_network(tmp_path / "run").state_dict().items():
         if name.startswith("vision."):
             assert torch.equal(value, taught[name])
         elif name.endswith(("conv1.weight", "fc3.weight")):
@@ -199,7 +200,7 @@ def test_a_network_begins_with_the_towers_of_another_to_the_bit(told):
     learner = Learner(small_config(vision_from=run, audio_from=run), "cpu")
     fresh = Learner(small_config(), "cpu").network.fusion.state_dict()
     learner.initialize()
-    theirs = load(run)
+    theirs = load_checkpoint_network(run)
     assert same(learner.network.vision.state_dict(), theirs.vision.state_dict())
     assert same(learner.network.audio.state_dict(), theirs.audio.state_dict())
     assert same(learner.network.fusion.state_dict(), fresh)
@@ -290,7 +291,7 @@ class Knowing:
 def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_same(
     told, shards, monkeypatch
 ):
-    knowing, model = Knowing(monkeypatch, shards), load(told[0])
+    knowing, model = Knowing(monkeypatch, shards), load_checkpoint_network(told[0])
     found = evaluate(
         model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer, negatives="other-class"
     )
@@ -305,7 +306,13 @@ def test_one_class_has_no_other(told, shards, monkeypatch):
     with pytest.raises(
         ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"
     ):
-        evaluate(load(told[0]), shards, shards.held_out(0.1), 24, negatives="other-class")
+        evaluate(
+            load_checkpoint_network(told[0]),
+            shards,
+            shards.held_out(0.1),
+            24,
+            negatives="other-class",
+        )
 
 
 def test_naming_of_heads_that_know(told, shards, monkeypatch):
@@ -315,14 +322,21 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
     Knowing(monkeypatch, shards)
     classes, heads = (
         open_checkpoint(told[0]).config.train.classes,
-        Labels(SUPERVISED.changed("train", classes=tuple("abc"))),
+        LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc"))),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = naming(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24)
+    found = naming(
+        load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out(0.1), 24
+    )
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
-    assert naming(load(told[0]), heads, classes, shards, shards.held_out(0.1), 24).audio == 0
+    assert (
+        naming(
+            load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out(0.1), 24
+        ).audio
+        == 0
+    )
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
@@ -380,7 +394,7 @@ def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_wo
     eyes = {
         name: {
             key: tensor
-            for key, tensor in load(run).state_dict().items()
+            for key, tensor in load_checkpoint_network(run).state_dict().items()
             if key.startswith("vision.")
         }
         for name, run in {

@@ -19,7 +19,7 @@ from looklisten.app.cli import main
 from looklisten.app.command_line import Verb
 from looklisten.app.output import Output, emit
 from looklisten.app.verbs import VERBS, register
-from looklisten.system.files import written_aside
+from looklisten.system.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 
@@ -484,7 +484,7 @@ def test_a_page_never_replaces_a_folder(tmp_path, capsys):
     (tmp_path / "kept.txt").write_text("kept")
     assert main(["units", "nothing", "nothing", "-o", str(tmp_path)]) == 2
     assert "is a folder; name a file" in capsys.readouterr().err
-    with pytest.raises(OSError, match="directory"), written_aside(tmp_path) as scratch:
+    with pytest.raises(OSError, match="directory"), atomic_write(tmp_path) as scratch:
         scratch.write_text("page")
     assert (tmp_path / "kept.txt").read_text() == "kept"
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from conftest import hear_clock, read_clock, write_clock_video
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.pairs import PairStream, View
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
@@ -41,7 +42,7 @@ KINDS = {
 def test_frames_and_sound_of_clips_are_aligned(kind, tmp_path):
     name, how = KINDS[kind]
     write_clock_video(tmp_path / name, **how)
-    clips = list(cut(tmp_path / name, Source(name, 1), PrepareSettings(clip_seconds=2.0)))
+    clips = list(cut(tmp_path / name, Source(name, 1), PrepareOptions(clip_seconds=2.0)))
     assert sum(clip.duration_seconds for clip in clips) > 2.9
     errors = [
         read_clock(decode_jpeg(jpeg, 256).numpy())
@@ -80,6 +81,6 @@ def test_pairs_are_aligned(name, tmp_path):
 
 def test_sound_that_starts_late_stays_late(tmp_path):
     write_clock_video(tmp_path / "late.mp4", audio_late_seconds=1.5)
-    (clip,) = cut(tmp_path / "late.mp4", Source("late.mp4", 1), PrepareSettings())
+    (clip,) = cut(tmp_path / "late.mp4", Source("late.mp4", 1), PrepareOptions())
     assert clip.start_seconds == pytest.approx(1.5, abs=0.03)
     assert read_clock(decode_jpeg(clip.frames[0], 256).numpy()) >= 1.48

@@ -9,7 +9,8 @@ import pytest
 import simplejpeg
 
 from conftest import CLOCK_SIDE, clock_frame, hear_clock, read_clock, write_clock_video
-from looklisten.data.cutting import MARKS, PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import CLIP_MARKS, PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError, TooShortError
 from looklisten.media.decode.decode import Frame, Report, Wanted, decode
@@ -81,7 +82,7 @@ def moving(seconds, height=96, width=128, rate_hz=25):
 
 
 def clips_of(path, **settings):
-    return list(cut(path, Source(path.name), PrepareSettings(**settings)))
+    return list(cut(path, Source(path.name), PrepareOptions(**settings)))
 
 
 def picture(clip, number=0):
@@ -238,7 +239,7 @@ def test_what_comes_before_a_break_is_kept_and_marked(tmp_path, kind):
         cut(
             tmp_path / f"half.{kind}",
             Source("half"),
-            PrepareSettings(clip_seconds=1.0),
+            PrepareOptions(clip_seconds=1.0),
             report=report,
         )
     )
@@ -336,7 +337,7 @@ def test_a_broadcast_whose_clock_is_set_anew_goes_on(tmp_path):
 def test_a_stretch_of_a_video_is_cut_where_it_was_asked_for(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     write_clock_video(path, seconds=9.0)
-    (clip,) = cut(path, Source(path.name, start_seconds=4.3, stop_seconds=6.8), PrepareSettings())
+    (clip,) = cut(path, Source(path.name, start_seconds=4.3, stop_seconds=6.8), PrepareOptions())
     assert clip.start_seconds == pytest.approx(4.3, abs=0.041)
     assert clip.start_seconds + clip.duration_seconds == pytest.approx(6.8, abs=0.001)
     for number, at in enumerate(clip.frame_seconds):
@@ -346,7 +347,7 @@ def test_a_stretch_of_a_video_is_cut_where_it_was_asked_for(tmp_path, kind):
     assert hear_clock(clip.waveform, RATE) == pytest.approx(clip.start_seconds + 1.0, abs=0.025)
     beyond = Source(path.name, start_seconds=20.0, stop_seconds=30.0)
     with pytest.raises(TooShortError, match=r"picture and sound share 0\.000 s"):
-        list(cut(path, beyond, PrepareSettings()))
+        list(cut(path, beyond, PrepareOptions()))
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4", "mpeg2video", "libvpx-vp9"])
@@ -415,7 +416,7 @@ def test_marks_say_what_a_user_wants_to_know(tmp_path):
     (twin,) = cut(
         tmp_path / "fine.mkv",
         Source("twin", same_as="fine.mkv", video_id="fine.mkv"),
-        PrepareSettings(),
+        PrepareOptions(),
     )
     assert (twin.marks, twin.video_id) == (("duplicate",), "fine.mkv")
 
@@ -434,7 +435,7 @@ def test_limits_are_kept(tmp_path):
         cut(
             tmp_path / "a.mkv",
             Source("a"),
-            PrepareSettings(clip_seconds=1.0, max_hours=2.0 / 3600),
+            PrepareOptions(clip_seconds=1.0, max_hours=2.0 / 3600),
             report=report,
         )
     )
@@ -446,11 +447,11 @@ def test_limits_are_kept(tmp_path):
 
 def test_settings_that_cannot_be():
     with pytest.raises(
-        ConfigError, match=f"no mark 'loud' to skip; the marks are {', '.join(MARKS)}"
+        ConfigError, match=f"no mark 'loud' to skip; the marks are {', '.join(CLIP_MARKS)}"
     ):
-        PrepareSettings(skip=("loud",))
+        PrepareOptions(skip=("loud",))
     with pytest.raises(ConfigError, match="max_hours must be above 0"):
-        PrepareSettings(max_hours=0)
+        PrepareOptions(max_hours=0)
 
 
 def test_a_playlist_named_like_a_video_reads_nothing_else(tmp_path):

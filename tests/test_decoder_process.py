@@ -25,8 +25,8 @@ from looklisten.errors import ConfigError, DecoderLostError, SourceError, TooSho
 from looklisten.media.decode import decode as direct
 from looklisten.media.decode.decode import Frame, Report, Sound, Wanted
 from looklisten.media.isolation import parent, readers
+from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.messages import read_message, write_message
-from looklisten.media.isolation.process import Isolation
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_process_that_is_shot_while_it_waits_costs_nothing():
 def test_a_process_that_hangs_is_stopped_in_time():
     began = time.monotonic()
     with (
-        parent.limited(Isolation(stall_seconds=2.0)),
+        parent.limited(WorkerLimits(stall_seconds=2.0)),
         pytest.raises(DecoderLostError, match="did not get on for 2 s") as lost,
     ):
         parent.call(jobs.sleepy, 60, source="slow.mp4")
@@ -159,7 +159,7 @@ def test_a_process_that_hangs_is_stopped_in_time():
 def test_a_long_sound_is_no_hang(tmp_path):
     """Reading a whole sound says nothing until its end; that more of the file is read is enough."""
     (tmp_path / "long.wav").write_bytes(bytes(50_000_000))
-    with parent.limited(Isolation(stall_seconds=2.5)):
+    with parent.limited(WorkerLimits(stall_seconds=2.5)):
         assert (
             parent.call(jobs.reads_slowly, tmp_path / "long.wav", 7.0, source="long.wav") == "whole"
         )
@@ -167,7 +167,7 @@ def test_a_long_sound_is_no_hang(tmp_path):
 
 def test_a_process_that_is_suspended_is_stopped_even_while_it_is_written_to():
     answers = parent.stream(jobs.twice, source="film.mp4", answers=True)
-    with parent.limited(Isolation(stall_seconds=2.0)):
+    with parent.limited(WorkerLimits(stall_seconds=2.0)):
         next(answers)
         os.kill(busy_process(), signal.SIGSTOP)
         with pytest.raises(DecoderLostError, match="did not get on"):
@@ -179,9 +179,9 @@ def test_a_program_that_was_suspended_itself_finds_nothing_hung(tmp_path):
     program = """
 import sys, time
 from looklisten.media import parent
-from looklisten.media.isolation.process import Isolation
+from looklisten.media.isolation.limits import WorkerLimits
 import decoder_jobs as jobs
-with parent.limited(Isolation(stall_seconds=2.0)):
+with parent.limited(WorkerLimits(stall_seconds=2.0)):
     print("begun", flush=True)
     parent.call(jobs.sleepy, 1.5, source="file")
 print("whole", flush=True)
@@ -204,7 +204,7 @@ print("whole", flush=True)
 
 def test_what_is_too_large_for_memory_costs_itself():
     with (
-        parent.limited(Isolation(memory_megabytes=200)),
+        parent.limited(WorkerLimits(memory_megabytes=200)),
         pytest.raises(SourceError, match=r"huge\.png: it needs more than the 200 MB"),
     ):
         parent.call(jobs.hungry, source="huge.png")

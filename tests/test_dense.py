@@ -14,7 +14,7 @@ from looklisten.inference.embedding.embed import embed
 from looklisten.inference.embedding.windows import WindowGrid
 from looklisten.inference.encoder import encoder_of
 from looklisten.media.spectrogram import LogSpectrogram
-from looklisten.model.backbones.vgg_streaming import RollingTower, reach
+from looklisten.model.backbones.vgg_streaming import StreamingVgg, reach
 from looklisten.model.l3net import L3Net
 
 RATE_HZ = 48_000
@@ -73,7 +73,7 @@ def test_a_rolling_tower_makes_the_map_of_the_whole_picture(model):
     whole = model.audio(picture)
     sizes = [150, 61, 100, 89]
     for raw, image in ((True, whole.conv4_2), (False, whole.map)):
-        rolling = RollingTower(model.audio, torch.float32, raw)
+        rolling = StreamingVgg(model.audio, torch.float32, raw)
         rolled = torch.cat([rolling.push(strip) for strip in picture.split(sizes, dim=3)], 3)
         # The right border of the whole picture has zeros beside it, which no strip knows.
         known = (400 - reach(model.audio) - 1) // model.audio.reduction + 1

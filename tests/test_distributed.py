@@ -16,7 +16,7 @@ from conftest import small_config
 from looklisten.config import Config
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.training.loop import train
-from looklisten.training.runlog import read_metrics
+from looklisten.training.metrics_log import read_metrics
 from noise_shards import write_set
 
 # Float sums differ in their last digits with the number of processes, and a step of Adam magnifies

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import SHARED, write_sound
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.media.decode.decode import Report, Wanted, decode, read_sound
 from looklisten.media.downmix import Mixer, mono_weights
@@ -100,7 +101,7 @@ def test_clips_of_channels_that_cancel_are_marked_and_not_silent(tmp_path):
         cut(
             tmp_path / "a.mkv",
             Source("a.mkv"),
-            PrepareSettings(clip_seconds=1.0, min_clip_seconds=0.5),
+            PrepareOptions(clip_seconds=1.0, min_clip_seconds=0.5),
         )
     )
     assert len(clips) == 3

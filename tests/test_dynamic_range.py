@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from conftest import SHARED
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.media.decode.decode import Frame, Report, Wanted, decode
 from looklisten.media.isolation.readers import redraw
@@ -91,7 +92,7 @@ def test_known_brightness_becomes_a_known_gray(tmp_path, signal, transfer, color
     seen, marks = stripes(path)
     assert np.abs(seen - GRAYS[:, None]).max() <= 3
     assert marks == {"hdr"}
-    (clip,) = cut(path, Source("a.mkv"), PrepareSettings())
+    (clip,) = cut(path, Source("a.mkv"), PrepareOptions())
     assert "hdr" in clip.marks
 
     def copy(at_seconds, picture, canvas):
@@ -147,5 +148,5 @@ def test_ten_bits_of_the_ordinary_range_stay_as_they_are(tmp_path, primaries, ma
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the clip is not there")
 def test_a_clip_of_high_range_is_marked():
-    clips = list(cut(SHARED / "faults" / "14_hdr10_pq.mp4", Source("14"), PrepareSettings()))
+    clips = list(cut(SHARED / "faults" / "14_hdr10_pq.mp4", Source("14"), PrepareOptions()))
     assert all("hdr" in clip.marks for clip in clips)

@@ -22,7 +22,7 @@ from looklisten.inference.embedding.embed import embed
 from looklisten.inference.embedding.stream import StreamingEmbedder
 from looklisten.inference.embedding.windows import WindowCutter, WindowGrid
 from looklisten.inference.encoder import NetworkEncoder, encode_rows, encoder_of
-from looklisten.inference.layers import side_vectors, width
+from looklisten.inference.layers import layer_width, side_vectors
 from looklisten.media.decode.decode import Frame, Wanted, decode, find_streams
 from looklisten.media.frames import decode_jpeg
 from looklisten.media.spectrogram import as_stored
@@ -143,7 +143,7 @@ def test_alone_or_in_company_it_is_the_same_to_the_bit(model, side, layer):
         else torch.randint(0, 255, (7, 3, 48, 48), dtype=torch.uint8)
     )
     together = encode_rows(encoder, side, layer, rows, 4)
-    assert together.shape == (7, width(model, side, layer))
+    assert together.shape == (7, layer_width(model, side, layer))
     assert torch.equal(
         together, torch.cat([encode_rows(encoder, side, layer, row[None], 32) for row in rows])
     )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from conftest import write_clock_video, write_sound
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.media.decode.decode import Report, Wanted, decode
 from looklisten.media.decode.file_end import counts_frames, written_bytes
@@ -23,7 +24,7 @@ def tone(seconds):
 
 def clips_and_report(path, **settings):
     report = Report()
-    return list(cut(path, Source(path.name), PrepareSettings(**settings), report=report)), report
+    return list(cut(path, Source(path.name), PrepareOptions(**settings), report=report)), report
 
 
 def reported(path, picture=False):

@@ -10,7 +10,7 @@ import torch
 
 from conftest import small_config
 from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
-from looklisten.model.checkpoint import load, save_checkpoint
+from looklisten.model.checkpoint import load_checkpoint_network, save_checkpoint
 from looklisten.model.l3net import L3Net
 
 RATE_HZ, HOP = 48_000, 242
@@ -111,7 +111,10 @@ def test_a_network_with_a_decibel_front_end_learns_its_norm_and_comes_back_from_
     )
     save_checkpoint(tmp_path, 1, config, network.state_dict(), {}, {})
     with torch.inference_mode():
-        assert torch.equal(load(tmp_path).listen(waves).vector, network.eval().listen(waves).vector)
+        assert torch.equal(
+            load_checkpoint_network(tmp_path).listen(waves).vector,
+            network.eval().listen(waves).vector,
+        )
 
 
 def test_the_papers_front_end_has_no_norm_before_the_tower():

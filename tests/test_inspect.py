@@ -21,7 +21,7 @@ from looklisten.app.cli import main
 from looklisten.app.output import emit
 from looklisten.app.pages.pair_page import training_pairs, write_pair_page
 from looklisten.data import inspection
-from looklisten.data.inspection import inspect, warnings_of
+from looklisten.data.inspection import inspect, training_warnings
 from looklisten.data.shards import (
     CLIPS_PER_RECORD_BATCH,
     FORMAT_VERSION,
@@ -32,10 +32,10 @@ from looklisten.data.shards import (
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
-from looklisten.model.l3net import Fusion
-from looklisten.model.objectives import Correspondence
-from looklisten.training.learner import augment
-from looklisten.training.loop import training_stream
+from looklisten.model.fusions import Fusion
+from looklisten.model.objectives.avc import AvcObjective
+from looklisten.training.augmentation import augment
+from looklisten.training.batches import training_stream
 
 PAIRS = 32
 
@@ -338,7 +338,7 @@ def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
         0
     )
     assert (
-        float(Correspondence()(Oracle(), rows, rows, *batch.pairing.masks(everyone=False)).accuracy)
+        float(AvcObjective()(Oracle(), rows, rows, *batch.pairing.masks(everyone=False)).accuracy)
         == 1.0
     )
 
@@ -406,14 +406,14 @@ def test_warnings_of_clips_that_nothing_can_be_learned_from(tmp_path):
     ]
     shards = Shards(write_set(tmp_path, clips))
     first_four = np.arange(6) < 4
-    assert warnings_of(shards, first_four) == [
+    assert training_warnings(shards, first_four) == [
         "4 of 4 clips are silent: there is nothing to hear in them",
         "3 of 4 clips are still: their picture does not change",
     ]
-    assert warnings_of(shards, np.arange(6) >= 4) == [
+    assert training_warnings(shards, np.arange(6) >= 4) == [
         "all 2 clips are of one video (v2): a negative pair needs two videos"
     ]
-    assert warnings_of(shards, np.zeros(6, bool)) == [
+    assert training_warnings(shards, np.zeros(6, bool)) == [
         "there is no clip to train on",
         "the only split is train (3), counted in videos; only `train` is trained on",
     ]
@@ -422,7 +422,7 @@ def test_warnings_of_clips_that_nothing_can_be_learned_from(tmp_path):
 def test_warnings_of_splits_that_are_not_known(tmp_path):
     clips = [a_clip(i, split=name) for i, name in enumerate(("train", "train", "fold1", ""))]
     shards = Shards(write_set(tmp_path, clips))
-    (sentence,) = warnings_of(shards, ~shards.held_out(0.1))
+    (sentence,) = training_warnings(shards, ~shards.held_out(0.1))
     assert (
         sentence
         == "the splits are train (2), fold1 (1), no name (1), counted in videos; only `train` is trained on"

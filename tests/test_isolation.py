@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from conftest import write_clock_video
-from looklisten.data.cutting import PrepareSettings
+from looklisten.data.options import PrepareOptions
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
-from looklisten.media.isolation.process import Isolation
+from looklisten.media.isolation.limits import WorkerLimits
 
 
 def lines(file):
@@ -79,7 +79,7 @@ def test_a_source_that_hangs_is_given_up_and_the_others_are_whole(
     pipe = tmp_path / "b.mkv"
     os.mkfifo(pipe)  # whoever opens it to read waits for a writer, for ever
     began = time.monotonic()
-    result = prepare([videos, pipe], tmp_path / "out", limits=Isolation(stall_seconds=1.5))
+    result = prepare([videos, pipe], tmp_path / "out", limits=WorkerLimits(stall_seconds=1.5))
     assert time.monotonic() - began < 30
     assert (result["sources"], result["prepared"], result["failed"]) == (4, 3, 1)
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
@@ -109,8 +109,10 @@ def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, one_batch, 
                 nobody_reads.poll(120_000)
 
     threading.Thread(target=feed, daemon=True).start()
-    settings = PrepareSettings(clip_seconds=1.0, min_clip_seconds=0.2)
-    result = prepare([videos, pipe], tmp_path / "out", settings, limits=Isolation(stall_seconds=6))
+    settings = PrepareOptions(clip_seconds=1.0, min_clip_seconds=0.2)
+    result = prepare(
+        [videos, pipe], tmp_path / "out", settings, limits=WorkerLimits(stall_seconds=6)
+    )
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["source"] == os.path.relpath(pipe, Path(os.path.commonpath([videos, tmp_path])))
     assert result["prepared"] == 3
@@ -149,7 +151,7 @@ def test_a_crash_costs_at_most_its_source(videos, undisturbed, one_batch, tmp_pa
 
     thread = threading.Thread(target=shoot, daemon=True)
     thread.start()
-    result = prepare([videos, pipe], tmp_path / "out", limits=Isolation(stall_seconds=20))
+    result = prepare([videos, pipe], tmp_path / "out", limits=WorkerLimits(stall_seconds=20))
     over.set()
     thread.join()
     assert (result["sources"], result["prepared"], result["failed"]) == (4, 4 - failed, failed)
@@ -190,13 +192,13 @@ def test_a_source_that_eats_memory_costs_itself(videos, one_batch, tmp_path):
         container.mux(audio.encode(sound))
         container.mux(audio.encode(None))
     result = prepare(
-        [videos, tmp_path / "b.mkv"], tmp_path / "out", limits=Isolation(memory_megabytes=60)
+        [videos, tmp_path / "b.mkv"], tmp_path / "out", limits=WorkerLimits(memory_megabytes=60)
     )
     assert (result["prepared"], result["failed"]) == (3, 1)
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["source"].endswith("b.mkv")
     result = prepare(
-        [videos, tmp_path / "b.mkv"], tmp_path / "small", PrepareSettings(max_megapixels=20)
+        [videos, tmp_path / "b.mkv"], tmp_path / "small", PrepareOptions(max_megapixels=20)
     )
     (failure,) = lines(tmp_path / "small" / "failures.jsonl")
     assert "frames of 7680 x 4320; at most 20 megapixels" in failure["reason"]
@@ -204,7 +206,7 @@ def test_a_source_that_eats_memory_costs_itself(videos, one_batch, tmp_path):
 
 def test_workers_are_replaced_now_and_then(videos, undisturbed, one_batch, monkeypatch, tmp_path):
     monkeypatch.setattr("looklisten.data.prepare.MAX_BATCH_SOURCES", 1)
-    prepare([videos], tmp_path, workers=1, limits=Isolation(sources_per_worker=1))
+    prepare([videos], tmp_path, workers=1, limits=WorkerLimits(sources_per_worker=1))
     assert [bytes(c.waveform) for c in Shards(tmp_path)] == [
         bytes(c.waveform) for c in Shards(undisturbed)
     ]

@@ -11,8 +11,8 @@ from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.dense import DenseSound
 from looklisten.inference.embedding.windows import WindowGrid
-from looklisten.inference.encoder import chosen_layer, encode_rows, encoder_of
-from looklisten.inference.layers import BANDS, side_vectors, texture, width
+from looklisten.inference.encoder import choose_layer, encode_rows, encoder_of
+from looklisten.inference.layers import TEXTURE_BANDS, layer_width, side_vectors, texture
 from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net
 
@@ -20,7 +20,7 @@ from looklisten.model.l3net import L3Net
 def test_the_papers_layers_have_the_papers_sizes():
     model = L3Net(ModelConfig())
     sizes = {
-        layer: (width(model, "audio", layer), width(model, "vision", layer))
+        layer: (layer_width(model, "audio", layer), layer_width(model, "vision", layer))
         for layer in ("pool4", "conv4_2")
     }
     assert sizes == {"pool4": (512, 512), "conv4_2": (6144, 8192)}
@@ -63,11 +63,15 @@ def noise(rows=2):
 def test_a_texture_is_the_means_and_deviations_over_time_of_all_blocks_by_bands():
     model = L3Net(ModelConfig(widths=(4, 6), front_end="compact")).eval()
     vectors = texture(model, noise())
-    assert vectors.shape == (2, width(model, "audio", "texture")) == (2, 2 * BANDS * 10)
+    assert (
+        vectors.shape == (2, layer_width(model, "audio", "texture")) == (2, 2 * TEXTURE_BANDS * 10)
+    )
     raw = model.listen(noise()).conv4_2
-    quarter = raw.shape[2] // BANDS
-    means, deviations = vectors[:, 2 * BANDS * 4 :].unflatten(1, (2, 6, BANDS)).unbind(1)
-    for band in range(BANDS):
+    quarter = raw.shape[2] // TEXTURE_BANDS
+    means, deviations = (
+        vectors[:, 2 * TEXTURE_BANDS * 4 :].unflatten(1, (2, 6, TEXTURE_BANDS)).unbind(1)
+    )
+    for band in range(TEXTURE_BANDS):
         over_time = raw[:, :, band * quarter : (band + 1) * quarter].mean(2)
         assert torch.allclose(means[:, :, band], over_time.mean(2), atol=1e-5)
         assert torch.allclose(deviations[:, :, band], over_time.std(2, correction=0), atol=1e-5)
@@ -80,7 +84,7 @@ def test_a_texture_tells_a_beat_from_a_steady_sound_whose_maximum_is_the_same():
     beating = steady * (torch.arange(48_000) % 6000 < 3000)
     units = model.config.widths[0]
     _, deviations = torch.cat([texture(model, steady), texture(model, beating)])[
-        :, : 2 * BANDS * units
+        :, : 2 * TEXTURE_BANDS * units
     ].chunk(2, 1)
     assert (deviations[1] > 2 * deviations[0]).float().mean() > 0.9
 
@@ -88,13 +92,13 @@ def test_a_texture_tells_a_beat_from_a_steady_sound_whose_maximum_is_the_same():
 def test_a_texture_is_of_sound_window_by_window(tmp_path):
     model = L3Net(small_config().model).eval()
     encoder = encoder_of(model)
-    assert chosen_layer(encoder, "audio", "texture") == "texture"
+    assert choose_layer(encoder, "audio", "texture") == "texture"
     assert encode_rows(encoder, "audio", "texture", noise(3), 2).shape == (
         3,
-        width(model, "audio", "texture"),
+        layer_width(model, "audio", "texture"),
     )
     with pytest.raises(ConfigError, match="not of frames"):
-        chosen_layer(encoder, "vision", "texture")
+        choose_layer(encoder, "vision", "texture")
     with pytest.raises(ConfigError, match="not dense"):
         DenseSound(encoder, "texture", WindowGrid.of(0.1))
     with pytest.raises(ConfigError, match="not of an ONNX file"):

@@ -12,9 +12,10 @@ from looklisten.data.shards import Clip
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.localization.localize import HeatMap, localize, localize_moments, to_unit
 from looklisten.inference.moments import Moment
-from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.checkpoint import load
-from looklisten.model.l3net import AlignedFusion, Fusion, L3Net, correspondence_logit
+from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.model.fusions import AlignedFusion, Fusion, correspondence_logit
+from looklisten.model.l3net import L3Net
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +195,10 @@ def test_the_usual_method_is_what_the_network_was_trained_by(fusion, method):
 
 def test_of_two_frames_equally_near_it_is_the_earlier(clip, run_path):
     """Stored frames are 0.2 s apart; moments that lie in the middle between them take each once."""
-    times = [one.at_seconds for one in localize(clip, load(run_path), every_seconds=0.2)]
+    times = [
+        one.at_seconds
+        for one in localize(clip, load_checkpoint_network(run_path), every_seconds=0.2)
+    ]
     assert len(set(times)) == len(times) == 15
 
 
@@ -220,7 +224,7 @@ def test_a_map_is_enlarged_to_the_frame_that_it_covers():
 
 
 def test_a_file_is_localized_through_its_length(clip, run_path):
-    found = localize(clip, load(run_path), every_seconds=0.5)
+    found = localize(clip, load_checkpoint_network(run_path), every_seconds=0.5)
     assert len(found) == 6
     times = [one.at_seconds for one in found]
     assert times == sorted(times)
@@ -233,7 +237,7 @@ def test_a_file_is_localized_through_its_length(clip, run_path):
 
 
 def test_moments_can_be_named(clip, run_path):
-    model = load(run_path)
+    model = load_checkpoint_network(run_path)
     found = localize(clip, model, at_seconds=[2.2, 0.4])
     assert [one.at_seconds for one in found] == pytest.approx([0.4, 2.2], abs=0.01)
     assert [one.moment.start_seconds for one in found] == pytest.approx([0.0, 1.7], abs=0.01)
@@ -246,7 +250,7 @@ def test_moments_can_be_named(clip, run_path):
 
 def test_what_cannot_be_localized_is_said(clip, run_path, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
-    model = load(run_path)
+    model = load_checkpoint_network(run_path)
     with pytest.raises(SourceError, match="cannot be opened as video"):
         localize(tmp_path / "text.mp4", model)
     with pytest.raises(SourceError, match="nowhere"):

@@ -23,19 +23,16 @@ from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.inference.localization.localize import localize
 from looklisten.media.synth import World, synth
-from looklisten.model.checkpoint import load, open_checkpoint, saved_steps
-from looklisten.model.objectives import Outcome, chance_loss
-from looklisten.training import distributed, loop
-from looklisten.training.learner import step_seed
-from looklisten.training.loop import (
-    STUCK_STEPS,
-    Meter,
-    Stuck,
-    learning_rate,
-    train,
-    training_stream,
-)
-from looklisten.training.runlog import read_metrics
+from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
+from looklisten.model.objectives import chance_loss
+from looklisten.model.objectives.objective import LossAndAccuracy
+from looklisten.training import checkpointing, distributed
+from looklisten.training.augmentation import step_seed
+from looklisten.training.batches import training_stream
+from looklisten.training.loop import train
+from looklisten.training.meter import PLATEAU_STEPS, PlateauWarning, TrainingMeter
+from looklisten.training.metrics_log import read_metrics
+from looklisten.training.schedule import learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +57,7 @@ def long_path(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _few_pairs(monkeypatch):
     """The loop's looks at held-out videos are quick ones here."""
-    monkeypatch.setattr(loop, "EVALUATED_PAIRS", 48)
+    monkeypatch.setattr(checkpointing, "EVALUATED_PAIRS", 48)
 
 
 def steps_of(run):
@@ -84,7 +81,7 @@ def test_the_newest_and_the_best_checkpoint_are_kept(shards_path, tmp_path):
     assert steps_of(tmp_path) == sorted({best, 20})
     assert open_checkpoint(tmp_path / "checkpoints" / "best").step == run.best_step == best
     assert run.best_accuracy == measured[best]
-    assert load(tmp_path / "checkpoints" / "best").config == small_config().model
+    assert load_checkpoint_network(tmp_path / "checkpoints" / "best").config == small_config().model
 
 
 def test_time_alone_makes_a_checkpoint_due(shards_path, tmp_path):
@@ -117,8 +114,8 @@ def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(
 
 def test_measuring_does_not_count_into_the_speed():
     now = [100.0]
-    meter = Meter(8, distributed.World(), clock=lambda: now[0])
-    outcome = Outcome(torch.tensor(0.7), torch.tensor(0.5))
+    meter = TrainingMeter(8, distributed.ProcessWorld(), clock=lambda: now[0])
+    outcome = LossAndAccuracy(torch.tensor(0.7), torch.tensor(0.5))
     for pause in (0.0, 1.0):
         meter.add(1, outcome, [], 0.0)
         now[0] += 0.25 + pause
@@ -189,12 +186,12 @@ def test_a_stuck_loss_is_said_once(caplog, objective):
 
     def warnings(losses):
         caplog.clear()
-        watch = Stuck(settings)
+        watch = PlateauWarning(settings)
         for number, loss in enumerate(losses, 1):
             watch.look(10 * number, loss)
         return [record for record in caplog.records if record.levelno == logging.WARNING]
 
-    looks = 50 // 10 + STUCK_STEPS // 10 + 2
+    looks = 50 // 10 + PLATEAU_STEPS // 10 + 2
     (warning,) = warnings([chance] * 3 * looks)
     assert "--overfit 16" in warning.getMessage()
     assert not warnings([chance] * (looks - 2))
@@ -224,7 +221,7 @@ def test_a_contrastive_run_is_resumed_with_its_temperature(shards_path, tmp_path
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     first = load_file(tmp_path / "whole/checkpoints/step-000000005/optimizer.safetensors")
     assert first["objective/log_scale"] != whole["objective/log_scale"]
-    networks = [load(tmp_path / run).state_dict() for run in ("whole", "parts")]
+    networks = [load_checkpoint_network(tmp_path / run).state_dict() for run in ("whole", "parts")]
     assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
 
 
@@ -265,7 +262,7 @@ def test_other_views_and_negatives_train_and_serve(long_path, tmp_path, model, s
     whole = small_config(steps=3, **settings).model_dump()
     whole["model"] |= model
     train(long_path, type(small_config()).of(whole, "the test"), tmp_path)
-    network, shards = load(tmp_path), Shards(long_path)
+    network, shards = load_checkpoint_network(tmp_path), Shards(long_path)
     held_out = shards.held_out(0.1)
     assert 0 <= evaluate(network, shards, held_out, pairs=20).accuracy <= 1
     assert probe(network, shards, per_clip=1)["vision"].n > 0

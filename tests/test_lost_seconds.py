@@ -10,7 +10,8 @@ import pytest
 import simplejpeg
 
 from conftest import clock_frame, read_clock, write_clock_video, write_sound
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import SourceError, TooShortError
 from looklisten.media.decode.decode import Report, read_sound
@@ -59,7 +60,7 @@ def clips_and_report(path, start_seconds=None, stop_seconds=None, **settings):
     report = Report()
     try:
         source = Source(path.name, start_seconds=start_seconds, stop_seconds=stop_seconds)
-        return list(cut(path, source, PrepareSettings(**settings), report=report)), report
+        return list(cut(path, source, PrepareOptions(**settings), report=report)), report
     except TooShortError:
         return [], report
 

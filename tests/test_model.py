@@ -18,17 +18,19 @@ from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ, spectrogram
 from looklisten.media.frames import jitter
 from looklisten.media.spectrogram import FRONT_ENDS, WINDOW_SAMPLES, LogSpectrogram
-from looklisten.model.backbones.vgg import Tower
-from looklisten.model.checkpoint import load, save_checkpoint
-from looklisten.model.l3net import (
+from looklisten.model.backbones.vgg import Vgg
+from looklisten.model.checkpoint import load_checkpoint_network, save_checkpoint
+from looklisten.model.fusions import (
     CORRESPOND,
     AlignedFusion,
     Fusion,
-    L3Net,
     SimilarityFusion,
     correspondence_logit,
 )
-from looklisten.model.objectives import Contrast, Correspondence, chance_loss
+from looklisten.model.l3net import L3Net
+from looklisten.model.objectives import chance_loss
+from looklisten.model.objectives.avc import AvcObjective
+from looklisten.model.objectives.contrastive import ContrastiveObjective
 
 VISION_SHAPES = [(64, 224, 224), (128, 112, 112), (256, 56, 56), (512, 28, 28)]
 AUDIO_SHAPES = [(64, 257, 199), (128, 128, 99), (256, 64, 49), (512, 32, 24)]
@@ -127,7 +129,7 @@ def test_compact_front_end_hears_up_to_8_khz_in_order():
 
 
 def test_conv4_2_is_before_batch_norm_and_the_vector_is_the_maximum_of_the_map():
-    tower = Tower(3, (4, 8)).eval()
+    tower = Vgg(3, (4, 8)).eval()
     last = tower.blocks[-1]
     for values in (
         last.bn2.weight.data,
@@ -206,9 +208,9 @@ def test_a_contrastive_step_has_the_loss_of_float32_similarities_under_autocast(
         torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0)), dim=-1
     )
     pairs = masks(64, "all")
-    exact = Contrast()(net.fusion, vision, audio, *pairs).loss
+    exact = ContrastiveObjective()(net.fusion, vision, audio, *pairs).loss
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(Contrast()(net.fusion, vision, audio, *pairs).loss, exact)
+        assert torch.equal(ContrastiveObjective()(net.fusion, vision, audio, *pairs).loss, exact)
 
 
 def test_a_vector_of_zeros_has_a_bounded_gradient():
@@ -305,12 +307,12 @@ def test_what_a_similarity_means_is_in_the_config_and_old_checkpoints_have_its_o
     )
     network = L3Net(config.model)
     path = save_checkpoint(tmp_path, 1, config, network.state_dict(), {}, {})
-    assert load(path).fusion.sharpness == 7
-    assert L3Net(load(path).config).fusion.places == 8 * 8
+    assert load_checkpoint_network(path).fusion.sharpness == 7
+    assert L3Net(load_checkpoint_network(path).config).fusion.places == 8 * 8
     about = json.loads((path / "checkpoint.json").read_text())
     assert about["config"]["model"].pop("sharpness") == 7
     (path / "checkpoint.json").write_text(json.dumps(about))
-    assert load(path).fusion.sharpness == 10
+    assert load_checkpoint_network(path).fusion.sharpness == 10
     assert describe(network, None)["config"]["model"]["sharpness"] == 7
     with pytest.raises(ConfigError, match=r"model\.sharpness: Input should be greater than 0"):
         config.changed("model", sharpness=0)
@@ -372,7 +374,7 @@ def masks(rows, negatives):
 @pytest.mark.parametrize("negatives", ["roll", "all"])
 def test_objective_is_small_for_who_knows_and_large_for_who_lies(negatives):
     vectors = torch.eye(6)
-    right = Correspondence()(Oracle(), vectors, vectors, *masks(6, negatives))
+    right = AvcObjective()(Oracle(), vectors, vectors, *masks(6, negatives))
     assert right.accuracy == 1
     assert right.loss < 1e-6
 
@@ -380,7 +382,7 @@ def test_objective_is_small_for_who_knows_and_large_for_who_lies(negatives):
         def answer(self, vision, audio):
             return -super().answer(vision, audio)
 
-    wrong = Correspondence()(Liar(), vectors, vectors, *masks(6, negatives))
+    wrong = AvcObjective()(Liar(), vectors, vectors, *masks(6, negatives))
     assert wrong.accuracy == 0
     assert wrong.loss > 10
 
@@ -404,7 +406,7 @@ def test_who_sees_one_side_only_cannot_beat_chance(negatives, one_sided):
     """Law 3: negatives are the same frames and sounds paired otherwise, so either side alone says
     nothing.
     """
-    outcome = Correspondence()(
+    outcome = AvcObjective()(
         one_sided, torch.randn(10, 4), torch.randn(10, 4), *masks(10, negatives)
     )
     assert float(outcome.accuracy) == pytest.approx(0.5)
@@ -433,7 +435,7 @@ def test_contrast_of_one_side_cannot_beat_chance(deaf):
         torch.nn.functional.normalize(torch.randn(10, 4), dim=-1),
         torch.ones(10, 4) / 2,
     )
-    outcome = Contrast()(
+    outcome = ContrastiveObjective()(
         Alike(), *((known, unknown) if deaf else (unknown, known)), *masks(10, "all")
     )
     assert float(outcome.accuracy) == pytest.approx(0.5)
@@ -441,7 +443,7 @@ def test_contrast_of_one_side_cannot_beat_chance(deaf):
 
 
 def test_contrast_is_small_for_who_knows_and_learns_its_temperature():
-    contrast = Contrast()
+    contrast = ContrastiveObjective()
     rows = torch.eye(6)
     right = contrast(Alike(), rows, rows, *masks(6, "all"))
     wrong = contrast(Alike(), rows, rows.roll(1, 0), *masks(6, "all"))
@@ -457,7 +459,7 @@ def test_who_knows_the_video_alone_cannot_tell_its_moments_apart():
     ids = np.array(["a", "a", "b", "b", "c", "c"])
     of_video = torch.eye(3).repeat_interleave(2, dim=0)
     same_video = pair_up(np.arange(6), ids)
-    outcome = Correspondence()(Oracle(), of_video, of_video, *same_video.masks(everyone=False))
+    outcome = AvcObjective()(Oracle(), of_video, of_video, *same_video.masks(everyone=False))
     assert float(outcome.accuracy) == pytest.approx(0.5)
     assert same_video.partners.tolist() == [1, 0, 3, 2, 5, 4]
 
@@ -476,7 +478,7 @@ def test_roll_pairs_each_frame_with_the_next_sound():
             return torch.cat([10 * (near == 1), 10 * (near == 0)], -1).float()
 
     places = torch.arange(6.0)[:, None]
-    assert Correspondence()(Recorder(), places, places, *masks(6, "roll")).accuracy == 1
+    assert AvcObjective()(Recorder(), places, places, *masks(6, "roll")).accuracy == 1
 
 
 def test_several_frames_begin_as_their_mean():

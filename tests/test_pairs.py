@@ -13,7 +13,7 @@ from looklisten.data.pairs import PairStream, Part, View, sound_start
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
-from looklisten.training.loop import training_stream
+from looklisten.training.batches import training_stream
 
 VIEW = View(64, 48, random=True, flip=True)
 
@@ -93,14 +93,14 @@ def test_rows_are_what_the_shards_hold(shards, stream):
 
 
 def test_all_clips_of_a_long_video_are_drawn_and_never_pair_with_each_other(tmp_path, world):
-    from looklisten.data.cutting import PrepareSettings
+    from looklisten.data.options import PrepareOptions
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Shards
 
     prepare(
         [world / f"{i:06d}.mp4" for i in range(3)],
         tmp_path,
-        PrepareSettings(clip_seconds=1.0),
+        PrepareOptions(clip_seconds=1.0),
         workers=1,
     )
     shards = Shards(tmp_path)

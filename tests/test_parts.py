@@ -7,7 +7,8 @@ import pytest
 import simplejpeg
 
 from conftest import hear_clock, read_clock, write_clock_video, write_sound
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.media.decode.decode import Report, Wanted, decode, read_sound
 
@@ -19,7 +20,7 @@ TS = {"video_codec": "mpeg2video", "audio_codec": "mp2"}
 def clips_and_report(path, start_seconds=None, stop_seconds=None, **settings):
     report = Report()
     source = Source(path.name, start_seconds=start_seconds, stop_seconds=stop_seconds)
-    return list(cut(path, source, PrepareSettings(**settings), report=report)), report
+    return list(cut(path, source, PrepareOptions(**settings), report=report)), report
 
 
 def out_of_sync(clip):

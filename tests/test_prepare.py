@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from conftest import SHARED, write_clock_video
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
 from looklisten.data.inspection import inspect
+from looklisten.data.options import PrepareOptions
 from looklisten.data.prepare import NOTHING, _record, prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError
-from looklisten.media.isolation.process import Isolation
+from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.system.files import check_writable
 
 
@@ -122,7 +123,7 @@ def test_added_videos_extend_the_set(world, tmp_path):
 def test_other_settings_or_labels_are_refused(world, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "out")
     with pytest.raises(ConfigError, match="was prepared with another jpeg_quality"):
-        prepare([world / "labels.csv"], tmp_path / "out", PrepareSettings(jpeg_quality=50))
+        prepare([world / "labels.csv"], tmp_path / "out", PrepareOptions(jpeg_quality=50))
     with pytest.raises(
         ConfigError, match=r"000000.mp4 is in .* with another label, split or video_id"
     ):
@@ -162,7 +163,7 @@ def test_what_decodes_before_a_break_is_kept_and_marked(tmp_path):
         data[place] = (data[place] * 7 + 13) % 256
     (tmp_path / "broken.ts").write_bytes(data)
     clips = list(
-        cut(tmp_path / "broken.ts", Source("broken.ts", 1), PrepareSettings(clip_seconds=2.0))
+        cut(tmp_path / "broken.ts", Source("broken.ts", 1), PrepareOptions(clip_seconds=2.0))
     )
     assert len(clips) >= 1
     assert clips[0].duration_seconds == pytest.approx(2.0, abs=0.03)
@@ -184,7 +185,7 @@ def test_a_picture_alone_or_a_sound_alone_is_said(tmp_path):
                     packet.stream = copy
                     target.mux(packet)
         with pytest.raises(SourceError, match=f"has no {lacking} stream"):
-            list(cut(tmp_path / f"{kind}.mp4", Source("x", 1), PrepareSettings()))
+            list(cut(tmp_path / f"{kind}.mp4", Source("x", 1), PrepareOptions()))
 
 
 def test_nothing_usable_is_an_error_not_an_empty_set(tmp_path):
@@ -229,7 +230,7 @@ def test_marks_are_counted_and_can_be_skipped(tmp_path):
         "a.mp4",
         ("duplicate",),
     )
-    fewer = prepare([videos], tmp_path / "fewer", PrepareSettings(skip=("duplicate", "still")))
+    fewer = prepare([videos], tmp_path / "fewer", PrepareOptions(skip=("duplicate", "still")))
     assert (fewer["prepared"], fewer["skipped"], fewer["failed"], fewer["clips"]) == (2, 2, 0, 2)
     skipped = {row["source"]: row for row in lines(tmp_path / "fewer" / "skipped.jsonl")}
     assert set(skipped) == {"b.mp4", "frozen.mp4"}
@@ -245,7 +246,7 @@ def test_a_broken_off_source_is_failed_and_its_seconds_are_kept(tmp_path):
     write_clock_video(tmp_path / "whole.mkv", seconds=6.0)
     data = (tmp_path / "whole.mkv").read_bytes()
     (tmp_path / "half.mkv").write_bytes(data[: len(data) // 2])
-    result = prepare([tmp_path / "half.mkv"], tmp_path / "out", PrepareSettings(clip_seconds=1.0))
+    result = prepare([tmp_path / "half.mkv"], tmp_path / "out", PrepareOptions(clip_seconds=1.0))
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert (result["prepared"], result["failed"]) == (0, 1)
     assert failure["seconds_recovered"] == result["clips"] >= 2
@@ -423,7 +424,7 @@ def test_a_source_that_costs_a_worker_is_not_opened_again(tmp_path):
     fill(videos)
     whole = broken(videos / "a.mp4")
     os.mkfifo(tmp_path / "pipe")
-    limits = Isolation(stall_seconds=10)
+    limits = WorkerLimits(stall_seconds=10)
     inputs = [videos, tmp_path / "pipe"]
     with pytest.raises(SourceError, match="the first: pipe: the decoder did not get on for 10 s"):
         prepare(inputs, out, limits=limits)
@@ -521,7 +522,7 @@ def test_when_all_were_skipped_the_first_reason_is_said(tmp_path):
 def test_lost_seconds_are_counted_by_reason(tmp_path):
     write_clock_video(tmp_path / "a.mp4", seconds=3.0)
     shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
-    result = prepare([tmp_path], tmp_path / "out", PrepareSettings(skip=("duplicate",)))
+    result = prepare([tmp_path], tmp_path / "out", PrepareOptions(skip=("duplicate",)))
     (reason,) = (why for why in result["lost_seconds"] if why == "skip duplicate")
     assert result["lost_seconds"][reason] == pytest.approx(3.0, abs=0.05)
     assert inspect(tmp_path / "out")["lost_seconds"] == result["lost_seconds"]

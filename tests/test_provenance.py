@@ -11,7 +11,8 @@ from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
-from looklisten.training.loop import fitted, train
+from looklisten.training.batches import fit_batch_size
+from looklisten.training.loop import train
 from looklisten.training.provenance import (
     continue_record,
     read_record,
@@ -19,7 +20,7 @@ from looklisten.training.provenance import (
     training_data,
     videos_trained_on,
 )
-from looklisten.training.runlog import read_made
+from looklisten.training.run_facts import read_run_facts
 from noise_shards import a_clip, write_set
 
 STEPS = {"batch_size": 4, "schedule": "constant", "log_every": 1}
@@ -202,7 +203,7 @@ def test_training_refuses_and_goes_on_where_it_is_told_to(run, tmp_path, caplog)
         train(others, config(3), run)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert train(others, config(3), run, resume="other-data").resumed_from == 2
-    (change,) = read_made(run)["other_data"]
+    (change,) = read_run_facts(run)["other_data"]
     assert change["after_step"] == 2
     assert change["trained_on"]["videos"] == 10
     assert "v08" in caplog.text
@@ -265,13 +266,16 @@ def test_nothing_to_train_on_names_the_splits(tmp_path):
     ],
 )
 def test_a_small_set_gives_a_batch_that_can_be_shared(caplog, videos, ranks, settings, batch):
-    assert fitted(small_config(batch_size=12, **settings), videos, ranks).train.batch_size == batch
+    assert (
+        fit_batch_size(small_config(batch_size=12, **settings), videos, ranks).train.batch_size
+        == batch
+    )
     assert f"the batch is lowered from 12 to {batch}" in caplog.text
     with pytest.raises(
         ConfigError,
         match="8 processes need a multiple of 8 videos to share a batch, and there are 7",
     ):
-        fitted(small_config(batch_size=16), 7, 8)
+        fit_batch_size(small_config(batch_size=16), 7, 8)
 
 
 def test_how_steps_were_computed_is_kept_and_a_change_is_said(run, one_held_out, caplog):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import write_clock_video
 from looklisten.app.cli import main
-from looklisten.data.annotations import LAYOUTS, SetName
+from looklisten.data.annotations import LAYOUTS, VideoSet
 from looklisten.data.prepare import prepare
 from looklisten.data.public_sets import COLUMNS, KINETICS_SOUNDS, table
 from looklisten.data.shards import Shards
@@ -573,7 +573,7 @@ def test_the_shell_knows_every_set_and_every_list(capsys):
         main(["table", "--help"])
     told = capsys.readouterr().out
     assert all(name in told for name in [*LAYOUTS, *KINETICS_SOUNDS])
-    assert set(LAYOUTS) == set(SetName.__args__)
+    assert set(LAYOUTS) == set(VideoSet.__args__)
 
 
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):

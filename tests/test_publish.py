@@ -21,7 +21,7 @@ from looklisten.app.cli import main
 from looklisten.interop.hub import hub_name
 from looklisten.interop.loading import load_network, open_trained
 from looklisten.model.checkpoint import open_checkpoint
-from looklisten.training.runlog import read_metrics
+from looklisten.training.metrics_log import read_metrics
 
 SOUND = torch.randint(
     -9000, 9000, (2, 48_000), dtype=torch.int16, generator=torch.Generator().manual_seed(5)

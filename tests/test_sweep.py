@@ -8,8 +8,9 @@ import pytest
 from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.errors import ConfigError
-from looklisten.training import loop
-from looklisten.training.sweep import overfit, sweep
+from looklisten.training import checkpointing
+from looklisten.training.overfit import overfit
+from looklisten.training.sweep import sweep
 
 FITTING = small_config(batch_size=8, learning_rate=3e-3, negatives="all").changed(
     "model", widths=(8, 16, 16, 32)
@@ -19,7 +20,7 @@ FITTING = small_config(batch_size=8, learning_rate=3e-3, negatives="all").change
 @pytest.fixture(autouse=True)
 def _few_pairs(monkeypatch):
     """The loop's looks at held-out videos are quick ones here."""
-    monkeypatch.setattr(loop, "EVALUATED_PAIRS", 48)
+    monkeypatch.setattr(checkpointing, "EVALUATED_PAIRS", 48)
 
 
 def test_a_sweep_takes_the_best_and_is_not_done_twice(shards_path, tmp_path):

@@ -1,6 +1,6 @@
 from .config import Config as Config
-from .data.cutting import PrepareSettings as PrepareSettings
 from .data.inspection import inspect as inspect
+from .data.options import PrepareOptions as PrepareOptions
 from .data.pairs import PairBatch as PairBatch
 from .data.prepare import prepare as prepare
 from .data.shards import Box as Box
@@ -50,5 +50,5 @@ from .media.synth.world import synth as synth
 from .model.l3net import L3Net as L3Net
 from .training.baselines import BaselineTable as BaselineTable
 from .training.baselines import baselines as baselines
-from .training.loop import Run as Run
+from .training.loop import TrainResult as TrainResult
 from .training.loop import train as train

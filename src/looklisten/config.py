@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from looklisten.errors import ConfigError
 
+Side = Literal["audio", "vision"]
+"""One of the two inputs of the network."""
+
 
 class Section(BaseModel):
     """A frozen table of settings that refuses unknown keys."""

@@ -1,7 +1,7 @@
 """Names: of files, as text that every format can hold, and of splits, as people write them.
 
-A file name is bytes on most systems, and not every name is UTF-8. `stored_name` gives text for
-JSON, Arrow and messages; `opened_name` gives back the name that opens the file. Reads no file.
+A file name is bytes on most systems, and not every name is UTF-8. `encode_name` gives text for
+JSON, Arrow and messages; `decode_name` gives back the name that opens the file. Reads no file.
 """
 
 import os
@@ -22,17 +22,17 @@ _AMBIGUOUS = re.compile(rb"\\(?=x(?:5c|[89a-f][0-9a-f]))")
 _ESCAPED = re.compile(rb"\\x(5c|[89a-f][0-9a-f])")
 
 
-def known_split(name: str) -> str:
+def parse_split(name: str) -> str:
     """`train`, `val` or `test` where `name` is a usual word for one of them, else ""."""
     return _SPLIT_OF.get(name.strip().casefold(), "")
 
 
-def usual_split(name: str) -> str:
+def normalize_split(name: str) -> str:
     """The split's usual name; one that is not known stays as it is."""
-    return known_split(name) or name.strip()
+    return parse_split(name) or name.strip()
 
 
-def stored_name(name: str) -> str:
+def encode_name(name: str) -> str:
     r"""A file name as text without lone surrogates: bytes that are not UTF-8 become `\xe9`.
 
     No two names give the same text: where a name holds such an escape itself, its backslash becomes
@@ -45,8 +45,8 @@ def stored_name(name: str) -> str:
     return _AMBIGUOUS.sub(rb"\\x5c", raw).decode("utf-8", "backslashreplace")
 
 
-def opened_name(stored: str) -> str:
-    """The name that opens the file which `stored_name` stored."""
+def decode_name(stored: str) -> str:
+    """The name that opens the file which `encode_name` stored."""
     raw = stored.encode("utf-8", "backslashreplace")
     return os.fsdecode(_ESCAPED.sub(lambda escape: bytes([int(escape[1], 16)]), raw))
 
@@ -56,13 +56,13 @@ def name_of_bytes(raw: bytes) -> str:
     return os.fsdecode(raw)
 
 
-def shown(name: object) -> str:
+def printable(name: object) -> str:
     r"""A name for a sentence: one line, no control characters; a line feed becomes `\n`."""
-    text = stored_name(str(name))
+    text = encode_name(str(name))
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def first_few(names: list[str], count: int = 3) -> str:
     """The first `count` names for a sentence, with a sign that there are more."""
-    listed = ", ".join(shown(name) for name in names[:count])
+    listed = ", ".join(printable(name) for name in names[:count])
     return f"{listed}, …" if len(names) > count else listed

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from looklisten.errors import SourceError
-from looklisten.names import shown
+from looklisten.names import printable
 
 SUFFIXES = frozenset((".csv", ".tsv", ".parquet"))
 DELIMITERS = (",", ";", "\t")
@@ -136,7 +136,7 @@ def truth_of(value: Any) -> bool:
 
 
 def _plain(value: Any) -> str:
-    return repr(shown(value)) if isinstance(value, str) else str(value)
+    return repr(printable(value)) if isinstance(value, str) else str(value)
 
 
 @dataclass(frozen=True)
@@ -226,18 +226,18 @@ def _headings(name: str, given: Sequence[object]) -> tuple[str, ...]:
     twice = sorted({heading for heading in headings if heading and headings.count(heading) > 1})
     if twice:
         raise SourceError(
-            f"the table {shown(name)} has two columns named {', '.join(twice)}; remove or rename one"
+            f"the table {printable(name)} has two columns named {', '.join(twice)}; remove or rename one"
         )
     return headings
 
 
 def _from_csv(name: str, data: bytes) -> Table:
-    text, notes = decode(name, data)
+    text, notes = decode_text(name, data)
     text = _SEPARATOR_LINE.sub("", text, count=1)
     try:
         lines = _csv_lines(text)
     except csv.Error as error:
-        raise SourceError(f"the table {shown(name)} cannot be read: {error}") from None
+        raise SourceError(f"the table {printable(name)} cannot be read: {error}") from None
     first = next(
         (number for number, (_, cells) in enumerate(lines) if not is_comment(cells[0])), len(lines)
     )
@@ -248,7 +248,7 @@ def _from_csv(name: str, data: bytes) -> Table:
     for line, cells in body:
         if any(cell.strip() for cell in cells[len(columns) :]) and not is_comment(cells[0]):
             raise SourceError(
-                f"{shown(name)}, line {line}: has {len(cells)} cells where the heading has {len(columns)}; "
+                f"{printable(name)}, line {line}: has {len(cells)} cells where the heading has {len(columns)}; "
                 "put a cell that holds the separator into quotes"
             )
     whole = _whole_number_columns(columns, [cells for _, cells in body])
@@ -257,7 +257,7 @@ def _from_csv(name: str, data: bytes) -> Table:
         values = {column: cell for column, cell in zip(columns, cells, strict=False) if column}
         for column in whole & values.keys():
             values[column] = values[column].strip().partition(".")[0]
-        rows.append(Row(f"{shown(name)}, line {line}", values))
+        rows.append(Row(f"{printable(name)}, line {line}", values))
     return Table(name, columns, tuple(rows), notes)
 
 
@@ -307,12 +307,12 @@ def _from_parquet(name: str, data: bytes) -> Table:
         values = [_values(column) for column in table.columns]
     except (pa.ArrowException, UnicodeDecodeError, ValueError, OSError) as error:
         first_line = str(error).partition("\n")[0]
-        raise SourceError(f"the table {shown(name)} cannot be read: {first_line}") from None
+        raise SourceError(f"the table {printable(name)} cannot be read: {first_line}") from None
     rows = []
     for number in range(table.num_rows):
         cells = {column: of[number] for column, of in zip(columns, values, strict=True) if column}
         if not all(is_missing(cell) for cell in cells.values()):
-            rows.append(Row(f"{shown(name)}, row {number + 1}", cells))
+            rows.append(Row(f"{printable(name)}, row {number + 1}", cells))
     return Table(name, columns, tuple(rows))
 
 
@@ -345,7 +345,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     return values
 
 
-def decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
+def decode_text(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
     """The text of a table or list, and a note where it is not UTF-8 (UTF-16 and UTF-32 are known by
     their byte-order mark).
 
@@ -363,11 +363,11 @@ def decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
                 return data.decode(encoding), ()
             except UnicodeDecodeError as error:
                 raise SourceError(
-                    f"{shown(name)} begins as {encoding.upper()} and is damaged: {error}; save it as UTF-8"
+                    f"{printable(name)} begins as {encoding.upper()} and is damaged: {error}; save it as UTF-8"
                 ) from None
     if len(data) > 3 and (data[1:20:2].count(0) > 8 or data[0:20:2].count(0) > 8):
         raise SourceError(
-            f"{shown(name)} looks like UTF-16 without a byte-order mark; save it as UTF-8"
+            f"{printable(name)} looks like UTF-16 without a byte-order mark; save it as UTF-8"
         )
     text = data.decode("utf-8-sig", "surrogateescape")
     odd = re.search("[\udc80-\udcff]", text)
@@ -375,14 +375,14 @@ def decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
         return text, ()
     line = text.count("\n", 0, odd.start()) + 1
     note = (
-        f"{shown(name)} is not UTF-8 from line {line} on: names are taken byte by byte, or as Latin-1 where that names a file; "
+        f"{printable(name)} is not UTF-8 from line {line} on: names are taken byte by byte, or as Latin-1 where that names a file; "
         "other text as Latin-1. Save it as UTF-8 where this is wrong"
     )
     return text, (note,)
 
 
 def _from_bytes(text: str) -> str:
-    """Text out of a cell of `decode`: one that is not UTF-8 is Latin-1."""
+    """Text out of a cell of `decode_text`: one that is not UTF-8 is Latin-1."""
     if not re.search("[\ud800-\udfff]", text):
         return text
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
@@ -392,7 +392,7 @@ def lines_of(name: str, data: bytes) -> tuple[list[str], tuple[str, ...]]:
     """The lines of a text list without their ends, and notes. Only line feeds and returns end a
     line.
     """
-    text, notes = decode(name, data)
+    text, notes = decode_text(name, data)
     return [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()], notes
 
 
@@ -406,16 +406,16 @@ def check_columns(
     an error where the known one is lacking, and so is one that is nearly spelled like it: what it
     holds would be lost. Returns a note, or nothing. Raises SourceError.
     """
-    name, has = shown(table.name), [column for column in table.columns if column]
+    name, has = printable(table.name), [column for column in table.columns if column]
     meant = {column: _meant(column, known, mistaken) for column in has if column not in known}
     lacking = [column for column in required if column not in has]
     if lacking:
         hints = [
-            f"did you mean {right} by {shown(wrong)}?"
+            f"did you mean {right} by {printable(wrong)}?"
             for wrong, right in meant.items()
             if right in lacking
         ]
-        listed = ", ".join(map(shown, has)) or "none"
+        listed = ", ".join(map(printable, has)) or "none"
         said = "; ".join(
             [f"the table {name} lacks the column {', '.join(lacking)}", f"it has {listed}", *hints]
         )
@@ -423,13 +423,13 @@ def check_columns(
     wrong = {column: right for column, right in meant.items() if right and right not in has}
     if wrong:
         listed = ", ".join(
-            f"{shown(column)} (did you mean {right}?)" for column, right in wrong.items()
+            f"{printable(column)} (did you mean {right}?)" for column, right in wrong.items()
         )
         raise SourceError(
             f"the table {name} has columns that are not known: {listed}; rename them, or remove them"
         )
     unnamed = len(table.columns) - len(has)
-    ignored = [shown(column) for column in meant] + ["one without a heading"] * min(unnamed, 1)
+    ignored = [printable(column) for column in meant] + ["one without a heading"] * min(unnamed, 1)
     if not ignored:
         return []
     return [f"{name}: ignored columns: {', '.join(ignored)}; known are {', '.join(sorted(known))}"]

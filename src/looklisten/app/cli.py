@@ -24,7 +24,7 @@ from looklisten.app.output import FAILURE, INTERRUPTED, SUCCESS, WRONG_USAGE, em
 from looklisten.app.terminal import messages
 from looklisten.app.verbs import VERBS
 from looklisten.errors import LookListenError
-from looklisten.names import shown
+from looklisten.names import printable
 from looklisten.system.processes import is_first_process, keep_freed_memory
 
 
@@ -93,7 +93,7 @@ def _print_error(sentence: str) -> None:
 def explain(error: OSError) -> str:
     """An error of the operating system as a sentence that says what to do next."""
     has_name = isinstance(error.filename, (str, bytes))
-    name = shown(os.fsdecode(error.filename)) if has_name else ""
+    name = printable(os.fsdecode(error.filename)) if has_name else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         while_writing = f" while writing {name}" if name else ""
         return (

@@ -12,7 +12,7 @@ import tyro
 
 from looklisten.app.output import Output
 from looklisten.errors import LookListenError
-from looklisten.names import shown
+from looklisten.names import printable
 from looklisten.system.files import check_writable
 
 
@@ -55,7 +55,7 @@ def parse(name: str, function: Callable[..., Output], arguments: Sequence[str]) 
 def check_writable_file(file: Path) -> None:
     """Raise UsageError or ConfigError where `file` is a folder or its folder cannot be written."""
     if file.is_dir():
-        raise UsageError(f"{shown(file)} is a folder; name a file")
+        raise UsageError(f"{printable(file)} is a folder; name a file")
     check_writable(file.parent)
 
 

@@ -26,14 +26,16 @@ from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import pointing
 from looklisten.evaluation.units.naming import units
-from looklisten.inference.localization.localize import Localization, Method, localize
+from looklisten.inference.localization.localize import Localization, localize
+from looklisten.inference.localization.options import Method
 from looklisten.media.synth import CLASSES, World, synth
-from looklisten.model.checkpoint import load
-from looklisten.model.l3net import AlignedFusion, L3Net
+from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.model.fusions import AlignedFusion
+from looklisten.model.l3net import L3Net
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
-from looklisten.training.runlog import read_metrics
+from looklisten.training.metrics_log import read_metrics
 
 RECIPE = "similarity"
 TEST_SHARE = 0.2
@@ -121,7 +123,7 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
     prepared = stages.run("prepare", make_shards)
     stages.run("train", train_network)
 
-    model = load(run_folder)
+    model = load_checkpoint_network(run_folder)
     shards = Shards(shards_folder)
     held_out = shards.held_out(config.train.held_out_fraction)
 

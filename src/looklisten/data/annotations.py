@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from looklisten.errors import SourceError
-from looklisten.names import known_split
-from looklisten.tables import decode, text_of
+from looklisten.names import parse_split
+from looklisten.tables import decode_text, text_of
 
 CLIP_SECONDS = 10.0
 """Length of a clip where its annotation tells only the start (VGGSound)."""
 
-SetName = Literal["kinetics", "kinetics-sounds", "vggsound", "audioset"]
+VideoSet = Literal["kinetics", "kinetics-sounds", "vggsound", "audioset"]
 
 _YOUTUBE_ID = re.compile("[A-Za-z0-9_-]{11}")
 
@@ -68,7 +68,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def read_annotations(name: SetName, file: Path, titles: Mapping[str, str]) -> Iterator[Annotation]:
+def read_annotations(name: VideoSet, file: Path, titles: Mapping[str, str]) -> Iterator[Annotation]:
     """The annotations of an owner's file; `titles` are readable names of labels that are codes.
 
     Raises SourceError with the file and the line of what is not as the owner writes it.
@@ -99,7 +99,7 @@ def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
     ends do no harm.
     """
     try:
-        text, notes = decode(str(file), file.read_bytes())
+        text, notes = decode_text(str(file), file.read_bytes())
         if notes:
             raise SourceError(
                 f"{file} cannot be read as a CSV file (it is not UTF-8); give the file as its owner distributes it"
@@ -133,7 +133,7 @@ def _annotation(
         )
     start_seconds = _seconds(row, "time_start")
     stop_seconds = _seconds(row, "time_end") if "time_end" in row else start_seconds + CLIP_SECONDS
-    split = split_of_name or known_split(row["split"])
+    split = split_of_name or parse_split(row["split"])
     if not split:
         raise ValueError(
             f"split is {row['split']!r}, which is none of train, training, val, validate, test, eval or their like"
@@ -164,7 +164,7 @@ def _split_of_name(file: Path) -> str:
     """The split that the name of a file of annotations tells: eval_segments.csv is of the split
     test.
     """
-    told = set(filter(None, map(known_split, re.findall("[a-z]+", file.stem.lower()))))
+    told = set(filter(None, map(parse_split, re.findall("[a-z]+", file.stem.lower()))))
     if len(told) != 1:
         raise SourceError(
             f"{file} has no column split and its name tells none; give it a name with one of train, val, test or eval in it"

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from looklisten.data.options import CLIP_MARKS, PrepareOptions
 from looklisten.data.shards import Box, Clip
 from looklisten.data.sources import Source
-from looklisten.errors import ConfigError, SourceError, TooShortError
+from looklisten.errors import SourceError, TooShortError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode.decode import HOLD_BINS, Frame, Report, Sound, Wanted, decode
 from looklisten.media.levels import is_silent
@@ -56,62 +57,11 @@ memory.
 MAX_STILL_SECONDS = 1800.0
 """How much sound waits in memory for the next picture: a slide may be shown for so long."""
 
-MARKS = (
-    "silent",
-    "still",
-    "black",
-    "clipped",
-    "short",
-    "duplicate",
-    "truncated",
-    "damaged",
-    "out-of-phase",
-    "hdr",
-)
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """How clips are cut and stored. Changing any of these changes the shards, so they are written
-    into the index.
-    """
-
-    clip_seconds: float = 10.0
-    min_clip_seconds: float = 1.0
-    frames_per_second: float = 5.0
-    shorter_side_pixels: int = 256
-    jpeg_quality: int = 90
-    shard_megabytes: int = 256
-    skip: tuple[str, ...] = ()
-    """Clips with one of these marks are left out."""
-    max_megapixels: float = 40.0
-    max_hours: float = 24.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_clip_seconds <= self.clip_seconds:
-            raise ConfigError("min_clip_seconds must be above 0 and at most clip_seconds")
-        for name in (
-            "frames_per_second",
-            "shorter_side_pixels",
-            "shard_megabytes",
-            "max_megapixels",
-            "max_hours",
-        ):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be above 0")
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ConfigError(f"jpeg_quality {self.jpeg_quality} is not in 1..100")
-        for mark in self.skip:
-            if mark not in MARKS:
-                raise ConfigError(
-                    f"there is no mark {mark!r} to skip; the marks are {', '.join(MARKS)}"
-                )
-
 
 def cut(
     path: str | Path,
     source: Source,
-    settings: PrepareSettings,
+    settings: PrepareOptions,
     boxes: Sequence[Box] = (),
     report: Report | None = None,
     at_most: int | None = None,
@@ -149,7 +99,7 @@ def cut(
 
 
 def _stretches(
-    path: str | Path, source: Source, settings: PrepareSettings, cutter: "_Cutter"
+    path: str | Path, source: Source, settings: PrepareOptions, cutter: "_Cutter"
 ) -> Iterator[Clip]:
     wanted = Wanted(
         settings.frames_per_second,
@@ -213,7 +163,7 @@ class _Cutter:
     """Pictures and sound of one source that are not in a clip yet."""
 
     source: Source
-    settings: PrepareSettings
+    settings: PrepareOptions
     boxes: Sequence[Box]
     report: Report
     pictures: deque[_Picture] = field(default_factory=deque)
@@ -414,4 +364,4 @@ def _marks(
         "duplicate": duplicate,
         "damaged": damaged,
     }
-    return tuple(mark for mark in MARKS if is_so.get(mark) or mark in of_file)
+    return tuple(mark for mark in CLIP_MARKS if is_so.get(mark) or mark in of_file)

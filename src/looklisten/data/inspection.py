@@ -13,8 +13,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
-from looklisten.names import shown
-from looklisten.system.progress import Progress, silent
+from looklisten.names import printable
+from looklisten.system.progress import Progress, no_progress
 
 MEASURED_PICTURES = 2000
 """Headers that are read at most, spread evenly over the set: each costs a look-up somewhere else on
@@ -30,12 +30,12 @@ UNFIT = {
 """Marks that make a set unfit for training when many clips have them, and why."""
 
 WARN_SHARE = 0.5
-"""The share of marked clips from which on `warnings_of` warns."""
+"""The share of marked clips from which on `training_warnings` warns."""
 
 FROM_INDEX = ("sources", "prepared", "skipped", "failed", "settings")
 
 
-def inspect(path: str | Path, progress: Progress = silent) -> dict[str, Any]:
+def inspect(path: str | Path, progress: Progress = no_progress) -> dict[str, Any]:
     """What the shards in the folder `path` hold; of pictures, the first of each of at most 2,000
     clips is measured.
 
@@ -73,7 +73,7 @@ def inspect(path: str | Path, progress: Progress = silent) -> dict[str, Any]:
     }
 
 
-def warnings_of(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
+def training_warnings(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
     """Sentences on what makes the clips of `mask`, `[clips]` bool, unfit to learn from; empty when
     nothing does.
     """
@@ -99,7 +99,7 @@ def warnings_of(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
     videos = sorted(set(shards.video_ids[mask].tolist()))
     if len(videos) == 1:
         found.append(
-            f"all {clips} are of one video ({shown(videos[0])}): a negative pair needs two videos"
+            f"all {clips} are of one video ({printable(videos[0])}): a negative pair needs two videos"
         )
     strange = sorted(set(shards.splits.tolist()) - {"train", "val", "test", ""})
     without = np.any(shards.splits == "") and np.any(shards.splits != "")

@@ -16,12 +16,12 @@ from typing import Any
 import fsspec
 
 from looklisten.errors import ConfigError, ShardError
-from looklisten.names import shown
+from looklisten.names import printable
 from looklisten.system.cache import writable_cache
-from looklisten.system.files import json_bytes, sweep_aside, written_aside
+from looklisten.system.files import atomic_write, json_bytes, remove_abandoned_scratch
 
 
-class Store:
+class OutputFolder:
     """`out` is a path or an address such as `s3://bucket/set`; names are relative to it. An object
     store's upload is whole by itself.
     """
@@ -42,7 +42,7 @@ class Store:
             )
 
     def __str__(self) -> str:
-        return shown(self.address)
+        return printable(self.address)
 
     def _at(self, name: str) -> str:
         return f"{self._top}/{name}"
@@ -76,7 +76,7 @@ class Store:
         if self.folder is None:
             self._system.pipe_file(self._at(name), data)
             return
-        with written_aside(self.folder / name) as scratch:
+        with atomic_write(self.folder / name) as scratch:
             scratch.write_bytes(data)
 
     def write_json(self, name: str, value: object) -> None:
@@ -120,25 +120,25 @@ class Store:
         """Remove what killed runs left half written."""
         if self.folder is not None:
             for folder in (self.folder, self.folder / "progress"):
-                sweep_aside(folder)
+                remove_abandoned_scratch(folder)
 
 
 def local_copy(address: str) -> Path:
     """The shards of a remote set as files of this machine, for memory-mapping; fetched once, kept
     in the user's cache.
     """
-    store = Store(address)
+    store = OutputFolder(address)
     index = store.read("index.json")
     if index is None:
         raise ShardError(
             f"{address} has no index.json, so it is no finished set of shards; make one with `looklisten prepare`"
         )
     folder = writable_cache(hashlib.sha256(address.encode()).hexdigest()[:16])
-    with written_aside(folder / "index.json") as scratch:
+    with atomic_write(folder / "index.json") as scratch:
         scratch.write_bytes(index)
     for shard in json.loads(index)["shards"]:
         here = folder / shard["name"]
         if not here.exists() or here.stat().st_size != shard["bytes"]:
-            with written_aside(here) as scratch:
+            with atomic_write(here) as scratch:
                 store._system.get_file(store._at(shard["name"]), str(scratch))
     return folder

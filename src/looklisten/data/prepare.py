@@ -19,16 +19,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from looklisten.data.cutting import PrepareSettings
-from looklisten.data.output_folder import Store
+from looklisten.data.options import Engine, LabelSource, PrepareOptions
+from looklisten.data.output_folder import OutputFolder
 from looklisten.data.shards import FORMAT_VERSION, Box
 from looklisten.data.sources import (
-    Labels,
     Source,
     Sources,
     check_mixture,
@@ -40,13 +39,14 @@ from looklisten.data.sources import (
     read_boxes,
     unknown_splits,
 )
-from looklisten.data.worker import MACHINE_TROUBLE, Message, Worker, Workers
+from looklisten.data.worker import MACHINE_ERRORS, Message, Worker, Workers
 from looklisten.errors import ConfigError, LookListenError, SourceError
-from looklisten.media.isolation.process import Isolation, WorkerLost
-from looklisten.names import first_few, opened_name, shown, stored_name, usual_split
+from looklisten.media.isolation.limits import WorkerLimits
+from looklisten.media.isolation.process import WorkerLost
+from looklisten.names import decode_name, encode_name, first_few, normalize_split, printable
 from looklisten.system.files import check_writable
 from looklisten.system.processes import cpu_count
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 log = logging.getLogger("looklisten")
 
@@ -77,8 +77,6 @@ NOTHING: dict[str, Any] = {
 }
 """What became of a source of which nothing is known."""
 
-Engine = Literal["local", "ray"]
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -91,8 +89,8 @@ class Batch:
     out: str
     sources: tuple[Source, ...]
     boxes: dict[str, list[Box]]
-    settings: PrepareSettings
-    limits: Isolation
+    settings: PrepareOptions
+    limits: WorkerLimits
 
     @property
     def record(self) -> str:
@@ -125,7 +123,7 @@ def prepare_batch(
     if workers is None:
         with Workers(batch.limits) as own:
             return prepare_batch(batch, own, tell)
-    store = Store(batch.out)
+    store = OutputFolder(batch.out)
     lost = _read_losses(store, batch)
     while True:
         at = _At(tell=tell)
@@ -154,7 +152,7 @@ def prepare_batch(
             _write_losses(store, batch, lost)
 
 
-def _read_losses(store: Store, batch: Batch) -> "dict[int, _Loss]":
+def _read_losses(store: OutputFolder, batch: Batch) -> "dict[int, _Loss]":
     """What workers were lost over in earlier attempts, by the source's place in the batch: it is
     not opened for that again.
     """
@@ -166,7 +164,7 @@ def _read_losses(store: Store, batch: Batch) -> "dict[int, _Loss]":
     return losses
 
 
-def _write_losses(store: Store, batch: Batch, lost: "dict[int, _Loss]") -> None:
+def _write_losses(store: OutputFolder, batch: Batch, lost: "dict[int, _Loss]") -> None:
     by_name = {
         batch.sources[number].name: asdict(loss) for number, loss in lost.items() if number >= 0
     }
@@ -299,7 +297,7 @@ def _fetch(root: Path, source: Source, target: Path) -> tuple[Path, str]:
     except Exception as error:  # whatever a remote place answers costs this file only
         if (
             isinstance(error, OSError)
-            and error.errno in MACHINE_TROUBLE
+            and error.errno in MACHINE_ERRORS
             and error.filename in (None, str(target))
         ):
             raise
@@ -403,10 +401,10 @@ class _Share:
 
 
 def _plan(
-    store: Store,
+    store: OutputFolder,
     inputs: Sequence[str | Path],
-    labels: Labels,
-    settings: PrepareSettings,
+    labels: LabelSource,
+    settings: PrepareOptions,
     share: _Share,
     again: bool,
 ) -> _Plan:
@@ -431,18 +429,18 @@ def _plan(
     return _Plan(sources.root, tuple(planned), sources.missing, sources.reasons)
 
 
-def _check_as_before(store: Store, sources: Sources, known: dict[str, Source]) -> None:
+def _check_as_before(store: OutputFolder, sources: Sources, known: dict[str, Source]) -> None:
     """See that the user says the same as before of all sources that are known. Raises ConfigError."""
     for source in sources.found:
         before = known.get(source.name, source)
         now = [source.labels]
         then = [before.labels]
         if not before.same_as:  # a duplicate has split and id of the first one
-            now += [(usual_split(source.split), source.video_id)]
-            then += [(usual_split(before.split), before.video_id)]
+            now += [(normalize_split(source.split), source.video_id)]
+            then += [(normalize_split(before.split), before.video_id)]
         if now != then:
             raise ConfigError(
-                f"{shown(source.name)} is in {store} with another label, split or video_id; choose another folder, or delete this one"
+                f"{printable(source.name)} is in {store} with another label, split or video_id; choose another folder, or delete this one"
             )
 
 
@@ -464,7 +462,11 @@ def _times(batches: Sequence[Sequence[Source]]) -> list[int | None]:
 
 
 def _plan_anew(
-    store: Store, sources: Sources, old: Sequence[tuple[Source, ...]], share: _Share, again: bool
+    store: OutputFolder,
+    sources: Sources,
+    old: Sequence[tuple[Source, ...]],
+    share: _Share,
+    again: bool,
 ) -> list[tuple[Source, ...]]:
     """The old batches; those that are made anew with the sources of today and without a record.
 
@@ -570,7 +572,7 @@ def _is_there(source: Source, root: Path) -> bool:
     return "://" in source.path or source.local_path(root).exists()
 
 
-def _forget(store: Store, batch: int, changed: set[str]) -> None:
+def _forget(store: OutputFolder, batch: int, changed: set[str]) -> None:
     """Remove the record of a batch, and what is known of lost workers: of `changed` sources, or of
     all when there are none.
     """
@@ -617,7 +619,7 @@ def _marked_anew(
 
 
 def _read_plan(
-    store: Store, settings: PrepareSettings
+    store: OutputFolder, settings: PrepareOptions
 ) -> tuple[Path | None, list[tuple[Source, ...]]]:
     data = store.read(PLAN)
     if data is None:
@@ -635,13 +637,16 @@ def _read_plan(
         if row.pop("batch") == len(batches):
             batches.append([])
         batches[-1].append(Source(**row | {"labels": tuple(row["labels"])}))
-    return Path(opened_name(about["root"])), [tuple(batch) for batch in batches]
+    return Path(decode_name(about["root"])), [tuple(batch) for batch in batches]
 
 
 def _write_plan(
-    store: Store, sources: Sources, batches: Sequence[Sequence[Source]], settings: PrepareSettings
+    store: OutputFolder,
+    sources: Sources,
+    batches: Sequence[Sequence[Source]],
+    settings: PrepareOptions,
 ) -> None:
-    about = json.dumps({"root": stored_name(str(sources.root)), "settings": asdict(settings)})
+    about = json.dumps({"root": encode_name(str(sources.root)), "settings": asdict(settings)})
     schema = pa.schema(
         [
             *((name, pa.string()) for name in ("path", "split", "video_id", "same_as")),
@@ -666,13 +671,13 @@ def _write_plan(
 def prepare(
     inputs: Sequence[str | Path],
     out: str | Path,
-    settings: PrepareSettings | None = None,
+    settings: PrepareOptions | None = None,
     boxes: str | Path | None = None,
     workers: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     *,
-    labels: Labels = "table",
-    limits: Isolation | None = None,
+    labels: LabelSource = "table",
+    limits: WorkerLimits | None = None,
     engine: Engine = "local",
     task_index: int | None = None,
     num_tasks: int = 1,
@@ -691,7 +696,11 @@ def prepare(
     other settings. Returns sources = prepared + skipped (nothing wrong, but nothing wanted) +
     failed; clips, hours, marks; seconds of work and x_realtime of what this call decoded.
     """
-    settings, limits, store = settings or PrepareSettings(), limits or Isolation(), Store(out)
+    settings, limits, store = (
+        settings or PrepareOptions(),
+        limits or WorkerLimits(),
+        OutputFolder(out),
+    )
     if num_tasks < 1 or not 0 <= (task_index or 0) < num_tasks:
         raise ConfigError(
             f"task {task_index} of {num_tasks} cannot be; tasks are numbered 0 to num_tasks - 1"
@@ -753,7 +762,7 @@ def prepare(
     return summary | spent
 
 
-def _why_no_clip(store: Store, sources: int) -> str:
+def _why_no_clip(store: OutputFolder, sources: int) -> str:
     """The sentence for a set without a clip: the first reason of those that failed, or else of
     those that were skipped.
     """
@@ -764,7 +773,7 @@ def _why_no_clip(store: Store, sources: int) -> str:
         f"{len(lines):,} in {store}/{name}" for name, lines in listed.items() if lines
     )
     first = json.loads(next(line for lines in listed.values() for line in lines))
-    where = "" if first["source"] in first["reason"] else f"{shown(first['source'])}: "
+    where = "" if first["source"] in first["reason"] else f"{printable(first['source'])}: "
     return f"none of the {sources:,} sources gave a clip; the first: {where}{first['reason']} (all: {counts})"
 
 
@@ -780,7 +789,7 @@ def _say_strange_boxes(places: dict[str, list[Box]], plan: _Plan) -> None:
         )
 
 
-def _undone(store: Store, batches: Sequence[Batch]) -> list[Batch]:
+def _undone(store: OutputFolder, batches: Sequence[Batch]) -> list[Batch]:
     """The batches whose record or one of whose shards is not there."""
     shards, records = store.sizes(), store.sizes("progress")
 
@@ -794,7 +803,7 @@ def _undone(store: Store, batches: Sequence[Batch]) -> list[Batch]:
 
 
 def _run_here(
-    batches: Sequence[Batch], workers: int | None, limits: Isolation, progress: Progress
+    batches: Sequence[Batch], workers: int | None, limits: WorkerLimits, progress: Progress
 ) -> Iterator[Message]:
     """The batches on this machine: a thread for each worker process, since a thread only waits for
     it.
@@ -858,7 +867,7 @@ def _run_on_ray(
         yield record
 
 
-def _merge(store: Store, plan: _Plan, settings: PrepareSettings) -> dict[str, Any]:
+def _merge(store: OutputFolder, plan: _Plan, settings: PrepareOptions) -> dict[str, Any]:
     """One index and the lists of what failed and what was skipped, out of the records of all
     batches.
     """
@@ -895,7 +904,7 @@ def _merge(store: Store, plan: _Plan, settings: PrepareSettings) -> dict[str, An
         "index.json",
         {
             "format": FORMAT_VERSION,
-            "root": stored_name(str(plan.root)),
+            "root": encode_name(str(plan.root)),
             "settings": asdict(settings),
             **summary,
             "labels": dict(sorted(labels.items())),

@@ -15,11 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from looklisten.data.annotations import Annotation, SetName, read_annotations, read_titles
+from looklisten.data.annotations import Annotation, VideoSet, read_annotations, read_titles
 from looklisten.data.sources import VIDEO_SUFFIXES
 from looklisten.errors import ConfigError, SourceError
-from looklisten.names import shown
-from looklisten.system.files import written_aside
+from looklisten.names import printable
+from looklisten.system.files import atomic_write
 from looklisten.system.folders import search
 
 log = logging.getLogger("looklisten")
@@ -68,7 +68,7 @@ def index_videos(folder: Path, whole_videos: bool) -> tuple[Index, str]:
     first = ""
     account = search(folder, VIDEO_SUFFIXES.__contains__)
     for problem, reason in account.problems:
-        log.warning("%s is left out: %s", shown(problem), reason)
+        log.warning("%s is left out: %s", printable(problem), reason)
     if others := account.others():
         log.info("%s", others)
     top = len(os.path.abspath(folder).rstrip(os.sep)) + 1  # noqa: PTH100 (a Path for each of two million names is slow)
@@ -149,7 +149,7 @@ def _match(
 
 
 def table(
-    name: SetName,
+    name: VideoSet,
     annotations: str | Path,
     videos: str | Path,
     out: str | Path,
@@ -225,7 +225,7 @@ def _write(out: Path, videos: Path, matched: _Matched) -> None:
     """
     way = Path(os.path.relpath(os.path.realpath(videos), os.path.realpath(out.parent))).as_posix()
     with (
-        written_aside(out) as scratch,
+        atomic_write(out) as scratch,
         scratch.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from looklisten.data.output_folder import local_copy
 from looklisten.errors import ShardError
-from looklisten.names import shown, usual_split
-from looklisten.system.files import written_aside
+from looklisten.names import normalize_split, printable
+from looklisten.system.files import atomic_write
 
 FORMAT_VERSION = 1
 CLIPS_PER_RECORD_BATCH = 8
@@ -125,7 +125,7 @@ def write_shards(
         path = folder / f"{name}-{len(entries):03d}.arrow"
         written = count = 0
         with (
-            written_aside(path) as scratch,
+            atomic_write(path) as scratch,
             pa.OSFile(os.fsencode(scratch), "wb") as sink,
             pa.ipc.new_file(sink, SCHEMA) as writer,
         ):
@@ -177,7 +177,7 @@ class Shards(Sequence[Clip]):
         table = self.columns("video_id", "split", "labels")
         self.video_ids: NDArray[np.str_] = np.array(table["video_id"].to_pylist(), dtype=np.str_)
         written = table["split"].to_pylist()
-        usual = {name: usual_split(name) for name in set(written)}
+        usual = {name: normalize_split(name) for name in set(written)}
         self.splits: NDArray[np.str_] = np.array([usual[name] for name in written], dtype=np.str_)
         """The split of each clip, `[clips]`: `train`, `val` or `test` whatever usual word was
         written, else the name itself.
@@ -319,7 +319,7 @@ class Shards(Sequence[Clip]):
             set(self.splits.tolist()), key=lambda name: (name != "train", name == "", name)
         )
         counts = [
-            f"{shown(name) or 'no name'} ({len(set(self.video_ids[self.splits == name])):,})"
+            f"{printable(name) or 'no name'} ({len(set(self.video_ids[self.splits == name])):,})"
             for name in named
         ]
         are = "the splits are" if len(counts) > 1 else "the only split is"

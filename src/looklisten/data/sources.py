@@ -17,21 +17,22 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import fsspec
 
 from looklisten import tables
+from looklisten.data.options import LabelSource
 from looklisten.data.shards import Box
 from looklisten.errors import ConfigError, SourceError
 from looklisten.names import (
+    decode_name,
+    encode_name,
     first_few,
-    known_split,
     name_of_bytes,
-    opened_name,
-    shown,
-    stored_name,
-    usual_split,
+    normalize_split,
+    parse_split,
+    printable,
 )
 from looklisten.system.folders import (
     Account,
@@ -78,8 +79,6 @@ MISTAKEN_COLUMNS = tables.words_for(
 
 BOX_COLUMNS = ("path", "time", "x0", "y0", "x1", "y1", "label", "sounding")
 
-Labels = Literal["table", "folder"]
-
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::[A-Za-z][A-Za-z0-9+.-]*)*://")
 
 
@@ -116,7 +115,7 @@ class Source:
 
     def local_path(self, root: Path) -> Path:
         """Where the file of a local source lies, as the system opens it."""
-        return root / opened_name(self.path)
+        return root / decode_name(self.path)
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class _Search:
     hidden: int = 0
 
     def miss(self, name: str, reason: str) -> None:
-        self.missing.setdefault(stored_name(name), reason)
+        self.missing.setdefault(encode_name(name), reason)
 
     def note(self, *sentences: str) -> None:
         self.notes.update(dict.fromkeys(filter(None, sentences)))
@@ -161,7 +160,7 @@ class _Search:
 
 def find_sources(
     inputs: Sequence[str | Path],
-    labels: Labels = "table",
+    labels: LabelSource = "table",
     root: Path | None = None,
     suffixes: Set[str] = VIDEO_SUFFIXES,
 ) -> Sources:
@@ -184,8 +183,8 @@ def find_sources(
             rows[key] = _joined(rows[key], source) if key in rows else source
     if not rows:
         name, reason = next(iter(searched.missing.items()), ("", ""))
-        first = f"; the first of them: {shown(opened_name(name))} ({reason})" if name else ""
-        given_names = ", ".join(shown(given) for given in inputs)
+        first = f"; the first of them: {printable(decode_name(name))} ({reason})" if name else ""
+        given_names = ", ".join(printable(given) for given in inputs)
         raise SourceError(
             f"{given_names} names {len(searched.missing)} files, and none of them is there{first}"
         )
@@ -206,9 +205,9 @@ def _joined(first: Source, second: Source) -> Source:
     """
     for what in ("split", "video_id"):
         one, other = getattr(first, what), getattr(second, what)
-        if one and other and usual_split(one) != usual_split(other):
+        if one and other and normalize_split(one) != normalize_split(other):
             raise ConfigError(
-                f"{shown(first.name)} is named twice, with the {what} {one!r} and {other!r}; keep one of the two rows"
+                f"{printable(first.name)} is named twice, with the {what} {one!r} and {other!r}; keep one of the two rows"
             )
     return replace(
         first,
@@ -231,7 +230,7 @@ def _expand(given: str, searched: _Search) -> Iterator[Source]:
     if not remote and os.path.isdir(given):  # noqa: PTH112 (the name may be too long for Path)
         yield from _folder(given, searched)
     elif is_list and not remote and not there:
-        raise SourceError(f"there is no file or folder {shown(given)}")
+        raise SourceError(f"there is no file or folder {printable(given)}")
     elif suffix == ".txt":
         yield from _list(given, searched)
     elif suffix in tables.SUFFIXES:
@@ -245,7 +244,7 @@ def _expand(given: str, searched: _Search) -> Iterator[Source]:
         if isinstance(found, Source):
             yield found
         elif found == "there is no such file" and not there:
-            raise SourceError(f"there is no file or folder {shown(given)}")
+            raise SourceError(f"there is no file or folder {printable(given)}")
         else:
             searched.miss(given, found)
 
@@ -306,7 +305,7 @@ def _spellings(text: str) -> Iterator[str]:
     yield _as_file_name(latin)
     yield from (_as_file_name(unicodedata.normalize(form, latin)) for form in ("NFC", "NFD"))
     if "\\" in stripped:
-        yield opened_name(latin)
+        yield decode_name(latin)
         yield _as_file_name(latin.replace("\\", "/"))
 
 
@@ -325,7 +324,7 @@ def _list(given: str, searched: _Search) -> Iterator[Source]:
         elif source := _written(given, line, searched):
             yield source
     if comments == len(lines):
-        raise SourceError(f"the list {shown(given)} names no file")
+        raise SourceError(f"the list {printable(given)} names no file")
 
 
 def _folder(folder: str, searched: _Search) -> Iterator[Source]:
@@ -340,13 +339,13 @@ def _folder(folder: str, searched: _Search) -> Iterator[Source]:
     if account.problems:
         path, reason = account.problems[0]
         raise SourceError(
-            f"in the folder {shown(folder)} nothing can be read: {shown(path)}: {reason}"
+            f"in the folder {printable(folder)} nothing can be read: {printable(path)}: {reason}"
         )
     kinds = ", ".join(sorted(searched.suffixes)[:6])
     what = "video" if searched.suffixes <= VIDEO_SUFFIXES else "sound, picture or video"
     others = account.others()
     raise SourceError(
-        f"the folder {shown(folder)} holds no {what} (looked for {kinds} … in it and below){'; ' if others else ''}{others}"
+        f"the folder {printable(folder)} holds no {what} (looked for {kinds} … in it and below){'; ' if others else ''}{others}"
     )
 
 
@@ -395,10 +394,10 @@ def _glob(pattern: str, searched: _Search) -> Iterator[Source]:
         found, folders = _local_glob(pattern, searched)
     if folders:
         searched.note(
-            f"{shown(pattern)} matches {folders:,} folders, which were not searched; name them without a pattern"
+            f"{printable(pattern)} matches {folders:,} folders, which were not searched; name them without a pattern"
         )
     if not found:
-        raise SourceError(f"no file matches {shown(pattern)}")
+        raise SourceError(f"no file matches {printable(pattern)}")
     yield from found
 
 
@@ -469,10 +468,10 @@ class _plainly:  # noqa: N801 (used like a function)
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
         if isinstance(error, ImportError):
-            raise SourceError(f"{shown(self._where)} cannot be opened: {error}") from None
+            raise SourceError(f"{printable(self._where)} cannot be opened: {error}") from None
         if isinstance(error, Exception) and not isinstance(error, SourceError):
             raise SourceError(
-                f"{shown(self._where)} cannot be opened: {type(error).__name__}: {error}"
+                f"{printable(self._where)} cannot be opened: {type(error).__name__}: {error}"
             ) from error
 
 
@@ -495,7 +494,7 @@ def _beside(table: str, path: str) -> str:
 def _table(table: str, searched: _Search) -> Iterator[Source]:
     read = tables.read_table(table, _read(table))
     if not read.rows and "path" in read.columns:
-        raise SourceError(f"the table {shown(table)} has no rows")
+        raise SourceError(f"the table {printable(table)} has no rows")
     searched.note(
         *read.notes, *tables.check_columns(read, ("path",), TABLE_COLUMNS, MISTAKEN_COLUMNS)
     )
@@ -529,9 +528,9 @@ def _table(table: str, searched: _Search) -> Iterator[Source]:
                 stop_seconds=stop,
             )
     if comments == len(read.rows):
-        raise SourceError(f"the table {shown(table)} names no file")
+        raise SourceError(f"the table {printable(table)} names no file")
     if comments:
-        searched.note(f"{shown(table)}: rows that begin with # were left out ({comments:,})")
+        searched.note(f"{printable(table)}: rows that begin with # were left out ({comments:,})")
 
 
 def read_boxes(table: str | Path) -> dict[str, list[Box]]:
@@ -550,7 +549,7 @@ def read_boxes(table: str | Path) -> dict[str, list[Box]]:
         x0, y0, x1, y1 = (row.number(corner) for corner in ("x0", "y0", "x1", "y1"))
         given = row.cells.get("path")
         name = given if isinstance(given, str) else row.text("path")
-        path = stored_name(_as_file_name(name.strip())).removeprefix("./")
+        path = encode_name(_as_file_name(name.strip())).removeprefix("./")
         boxes[path].append(
             Box(at_seconds, x0, y0, x1, y1, row.text("label"), row.truth("sounding"))
         )
@@ -569,9 +568,9 @@ def _common_folder(inputs: Sequence[str | Path], sources: Iterable[Source]) -> P
     return Path(os.path.commonpath(folders)) if folders else Path.cwd()
 
 
-def _from_root(source: Source, root: Path, labels: Labels) -> Source:
+def _from_root(source: Source, root: Path, labels: LabelSource) -> Source:
     is_remote = _is_remote(source.path)
-    path = stored_name(
+    path = encode_name(
         source.path if is_remote else Path(os.path.relpath(source.path, root)).as_posix()
     )
     if labels == "table":
@@ -584,9 +583,9 @@ def _check_splits(sources: Sequence[Source]) -> None:
     splits: dict[str, Source] = {}
     for source in sources:
         first = splits.setdefault(source.video_id or source.path, source)
-        if usual_split(first.split) != usual_split(source.split):
+        if normalize_split(first.split) != normalize_split(source.split):
             raise ConfigError(
-                f"{shown(source.name)} is in the split {source.split!r} and {shown(first.name)}, of the same video, in {first.split!r}; "
+                f"{printable(source.name)} is in the split {source.split!r} and {printable(first.name)}, of the same video, in {first.split!r}; "
                 f"give all clips of one video one split"
             )
 
@@ -606,18 +605,18 @@ def check_mixture(sources: Sequence[Source]) -> None:
 def unknown_splits(sources: Sequence[Source]) -> str:
     """A sentence on splits whose names are not usual; "" when there are none."""
     names = Counter(
-        source.split for source in sources if source.split and not known_split(source.split)
+        source.split for source in sources if source.split and not parse_split(source.split)
     )
     if not names:
         return ""
-    listed = ", ".join(f"{shown(name)} ({count:,})" for name, count in sorted(names.items()))
+    listed = ", ".join(f"{printable(name)} ({count:,})" for name, count in sorted(names.items()))
     return f"splits of these names are held out from training, and only train is trained on: {listed} sources"
 
 
 def open_source(root: Path, source: Source) -> Any:
     """The bytes of a source as a file; a context manager."""
     if _is_remote(source.path):
-        return fsspec.open(opened_name(source.path), "rb")
+        return fsspec.open(decode_name(source.path), "rb")
     return source.local_path(root).open("rb")
 
 
@@ -660,12 +659,12 @@ def moved_duplicates(before: Sequence[Source], after: Sequence[Source]) -> str:
     moved = [
         (old, new)
         for old, new in zip(before, after, strict=True)
-        if usual_split(old.split) != usual_split(new.split)
+        if normalize_split(old.split) != normalize_split(new.split)
     ]
     if not moved:
         return ""
     old, new = moved[0]
-    first = f"{shown(old.name)} ({old.split or 'no split'}) follows {shown(new.same_as)} ({new.split or 'no split'})"
+    first = f"{printable(old.name)} ({old.split or 'no split'}) follows {printable(new.same_as)} ({new.split or 'no split'})"
     files = "1 file has" if len(moved) == 1 else f"{len(moved):,} files have"
     return f"{files} the same bytes as a file of another split and the split of that one now: {first}{', …' if len(moved) > 1 else ''}"
 

@@ -19,14 +19,15 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.shards import Box, Clip, write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
 from looklisten.media.decode.decode import Report
+from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.process import (
     ChildProcess,
-    Isolation,
     WorkerLost,
     claim_stdout,
     ignore_interrupts,
@@ -34,7 +35,7 @@ from looklisten.media.isolation.process import (
     quiet_decoders,
 )
 
-MACHINE_TROUBLE = {
+MACHINE_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EMFILE,
@@ -56,7 +57,7 @@ Message = dict[str, Any]
 class Worker:
     """A running worker process. `ask` sends one message; `answers` come back one by one."""
 
-    def __init__(self, limits: Isolation) -> None:
+    def __init__(self, limits: WorkerLimits) -> None:
         self.limits, self.sources = limits, 0
         self._process = ChildProcess("looklisten.data.worker", str(limits.memory_megabytes))
         self._answers: queue.Queue[Message | None] = queue.Queue()
@@ -114,7 +115,7 @@ class Workers:
     ends them all.
     """
 
-    def __init__(self, limits: Isolation) -> None:
+    def __init__(self, limits: WorkerLimits) -> None:
         self.limits = limits
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
@@ -233,7 +234,7 @@ class _Cutter:
         """One batch: its shards out of the sources that the following messages name, up to the
         message `end`.
         """
-        settings = PrepareSettings(**batch["settings"] | {"skip": tuple(batch["settings"]["skip"])})
+        settings = PrepareOptions(**batch["settings"] | {"skip": tuple(batch["settings"]["skip"])})
         limit_bytes = settings.shard_megabytes * 2**20
         self._pipe.say(
             {
@@ -243,12 +244,12 @@ class _Cutter:
             }
         )
 
-    def _clips(self, settings: PrepareSettings) -> Iterator[Clip]:
+    def _clips(self, settings: PrepareOptions) -> Iterator[Clip]:
         while not (message := self._inbox.get()).get("end"):
             outcome = yield from self._cut(message, settings)
             self._pipe.say({"outcome": outcome})
 
-    def _cut(self, message: Message, settings: PrepareSettings) -> Generator[Clip, None, Message]:
+    def _cut(self, message: Message, settings: PrepareOptions) -> Generator[Clip, None, Message]:
         """The clips of one source that are wanted; returns what became of it."""
         source = Source(**message["source"] | {"labels": tuple(message["source"]["labels"])})
         boxes = [Box(**box) for box in message["boxes"]]
@@ -277,7 +278,7 @@ class _Cutter:
         # whatever a file does to the decoder costs this file only, the machine's troubles stop the
         # work
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in MACHINE_TROUBLE - UNREADABLE:
+            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS - UNREADABLE:
                 raise
             began = bool(report.video_end_seconds or report.audio_end_seconds)
             reason = (

@@ -22,7 +22,7 @@ from looklisten.inference.localization.localize import Localization
 from looklisten.media.decode.decode import Planes
 from looklisten.media.isolation.readers import outline, redraw
 from looklisten.media.redraw import Outline
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 LEAST_WIDTH, MOST_SIDE = 480, 1280
 """Smaller pictures are enlarged to so many pixels, larger ones made smaller."""
@@ -40,7 +40,10 @@ BACKGROUND, DIM, BRIGHT = 22, 130, 220
 
 
 def overlay(
-    source: str | Path, found: Sequence[Localization], out: str | Path, progress: Progress = silent
+    source: str | Path,
+    found: Sequence[Localization],
+    out: str | Path,
+    progress: Progress = no_progress,
 ) -> Path:
     """Write the video `out` (MP4: H.264 with the source's sound) of `found`, what `localize` found
     in the file `source`.

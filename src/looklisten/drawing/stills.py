@@ -10,17 +10,12 @@ from numpy.typing import NDArray
 
 from looklisten.drawing.figures import contact_sheet, frame_overlay, spectrogram_overlay
 from looklisten.drawing.overlay_video import without_pictures
-from looklisten.inference.localization.localize import (
-    HeatMap,
-    Localization,
-    Method,
-    localize_each,
-    to_unit,
-)
+from looklisten.inference.localization.localize import HeatMap, Localization, localize_each, to_unit
+from looklisten.inference.localization.options import Method
 from looklisten.media.isolation.readers import outline
 from looklisten.model.l3net import L3Net
-from looklisten.system.files import written_aside
-from looklisten.system.progress import Progress, silent
+from looklisten.system.files import atomic_write
+from looklisten.system.progress import Progress, no_progress
 
 ON_THE_SHEET = 12
 
@@ -32,7 +27,7 @@ def localized(
     maps_every_seconds: float,
     method: Method | None,
     units: tuple[int, int] | None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> tuple[list[Localization], list[int]]:
     """Moments about every `maps_every_seconds` on one scale, and the numbers of those, about every
     `every_seconds`, for pictures.
@@ -60,7 +55,10 @@ def localized(
 
 
 def write_stills(
-    found: Sequence[Localization], stills: Sequence[int], out: Path, progress: Progress = silent
+    found: Sequence[Localization],
+    stills: Sequence[int],
+    out: Path,
+    progress: Progress = no_progress,
 ) -> dict[str, str]:
     """NNN_frame.png and NNN_sound.png for each of `stills`, sheet.png of at most twelve of them,
     and maps.npz of all of `found`.
@@ -78,7 +76,7 @@ def write_stills(
             ]
         )
     )
-    with written_aside(out / "maps.npz") as scratch:
+    with atomic_write(out / "maps.npz") as scratch:
         np.savez_compressed(
             scratch,
             at_seconds=np.array([one.at_seconds for one in found]),

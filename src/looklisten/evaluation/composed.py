@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
 from looklisten.errors import SourceError
-from looklisten.names import opened_name
+from looklisten.names import decode_name
 
 TABLE = "labels.csv"
 COLUMNS = ("path", "picture", "sound")
@@ -56,7 +56,7 @@ def witnesses_of(shards: Shards, files: str | Path | None = None) -> Witnesses:
     root = str(shards.manifest.get("root") or "")
     if not files and not root:
         return Witnesses({}, {})
-    table = Path(files) if files else Path(opened_name(root)) / TABLE
+    table = Path(files) if files else Path(decode_name(root)) / TABLE
     try:
         with table.open(newline="", encoding="utf-8-sig") as opened:
             rows = [

@@ -19,8 +19,9 @@ from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.composed import Witnesses, witnesses_of
 from looklisten.evaluation.intervals import interval
-from looklisten.model.l3net import L3Net, correspondence_logit
-from looklisten.system.progress import Progress, silent
+from looklisten.model.fusions import correspondence_logit
+from looklisten.model.l3net import L3Net
+from looklisten.system.progress import Progress, no_progress
 
 MAX_BATCH = 64
 
@@ -94,7 +95,7 @@ def evaluate(
     mask: NDArray[np.bool_],
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     answer: Answer | None = None,
     negatives: Negatives = "any",
     files: str | Path | None = None,
@@ -135,7 +136,7 @@ def pair_scores(
     mask: NDArray[np.bool_],
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     answer: Answer | None = None,
     negatives: Negatives = "any",
 ) -> Scores:
@@ -208,7 +209,7 @@ def looked_and_listened(
     mask: NDArray[np.bool_],
     rows: int,
     seed: int,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Iterator[
     tuple[
         PairBatch, Float[Tensor, "batch *places features"], Float[Tensor, "batch *moments features"]

@@ -22,9 +22,10 @@ from looklisten.evaluation.correspondence import (
     pair_scores,
 )
 from looklisten.model.checkpoint import Checkpoint
-from looklisten.model.l3net import L3Net, correspondence_logit
-from looklisten.model.objectives import Labels
-from looklisten.system.progress import Progress, silent
+from looklisten.model.fusions import correspondence_logit
+from looklisten.model.l3net import L3Net
+from looklisten.model.objectives.labels import LabelsObjective
+from looklisten.system.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ class Naming:
 @torch.inference_mode()
 def naming(
     model: L3Net,
-    heads: Labels,
+    heads: LabelsObjective,
     classes: Sequence[str],
     shards: Shards,
     mask: NDArray[np.bool_],
     rows: int = 1000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Naming:
     """Accuracies over at least `rows` moments of those clips of `mask` whose label is one of
     `classes`.
@@ -91,7 +92,7 @@ def direct_combination(
     shards: Shards,
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> DirectCombination:
     """The combination for `model`, which is that of `saved`, with its threshold chosen on the
     validation videos of its run.
@@ -99,7 +100,7 @@ def direct_combination(
     Raises ConfigError when the run learnt no labels, or kept no validation videos.
     """
     heads = saved.objective().to(next(model.parameters()).device)
-    if not isinstance(heads, Labels):
+    if not isinstance(heads, LabelsObjective):
         raise ConfigError(
             f'{saved.path} has no class scores to combine; train one with train.objective = "labels"'
         )
@@ -122,7 +123,7 @@ def with_validated_threshold(
     shards: Shards,
     pairs: int = 4000,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     negatives: Negatives = "any",
 ) -> Answer:
     """The network's own answer, its threshold moved to where it is right most often on the

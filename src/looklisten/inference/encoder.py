@@ -4,20 +4,21 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.inference.layers import TEXTURE, Side, check_layer, side_vectors, texture, width
+from looklisten.inference.embedding.options import Precision
+from looklisten.inference.layers import TEXTURE, check_layer, layer_width, side_vectors, texture
 from looklisten.media.spectrogram import WINDOW_SAMPLES
-from looklisten.model.l3net import DistanceFusion, L3Net
+from looklisten.model.fusions import DistanceFusion
+from looklisten.model.l3net import L3Net
 from looklisten.system.devices import to_device
-from looklisten.system.processes import compute_alone_after_fork
-
-Precision = Literal["float32", "bfloat16"]
+from looklisten.system.processes import single_thread_after_fork
 
 
 @runtime_checkable
@@ -106,7 +107,7 @@ def encoder_of(model: L3Net | Encoder, precision: Precision = "float32") -> Enco
     """`model` as an `Encoder`. An `L3Net` is put into evaluation mode and channels-last; another
     `Encoder` has a precision of its own.
     """
-    compute_alone_after_fork()
+    single_thread_after_fork()
     if isinstance(model, L3Net):
         return NetworkEncoder(
             to_device(model.eval(), str(next(model.parameters()).device)), precision
@@ -122,7 +123,7 @@ def encoder_of(model: L3Net | Encoder, precision: Precision = "float32") -> Enco
     return model
 
 
-def chosen_layer(encoder: Encoder, side: Side, layer: str | None) -> str:
+def choose_layer(encoder: Encoder, side: Side, layer: str | None) -> str:
     """`layer`, or the usual one of that side. Raises ConfigError, one sentence, when the network
     has no such side or layer.
     """
@@ -140,12 +141,12 @@ def chosen_layer(encoder: Encoder, side: Side, layer: str | None) -> str:
     return layer or known[0]
 
 
-def feature_count(encoder: Encoder, side: Side, layer: str) -> int:
+def vector_length(encoder: Encoder, side: Side, layer: str) -> int:
     """The length of a layer's vectors; of an encoder of another house it is found by encoding
     nothing once.
     """
     if isinstance(encoder, NetworkEncoder):
-        return width(encoder.model, side, layer)
+        return layer_width(encoder.model, side, layer)
     pixels = encoder.crop_pixels
     nothing = (
         torch.zeros(1, WINDOW_SAMPLES)

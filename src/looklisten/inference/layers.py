@@ -1,17 +1,15 @@
 """Which of a network's layers is the vector of a frame or of a second of sound. Knows tensors only."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn import functional
 
+from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.l3net import MIN_NORM, AlignedFusion, DistanceFusion, L3Net
-
-Side = Literal["audio", "vision"]
+from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.fusions import MIN_NORM, AlignedFusion, DistanceFusion
+from looklisten.model.l3net import L3Net
 
 GRID: dict[Side, tuple[int, int]] = {"audio": (4, 3), "vision": (4, 4)}
 """What conv4_2 is max-pooled to: 4 bands x 3 moments of sound, 4 x 4 of a frame. At the paper's
@@ -21,14 +19,14 @@ sections 4.1 and 4.2).
 
 TEXTURE = "texture"
 """The layer of sound that is made of all blocks."""
-BANDS = 4
+TEXTURE_BANDS = 4
 """Parts of the frequency axis that a texture tells apart."""
 
 
 def texture(
     model: L3Net, waveforms: Num[Tensor, "batch samples"]
 ) -> Float[Tensor, "batch features"]:
-    """How every unit of every block behaves over time: its mean and deviation in each of `BANDS`
+    """How every unit of every block behaves over time: its mean and deviation in each of `TEXTURE_BANDS`
     parts of the frequency axis.
 
     Of the second convolutions, before batch-norm and ReLU; float32; block by block, means before
@@ -38,7 +36,7 @@ def texture(
     """
     statistics = []
     for raw in model.audio.raw_maps(model.spectrogram(waveforms)):
-        bands = functional.adaptive_avg_pool2d(raw, (BANDS, raw.shape[3])).float()
+        bands = functional.adaptive_avg_pool2d(raw, (TEXTURE_BANDS, raw.shape[3])).float()
         deviation, mean = torch.std_mean(bands, dim=3, correction=0)
         statistics += [mean.flatten(1), deviation.flatten(1)]
     return torch.cat(statistics, 1)
@@ -59,7 +57,7 @@ def side_vectors(
         return functional.adaptive_max_pool2d(
             image_of(tower, side, layer).float(), GRID[side]
         ).flatten(1)
-    return from_pooled(model, tower.vector.float(), side, layer)
+    return vectors_from_pooled(model, tower.vector.float(), side, layer)
 
 
 def check_layer(model: L3Net, layer: str) -> None:
@@ -96,7 +94,7 @@ def grid_of(side: Side, layer: str) -> tuple[int, int]:
     return GRID[side] if layer == "conv4_2" else (1, 1)
 
 
-def from_pooled(
+def vectors_from_pooled(
     model: L3Net, pooled: Float[Tensor, "batch pooled"], side: Side, layer: str
 ) -> Float[Tensor, "batch features"]:
     """A layer's vectors from its map, pooled: the same, but for `aligned`."""
@@ -107,10 +105,10 @@ def from_pooled(
     return functional.normalize(head(pooled).float(), dim=-1, eps=MIN_NORM)
 
 
-def width(model: L3Net, side: Side, layer: str) -> int:
+def layer_width(model: L3Net, side: Side, layer: str) -> int:
     """The length of the vectors of `side_vectors`, or of `texture`."""
     if layer == TEXTURE:
-        return 2 * BANDS * sum(model.config.widths)
+        return 2 * TEXTURE_BANDS * sum(model.config.widths)
     rows, columns = GRID[side]
     features = model.config.widths[-1]
     return {

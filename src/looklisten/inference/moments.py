@@ -16,7 +16,7 @@ from looklisten.data.shards import Clip
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
-from looklisten.model.backbones.vgg import TowerOutput
+from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.l3net import L3Net
 
 BATCH = 32

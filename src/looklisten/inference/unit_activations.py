@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from looklisten.config import ModelConfig
+from looklisten.config import ModelConfig, Side
 from looklisten.data.shards import Shards
-from looklisten.inference.layers import Side
 from looklisten.inference.localization.localize import HeatMap
 from looklisten.inference.moments import BATCH, Moment, look_and_listen, moments
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 SIDES: tuple[Side, Side] = ("vision", "audio")
 """In the order in which the network takes them."""
@@ -93,7 +92,7 @@ def peaks(
     shards: Shards,
     mask: Bool[np.ndarray, " clips"],
     per_clip: int,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Iterator[Peaks]:
     """Video by video, over the clips that `mask` allows; a unit's moment is the one of the video
     that fires it most.
@@ -155,7 +154,7 @@ def firings(
     shards: Shards,
     strongest: dict[Side, Strongest],
     per_clip: int,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> dict[Side, list[tuple[Firing, ...]]]:
     """For each unit of each side its strongest moments with their maps, the strongest first; each
     moment is looked at once.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.inference.layers import Side
 from looklisten.interop.loading import open_network
 from looklisten.interop.pretrained import WHOLE, describe, write_text, write_weights
 from looklisten.model.checkpoint import Checkpoint

@@ -20,15 +20,16 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn import functional
 
+from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import encoder_of
-from looklisten.inference.layers import GRID, Side, check_layer, side_vectors
+from looklisten.inference.layers import GRID, check_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, as_stored
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
-from looklisten.system.files import written_aside
+from looklisten.system.files import atomic_write
 
 INPUT: dict[Side, str] = {"audio": "waveforms", "vision": "frames"}
 OUTPUT = "vectors"
@@ -144,7 +145,7 @@ def write_onnx(
             f"{path} is not written: onnxruntime's vectors differ from PyTorch's by {difference:.2g} of their largest value, "
             f"more than {MAX_RELATIVE_DIFFERENCE:g}; please report this with the versions that `looklisten doctor` prints"
         )
-    with written_aside(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_bytes(data)
     return difference
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from looklisten.errors import CheckpointError
 from looklisten.interop.card import model_card
-from looklisten.model.backbones.vgg import Block, Tower
+from looklisten.model.backbones.vgg import Block, Vgg
 from looklisten.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
 from looklisten.model.l3net import L3Net
-from looklisten.system.files import write_json, written_aside
+from looklisten.system.files import atomic_write, write_json
 
 LIBRARY = "looklisten"
 CONFIG = "config.json"
@@ -48,7 +48,7 @@ def write_weights(
     is known as one.
     """
     for name, tensors in files.items():
-        with written_aside(folder / name) as scratch:
+        with atomic_write(folder / name) as scratch:
             scratch.write_bytes(
                 save(
                     {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
@@ -62,7 +62,7 @@ def write_weights(
 
 def write_text(path: Path, text: str) -> None:
     """Whole or absent."""
-    with written_aside(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
@@ -85,7 +85,7 @@ def describe(network: L3Net, saved: Checkpoint | None) -> dict[str, Any]:
     }
 
 
-def _shape(tower: Tower, network: L3Net) -> dict[str, Any]:
+def _shape(tower: Vgg, network: L3Net) -> dict[str, Any]:
     """The arguments that build the tower again."""
     (first, *_) = tower.blocks
     assert isinstance(first, Block)
@@ -102,10 +102,9 @@ def _facts(saved: Checkpoint) -> dict[str, Any]:
     """What the run knows of itself up to this checkpoint; each measurement with the step it was
     made at.
     """
-    from looklisten.training.loop import (
-        EVALUATED_PAIRS,  # here, since loading a network needs no training
-    )
-    from looklisten.training.runlog import read_made, read_metrics
+    from looklisten.training.held_out import EVALUATED_PAIRS
+    from looklisten.training.metrics_log import read_metrics
+    from looklisten.training.run_facts import read_run_facts
 
     if (saved.path / CONFIG).is_file():  # it came as such a folder and goes as one
         about = read_config(saved.path)
@@ -122,7 +121,7 @@ def _facts(saved: Checkpoint) -> dict[str, Any]:
     }
     if accuracy := measured.get(MEASURES[0]):
         accuracy["pairs"] = EVALUATED_PAIRS
-    return {"made": read_made(run), "measured": measured}
+    return {"made": read_run_facts(run), "measured": measured}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from looklisten.config import Config
 from looklisten.errors import CheckpointError
 from looklisten.model.l3net import L3Net
-from looklisten.model.objectives import objective_of
-from looklisten.system.files import written_aside
+from looklisten.model.objectives import build_objective
+from looklisten.system.files import atomic_write
 
 STEP_FOLDER = re.compile(r"step-(\d{9})")
 
@@ -62,7 +62,7 @@ class Checkpoint:
         """What it was asked in training, with the weights that only the question has, in evaluation
         mode, on the CPU.
         """
-        asked = objective_of(self.config)
+        asked = build_objective(self.config)
         own = {
             key.removeprefix("objective/"): value
             for key, value in self.optimizer().items()
@@ -102,7 +102,7 @@ def save_checkpoint(
     were computed.
     """
     path = folder / f"step-{step:09d}"
-    with written_aside(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.mkdir()
         for name, tensors in (("model", model), ("optimizer", optimizer)):
             # Through bytes, so that a full disk is an OSError like any other.
@@ -230,6 +230,6 @@ def read_checkpoint(
         raise CheckpointError(f"{path / about_name} is damaged: {error}") from None
 
 
-def load(path: str | Path) -> L3Net:
+def load_checkpoint_network(path: str | Path) -> L3Net:
     """The network of a run or checkpoint folder, in evaluation mode, on the CPU."""
     return open_checkpoint(path).model()

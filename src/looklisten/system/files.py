@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from looklisten.errors import ConfigError
-from looklisten.names import shown
+from looklisten.names import printable
 
 if TYPE_CHECKING:
     pass
@@ -25,7 +25,7 @@ _ASIDE = ".aside-"
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A scratch path in the same folder that becomes `path` when the block ends well and vanishes
     when it does not.
 
@@ -57,8 +57,8 @@ def _flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def sweep_aside(folder: Path) -> None:
-    """Remove what killed runs left in `folder`: scratch of `written_aside` that was never renamed.
+def remove_abandoned_scratch(folder: Path) -> None:
+    """Remove what killed runs left in `folder`: scratch of `atomic_write` that was never renamed.
 
     What a running process of this machine writes stays, and so does what another machine wrote
     within a day.
@@ -87,7 +87,7 @@ def _is_running(process: int) -> bool:
 
 def write_json(path: Path, value: object) -> None:
     """`value` as indented JSON, whole or absent, the same bytes for the same value."""
-    with written_aside(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_bytes(json_bytes(value, indent=1))
 
 
@@ -114,7 +114,7 @@ def check_writable(folder: Path) -> None:
         if not there.is_dir():
             link = "a broken link" if there.is_symlink() and not there.exists() else "a file"
             raise ConfigError(
-                f"{shown(folder)} cannot be a folder: {shown(there)} is {link}; choose another folder"
+                f"{printable(folder)} cannot be a folder: {printable(there)} is {link}; choose another folder"
             )
         trial = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}{_host()}-{os.getpid()}-", dir=there))
         try:
@@ -127,9 +127,9 @@ def check_writable(folder: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ConfigError(
-            f"{shown(folder)} cannot be written to: {error.strerror}; choose another folder"
+            f"{printable(folder)} cannot be written to: {error.strerror}; choose another folder"
         ) from None
     except ValueError:
         raise ConfigError(
-            f"{shown(folder)} cannot be a folder: its name holds a NUL character; choose another folder"
+            f"{printable(folder)} cannot be a folder: its name holds a NUL character; choose another folder"
         ) from None

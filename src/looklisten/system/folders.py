@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from looklisten.names import shown, stored_name
+from looklisten.names import encode_name, printable
 
 _TRASH = """
     $recycle.bin recycler @eadir @recycle @recently-snapshot #recycle #snapshot __macosx lost+found system_volume_information
@@ -56,7 +56,7 @@ def other_suffixes_line(suffixes: Counter[str]) -> str:
         return ""
     most = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
     listed = ", ".join(
-        f"{shown(suffix) or 'no suffix'} {times:,}" for suffix, times in most[:LISTED_SUFFIXES]
+        f"{printable(suffix) or 'no suffix'} {times:,}" for suffix, times in most[:LISTED_SUFFIXES]
     )
     more = ", …" if len(most) > LISTED_SUFFIXES else ""
     files = (
@@ -142,4 +142,4 @@ def reason_of(error: Exception) -> str:
         return error.strerror or str(error)
     if "null" in str(error):
         return "its name holds a NUL character, which no file name can"
-    return f"no file can have this name here ({stored_name(str(error))})"
+    return f"no file can have this name here ({encode_name(str(error))})"

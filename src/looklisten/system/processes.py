@@ -7,9 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import joblib
-
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 IDLE_WORKER_SECONDS = 15
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -26,7 +24,7 @@ def is_first_process() -> bool:
 
 
 @functools.cache
-def compute_alone_after_fork() -> None:
+def single_thread_after_fork() -> None:
     """From now on a process that is forked from this one computes with one thread; saying it twice
     changes nothing.
 
@@ -64,7 +62,7 @@ def map_unordered(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     workers: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Iterator[Result]:
     """`function` of each item, in worker processes, in the order they finish.
 
@@ -75,6 +73,9 @@ def map_unordered(
     if count == 1:
         results: Iterator[Result] = map(function, items)
     else:
+        # joblib imports NumPy, and the help of the command line imports this module.
+        import joblib
+
         # joblib's own process pool needs no `if __name__ == "__main__"` in the caller's script.
         # Workers that a killed parent leaves behind end by themselves when nothing comes for a
         # while.

@@ -15,5 +15,5 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, /, **facts: str) -> None: ...
 
 
-def silent(done: int, total: int, /, **facts: str) -> None:
+def no_progress(done: int, total: int, /, **facts: str) -> None:
     """The `Progress` that says nothing."""

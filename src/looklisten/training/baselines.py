@@ -1,4 +1,4 @@
-"""The paper's correspondence table on labelled shards: supervised baselines, fixed features,
+"""The paper's correspondence table on select_labeled shards: supervised baselines, fixed features,
 L3-Net, all asked the same held-out pairs.
 
 Every network is trained with the same settings, steps and videos. Each finished stage leaves its
@@ -22,14 +22,14 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import Negatives, evaluate
 from looklisten.evaluation.supervised import direct_combination, naming
 from looklisten.model.checkpoint import open_checkpoint
-from looklisten.model.objectives import Labels
+from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.system.devices import choose_device, to_device
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 from looklisten.training.lock import FolderLock
 from looklisten.training.loop import train
-from looklisten.training.sweep import within
+from looklisten.training.sweep import progress_of_run
 
 Method = Literal["direct", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
 """Supervised direct combination, supervised pretraining twice, a fixed vision network that sound
@@ -52,7 +52,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Baseline:
+class BaselineRow:
     """One row: means over the seeds, all of them asked the same pairs."""
 
     method: Method
@@ -74,7 +74,7 @@ class Baseline:
 class BaselineTable:
     """The rows, and what they rest on."""
 
-    rows: tuple[Baseline, ...]
+    rows: tuple[BaselineRow, ...]
     seeds: tuple[int, ...]
     steps: int
     chance: float
@@ -95,7 +95,7 @@ def baselines(
     pairs: int = 4000,
     teacher: str | Path | None = None,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> BaselineTable:
     """Train and evaluate every row of the table for each of `seeds`, into `OUT/seed-N/`, with
     `OUT/results.json` at the end.
@@ -137,7 +137,7 @@ def baselines(
             lock.acquire()
             cleanup.callback(lock.release)
         for number, (seed, run, settings) in enumerate(stages):
-            told = within(progress, number, len(stages), f"{run}, seed {seed}")
+            told = progress_of_run(progress, number, len(stages), f"{run}, seed {seed}")
             work = partial(_row, data, out / f"seed-{seed}" / run, settings, pairs, device, told)
             found[seed][run] = _stage(out / f"seed-{seed}" / f"{run}.json", work)
     table = BaselineTable(
@@ -190,7 +190,7 @@ def _row(
     model, settings = to_device(saved.model(), choose_device(device).value), saved.config.train
     held_out, answer, result = data.held_out(settings.held_out_fraction), None, dict[str, Any]()
     heads = saved.objective().to(choose_device(device).value)
-    if isinstance(heads, Labels):
+    if isinstance(heads, LabelsObjective):
         direct = direct_combination(saved, model, data, pairs)
         answer = direct.answer
         result["named"] = asdict(naming(model, heads, settings.classes, data, held_out, pairs // 2))
@@ -210,14 +210,14 @@ def _stage(record: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return done
 
 
-def _summary(method: Method, found: list[dict[str, Any]]) -> Baseline:
+def _summary(method: Method, found: list[dict[str, Any]]) -> BaselineRow:
     def mean_of(kind: Negatives) -> tuple[float, tuple[float, float]]:
         low, high = (statistics.mean(one[kind]["ci95"][end] for one in found) for end in (0, 1))
         return statistics.mean(one[kind]["accuracy"] for one in found), (low, high)
 
     (accuracy, ci95), (other_class, other_class_ci95) = mean_of("any"), mean_of("other-class")
     by_seed = tuple(one["any"]["accuracy"] for one in found)
-    return Baseline(
+    return BaselineRow(
         method=method,
         accuracy=accuracy,
         ci95=ci95,

@@ -42,7 +42,7 @@ Told = TypeVar("Told")
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessWorld:
     """Who this process is among `ranks`; `local_rank` and `local_ranks` count those of this
     machine.
     """
@@ -133,15 +133,15 @@ class World:
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[World]:
+def process_world(device: str) -> Iterator[ProcessWorld]:
     """The world that `torchrun` started this process in, left again at the end; a world of one
     without torchrun.
     """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     if ranks == 1:
-        yield World()
+        yield ProcessWorld()
         return
-    world = World(
+    world = ProcessWorld(
         int(os.environ["RANK"]),
         ranks,
         int(os.environ["LOCAL_RANK"]),
@@ -178,7 +178,7 @@ def joined(device: str) -> Iterator[World]:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, world: World) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, world: ProcessWorld) -> Tensor:
         ctx.world = world
         parts = [torch.empty_like(rows) for _ in range(world.ranks)]
         distributed.all_gather(parts, rows.contiguous())

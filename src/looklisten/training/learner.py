@@ -1,52 +1,51 @@
-"""What one step of training is: augment, look, listen, compare, descend. The same on one device or
-many.
-
-A step is a pure function of (weights, optimizer, config, shards, step): pairs and augmentation are
-drawn from the seed and the step, whoever computes which rows.
-"""
+"""x"""
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int16, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from looklisten.config import AugmentConfig, Config, ModelConfig
+from looklisten.config import Config, ModelConfig
 from looklisten.data.pairs import PairBatch
 from looklisten.errors import CheckpointError
-from looklisten.media import frames as frames_
-from looklisten.media import spectrogram
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
-from looklisten.model.objectives import Labels, Outcome, objective_of
+from looklisten.model.objectives import build_objective
+from looklisten.model.objectives.labels import LabelsObjective
+from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.system.devices import Choice, choose_device, choose_precision, to_device
 from looklisten.system.environment import processor_name
-from looklisten.training.distributed import World, synchronize_batch_norm
+from looklisten.training.augmentation import augment, on_device
+from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
 
 THRESHOLD_HASTE = 10.0
 """Times the learning rate, for the threshold of the yes and no beside a contrastive objective
 (LOG.md, 2026-11-24).
 """
+
+
 COMPILE_MIN_STEPS = 1000
 """Shorter runs end before torch.compile has earned its minute back."""
+
+
 CUBLAS_WORKSPACE = ":4096:8"
 """A setting with which NVIDIA's matrix product gives the same bits each time (CUDA's documentation
 names two).
 """
 
 
-class Pretext(nn.Module):
+class TrainingModule(nn.Module):
     """The network and the question it is asked, from a batch to its loss: what is differentiated,
     compiled and shared.
     """
 
-    def __init__(self, network: L3Net, config: Config, world: World, compiled: bool) -> None:
+    def __init__(self, network: L3Net, config: Config, world: ProcessWorld, compiled: bool) -> None:
         super().__init__()
         self.network = network
-        self.objective = objective_of(config)
+        self.objective = build_objective(config)
         self._gather = world.gather if config.train.gather_negatives else None
         # A compiled function beside the module, which stays as it is for measuring and saving.
         towers = (network.vision.forward, network.audio.forward)
@@ -57,7 +56,7 @@ class Pretext(nn.Module):
         frames: Float[Tensor, "own channels height width"],
         waveforms: Float[Tensor, "own samples"],
         *asked: Tensor,
-    ) -> Outcome:
+    ) -> LossAndAccuracy:
         """`asked`: the masks of positives and of negatives, `[own, all]`; with labels each row's
         place among the classes, `[own]`.
         """
@@ -66,7 +65,7 @@ class Pretext(nn.Module):
             self._see(self.network.normalized(frames)),
             self._hear(self.network.front_end(waveforms)),
         )
-        if isinstance(self.objective, Labels):
+        if isinstance(self.objective, LabelsObjective):
             return self.objective(vision, audio, *asked)  # type: ignore[no-any-return]
         sides = fusion.project(vision, audio)
         others = {"gather": self._gather} if self._gather else {}
@@ -84,10 +83,10 @@ class Learner:
         self,
         config: Config,
         device: str = "auto",
-        world: World | None = None,
+        world: ProcessWorld | None = None,
         before: Mapping[str, str] | None = None,
     ) -> None:
-        self.config, self.world = config, world or World()
+        self.config, self.world = config, world or ProcessWorld()
         self.device = choose_device(device, self.world.local_rank)
         self.precision = choose_precision(self.device.value, config.train.precision)
         self.compiled = choose_compile(config, self.device.value)
@@ -99,9 +98,9 @@ class Learner:
         self.network = to_device(L3Net(config.model), self.device.value)
         if config.train.batch_norm == "sync" and self.world.ranks > 1:
             synchronize_batch_norm(self.network, self.device.value)
-        self.pretext = Pretext(self.network, config, self.world, self.compiled.value == "on").to(
-            self.device.value
-        )
+        self.pretext = TrainingModule(
+            self.network, config, self.world, self.compiled.value == "on"
+        ).to(self.device.value)
         # Beside a contrastive objective the two numbers of the threshold have far to go, and
         # nothing but themselves to disturb.
         contrastive = config.train.objective == "contrastive"
@@ -185,7 +184,7 @@ class Learner:
 
     def step(
         self, parts: Sequence[PairBatch], step: int, rate: float, augmented: bool = True
-    ) -> Outcome:
+    ) -> LossAndAccuracy:
         """Descend once, over one batch that comes in parts; the outcome is this process's, still on
         the device.
         """
@@ -203,13 +202,13 @@ class Learner:
             silent = number < len(parts) and self.world.ranks > 1
             with shared.no_sync() if silent else contextlib.nullcontext():  # type: ignore[operator]
                 with self.autocast():
-                    outcome: Outcome = shared(*inputs)
+                    outcome: LossAndAccuracy = shared(*inputs)
                 torch.autograd.backward(outcome.loss / len(parts))
             outcomes.append(outcome)
         self.optimizer.step()
         if len(parts) == 1:
-            return Outcome(outcomes[0].loss.detach(), outcomes[0].accuracy)
-        return Outcome(
+            return LossAndAccuracy(outcomes[0].loss.detach(), outcomes[0].accuracy)
+        return LossAndAccuracy(
             loss=torch.stack([one.loss.detach() for one in outcomes]).mean(),
             accuracy=torch.stack([one.accuracy for one in outcomes]).mean(),
         )
@@ -368,39 +367,3 @@ def deterministic_kernels(wanted: bool) -> Iterator[None]:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn, benchmark
         if workspace is None:
             os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
-
-
-def step_seed(seed: int, step: int) -> int:
-    """The seed of what a step draws, below 2^64 as PyTorch wants it, for any seed."""
-    if seed < 2**32:
-        return (seed << 32) + step
-    return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:8], "big")
-
-
-def on_device(
-    batch: PairBatch, device: str
-) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
-    """Frames in 0..1 and waveforms in -1..1, on the device."""
-    frames: UInt8[Tensor, "own channels height width"] = batch.frames.to(device, non_blocking=True)
-    waveforms: Int16[Tensor, "own samples"] = batch.waveforms.to(device, non_blocking=True)
-    return frames_.to_unit(frames), spectrogram.to_unit(waveforms)
-
-
-def augment(
-    batch: PairBatch, config: Config, step: int, device: str
-) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
-    """The same with brightness and saturation of frames and the gain of sounds changed.
-
-    Drawn from the seed and the step alone, each frame and each sound for itself, the same whichever
-    process has the row.
-    """
-    settings: AugmentConfig = config.augment
-    generator = torch.Generator().manual_seed(step_seed(config.train.seed, step))
-    chance = (torch.rand(3, config.train.batch_size, generator=generator) * 2 - 1)[
-        :, batch.rows
-    ].to(device)
-    frames, waveforms = on_device(batch, device)
-    frames = frames_.jitter(
-        frames, settings.brightness * chance[0], 1 + settings.saturation * chance[1]
-    )
-    return frames, waveforms * (1 + settings.gain * chance[2])[:, None]

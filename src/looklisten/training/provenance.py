@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
-from looklisten.system.files import write_json, written_aside
+from looklisten.system.files import atomic_write, write_json
 
 log = logging.getLogger("looklisten")
 
@@ -206,7 +206,7 @@ def _write(run: Path, entries: list[dict[str, Any]], data: TrainingData, step: i
     table = pa.table(
         {"video_id": pa.array([*ids[TRAINED_ON], *ids[KEPT_APART]], pa.string()), "part": parts}
     )
-    with written_aside(run / name) as scratch:
+    with atomic_write(run / name) as scratch:
         pq.write_table(table, scratch, compression="zstd")
     entry = {
         "from_step": step,

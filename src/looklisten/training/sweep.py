@@ -1,37 +1,27 @@
-"""Before a long run: short ones over a grid of settings, and whether a few videos can be learnt by
-heart.
-"""
+"""Before a long run: short ones over a grid of settings."""
 
 import itertools
 import logging
 import math
-import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from looklisten.config import Config
-from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.system.progress import Progress, silent
-from looklisten.training.learner import Learner
-from looklisten.training.loop import Meter, fitted, labelled, learning_rate, train, training_stream
+from looklisten.system.progress import Progress, no_progress
+from looklisten.training.loop import train
 
 log = logging.getLogger("looklisten")
 
+
 SHORT_NAMES = {"lr": "train.learning_rate", "batch": "train.batch_size"}
-LEARNT_ACCURACY = 0.95
-OVERFIT_SECONDS = 60.0
-OVERFIT_LOOK = 10
-"""Steps between looks at the accuracy."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class SweepTrial:
     """One short run of a sweep. A run whose loss became no number has NaN everywhere."""
 
     name: str
@@ -42,12 +32,12 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepResult:
     """All trials, and the settings of the one with the highest held-out accuracy (equal ones: the
     lowest loss).
     """
 
-    trials: tuple[Trial, ...]
+    trials: tuple[SweepTrial, ...]
     take: str
     """The options of `looklisten train` that say so."""
     steps: int
@@ -63,8 +53,8 @@ def sweep(
     over: Sequence[str],
     steps: int = 300,
     device: str = "auto",
-    progress: Progress = silent,
-) -> Sweep:
+    progress: Progress = no_progress,
+) -> SweepResult:
     """The grid search of the paper: a run of `steps` steps for each combination of `over`, such as
     `["lr=1e-4,3e-4"]`.
 
@@ -86,18 +76,18 @@ def sweep(
     trials = []
     for number, (name, changed) in enumerate(configs.items()):
         try:
-            told = within(progress, number, len(configs), name)
+            told = progress_of_run(progress, number, len(configs), name)
             found = train(
                 shards, changed, Path(run) / "sweep" / name.replace("/", "_"), device, told
             )
             if found.stopped_by:
                 raise KeyboardInterrupt
-            trials.append(Trial(name, found.loss, found.accuracy, found.held_out_accuracy))
+            trials.append(SweepTrial(name, found.loss, found.accuracy, found.held_out_accuracy))
         except ConfigError as error:
             if "the loss became" not in str(error):
                 raise
             log.warning("%s: %s", name, error)
-            trials.append(Trial(name, math.nan, math.nan, math.nan))
+            trials.append(SweepTrial(name, math.nan, math.nan, math.nan))
     usable = [trial for trial in trials if math.isfinite(trial.loss)]
     if not usable:
         raise ConfigError(
@@ -114,10 +104,10 @@ def sweep(
         f"--{_setting(key).replace('_', '-')} {value}"
         for key, value in (part.split("=") for part in best.name.split(" "))
     )
-    return Sweep(tuple(trials), options, steps)
+    return SweepResult(tuple(trials), options, steps)
 
 
-def within(progress: Progress, number: int, runs: int, name: str) -> Progress:
+def progress_of_run(progress: Progress, number: int, runs: int, name: str) -> Progress:
     """The progress of run `number` of `runs` as a part of the whole."""
 
     def told(done: int, total: int, /, **facts: str) -> None:
@@ -147,69 +137,3 @@ def _read(value: str) -> Any:
         return tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return value
-
-
-@dataclass(frozen=True)
-class Overfit:
-    """Whether a few videos could be learnt by heart."""
-
-    learnt: bool
-    accuracy: float
-    """AVC over the last steps, on the very videos trained on."""
-    loss: float
-    videos: int
-    steps: int
-    seconds: float
-    advice: str
-
-
-def overfit(
-    shards: str | Path,
-    config: Config,
-    videos: int = 16,
-    device: str = "auto",
-    seconds: float = OVERFIT_SECONDS,
-    progress: Progress = silent,
-) -> Overfit:
-    """Train on `videos` videos alone, without augmentation, until their pairs are told apart or
-    `seconds` have passed.
-
-    Writes nothing. What cannot learn sixteen videos by heart will not learn sixteen thousand.
-    """
-    data = Shards(shards)
-    chosen = sorted(set(data.video_ids))[:videos]
-    allowed = np.isin(data.video_ids, chosen)
-    allowed, config = labelled(data, allowed, config)
-    config = fitted(
-        config.changed("train", batch_size=videos, accumulate=1, compile="off"),
-        len(set(data.video_ids[allowed])),
-    )
-    config = config.changed("augment", flip=False).changed(
-        "train", schedule="constant", warmup_steps=min(config.train.warmup_steps, 20)
-    )
-    learner, stream = Learner(config, device), training_stream(data, allowed, config)
-    learner.initialize()
-    meter, began, step = Meter(config.train.batch_size, learner.world), time.monotonic(), 0
-    for step, batch in enumerate(stream.batches(0, 10**9), 1):
-        outcome = learner.step([batch], step, learning_rate(config.train, step), augmented=False)
-        meter.add(step, outcome, [batch], 0.0)
-        spent = time.monotonic() - began
-        if step % OVERFIT_LOOK == 0:
-            meter.read(Path.cwd())
-            progress(min(int(spent), int(seconds)), int(seconds), **meter.facts())
-        if (step % OVERFIT_LOOK == 0 and meter.accuracy >= LEARNT_ACCURACY) or spent > seconds:
-            break
-    if not math.isfinite(meter.loss):
-        meter.read(Path.cwd())
-    learnt = meter.accuracy >= LEARNT_ACCURACY
-    return Overfit(
-        learnt=learnt,
-        accuracy=meter.accuracy,
-        loss=meter.loss,
-        videos=len(chosen),
-        steps=step,
-        seconds=round(time.monotonic() - began, 1),
-        advice="the pairs can be learnt; train on all videos"
-        if learnt
-        else "look at the pairs (`looklisten inspect SHARDS --pairs 32`), and try another learning rate (--sweep lr=1e-4,3e-4,1e-3)",
-    )

@@ -8,13 +8,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from looklisten.system.files import written_aside
+from looklisten.system.files import atomic_write
 
 
 def write_page(path: Path, template: str, **values: object) -> None:
     """Fill a template of this folder; the file is whole or absent."""
     text = fragment(template, **values)
-    with written_aside(path) as scratch:
+    with atomic_write(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 

@@ -23,8 +23,8 @@ from looklisten.drawing.heatmap_colors import Picture
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import INT16_FULL_SCALE, WINDOW_SECONDS, LogSpectrogram
-from looklisten.training.learner import augment
-from looklisten.training.loop import fitted, training_stream
+from looklisten.training.augmentation import augment
+from looklisten.training.batches import fit_batch_size, training_stream
 
 SPECTROGRAM_PIXELS = 256
 FRAME_JPEG_QUALITY = 95
@@ -78,7 +78,7 @@ def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Pair]
         )
     held_out = shards.held_out(config.train.held_out_fraction)
     videos = len(set(shards.video_ids[~held_out]))
-    config = fitted(config, videos)
+    config = fit_batch_size(config, videos)
     stream, front_end = (
         training_stream(shards, ~held_out, config),
         LogSpectrogram(config.model.front_end, config.model.window),

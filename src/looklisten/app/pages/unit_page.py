@@ -30,7 +30,7 @@ from looklisten.inference.unit_activations import SIDES, Firing, Place
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, resize
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 PICTURE_PIXELS = 120
 """The side of a frame, and the width of a spectrogram, which is half as high."""
@@ -42,7 +42,7 @@ LEVELS = 256
 
 
 def write_unit_page(
-    path: Path, found: Units, model: L3Net, shards: Shards, progress: Progress = silent
+    path: Path, found: Units, model: L3Net, shards: Shards, progress: Progress = no_progress
 ) -> dict[str, Any]:
     """Write all units as one HTML file that needs nothing else, and return where it is and its
     size.

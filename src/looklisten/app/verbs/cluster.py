@@ -67,12 +67,12 @@ def _write_image(out: Path, result: "Clustering") -> None:
     """The vectors of each side as points of a plane."""
     from looklisten.drawing.figures import planes
     from looklisten.evaluation.units.clustering import SIDES, plane
-    from looklisten.system.files import written_aside
+    from looklisten.system.files import atomic_write
 
     panels = []
     for side in SIDES:
         row = result.row(side, "trained")
         title = f"{side}: NMI {row.nmi:.3f}, {row.n} items"
         panels.append((title, plane(result.vectors[side]), result.labels[side]))
-    with written_aside(out) as scratch:
+    with atomic_write(out) as scratch:
         scratch.write_bytes(planes(panels))

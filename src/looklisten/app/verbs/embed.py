@@ -64,14 +64,14 @@ def run_embed(
     from looklisten.inference.embedding.files import Plan, embed_files
     from looklisten.inference.embedding.stream import How
     from looklisten.interop.loading import load_with_step
-    from looklisten.media.isolation.process import Isolation
+    from looklisten.media.isolation.limits import WorkerLimits
     from looklisten.system.devices import choose_device
 
     if not inputs:
         raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
     check_writable(out)
     how = How(layer, hop_seconds, center, normalize, dense, batch_size)
-    limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
+    limits = WorkerLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
     model, step = load_with_step(checkpoint)
     plan = Plan(
         out, how, modality, align, format, overwrite, checkpoint, precision, step, again, limits

@@ -58,9 +58,9 @@ def run_prepare(
         again: Prepare again all that failed and all that has changed. Without it, only what failed
             and has changed since.
     """
-    from looklisten.data.cutting import PrepareSettings
+    from looklisten.data.options import PrepareOptions
     from looklisten.data.prepare import prepare
-    from looklisten.media.isolation.process import Isolation
+    from looklisten.media.isolation.limits import WorkerLimits
 
     if len(paths) < 2:
         raise UsageError(
@@ -71,7 +71,7 @@ def run_prepare(
         raise UsageError(
             "--num-tasks needs --task-index: which share of the work this call does, from 0"
         )
-    settings = PrepareSettings(
+    settings = PrepareOptions(
         clip_seconds=clip_seconds,
         min_clip_seconds=min_clip_seconds,
         frames_per_second=frames_per_second,
@@ -83,7 +83,7 @@ def run_prepare(
         max_hours=max_hours,
     )
     *inputs, out = paths
-    limits = Isolation(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
+    limits = WorkerLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
     with ProgressBar("prepare: videos") as progress:
         summary = prepare(
             inputs,

@@ -60,7 +60,7 @@ def train_with(recipe: str) -> Callable[..., Output]:
             settings: The recipe's settings; any of them can be changed here.
         """
         from looklisten.training.loop import train
-        from looklisten.training.sweep import overfit as memorize
+        from looklisten.training.overfit import overfit as memorize
         from looklisten.training.sweep import sweep as train_briefly
 
         if overfit and sweep:

@@ -17,7 +17,7 @@ from looklisten.evaluation.sets.registry import Benchmark
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.isolation.readers import read_sound
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 MAX_HOURS = 1.0
 """A longer sound is cut off there."""
@@ -74,7 +74,7 @@ def sound_vectors(
     benchmark: Benchmark,
     extractor: Extractor,
     cache: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Store:
     """Vectors of every sound's sub-clips `[items, windows, width]`, or of whole clips `[items, 1,
     width]` where `extractor` wants them.

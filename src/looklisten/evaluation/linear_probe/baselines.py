@@ -9,14 +9,13 @@ from typing import Literal
 
 import torch
 
-from looklisten.config import Config, ModelConfig
+from looklisten.config import Config, ModelConfig, Side
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.audio import spectrogram_extractor
 from looklisten.evaluation.linear_probe.features import Extractor, network_extractor
 from looklisten.evaluation.linear_probe.images import color_extractor
 from looklisten.evaluation.sets.registry import Benchmark
 from looklisten.inference.encoder import Encoder
-from looklisten.inference.layers import Side
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
 

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from looklisten.evaluation.linear_probe.svm import COSTS, svm_scores
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 INNER_GROUPS = 5
 """Where one training fold is all there is, its clips are dealt into so many groups to choose the
@@ -82,7 +82,7 @@ class Folds:
     classifier: Classifier = SVM
     device: str = "cpu"
 
-    def answers(self, progress: Progress = silent) -> Answers:
+    def answers(self, progress: Progress = no_progress) -> Answers:
         """Each tested fold by what was fitted on the others, at the cost that is best inside those."""
         plans = {fold: self._rehearsals(fold) for fold in self.tested}
         wanted = {away: folds for folds, aways in plans.values() for away in aways}

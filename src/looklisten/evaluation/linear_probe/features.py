@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.inference.encoder import Encoder, Precision, encoder_of
-from looklisten.inference.layers import TEXTURE, Side, width
+from looklisten.inference.embedding.options import Precision
+from looklisten.inference.encoder import Encoder, encoder_of
+from looklisten.inference.layers import TEXTURE, layer_width
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import choose_precision, to_device
@@ -101,7 +103,7 @@ def network_extractor(
     return Extractor(
         name=name,
         encode=encode,
-        width=width(model, side, layer)
+        width=layer_width(model, side, layer)
         if isinstance(model, L3Net)
         else encode(_blank(encoder, side)).shape[1],
         key=f"{weights_key(model)}-{side}-{layer}-{precision}{rounding}"

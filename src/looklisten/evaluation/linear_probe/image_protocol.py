@@ -20,7 +20,7 @@ from looklisten.evaluation.linear_probe.images import VIEWS, streamed_vectors
 from looklisten.evaluation.linear_probe.softmax import SETTINGS, Batch, Layers, train
 from looklisten.evaluation.linear_probe.vector_cache import Store
 from looklisten.evaluation.sets.registry import Benchmark, turns
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 EPOCHS = 30
 BATCH = 128
@@ -119,7 +119,10 @@ class PictureAnswers:
 
 
 def picture_answers(
-    pictures: Pictures, epochs: int = EPOCHS, kept: Path | None = None, progress: Progress = silent
+    pictures: Pictures,
+    epochs: int = EPOCHS,
+    kept: Path | None = None,
+    progress: Progress = no_progress,
 ) -> PictureAnswers:
     """Each tested fold by layers trained on the others; of several settings the one counts that is
     best where settings are chosen.

@@ -20,7 +20,7 @@ from looklisten.evaluation.linear_probe.vector_cache import Store, read_ahead, s
 from looklisten.evaluation.sets.registry import Benchmark
 from looklisten.media.frames import crop, stack, to_unit
 from looklisten.media.images import read_picture
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 VIEWS = 4
 """Random crops of each picture whose vectors are kept, where a set is small enough; training goes
@@ -58,7 +58,7 @@ def picture_vectors(
     benchmark: Benchmark,
     extractor: Extractor,
     cache: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Store:
     """Vectors of every picture `[items, 1 + VIEWS, width]`: of its central square, then of random
     ones.

@@ -28,7 +28,7 @@ from looklisten.evaluation.sets.registry import Benchmark, SetName, open_benchma
 from looklisten.inference.encoder import Encoder
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import choose_device
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 FAILURES_TOLD = 5
 
@@ -87,7 +87,7 @@ def probe_set(
     cache: str | Path | None = None,
     partial: bool = False,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     drawings: int | None = None,
 ) -> SetProbe:
     """What a linear classifier reads from `model`'s frozen vectors of a public set, by the paper's
@@ -111,7 +111,7 @@ def probe_sounds(
     extractors: Sequence[Extractor],
     layer: str = "",
     cache: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> SetProbe:
     """The paper's protocol for sounds (section 4.1) with the vectors of each extractor.
 
@@ -162,7 +162,7 @@ def probe_images(
     extractors: Sequence[Extractor],
     layer: str = "",
     cache: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     epochs: int = EPOCHS,
     stream: bool | None = None,
 ) -> SetProbe:

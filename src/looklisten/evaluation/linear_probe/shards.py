@@ -25,7 +25,7 @@ from looklisten.evaluation.intervals import interval
 from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.inference.moments import embed_clips
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 CALIBRATION_BATCHES = 8
 QUICK_CLIPS = (600, 300)
@@ -57,7 +57,7 @@ def probe(
     per_clip: int = 5,
     seed: int | None = None,
     held_out_fraction: float = 0.1,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     files: str | Path | None = None,
 ) -> dict[str, Probe]:
     """`{"audio": …, "vision": …}`: logistic regression on z-scored pool4 vectors, fitted on the

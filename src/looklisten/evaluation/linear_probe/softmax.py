@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from looklisten.system.files import written_aside
-from looklisten.system.progress import Progress, silent
+from looklisten.system.files import atomic_write
+from looklisten.system.progress import Progress, no_progress
 
 Batch = tuple[Tensor, Tensor]
 """Vectors `[batch, features]` and the numbers of their classes `[batch]`."""
@@ -131,7 +131,7 @@ def train(
     classes: int,
     settings: tuple[Setting, ...] = SETTINGS,
     kept: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     device: str = "cpu",
 ) -> Layers:
     """Layers trained on `epochs` epochs of about `steps` batches each, `batches(epoch)`.
@@ -154,7 +154,7 @@ def train(
             if number % TOLD_EVERY == 0:
                 progress(epoch * steps + number, epochs * steps, loss=f"{float(losses.min()):.3f}")
         if kept:
-            with written_aside(kept) as scratch:
+            with atomic_write(kept) as scratch:
                 about = {"epoch": str(epoch + 1), "steps": str(layers.steps)}
                 scratch.write_bytes(
                     save(

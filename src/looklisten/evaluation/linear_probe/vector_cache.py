@@ -23,7 +23,7 @@ from looklisten.evaluation.linear_probe.features import Extractor
 from looklisten.evaluation.sets.registry import Benchmark
 from looklisten.system.files import write_json
 from looklisten.system.processes import cpu_count
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 KEEP_SECONDS = 20.0
 """An interruption costs at most so much work."""
@@ -97,7 +97,7 @@ def stored_vectors(
     rows: int,
     read: Read,
     cache: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Store:
     """Vectors of every item `[items, rows, width]`, kept in a folder of `cache` and gone on with
     there.

@@ -14,7 +14,8 @@ from looklisten.errors import SourceError
 from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.evaluation.localization.metrics import Map
 from looklisten.evaluation.localization.questions import Marked, Question
-from looklisten.inference.localization.localize import BATCH, Method, localize_moments
+from looklisten.inference.localization.localize import BATCH, localize_moments
+from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment
 from looklisten.media.frames import stack
 from looklisten.model.l3net import L3Net

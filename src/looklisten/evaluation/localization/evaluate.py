@@ -30,10 +30,12 @@ from looklisten.evaluation.localization.table import (
     of_kind,
     row_of,
 )
-from looklisten.inference.localization.localize import Method, usual_method
+from looklisten.inference.localization.localize import usual_method
+from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moments
-from looklisten.model.l3net import AlignedFusion, L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.model.fusions import AlignedFusion
+from looklisten.model.l3net import L3Net
+from looklisten.system.progress import Progress, no_progress
 
 BOX_TOLERANCE_SECONDS = 0.2
 """A box counts for a frame when it is at most so far from it in time."""
@@ -122,7 +124,7 @@ def localization(
     methods: Sequence[Method] = (),
     per_clip: int = 2,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> LocalizationTable:
     """Maps by `methods` (by default all that the network can) over `per_clip` moments of the clips
     of `mask` that have boxes.
@@ -141,7 +143,7 @@ def localization_of(
     items: Sequence[Marked],
     methods: Sequence[Method] = (),
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> LocalizationTable:
     """The same over any moments whose truth is known. Raises SourceError when none of them can be
     read.
@@ -187,7 +189,7 @@ def answered(
     contenders: Sequence[Contender],
     asked: Sequence[Question],
     failures: dict[str, str],
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> list[list[Answer]]:
     """What each contender answers, all in the same order; `failures` gets the videos that cannot be
     read, and why.
@@ -270,7 +272,7 @@ def pointing(
     mask: NDArray[np.bool_],
     method: Method | None = None,
     per_clip: int = 2,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Pointing:
     """Pointing accuracy over `per_clip` frames of each clip that `mask` allows and whose sounding
     things have boxes.

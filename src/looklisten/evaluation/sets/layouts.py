@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from looklisten.errors import SourceError
-from looklisten.names import known_split, usual_split
+from looklisten.names import normalize_split, parse_split
 from looklisten.tables import as_records, read_table
 
 SOUND_SUFFIXES = frozenset(
@@ -143,7 +143,9 @@ def _table(table: Path) -> list[Item]:
     rows = _rows(table, ("path",), ("label", "class"))
     label = "label" if "label" in rows[0] else "class"
     fold = next((column for column in ("fold", "split") if column in rows[0]), "")
-    items = [Item(row["path"], row[label], usual_split(row[fold]) if fold else "") for row in rows]
+    items = [
+        Item(row["path"], row[label], normalize_split(row[fold]) if fold else "") for row in rows
+    ]
     if fold and any(item.fold for item in items) and not all(item.fold for item in items):
         raise SourceError(
             f"{table}: some lines tell a {fold} and some do not; fill the column, or leave it out and folds are dealt"
@@ -158,8 +160,8 @@ def _folders(root: Path, suffixes: frozenset[str]) -> list[Item]:
         inside = file.relative_to(root)
         if len(inside.parts) > 1:
             found.append((inside.as_posix(), inside.parts))
-    if found and all(known_split(parts[0]) and len(parts) > 2 for _, parts in found):
-        return [Item(path, parts[1], known_split(parts[0])) for path, parts in found]
+    if found and all(parse_split(parts[0]) and len(parts) > 2 for _, parts in found):
+        return [Item(path, parts[1], parse_split(parts[0])) for path, parts in found]
     return [Item(path, parts[0], "") for path, parts in found]
 
 

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from looklisten.config import ModelConfig
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.public_sets import index_videos
 from looklisten.data.shards import Box, Clip
 from looklisten.data.sources import VIDEO_SUFFIXES, Source
@@ -250,5 +251,5 @@ def _vggss_video(clip: str, by_start: dict[int | None, str], alone: bool) -> str
 
 def _video_moment(path: Path, config: ModelConfig) -> Moment:
     source = Source(path.name, path.stat().st_size)
-    clip = next(stream(cut, path, source, PrepareSettings(), (), None, 1, source=path))
+    clip = next(stream(cut, path, source, PrepareOptions(), (), None, 1, source=path))
     return next(moments(clip, config, 1))

@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
+from looklisten.config import Side
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets import layouts
 from looklisten.evaluation.sets.layouts import Item
 from looklisten.evaluation.sets.published import PUBLISHED, Published
-from looklisten.inference.layers import Side
 
 SetName = Literal["esc50", "esc10", "dcase2013", "urbansound8k", "sounds", "imagenet", "images"]
 

@@ -18,15 +18,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
+from looklisten.config import Side
 from looklisten.data.shards import Clip, Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
-from looklisten.inference.layers import Side
 from looklisten.inference.moments import embed_clips
 from looklisten.model.l3net import L3Net
-from looklisten.names import usual_split
-from looklisten.system.progress import Progress, silent
+from looklisten.names import normalize_split
+from looklisten.system.progress import Progress, no_progress
 
 K = 64
 """Clusters. What random assignment gives in the paper (0.165) is what 64 clusters of about 1,900
@@ -123,7 +123,7 @@ def cluster(
     k: int = K,
     seed: int | None = None,
     seeds: int = 10,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Clustering:
     """k-means of pool4 vectors, as they are, of the middle moment of one clip a video; `seeds`
     times, each from another start.
@@ -250,7 +250,7 @@ def clips_of(shards: Shards, split: str, held_out: NDArray[np.bool_]) -> NDArray
     """The clips of a split, `[clips]`. Raises ConfigError for one that is not there."""
     if split in ("held-out", "all"):
         return held_out if split == "held-out" else np.ones(len(shards), dtype=bool)
-    split = usual_split(split)
+    split = normalize_split(split)
     if split not in shards.splits:
         known = ", ".join(sorted({"held-out", "all", *shards.splits.tolist()} - {""}))
         raise ConfigError(f"there is no split {split!r} in {shards.path}; the splits are {known}")

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from looklisten.config import Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
 from looklisten.evaluation.units.clustering import PAPER, Kind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
-from looklisten.inference.layers import Side
 from looklisten.inference.unit_activations import SIDES, Firing, Strongest, firings, peaks
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 MAX_NAMED_VIDEOS = 20_000
 """Labelled videos that preferences are measured on; the paper has about 1,900."""
@@ -165,7 +165,7 @@ def units(
     top: int = 5,
     per_clip: int = 1,
     seed: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Units:
     """For each unit of both towers the `top` videos that fire it most, where in them it fires, and
     the class it prefers.

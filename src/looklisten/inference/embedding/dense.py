@@ -19,10 +19,10 @@ from torch.nn import functional
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.windows import Buffer, WindowGrid, WindowVectors
 from looklisten.inference.encoder import Encoder, NetworkEncoder
-from looklisten.inference.layers import check_layer, from_pooled, grid_of, width
+from looklisten.inference.layers import check_layer, grid_of, layer_width, vectors_from_pooled
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, LogSpectrogram
-from looklisten.model.backbones.vgg_streaming import RollingTower, reach
+from looklisten.model.backbones.vgg_streaming import StreamingVgg, reach
 
 STRIP_SECONDS = 1.0
 """The tower gets so much sound at a time: what a strip makes fits into the processor's caches, as a
@@ -88,11 +88,11 @@ class DenseSound:
         self.step_samples: int = reduction // self._shifts * self._column_samples
         self._rows, self._columns_a_window = grid_of("audio", layer)
         self._window_places = self._tower.places(_columns(self._spec, WINDOW_SAMPLES))
-        self.features = width(self._model, "audio", layer)
+        self.features = layer_width(self._model, "audio", layer)
         self._buffer = Buffer(grid.padding_samples)
         dtype = torch.bfloat16 if self._encoder.precision == "bfloat16" else torch.float32
         self._towers = [
-            RollingTower(self._tower, dtype, raw=layer == "conv4_2") for _ in range(self._shifts)
+            StreamingVgg(self._tower, dtype, raw=layer == "conv4_2") for _ in range(self._shifts)
         ]
         self._maps = [
             torch.zeros(self._tower.features * self._rows, 0, device=encoder.device)
@@ -189,4 +189,4 @@ class DenseSound:
             torch.stack(windows), self._columns_a_window
         ).flatten(1)
         with self._encoder.arithmetic:
-            return from_pooled(self._model, pooled, "audio", self._layer)
+            return vectors_from_pooled(self._model, pooled, "audio", self._layer)

@@ -6,10 +6,11 @@ from fractions import Fraction
 from typing import Literal, overload
 
 from looklisten.inference.embedding.arguments import Source
-from looklisten.inference.embedding.inputs import SideOrAuto, aligned, parts
+from looklisten.inference.embedding.inputs import aligned, parts
+from looklisten.inference.embedding.options import Precision, SideChoice
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, joined
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
-from looklisten.inference.encoder import Encoder, Precision, encoder_of
+from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.media.waveform import Rate
 from looklisten.model.l3net import L3Net
 
@@ -18,7 +19,7 @@ from looklisten.model.l3net import L3Net
 def embed(
     source: Source,
     model: L3Net | Encoder,
-    side: SideOrAuto = ...,
+    side: SideChoice = ...,
     layer: str | None = ...,
     hop_seconds: float | Fraction = ...,
     center: bool = ...,
@@ -35,7 +36,7 @@ def embed(
 def embed(
     source: Source,
     model: L3Net | Encoder,
-    side: SideOrAuto = ...,
+    side: SideChoice = ...,
     layer: str | None = ...,
     hop_seconds: float | Fraction = ...,
     center: bool = ...,
@@ -52,7 +53,7 @@ def embed(
 def embed(
     source: Source,
     model: L3Net | Encoder,
-    side: SideOrAuto = "auto",
+    side: SideChoice = "auto",
     layer: str | None = None,
     hop_seconds: float | Fraction = HOP_SECONDS,
     center: bool = False,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from operator import length_hint
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +17,15 @@ from torch import Tensor
 
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.arguments import Source, many_sources
-from looklisten.inference.embedding.inputs import SideOrAuto, parts
+from looklisten.inference.embedding.inputs import parts
+from looklisten.inference.embedding.options import Pooling, Precision, SideChoice
 from looklisten.inference.embedding.records import Embeddings, joined, unit
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
-from looklisten.inference.encoder import Encoder, Precision, encoder_of
+from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.media.waveform import Rate
-from looklisten.model.checkpoint import load
+from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.l3net import L3Net
-from looklisten.system.progress import Progress, silent
-
-Pooling = Literal["mean", "max", "middle"]
+from looklisten.system.progress import Progress, no_progress
 
 
 class Embedder:
@@ -41,7 +40,7 @@ class Embedder:
     def __init__(
         self,
         model: L3Net | Encoder | str | Path,
-        side: SideOrAuto = "auto",
+        side: SideChoice = "auto",
         layer: str | None = None,
         pooling: Pooling = "mean",
         hop_seconds: float = HOP_SECONDS,
@@ -52,7 +51,7 @@ class Embedder:
         if pooling not in POOLINGS:
             raise ConfigError(f"there is no pooling {pooling!r}; there are {', '.join(POOLINGS)}")
         self.encoder = encoder_of(
-            load(model) if isinstance(model, (str, Path)) else model, precision
+            load_checkpoint_network(model) if isinstance(model, (str, Path)) else model, precision
         )
         self._side, self._pool = side, POOLINGS[pooling]
         self._how = How(layer, hop_seconds, center, False, dense)
@@ -64,7 +63,7 @@ class Embedder:
         sample_rate_hz: Rate | None = None,
         normalize_embeddings: bool = False,
         convert_to_tensor: bool = False,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> Float32[np.ndarray, "*n features"] | Float[Tensor, "*n features"]:
         """`[n, features]` in the order of `inputs` (files, arrays, tensors); of one thing that is
         in no list, `[features]`.

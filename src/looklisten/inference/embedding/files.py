@@ -25,11 +25,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from looklisten.config import Side
 from looklisten.data.sources import MEDIA_SUFFIXES, Source, find_sources, open_source
-from looklisten.data.worker import MACHINE_TROUBLE
+from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
 from looklisten.inference.embedding.fingerprints import SourceStamp, network_sha256, sha256_of_json
 from looklisten.inference.embedding.inputs import aligned, parts
+from looklisten.inference.embedding.options import Modality, Precision
 from looklisten.inference.embedding.records import Embeddings
 from looklisten.inference.embedding.stream import How
 from looklisten.inference.embedding.writers import (
@@ -40,19 +42,15 @@ from looklisten.inference.embedding.writers import (
     read_made,
     vector_file,
 )
-from looklisten.inference.encoder import Encoder, Precision, encoder_of
-from looklisten.inference.layers import Side
+from looklisten.inference.encoder import Encoder, encoder_of
+from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import limited
-from looklisten.media.isolation.process import Isolation
 from looklisten.media.isolation.readers import find_streams, is_picture
 from looklisten.model.l3net import L3Net
-from looklisten.system.files import sweep_aside, write_json
-from looklisten.system.progress import Progress, silent
+from looklisten.system.files import remove_abandoned_scratch, write_json
+from looklisten.system.progress import Progress, no_progress
 
 log = logging.getLogger(__name__)
-
-Modality = Literal["auto", "audio", "image", "video"]
-"""What is taken of a file: its sound, its picture, both, or what it has."""
 
 SIDES: dict[Modality, tuple[Side, ...]] = {
     "audio": ("audio",),
@@ -85,7 +83,7 @@ class Plan:
     """The training step of the network, for `embed.json`."""
     again: bool = False
     """Open files again that crashed the decoder before."""
-    limits: Isolation = field(default_factory=Isolation)
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
     """What a file may cost."""
 
     def target(self, source: Source) -> Path:
@@ -126,7 +124,10 @@ def _bytes(name: str) -> bytes:
 
 
 def embed_files(
-    inputs: Sequence[str | Path], model: L3Net | Encoder, plan: Plan, progress: Progress = silent
+    inputs: Sequence[str | Path],
+    model: L3Net | Encoder,
+    plan: Plan,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Vectors of every file that `inputs` name (as for `prepare`, and sounds and pictures too), in
     files below `plan.out`.
@@ -149,7 +150,7 @@ def embed_files(
     _agree(plan, about, {plan.target(source) for source in sources.found})
     for folder in {plan.target(source).parent for source in sources.found}:
         with suppress(OSError):  # such as a path that is too long; the file itself will say so
-            sweep_aside(folder)
+            remove_abandoned_scratch(folder)
     plan_sha256 = sha256_of_json({name: value for name, value in about.items() if name != "step"})
     states = {
         source.path: _state(sources.root, source, plan, plan_sha256) for source in sources.found
@@ -368,7 +369,7 @@ class _Attempt:
         except DecoderLostError as error:
             return 0, str(error), stamp
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in MACHINE_TROUBLE:
+            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
                 raise
             return 0, str(error) or type(error).__name__, None
 

@@ -5,7 +5,6 @@ and an encoder.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,14 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from looklisten.data.cutting import PrepareSettings
+from looklisten.config import Side
+from looklisten.data.options import PrepareOptions
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.arguments import Source, is_file, one_source
 from looklisten.inference.embedding.dense import DenseSound
+from looklisten.inference.embedding.options import SideChoice
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, joined, unit
 from looklisten.inference.embedding.stream import How, as_embeddings, sound_vectors
-from looklisten.inference.encoder import Encoder, chosen_layer, encode_rows
-from looklisten.inference.layers import Side
+from looklisten.inference.encoder import Encoder, choose_layer, encode_rows
 from looklisten.media.arrays import as_tensor, plain_array
 from looklisten.media.decode.decode import Frame, Report, Wanted
 from looklisten.media.frames import crop, decode_jpeg, stack
@@ -30,11 +30,9 @@ from looklisten.media.isolation.readers import Times, decode, find_streams
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.media.waveform import Rate, Waveform, on_clock, read_sound, resampled
 
-SideOrAuto = Literal["auto", "audio", "vision"]
-
 
 def parts(
-    source: Source, encoder: Encoder, how: How, side: SideOrAuto, sample_rate_hz: Rate | None = None
+    source: Source, encoder: Encoder, how: How, side: SideChoice, sample_rate_hz: Rate | None = None
 ) -> Iterator[Embeddings]:
     """What `embed` gives, piece after piece: a long recording needs no more memory than a short
     one. At least one part.
@@ -115,7 +113,7 @@ def _seen(
     encoder: Encoder,
     how: How,
 ) -> Embeddings:
-    layer = chosen_layer(encoder, "vision", how.layer)
+    layer = choose_layer(encoder, "vision", how.layer)
     vectors: NDArray[np.float32] = encode_rows(
         encoder, "vision", layer, stack(squares), how.batch_size
     ).numpy()
@@ -168,7 +166,7 @@ def _frames(path: str | Path, encoder: Encoder, how: How, report: Report) -> Ite
 
 def _wanted(encoder: Encoder, sound: bool) -> Wanted:
     return Wanted(
-        shorter_side_pixels=max(PrepareSettings().shorter_side_pixels, encoder.resize_pixels),
+        shorter_side_pixels=max(PrepareOptions().shorter_side_pixels, encoder.resize_pixels),
         sound=sound,
     )
 
@@ -185,9 +183,7 @@ class _Film:
         self.count = 0
 
     def add(self, frame: Frame) -> Iterator[Embeddings]:
-        pixels = decode_jpeg(
-            frame.jpeg(PrepareSettings().jpeg_quality), self._encoder.resize_pixels
-        )
+        pixels = decode_jpeg(frame.jpeg(PrepareOptions().jpeg_quality), self._encoder.resize_pixels)
         self._squares.append(crop(pixels, self._encoder.crop_pixels, 0.5, 0.5))
         self._seconds.append(frame.at_seconds)
         self.count += 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from looklisten.inference.layers import Side
+from looklisten.config import Side
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Float32
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
+from looklisten.config import Side
 from looklisten.inference.embedding.arguments import rows_of
-from looklisten.inference.embedding.embedder import Embedder, Pooling
+from looklisten.inference.embedding.embedder import Embedder
+from looklisten.inference.embedding.options import Pooling, Precision
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS
-from looklisten.inference.encoder import Encoder, Precision, chosen_layer, feature_count
-from looklisten.inference.layers import Side
+from looklisten.inference.encoder import Encoder, choose_layer, vector_length
 from looklisten.media.waveform import Rate
 from looklisten.model.l3net import L3Net
 
@@ -33,8 +34,8 @@ class _Step(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         """Open the network; the data is not looked at."""
         self.embedder_ = self._embedder()
         encoder = self.embedder_.encoder
-        self._n_features_out = feature_count(
-            encoder, self.side, chosen_layer(encoder, self.side, self.layer)
+        self._n_features_out = vector_length(
+            encoder, self.side, choose_layer(encoder, self.side, self.layer)
         )
         return self
 

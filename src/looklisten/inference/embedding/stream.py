@@ -12,15 +12,15 @@ from jaxtyping import Float32
 
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.dense import DenseSound
+from looklisten.inference.embedding.options import Precision
 from looklisten.inference.embedding.records import Embeddings, unit
 from looklisten.inference.embedding.windows import WindowCutter, WindowGrid, Windows, WindowVectors
 from looklisten.inference.encoder import (
     Encoder,
-    Precision,
-    chosen_layer,
+    choose_layer,
     encode_rows,
     encoder_of,
-    feature_count,
+    vector_length,
 )
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SECONDS
@@ -68,7 +68,7 @@ class PlainSound:
 
     @cached_property
     def features(self) -> int:
-        return feature_count(self._encoder, "audio", self._layer)
+        return vector_length(self._encoder, "audio", self._layer)
 
     @property
     def samples(self) -> int:
@@ -106,7 +106,7 @@ class PlainSound:
 
 def sound_vectors(encoder: Encoder, how: How, gather: bool = True) -> PlainSound | DenseSound:
     """The plain way, or the dense one."""
-    layer = chosen_layer(encoder, "audio", how.layer)
+    layer = choose_layer(encoder, "audio", how.layer)
     if how.dense:
         return DenseSound(encoder, layer, how.grid)
     return PlainSound(
@@ -121,7 +121,7 @@ def as_embeddings(new: WindowVectors, source: str, encoder: Encoder, how: How) -
         start_seconds=new.starts / SAMPLE_RATE_HZ,
         source=source,
         side="audio",
-        layer=chosen_layer(encoder, "audio", how.layer),
+        layer=choose_layer(encoder, "audio", how.layer),
         window_seconds=WINDOW_SECONDS,
         centered=how.center,
     )

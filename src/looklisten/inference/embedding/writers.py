@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from looklisten.inference.embedding.records import Embeddings, joined
-from looklisten.system.files import written_aside
+from looklisten.system.files import atomic_write
 
 Format = Literal["npz", "parquet", "jsonl"]
 
@@ -196,7 +196,7 @@ def vector_file(path: Path, format: Format, made: Made | None = None) -> Iterato
     """A file to write parts to; `path` is there, whole, when the block has ended well. It keeps
     `made` for `read_made`.
     """
-    with written_aside(path) as scratch, FORMATS[format](scratch, made or {}) as file:
+    with atomic_write(path) as scratch, FORMATS[format](scratch, made or {}) as file:
         yield file
 
 

@@ -8,18 +8,19 @@ covers.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from looklisten.data.cutting import PrepareSettings, cut
+from looklisten.data.cutting import cut
+from looklisten.data.options import PrepareOptions
 from looklisten.data.shards import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.enlarge import enlarged
+from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode.decode import Report
@@ -27,19 +28,12 @@ from looklisten.media.frames import stack
 from looklisten.media.isolation.parent import stream
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
-from looklisten.model.backbones.vgg import TowerOutput
-from looklisten.model.l3net import (
-    AlignedFusion,
-    Fusion,
-    L3Net,
-    SimilarityFusion,
-    correspondence_logit,
-)
+from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.model.fusions import AlignedFusion, Fusion, SimilarityFusion, correspondence_logit
+from looklisten.model.l3net import L3Net
 
 BATCH = 16
 PATH_STEPS = 16
-
-Method = Literal["unit", "correspondence", "similarity"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,7 +340,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         about = Source(path.name, path.stat().st_size if path.is_file() else 0)
-        return stream(cut, path, about, PrepareSettings(), source=path, report=Report())
+        return stream(cut, path, about, PrepareOptions(), source=path, report=Report())
     return [source] if isinstance(source, Clip) else source
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from looklisten.interop.openl3.errors import OpenL3Error
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 ATTEMPTS = 4
 PAUSE_SECONDS = 0.5
@@ -40,7 +40,7 @@ def git_blob_id(path: Path) -> str:
     return digest.hexdigest()
 
 
-def download(url: str, path: Path, blob_id: str, progress: Progress = silent) -> None:
+def download(url: str, path: Path, blob_id: str, progress: Progress = no_progress) -> None:
     """Fetch `url` to `path`, which must have the git blob id.
 
     What came before a break is kept beside it as `.part`, for the next attempt or the next call. Of

@@ -24,8 +24,8 @@ from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.images import checked, image_model, squared
 from looklisten.interop.openl3.networks import OpenL3Net
 from looklisten.interop.openl3.reading import read_frames, read_picture, read_sound
-from looklisten.system.files import sweep_aside, written_aside
-from looklisten.system.progress import Progress, silent
+from looklisten.system.files import atomic_write, remove_abandoned_scratch
+from looklisten.system.progress import Progress, no_progress
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Outputs:
     suffix: str | None = None
     overwrite: bool = False
     verbose: bool = True
-    progress: Progress = silent
+    progress: Progress = no_progress
 
 
 @dataclass
@@ -265,7 +265,7 @@ def _each(
                 f"{first_of[out]} and {path} would both be written to {out}; give them to two calls, each with a suffix"
             )
     for folder in {out.parent for out in first_of}:
-        sweep_aside(folder)
+        remove_abandoned_scratch(folder)
     outcome = Outcome()
     for number, (path, out) in enumerate(planned.items(), 1):
         if out.exists() and not outputs.overwrite:
@@ -302,7 +302,7 @@ def _write_npz(
     """What `np.savez(path, embedding=…, timestamps=…)` writes, of vectors that come in pieces;
     whole or absent.
     """
-    with written_aside(path) as scratch, tempfile.TemporaryFile(dir=scratch.parent) as spool:
+    with atomic_write(path) as scratch, tempfile.TemporaryFile(dir=scratch.parent) as spool:
         count = width = 0
         for piece in rows:
             spool.write(np.ascontiguousarray(piece, "<f4").tobytes())

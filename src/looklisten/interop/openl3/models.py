@@ -23,7 +23,7 @@ from looklisten.interop.openl3.weights import (
     write_folder,
 )
 from looklisten.system.devices import choose_device, choose_precision, to_device
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 FRONTENDS = ("kapre", "librosa")
 
@@ -39,7 +39,7 @@ def recognizes(source: str | Path) -> bool:
     )
 
 
-def load(source: str | Path, progress: Progress = silent) -> OpenL3Net:
+def load(source: str | Path, progress: Progress = no_progress) -> OpenL3Net:
     """A network of OpenL3, an `Encoder`, in evaluation mode, on the CPU.
 
     `source`: `openl3:audio-mel256-env`, whose published file is fetched on first use; a weight file
@@ -72,7 +72,9 @@ def _read(source: str | Path, progress: Progress) -> tuple[Variant, Weights, str
     return told or Variant("vision", "mel256"), weights, path.name
 
 
-def convert(source: str | Path, out: str | Path, progress: Progress = silent) -> dict[str, str]:
+def convert(
+    source: str | Path, out: str | Path, progress: Progress = no_progress
+) -> dict[str, str]:
     """Turn a weight file of OpenL3 into a folder of safetensors and JSON that `load` reads without
     h5py.
 
@@ -110,7 +112,7 @@ def load_audio_embedding_model(
     weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "float32",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> OpenL3Net:
     """OpenL3's network for sound, its published weights fetched on first use.
 
@@ -147,7 +149,7 @@ def load_image_embedding_model(
     weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "float32",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> OpenL3Net:
     """OpenL3's network for pictures, as `load_audio_embedding_model`; `input_repr` is what its
     partner was trained to hear.

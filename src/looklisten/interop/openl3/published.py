@@ -10,7 +10,7 @@ from looklisten.interop.openl3.download import download, git_blob_id
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.variants import BLOBS, VERSION, Variant
 from looklisten.system.cache import cache_folder, writable_cache
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 HOME = "https://github.com/marl/openl3/raw/models/"
 """Where OpenL3's own setup.py fetches them from."""
@@ -24,7 +24,9 @@ OFFLINE = "LOOKLISTEN_OFFLINE"
 log = logging.getLogger(__name__)
 
 
-def locate(kind: Variant, weights: str | Path | None = None, progress: Progress = silent) -> Path:
+def locate(
+    kind: Variant, weights: str | Path | None = None, progress: Progress = no_progress
+) -> Path:
     """The weight file of a published network.
 
     `weights`: a file, a folder or an address that goes before the mirror and the publisher. What

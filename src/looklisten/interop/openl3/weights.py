@@ -23,7 +23,7 @@ from torch import Tensor
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.networks import CHANNELS
 from looklisten.interop.openl3.variants import Variant, variant
-from looklisten.system.files import write_json, written_aside
+from looklisten.system.files import atomic_write, write_json
 
 ABOUT = "openl3.json"
 """The file that makes a folder one of these."""
@@ -114,7 +114,7 @@ def channels_in(weights: Weights) -> int:
 def write_folder(out: Path, weights: Weights, kind: Variant, source: str) -> None:
     """A folder that `read_folder` reads; whole or absent."""
     data = save({name: tensor.contiguous() for name, tensor in weights.items()})
-    with written_aside(out) as scratch:
+    with atomic_write(out) as scratch:
         scratch.mkdir()
         (scratch / WEIGHTS).write_bytes(data)
         about = {

@@ -40,8 +40,9 @@ from typing import Any
 
 from looklisten.errors import ConfigError, DecoderLostError, LookListenError, SourceError
 from looklisten.media.decode.decode import Report
+from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.messages import find, name_of, read_message, write_message
-from looklisten.media.isolation.process import ChildProcess, Isolation, WorkerLost
+from looklisten.media.isolation.process import ChildProcess, WorkerLost
 from looklisten.system.processes import cpu_count
 
 PROGRAM = "looklisten.media.isolation.child"
@@ -67,13 +68,13 @@ VARIABLES = {"MALLOC_ARENA_MAX": "4"}
 that alone met the limit.
 """
 
-_limits: ContextVar[Isolation | None] = ContextVar("limits", default=None)
+_limits: ContextVar[WorkerLimits | None] = ContextVar("limits", default=None)
 
 Message = dict[str, Any]
 
 
 @contextlib.contextmanager
-def limited(limits: Isolation) -> Iterator[None]:
+def limited(limits: WorkerLimits) -> Iterator[None]:
     """What a file may cost that is read inside of the block, in this thread."""
     before = _limits.set(limits)
     try:
@@ -325,7 +326,7 @@ class _Job:
     ) -> None:
         self._source = source
         self._answers = answers
-        self._limits = _limits.get() or Isolation()
+        self._limits = _limits.get() or WorkerLimits()
         self._mirror = _Mirror(report) if report is not None else None
         try:
             name = name_of(function)

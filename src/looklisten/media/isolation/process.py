@@ -14,26 +14,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-MEMORY_MEGABYTES = 4096
-
 UNWANTED_VARIABLES = ("PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONSTARTUP")
 """They are meant for the program that the user started and would stop or change this one."""
-
-
-@dataclass(frozen=True)
-class Isolation:
-    """What one source may cost. Limits of the machine, so not part of what the results depend on."""
-
-    stall_seconds: float = 120.0
-    """A source that does not get on by a second of video for so long is given up."""
-    memory_megabytes: int = MEMORY_MEGABYTES
-    """What the process may take beyond what it starts with."""
-    sources_per_worker: int = 512
-    """Then a fresh process takes over."""
 
 
 class WorkerLost(Exception):  # noqa: N818 (an event, not a mistake)

@@ -32,8 +32,8 @@ from looklisten.media.decode.decode import (
 )
 from looklisten.media.isolation.parent import call, stream
 from looklisten.media.redraw import Outline
-from looklisten.system.files import written_aside
-from looklisten.system.progress import Progress, silent
+from looklisten.system.files import atomic_write
+from looklisten.system.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def redraw(
     picture: tuple[int, int],
     canvas: tuple[int, int],
     draw: Callable[[float, Planes, Planes], None],
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> int:
     """`redraw.redrawn`: write the video `out`, there whole or not at all; returns how many frames
     it has.
@@ -154,7 +154,7 @@ def redraw(
     """
     width, height = canvas
     planes = tuple(np.empty((height // share, width // share), np.uint8) for share in (1, 2, 2))
-    with written_aside(Path(out)) as scratch:
+    with atomic_write(Path(out)) as scratch:
         job = stream(
             redrawing.redrawn,
             _elsewhere(source),

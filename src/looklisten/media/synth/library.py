@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from looklisten.errors import ConfigError, SourceError
-from looklisten.names import HELD_OUT_NAMES, TRAIN_NAMES, shown
+from looklisten.names import HELD_OUT_NAMES, TRAIN_NAMES, printable
 from looklisten.tables import read_table
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -59,7 +59,7 @@ def _of_table(table: Path) -> list[Item]:
         for names in (("label", "class"), ("split", "fold"))
     )
     if "path" not in columns or not label:
-        listed = ", ".join(map(shown, sorted(filter(None, columns)))) or "none"
+        listed = ", ".join(map(printable, sorted(filter(None, columns)))) or "none"
         raise ConfigError(f"the table {table} needs the columns path and label; it has {listed}")
     items = [
         Item(

@@ -25,9 +25,9 @@ from looklisten.media.synth.scenes import (
     render_sound,
 )
 from looklisten.media.synth.wild import names
-from looklisten.system.files import sweep_aside, write_json, written_aside
+from looklisten.system.files import atomic_write, remove_abandoned_scratch, write_json
 from looklisten.system.processes import map_unordered
-from looklisten.system.progress import Progress, silent
+from looklisten.system.progress import Progress, no_progress
 
 BOX_INTERVAL_SECONDS = 0.2
 SPLITS = ("train", "test")
@@ -156,7 +156,7 @@ class World:
 
 
 def synth(
-    out: Path, world: Makable, workers: int | None = None, progress: Progress = silent
+    out: Path, world: Makable, workers: int | None = None, progress: Progress = no_progress
 ) -> dict[str, object]:
     """Write `world` under `out`: `000000.mp4` …, its tables as CSV, `world.json`.
 
@@ -174,7 +174,7 @@ def synth(
             f"{out} holds a world of other settings (see {settings}); choose another folder or delete that one"
         )
     out.mkdir(parents=True, exist_ok=True)
-    sweep_aside(out)
+    remove_abandoned_scratch(out)
     write_json(settings, world.settings())
     _write_tables(out, world.tables())
     missing = [i for i in range(world.videos) if not (out / world.name(i)).exists()]
@@ -191,11 +191,11 @@ def synth(
 
 def _write_tables(out: Path, tables: Tables) -> None:
     for table, rows in tables.items():
-        with written_aside(out / f"{table}.csv") as scratch, scratch.open("w", newline="") as file:
+        with atomic_write(out / f"{table}.csv") as scratch, scratch.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _make_video(task: tuple[Path, Makable, int]) -> None:
     out, world, index = task
-    with written_aside(out / world.name(index)) as scratch:
+    with atomic_write(out / world.name(index)) as scratch:
         world.film(index).write(scratch)

@@ -1,26 +1,13 @@
-"""A tower: the VGG-like convolutional network that both the vision and the audio side use (paper,
-figure 2). Knows tensors only.
-"""
+"""VGG."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-@dataclass(frozen=True, eq=False)
-class TowerOutput:
-    """What a tower says, by name, so that nobody needs hooks."""
-
-    conv4_2: Float[Tensor, "batch features rows columns"]
-    """The last convolution, before batch-norm and ReLU: what the paper's evaluation pools."""
-    map: Float[Tensor, "batch features rows columns"]
-    """The same after batch-norm and ReLU: where each unit fires."""
-    vector: Float[Tensor, "batch features"]
-    """The maximum of `map` over all places (pool4)."""
+from looklisten.model.backbones.backbone import TowerOutput
 
 
 class Block(nn.Module):
@@ -40,7 +27,7 @@ class Block(nn.Module):
         return raw, functional.relu(self.bn2(raw))
 
 
-class Tower(nn.Module):
+class Vgg(nn.Module):
     """Blocks of `widths` filters with 2 x 2 max-pooling (no padding) between them and a maximum
     over all places at the end.
 

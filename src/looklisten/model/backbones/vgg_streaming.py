@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.model.backbones.vgg import Block, Tower
+from looklisten.model.backbones.vgg import Block, Vgg
 
 
 class _Convolution:
@@ -63,7 +63,7 @@ class _Pooling:
         return functional.max_pool2d(x, self._shape)
 
 
-class RollingTower:
+class StreamingVgg:
     """The last map of `tower` (`raw`: before batch-norm and ReLU), column after column; left of the
     picture are zeros.
 
@@ -71,7 +71,7 @@ class RollingTower:
     that every layer gets a column.
     """
 
-    def __init__(self, tower: Tower, dtype: torch.dtype, raw: bool) -> None:
+    def __init__(self, tower: Vgg, dtype: torch.dtype, raw: bool) -> None:
         self._dtype = dtype
         self._layers: list[_Convolution | _Pooling] = []
         last = len(tower.blocks) - 1
@@ -93,7 +93,7 @@ class RollingTower:
         return x
 
 
-def reach(tower: Tower) -> int:
+def reach(tower: Vgg) -> int:
     """How many columns behind its first own one a place of the last map sees; it sees one less than
     `reduction` fewer before it.
     """

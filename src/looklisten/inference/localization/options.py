@@ -1,0 +1,44 @@
+"""The choices of localization, as records: the command line offers them and the library takes them.
+
+Imports neither torch nor numpy, so that the help of the command line needs no second.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from looklisten.errors import ConfigError
+
+Method = Literal["unit", "correspondence", "similarity"]
+"""What a heat map shows; `methods.localize_moments` explains the three."""
+
+
+@dataclass(frozen=True)
+class LocalizeOptions:
+    """The choices of `localize`."""
+
+    every_seconds: float = 1.0
+    """Seconds from one map to the next."""
+    method: Method | None = None
+    """correspondence (gradient of the answer "they correspond"), similarity (of each position and
+    the sound) or unit (where one unit responds). Default: similarity for networks with fusion
+    similarity or dense, else correspondence."""
+    units: tuple[int, int] | None = None
+    """With method unit: number of the vision unit and of the audio unit. Default: the units that
+    respond most."""
+
+    def __post_init__(self) -> None:
+        if not self.every_seconds > 0:
+            raise ConfigError(f"every_seconds {self.every_seconds:g} must be above 0")
+
+
+@dataclass(frozen=True)
+class LocalizeFileOptions:
+    """The choices of the verb `localize`: what it writes of a video."""
+
+    maps: LocalizeOptions = field(default_factory=LocalizeOptions)
+    """How maps are made, and how far apart the still images are."""
+    overlay_every_seconds: float = 0.2
+    """Seconds between the maps of overlay.mp4; the frames between two maps get a mixture."""
+    overlay: bool = True
+    """Write overlay.mp4, which takes most of the time. Without it, maps are as far apart as the
+    still images."""

@@ -1,0 +1,18 @@
+"""What reading one file may cost. Imports neither NumPy nor a decoder, so that the shell can use it.
+
+These are limits of the machine. The results do not depend on them.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """What a process that decodes may take before it is stopped."""
+
+    stall_seconds: float = 120.0
+    """A file is given up when decoding advances by less than a second of video in this time."""
+    memory_megabytes: int = 4096
+    """Memory that the process may take, in addition to what it starts with."""
+    sources_per_worker: int = 512
+    """A new process takes over after this many sources, so that leaked memory is returned."""
