@@ -29,8 +29,9 @@ import numpy as np
 import torch
 
 import looklisten as ll
+from looklisten.data.clips import Clip
 from looklisten.data.prepare import prepare
-from looklisten.data.shards import Clip, Shards
+from looklisten.data.shards import Shards
 from looklisten.errors import DecoderLostError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import limited

@@ -39,7 +39,9 @@ def measure(shards: str, run: str, per_clip: int, seed: int) -> dict[str, Any]:
 
     data, model = ll.Shards(shards), ll.load(run)
     began = time.perf_counter()
-    table = ll.localization(model, data, data.held_out(0.1), per_clip=per_clip, seed=seed)
+    table = ll.localization(
+        model, data.select(data.held_out_mask(0.1)), per_clip=per_clip, seed=seed
+    )
     told = table.as_dict()
     merged = [
         places | others

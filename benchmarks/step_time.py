@@ -31,7 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from looklisten.config import Config
-from looklisten.data.pairs import Draws, PairBatch, pair_up
+from looklisten.data.pairs import PairBatch, PairChoices, pair_up
 from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import CORRESPOND
@@ -54,13 +54,15 @@ def noise(config: Config, batch: int) -> PairBatch:
         rng.integers(0, 256, (batch, side, side, 3 * config.model.frames_per_pair), np.uint8)
     ).permute(0, 3, 1, 2)
     waveforms = torch.from_numpy(rng.integers(-(2**12), 2**12, (batch, WINDOW_SAMPLES), np.int16))
-    draws = Draws(rows, rows, rows, rows.astype(float), rows.astype(float), rows.astype(bool))
+    choices = PairChoices(
+        rows, rows, rows, rows.astype(float), rows.astype(float), rows.astype(bool)
+    )
     return PairBatch(
         frames,
         waveforms,
         tuple(map(str, rows)),
         ("",) * batch,
-        draws,
+        choices,
         rows,
         pair_up(rows, rows.astype(str)),
     )
@@ -258,11 +260,10 @@ def breakdown(config: Config, batch: PairBatch, device: str) -> str:
 
 def loader_rates(shards: Shards, config: Config, seconds: float = 5.0) -> dict[str, float]:
     """Videos a second that come from the shards, by threads."""
-    mask = ~shards.held_out(config.train.held_out_fraction)
-    videos = len(set(shards.video_ids[mask]))
+    clips = shards.select(~shards.held_out_mask(config.train.held_out_fraction))
+    videos = len(set(clips.video_ids))
     stream = training_stream(
-        shards,
-        mask,
+        clips,
         config.changed("train", batch_size=min(config.train.batch_size, videos), accumulate=1),
     )
     rates = {}

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import simplejpeg
 
-from looklisten.data.shards import FORMAT_VERSION, Clip, write_shards
+from looklisten.data.clips import Clip
+from looklisten.data.shards import FORMAT_VERSION, write_shards
 
 
 def a_clip(number, split, start_seconds=0.0):

@@ -17,13 +17,13 @@ from looklisten.config import Config, recipes
 from looklisten.data.pairs import PairStream
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation import correspondence, supervised
-from looklisten.evaluation.correspondence import Scores, evaluate, of_other_classes
+from looklisten.evaluation.correspondence import PairScores, evaluate, pair_with_other_classes
 from looklisten.evaluation.supervised import (
     best_threshold,
+    class_accuracy,
     direct_combination,
-    naming,
-    validation_of,
-    with_validated_threshold,
+    scorer_with_validation_threshold,
+    validation_clips,
 )
 from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
 from looklisten.model.objectives.labels import LabelsObjective
@@ -80,7 +80,7 @@ def same(one, other):
 
 def learner_and_batch(shards, config, **train_settings):
     allowed, config = select_labeled(
-        shards, ~shards.held_out(0.1), config.changed("train", **train_settings)
+        shards, ~shards.held_out_mask(0.1), config.changed("train", **train_settings)
     )
     return Learner(config, "cpu"), training_stream(shards, allowed, config).batch(0)
 
@@ -120,12 +120,12 @@ def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
 
 
 def test_neither_held_out_nor_validation_videos_are_trained_on(told, shards):
-    held_out = shards.held_out(0.1)
-    validation = shards.validation(0.2, held_out)
+    held_out = shards.held_out_mask(0.1)
+    validation = shards.validation_mask(0.2, 0.1)
     assert 2 <= validation.sum() < 18
     assert not (validation & held_out).any()
     assert told[1] <= set(shards.video_ids[~held_out & ~validation])
-    assert not shards.validation(0.0, held_out).any()
+    assert not shards.validation_mask(0.0, 0.1).any()
 
 
 def test_a_supervised_run_is_resumed_to_the_bit(told, shards_path, tmp_path):
@@ -142,7 +142,7 @@ def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
         ConfigError,
         match=r'the objective "labels" needs training clips of at least 2 labels; .* has 0',
     ):
-        select_labeled(shards, ~shards.held_out(0.1), SUPERVISED)
+        select_labeled(shards, ~shards.held_out_mask(0.1), SUPERVISED)
 
 
 def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_path, tmp_path):
@@ -218,13 +218,13 @@ def test_a_tower_of_another_build_is_refused(told):
 
 
 def test_a_threshold_by_hand():
-    scores = Scores(
+    scores = PairScores(
         np.array([0.9, 0.8, 0.7], np.float32),
         np.array([0.95, 0.1, 0.2], np.float32),
         np.array(["a", "b", "c"]),
     )
     assert best_threshold(scores) == pytest.approx((0.45, 5 / 6))
-    nothing = Scores(np.zeros(3, np.float32), np.zeros(3, np.float32), scores.videos)
+    nothing = PairScores(np.zeros(3, np.float32), np.zeros(3, np.float32), scores.videos)
     assert best_threshold(nothing)[1] == 0.5
 
 
@@ -239,12 +239,12 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
     monkeypatch.setattr(correspondence, "looked_and_listened", watched)
     saved = open_checkpoint(told[0])
     direct = direct_combination(saved, saved.model(), shards, pairs=40)
-    assert seen == set(shards.video_ids[shards.validation(0.2, shards.held_out(0.1))])
+    assert seen == set(shards.video_ids[shards.validation_mask(0.2, 0.1)])
     assert direct.validation_accuracy >= 0.5
     again = evaluate(
         saved.model(),
         shards,
-        shards.validation(0.2, shards.held_out(0.1)),
+        shards.validation_mask(0.2, 0.1),
         pairs=40,
         answer=direct.answer,
     )
@@ -293,10 +293,15 @@ def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_sa
 ):
     knowing, model = Knowing(monkeypatch, shards), load_checkpoint_network(told[0])
     found = evaluate(
-        model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer, negatives="other-class"
+        model,
+        shards,
+        ~shards.held_out_mask(0.1),
+        400,
+        answer=knowing.answer,
+        negatives="other-class",
     )
     assert (found.accuracy, found.positives_right, found.negatives_right) == (1, 1, 1)
-    found = evaluate(model, shards, ~shards.held_out(0.1), 400, answer=knowing.answer)
+    found = evaluate(model, shards, ~shards.held_out_mask(0.1), 400, answer=knowing.answer)
     assert found.positives_right == 1
     assert 0.8 < found.negatives_right < 1, "about one in twelve negatives is of the same class"
 
@@ -309,7 +314,7 @@ def test_one_class_has_no_other(told, shards, monkeypatch):
         evaluate(
             load_checkpoint_network(told[0]),
             shards,
-            shards.held_out(0.1),
+            shards.held_out_mask(0.1),
             24,
             negatives="other-class",
         )
@@ -325,15 +330,15 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
         LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc"))),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = naming(
-        load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out(0.1), 24
+    found = class_accuracy(
+        load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24
     )
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
     assert (
-        naming(
-            load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out(0.1), 24
+        class_accuracy(
+            load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24
         ).audio
         == 0
     )
@@ -341,7 +346,7 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
 def test_negatives_of_other_classes_are_a_permutation(labels, seed):
-    rows, others = of_other_classes(labels, np.random.default_rng(seed))
+    rows, others = pair_with_other_classes(labels, np.random.default_rng(seed))
     assert sorted(rows) == sorted(others)
     assert len(set(rows.tolist())) == len(rows)
     assert all(
@@ -439,15 +444,15 @@ def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong
     """
     train(shards_path, small_config(validation_fraction=0.2, steps=60), tmp_path)
     saved = open_checkpoint(tmp_path)
-    model, held_out = saved.model(), shards.held_out(0.1)
+    model, held_out = saved.model(), shards.held_out_mask(0.1)
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
     assert evaluate(model, shards, held_out, pairs=200).accuracy == 0.5
-    answer = with_validated_threshold(saved, model, shards, pairs=200)
+    answer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
     mended = evaluate(model, shards, held_out, pairs=200, answer=answer)
     assert mended.positives_right < 1
     assert mended.negatives_right > 0.2
-    validation = validation_of(saved, shards)
+    validation = validation_clips(saved, shards)
     assert not set(shards.video_ids[validation]) & set(shards.video_ids[held_out])
     assert evaluate(model, shards, validation, pairs=200, answer=answer).accuracy > 0.5
 

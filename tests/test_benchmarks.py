@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from looklisten.errors import SourceError
-from looklisten.evaluation.sets.layouts import Item
-from looklisten.evaluation.sets.registry import SETS, dealt_folds, open_benchmark
+from looklisten.evaluation.sets.folds import hashed_folds
+from looklisten.evaluation.sets.labeled_set import LabeledFile
+from looklisten.evaluation.sets.registry import LABELED_SETS, open_labeled_set
 from looklisten.media.decode.decode import read_sound
 
 
@@ -72,15 +73,15 @@ def facts(benchmark):
 
 def test_esc50_and_its_tenth_part_in_the_repositorys_layout(tmp_path):
     make_esc(tmp_path)
-    fifty = open_benchmark("esc50", tmp_path, partial=True)
+    fifty = open_labeled_set("esc50", tmp_path, partial=True)
     assert (len(fifty), fifty.classes, fifty.tested) == (
         20,
         ("class_0", "class_1", "class_2", "class_3"),
         ("1", "2", "3", "4", "5"),
     )
     assert facts(fifty)[5] == ("audio/2-101-A-1.wav", "class_1", "2")
-    assert (fifty.windows, fifty.clip_seconds) == (10, 5.0)
-    assert open_benchmark("esc10", tmp_path, partial=True).classes == ("class_0", "class_2")
+    assert (fifty.labeled_set.windows, fifty.labeled_set.clip_seconds) == (10, 5.0)
+    assert open_labeled_set("esc10", tmp_path, partial=True).classes == ("class_0", "class_2")
 
 
 @pytest.mark.parametrize("folder", ["001 - Dog bark", "dog_bark"])
@@ -93,7 +94,7 @@ def test_esc10_in_folders_by_class(tmp_path, folder):
         "rain/5-17367-A2.ogg",
         "rain/notes.ogg",
     )
-    found = open_benchmark("esc10", tmp_path, partial=True)
+    found = open_labeled_set("esc10", tmp_path, partial=True)
     assert facts(found) == [
         (f"{folder}/1-100032-A.ogg", folder.removeprefix("001 - "), "1"),
         (f"{folder}/2-110389-B.ogg", folder.removeprefix("001 - "), "2"),
@@ -112,9 +113,9 @@ def test_dcase2013_is_fitted_on_the_public_part_and_measured_on_the_other(tmp_pa
                 for number in (1, 2)
             ),
         )
-    found = open_benchmark("dcase2013", tmp_path, partial=True)
+    found = open_labeled_set("dcase2013", tmp_path, partial=True)
     assert found.classes == ("bus", "busystreet", "tubestation")
-    assert (found.tested, found.windows) == (("2",), 60)
+    assert (found.tested, found.labeled_set.windows) == (("2",), 60)
     assert facts(found)[0] == ("scenes_stereo/bus01.wav", "bus", "1")
     assert sum(found.folds == "2") == 6
 
@@ -135,7 +136,7 @@ def test_urbansound8k(tmp_path):
     ]
     write_table(tmp_path / "metadata" / "UrbanSound8K.csv", rows)
     touch(tmp_path, *(f"audio/fold{row['fold']}/{row['slice_file_name']}" for row in rows))
-    found = open_benchmark("urbansound8k", tmp_path, partial=True)
+    found = open_labeled_set("urbansound8k", tmp_path, partial=True)
     assert facts(found)[-1] == ("audio/fold10/10-1-0-0.wav", "drilling", "10")
     assert len(found.tested) == 10
 
@@ -150,7 +151,7 @@ def test_imagenet_by_synset(tmp_path):
             for i in (1, 2)
         ),
     )
-    found = open_benchmark("imagenet", tmp_path, partial=True)
+    found = open_labeled_set("imagenet", tmp_path, partial=True)
     assert (found.side, found.tested, found.classes) == (
         "vision",
         ("val",),
@@ -168,10 +169,10 @@ def test_folders_tables_and_splits_of_ones_own(tmp_path):
             for i in range(3)
         ),
     )
-    split = open_benchmark("images", tmp_path / "split")
+    split = open_labeled_set("images", tmp_path / "split")
     assert (set(split.folds), split.tested) == ({"train", "val", "test"}, ("test",))
     touch(tmp_path / "plain", *(f"{kind}/deep/{i}.flac" for kind in ("a", "b") for i in range(7)))
-    plain = open_benchmark("sounds", tmp_path / "plain")
+    plain = open_labeled_set("sounds", tmp_path / "plain")
     assert plain.tested == ("1", "2", "3", "4", "5")
     assert all(
         1 <= np.sum((plain.folds == fold) & (plain.labels == kind)) <= 2
@@ -182,68 +183,68 @@ def test_folders_tables_and_splits_of_ones_own(tmp_path):
         tmp_path / "plain" / "mine.csv",
         [{"path": path, "class": path[0], "fold": i % 3} for i, path in enumerate(plain.paths)],
     )
-    table = open_benchmark("sounds", tmp_path / "plain" / "mine.csv")
+    table = open_labeled_set("sounds", tmp_path / "plain" / "mine.csv")
     assert (table.tested, table.classes, table.paths) == (("0", "1", "2"), ("a", "b"), plain.paths)
 
 
 def test_dealt_folds_depend_on_names_alone():
-    items = [Item(f"{kind}/{i}.wav", kind, "") for kind in "ab" for i in range(20)]
-    there = dict(zip(items, dealt_folds(items), strict=True))
-    back = dict(zip(items[::-1], dealt_folds(items[::-1]), strict=True))
+    items = [LabeledFile(f"{kind}/{i}.wav", kind, "") for kind in "ab" for i in range(20)]
+    there = dict(zip(items, hashed_folds(items), strict=True))
+    back = dict(zip(items[::-1], hashed_folds(items[::-1]), strict=True))
     assert there == back
     assert sorted(set(there.values())) == ["1", "2", "3", "4", "5"]
 
 
 def test_a_set_that_is_not_there_says_what_was_expected_where(tmp_path):
-    for name in SETS:
+    for name in LABELED_SETS:
         with pytest.raises(
-            SourceError, match=r"is expected at .*nowhere as .*; nothing is there|are expected"
+            SourceError, match=r"is expected at .*nowhere as .*; this path does not exist"
         ):
-            open_benchmark(name, tmp_path / "nowhere")
-        with pytest.raises(SourceError, match="no such file was found there"):
-            open_benchmark(name, tmp_path)
+            open_labeled_set(name, tmp_path / "nowhere")
+        with pytest.raises(SourceError, match="there is no such file"):
+            open_labeled_set(name, tmp_path)
 
 
 def test_a_set_that_is_not_whole_says_what_lacks(tmp_path):
     make_esc(tmp_path)
     with pytest.raises(
         SourceError,
-        match=r"there are 20 files of 2,000 and 4 classes of 50; fetch the rest, or .* --partial",
+        match=r"there are 20 files of 2,000 and 4 classes of 50; download the missing files, or .* --partial",
     ):
-        open_benchmark("esc50", tmp_path)
+        open_labeled_set("esc50", tmp_path)
     (tmp_path / "audio" / "3-102-A-2.wav").unlink()
     with pytest.raises(
         SourceError,
-        match=r"esc50.csv names 20 files, and 1 of them are not there, the first .*3-102-A-2.wav",
+        match=r"esc50.csv lists 20 files, but 1 of them do not exist, such as .*3-102-A-2.wav",
     ):
-        open_benchmark("esc50", tmp_path, partial=True)
+        open_labeled_set("esc50", tmp_path, partial=True)
     touch(tmp_path / "dcase", "scenes_stereo/bus01.wav", "scenes_stereo/park01.wav")
     with pytest.raises(SourceError, match="none of fold 2"):
-        open_benchmark("dcase2013", tmp_path / "dcase")
+        open_labeled_set("dcase2013", tmp_path / "dcase")
     with pytest.raises(SourceError, match="2 classes in 1 folds"):
-        open_benchmark("dcase2013", tmp_path / "dcase", partial=True)
+        open_labeled_set("dcase2013", tmp_path / "dcase", partial=True)
 
 
 def test_a_table_without_its_columns_says_which(tmp_path):
     write_table(tmp_path / "labels.csv", [{"path": "a.wav", "kind": "a"}])
     with pytest.raises(
-        SourceError, match=r"labels.csv lacks the column label or class, has path, kind"
+        SourceError, match=r"labels.csv lacks the column label or class; it has path, kind"
     ):
-        open_benchmark("sounds", tmp_path)
+        open_labeled_set("sounds", tmp_path)
     write_table(
         tmp_path / "labels.csv",
         [{"path": "a.wav", "label": "a", "fold": 1}, {"path": "b.wav", "label": "b", "fold": ""}],
     )
-    with pytest.raises(SourceError, match="some lines tell a fold and some do not"):
-        open_benchmark("sounds", tmp_path)
+    with pytest.raises(SourceError, match="some rows have a fold and others have none"):
+        open_labeled_set("sounds", tmp_path)
 
 
 def test_the_key_of_a_set_is_that_of_its_names_and_sizes(tmp_path):
     make_esc(tmp_path)
-    before = open_benchmark("esc50", tmp_path, partial=True).key()
-    assert open_benchmark("esc50", tmp_path, partial=True).key() == before
+    before = open_labeled_set("esc50", tmp_path, partial=True).fingerprint()
+    assert open_labeled_set("esc50", tmp_path, partial=True).fingerprint() == before
     (tmp_path / "audio" / "1-100-A-0.wav").write_bytes(b"x")
-    assert open_benchmark("esc50", tmp_path, partial=True).key() != before
+    assert open_labeled_set("esc50", tmp_path, partial=True).fingerprint() != before
 
 
 def test_a_sound_alone_is_read_whole_at_48_khz(tmp_path):

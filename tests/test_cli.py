@@ -96,7 +96,7 @@ def test_unlabeled_shards_cannot_be_probed(pipeline, capsys, monkeypatch):
     [
         (["probe", "shards", "x"], ["--layer", "texture"], "--layer"),
         (["probe", "x"], ["--compare", "none"], "--compare"),
-        (["probe", "x"], ["--drawings", 2], "--drawings"),
+        (["probe", "x"], ["--untrained-seeds", 2], "--untrained-seeds"),
         (["probe", "x"], ["--cache", "y"], "--cache"),
         (["probe", "x"], ["--partial"], "--partial"),
         (["probe", "esc10", "x"], ["--per-clip", 3], "--per-clip"),

@@ -8,7 +8,7 @@ import pytest
 from conftest import hear_clock, read_clock, write_clock_video
 from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
-from looklisten.data.pairs import PairStream, View
+from looklisten.data.pairs import FrameTransform, PairStream
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
@@ -62,13 +62,13 @@ def test_pairs_are_aligned(name, tmp_path):
         write_clock_video(tmp_path / "videos" / f"{video}{name}", seconds=4.0 + video)
     prepare([tmp_path / "videos"], tmp_path / "shards", workers=1)
     shards = Shards(tmp_path / "shards")
-    stream = PairStream(shards, np.ones(2, bool), 2, seed=0, view=View(256, 256, random=True))
+    stream = PairStream(shards, 2, seed=0, transform=FrameTransform(256, 256, random=True))
     for index in range(10):
         batch = stream.batch(index)
         for row in range(2):
-            clip, frame = int(batch.draws.clips[row]), int(batch.draws.frames[row])
+            clip, frame = int(batch.choices.clips[row]), int(batch.choices.frames[row])
             inside = round(shards.frame_seconds(clip)[frame] * SAMPLE_RATE_HZ) - int(
-                batch.draws.starts[row]
+                batch.choices.sound_starts[row]
             )
             assert 0 <= inside < SAMPLE_RATE_HZ
             shown = read_clock(batch.frames[row].permute(1, 2, 0).numpy())

@@ -9,8 +9,8 @@ from looklisten.app.cli import main
 from looklisten.app.output import emit
 from looklisten.errors import ConfigError
 from looklisten.evaluation.units import clustering
-from looklisten.evaluation.units.clustering import PAPER, choose_k, cluster, k_means, plane
-from looklisten.inference.moments import Vectors
+from looklisten.evaluation.units.clustering import PAPER, choose_k, cluster, k_means, tsne_positions
+from looklisten.inference.moments import MomentVectors
 from looklisten.model.checkpoint import load_checkpoint_network
 
 
@@ -70,7 +70,9 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch
         known = np.eye(len(names), dtype=np.float32)[
             [names.index(clip.labels[0]) for clip in clips]
         ]
-        return Vectors(rng.standard_normal((len(clips), len(names))), known, np.arange(len(clips)))
+        return MomentVectors(
+            rng.standard_normal((len(clips), len(names))), known, np.arange(len(clips))
+        )
 
     monkeypatch.setattr(clustering, "embed_clips", vectors)
     monkeypatch.setattr(clustering, "untrained_like", lambda model, *_: model)
@@ -122,7 +124,7 @@ def test_the_plane_keeps_neighbours_together():
     vectors = 10 * np.eye(3, dtype=np.float32)[labels] + 0.1 * np.random.default_rng(
         0
     ).standard_normal((36, 3)).astype(np.float32)
-    places = plane(vectors)
+    places = tsne_positions(vectors)
     distances = np.linalg.norm(places[:, None] - places[None], axis=-1) + 1e9 * np.eye(36)
     assert (labels[distances.argmin(1)] == labels).all()
 

@@ -7,17 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from looklisten.evaluation.intervals import Z95
 
 from conftest import small_config
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 from looklisten.errors import ConfigError, SourceError
-from looklisten.evaluation.composed import Witnesses, witnesses_of
 from looklisten.evaluation.correspondence import evaluate
-from looklisten.evaluation.intervals import Z95, interval
-from looklisten.evaluation.linear_probe.shards import initial_seed, probe, untrained_like
+from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import boxes_at, pointing
+from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
+from looklisten.evaluation.statistics import confidence_interval
+from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.localization import localize as maps
-from looklisten.inference.moments import Vectors, embed_clips, moments
+from looklisten.inference.moments import MomentVectors, embed_clips, moments
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import Fusion
@@ -59,7 +61,7 @@ class Standin(L3Net):
 
 
 def test_an_oracle_is_always_right_and_its_opposite_never(model, shards):
-    held_out = shards.held_out(0.1)
+    held_out = shards.held_out_mask(0.1)
 
     class Remembering(Standin):
         """Learns the true pairing of each batch from the order of the rows, as only an oracle
@@ -83,15 +85,15 @@ def test_an_oracle_is_always_right_and_its_opposite_never(model, shards):
 
 def test_who_looks_at_one_side_only_is_at_chance(model, shards):
     for answer in (lambda v, a: v - v.mean(), lambda v, a: a - a.mean()):
-        result = evaluate(Standin(model, answer), shards, shards.held_out(0.1), pairs=600)
+        result = evaluate(Standin(model, answer), shards, shards.held_out_mask(0.1), pairs=600)
         assert result.accuracy == pytest.approx(0.5, abs=1e-9)
 
 
 def test_the_same_seed_gives_the_same_figure_and_the_model_is_left_as_it_was(model, shards):
     model.train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    one = evaluate(model, shards, shards.held_out(0.1), pairs=200, seed=3)
-    assert one == evaluate(model, shards, shards.held_out(0.1), pairs=200, seed=3)
+    one = evaluate(model, shards, shards.held_out_mask(0.1), pairs=200, seed=3)
+    assert one == evaluate(model, shards, shards.held_out_mask(0.1), pairs=200, seed=3)
     assert one.ci95[0] <= one.accuracy <= one.ci95[1]
     assert one.n_videos == 12
     assert model.training
@@ -108,12 +110,12 @@ def test_one_video_makes_no_negative(model, shards):
 
 def test_interval_by_hand():
     # Wilson's for 50 of 100: 0.5 ± 1.96 sqrt(0.25 / 100 + 1.96² / 40,000) / (1 + 1.96² / 100).
-    assert interval(np.array([0.0, 1.0] * 50)) == pytest.approx(
+    assert confidence_interval(np.array([0.0, 1.0] * 50)) == pytest.approx(
         (0.5 - 0.0962, 0.5 + 0.0962), abs=1e-4
     )
-    assert interval(np.ones(5)) == pytest.approx((5 / (5 + Z95**2), 1))
-    assert interval(np.zeros(5)) == pytest.approx((0, Z95**2 / (5 + Z95**2)))
-    assert interval([]) == interval([1, 1, 1], [["a", "a", "a"]]) == (0, 1), (
+    assert confidence_interval(np.ones(5)) == pytest.approx((5 / (5 + Z95**2), 1))
+    assert confidence_interval(np.zeros(5)) == pytest.approx((0, Z95**2 / (5 + Z95**2)))
+    assert confidence_interval([]) == confidence_interval([1, 1, 1], [["a", "a", "a"]]) == (0, 1), (
         "nothing is known of other videos"
     )
 
@@ -129,7 +131,7 @@ def test_interval_by_hand():
 )
 def test_an_interval_contains_the_value_and_has_a_width(answers, kinds):
     right, pictures, sounds, weights = map(np.array, zip(*answers, strict=True))
-    low, high = interval(right, [pictures, sounds][:kinds], weights)
+    low, high = confidence_interval(right, [pictures, sounds][:kinds], weights)
     assert 0 <= low <= np.average(right, weights=weights) + 1e-9
     assert np.average(right, weights=weights) - 1e-9 <= high <= 1
     assert high - low > 0.01
@@ -141,14 +143,17 @@ def test_answers_of_one_group_count_less_and_answers_of_two_kinds_of_groups_less
     easy = rng.uniform(-0.3, 0.3, 20)[pictures] + rng.uniform(-0.3, 0.3, 15)[sounds]
     right = rng.random(600) < 0.6 + easy
     widths = [
-        np.diff(interval(right, groups))[0] for groups in ([], [pictures], [pictures, sounds])
+        np.diff(confidence_interval(right, groups))[0]
+        for groups in ([], [pictures], [pictures, sounds])
     ]
     assert widths[0] < widths[1] < widths[2]
     alone = np.arange(600)
-    assert np.diff(interval(right, [alone]))[0] == pytest.approx(widths[0], rel=0.01), (
+    assert np.diff(confidence_interval(right, [alone]))[0] == pytest.approx(widths[0], rel=0.01), (
         "groups of one are no groups"
     )
-    assert interval(right, [alone, alone]) == pytest.approx(interval(right, [alone]))
+    assert confidence_interval(right, [alone, alone]) == pytest.approx(
+        confidence_interval(right, [alone])
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,14 +173,14 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(share, pictures, so
         )
         right = rng.random(800) < share + hard
         for name, groups in (("files", [of_picture, of_sound]), ("answers", [])):
-            low, high = interval(right, groups)
+            low, high = confidence_interval(right, groups)
             held[name] += low <= share <= high
     assert held["files"] / times > 0.91
     assert held["files"] >= held["answers"]
 
 
 def test_evaluation_tells_other_classes_beside_any(model, shards):
-    held_out = shards.held_out(0.1)
+    held_out = shards.held_out_mask(0.1)
     found = evaluate(model, shards, held_out, pairs=200, seed=3)
     apart = evaluate(model, shards, held_out, pairs=200, seed=3, negatives="other-class")
     assert (found.other_class, found.other_class_ci95) == (apart.accuracy, apart.ci95)
@@ -183,7 +188,7 @@ def test_evaluation_tells_other_classes_beside_any(model, shards):
 
 
 def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_path):
-    held_out = shards.held_out(0.1)
+    held_out = shards.held_out_mask(0.1)
     videos = sorted(set(shards.video_ids.tolist()))
     table = tmp_path / "labels.csv"
     rows = [f"{video},{number % 3}.jpg,{number % 2}.wav" for number, video in enumerate(videos)]
@@ -193,17 +198,17 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_pa
     assert over_files.interval_over == "files of pictures and of sounds"
     assert over_files.accuracy == over_videos.accuracy
     assert np.diff(over_files.ci95) > np.diff(over_videos.ci95)
-    found = witnesses_of(shards, table)
+    found = shared_files_of(shards, table)
     assert found.of_pictures(videos[:4]).tolist() == ["0.jpg", "1.jpg", "2.jpg", "0.jpg"]
     assert found.of_sounds(videos[:3]).tolist() == ["0.wav", "1.wav", "0.wav"]
-    assert Witnesses({}, {}).of_sounds(["a"]).tolist() == ["a"]
+    assert SharedFiles({}, {}).of_sounds(["a"]).tolist() == ["a"]
     with pytest.raises(
         SourceError, match="names none of these videos with a path, a picture and a sound"
     ):
         table.write_text("path,label\na.mp4,bell\n")
-        witnesses_of(shards, table)
+        shared_files_of(shards, table)
     with pytest.raises(SourceError, match=r"nowhere\.csv cannot be read"):
-        witnesses_of(shards, tmp_path / "nowhere.csv")
+        shared_files_of(shards, tmp_path / "nowhere.csv")
 
 
 def test_embedding_is_the_same_alone_or_in_a_batch(model, shards):
@@ -230,7 +235,7 @@ def test_probe_of_perfect_and_of_random_vectors(model, shards, monkeypatch):
         for number, clip in enumerate(clips):
             owners += [number] * per_clip
             known += [names.index(clip.labels[0])] * per_clip
-        return Vectors(
+        return MomentVectors(
             rng.standard_normal((len(owners), len(names))),
             np.eye(len(names))[known],
             np.array(owners),
@@ -267,7 +272,7 @@ def test_the_untrained_rival_begins_with_the_seed_of_the_run(run_path, shards_pa
 
 
 def test_the_untrained_rival_is_the_networks_own_beginning(model, shards):
-    rival = untrained_like(model, shards, ~shards.held_out(0.1), seed=0)
+    rival = untrained_like(model, shards, ~shards.held_out_mask(0.1), seed=0)
     torch.manual_seed(0)
     fresh = L3Net(model.config)
     assert torch.equal(rival.vision.blocks[0].conv1.weight, fresh.vision.blocks[0].conv1.weight)
@@ -301,7 +306,7 @@ def test_pointing_of_a_map_that_knows_and_of_the_centre(model, shards, monkeypat
             out.append(replace(one, frame_map=replace(one.frame_map, values=values)))
         return out
 
-    held_out = shards.held_out(0.1)
+    held_out = shards.held_out_mask(0.1)
     real = pointing(model, shards, held_out)
     monkeypatch.setattr("looklisten.evaluation.localization.baselines.localize_moments", planted)
     knows = pointing(model, shards, held_out)

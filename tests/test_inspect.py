@@ -21,14 +21,9 @@ from looklisten.app.cli import main
 from looklisten.app.output import emit
 from looklisten.app.pages.pair_page import training_pairs, write_pair_page
 from looklisten.data import inspection
+from looklisten.data.clips import Clip
 from looklisten.data.inspection import inspect, training_warnings
-from looklisten.data.shards import (
-    CLIPS_PER_RECORD_BATCH,
-    FORMAT_VERSION,
-    Clip,
-    Shards,
-    write_shards,
-)
+from looklisten.data.shards import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, Shards, write_shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
@@ -301,7 +296,9 @@ def test_each_pair_has_its_frame_and_its_spectrogram(figures):
 def test_pairs_are_those_of_the_first_steps_of_training(shards):
     config = small_config(batch_size=4, seed=5)
     shown = list(training_pairs(shards, config, 12))
-    stream = training_stream(shards, ~shards.held_out(config.train.held_out_fraction), config)
+    stream = training_stream(
+        shards.select(~shards.held_out_mask(config.train.held_out_fraction)), config
+    )
     front_end = LogSpectrogram(config.model.front_end)
     for number, pair in enumerate(shown):
         step, row = divmod(number // 2, 4)
@@ -334,9 +331,9 @@ def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
             return torch.stack([1 - says, says], -1)
 
     rows = torch.arange(6.0)[:, None]
-    batch = training_stream(shards, ~shards.held_out(config.train.held_out_fraction), config).batch(
-        0
-    )
+    batch = training_stream(
+        shards.select(~shards.held_out_mask(config.train.held_out_fraction)), config
+    ).batch(0)
     assert (
         float(AvcObjective()(Oracle(), rows, rows, *batch.pairing.masks(everyone=False)).accuracy)
         == 1.0
@@ -422,7 +419,7 @@ def test_warnings_of_clips_that_nothing_can_be_learned_from(tmp_path):
 def test_warnings_of_splits_that_are_not_known(tmp_path):
     clips = [a_clip(i, split=name) for i, name in enumerate(("train", "train", "fold1", ""))]
     shards = Shards(write_set(tmp_path, clips))
-    (sentence,) = training_warnings(shards, ~shards.held_out(0.1))
+    (sentence,) = training_warnings(shards, ~shards.held_out_mask(0.1))
     assert (
         sentence
         == "the splits are train (2), fold1 (1), no name (1), counted in videos; only `train` is trained on"

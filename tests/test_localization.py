@@ -17,27 +17,29 @@ from hypothesis.extra import numpy as arrays
 from conftest import write_clock_video, write_wav
 from looklisten.app.cli import main
 from looklisten.config import ModelConfig
-from looklisten.data.shards import Box, Clip
+from looklisten.data.clips import Box, Clip
 from looklisten.errors import ConfigError, SourceError
-from looklisten.evaluation.localization.baselines import Contender, rules
-from looklisten.evaluation.localization.evaluate import evaluate as tables
+from looklisten.evaluation.localization.baselines import MapPredictor, rules
 from looklisten.evaluation.localization.evaluate import (
+    annotated_moments,
     localization,
-    localization_of,
-    marked_clips,
+    localization_table,
 )
+from looklisten.evaluation.localization.evaluate import evaluate as tables
 from looklisten.evaluation.localization.metrics import (
+    above_median_mask,
+    ciou,
     detection_scores,
-    grown,
-    held,
-    overlap,
-    strongest_half,
-    success_area,
+    point_in_boxes,
+    resize_map,
+    success_auc,
     truth_map,
 )
-from looklisten.evaluation.localization.questions import Marked, questions
+from looklisten.evaluation.localization.questions import AnnotatedMoment, questions
 from looklisten.evaluation.localization.table import Answer, row_of
-from looklisten.evaluation.sets.localization_sets import read_marked
+from looklisten.evaluation.sets.annotated_media import read_annotated_moments
+from looklisten.evaluation.sets.flickr_soundnet import FLICKR_SOUNDNET
+from looklisten.evaluation.sets.vggss import VGGSS
 from looklisten.inference.moments import Moment
 from looklisten.model.l3net import L3Net
 
@@ -47,14 +49,14 @@ RIGHT = Box(0.0, 0.75, 0.25, 1.0, 0.75, "drum", False)
 
 
 def test_a_point_is_in_a_box_or_in_those_of_enough_annotators():
-    assert held([CORNER], (0.5, 0.25))
-    assert not held([CORNER], (0.51, 0.25))
-    assert held([CORNER, LEFT], (0.25, 0.75))
-    assert not held([CORNER, LEFT], (0.25, 0.75), agree=2)
-    assert held([CORNER, LEFT], (0.25, 0.25), agree=2)
-    assert held([CORNER], (0.25, 0.25), agree=2)  # there is no second box
-    assert not held([CORNER], None)
-    assert not held([], (0.5, 0.5))
+    assert point_in_boxes([CORNER], (0.5, 0.25))
+    assert not point_in_boxes([CORNER], (0.51, 0.25))
+    assert point_in_boxes([CORNER, LEFT], (0.25, 0.75))
+    assert not point_in_boxes([CORNER, LEFT], (0.25, 0.75), agree=2)
+    assert point_in_boxes([CORNER, LEFT], (0.25, 0.25), agree=2)
+    assert point_in_boxes([CORNER], (0.25, 0.25), agree=2)  # there is no second box
+    assert not point_in_boxes([CORNER], None)
+    assert not point_in_boxes([], (0.5, 0.5))
 
 
 def test_truth_is_a_union_or_a_consensus():
@@ -70,30 +72,30 @@ def test_truth_is_a_union_or_a_consensus():
 def test_overlap_by_hand():
     """A quarter of the picture against its left half, whose lower half counts one half."""
     marked = truth_map([CORNER]) > 0
-    assert overlap(marked, truth_map([CORNER])) == 1
-    assert overlap(marked, truth_map([LEFT])) == pytest.approx(0.5)
-    assert overlap(marked, truth_map([CORNER, LEFT], agree=2)) == pytest.approx(1 / 1.5)
-    assert overlap(np.ones_like(marked), truth_map([CORNER])) == pytest.approx(0.25)
-    assert overlap(~marked, truth_map([CORNER])) == 0
-    assert overlap(np.zeros_like(marked), truth_map([])) == 0
+    assert ciou(marked, truth_map([CORNER])) == 1
+    assert ciou(marked, truth_map([LEFT])) == pytest.approx(0.5)
+    assert ciou(marked, truth_map([CORNER, LEFT], agree=2)) == pytest.approx(1 / 1.5)
+    assert ciou(np.ones_like(marked), truth_map([CORNER])) == pytest.approx(0.25)
+    assert ciou(~marked, truth_map([CORNER])) == 0
+    assert ciou(np.zeros_like(marked), truth_map([])) == 0
 
 
 def test_the_area_under_successes_by_hand():
-    assert success_area(np.array([1.0])) == 1
-    assert success_area(np.array([0.0])) == pytest.approx(0.5 / 20)
-    assert success_area(np.array([0.52, 0.2])) == pytest.approx(((10.5 + 4.5) / 2) / 20)
+    assert success_auc(np.array([1.0])) == 1
+    assert success_auc(np.array([0.0])) == pytest.approx(0.5 / 20)
+    assert success_auc(np.array([0.52, 0.2])) == pytest.approx(((10.5 + 4.5) / 2) / 20)
 
 
 def test_the_strongest_half_is_a_half_whatever_the_scale():
     ramp = np.tile(np.arange(224, dtype=np.float32), (224, 1))
-    marked = strongest_half(ramp)
+    marked = above_median_mask(ramp)
     assert marked[:, 113:].all()
     assert not marked[:, :113].any()
-    assert (strongest_half(ramp * 7 + 3) == marked).all()
-    assert strongest_half(np.ones((3, 3), np.float32)).all()
+    assert (above_median_mask(ramp * 7 + 3) == marked).all()
+    assert above_median_mask(np.ones((3, 3), np.float32)).all()
     few = np.zeros((224, 224), np.float32)
     few[3, 5] = 1
-    assert strongest_half(few).sum() == 1  # a median of 0 does not mark all that is 0
+    assert above_median_mask(few).sum() == 1  # a median of 0 does not mark all that is 0
 
 
 @settings(max_examples=25, deadline=None)
@@ -102,14 +104,14 @@ def test_overlap_agrees_with_the_evaluator_of_the_owners(values):
     """Its order of steps: scaled to 0..1, the middle of the sorted values, above it 1, what is then
     below 1 is 0.
     """
-    truth, heat = truth_map([LEFT, RIGHT]), grown(values).astype(np.float64)
+    truth, heat = truth_map([LEFT, RIGHT]), resize_map(values).astype(np.float64)
     low, high = heat.min(), heat.max()
     heat = (heat - low) / (high - low) if high > low else heat + 1
     bar = sorted(heat.ravel())[224 * 224 // 2]
     heat[heat > bar] = 1
     heat[heat < 1] = 0
     expected = (heat * truth).sum() / (truth.sum() + (heat * (truth == 0)).sum())
-    assert overlap(strongest_half(values), truth) == pytest.approx(expected, abs=1e-3)
+    assert ciou(above_median_mask(values), truth) == pytest.approx(expected, abs=1e-3)
 
 
 def test_average_precision_and_f1_by_hand():
@@ -161,8 +163,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def few(shards):
-    """Six held-out clips."""
-    return shards.held_out(0.1) & (np.cumsum(shards.held_out(0.1)) <= 6)
+    """Six point_in_boxes-out clips."""
+    return shards.held_out_mask(0.1) & (np.cumsum(shards.held_out_mask(0.1)) <= 6)
 
 
 def moment_of(number):
@@ -180,7 +182,9 @@ def world_of(count=12, labels=("bell", "drum", "horn")):
         sounding, mute = labels[number % len(labels)], labels[(number + 1) % len(labels)]
         boxes = replace(CORNER, label=sounding), replace(RIGHT, label=mute)
         items.append(
-            Marked(f"video {number}", boxes[:1], boxes[1:], lambda number=number: moment_of(number))
+            AnnotatedMoment(
+                f"video {number}", boxes[:1], boxes[1:], lambda number=number: moment_of(number)
+            )
         )
     return items
 
@@ -209,10 +213,10 @@ def test_no_swap_without_a_silent_thing_of_another_label_and_a_sound_of_it():
     bell, drum = replace(CORNER, label="bell"), replace(RIGHT, label="drum")
     alone, pair, same = ((bell,), ()), ((bell,), (drum,)), ((bell,), (replace(drum, label="bell"),))
     for boxes in (alone, pair, same):
-        items = [Marked(f"video {n}", *boxes, lambda: moment_of(0)) for n in range(3)]
+        items = [AnnotatedMoment(f"video {n}", *boxes, lambda: moment_of(0)) for n in range(3)]
         assert {q.kind for q in questions(items)} == {"matched", "silence"}
     unlabelled = [
-        Marked(f"video {n // 5}", (replace(bell, label=""),), (), lambda: moment_of(0))
+        AnnotatedMoment(f"video {n // 5}", (replace(bell, label=""),), (), lambda: moment_of(0))
         for n in range(10)
     ]
     asked = list(questions(unlabelled))  # any other video, where nobody names things
@@ -222,11 +226,11 @@ def test_no_swap_without_a_silent_thing_of_another_label_and_a_sound_of_it():
 
 def table_with(monkeypatch, model, items, contender):
     monkeypatch.setattr(tables, "network", lambda *_, **__: contender)
-    return localization_of(model, items, ["correspondence"]).row(contender.name)
+    return localization_table(model, items, ["correspondence"]).row(contender.name)
 
 
 def test_a_map_that_knows_scores_one_on_everything(monkeypatch, model):
-    knows = Contender("oracle", lambda batch: [(truth_map(q.target), 1.0) for q, _ in batch])
+    knows = MapPredictor("oracle", lambda batch: [(truth_map(q.target), 1.0) for q, _ in batch])
     row = table_with(monkeypatch, model, world_of(), knows)
     assert (
         row.pointing,
@@ -245,7 +249,9 @@ def test_a_map_that_knows_scores_one_on_everything(monkeypatch, model):
 
 def test_a_map_that_does_not_hear_is_found_out(monkeypatch, model):
     """It points at what sounds in every frame, and yet follows nothing and is as sure of silence."""
-    deaf = Contender("deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch])
+    deaf = MapPredictor(
+        "deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch]
+    )
     row = table_with(monkeypatch, model, world_of(), deaf)
     assert (row.pointing, row.ciou, row.mismatched, row.silence) == (1, 1, 1, 1)
     assert (row.followed, row.stayed, row.elsewhere) == (0, 1, 0)
@@ -258,13 +264,15 @@ def test_a_place_in_both_boxes_has_followed_and_not_stayed(monkeypatch, model):
         replace(one, silent=(replace(one.sounding[0], label=one.silent[0].label, sounding=False),))
         for one in world_of()
     ]
-    deaf = Contender("deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch])
+    deaf = MapPredictor(
+        "deaf", lambda batch: [(truth_map(q.marked.sounding), 1.0) for q, _ in batch]
+    )
     row = table_with(monkeypatch, model, over, deaf)
     assert (row.followed, row.stayed, row.elsewhere) == (1, 0, 0)
 
 
 def test_a_dark_map_points_nowhere(monkeypatch, model):
-    dark = Contender("dark", lambda batch: [(np.zeros((8, 8), np.float32), 1.0) for _ in batch])
+    dark = MapPredictor("dark", lambda batch: [(np.zeros((8, 8), np.float32), 1.0) for _ in batch])
     row = table_with(monkeypatch, model, world_of(), dark)
     assert (row.pointing, row.average_precision, row.followed, row.elsewhere) == (0, 0, 0, 1)
     assert np.isnan(row.mismatched)
@@ -273,7 +281,7 @@ def test_a_dark_map_points_nowhere(monkeypatch, model):
 def test_a_weight_counts_in_peaks_and_not_in_places(monkeypatch, model):
     """A map that is half as sure of silence and a quarter as sure of what is not seen."""
     weights = {"matched": 0.8, "swapped": 0.8, "silence": 0.4, "mismatched": 0.2}
-    unsure = Contender(
+    unsure = MapPredictor(
         "unsure",
         lambda batch: [
             (truth_map(q.target or q.marked.sounding), weights[q.kind]) for q, _ in batch
@@ -343,7 +351,7 @@ def test_of_a_network_without_a_common_space_similarity_is_left_out_or_refused(s
 
 
 def test_moments_of_a_clip_are_read_as_they_were_marked(model, shards):
-    items = marked_clips(model, shards, shards.held_out(0.1), per_clip=2)
+    items = annotated_moments(model, shards, shards.held_out_mask(0.1), per_clip=2)
     for one in items[:4]:
         moment = one.read()
         assert moment.clip.video_id == one.video_id
@@ -359,13 +367,13 @@ def test_what_cannot_be_read_is_told_and_the_rest_measured(model):
     def broken():
         raise SourceError("video 0 is damaged")
 
-    table = localization_of(model, [replace(items[0], read=broken), *items[1:]], ["unit"])
+    table = localization_table(model, [replace(items[0], read=broken), *items[1:]], ["unit"])
     assert table.failures == {"video 0": "video 0 is damaged"}
     assert table.n == 11
     with pytest.raises(
         SourceError, match="none of 12 moments can be read; the first: video 0 is damaged"
     ):
-        localization_of(model, [replace(one, read=broken) for one in items])
+        localization_table(model, [replace(one, read=broken) for one in items])
 
 
 # --- owners' sets
@@ -413,8 +421,8 @@ def flickr_folder(folder):
 
 
 def test_vggss_of_frames_and_sounds(tmp_path, model):
-    items = read_marked(
-        "vggss",
+    items = read_annotated_moments(
+        VGGSS,
         media_of(tmp_path / "media", [FIRST, SECOND]),
         vggss_file(tmp_path / "vggss.json"),
         model.config,
@@ -430,8 +438,8 @@ def test_vggss_of_frames_and_sounds(tmp_path, model):
 
 
 def test_a_sound_shorter_than_a_second_is_repeated(tmp_path, model):
-    items = read_marked(
-        "vggss",
+    items = read_annotated_moments(
+        VGGSS,
         media_of(tmp_path / "media", [FIRST, SECOND], 0.4),
         vggss_file(tmp_path / "vggss.json"),
         model.config,
@@ -442,8 +450,8 @@ def test_a_sound_shorter_than_a_second_is_repeated(tmp_path, model):
 
 
 def test_flickr_counts_annotators(tmp_path, model):
-    items = read_marked(
-        "flickr-soundnet",
+    items = read_annotated_moments(
+        FLICKR_SOUNDNET,
         media_of(tmp_path / "media", FLICKR),
         flickr_folder(tmp_path / "Annotations"),
         model.config,
@@ -451,8 +459,8 @@ def test_flickr_counts_annotators(tmp_path, model):
     truth = truth_map(items[0].sounding, items[0].agree)
     assert (len(items[0].sounding), items[0].heard) == (3, frozenset())
     assert (truth[10, 10], truth[200, 10], truth[80, 80], truth[200, 200]) == (1, 0.5, 1, 0)
-    assert held(items[0].sounding, (0.1, 0.1), items[0].agree)
-    assert not held(items[0].sounding, (0.1, 0.9), items[0].agree)
+    assert point_in_boxes(items[0].sounding, (0.1, 0.1), items[0].agree)
+    assert not point_in_boxes(items[0].sounding, (0.1, 0.9), items[0].agree)
 
 
 def test_vggss_of_videos(tmp_path, model):
@@ -462,8 +470,8 @@ def test_vggss_of_videos(tmp_path, model):
     (tmp_path / "media" / "elk").mkdir(parents=True)
     write_clock_video(tmp_path / "media" / "elk" / f"{FIRST}.mp4", seconds=3.0)
     write_clock_video(tmp_path / "media" / "gEvCUcZ6w88.mp4", seconds=3.0)
-    items = read_marked(
-        "vggss", tmp_path / "media", vggss_file(tmp_path / "vggss.json"), model.config
+    items = read_annotated_moments(
+        VGGSS, tmp_path / "media", vggss_file(tmp_path / "vggss.json"), model.config
     )
     assert len(items) == 2
     for one in items:
@@ -479,7 +487,7 @@ def test_a_video_without_a_start_is_none_of_two_clips(tmp_path, model):
     ]
     (tmp_path / "vggss.json").write_text(json.dumps(listed))
     with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
-        read_marked("vggss", tmp_path, tmp_path / "vggss.json", model.config)
+        read_annotated_moments(VGGSS, tmp_path, tmp_path / "vggss.json", model.config)
 
 
 def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
@@ -556,44 +564,48 @@ def test_a_list_of_clips_chooses_among_the_annotated(tmp_path, model):
     (tmp_path / "ids.csv").write_text(f"{SECOND},202\n")
     assert [
         one.video_id
-        for one in read_marked("vggss", media, file, model.config, tmp_path / "ids.csv")
+        for one in read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "ids.csv")
     ] == [SECOND[:11]]
     (tmp_path / "ids.csv").write_text(f"{SECOND}\nnobody\n")
     with pytest.raises(SourceError, match=r"lacks 1 of the 2 clips of .*ids.csv, such as nobody"):
-        read_marked("vggss", media, file, model.config, tmp_path / "ids.csv")
+        read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "ids.csv")
     with pytest.raises(SourceError, match="cannot be read as a list of clips"):
-        read_marked("vggss", media, file, model.config, tmp_path / "none.csv")
+        read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "none.csv")
 
 
 def test_what_lacks_is_said(tmp_path, model):
     media, file = media_of(tmp_path / "media", [FIRST]), vggss_file(tmp_path / "vggss.json")
     one_lacks = (
-        f"{media} lacks 1 of the 2 clips of {file}, such as {SECOND}: looked for frames/{SECOND}.jpg with audio/{SECOND}.wav, "
-        f"or a video such as {SECOND}.mp4; --partial measures what is there, which is no figure to compare"
+        f"{media} lacks 1 of the 2 clips of {file}, such as {SECOND}: there is neither frames/{SECOND}.jpg "
+        f"with audio/{SECOND}.wav, nor a video such as {SECOND}.mp4; "
+        f"--partial measures the other clips, which gives a figure that cannot be compared"
     )
     with pytest.raises(SourceError, match=re.escape(one_lacks)):
-        read_marked("vggss", media, file, model.config)
-    assert len(read_marked("vggss", media, file, model.config, partial_set=True)) == 1
+        read_annotated_moments(VGGSS, media, file, model.config)
+    assert len(read_annotated_moments(VGGSS, media, file, model.config, partial=True)) == 1
     with pytest.raises(SourceError, match=r"lacks 2 of the 2 clips .* give another folder"):
-        read_marked("vggss", tmp_path, file, model.config, partial_set=True)
+        read_annotated_moments(VGGSS, tmp_path, file, model.config, partial=True)
     (tmp_path / "half" / "frames").mkdir(parents=True)
     with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
-        read_marked("vggss", tmp_path / "half", file, model.config)
+        read_annotated_moments(VGGSS, tmp_path / "half", file, model.config)
     with pytest.raises(
         SourceError,
-        match=r"there is no folder .*nowhere; give the folder that holds frames and audio, or the videos",
+        match=r"there is no folder .*nowhere; give the folder with frames and audio, or with the videos",
     ):
-        read_marked("vggss", tmp_path / "nowhere", file, model.config)
-    with pytest.raises(SourceError, match=r"none.json cannot be read .*; give VGG-SS's vggss.json"):
-        read_marked("vggss", media, tmp_path / "none.json", model.config)
+        read_annotated_moments(VGGSS, tmp_path / "nowhere", file, model.config)
+    with pytest.raises(
+        SourceError, match=r"none.json cannot be read .*; give the vggss.json of VGG-SS"
+    ):
+        read_annotated_moments(VGGSS, media, tmp_path / "none.json", model.config)
     for text in ("{", '["a"]', '[{"file": "a", "class": "b", "bbox": [[1, 2, 3]]}]', "3"):
         file.write_text(text)
-        with pytest.raises(SourceError, match="is no list of"):
-            read_marked("vggss", media, file, model.config)
+        with pytest.raises(SourceError, match="is not a list of"):
+            read_annotated_moments(VGGSS, media, file, model.config)
     with pytest.raises(
-        SourceError, match="is no folder of XML files; give Flickr-SoundNet's Annotations"
+        SourceError,
+        match="is not a folder of XML files; give the folder Annotations of Flickr-SoundNet",
     ):
-        read_marked("flickr-soundnet", media, tmp_path, model.config)
+        read_annotated_moments(FLICKR_SOUNDNET, media, tmp_path, model.config)
     folder = flickr_folder(tmp_path / "Annotations")
     for text in (
         "<annotation>",
@@ -601,5 +613,5 @@ def test_what_lacks_is_said(tmp_path, model):
         "<a><bbox><n/><c/><c/><c/><c/></bbox></a>",
     ):
         (folder / f"{FLICKR[0]}.xml").write_text(text)
-        with pytest.raises(SourceError, match="has a box that is no name and four numbers"):
-            read_marked("flickr-soundnet", media, folder, model.config)
+        with pytest.raises(SourceError, match="has a box that is not a name and four numbers"):
+            read_annotated_moments(FLICKR_SOUNDNET, media, folder, model.config)

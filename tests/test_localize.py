@@ -8,7 +8,7 @@ import torch
 
 from conftest import write_clock_video
 from looklisten.config import ModelConfig
-from looklisten.data.shards import Clip
+from looklisten.data.clips import Clip
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.localization.localize import HeatMap, localize, localize_moments, to_unit
 from looklisten.inference.moments import Moment

@@ -105,10 +105,12 @@ def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(
     ):
         train(shards_path, config, tmp_path)
     told = json.loads((tmp_path / "not-a-number.json").read_text())
-    batch = training_stream(shards, ~shards.held_out(0.1), config).batch(told["step"] - 1)
+    batch = training_stream(shards.select(~shards.held_out_mask(0.1)), config).batch(
+        told["step"] - 1
+    )
     assert told["video_ids"] == list(batch.video_ids)
-    assert told["clips"] == batch.draws.clips.tolist()
-    assert told["starts"] == batch.draws.starts.tolist()
+    assert told["clips"] == batch.choices.clips.tolist()
+    assert told["starts"] == batch.choices.sound_starts.tolist()
     assert max(steps_of(tmp_path)) < told["step"]
 
 
@@ -227,7 +229,7 @@ def test_a_contrastive_run_is_resumed_with_its_temperature(shards_path, tmp_path
 
 def test_a_batch_in_parts_is_the_same_rows(shards, shards_path, tmp_path):
     config = small_config(steps=3, accumulate=2)
-    stream = training_stream(shards, ~shards.held_out(0.1), config)
+    stream = training_stream(shards.select(~shards.held_out_mask(0.1)), config)
     whole, parts = list(stream.batches(0, 2)), list(stream.batches(0, 2, parts=2))
     assert [part.video_ids for part in parts] == [
         half for batch in whole for half in (batch.video_ids[:4], batch.video_ids[4:])
@@ -263,7 +265,7 @@ def test_other_views_and_negatives_train_and_serve(long_path, tmp_path, model, s
     whole["model"] |= model
     train(long_path, type(small_config()).of(whole, "the test"), tmp_path)
     network, shards = load_checkpoint_network(tmp_path), Shards(long_path)
-    held_out = shards.held_out(0.1)
+    held_out = shards.held_out_mask(0.1)
     assert 0 <= evaluate(network, shards, held_out, pairs=20).accuracy <= 1
     assert probe(network, shards, per_clip=1)["vision"].n > 0
     assert len(localize(shards[0], network)) == 4
@@ -307,18 +309,20 @@ def test_contrast_needs_one_space():
 def test_couples_are_two_far_moments_of_one_video(long_path):
     shards = Shards(long_path)
     config = small_config(negatives="same-video", same_video_share=0.5, batch_size=8)
-    stream = training_stream(shards, np.ones(len(shards), bool), config)
+    stream = training_stream(shards, config)
     for index in range(6):
         batch = stream.batch(index)
         positives, negatives = batch.pairing.masks(everyone=False)
-        for row, (video, start) in enumerate(zip(batch.video_ids, batch.draws.starts, strict=True)):
+        for row, (video, start) in enumerate(
+            zip(batch.video_ids, batch.choices.sound_starts, strict=True)
+        ):
             (other,) = np.flatnonzero(negatives[row].numpy())
-            shown = shards.frame_seconds(int(batch.draws.clips[row]))[batch.draws.frames[row]]
+            shown = shards.frame_seconds(int(batch.choices.clips[row]))[batch.choices.frames[row]]
             assert start / 48_000 <= shown < start / 48_000 + 1, "law 2"
             if row < 4:
                 assert other == row ^ 1
                 assert batch.video_ids[other] == video
-                assert abs(int(batch.draws.starts[other]) - int(start)) >= 2 * 48_000
+                assert abs(int(batch.choices.sound_starts[other]) - int(start)) >= 2 * 48_000
             else:
                 assert batch.video_ids[other] != video, "law 4"
         assert len(set(batch.video_ids)) == 6
@@ -330,7 +334,7 @@ def test_couples_become_more(long_path):
     config = small_config(
         negatives="same-video", same_video_share=1.0, same_video_steps=4, batch_size=8
     )
-    stream = training_stream(shards, np.ones(len(shards), bool), config)
+    stream = training_stream(shards, config)
     assert [8 - len(set(stream.batch(index).video_ids)) for index in range(5)] == [1, 2, 3, 4, 4]
 
 
@@ -342,7 +346,7 @@ def test_couples_are_spread_over_the_parts(long_path, batch_size, accumulate, sh
     config = small_config(
         negatives="same-video", same_video_share=share, batch_size=batch_size, accumulate=accumulate
     )
-    stream = training_stream(shards, np.ones(len(shards), bool), config)
+    stream = training_stream(shards, config)
     whole, parts = list(stream.batches(0, 3)), list(stream.batches(0, 3, parts=accumulate))
     for index, batch in enumerate(whole):
         own = parts[accumulate * index : accumulate * (index + 1)]
@@ -360,7 +364,7 @@ def test_couples_are_spread_over_the_parts(long_path, batch_size, accumulate, sh
 def test_clips_too_short_for_couples_are_said(shards, shards_path):
     config = small_config(negatives="same-video")
     with pytest.raises(ConfigError, match="same-video negatives need clips of at least 3 s"):
-        training_stream(shards, np.ones(len(shards), bool), config)
+        training_stream(shards, config)
 
 
 def test_several_frames_are_neighbours(long_path):
@@ -378,7 +382,7 @@ def test_several_frames_are_neighbours(long_path):
         single, triple = one.batch(index), three.batch(index)
         assert triple.frames.shape == (4, 9, 48, 48)
         for row, (clip, frame) in enumerate(
-            zip(single.draws.clips, single.draws.frames, strict=True)
+            zip(single.choices.clips, single.choices.frames, strict=True)
         ):
             last = len(shards.frame_seconds(int(clip))) - 1
             middle = min(max(int(frame), 1), last - 1)

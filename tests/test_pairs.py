@@ -9,32 +9,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import small_config
-from looklisten.data.pairs import PairStream, Part, View, sound_start
+from looklisten.data.pairs import BatchPart, FrameTransform, PairStream, window_start
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.training.batches import training_stream
 
-VIEW = View(64, 48, random=True, flip=True)
+TRANSFORM = FrameTransform(64, 48, random=True, flip=True)
 
 
 @pytest.fixture
 def stream(shards):
-    return PairStream(shards, np.ones(len(shards), bool), 8, seed=1, view=VIEW)
+    return PairStream(shards, 8, seed=1, transform=TRANSFORM)
 
 
 @given(st.floats(1.0, 10.0), st.floats(0, 1), st.floats(0, 1, exclude_max=True))
 def test_a_positive_holds_its_frame(duration, where, chance):
     samples = int(duration * SAMPLE_RATE_HZ)
     frame = where * (samples - 1) / SAMPLE_RATE_HZ
-    start = sound_start(frame, samples, chance)
+    start = window_start(frame, samples, chance)
     assert 0 <= start <= samples - WINDOW_SAMPLES
     assert start <= frame * SAMPLE_RATE_HZ < start + WINDOW_SAMPLES
 
 
 def test_the_frame_lies_anywhere_in_its_second():
     places = [
-        5.0 - sound_start(5.0, 10 * SAMPLE_RATE_HZ, chance) / SAMPLE_RATE_HZ
+        5.0 - window_start(5.0, 10 * SAMPLE_RATE_HZ, chance) / SAMPLE_RATE_HZ
         for chance in np.linspace(0, 1, 101, endpoint=False)
     ]
     assert np.allclose(np.sort(places), np.linspace(1, 0, 101, endpoint=False)[::-1], atol=0.011)
@@ -69,7 +69,7 @@ def test_batches_are_the_same_for_any_number_of_threads(stream):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_batch_of_one(stream, ranks):
     whole = stream.batch(2)
-    parts = [stream.batch(2, Part(rank, ranks)) for rank in range(ranks)]
+    parts = [stream.batch(2, BatchPart(rank, ranks)) for rank in range(ranks)]
     for rank, part in enumerate(parts):
         assert torch.equal(part.frames, whole.frames[rank::ranks])
         assert torch.equal(part.waveforms, whole.waveforms[rank::ranks])
@@ -77,18 +77,18 @@ def test_ranks_share_the_batch_of_one(stream, ranks):
 
 
 def test_seeds_differ(shards, stream):
-    other = PairStream(shards, np.ones(len(shards), bool), 8, seed=2, view=VIEW)
+    other = PairStream(shards, 8, seed=2, transform=TRANSFORM)
     assert other.batch(0).video_ids != stream.batch(0).video_ids
 
 
 def test_rows_are_what_the_shards_hold(shards, stream):
     batch = stream.batch(0)
     for row in range(8):
-        clip, start = int(batch.draws.clips[row]), int(batch.draws.starts[row])
+        clip, start = int(batch.choices.clips[row]), int(batch.choices.sound_starts[row])
         assert np.array_equal(
             batch.waveforms[row].numpy(), shards[clip].waveform[start : start + WINDOW_SAMPLES]
         )
-        time = shards[clip].frame_seconds[int(batch.draws.frames[row])]
+        time = shards[clip].frame_seconds[int(batch.choices.frames[row])]
         assert start <= time * SAMPLE_RATE_HZ < start + WINDOW_SAMPLES
 
 
@@ -105,8 +105,8 @@ def test_all_clips_of_a_long_video_are_drawn_and_never_pair_with_each_other(tmp_
     )
     shards = Shards(tmp_path)
     assert len(shards) == 6
-    stream = PairStream(shards, np.ones(6, bool), 3, seed=0, view=VIEW)
-    drawn = [stream.draw(epoch, 0).clips for epoch in range(40)]
+    stream = PairStream(shards, 3, seed=0, transform=TRANSFORM)
+    drawn = [stream.choose(epoch, 0).clips for epoch in range(40)]
     assert set(np.concatenate(drawn)) == set(range(6))
     assert all(len({str(shards.video_ids[clip]) for clip in clips}) == 3 for clips in drawn)
 
@@ -115,7 +115,7 @@ def test_too_few_videos_is_said(shards):
     with pytest.raises(
         ConfigError, match=r"a batch of 64 needs as many different videos, and there are 48"
     ):
-        PairStream(shards, np.ones(len(shards), bool), 64, seed=0, view=VIEW)
+        PairStream(shards, 64, seed=0, transform=TRANSFORM)
 
 
 def same_process_shares(stream, ranks, parts=1):
@@ -126,7 +126,7 @@ def same_process_shares(stream, ranks, parts=1):
     for index in range(3):
         for number in range(parts):
             for rank in range(ranks):
-                batch = stream.batch(index, Part(rank, ranks, number, parts))
+                batch = stream.batch(index, BatchPart(rank, ranks, number, parts))
                 for kind, mask in zip(same, batch.pairing.masks(everyone=False), strict=True):
                     columns = mask.int().argmax(1)
                     assert (mask.sum(1) == 1).all()
@@ -140,10 +140,10 @@ def test_with_local_batch_norm_a_roll_pairs_within_each_process(shards, ranks, p
     alike.
     """
     config = small_config(negatives="roll", batch_norm="local")
-    stream = training_stream(shards, np.ones(len(shards), bool), config)
+    stream = training_stream(shards, config)
     assert same_process_shares(stream, ranks, parts) == {"positives": 1, "negatives": 1}
     for index in range(3):
-        batch = stream.batch(index, Part(0, ranks, 0, parts))
+        batch = stream.batch(index, BatchPart(0, ranks, 0, parts))
         videos, partners = batch.pairing.videos, batch.pairing.partners
         assert sorted(partners.tolist()) == list(range(len(videos))), (
             "each sound makes one negative"
@@ -160,8 +160,8 @@ def test_one_process_is_paired_as_ever_and_synchronized_ones_like_it(shards):
     alone = local.batch(1).pairing
     assert alone.partners.tolist() == [1, 2, 3, 4, 5, 6, 7, 0]
     for rank in (0, 1):
-        assert torch.equal(sync.batch(1, Part(rank, 2)).pairing.partners, alone.partners)
-    one_row = local.batch(1, Part(3, 8)).pairing
+        assert torch.equal(sync.batch(1, BatchPart(rank, 2)).pairing.partners, alone.partners)
+    one_row = local.batch(1, BatchPart(3, 8)).pairing
     assert one_row.partners.tolist() == alone.partners.tolist(), (
         "one row a process has no other of its own"
     )
@@ -171,11 +171,11 @@ def test_an_epoch_is_shuffled_once(shards):
     """The order is that of a fresh generator each time, from whatever thread, back and forth
     between two epochs.
     """
-    stream = PairStream(shards, np.ones(len(shards), bool), 8, seed=1, view=VIEW)
+    stream = PairStream(shards, 8, seed=1, transform=TRANSFORM)
     orders = {epoch: np.random.default_rng((1, epoch)).permutation(48) for epoch in (0, 1, 5)}
     for epoch, step in [(0, 0), (1, 2), (0, 5), (5, 1), (0, 3)]:
         expected = stream.videos[orders[epoch][8 * step : 8 * step + 8]]
-        assert shards.video_ids[stream.draw(epoch, step).clips].tolist() == expected.tolist()
+        assert shards.video_ids[stream.choose(epoch, step).clips].tolist() == expected.tolist()
     list(stream.batches(0, 12, threads=4))
     assert (
         stream._order.cache_info().misses <= 2 + 3 + 4

@@ -23,9 +23,10 @@ from looklisten.evaluation.linear_probe.images import (
     streamed_vectors,
     views,
 )
-from looklisten.evaluation.linear_probe.public_sets import probe_images, probe_set
+from looklisten.evaluation.linear_probe.options import ProbeOptions
+from looklisten.evaluation.linear_probe.public_sets import probe_images, probe_labeled_set
 from looklisten.evaluation.linear_probe.softmax import SETTINGS, Layers, Setting, train
-from looklisten.evaluation.sets.registry import open_benchmark
+from looklisten.evaluation.sets.registry import open_labeled_set
 from looklisten.model.l3net import L3Net
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
@@ -62,7 +63,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def benchmark(root):
-    return open_benchmark("imagenet", root, partial=True)
+    return open_labeled_set("imagenet", root, partial=True)
 
 
 def brightness(frames):
@@ -128,7 +129,7 @@ def test_the_owners_validation_split_chooses_where_there_is_a_test_split(tmp_pat
             (tmp_path / split / kind).mkdir(parents=True)
             for i in range(3):
                 (tmp_path / split / kind / f"{i}.jpg").write_bytes(b"")
-    found = open_benchmark("images", tmp_path)
+    found = open_labeled_set("images", tmp_path)
     for part, split in zip(parts(found, "test"), ("train", "val", "test"), strict=True):
         assert set(found.folds[part]) == {split}
         assert len(part) == 6
@@ -152,7 +153,7 @@ def test_broken_pictures_are_counted_and_told(benchmark, root, tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
     for stream in (False, True):
         table = probe_images(
-            open_benchmark("images", tmp_path), [eyes(brightness)], epochs=20, stream=stream
+            open_labeled_set("images", tmp_path), [eyes(brightness)], epochs=20, stream=stream
         )
         assert (table.items, table.failed, table.rows[0].accuracy) == (42, 2, 1)
         assert "cut.jpg cannot be read as a picture" in table.failures[0]
@@ -244,7 +245,9 @@ def test_the_rivals_of_pictures_and_of_sounds_are_not_the_same(benchmark, root):
     with pytest.raises(
         ConfigError, match="no rival 'spectrogram' for ImageNet; choose of untrained, colors"
     ):
-        probe_set("imagenet", root, "untrained:tiny", compare=["spectrogram"], partial=True)
+        probe_labeled_set(
+            "imagenet", root, "untrained:tiny", ProbeOptions("spectrogram", partial=True)
+        )
 
 
 def test_the_shell_measures_pictures_by_folders(root, tmp_path, capsys):

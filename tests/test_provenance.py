@@ -213,11 +213,11 @@ def test_videos_that_thresholds_are_chosen_on_are_kept_apart_too(one_held_out, t
     settings = {"validation_fraction": 0.2}
     train(one_held_out, config(1, **settings), tmp_path / "run")
     data = Shards(one_held_out)
-    kept = sorted(set(data.video_ids[data.validation(0.2, data.splits != "train")].tolist()))
+    kept = sorted(set(data.video_ids[data.validation_mask(0.2, 0.1)].tolist()))
     # Among many other videos the lot falls on others.
     write_set(tmp_path / "more", range(40), [50])
     more = Shards(tmp_path / "more")
-    now = set(more.video_ids[more.validation(0.2, more.splits != "train")].tolist())
+    now = set(more.video_ids[more.validation_mask(0.2, 0.1)].tolist())
     freed = [video for video in [*kept, "v08"] if video not in now]
     assert freed
     with pytest.raises(

@@ -19,11 +19,13 @@ from looklisten.evaluation.linear_probe import vector_cache as kept_vectors
 from looklisten.evaluation.linear_probe.audio import clip_statistics, loop, sound_vectors, sub_clips
 from looklisten.evaluation.linear_probe.baselines import contenders
 from looklisten.evaluation.linear_probe.crossvalidation import LOGISTIC, SVM, Classifier, Folds
-from looklisten.evaluation.linear_probe.features import Extractor, network_extractor, set_batch_norm
-from looklisten.evaluation.linear_probe.public_sets import probe_set, probe_sounds
+from looklisten.evaluation.linear_probe.features import Extractor, network_extractor
+from looklisten.evaluation.linear_probe.options import ProbeOptions
+from looklisten.evaluation.linear_probe.public_sets import probe_labeled_set, probe_sounds
 from looklisten.evaluation.linear_probe.svm import COSTS, svm_scores
 from looklisten.evaluation.linear_probe.vector_cache import Store
-from looklisten.evaluation.sets.registry import open_benchmark
+from looklisten.evaluation.sets.registry import open_labeled_set
+from looklisten.evaluation.untrained import set_batch_norm
 from looklisten.inference.encoder import encoder_of
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
@@ -71,7 +73,7 @@ def esc(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def benchmark(esc):
-    return open_benchmark("esc50", esc, partial=True)
+    return open_labeled_set("esc50", esc, partial=True)
 
 
 def loud(rng, level, seconds):
@@ -116,7 +118,7 @@ def other(request, tmp_path_factory):
                 root / "audio" / f"fold{row['fold']}" / row["slice_file_name"],
                 loud(rng, row["classID"], 0.8),
             )
-    found = open_benchmark(request.param, root, partial=True)
+    found = open_labeled_set(request.param, root, partial=True)
     return found, *{"esc10": (20, 5), "dcase2013": (40, 1), "urbansound8k": (40, 10)}[request.param]
 
 
@@ -339,21 +341,28 @@ def test_a_sound_that_cannot_be_read_is_left_out_and_told(esc, tmp_path):
     ]
     (tmp_path / "bad.wav").write_text("no sound")
     write_table(tmp_path / "labels.csv", [*rows, {"path": "bad.wav", "label": "0", "fold": "1"}])
-    table = probe_sounds(open_benchmark("sounds", tmp_path), [Extractor("oracle", oracle, CLASSES)])
+    table = probe_sounds(
+        open_labeled_set("sounds", tmp_path), [Extractor("oracle", oracle, CLASSES)]
+    )
     assert (table.failed, table.items, table.rows[0].accuracy) == (1, 61, 1)
     assert "bad.wav cannot be opened as sound" in table.failures[0]
 
 
 def test_a_run_its_untrained_rival_and_the_spectrogram_stand_in_one_table(esc, run_path, tmp_path):
-    textures = probe_set(
-        "esc50", esc, run_path, ["untrained"], "texture", tmp_path / "textures", partial=True
+    textures = probe_labeled_set(
+        "esc50",
+        esc,
+        run_path,
+        ProbeOptions("untrained", "texture", tmp_path / "textures", partial=True),
     )
     assert [(row.name, row.features) for row in textures.rows] == [
         (str(run_path), 2 * 8 * 36),
         ("untrained", 2 * 8 * 36),
     ]
     assert textures.rows[0].accuracy > 0.5, "loudness is in the texture"
-    table = probe_set("esc50", esc, run_path, layer="pool4", cache=tmp_path, partial=True)
+    table = probe_labeled_set(
+        "esc50", esc, run_path, ProbeOptions(layer="pool4", cache=tmp_path, partial=True)
+    )
     assert [(row.name, row.features) for row in table.rows] == [
         (str(run_path), 16),
         ("untrained", 16),
@@ -390,13 +399,18 @@ def test_an_untrained_network_is_the_same_each_time_and_the_runs_own(benchmark, 
 
 def test_the_row_of_an_untrained_network_is_the_mean_of_its_drawings(benchmark, esc):
     network = L3Net(small_config().model)
-    table = probe_set("esc50", esc, network, ["untrained"], "pool4", partial=True, drawings=2)
+    table = probe_labeled_set(
+        "esc50",
+        esc,
+        network,
+        ProbeOptions("untrained", "pool4", partial=True, untrained_seeds=2),
+    )
     one, two = (
         probe_sounds(benchmark, [extractor]).rows[0]
         for extractor in contenders(benchmark, network, ["untrained"], "pool4", "cpu", 2)[1:]
     )
     mean = table.rows[1]
-    assert mean.drawings == (one.accuracy, two.accuracy)
+    assert mean.accuracy_by_seed == (one.accuracy, two.accuracy)
     assert one.accuracy != two.accuracy
     assert mean.accuracy == pytest.approx((one.accuracy + two.accuracy) / 2)
     assert mean.folds == pytest.approx(
@@ -405,14 +419,15 @@ def test_the_row_of_an_untrained_network_is_the_mean_of_its_drawings(benchmark, 
     assert mean.ci95 == pytest.approx(
         [(a + b) / 2 for a, b in zip(one.ci95, two.ci95, strict=True)]
     )
-    assert not table.rows[0].drawings
+    assert not table.rows[0].accuracy_by_seed
 
 
 def test_batch_norm_is_set_to_the_mean_over_the_batches():
     model, sounds = L3Net(small_config().model), 0.1 * torch.randn(6, 48_000)
     first = model.audio.blocks[0]
     raw = first.conv1(model.front_end(sounds))
-    set_batch_norm(model, model.listen, [sounds[:2], sounds[2:]])
+    frames = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    set_batch_norm(model, [(frames, sounds[:2]), (frames, sounds[2:])])
     expected = (raw[:2].mean((0, 2, 3)) + raw[2:].mean((0, 2, 3))) / 2
     assert torch.allclose(first.bn1.running_mean, expected, atol=1e-4)
     assert not model.training
@@ -466,7 +481,7 @@ def test_the_shell_gives_the_table_as_json_and_for_people(esc, tmp_path, capsys,
 
 def test_wrong_words_are_wrong_usage(capsys):
     assert main(["probe", "esc5", "somewhere"]) == 2
-    assert "probe needs a set and where it lies" in capsys.readouterr().err
+    assert "probe needs a dataset and its folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

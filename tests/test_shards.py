@@ -7,14 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from looklisten.data.shards import (
-    CLIPS_PER_RECORD_BATCH,
-    FORMAT_VERSION,
-    Box,
-    Clip,
-    Shards,
-    write_shards,
-)
+from looklisten.data.clips import Box, Clip
+from looklisten.data.shards import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, Shards, write_shards
 from looklisten.errors import ShardError
 
 
@@ -121,21 +115,24 @@ def test_a_missing_shard_index_or_folder_is_said(tmp_path):
 
 def test_named_splits_decide(tmp_path):
     write_set(tmp_path, [a_clip(i, split=("train", "test", "val")[i % 3]) for i in range(6)])
-    assert Shards(tmp_path).held_out(0.1).tolist() == [False, True, True] * 2
+    assert Shards(tmp_path).held_out_mask(0.1).tolist() == [False, True, True] * 2
 
 
 def test_without_names_adding_videos_moves_none(tmp_path):
     (tmp_path / "few").mkdir(), (tmp_path / "many").mkdir()
     write_set(tmp_path / "few", [a_clip(i, samples=10) for i in range(60)])
     write_set(tmp_path / "many", [a_clip(i, samples=10) for i in range(200)])
-    few, many = Shards(tmp_path / "few").held_out(0.1), Shards(tmp_path / "many").held_out(0.1)
+    few, many = (
+        Shards(tmp_path / "few").held_out_mask(0.1),
+        Shards(tmp_path / "many").held_out_mask(0.1),
+    )
     assert np.array_equal(few, many[:60])
     assert 10 <= many.sum() <= 30
 
 
 def test_at_least_two_videos_are_held_out(tmp_path):
     write_set(tmp_path, [a_clip(i, samples=10) for i in range(4)])
-    assert Shards(tmp_path).held_out(0.001).sum() == 2
+    assert Shards(tmp_path).held_out_mask(0.001).sum() == 2
 
 
 def test_usual_words_for_splits_decide_too(tmp_path):
@@ -143,7 +140,7 @@ def test_usual_words_for_splits_decide_too(tmp_path):
     write_set(tmp_path, [a_clip(i, split=name) for i, name in enumerate(names)])
     shards = Shards(tmp_path)
     assert shards.splits.tolist() == ["train", "val", "test", "train", "fold1", ""]
-    assert shards.held_out(0.1).tolist() == [False, True, True, False, True, True]
+    assert shards.held_out_mask(0.1).tolist() == [False, True, True, False, True, True]
     assert shards.splits_sentence() == (
         "the splits are train (2), fold1 (1), test (1), val (1), no name (1), counted in videos; only `train` is trained on"
     )

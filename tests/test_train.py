@@ -205,10 +205,12 @@ def test_learning_rate_schedules():
 
 
 def test_augmentation_depends_on_the_step_alone_and_stays_in_range(shards):
-    from looklisten.data.pairs import PairStream, View
+    from looklisten.data.pairs import FrameTransform, PairStream
 
     config = small_config()
-    batch = PairStream(shards, ~shards.held_out(0.1), 8, 0, View(64, 48, random=True)).batch(0)
+    batch = PairStream(
+        shards, ~shards.held_out_mask(0.1), 8, 0, FrameTransform(64, 48, random=True)
+    ).batch(0)
     frames, waves = augment(batch, config, 3, "cpu")
     again = augment(batch, config, 3, "cpu")
     other = augment(batch, config, 4, "cpu")

@@ -25,7 +25,8 @@ from looklisten.app.pages.unit_page import (
     write_unit_page,
 )
 from looklisten.config import ModelConfig
-from looklisten.data.shards import Box, Clip, Shards, write_shards
+from looklisten.data.clips import Box, Clip
+from looklisten.data.shards import Shards, write_shards
 from looklisten.drawing.figures import overlaid
 from looklisten.errors import ConfigError
 from looklisten.evaluation.units import naming
@@ -33,7 +34,12 @@ from looklisten.evaluation.units.clustering import cluster
 from looklisten.evaluation.units.naming import Unit, Units, units
 from looklisten.inference.localization.localize import HeatMap
 from looklisten.inference.moments import embed_clips, look_and_listen
-from looklisten.inference.unit_activations import SIDES, Firing, Place, Strongest
+from looklisten.inference.unit_activations import (
+    SIDES,
+    MomentAddress,
+    StrongestVideos,
+    UnitActivation,
+)
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.l3net import L3Net
@@ -201,18 +207,18 @@ def test_the_maximum_of_a_map_is_the_activation_and_the_map_the_slice_of_its_mom
 
 
 def test_strongest_is_sorted_keeps_the_first_of_equals_and_no_silence():
-    strongest = Strongest(units=2, top=2)
+    strongest = StrongestVideos(units=2, top=2)
     for place, values in enumerate([(0.0, 1.0), (3.0, 2.0), (3.0, 0.5), (5.0, 2.0)]):
         strongest.add(np.array(values, np.float32), np.full(2, place))
     assert strongest.activations.tolist() == [[5, 3], [2, 2]]
     assert strongest.places.tolist() == [[3, 1], [1, 3]]
-    quiet = Strongest(units=1, top=2)
+    quiet = StrongestVideos(units=1, top=2)
     quiet.add(np.zeros(1, np.float32), np.array([7]))
     assert quiet.places.tolist() == [[-1, -1]]
 
 
 def test_counts_are_those_of_cluster_where_a_video_is_one_clip(run_path, shards):
-    model, held_out = load_checkpoint_network(run_path), shards.held_out(0.1)
+    model, held_out = load_checkpoint_network(run_path), shards.held_out_mask(0.1)
     table = cluster(model, shards, seeds=1)
     told = units(model, shards, held_out)
     assert len(told.coverage) == 4
@@ -242,7 +248,9 @@ def test_videos_without_a_single_right_answer_name_nothing(tmp_path):
 
 
 def test_the_best_are_of_different_classes_first():
-    firing = Firing(Place(0, 0, 1), "a", 0.0, 1.0, HeatMap(np.ones((2, 2), np.float32), 0.0))
+    firing = UnitActivation(
+        MomentAddress(0, 0, 1), "a", 0.0, 1.0, HeatMap(np.ones((2, 2), np.float32), 0.0)
+    )
     told = [("x", 0.9), ("x", 0.8), ("y", 0.5), ("z", 0.7)]
     some = Units(
         tuple(Unit("audio", i, (firing,), name, ap, 1.0) for i, (name, ap) in enumerate(told)),
@@ -302,7 +310,9 @@ def test_sound_is_a_small_file_of_a_second():
 def test_a_map_is_drawn_with_high_frequencies_above_and_in_shares_of_the_strongest():
     values = np.array([[4.0, 2.0], [0.0, 1.0]], np.float32)
     first, later = (
-        Firing(Place(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4, 0.0))
+        UnitActivation(
+            MomentAddress(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4, 0.0)
+        )
         for strength in (4.0, 2.0)
     )
     assert _scaled(first, Unit("vision", 0, (first, later))).tolist() == [[1, 0.5], [0, 0.25]]
@@ -440,8 +450,8 @@ def test_a_thousand_units_hold_the_pictures_in_view_alone(colored, tmp_path):
 
     def some(side, number):
         rows = tuple(
-            Firing(
-                Place(int(clip), 0, 1),
+            UnitActivation(
+                MomentAddress(int(clip), 0, 1),
                 f"v{clip}",
                 0.0,
                 5.0 - rank,

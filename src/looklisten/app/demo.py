@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from looklisten.app.pages.report import write_report
 from looklisten.app.pages.unit_page import best_units, write_unit_page
 from looklisten.app.terminal import ProgressBar, messages
 from looklisten.config import Config
+from looklisten.data.clips import Clip
 from looklisten.data.prepare import prepare
-from looklisten.data.shards import Clip, Shards
+from looklisten.data.shards import Shards
 from looklisten.drawing.figures import contact_sheet
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import evaluate
@@ -125,10 +124,10 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
 
     model = load_checkpoint_network(run_folder)
     shards = Shards(shards_folder)
-    held_out = shards.held_out(config.train.held_out_fraction)
+    held_out = shards.select(shards.held_out_mask(config.train.held_out_fraction))
 
     def evaluate_pairs(progress: ProgressBar) -> dict[str, Any]:
-        return evaluate(model, shards, held_out, seed=options.seed, progress=progress).as_dict()
+        return evaluate(model, held_out, seed=options.seed, progress=progress).as_dict()
 
     def probe_sides(progress: ProgressBar) -> dict[str, Any]:
         sides = probe(model, shards, MOMENTS_PER_CLIP, options.seed, progress=progress)
@@ -137,19 +136,19 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
     correspondence = stages.run("evaluate", evaluate_pairs)
     probes = stages.run("probe", probe_sides)
     localization = stages.run(
-        "localize", lambda progress: _best_pointing(model, shards, held_out, progress)
+        "localize", lambda progress: _best_pointing(model, held_out, progress)
     )
 
     start_seconds = time.perf_counter()
     metrics = read_metrics(run_folder)
     moments = []
-    for clip in examples(shards, held_out):
+    for clip in examples(held_out):
         maps = localize(
             clip, model, every_seconds=clip.duration_seconds, method=localization["method"]
         )
         moments.append(maps[0])
-    all_units = units(model, shards, held_out)
-    write_unit_page(out / "gallery.html", all_units, model, shards)
+    all_units = units(model, held_out)
+    write_unit_page(out / "gallery.html", all_units, model)
     (out / "heatmap.png").write_bytes(contact_sheet(moments[:IMAGES_IN_SHEET]))
     results = {
         "avc": correspondence,
@@ -169,7 +168,7 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
         moments,
         config,
         _sample_videos(videos, moments),
-        best_units(all_units, model, shards, count=BEST_UNITS_PER_SIDE),
+        best_units(all_units, model, count=BEST_UNITS_PER_SIDE),
     )
     write_json(out / "results.json", results)
     messages.print(f"open {out / 'report.html'}", style="bold")
@@ -187,16 +186,14 @@ def _throughput(prepared: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> 
     }
 
 
-def _best_pointing(
-    model: L3Net, shards: Shards, held_out: np.ndarray, progress: ProgressBar
-) -> dict[str, Any]:
+def _best_pointing(model: L3Net, held_out: Shards, progress: ProgressBar) -> dict[str, Any]:
     """The pointing accuracy of the method that points best, and the accuracy of each method."""
     methods: tuple[Method, ...] = ("correspondence",)
     if isinstance(model.fusion, AlignedFusion):
         methods = ("correspondence", "similarity")
     results = {}
     for method in methods:
-        results[method] = pointing(model, shards, held_out, method, progress=progress)
+        results[method] = pointing(model, held_out, method, progress=progress)
     best = max(results.values(), key=lambda result: result.pointing)
     accuracies = {method: result.pointing for method, result in results.items()}
     return best.as_dict() | {"methods": accuracies}
@@ -216,9 +213,9 @@ def _check_same_options(out: Path, options: DemoOptions) -> None:
     write_json(path, settings)
 
 
-def examples(shards: Shards, mask: np.ndarray) -> list[Clip]:
+def examples(held_out: Shards) -> list[Clip]:
     """One held-out clip per class: the first one with a silent object, if there is any."""
-    clips = [shards[int(index)] for index in np.flatnonzero(mask)]
+    clips = list(held_out)
     # By name, not by how well the network does on them.
     clips.sort(key=lambda clip: (all(box.sounding for box in clip.boxes), clip.key))
     first_of_class: dict[str, Clip] = {}

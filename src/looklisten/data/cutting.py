@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from looklisten.data.clips import Clip, VideoBox
 from looklisten.data.options import CLIP_MARKS, PrepareOptions
-from looklisten.data.shards import Box, Clip
 from looklisten.data.sources import Source
 from looklisten.errors import SourceError, TooShortError
 from looklisten.media import SAMPLE_RATE_HZ
@@ -62,7 +62,7 @@ def cut(
     path: str | Path,
     source: Source,
     settings: PrepareOptions,
-    boxes: Sequence[Box] = (),
+    boxes: Sequence[VideoBox] = (),
     report: Report | None = None,
     at_most: int | None = None,
 ) -> Iterator[Clip]:
@@ -164,7 +164,7 @@ class _Cutter:
 
     source: Source
     settings: PrepareOptions
-    boxes: Sequence[Box]
+    boxes: Sequence[VideoBox]
     report: Report
     pictures: deque[_Picture] = field(default_factory=deque)
     stretches: deque[_Stretch] = field(default_factory=deque)
@@ -307,9 +307,7 @@ class _Cutter:
             labels=self.source.labels,
             split=self.source.split,
             boxes=tuple(
-                replace(box, at_seconds=box.at_seconds - begin)
-                for box in self.boxes
-                if begin <= box.at_seconds < end
+                box.in_clip(begin) for box in self.boxes if begin <= box.video_seconds < end
             ),
             marks=_marks(
                 np.stack([picture.grid for picture in inside]),

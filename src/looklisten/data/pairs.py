@@ -1,9 +1,8 @@
-"""Shards -> batches of frames and sounds that belong together. Negatives are made later, by
-re-pairing these very rows.
+"""Batches of frames and seconds of sound that correspond, read from shards.
 
-The stream is a pure function of (shards, seed, epoch, step): no state, so any worker can make any
-batch, and a resumed run sees what an undisturbed one would have seen. Knows shards and pictures, no
-network.
+Training makes negatives later, by pairing the rows of such a batch anew. The stream is a pure
+function of shards, seed, epoch and step. It has no state, so any worker can make any batch, and a
+resumed run reads the batches of an undisturbed one. Knows shards and images, no network.
 """
 
 import functools
@@ -27,96 +26,102 @@ from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 
 SAME_VIDEO_SECONDS = 2.0
-"""Sounds of one video that stand against each other begin at least so far apart."""
+"""Least distance between the sounds of two rows of one video, from start to start."""
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
-    """Which frame and which second of which clip each row of a batch takes, `[batch]` each."""
+class PairChoices:
+    """The random choices of a batch: which frame and which sound of which clip, `[batch]` each."""
 
     clips: NDArray[np.int64]
+    """Numbers of clips in the folder of shards."""
     frames: NDArray[np.int64]
-    starts: NDArray[np.int64]
+    sound_starts: NDArray[np.int64]
     """First sample of the second of sound, within the clip."""
-    downs: NDArray[np.float64]
-    rights: NDArray[np.float64]
-    """Where the crop is, in 0..1 of the room there is."""
+    crop_downs: NDArray[np.float64]
+    crop_rights: NDArray[np.float64]
+    """Position of the crop, in 0..1 of the room there is."""
     flips: NDArray[np.bool_]
 
-    def take(self, rows: NDArray[np.int64]) -> "Draws":
-        return Draws(**{name: values[rows] for name, values in vars(self).items()})
+    def take(self, rows: NDArray[np.int64]) -> "PairChoices":
+        """The choices of some rows, in the order of `rows`."""
+        return PairChoices(**{name: values[rows] for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True, eq=False)
 class Pairing:
-    """Who may be paired with whom among the rows that are looked at together, of which a process
-    may hold a part.
+    """Which rows may be paired, among all rows that are compared in one step.
+
+    With several processes, each computes its own rows only.
     """
 
     rows: Int64[Tensor, " own"]
-    """The places of one's own rows among all."""
+    """Positions of one's own rows among all rows."""
     partners: Int64[Tensor, " all"]
     """For each row, the one whose sound makes its negative."""
     videos: Int64[Tensor, " all"]
     """A number for each row's video."""
 
     def masks(self, everyone: bool) -> tuple[Bool[Tensor, "own all"], Bool[Tensor, "own all"]]:
-        """Which pairs of own frames and all sounds are positives, and which negatives: partners, or
-        all pairs of two videos.
+        """Which pairs of own frames and all sounds are positives, and which are negatives.
+
+        `everyone`: all pairs of two videos are negatives; else the partners only.
         """
-        places = torch.arange(len(self.videos))
-        partners = self.partners[self.rows, None] == places
-        return self.rows[:, None] == places, self.videos[
-            self.rows, None
-        ] != self.videos if everyone else partners
+        positions = torch.arange(len(self.videos))
+        positives = self.rows[:, None] == positions
+        if everyone:
+            return positives, self.videos[self.rows, None] != self.videos
+        return positives, self.partners[self.rows, None] == positions
 
     def of_own_rows(self) -> "Pairing":
-        """The same among one's own rows alone, none of which makes a couple: each against the next."""
-        places = torch.arange(len(self.rows))
-        return Pairing(places, places.roll(-1), self.videos[self.rows])
+        """A pairing of one's own rows only, each with the next one."""
+        positions = torch.arange(len(self.rows))
+        return Pairing(positions, positions.roll(-1), self.videos[self.rows])
 
 
 @dataclass(frozen=True, eq=False)
 class PairBatch:
-    """Row i of `frames` and row i of `waveforms` belong together; all rows are of different videos,
-    but for couples (`PairStream`).
+    """Frames and sounds: row i of `frames` and row i of `waveforms` correspond.
+
+    All rows are of different videos, but for same-video rows (`PairStream`).
     """
 
     frames: UInt8[Tensor, "batch channels height width"]
     waveforms: Int16[Tensor, "batch samples"]
     video_ids: tuple[str, ...]
     labels: tuple[str, ...]
-    """The first label of each row's clip, or nothing; only the objective "labels" and measuring
-    look at it.
+    """The first label of each row's clip, or "". Only the objective "labels" and measuring use it.
     """
-    draws: Draws
+    choices: PairChoices
     rows: NDArray[np.int64]
-    """The places of these rows in the whole batch."""
+    """Positions of these rows in the full batch."""
     pairing: Pairing
 
     def pinned(self) -> "PairBatch":
-        """The same in memory that a GPU fetches from by itself."""
+        """A copy in page-locked memory, which a GPU can read without the CPU."""
         return replace(self, frames=self.frames.pin_memory(), waveforms=self.waveforms.pin_memory())
 
 
 @dataclass(frozen=True)
-class View:
-    """How a frame is looked at: resized to a shorter side, then a square cut out; at random places
-    or in the centre.
-    """
+class FrameTransform:
+    """How a stored frame becomes an input: resized to a shorter side, then cropped to a square."""
 
     resize_pixels: int
     crop_pixels: int
     random: bool
+    """The crop is at a random position; else in the center."""
     flip: bool = False
+    """Half of the frames, at random, are mirrored."""
     frames: int = 1
-    """Neighbouring stored frames that are looked at as one, side by side in the channels."""
+    """Neighboring stored frames that make one input, side by side in the channels."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one process computes at a time: every `ranks`-th row from `rank` on of part `number` of
-    `parts` of a batch.
+class BatchPart:
+    """The rows that one process computes at a time.
+
+    A batch has `parts` parts of equal size. Of part `number`, process `rank` takes every `ranks`-th
+    row, from row `rank` on.
     """
 
     rank: int = 0
@@ -125,184 +130,190 @@ class Part:
     parts: int = 1
 
     def rows(self, batch_size: int) -> NDArray[np.int64]:
+        """Positions of the rows in the full batch."""
         size = batch_size // self.parts
-        return np.arange(self.number * size + self.rank, (self.number + 1) * size, self.ranks)
+        start = self.number * size
+        return np.arange(start + self.rank, start + size, self.ranks)
 
 
-WHOLE = Part()
+FULL_BATCH = BatchPart()
 
 
 class PairStream:
-    """Batches of positives from the clips of `shards` that `mask` allows, each epoch every video
-    once.
+    """Batches of positives from `clips`; each epoch takes every video once.
 
-    With `same_video_share`, that share of a batch's rows are couples: rows 0 and 1, 2 and 3 … are
-    two moments of one video at least 2 s apart, each other's negatives. As the same frames and
-    sounds are in the positives, neither side alone tells which is which. Couples are drawn from the
-    batch's own videos, as many of its last ones sit out, and the share is reached after
-    `same_video_steps` batches. A batch in parts has as many couples in each part, or one more; they
-    are the part's first rows.
+    With `same_video_share`, that share of the rows of a batch are same-video rows. Rows 0 and 1, 2
+    and 3 … are then two moments of one video, at least 2 s apart, and each other's negative. Their
+    frames and sounds are in the positives too, so that neither side alone tells the two apart.
+    Their videos come from the batch itself, and as many of its last videos are left out. The share
+    grows to its full value over `same_video_steps` batches. A batch in parts has equal numbers of
+    same-video rows in its parts, or two more, as the first rows of each part.
 
-    `pairs_within_process`: the rows of each process are paired among themselves, where it has two
-        or more. Raises ConfigError when there are too few videos, or none long enough for a couple.
+    `pairs_within_process`: each process pairs its own rows only, where it has two or more.
+
+    Raises ConfigError when there are too few videos, or none long enough for same-video rows.
     """
 
     def __init__(
         self,
-        shards: Shards,
-        mask: NDArray[np.bool_],
+        clips: Shards,
         batch_size: int,
         seed: int,
-        view: View,
+        transform: FrameTransform,
         same_video_share: float = 0.0,
         same_video_steps: int = 0,
         pairs_within_process: bool = False,
     ) -> None:
-        self.shards, self.batch_size, self.seed, self.view = shards, batch_size, seed, view
-        self._same_video_share, self._same_video_steps = same_video_share, same_video_steps
+        # Clips are numbered in the folder, so that a record of choices means the same everywhere.
+        self.shards = clips.folder
+        self.batch_size = batch_size
+        self.seed = seed
+        self.transform = transform
+        self._same_video_share = same_video_share
+        self._same_video_steps = same_video_steps
         self._pairs_within_process = pairs_within_process
-        # Two epochs: at the turn of one, threads make batches of both.
+        # Two epochs: where one ends, threads make batches of both.
         self._order = functools.lru_cache(2)(self._shuffled)
-        allowed = np.flatnonzero(mask)
-        self.videos, video_of_clip = np.unique(shards.video_ids[allowed], return_inverse=True)
+        self.videos, video_of_clip = np.unique(clips.video_ids, return_inverse=True)
         order = np.argsort(video_of_clip, kind="stable")
-        self._clips = allowed[order]
+        self._clips = clips.folder_numbers[order]
         self._first = np.searchsorted(video_of_clip[order], np.arange(len(self.videos) + 1))
         if len(self.videos) < batch_size:
             raise ConfigError(
-                f"a batch of {batch_size} needs as many different videos, and there are {len(self.videos)}; "
-                f"lower the batch size or prepare more videos"
+                f"a batch of {batch_size} needs as many different videos, "
+                f"and there are {len(self.videos)}; "
+                "lower the batch size or prepare more videos"
             )
-        self._long = [
-            self._long_clips(video) if same_video_share else [] for video in range(len(self.videos))
-        ]
-        if same_video_share and not any(self._long):
-            raise ConfigError(
-                f"same-video negatives need clips of at least {SAME_VIDEO_SECONDS + WINDOW_SECONDS:g} s; {shards.path} has none to train on"
-            )
+        self._long: list[list[int]] = [[] for _ in self.videos]
+        if same_video_share:
+            self._long = [self._long_clips(video) for video in range(len(self.videos))]
+            if not any(self._long):
+                raise ConfigError(
+                    "same-video negatives need clips of at least "
+                    f"{SAME_VIDEO_SECONDS + WINDOW_SECONDS:g} s; "
+                    f"{clips.path} has none to train on"
+                )
 
     @property
     def steps_per_epoch(self) -> int:
         return len(self.videos) // self.batch_size
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
-        """The order of the videos in an epoch, `[videos]`; 0.4 s for five million of them."""
+        """The order of the videos in an epoch, `[videos]`; takes 0.4 s for five million videos."""
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.videos))
 
-    def draw(self, epoch: int, step: int, parts: int = 1) -> Draws:
-        """What the batch at (epoch, step) takes when it is computed in `parts`; cheap, touches no
-        media.
-        """
+    def choose(self, epoch: int, step: int, parts: int = 1) -> PairChoices:
+        """The choices of the batch at (epoch, step), computed in `parts`; reads no media."""
         videos = self._order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
         rng = np.random.default_rng((self.seed, epoch, step, 1))
         chance = rng.random((6, len(videos)))
-        first, count = self._first[videos], self._first[videos + 1] - self._first[videos]
-        clips = self._clips[first + (chance[0] * count).astype(np.int64)]
-        couples = self._couples(epoch * self.steps_per_epoch + step, videos)
-        if couples:
-            doubled = [row for row in couples for _ in range(2)]
-            singles = [row for row in range(len(videos)) if row not in set(couples)]
-            clips = clips[[*doubled, *singles][: len(videos)]]
-        frames, starts = np.empty_like(clips), np.empty_like(clips)
-        for couple, row in enumerate(couples):
-            pair = slice(2 * couple, 2 * couple + 2)
-            long = self._long[int(videos[row])]
-            clips[pair] = long[int(chance[0, row] * len(long))]
-            frames[pair], starts[pair] = self._two_moments(
-                int(clips[2 * couple]), chance[1:3, pair]
-            )
-        for row in range(2 * len(couples), len(clips)):
+        first = self._first[videos]
+        clip_counts = self._first[videos + 1] - first
+        clips = self._clips[first + (chance[0] * clip_counts).astype(np.int64)]
+        repeated = self._repeated_rows(epoch * self.steps_per_epoch + step, videos)
+        if repeated:
+            clips = clips[_rows_with_repeats(repeated, len(videos))]
+        frames = np.empty_like(clips)
+        starts = np.empty_like(clips)
+        for number, row in enumerate(repeated):
+            two_rows = slice(2 * number, 2 * number + 2)
+            long_clips = self._long[int(videos[row])]
+            clip = long_clips[int(chance[0, row] * len(long_clips))]
+            clips[two_rows] = clip
+            frames[two_rows], starts[two_rows] = self._two_moments(clip, chance[1:3, two_rows])
+        for row in range(2 * len(repeated), len(clips)):
             clip = int(clips[row])
             times = self.shards.frame_seconds(clip)
             frames[row] = int(chance[1, row] * len(times))
-            starts[row] = sound_start(
-                times[frames[row]], len(self.shards.waveform(clip)), chance[2, row]
-            )
-        downs, rights = (
-            (chance[3], chance[4]) if self.view.random else np.full((2, len(videos)), 0.5)
-        )
-        draws = Draws(clips, frames, starts, downs, rights, (chance[5] < 0.5) & self.view.flip)
-        return (
-            draws
-            if parts == 1 or not couples
-            else draws.take(_spread(len(couples), len(videos), parts))
-        )
+            samples = len(self.shards.waveform(clip))
+            starts[row] = window_start(times[frames[row]], samples, chance[2, row])
+        downs = rights = np.full(len(videos), 0.5)
+        if self.transform.random:
+            downs, rights = chance[3], chance[4]
+        flips = (chance[5] < 0.5) & self.transform.flip
+        choices = PairChoices(clips, frames, starts, downs, rights, flips)
+        if parts == 1 or not repeated:
+            return choices
+        return choices.take(_spread_over_parts(len(repeated), len(videos), parts))
 
-    def _couples(self, index: int, videos: NDArray[np.int64]) -> list[int]:
-        """The places, among the videos of batch `index`, of those that are taken twice."""
+    def _repeated_rows(self, index: int, videos: NDArray[np.int64]) -> list[int]:
+        """The rows of batch `index` whose videos fill two rows each."""
         share = self._same_video_share * min(1.0, (index + 1) / max(self._same_video_steps, 1))
-        wanted = round(share * len(videos) / 2)
-        return [row for row, video in enumerate(videos) if self._long[int(video)]][:wanted]
+        count = round(share * len(videos) / 2)
+        rows = [row for row, video in enumerate(videos) if self._long[int(video)]]
+        return rows[:count]
 
     def _long_clips(self, video: int) -> list[int]:
-        """The clips of a video in which every second holds a frame and two seconds of sound can lie
-        far enough apart.
+        """The clips of a video that have room for two moments far enough apart.
+
+        Every second of such a clip holds a frame.
         """
-        found = []
+        long_clips = []
         for clip in self._clips[self._first[video] : self._first[video + 1]].tolist():
             seconds = len(self.shards.waveform(clip)) / SAMPLE_RATE_HZ
             gaps = np.diff(self.shards.frame_seconds(clip), prepend=0.0, append=seconds)
             if seconds >= SAME_VIDEO_SECONDS + WINDOW_SECONDS and gaps.max() < WINDOW_SECONDS:
-                found.append(clip)
-        return found
+                long_clips.append(clip)
+        return long_clips
 
     def _two_moments(
         self, clip: int, chance: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Frames and first samples of two moments of a clip, `[2]` each, the sounds far enough
-        apart; `chance` is `[2, 2]`.
+        """Frames and first samples of two moments of a clip, `[2]` each, far enough apart.
+
+        `chance`: random numbers in [0, 1), `[2, 2]`.
         """
         times = self.shards.frame_seconds(clip)
         apart = round(SAME_VIDEO_SECONDS * SAMPLE_RATE_HZ)
         room = len(self.shards.waveform(clip)) - WINDOW_SAMPLES - apart
-        early, late = sorted(int(c * (room + 1)) for c in chance[0])
+        early, late = sorted(int(number * (room + 1)) for number in chance[0])
         starts = np.array([early, late + apart])
         frames = np.empty(2, np.int64)
         for row, start in enumerate(starts):
-            inside = np.flatnonzero(
-                (times >= start / SAMPLE_RATE_HZ)
-                & (times < (start + WINDOW_SAMPLES) / SAMPLE_RATE_HZ)
-            )
-            frames[row] = inside[int(chance[1, row] * len(inside))]
+            end = start + WINDOW_SAMPLES
+            in_window = (times >= start / SAMPLE_RATE_HZ) & (times < end / SAMPLE_RATE_HZ)
+            numbers = np.flatnonzero(in_window)
+            frames[row] = numbers[int(chance[1, row] * len(numbers))]
         return frames, starts
 
-    def batch(self, index: int, part: Part = WHOLE) -> PairBatch:
+    def batch(self, index: int, part: BatchPart = FULL_BATCH) -> PairBatch:
         """Batch `index` of the endless stream, or the part of it that a process computes."""
-        draws = self.draw(*divmod(index, self.steps_per_epoch), part.parts)
-        together = Part(0, 1, part.number, part.parts).rows(self.batch_size)
+        all_choices = self.choose(*divmod(index, self.steps_per_epoch), part.parts)
+        compared_rows = BatchPart(0, 1, part.number, part.parts).rows(self.batch_size)
         rows = part.rows(self.batch_size)
-        mine = draws.take(rows)
+        choices = all_choices.take(rows)
         # Process r has every `ranks`-th row, so a row that lies `ranks` further is of the same
         # process.
         distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
+        frames = [self._frame(choices, row) for row in range(len(rows))]
+        waveforms = [self._waveform(choices, row) for row in range(len(rows))]
+        compared_videos = self.shards.video_ids[all_choices.clips[compared_rows]]
         return PairBatch(
-            frames=stack([self._frame(mine, row) for row in range(len(rows))]),
-            waveforms=torch.from_numpy(
-                np.stack([self._sound(mine, row) for row in range(len(rows))])
-            ),
-            video_ids=tuple(str(self.shards.video_ids[clip]) for clip in mine.clips),
-            labels=tuple(str(self.shards.names[clip]) for clip in mine.clips),
-            draws=mine,
+            frames=stack(frames),
+            waveforms=torch.from_numpy(np.stack(waveforms)),
+            video_ids=tuple(str(self.shards.video_ids[clip]) for clip in choices.clips),
+            labels=tuple(str(self.shards.names[clip]) for clip in choices.clips),
+            choices=choices,
             rows=rows,
-            pairing=pair_up(
-                rows - together[0], self.shards.video_ids[draws.clips[together]], distance
-            ),
+            pairing=pair_up(rows - compared_rows[0], compared_videos, distance),
         )
 
-    def _frame(self, draws: Draws, row: int) -> UInt8[Tensor, "side side channels"]:
-        clip = int(draws.clips[row])
+    def _frame(self, choices: PairChoices, row: int) -> UInt8[Tensor, "side side channels"]:
+        clip = int(choices.clips[row])
+        stored_frames = len(self.shards.frame_seconds(clip))
         crops = []
-        for frame in neighbours(
-            int(draws.frames[row]), len(self.shards.frame_seconds(clip)), self.view.frames
+        for frame in neighbor_frames(
+            int(choices.frames[row]), stored_frames, self.transform.frames
         ):
-            pixels = decode_jpeg(self.shards.jpeg(clip, frame), self.view.resize_pixels)
-            crops.append(crop(pixels, self.view.crop_pixels, draws.downs[row], draws.rights[row]))
+            pixels = decode_jpeg(self.shards.jpeg(clip, frame), self.transform.resize_pixels)
+            down, right = choices.crop_downs[row], choices.crop_rights[row]
+            crops.append(crop(pixels, self.transform.crop_pixels, down, right))
         square = crops[0] if len(crops) == 1 else torch.cat(crops, dim=2)
-        return square.flip(1) if draws.flips[row] else square
+        return square.flip(1) if choices.flips[row] else square
 
-    def _sound(self, draws: Draws, row: int) -> NDArray[np.int16]:
-        start = draws.starts[row]
-        return self.shards.waveform(int(draws.clips[row]))[start : start + WINDOW_SAMPLES]
+    def _waveform(self, choices: PairChoices, row: int) -> NDArray[np.int16]:
+        start = choices.sound_starts[row]
+        return self.shards.waveform(int(choices.clips[row]))[start : start + WINDOW_SAMPLES]
 
     def batches(
         self,
@@ -314,14 +325,13 @@ class PairStream:
         parts: int = 1,
         pin: bool = False,
     ) -> Generator[PairBatch, None, None]:
-        """Batches `first` to `stop`, each in `parts`, made by threads ahead of their use (JPEG
-        decoding does not hold the interpreter).
-        """
+        """Batches `first` to `stop`, each in `parts`, which threads make ahead of their use."""
 
         def make(index: int, number: int) -> PairBatch:
-            batch = self.batch(index, Part(rank, ranks, number, parts))
+            batch = self.batch(index, BatchPart(rank, ranks, number, parts))
             return batch.pinned() if pin else batch
 
+        # Threads are enough: JPEG decoding does not hold the interpreter lock.
         with ThreadPoolExecutor(threads, "pairs") as pool:
             waiting: deque[Future[PairBatch]] = deque()
             try:
@@ -337,63 +347,76 @@ class PairStream:
                     future.cancel()
 
 
-def _spread(couples: int, rows: int, parts: int) -> NDArray[np.int64]:
-    """The order of a batch's rows, `[rows]`, that gives each part its share of the couples, as its
-    first rows.
+def _rows_with_repeats(repeated: list[int], size: int) -> list[int]:
+    """The rows of a batch in a new order: repeated ones first, twice each; `size` rows in all."""
+    twice = [row for row in repeated for _ in range(2)]
+    repeated_rows = set(repeated)
+    others = [row for row in range(size) if row not in repeated_rows]
+    return [*twice, *others][:size]
 
-    The batch comes with its couples first: rows 0 and 1, 2 and 3 ... Parts have an even number of
-    rows each.
+
+def _spread_over_parts(repeated_videos: int, rows: int, parts: int) -> NDArray[np.int64]:
+    """The order of a batch's rows, `[rows]`, that gives each part its share of same-video rows.
+
+    The batch comes with its same-video rows first, and so does each part. Parts have an even number
+    of rows each.
     """
-    singles = iter(range(2 * couples, rows))
+    other_rows = iter(range(2 * repeated_videos, rows))
     order: list[int] = []
     for part in range(parts):
-        own = [
-            row for couple in range(part, couples, parts) for row in (2 * couple, 2 * couple + 1)
-        ]
-        own.extend(itertools.islice(singles, rows // parts - len(own)))
-        order.extend(own)
+        part_rows: list[int] = []
+        for video in range(part, repeated_videos, parts):
+            part_rows += [2 * video, 2 * video + 1]
+        part_rows += itertools.islice(other_rows, rows // parts - len(part_rows))
+        order += part_rows
     return np.array(order, dtype=np.int64)
 
 
 def pair_up(rows: NDArray[np.int64], video_ids: NDArray[Any], distance: int = 1) -> Pairing:
-    """Couples stand against each other; every other row against the one that lies `distance`
-    further among those that are none.
+    """Pair the rows of a batch: two same-video rows with each other, others in turn.
 
-    The last ones stand against the first.
+    Each of the others gets the sound of the one that lies `distance` further, and the last ones get
+    those of the first.
     """
-    numbers = np.unique(video_ids, return_inverse=True)[1]
-    size = len(numbers)
-    singles = next(
-        (row for row in range(0, size - 1, 2) if numbers[row] != numbers[row + 1]), size - size % 2
-    )
+    video_numbers = np.unique(video_ids, return_inverse=True)[1]
+    size = len(video_numbers)
+    same_video_rows = 0
+    while (
+        same_video_rows + 1 < size
+        and video_numbers[same_video_rows] == video_numbers[same_video_rows + 1]
+    ):
+        same_video_rows += 2
     partners = np.arange(size) ^ 1
-    partners[singles:] = np.roll(np.arange(singles, size), -distance)
-    if singles == size - 1:
+    partners[same_video_rows:] = np.roll(np.arange(same_video_rows, size), -distance)
+    # A single row after same-video rows has no other row of its kind.
+    if same_video_rows == size - 1:
         partners[-1] = 0
-    return Pairing(torch.from_numpy(rows), torch.from_numpy(partners), torch.from_numpy(numbers))
+    return Pairing(
+        torch.from_numpy(rows), torch.from_numpy(partners), torch.from_numpy(video_numbers)
+    )
 
 
-def neighbours(frame: int, frames: int, count: int) -> list[int]:
-    """`count` frames in a row with `frame` in their middle, moved inside a clip of `frames`; the
-    last again where there are fewer.
+def neighbor_frames(frame: int, frames: int, count: int) -> list[int]:
+    """The numbers of `count` frames in a row around `frame`, in a clip of `frames`.
+
+    Near an end of the clip `frame` is not in their middle. A shorter clip repeats its last frame.
     """
     first = min(max(frame - (count - 1) // 2, 0), max(frames - count, 0))
-    return [min(first + k, frames - 1) for k in range(count)]
+    return [min(first + number, frames - 1) for number in range(count)]
 
 
-def sound_start(frame_seconds: float, clip_samples: int, chance: float) -> int:
-    """The first sample of a second of sound whose interval holds the frame, uniform over the
-    possible ones.
+def window_start(frame_seconds: float, clip_samples: int, chance: float) -> int:
+    """The first sample of a second of sound around a frame, uniform over the possible ones.
 
     `chance` is uniform in [0, 1). The frame may lie anywhere inside the second (paper, section
-    3.1); clips that start or end less than a second from the frame leave fewer possible seconds,
-    never padding.
+    3.1). Near an end of the clip fewer seconds are possible; there is no padding.
     """
     frame_sample = int(frame_seconds * SAMPLE_RATE_HZ)
     earliest = max(frame_sample - WINDOW_SAMPLES + 1, 0)
     latest = min(frame_sample, clip_samples - WINDOW_SAMPLES)
     if latest < earliest:
         raise ConfigError(
-            f"a clip of {clip_samples} samples holds no {WINDOW_SECONDS:g} s of sound around {frame_seconds:.3f} s"
+            f"a clip of {clip_samples} samples holds no {WINDOW_SECONDS:g} s of sound "
+            f"around {frame_seconds:.3f} s"
         )
     return earliest + int(chance * (latest - earliest + 1))

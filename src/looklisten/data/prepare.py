@@ -24,9 +24,10 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from looklisten.data.clips import VideoBox
 from looklisten.data.options import Engine, LabelSource, PrepareOptions
 from looklisten.data.output_folder import OutputFolder
-from looklisten.data.shards import FORMAT_VERSION, Box
+from looklisten.data.shards import FORMAT_VERSION
 from looklisten.data.sources import (
     Source,
     Sources,
@@ -88,7 +89,7 @@ class Batch:
     root: Path
     out: str
     sources: tuple[Source, ...]
-    boxes: dict[str, list[Box]]
+    boxes: dict[str, list[VideoBox]]
     settings: PrepareOptions
     limits: WorkerLimits
 
@@ -777,7 +778,7 @@ def _why_no_clip(store: OutputFolder, sources: int) -> str:
     return f"none of the {sources:,} sources gave a clip; the first: {where}{first['reason']} (all: {counts})"
 
 
-def _say_strange_boxes(places: dict[str, list[Box]], plan: _Plan) -> None:
+def _say_strange_boxes(places: dict[str, list[VideoBox]], plan: _Plan) -> None:
     """Say which files of the table of boxes are not among the sources."""
     known = {source.path for batch in plan.batches for source in batch}
     strange = sorted(places.keys() - known)

@@ -1,85 +1,45 @@
-"""Clips on disk: Arrow IPC files, memory-mapped, so that a pair costs one JPEG and one second of
-sound and nothing else.
+"""Clips on disk: Arrow IPC files, memory-mapped, so that one pair costs one JPEG and one second.
 
 One row is one `Clip`. A folder of shards is `*.arrow` and `index.json`, which names every shard
-with its size and hash; a shard is complete or absent. Knows no video file and no network.
+with its size and hash. A shard is complete or absent. Knows no video file and no network.
 """
 
+import copy
 import hashlib
+import itertools
 import json
 import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from looklisten.config import Config
+from looklisten.data.clips import Box, Clip
 from looklisten.data.output_folder import local_copy
-from looklisten.errors import ShardError
+from looklisten.errors import ConfigError, ShardError
+from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.names import normalize_split, printable
 from looklisten.system.files import atomic_write
 
 FORMAT_VERSION = 1
 CLIPS_PER_RECORD_BATCH = 8
-"""Rows that one lookup maps in; lookups of any row need no scan because every record batch but the
-last is this long.
-"""
+"""Rows of each record batch but the last, so that the number of a row gives its record batch."""
+MIN_HELD_OUT_VIDEOS = 2
+"""A negative pair takes the frame of one video and the sound of another."""
 
 
-@dataclass(frozen=True)
-class Box:
-    """Where a thing is at one moment: corners in 0..1 of the frame's width and height, time within
-    the clip.
-    """
-
-    at_seconds: float
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    label: str
-    sounding: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """One stretch of at most 10 s of one video, with its frames as JPEG and its sound as int16
-    mono.
-    """
-
-    key: str
-    video_id: str
-    source: str
-    start_seconds: float
-    frame_seconds: tuple[float, ...]
-    frames: tuple[bytes, ...]
-    waveform: NDArray[np.int16]
-    sample_rate_hz: int
-    labels: tuple[str, ...] = ()
-    split: str = ""
-    boxes: tuple[Box, ...] = ()
-    marks: tuple[str, ...] = ()
-
-    @property
-    def duration_seconds(self) -> float:
-        return len(self.waveform) / self.sample_rate_hz
-
-    def __repr__(self) -> str:
-        return (
-            f"Clip({self.key!r}, {self.start_seconds:.3f} + {self.duration_seconds:.3f} s, "
-            f"{len(self.frames)} frames, {self.sample_rate_hz} Hz, labels={list(self.labels)})"
-        )
-
-
+# Shards name the time of a box `at_seconds`; `Box` says from where it counts.
 _BOX = pa.struct(
     [
         ("at_seconds", pa.float64()),
-        *((c, pa.float32()) for c in ("x0", "y0", "x1", "y1")),
+        *((corner, pa.float32()) for corner in ("x0", "y0", "x1", "y1")),
         ("label", pa.string()),
         ("sounding", pa.bool_()),
     ]
@@ -105,43 +65,64 @@ SCHEMA = pa.schema(
 
 
 def _row(clip: Clip) -> dict[str, Any]:
-    return {name: getattr(clip, name) for name in SCHEMA.names} | {
-        "boxes": [asdict(box) for box in clip.boxes]
-    }
+    row = {name: getattr(clip, name) for name in SCHEMA.names}
+    row["boxes"] = [_box_row(box) for box in clip.boxes]
+    return row
+
+
+def _box_row(box: Box) -> dict[str, Any]:
+    values = asdict(box)
+    values["at_seconds"] = values.pop("clip_seconds")
+    return values
+
+
+def _box(row: dict[str, Any]) -> Box:
+    clip_seconds = row.pop("at_seconds")
+    return Box(clip_seconds, **row)
 
 
 def write_shards(
     clips: Iterable[Clip], folder: Path, name: str, limit_bytes: int
 ) -> list[dict[str, Any]]:
-    """Write `clips` as `NAME-000.arrow`, `NAME-001.arrow` …, each about `limit_bytes` at most, and
-    return their index entries.
+    """Write `clips` as `NAME-000.arrow`, `NAME-001.arrow` … and return their index entries.
 
-    The same clips give the same bytes. Each file is written aside, flushed to disk and renamed.
+    `limit_bytes`: about the largest size of one file. The same clips give the same bytes. Each file
+        is complete or absent, also after a crash.
     """
     entries: list[dict[str, Any]] = []
-    rows = _batches(clips)
-    batch = next(rows, None)
-    while batch is not None:
+    record_batches = _record_batches(clips)
+    record_batch = next(record_batches, None)
+    while record_batch is not None:
         path = folder / f"{name}-{len(entries):03d}.arrow"
-        written = count = 0
+        written_bytes = 0
+        clip_count = 0
         with (
             atomic_write(path) as scratch,
             pa.OSFile(os.fsencode(scratch), "wb") as sink,
             pa.ipc.new_file(sink, SCHEMA) as writer,
         ):
-            while batch is not None and (not written or written + batch.nbytes <= limit_bytes):
-                writer.write_batch(batch)
-                written, count = written + batch.nbytes, count + batch.num_rows
-                batch = next(rows, None)
+            # A file has at least one record batch, however large that is.
+            while record_batch is not None and (
+                not written_bytes or written_bytes + record_batch.nbytes <= limit_bytes
+            ):
+                writer.write_batch(record_batch)
+                written_bytes += record_batch.nbytes
+                clip_count += record_batch.num_rows
+                record_batch = next(record_batches, None)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         entries.append(
-            {"name": path.name, "clips": count, "bytes": path.stat().st_size, "sha256": digest}
+            {
+                "name": path.name,
+                "clips": clip_count,
+                "bytes": path.stat().st_size,
+                "sha256": digest,
+            }
         )
     return entries
 
 
-def _batches(clips: Iterable[Clip]) -> Iterator[pa.RecordBatch]:
+def _record_batches(clips: Iterable[Clip]) -> Iterator[pa.RecordBatch]:
     rows: list[dict[str, Any]] = []
     for clip in clips:
         rows.append(_row(clip))
@@ -152,35 +133,46 @@ def _batches(clips: Iterable[Clip]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
 
 
-class Shards(Sequence[Clip]):
-    """A prepared set, open for reading: a sequence of clips, plus the two cheap look-ups that
-    training lives on.
+class HasConfig(Protocol):
+    """What a split is taken from: a run, a checkpoint, or an opened network."""
 
-    `path` is the folder that `prepare` wrote. Without `read_ahead` the system reads no page beside
-    those that are touched, which is right for looking here and there; a file then stays open for
-    each open record batch. Raises ShardError when the set is incomplete, damaged or of another
-    version.
+    @property
+    def config(self) -> Config: ...
+
+
+class Shards(Sequence[Clip]):
+    """The clips of a folder of shards, open for reading: all of them, or a selection.
+
+    `path` is the folder that `prepare` wrote. `read_ahead=False` is for reading a few clips here
+        and there: the system then reads only the memory pages that are used.
+    `open_record_batches`: so many record batches stay mapped. Without `read_ahead` each of them
+        keeps its file open.
+
+    Raises ShardError when the set is incomplete, damaged, of another version, or has sound of a
+    sample rate that the networks do not take.
     """
 
     def __init__(
         self, path: str | Path, open_record_batches: int = 4096, read_ahead: bool = True
     ) -> None:
         self.path = local_copy(str(path)) if "://" in str(path) else Path(path)
-        self._read_ahead = read_ahead
-        self.manifest = self._read_manifest()
-        self._first_clip: NDArray[np.int64] = np.cumsum(
-            np.array([0, *(shard["clips"] for shard in self.manifest["shards"])], dtype=np.int64)
-        )
-        self._check_sizes()
-        self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
-        self._cache_size = open_record_batches
-        table = self.columns("video_id", "split", "labels")
+        self.manifest = _read_manifest(self.path)
+        _check_sizes(self.path, self.manifest)
+        self._files = _ShardFiles(self.path, self.manifest, open_record_batches, read_ahead)
+        table = self._files.columns(("video_id", "split", "labels", "sample_rate_hz"))
+        _check_sample_rates(self.path, table["sample_rate_hz"])
+        stored_splits = table["split"].to_pylist()
+        usual_names = {name: normalize_split(name) for name in set(stored_splits)}
+        # Set in a selection only: a reference to itself would keep the files mapped for longer.
+        self._folder: Shards | None = None
+        self._rows: NDArray[np.int64] = np.arange(len(table))
+        """The stored row of each clip."""
         self.video_ids: NDArray[np.str_] = np.array(table["video_id"].to_pylist(), dtype=np.str_)
-        written = table["split"].to_pylist()
-        usual = {name: normalize_split(name) for name in set(written)}
-        self.splits: NDArray[np.str_] = np.array([usual[name] for name in written], dtype=np.str_)
-        """The split of each clip, `[clips]`: `train`, `val` or `test` whatever usual word was
-        written, else the name itself.
+        self.splits: NDArray[np.str_] = np.array(
+            [usual_names[name] for name in stored_splits], dtype=np.str_
+        )
+        """The split of each clip, `[clips]`: `train`, `val` or `test` for all usual words, else the
+        name as it was written.
         """
         self.labels: list[tuple[str, ...]] = [
             tuple(labels) for labels in table["labels"].to_pylist()
@@ -188,70 +180,45 @@ class Shards(Sequence[Clip]):
         self.names: NDArray[np.str_] = np.array(
             [labels[0] if labels else "" for labels in self.labels], dtype=np.str_
         )
-        """The first label of each clip, where one is wanted; empty where there is none."""
+        """The first label of each clip, `[clips]`; empty where there is none."""
 
-    def _read_manifest(self) -> dict[str, Any]:
-        try:
-            index: dict[str, Any] = json.loads(
-                (self.path / "index.json").read_text(encoding="utf-8")
-            )
-        except FileNotFoundError:
-            what = (
-                "is not there"
-                if not self.path.exists()
-                else "has no index.json, so it is no finished set of shards"
-            )
-            raise ShardError(
-                f"{self.path} {what}; make one with `looklisten prepare VIDEOS {self.path}`"
-            ) from None
-        except ValueError:
-            raise ShardError(
-                f"{self.path / 'index.json'} is damaged; run the same `looklisten prepare` again"
-            ) from None
-        if index.get("format") != FORMAT_VERSION:
-            raise ShardError(
-                f"{self.path} has format {index.get('format')}, this version reads {FORMAT_VERSION}; prepare the videos again"
-            )
-        return index
+    @property
+    def is_selection(self) -> bool:
+        """Whether `select` made this set."""
+        return self._folder is not None
 
-    def _check_sizes(self) -> None:
-        for shard in self.manifest["shards"]:
-            file = self.path / shard["name"]
-            size = file.stat().st_size if file.exists() else None
-            if size != shard["bytes"]:
-                state = (
-                    "is missing"
-                    if size is None
-                    else f"has {size} bytes where the index says {shard['bytes']}"
-                )
-                raise ShardError(
-                    f"the shard {file} {state}; run the same `looklisten prepare` again, it redoes only what is damaged"
-                )
+    @property
+    def folder(self) -> "Shards":
+        """All clips of the folder; they decide the split of a selection too."""
+        return self if self._folder is None else self._folder
 
-    def _open(self, shard: int, read_ahead: bool) -> pa.ipc.RecordBatchFileReader:
-        file = self.path / self.manifest["shards"][shard]["name"]
-        try:
-            return pa.ipc.open_file(
-                pa.memory_map(os.fsencode(file)) if read_ahead else _mapped_for_few_pages(file)
-            )
-        except pa.ArrowInvalid as error:
-            raise ShardError(
-                f"the shard {file} is damaged ({error}); delete it and run the same `looklisten prepare` again"
-            ) from None
+    @property
+    def folder_numbers(self) -> NDArray[np.int64]:
+        """The number of each clip in the folder, `[clips]`."""
+        return self._rows
 
-    def _find(self, clip: int) -> tuple[pa.RecordBatch, int]:
-        shard = int(np.searchsorted(self._first_clip, clip, "right")) - 1
-        batch, row = divmod(clip - int(self._first_clip[shard]), CLIPS_PER_RECORD_BATCH)
-        found = self._cache.get((shard, batch))
-        if found is None:
-            found = self._open(shard, self._read_ahead).get_batch(batch)
-            self._cache[shard, batch] = found
-            if len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return found, row
+    def select(self, mask: NDArray[np.bool_]) -> "Shards":
+        """The clips for which `mask`, `[clips]`, is true, in the same order, numbered from 0.
+
+        The selection shares the open files of this set.
+        """
+        selection = copy.copy(self)
+        selection._folder = self.folder
+        selection._rows = self._rows[mask]
+        selection.video_ids = self.video_ids[mask]
+        selection.splits = self.splits[mask]
+        selection.labels = list(itertools.compress(self.labels, mask))
+        selection.names = self.names[mask]
+        return selection
+
+    def complement(self) -> "Shards":
+        """The clips of the folder that are not in this selection."""
+        mask = np.ones(len(self.folder), dtype=bool)
+        mask[self._rows] = False
+        return self.folder.select(mask)
 
     def __len__(self) -> int:
-        return int(self._first_clip[-1])
+        return len(self._rows)
 
     def __repr__(self) -> str:
         return f"Shards({str(self.path)!r}, {len(self)} clips of {len(set(self.video_ids))} videos)"
@@ -259,96 +226,222 @@ class Shards(Sequence[Clip]):
     def __getitem__(self, clip: int) -> Clip:  # type: ignore[override]
         if not 0 <= clip < len(self):
             raise IndexError(f"clip {clip} of {len(self)}")
-        batch, row = self._find(clip)
+        record_batch, row = self._files.find(int(self._rows[clip]))
         values = {
-            name: batch.column(name)[row].as_py()
+            name: record_batch.column(name)[row].as_py()
             for name in SCHEMA.names
             if name not in ("waveform", "duration_seconds")
         }
-        values["boxes"] = tuple(Box(**box) for box in values["boxes"])
+        values["boxes"] = tuple(_box(box) for box in values["boxes"])
         for name in ("frame_seconds", "frames", "labels", "marks"):
             values[name] = tuple(values[name])
         return Clip(waveform=self.waveform(clip), **values)
 
     def columns(self, *names: str) -> pa.Table:
-        """These columns of all clips; nothing of the others is read, and no file stays open."""
-        tables = [SCHEMA.empty_table().select(names)]
-        for shard, about in enumerate(self.manifest["shards"]):
-            views = self._open(shard, read_ahead=False).read_all().select(names)
-            tables.append(
-                views.take(np.arange(about["clips"]))
-            )  # a copy, which lets go of the file
-        return pa.concat_tables(tables)
+        """These columns of all clips; no other column is read, and no file stays open."""
+        table = self._files.columns(names)
+        return table.take(self._rows) if self.is_selection else table
 
     def frame_seconds(self, clip: int) -> NDArray[np.float64]:
-        """When each stored frame of a clip is shown, in seconds within the clip, `[frames]`."""
-        batch, row = self._find(clip)
-        times: NDArray[np.float64] = batch.column("frame_seconds")[row].values.to_numpy()
+        """The time of each stored frame of a clip, `[frames]`, in seconds from its start."""
+        record_batch, row = self._files.find(int(self._rows[clip]))
+        times: NDArray[np.float64] = record_batch.column("frame_seconds")[row].values.to_numpy()
         return times
 
     def jpeg(self, clip: int, frame: int) -> memoryview:
-        """One stored frame, still compressed; no byte of the others is touched."""
-        batch, row = self._find(clip)
-        return memoryview(batch.column("frames")[row].values[frame].as_buffer()).cast("B")
+        """One stored frame, still compressed; no byte of the other frames is read."""
+        record_batch, row = self._files.find(int(self._rows[clip]))
+        frames = record_batch.column("frames")[row].values
+        return memoryview(frames[frame].as_buffer()).cast("B")
 
     def waveform(self, clip: int) -> NDArray[np.int16]:
         """The sound of a clip, `[samples]`, a view of the memory map."""
-        batch, row = self._find(clip)
-        samples: NDArray[np.int16] = batch.column("waveform")[row].values.to_numpy()
+        record_batch, row = self._files.find(int(self._rows[clip]))
+        samples: NDArray[np.int16] = record_batch.column("waveform")[row].values.to_numpy()
         return samples
 
-    def held_out(self, fraction: float) -> NDArray[np.bool_]:
-        """Which clips are kept from training, `[clips]`.
+    def held_out(self, run: HasConfig) -> "Shards":
+        """The clips that `run` holds out, by the fraction in its config (`held_out_mask`)."""
+        return self.select(self.held_out_mask(run.config.train.held_out_fraction))
 
-        Shards that name splits decide (`train`, however it is written, against all other names, and
-        clips of no split where others have one; `splits_sentence` says which there are). Without
-        names, a video is held out when the hash of its id falls in the first `fraction`, so that
-        adding videos moves none; at least two videos are.
+    def validation(self, run: HasConfig) -> "Shards":
+        """The clips that `run` chooses thresholds on, by its config (`validation_mask`)."""
+        settings = run.config.train
+        return self.select(
+            self.validation_mask(settings.validation_fraction, settings.held_out_fraction)
+        )
+
+    def split(self, name: str, held_out: NDArray[np.bool_]) -> "Shards":
+        """The clips of a split: `all`, `held-out` (`held_out`, `[clips]`), or a split's own name.
+
+        Raises ConfigError for a split that is not there.
         """
-        if np.any(self.splits != ""):
+        if name == "all":
+            return self.select(np.ones(len(self), dtype=bool))
+        if name == "held-out":
+            return self.select(held_out)
+        usual_name = normalize_split(name)
+        if usual_name not in self.splits:
+            known = ", ".join(sorted({"held-out", "all", *self.splits.tolist()} - {""}))
+            raise ConfigError(
+                f"there is no split {usual_name!r} in {self.path}; the splits are {known}"
+            )
+        return self.select(self.splits == usual_name)
+
+    def held_out_mask(self, fraction: float) -> NDArray[np.bool_]:
+        """Which clips are held out from training, `[clips]`.
+
+        Where a clip of the folder names a split, all clips that are not of `train` are held out.
+        Else the hash of its video id decides: the lowest `fraction` of hashes is held out, and at
+        least two videos. So adding videos moves no video to the other side.
+        """
+        if np.any(self.folder.splits != ""):
             return np.asarray(self.splits != "train", dtype=bool)
-        return self._lot(set(self.video_ids), fraction, "")
+        return self._is_of(_lowest_hashes(set(self.folder.video_ids), fraction, salt=""))
+
+    def validation_mask(
+        self, validation_fraction: float, held_out_fraction: float
+    ) -> NDArray[np.bool_]:
+        """Which clips are not held out and still not trained on, `[clips]`; none for fraction 0.
+
+        The hash of the video id decides, independently of `held_out_mask`. At least two videos.
+        """
+        if not validation_fraction:
+            return np.zeros(len(self), dtype=bool)
+        folder = self.folder
+        not_held_out = folder.video_ids[~folder.held_out_mask(held_out_fraction)]
+        return self._is_of(
+            _lowest_hashes(set(not_held_out), validation_fraction, salt="validation ")
+        )
+
+    def _is_of(self, videos: set[str]) -> NDArray[np.bool_]:
+        return np.array([video in videos for video in self.video_ids], dtype=bool)
 
     def splits_sentence(self) -> str:
-        """Which splits there are, with their videos, and what is trained on, for messages; "" when
-        no split is named.
-        """
+        """The splits with their videos, for messages; "" when the folder names no split."""
         if not np.any(self.splits != ""):
             return ""
         named = sorted(
             set(self.splits.tolist()), key=lambda name: (name != "train", name == "", name)
         )
-        counts = [
-            f"{printable(name) or 'no name'} ({len(set(self.video_ids[self.splits == name])):,})"
-            for name in named
-        ]
+        counts = []
+        for name in named:
+            videos = len(set(self.video_ids[self.splits == name]))
+            counts.append(f"{printable(name) or 'no name'} ({videos:,})")
         are = "the splits are" if len(counts) > 1 else "the only split is"
         return f"{are} {', '.join(counts)}, counted in videos; only `train` is trained on"
 
-    def validation(self, fraction: float, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of the clips that are not `held_out` are kept from training too, `[clips]`: none
-        for 0, else at least two videos.
 
-        Drawn by the hash of the id, as above, but independently of it.
-        """
-        if not fraction:
-            return np.zeros(len(self), dtype=bool)
-        return self._lot(set(self.video_ids[~held_out]), fraction, "validation ")
+class _ShardFiles:
+    """Reads stored rows by number and keeps the record batches that were used last."""
 
-    def _lot(self, videos: set[str], fraction: float, salt: str) -> NDArray[np.bool_]:
-        place = {
-            v: int(hashlib.sha256((salt + v).encode()).hexdigest()[:12], 16) / 16**12
-            for v in sorted(videos)
-        }
-        lowest = sorted(place, key=lambda v: place[v])[:2]
-        drawn = {v for v in place if place[v] < fraction} | set(lowest)
-        return np.array([v in drawn for v in self.video_ids], dtype=bool)
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], open_record_batches: int, read_ahead: bool
+    ) -> None:
+        self._paths = [path / shard["name"] for shard in manifest["shards"]]
+        self._clip_counts = [shard["clips"] for shard in manifest["shards"]]
+        self._first_row: NDArray[np.int64] = np.cumsum(
+            np.array([0, *self._clip_counts], dtype=np.int64)
+        )
+        self._read_ahead = read_ahead
+        self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
+        self._cache_size = open_record_batches
+
+    def find(self, row: int) -> tuple[pa.RecordBatch, int]:
+        """The record batch that holds a stored row, and the number of the row in it."""
+        shard = int(np.searchsorted(self._first_row, row, "right")) - 1
+        number, row_in_batch = divmod(row - int(self._first_row[shard]), CLIPS_PER_RECORD_BATCH)
+        record_batch = self._cache.get((shard, number))
+        if record_batch is None:
+            record_batch = self._open(shard, self._read_ahead).get_batch(number)
+            self._cache[shard, number] = record_batch
+            if len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        return record_batch, row_in_batch
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """These columns of all stored rows."""
+        tables = [SCHEMA.empty_table().select(names)]
+        for shard, clip_count in enumerate(self._clip_counts):
+            views = self._open(shard, read_ahead=False).read_all().select(names)
+            # `take` copies, so that the file can be closed.
+            tables.append(views.take(np.arange(clip_count)))
+        return pa.concat_tables(tables)
+
+    def _open(self, shard: int, read_ahead: bool) -> pa.ipc.RecordBatchFileReader:
+        file = self._paths[shard]
+        try:
+            source = pa.memory_map(os.fsencode(file)) if read_ahead else _random_access_map(file)
+            return pa.ipc.open_file(source)
+        except pa.ArrowInvalid as error:
+            raise ShardError(
+                f"the shard {file} is damaged ({error}); "
+                "delete it and run the same `looklisten prepare` again"
+            ) from None
 
 
-def _mapped_for_few_pages(file: Path) -> pa.Buffer:
-    """The file in memory, told to the system as one of which single pages will be asked for."""
+def _random_access_map(file: Path) -> pa.Buffer:
+    """The file in memory, with the advice that only a few pages will be read."""
     with file.open("rb") as handle:
         mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    # Windows and some other systems take no such advice.
     if hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)
     return pa.py_buffer(mapped)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        index: dict[str, Any] = json.loads((path / "index.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        state = "is not there"
+        if path.exists():
+            state = "has no index.json, so it is no finished set of shards"
+        raise ShardError(
+            f"{path} {state}; make one with `looklisten prepare VIDEOS {path}`"
+        ) from None
+    except ValueError:
+        raise ShardError(
+            f"{path / 'index.json'} is damaged; run the same `looklisten prepare` again"
+        ) from None
+    if index.get("format") != FORMAT_VERSION:
+        raise ShardError(
+            f"{path} has format {index.get('format')}, this version reads {FORMAT_VERSION}; "
+            "prepare the videos again"
+        )
+    return index
+
+
+def _check_sizes(path: Path, manifest: dict[str, Any]) -> None:
+    for shard in manifest["shards"]:
+        file = path / shard["name"]
+        size = file.stat().st_size if file.exists() else None
+        if size == shard["bytes"]:
+            continue
+        state = "is missing"
+        if size is not None:
+            state = f"has {size} bytes where the index says {shard['bytes']}"
+        raise ShardError(
+            f"the shard {file} {state}; "
+            "run the same `looklisten prepare` again, it redoes only what is damaged"
+        )
+
+
+def _check_sample_rates(path: Path, rates_hz: pa.ChunkedArray) -> None:
+    """Refuse sound that the front ends would take for sound of another pitch."""
+    others = sorted(set(rates_hz.unique().to_pylist()) - {SAMPLE_RATE_HZ})
+    if others:
+        raise ShardError(
+            f"{path} holds sound at {others[0]} Hz, and the networks take {SAMPLE_RATE_HZ} Hz; "
+            "prepare the videos again"
+        )
+
+
+def _lowest_hashes(videos: set[str], fraction: float, salt: str) -> set[str]:
+    """The videos whose hash, in 0..1, is below `fraction`, and at least two."""
+    hashes = {}
+    for video in sorted(videos):
+        digest = hashlib.sha256((salt + video).encode()).hexdigest()
+        hashes[video] = int(digest[:12], 16) / 16**12
+    lowest = sorted(hashes, key=lambda video: hashes[video])[:MIN_HELD_OUT_VIDEOS]
+    return {video for video in hashes if hashes[video] < fraction} | set(lowest)

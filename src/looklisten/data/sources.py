@@ -22,8 +22,8 @@ from typing import Any
 import fsspec
 
 from looklisten import tables
+from looklisten.data.clips import VideoBox
 from looklisten.data.options import LabelSource
-from looklisten.data.shards import Box
 from looklisten.errors import ConfigError, SourceError
 from looklisten.names import (
     decode_name,
@@ -533,7 +533,7 @@ def _table(table: str, searched: _Search) -> Iterator[Source]:
         searched.note(f"{printable(table)}: rows that begin with # were left out ({comments:,})")
 
 
-def read_boxes(table: str | Path) -> dict[str, list[Box]]:
+def read_boxes(table: str | Path) -> dict[str, list[VideoBox]]:
     """Boxes of each video by its path in the table; times are seconds of the video.
 
     Raises SourceError when a column is lacking or a cell is no number.
@@ -541,17 +541,17 @@ def read_boxes(table: str | Path) -> dict[str, list[Box]]:
     read = tables.read_table(str(table), _read(str(table)))
     for note in (*read.notes, *tables.check_columns(read, BOX_COLUMNS, frozenset(BOX_COLUMNS), {})):
         log.info("%s", note)
-    boxes: dict[str, list[Box]] = defaultdict(list)
+    boxes: dict[str, list[VideoBox]] = defaultdict(list)
     for row in read.rows:
-        at_seconds = row.seconds("time")
-        if at_seconds is None:
+        video_seconds = row.seconds("time")
+        if video_seconds is None:
             raise SourceError(f"{row.where}: the time is missing")
         x0, y0, x1, y1 = (row.number(corner) for corner in ("x0", "y0", "x1", "y1"))
         given = row.cells.get("path")
         name = given if isinstance(given, str) else row.text("path")
         path = encode_name(_as_file_name(name.strip())).removeprefix("./")
         boxes[path].append(
-            Box(at_seconds, x0, y0, x1, y1, row.text("label"), row.truth("sounding"))
+            VideoBox(video_seconds, x0, y0, x1, y1, row.text("label"), row.truth("sounding"))
         )
     return boxes
 

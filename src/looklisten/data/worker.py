@@ -19,9 +19,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from looklisten.data.clips import Clip, VideoBox
 from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
-from looklisten.data.shards import Box, Clip, write_shards
+from looklisten.data.shards import write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
 from looklisten.media.decode.decode import Report
@@ -252,7 +253,7 @@ class _Cutter:
     def _cut(self, message: Message, settings: PrepareOptions) -> Generator[Clip, None, Message]:
         """The clips of one source that are wanted; returns what became of it."""
         source = Source(**message["source"] | {"labels": tuple(message["source"]["labels"])})
-        boxes = [Box(**box) for box in message["boxes"]]
+        boxes = [VideoBox(**box) for box in message["boxes"]]
         self._report = report = Report()
         outcome: Message = {
             "status": "prepared",

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 from looklisten.drawing.heatmap_colors import Picture, overlaid
 from looklisten.evaluation.localization.evaluate import boxes_at
 from looklisten.inference.localization.enlarge import enlarged

@@ -74,7 +74,7 @@ def without_pictures(one: Localization, keep_frame: bool = False) -> Localizatio
     moment = replace(one.moment, clip=replace(one.moment.clip, frames=(), frame_seconds=()))
     if not keep_frame:
         nothing = moment.frame.new_empty((0, 0, 3))  # not a slice, which would keep all of it
-        moment = replace(moment, frame=nothing, seen=nothing)
+        moment = replace(moment, frame=nothing, vision_input=nothing)
     return replace(one, moment=moment)
 
 

@@ -1,5 +1,6 @@
-"""Audio-visual correspondence on held-out videos: how often the network's yes and no are right,
-with an interval.
+"""Audio-visual correspondence on held-out videos: how often the network is right, with an interval.
+
+Knows shards and networks, no training.
 """
 
 import math
@@ -14,31 +15,31 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from looklisten.data.pairs import PairBatch, PairStream, View
+from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.composed import Witnesses, witnesses_of
-from looklisten.evaluation.intervals import interval
+from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
+from looklisten.evaluation.statistics import confidence_interval
 from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
 MAX_BATCH = 64
 
-Answer = Callable[[Tensor, Tensor], Tensor]
-"""What the fusion reads of frames and of sounds, row by row -> one number a pair, `[pairs]`, above
-0 for yes.
+PairScorer = Callable[[Tensor, Tensor], Tensor]
+"""Inputs of the fusion from frames and from sounds, row by row -> a score for each pair, `[pairs]`.
+
+A score above 0 says "yes, they correspond".
 """
 Negatives = Literal["any", "other-class"]
-"""A frame's negative is the sound of any other video, or of one with another label, where labels
-are known.
-"""
+"""A frame's negative is the sound of any other video, or of one with another label."""
 
 
 @dataclass(frozen=True)
-class Correspondence:
-    """AVC accuracy, chance 0.5. Pairs of one video are no independent witnesses, so intervals are
-    over videos.
+class CorrespondenceResult:
+    """Accuracy of audio-visual correspondence; chance is 0.5.
+
+    Pairs of one video are not independent, so intervals are over videos.
     """
 
     accuracy: float
@@ -48,108 +49,112 @@ class Correspondence:
     positives_right: float
     negatives_right: float
     other_class: float | None = None
-    """The accuracy with negatives of other classes alone, of the same frames and sounds; None
-    without labels of two classes. A sound of the same class may well belong to a frame, so a
-    network that knows classes is wrong about such negatives.
+    """The accuracy with the same frames and sounds, where negatives are of other classes.
+
+    A sound of the same class may well belong to a frame, so a network that knows classes is wrong
+    about such negatives. None without labels of two classes.
     """
     other_class_ci95: tuple[float, float] | None = None
     interval_over: str = "videos"
-    """What the intervals take for independent: videos, or the files that videos were composed of."""
+    """What the intervals take as independent: videos, or the files that videos were composed of."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """What was answered, above 0 for yes: row i is a frame of `videos[i]`, with its own sound and
-    with that of another video.
-    """
+class PairScores:
+    """Scores of pairs: row i is a frame of `videos[i]`, with its own sound and with another one."""
 
     positives: Float[np.ndarray, " rows"]
     negatives: Float[np.ndarray, " rows"]
     videos: NDArray[Any]
-    others: NDArray[Any] | None = None
+    negative_videos: NDArray[Any] | None = None
     """The video that the sound of each negative is of."""
 
     def right(self) -> NDArray[np.bool_]:
-        """Whether each answer is right: those to positives, then those to negatives."""
+        """Whether each decision is right: those on positives, then those on negatives."""
         return np.concatenate([self.positives > 0, self.negatives <= 0])
 
-    def interval(self, witnesses: Witnesses) -> tuple[float, float]:
-        """Of the share of right answers. Answers about one picture, or about one sound, are no
-        independent witnesses.
+    def confidence_interval(self, files: SharedFiles) -> tuple[float, float]:
+        """The interval of the share of right decisions.
+
+        Decisions on videos that share an image file or a sound file are not independent.
         """
-        videos = self.videos.tolist()
-        others = videos if self.others is None else self.others.tolist()
-        pictures, sounds = (
-            witnesses.of_pictures(videos + videos),
-            witnesses.of_sounds(videos + others),
-        )
-        return interval(self.right(), [pictures, sounds])
+        frame_videos = self.videos.tolist()
+        sound_videos = frame_videos
+        if self.negative_videos is not None:
+            sound_videos = self.negative_videos.tolist()
+        images = files.image_groups(frame_videos + frame_videos)
+        sounds = files.sound_groups(frame_videos + sound_videos)
+        return confidence_interval(self.right(), [images, sounds])
 
 
 def evaluate(
     model: L3Net,
-    shards: Shards,
-    mask: NDArray[np.bool_],
+    clips: Shards,
     pairs: int = 4000,
     seed: int = 0,
     progress: Progress = no_progress,
-    answer: Answer | None = None,
+    scorer: PairScorer | None = None,
     negatives: Negatives = "any",
     files: str | Path | None = None,
-) -> Correspondence:
-    """AVC accuracy over at least `pairs` pairs of the clips that `mask` allows, half of them
-    positive.
+) -> CorrespondenceResult:
+    """The accuracy of audio-visual correspondence on at least `pairs` pairs, half of them positive.
 
-    Pairs are drawn as in training (frame inside the second; negatives re-pair the same frames and
-    sounds, always of different videos) but for the augmentation: central crops, no jitter. The same
-    `seed` gives the same pairs. The network's fusion answers, or else `answer`. Where there are
-    labels, the accuracy with negatives of other classes comes beside it.
+    Pairs are drawn as in training: the frame lies inside the second of sound, and negatives pair
+    the same frames and sounds anew, always of different videos. Frames have a center crop and no
+    color jitter. The same `seed` gives the same pairs. Where there are labels, the accuracy with
+    negatives of other classes is measured too.
 
-    Intervals are over videos. Videos that `synth` composed share pictures and sounds, so theirs are
-    over those files, which the labels.csv beside the videos names, or the table `files`. Raises
-    ConfigError when fewer than two videos are allowed, or all are of one class where negatives are
-    to be of another.
+    Intervals are over videos. Videos that `synth` composed share image files and sound files, so
+    their intervals are over those files. The labels.csv next to the videos names them.
+
+    `clips`: usually the held-out clips (`Shards.held_out`).
+    `scorer`: scores the pairs; by default the network's fusion does.
+    `files`: another table of the files that videos were composed of.
+
+    Raises ConfigError for clips of fewer than two videos, and for clips of one class where
+    negatives are to be of another.
     """
-    asked: tuple[Negatives, ...] = ("any", "other-class")
-    found = _scores(model, shards, mask, pairs, seed, progress, answer, asked)
-    scores, apart = _checked(found[negatives], shards), found["other-class"]
-    witnesses = witnesses_of(shards, files)
-    return Correspondence(
+    kinds: tuple[Negatives, ...] = ("any", "other-class")
+    scores_of_kind = _scores(model, clips, pairs, seed, progress, scorer, kinds)
+    scores = _checked(scores_of_kind[negatives], clips)
+    other_class = scores_of_kind["other-class"]
+    has_classes = len(other_class.videos) > 0
+    shared_files = shared_files_of(clips, files)
+    return CorrespondenceResult(
         accuracy=float(np.mean(scores.right())),
         n_pairs=len(scores.right()),
         n_videos=len(np.unique(scores.videos)),
-        ci95=scores.interval(witnesses),
+        ci95=scores.confidence_interval(shared_files),
         positives_right=float(np.mean(scores.positives > 0)),
         negatives_right=float(np.mean(scores.negatives <= 0)),
-        other_class=float(np.mean(apart.right())) if len(apart.videos) else None,
-        other_class_ci95=apart.interval(witnesses) if len(apart.videos) else None,
-        interval_over=witnesses.over,
+        other_class=float(np.mean(other_class.right())) if has_classes else None,
+        other_class_ci95=other_class.confidence_interval(shared_files) if has_classes else None,
+        interval_over=shared_files.interval_over,
     )
 
 
-def pair_scores(
+def score_pairs(
     model: L3Net,
-    shards: Shards,
-    mask: NDArray[np.bool_],
+    clips: Shards,
     pairs: int = 4000,
     seed: int = 0,
     progress: Progress = no_progress,
-    answer: Answer | None = None,
+    scorer: PairScorer | None = None,
     negatives: Negatives = "any",
-) -> Scores:
-    """The answers to the pairs of `evaluate`, before anybody says whether they are right."""
-    return _checked(
-        _scores(model, shards, mask, pairs, seed, progress, answer, (negatives,))[negatives], shards
-    )
+) -> PairScores:
+    """The scores of the pairs of `evaluate`."""
+    scores_of_kind = _scores(model, clips, pairs, seed, progress, scorer, (negatives,))
+    return _checked(scores_of_kind[negatives], clips)
 
 
-def _checked(scores: Scores, shards: Shards) -> Scores:
+def _checked(scores: PairScores, clips: Shards) -> PairScores:
     if not len(scores.videos):
         raise ConfigError(
-            f"negatives of other classes need held-out clips of at least 2 labels; {shards.path} has none or one"
+            "negatives of other classes need held-out clips of at least 2 labels; "
+            f"{clips.path} has none or one"
         )
     return scores
 
@@ -157,119 +162,118 @@ def _checked(scores: Scores, shards: Shards) -> Scores:
 @torch.inference_mode()
 def _scores(
     model: L3Net,
-    shards: Shards,
-    mask: NDArray[np.bool_],
+    clips: Shards,
     pairs: int,
     seed: int,
     progress: Progress,
-    answer: Answer | None,
-    asked: Sequence[Negatives],
-) -> dict[Negatives, Scores]:
-    """The answers for each kind of negatives, from one pass over the videos; none where no row has
-    a partner of that kind.
+    scorer: PairScorer | None,
+    kinds: Sequence[Negatives],
+) -> dict[Negatives, PairScores]:
+    """The scores for each kind of negatives, from one pass over the videos.
+
+    A kind for which no row has a partner has empty scores.
     """
-    answer = answer or (lambda vision, audio: correspondence_logit(model.fusion(vision, audio)))
-    parts: dict[Negatives, list[Scores]] = {kind: [] for kind in asked}
-    for index, (batch, vision, audio) in enumerate(
-        looked_and_listened(model, shards, mask, math.ceil(pairs / 2), seed, progress)
-    ):
+    if scorer is None:
+        scorer = fusion_scorer(model)
+    parts: dict[Negatives, list[PairScores]] = {kind: [] for kind in kinds}
+    batches = fusion_inputs(model, clips, math.ceil(pairs / 2), seed, progress)
+    for index, (batch, vision, audio) in enumerate(batches):
         videos = np.array(batch.video_ids)
-        for kind in asked:
+        for kind in kinds:
             rows = np.arange(len(batch.labels))
-            others = np.roll(rows, -1)
+            partners = np.roll(rows, -1)
             if kind == "other-class":
-                rows, others = of_other_classes(
-                    batch.labels, np.random.default_rng((seed, index, 2))
-                )
-            if len(rows):
-                yes, no = (
-                    answer(vision[rows], audio[sounds]).float().cpu().numpy()
-                    for sounds in (rows, others)
-                )
-                parts[kind].append(Scores(yes, no, videos[rows], videos[others]))
-    return {kind: _joined(some) for kind, some in parts.items()}
+                rng = np.random.default_rng((seed, index, 2))
+                rows, partners = pair_with_other_classes(batch.labels, rng)
+            if not len(rows):
+                continue
+            positives = scorer(vision[rows], audio[rows]).float().cpu().numpy()
+            negatives = scorer(vision[rows], audio[partners]).float().cpu().numpy()
+            parts[kind].append(PairScores(positives, negatives, videos[rows], videos[partners]))
+    return {kind: _concatenate(scores) for kind, scores in parts.items()}
 
 
-def _joined(parts: Sequence[Scores]) -> Scores:
-    """The answers of batches as those of all; of no batch, none."""
-    none = Scores(
-        np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.str_), np.zeros(0, np.str_)
-    )
+def fusion_scorer(model: L3Net) -> PairScorer:
+    """Scores pairs by the logit of the network's own fusion."""
+    return lambda vision, audio: correspondence_logit(model.fusion(vision, audio))
+
+
+def _concatenate(parts: Sequence[PairScores]) -> PairScores:
     if not parts:
-        return none
-    names = [field.name for field in fields(Scores)]
-    return Scores(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    )
+        no_scores = np.zeros(0, np.float32)
+        no_videos = np.zeros(0, np.str_)
+        return PairScores(no_scores, no_scores, no_videos, no_videos)
+    columns = {}
+    for field in fields(PairScores):
+        columns[field.name] = np.concatenate([getattr(part, field.name) for part in parts])
+    return PairScores(**columns)
 
 
-def looked_and_listened(
-    model: L3Net,
-    shards: Shards,
-    mask: NDArray[np.bool_],
-    rows: int,
-    seed: int,
-    progress: Progress = no_progress,
+def fusion_inputs(
+    model: L3Net, clips: Shards, rows: int, seed: int, progress: Progress = no_progress
 ) -> Iterator[
     tuple[
         PairBatch, Float[Tensor, "batch *places features"], Float[Tensor, "batch *moments features"]
     ]
 ]:
-    """At least `rows` moments of the clips that `mask` allows, with what the fusion reads of their
-    frames and of their sounds.
+    """Batches of at least `rows` moments in all, with what the fusion reads: of frames, of sounds.
 
-    The network is in evaluation mode meanwhile. Raises ConfigError when fewer than two videos are
-    allowed.
+    The network is in evaluation mode meanwhile. Raises ConfigError for clips of fewer than two
+    videos.
     """
-    videos = len(np.unique(shards.video_ids[mask]))
+    videos = len(np.unique(clips.video_ids))
     if videos < 2:
         raise ConfigError(
-            f"correspondence needs at least 2 held-out videos for a negative pair; {shards.path} has {videos}"
+            "correspondence needs at least 2 held-out videos for a negative pair; "
+            f"{clips.path} has {videos}"
         )
     device = next(model.parameters()).device
-    view = View(
+    transform = FrameTransform(
         model.config.resize_pixels,
         model.config.crop_pixels,
         random=False,
         frames=model.config.frames_per_pair,
     )
-    # An epoch drops what does not fill a batch, so the batch is one that leaves little over.
-    size = max(range(2, min(videos, MAX_BATCH) + 1), key=lambda size: (videos // size * size, size))
-    stream = PairStream(shards, mask, size, seed, view)
-    steps = math.ceil(rows / size)
+    stream = PairStream(clips, _batch_size(videos), seed, transform)
+    steps = math.ceil(rows / stream.batch_size)
     was_training = model.training
     model.eval()
-    for done, batch in enumerate(stream.batches(0, steps), 1):
-        yield (
-            batch,
-            *model.fusion.read(
-                model.look(batch.frames.to(device)), model.listen(batch.waveforms.to(device))
-            ),
-        )
-        progress(done, steps)
+    for step, batch in enumerate(stream.batches(0, steps), 1):
+        vision = model.look(batch.frames.to(device))
+        audio = model.listen(batch.waveforms.to(device))
+        yield (batch, *model.fusion.read(vision, audio))
+        progress(step, steps)
     model.train(was_training)
 
 
-def of_other_classes(
+def _batch_size(videos: int) -> int:
+    """The size that leaves out the fewest videos: an epoch drops what does not fill a batch."""
+    sizes = range(2, min(videos, MAX_BATCH) + 1)
+    return max(sizes, key=lambda size: (videos // size * size, size))
+
+
+def pair_with_other_classes(
     labels: Sequence[str], rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
-    """Rows, and for each the one of another class whose sound is its negative; every sound is taken
-    once.
+    """Rows, and for each its partner: a row of another class whose sound makes the negative.
 
-    So negatives are still the very frames and sounds of the positives. Rows without a label are
-    left out, and so are, where more than half are of one class, those of it that would find no
-    partner.
+    Each sound is taken once, so negatives have the very frames and sounds of the positives. Rows
+    without a label are left out. Where more than half are of one class, the rows of it that find no
+    partner are left out too.
     """
     shuffled = rng.permutation(len(labels))
     rows = shuffled[np.array(labels)[shuffled] != ""]
-    names, of_row, counts = np.unique(
+    classes, class_of_row, counts = np.unique(
         np.array(labels)[rows], return_inverse=True, return_counts=True
     )
     largest = int(counts.argmax()) if len(counts) else 0
     partners = len(rows) - int(counts.max(initial=0))
-    kept = (of_row != largest) | (np.cumsum(of_row == largest) <= partners)
-    rows, of_row = rows[kept], of_row[kept]
-    # In blocks of a class each, in an order of chance: whoever stands a largest block further on is
-    # of another class.
-    rows = rows[np.argsort(rng.permutation(len(names))[of_row], kind="stable")]
-    return rows, np.roll(rows, -int(np.bincount(of_row).max(initial=0)))
+    in_largest = class_of_row == largest
+    has_partner = ~in_largest | (np.cumsum(in_largest) <= partners)
+    rows = rows[has_partner]
+    class_of_row = class_of_row[has_partner]
+    # Sorted by class, with the classes in random order, a row that lies as far on as the largest
+    # class has rows is of another class.
+    class_order = rng.permutation(len(classes))
+    rows = rows[np.argsort(class_order[class_of_row], kind="stable")]
+    return rows, np.roll(rows, -int(np.bincount(class_of_row).max(initial=0)))

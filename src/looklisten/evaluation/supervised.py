@@ -1,7 +1,6 @@
-"""Networks that were told the labels, to compare with: how well they name, and their classes
-combined into a yes or no.
+"""Networks that were trained with labels, as a baseline: class accuracy and correspondence.
 
-Knows what `train` with the objective "labels" leaves behind; trains nothing.
+Knows what `train` with the objective "labels" saves; trains nothing.
 """
 
 from collections.abc import Sequence
@@ -9,28 +8,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import (
-    Answer,
     Negatives,
-    Scores,
-    looked_and_listened,
-    pair_scores,
+    PairScorer,
+    PairScores,
+    fusion_inputs,
+    fusion_scorer,
+    score_pairs,
 )
 from looklisten.model.checkpoint import Checkpoint
-from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.system.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
-class Naming:
-    """How often the class of a single frame and of a single second of sound is named right."""
+class ClassAccuracy:
+    """How often the class of a single frame, and of a single second of sound, is right."""
 
     vision: float
     audio: float
@@ -45,45 +43,44 @@ class Naming:
 
 
 @torch.inference_mode()
-def naming(
+def class_accuracy(
     model: L3Net,
     heads: LabelsObjective,
     classes: Sequence[str],
-    shards: Shards,
-    mask: NDArray[np.bool_],
+    clips: Shards,
     rows: int = 1000,
     seed: int = 0,
     progress: Progress = no_progress,
-) -> Naming:
-    """Accuracies over at least `rows` moments of those clips of `mask` whose label is one of
-    `classes`.
-    """
-    right: list[Tensor] = []
-    for batch, *vectors in looked_and_listened(
-        model, shards, mask & np.isin(shards.names, classes), rows, seed, progress
-    ):
+) -> ClassAccuracy:
+    """Accuracies over at least `rows` moments of the clips whose label is one of `classes`."""
+    clips_of_classes = clips.select(np.isin(clips.names, classes))
+    right_vision: list[Tensor] = []
+    right_audio: list[Tensor] = []
+    for batch, vision, audio in fusion_inputs(model, clips_of_classes, rows, seed, progress):
         truth = torch.tensor([classes.index(label) for label in batch.labels])
-        right.append(
-            torch.stack([scores.argmax(-1).cpu() == truth for scores in heads.scores(*vectors)])
-        )
-    vision, audio = torch.cat(right, dim=1).float().mean(1).tolist()
-    return Naming(vision, audio, sum(answers.shape[1] for answers in right))
+        vision_scores, audio_scores = heads.scores(vision, audio)
+        right_vision.append(vision_scores.argmax(-1).cpu() == truth)
+        right_audio.append(audio_scores.argmax(-1).cpu() == truth)
+    return ClassAccuracy(
+        vision=torch.cat(right_vision).float().mean().item(),
+        audio=torch.cat(right_audio).float().mean().item(),
+        n=sum(len(right) for right in right_vision),
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class DirectCombination:
-    """Yes where the class scores of frame and sound agree enough: the dot product of both softmaxes
-    against a threshold.
+    """Yes where the class scores of frame and sound agree: their dot product against a threshold.
 
-    (The paper's "supervised direct combination"; how it chose the threshold is untold. Here: the
-    most right answers on validation videos, which are of the training side and were not trained
-    on.)
+    This is the paper's "supervised direct combination". The paper does not state how it chose the
+    threshold. Here it is the one with the most right decisions on the validation videos of the run,
+    which were not trained on.
     """
 
-    answer: Answer
+    scorer: PairScorer
     threshold: float
     validation_accuracy: float
-    """AVC accuracy at the threshold, on the very videos that it was chosen on."""
+    """Correspondence accuracy at the threshold, on the videos that it was chosen on."""
 
 
 def direct_combination(
@@ -94,30 +91,29 @@ def direct_combination(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> DirectCombination:
-    """The combination for `model`, which is that of `saved`, with its threshold chosen on the
-    validation videos of its run.
+    """The combination for `model`, which is that of `saved`.
 
-    Raises ConfigError when the run learnt no labels, or kept no validation videos.
+    Raises ConfigError when the run learned no labels, or has no validation videos.
     """
     heads = saved.objective().to(next(model.parameters()).device)
     if not isinstance(heads, LabelsObjective):
         raise ConfigError(
-            f'{saved.path} has no class scores to combine; train one with train.objective = "labels"'
+            f"{saved.path} has no class scores to combine; "
+            'train one with train.objective = "labels"'
         )
 
     def agreement(vision: Tensor, audio: Tensor) -> Tensor:
-        ours, theirs = heads.scores(vision, audio)
-        return (ours * theirs).sum(-1)
+        vision_classes, audio_classes = heads.scores(vision, audio)
+        return (vision_classes * audio_classes).sum(-1)
 
+    clips = validation_clips(saved, shards)
     threshold, accuracy = best_threshold(
-        pair_scores(model, shards, validation_of(saved, shards), pairs, seed, progress, agreement)
+        score_pairs(model, clips, pairs, seed, progress, agreement)
     )
-    return DirectCombination(
-        lambda vision, audio: agreement(vision, audio).double() - threshold, threshold, accuracy
-    )
+    return DirectCombination(_above(threshold, agreement), threshold, accuracy)
 
 
-def with_validated_threshold(
+def scorer_with_validation_threshold(
     saved: Checkpoint,
     model: L3Net,
     shards: Shards,
@@ -125,46 +121,48 @@ def with_validated_threshold(
     seed: int = 0,
     progress: Progress = no_progress,
     negatives: Negatives = "any",
-) -> Answer:
-    """The network's own answer, its threshold moved to where it is right most often on the
-    validation videos of its run.
+) -> PairScorer:
+    """The network's own scores, with the threshold that is best on the validation videos of its run.
 
-    A network that has learnt its videos by heart has also learnt a threshold that strangers do not
-    reach; choosing it on videos that were not trained on is what the direct combination does too.
-    Raises ConfigError when the run kept none.
+    A network that memorized its training videos sets its threshold too high for new ones.
+    `direct_combination` chooses its threshold on the same videos.
+
+    Raises ConfigError when the run has no validation videos.
     """
-    threshold, _ = best_threshold(
-        pair_scores(
-            model, shards, validation_of(saved, shards), pairs, seed, progress, None, negatives
-        )
-    )
-    return lambda vision, audio: (
-        correspondence_logit(model.fusion(vision, audio)).double() - threshold
-    )
+    clips = validation_clips(saved, shards)
+    scores = score_pairs(model, clips, pairs, seed, progress, None, negatives)
+    threshold, _ = best_threshold(scores)
+    return _above(threshold, fusion_scorer(model))
 
 
-def validation_of(saved: Checkpoint, shards: Shards) -> NDArray[np.bool_]:
-    """The clips that a run kept from training to choose thresholds on. Raises ConfigError when
-    there are none.
-    """
-    settings = saved.config.train
-    validation = shards.validation(
-        settings.validation_fraction, shards.held_out(settings.held_out_fraction)
-    )
-    if not validation.any():
+def _above(threshold: float, scorer: PairScorer) -> PairScorer:
+    # In double precision, as no score may round to the threshold.
+    return lambda vision, audio: scorer(vision, audio).double() - threshold
+
+
+def validation_clips(saved: Checkpoint, shards: Shards) -> Shards:
+    """The clips that a run chooses thresholds on. Raises ConfigError when there are none."""
+    clips = shards.validation(saved)
+    if not len(clips):
         raise ConfigError(
-            f"{saved.path} kept no videos to choose a threshold on; train it with train.validation_fraction = 0.1"
+            f"{saved.path} kept no videos to choose a threshold on; "
+            "train it with train.validation_fraction = 0.1"
         )
-    return validation
+    return clips
 
 
-def best_threshold(scores: Scores) -> tuple[float, float]:
-    """The number above which a yes is most often right, half-way between two scores, and how often
-    it is right then.
+def best_threshold(scores: PairScores) -> tuple[float, float]:
+    """The threshold with the most right decisions, and their share.
+
+    It lies half-way between two scores. A score above it is a yes.
     """
-    every = np.unique(np.concatenate([scores.positives, scores.negatives]).astype(np.float64))
-    cuts = np.concatenate([[every[0] - 1], (every[:-1] + every[1:]) / 2, [every[-1] + 1]])
-    yes, no = np.sort(scores.positives), np.sort(scores.negatives)
-    right = (len(yes) - np.searchsorted(yes, cuts, "right")) + np.searchsorted(no, cuts, "right")
+    values = np.unique(np.concatenate([scores.positives, scores.negatives]).astype(np.float64))
+    half_ways = (values[:-1] + values[1:]) / 2
+    thresholds = np.concatenate([[values[0] - 1], half_ways, [values[-1] + 1]])
+    positives = np.sort(scores.positives)
+    negatives = np.sort(scores.negatives)
+    positives_right = len(positives) - np.searchsorted(positives, thresholds, "right")
+    negatives_right = np.searchsorted(negatives, thresholds, "right")
+    right = positives_right + negatives_right
     best = int(right.argmax())
-    return float(cuts[best]), float(right[best] / (len(yes) + len(no)))
+    return float(thresholds[best]), float(right[best] / (len(positives) + len(negatives)))

@@ -1,6 +1,4 @@
-"""Moments of a clip: one frame with one second of sound, and what the two towers give for them.
-Knows no label.
-"""
+"""Moments of a clip, one frame with one second of sound each, and their vectors. Knows no label."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +9,17 @@ from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
 from looklisten.config import ModelConfig
-from looklisten.data.pairs import neighbours
-from looklisten.data.shards import Clip
+from looklisten.data.clips import Clip
+from looklisten.data.pairs import neighbor_frames
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.l3net import L3Net
 
-BATCH = 32
+MOMENTS_PER_BATCH = 32
+LEAST_STEP_SAMPLES = WINDOW_SAMPLES // 4
+"""Seconds of one clip overlap by at most three quarters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,18 +28,20 @@ class Moment:
 
     clip: Clip
     start_seconds: float
+    """Of the second of sound, from the start of the clip."""
     frame_seconds: float
+    """Of the frame, from the start of the clip."""
     frame: UInt8[Tensor, "height width 3"]
     """Resized, not cropped."""
-    seen: UInt8[Tensor, "height width channels"]
-    """What the vision tower gets: `frame`, or with `frames_per_pair` it and its neighbours, side by
-    side in the channels.
+    vision_input: UInt8[Tensor, "height width channels"]
+    """The input of the vision tower, not cropped: `frame`, or several neighboring frames, side by
+    side in the channels (`frames_per_pair`).
     """
     waveform: Int16[np.ndarray, " samples"]
 
 
 @dataclass(frozen=True, eq=False)
-class Vectors:
+class MomentVectors:
     """Vectors of moments: row i of both sides is the same second of clip number `clips[i]`."""
 
     vision: Float[np.ndarray, "moments features"]
@@ -48,69 +50,90 @@ class Vectors:
 
 
 def moments(clip: Clip, config: ModelConfig, count: int) -> Iterator[Moment]:
-    """`count` seconds of a clip, evenly spread from its first to its last; fewer when they would
-    overlap by over three quarters.
+    """`count` seconds of a clip, evenly spread from its first to its last.
+
+    A short clip has fewer, so that they overlap by at most three quarters. A single second is the
+    middle one.
     """
+    for start in moment_starts(clip, count):
+        yield moment_at(clip, config, start, nearest_frame(clip, start))
+
+
+def moment_number(clip: Clip, config: ModelConfig, count: int, number: int) -> Moment:
+    """One of the moments that `moments(clip, config, count)` gives."""
+    start = moment_starts(clip, count)[number]
+    return moment_at(clip, config, start, nearest_frame(clip, start))
+
+
+def moment_starts(clip: Clip, count: int) -> list[int]:
+    """The first sample of each of the seconds that `moments` gives."""
     room = len(clip.waveform) - WINDOW_SAMPLES
-    times = np.array(clip.frame_seconds)
-    count = min(count, 1 + room // (WINDOW_SAMPLES // 4))
-    for start in np.linspace(0, room, count).round().astype(int) if count > 1 else [room // 2]:
-        middle = (start + WINDOW_SAMPLES / 2) / SAMPLE_RATE_HZ
-        yield moment_at(clip, config, int(start), int(np.abs(times - middle).argmin()))
+    count = min(count, 1 + room // LEAST_STEP_SAMPLES)
+    if count <= 1:
+        return [room // 2]
+    starts: list[int] = np.linspace(0, room, count).round().astype(int).tolist()
+    return starts
+
+
+def nearest_frame(clip: Clip, start: int) -> int:
+    """The number of the stored frame nearest to the middle of the second from sample `start` on."""
+    middle_seconds = (start + WINDOW_SAMPLES / 2) / SAMPLE_RATE_HZ
+    return int(np.abs(np.array(clip.frame_seconds) - middle_seconds).argmin())
 
 
 def moment_at(clip: Clip, config: ModelConfig, start: int, frame: int) -> Moment:
-    """The second of sound that begins at sample `start`, with stored frame number `frame`, for a
-    network of `config`.
+    """The second of sound from sample `start` on, with the stored frame number `frame`.
+
+    `config`: of the network that takes the moment.
     """
-    numbers = neighbours(frame, len(clip.frames), config.frames_per_pair)
-    pictures = {
-        number: decode_jpeg(clip.frames[number], config.resize_pixels)
-        for number in {frame, *numbers}
-    }
+    input_frames = neighbor_frames(frame, len(clip.frames), config.frames_per_pair)
+    images = {}
+    for number in {frame, *input_frames}:
+        images[number] = decode_jpeg(clip.frames[number], config.resize_pixels)
     return Moment(
         clip=clip,
         start_seconds=start / SAMPLE_RATE_HZ,
         frame_seconds=clip.frame_seconds[frame],
-        frame=pictures[frame],
-        seen=torch.cat([pictures[number] for number in numbers], dim=2),
+        frame=images[frame],
+        vision_input=torch.cat([images[number] for number in input_frames], dim=2),
         waveform=clip.waveform[start : start + WINDOW_SAMPLES],
     )
 
 
 def look_and_listen(model: L3Net, batch: Sequence[Moment]) -> tuple[TowerOutput, TowerOutput]:
-    """What the two towers say of moments, vision first; frames are centrally cropped."""
+    """The outputs of the vision tower and of the audio tower; frames have a center crop."""
     device = next(model.parameters()).device
-    squares = [crop(moment.seen, model.config.crop_pixels, 0.5, 0.5) for moment in batch]
-    waves = torch.from_numpy(np.stack([moment.waveform for moment in batch]))
-    return model.look(stack(squares).to(device)), model.listen(waves.to(device))
+    crop_pixels = model.config.crop_pixels
+    squares = [crop(moment.vision_input, crop_pixels, 0.5, 0.5) for moment in batch]
+    waveforms = torch.from_numpy(np.stack([moment.waveform for moment in batch]))
+    return model.look(stack(squares).to(device)), model.listen(waveforms.to(device))
 
 
 @torch.inference_mode()
-def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> Vectors:
-    """The pooled vectors (pool4) of both towers for `per_clip` moments of each clip; frames are
-    centrally cropped.
-    """
+def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> MomentVectors:
+    """The vectors (pool4) of both sides for `per_clip` moments of each clip."""
     waiting: list[Moment] = []
-    vision, audio, owners = [], [], []
+    vision: list[Float[np.ndarray, "moments features"]] = []
+    audio: list[Float[np.ndarray, "moments features"]] = []
+    clip_numbers: list[int] = []
 
     def flush() -> None:
-        seen, heard = look_and_listen(model, waiting)
-        vision.append(seen.vector.float().cpu().numpy())
-        audio.append(heard.vector.float().cpu().numpy())
+        vision_output, audio_output = look_and_listen(model, waiting)
+        vision.append(vision_output.vector.float().cpu().numpy())
+        audio.append(audio_output.vector.float().cpu().numpy())
         waiting.clear()
 
     for number, clip in enumerate(clips):
         for moment in moments(clip, model.config, per_clip):
             waiting.append(moment)
-            owners.append(number)
-            if len(waiting) == BATCH:
+            clip_numbers.append(number)
+            if len(waiting) == MOMENTS_PER_BATCH:
                 flush()
     if waiting:
         flush()
-    empty = np.zeros((0, model.config.widths[-1]), np.float32)
-    return Vectors(
-        np.concatenate([empty, *vision]),
-        np.concatenate([empty, *audio]),
-        np.array(owners, dtype=np.int64),
+    no_vectors = np.zeros((0, model.config.widths[-1]), np.float32)
+    return MomentVectors(
+        vision=np.concatenate([no_vectors, *vision]),
+        audio=np.concatenate([no_vectors, *audio]),
+        clips=np.array(clip_numbers, dtype=np.int64),
     )

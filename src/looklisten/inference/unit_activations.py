@@ -1,8 +1,7 @@
-"""For each unit of the last layer (pool4) the moments that fire it most, and where in the frame or
-in the spectrogram it fires.
+"""For each unit of the last layer (pool4) the moments that activate it most, with their heat maps.
 
-Two passes: one over all clips, which keeps no more than the strongest moments of each unit, and one
-over those moments alone, which makes the maps. Knows no label.
+There are two passes: one over all clips, which keeps no more than the strongest moments of each
+unit, and one over those moments, which makes the maps. Knows no label.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,203 +10,191 @@ from itertools import groupby, islice
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from looklisten.config import ModelConfig, Side
 from looklisten.data.shards import Shards
 from looklisten.inference.localization.localize import HeatMap
-from looklisten.inference.moments import BATCH, Moment, look_and_listen, moments
+from looklisten.inference.moments import (
+    MOMENTS_PER_BATCH,
+    Moment,
+    look_and_listen,
+    moment_number,
+    moments,
+)
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
 SIDES: tuple[Side, Side] = ("vision", "audio")
-"""In the order in which the network takes them."""
+"""In the order of the network's inputs."""
 
 
 @dataclass(frozen=True, order=True)
-class Place:
-    """One moment of a set of shards: number `moment` of the `per_clip` that `embed.moments` gives
-    of clip number `clip`.
-    """
+class MomentAddress:
+    """Which moment of which clip: number `moment` of the `per_clip` that `moments` gives."""
 
     clip: int
+    """The number of the clip in the folder of shards."""
     moment: int
     per_clip: int
 
-    def read(self, shards: Shards, config: ModelConfig) -> Moment:
+    def load(self, shards: Shards, config: ModelConfig) -> Moment:
         """The moment itself, for a network of `config`."""
-        return next(islice(moments(shards[self.clip], config, self.per_clip), self.moment, None))
+        return moment_number(shards.folder[self.clip], config, self.per_clip, self.moment)
 
 
 @dataclass(frozen=True, eq=False)
-class Firing:
-    """A moment that fires a unit: how strongly, and where."""
+class UnitActivation:
+    """A moment that activates a unit: how strongly, and where in the frame or the spectrogram."""
 
-    place: Place
+    address: MomentAddress
     video_id: str
     at_seconds: float
-    """Of vision the frame's, of audio the start of the second; from the start of the source."""
+    """From the start of the video: the time of the frame, or, of audio, the start of the second."""
     activation: float
-    heat: HeatMap
-    """The unit's slice of the last map, over the central square of the frame or over the
-    spectrogram; `activation` is its maximum.
+    heat_map: HeatMap
+    """The unit's channel of the last feature map, over the center crop of the frame or over the
+    spectrogram. Its maximum is `activation`.
     """
 
 
 @dataclass(frozen=True, eq=False)
-class Peaks:
-    """How strongly one video fires each unit, and which of its moments, by its place in the walk,
-    does.
-    """
+class VideoActivations:
+    """How strongly one video activates each unit, and which moment of it does."""
 
     video_id: str
     activations: dict[Side, Float[np.ndarray, " units"]]
-    places: dict[Side, Int[np.ndarray, " units"]]
+    moments: dict[Side, Int[np.ndarray, " units"]]
+    """Number of the clip in the folder times `per_clip`, plus number of the moment."""
 
 
-class Strongest:
-    """The `top` strongest videos of each unit among those it was told of; what does not fire a unit
-    is none.
-    """
+class StrongestVideos:
+    """The `top` videos that activate each unit most; a video that does not activate it is none."""
 
     def __init__(self, units: int, top: int) -> None:
         self.activations: Float[np.ndarray, "units top"] = np.zeros((units, top), np.float32)
-        self.places: Int[np.ndarray, "units top"] = np.full((units, top), -1, np.int64)
+        self.moments: Int[np.ndarray, "units top"] = np.full((units, top), -1, np.int64)
+        """As in `VideoActivations`; -1 for none."""
 
     def add(
-        self, activations: Float[np.ndarray, " units"], places: Int[np.ndarray, " units"]
+        self, activations: Float[np.ndarray, " units"], moments: Int[np.ndarray, " units"]
     ) -> None:
-        """One more video. Of equal ones the first stays before the later."""
+        """Take one more video into account; of equal ones the first comes first."""
         values = np.concatenate([self.activations, activations[:, None]], 1)
-        numbers = np.concatenate([self.places, places[:, None]], 1)
+        numbers = np.concatenate([self.moments, moments[:, None]], 1)
         order = np.argsort(-values, axis=1, kind="stable")[:, :-1]
-        self.activations, self.places = (
-            np.take_along_axis(values, order, 1),
-            np.take_along_axis(numbers, order, 1),
-        )
+        self.activations = np.take_along_axis(values, order, 1)
+        self.moments = np.take_along_axis(numbers, order, 1)
 
 
-def peaks(
-    model: L3Net,
-    shards: Shards,
-    mask: Bool[np.ndarray, " clips"],
-    per_clip: int,
-    progress: Progress = no_progress,
-) -> Iterator[Peaks]:
-    """Video by video, over the clips that `mask` allows; a unit's moment is the one of the video
-    that fires it most.
+def video_activations(
+    model: L3Net, clips: Shards, per_clip: int, progress: Progress = no_progress
+) -> Iterator[VideoActivations]:
+    """How strongly each video of `clips` activates each unit, with its strongest moment.
 
-    Frames are centrally cropped, as the vision tower was trained. A place is `clip * per_clip +
-    moment`. The model must be in evaluation mode.
+    Frames have a center crop, as in the evaluation of the vision tower. The model must be in
+    evaluation mode.
     """
-    for video, group in groupby(
-        _vectors(model, shards, _by_video(shards, mask), per_clip, progress), key=lambda row: row[0]
-    ):
+    vectors = _vectors(model, clips, per_clip, progress)
+    for video, group in groupby(vectors, key=lambda row: row[0]):
         rows = list(group)
-        places = np.array([place for _, place, _ in rows])
-        values = {
-            side: np.stack([vectors[number] for _, _, vectors in rows])
-            for number, side in enumerate(SIDES)
-        }
-        best = {side: values[side].argmax(0) for side in SIDES}
-        yield Peaks(
-            video,
-            {side: values[side].max(0) for side in SIDES},
-            {side: places[best[side]] for side in SIDES},
-        )
+        moment_numbers = np.array([number for _, number, _ in rows])
+        strongest: dict[Side, Float[np.ndarray, " units"]] = {}
+        strongest_moments: dict[Side, Int[np.ndarray, " units"]] = {}
+        for side_number, side in enumerate(SIDES):
+            values = np.stack([pair[side_number] for _, _, pair in rows])
+            strongest[side] = values.max(0)
+            strongest_moments[side] = moment_numbers[values.argmax(0)]
+        yield VideoActivations(video, strongest, strongest_moments)
 
 
-def _by_video(shards: Shards, mask: Bool[np.ndarray, " clips"]) -> Int[np.ndarray, " allowed"]:
-    """The clips of `mask`, those of a video together, else as they lie."""
-    clips = np.flatnonzero(mask)
-    _, first, video = np.unique(shards.video_ids[clips], return_index=True, return_inverse=True)
-    return clips[np.argsort(first[video], kind="stable")]
+def _by_video(clips: Shards) -> Int[np.ndarray, " clips"]:
+    """Numbers of clips, those of a video together; else in their order."""
+    _, first, video = np.unique(clips.video_ids, return_index=True, return_inverse=True)
+    return np.argsort(first[video], kind="stable")
 
 
 def _vectors(
-    model: L3Net,
-    shards: Shards,
-    clips: Int[np.ndarray, " allowed"],
-    per_clip: int,
-    progress: Progress,
+    model: L3Net, clips: Shards, per_clip: int, progress: Progress
 ) -> Iterator[tuple[str, int, Float[np.ndarray, "2 units"]]]:
-    """Of each moment its video, its place and the vectors of both sides."""
+    """Of each moment its video, its number (`VideoActivations`) and the vectors of both sides."""
 
-    def walk() -> Iterator[tuple[str, int, Moment]]:
-        for done, clip in enumerate(clips.tolist(), 1):
-            for number, moment in enumerate(moments(shards[clip], model.config, per_clip)):
-                yield str(shards.video_ids[clip]), clip * per_clip + number, moment
+    def numbered_moments() -> Iterator[tuple[str, int, Moment]]:
+        for done, clip in enumerate(_by_video(clips).tolist(), 1):
+            first_number = int(clips.folder_numbers[clip]) * per_clip
+            for number, moment in enumerate(moments(clips[clip], model.config, per_clip)):
+                yield str(clips.video_ids[clip]), first_number + number, moment
             progress(done, len(clips))
 
-    walked = walk()
-    while batch := list(islice(walked, BATCH)):
+    remaining = numbered_moments()
+    while batch := list(islice(remaining, MOMENTS_PER_BATCH)):
         with torch.inference_mode():
-            towers = look_and_listen(model, [moment for _, _, moment in batch])
-        vectors = np.stack([tower.vector.float().cpu().numpy() for tower in towers], 1)
-        yield from (
-            (video, place, pair) for (video, place, _), pair in zip(batch, vectors, strict=True)
-        )
+            outputs = look_and_listen(model, [moment for _, _, moment in batch])
+        vectors = np.stack([output.vector.float().cpu().numpy() for output in outputs], 1)
+        for (video, number, _), pair in zip(batch, vectors, strict=True):
+            yield video, number, pair
 
 
-def firings(
+def strongest_activations(
     model: L3Net,
     shards: Shards,
-    strongest: dict[Side, Strongest],
+    strongest: dict[Side, StrongestVideos],
     per_clip: int,
     progress: Progress = no_progress,
-) -> dict[Side, list[tuple[Firing, ...]]]:
-    """For each unit of each side its strongest moments with their maps, the strongest first; each
-    moment is looked at once.
+) -> dict[Side, list[tuple[UnitActivation, ...]]]:
+    """For each unit of each side its strongest moments with their maps, the strongest first.
+
+    The network sees each moment once, for all units that it activates.
     """
-    found: dict[Side, list[list[Firing | None]]] = {}
-    asked: dict[Place, list[tuple[Side, int, int]]] = {}
+    activations_of: dict[Side, list[list[UnitActivation | None]]] = {}
+    units_of: dict[MomentAddress, list[tuple[Side, int, int]]] = {}
     for side in SIDES:
-        places = strongest[side].places
-        found[side] = [[None] * places.shape[1] for _ in places]
-        for unit, rank in zip(*np.nonzero(places >= 0), strict=True):
-            place = Place(*divmod(int(places[unit, rank]), per_clip), per_clip)
-            asked.setdefault(place, []).append((side, int(unit), int(rank)))
-    order = sorted(asked)
-    for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
-        for place, (moment, maps) in zip(batch, _mapped(model, shards, batch), strict=True):
-            for side, unit, rank in asked[place]:
-                found[side][unit][rank] = _firing(
+        numbers = strongest[side].moments
+        activations_of[side] = [[None] * numbers.shape[1] for _ in numbers]
+        for unit, rank in zip(*np.nonzero(numbers >= 0), strict=True):
+            clip, moment = divmod(int(numbers[unit, rank]), per_clip)
+            address = MomentAddress(clip, moment, per_clip)
+            units_of.setdefault(address, []).append((side, int(unit), int(rank)))
+    addresses = sorted(units_of)
+    for start in range(0, len(addresses), MOMENTS_PER_BATCH):
+        batch = addresses[start : start + MOMENTS_PER_BATCH]
+        for address, (moment_data, maps) in zip(batch, _maps(model, shards, batch), strict=True):
+            for side, unit, rank in units_of[address]:
+                activations_of[side][unit][rank] = _unit_activation(
                     side,
-                    place,
-                    moment,
+                    address,
+                    moment_data,
                     float(strongest[side].activations[unit, rank]),
                     maps[side][unit],
                 )
-        progress(start + len(batch), len(order))
-    return {
-        side: [tuple(one for one in row if one is not None) for row in found[side]]
-        for side in SIDES
-    }
+        progress(start + len(batch), len(addresses))
+    result: dict[Side, list[tuple[UnitActivation, ...]]] = {}
+    for side in SIDES:
+        result[side] = [tuple(filter(None, ranks)) for ranks in activations_of[side]]
+    return result
 
 
-def _firing(
+def _unit_activation(
     side: Side,
-    place: Place,
+    address: MomentAddress,
     moment: Moment,
     activation: float,
     values: Float[np.ndarray, "rows columns"],
-) -> Firing:
-    at_seconds = moment.clip.start_seconds + (
-        moment.frame_seconds if side == "vision" else moment.start_seconds
-    )
-    return Firing(
-        place, moment.clip.video_id, at_seconds, activation, HeatMap(values.copy(), at_seconds)
-    )
+) -> UnitActivation:
+    clip_seconds = moment.frame_seconds if side == "vision" else moment.start_seconds
+    at_seconds = moment.clip.start_seconds + clip_seconds
+    # A copy, as `values` is one channel of a batch of maps that can be freed.
+    heat_map = HeatMap(values.copy(), at_seconds)
+    return UnitActivation(address, moment.clip.video_id, at_seconds, activation, heat_map)
 
 
-def _mapped(
-    model: L3Net, shards: Shards, places: Sequence[Place]
+def _maps(
+    model: L3Net, shards: Shards, addresses: Sequence[MomentAddress]
 ) -> Iterator[tuple[Moment, dict[Side, Float[np.ndarray, "units _rows _columns"]]]]:
-    """Moments with the last map of each side."""
-    read = [place.read(shards, model.config) for place in places]
+    """Moments with the last feature map of each side."""
+    batch = [address.load(shards, model.config) for address in addresses]
     with torch.inference_mode():
-        towers = look_and_listen(model, read)
-    maps = [tower.map.float().cpu().numpy() for tower in towers]
-    for row, moment in enumerate(read):
+        outputs = look_and_listen(model, batch)
+    maps = [output.map.float().cpu().numpy() for output in outputs]
+    for row, moment in enumerate(batch):
         yield moment, {side: maps[number][row] for number, side in enumerate(SIDES)}

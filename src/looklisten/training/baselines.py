@@ -20,7 +20,7 @@ from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import Negatives, evaluate
-from looklisten.evaluation.supervised import direct_combination, naming
+from looklisten.evaluation.supervised import class_accuracy, direct_combination
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.system.devices import choose_device, to_device
@@ -188,15 +188,17 @@ def _row(
         raise KeyboardInterrupt
     saved = open_checkpoint(run)
     model, settings = to_device(saved.model(), choose_device(device).value), saved.config.train
-    held_out, answer, result = data.held_out(settings.held_out_fraction), None, dict[str, Any]()
+    held_out, scorer, result = data.held_out(saved), None, dict[str, Any]()
     heads = saved.objective().to(choose_device(device).value)
     if isinstance(heads, LabelsObjective):
         direct = direct_combination(saved, model, data, pairs)
-        answer = direct.answer
-        result["named"] = asdict(naming(model, heads, settings.classes, data, held_out, pairs // 2))
+        scorer = direct.scorer
+        result["named"] = asdict(
+            class_accuracy(model, heads, settings.classes, held_out, pairs // 2)
+        )
         result |= {"threshold": direct.threshold, "validation_accuracy": direct.validation_accuracy}
     measured = {
-        kind: evaluate(model, data, held_out, pairs, answer=answer, negatives=kind).as_dict()
+        kind: evaluate(model, held_out, pairs, scorer=scorer, negatives=kind).as_dict()
         for kind in KINDS
     }
     return result | measured

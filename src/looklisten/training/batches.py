@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.config import Config
-from looklisten.data.pairs import PairStream, View
+from looklisten.data.pairs import FrameTransform, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 
@@ -33,12 +33,10 @@ def select_labeled(
     return allowed & np.isin(data.names, classes), config.changed("train", classes=classes)
 
 
-def training_stream(data: Shards, allowed: NDArray[np.bool_], config: Config) -> PairStream:
-    """The positives of training: the clips that `allowed`, `[clips]`, names, frames cropped at
-    random places and perhaps mirrored.
-    """
+def training_stream(clips: Shards, config: Config) -> PairStream:
+    """The positives of training on `clips`: frames have a random crop and may be mirrored."""
     model, settings = config.model, config.train
-    view = View(
+    transform = FrameTransform(
         model.resize_pixels,
         model.crop_pixels,
         random=True,
@@ -50,11 +48,10 @@ def training_stream(data: Shards, allowed: NDArray[np.bool_], config: Config) ->
     # processes' rows.
     within_process = settings.batch_norm == "local" and settings.negatives == "roll"
     return PairStream(
-        data,
-        allowed,
+        clips,
         settings.batch_size,
         settings.seed,
-        view,
+        transform,
         share,
         settings.same_video_steps,
         within_process,

@@ -13,7 +13,7 @@ from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import can_probe, quick_probe
-from looklisten.evaluation.supervised import naming
+from looklisten.evaluation.supervised import class_accuracy
 from looklisten.model.checkpoint import (
     Checkpoint,
     open_checkpoint,
@@ -122,18 +122,17 @@ class Checkpointer:
             self._settings,
         )
         if isinstance(objective, LabelsObjective):
-            return naming(
+            return class_accuracy(
                 network,
                 objective,
                 settings.classes,
-                self._data,
-                self._held_out,
+                self._data.select(self._held_out),
                 EVALUATED_PAIRS // 2,
                 settings.seed,
             ).as_metrics()
         return {
             "held_out_accuracy": evaluate(
-                network, self._data, self._held_out, EVALUATED_PAIRS, settings.seed
+                network, self._data.select(self._held_out), EVALUATED_PAIRS, settings.seed
             ).accuracy
         }
 

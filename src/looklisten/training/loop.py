@@ -100,8 +100,10 @@ def train(
         Interruption() as interruption,
         ExitStack() as cleanup,
     ):
-        held_out = data.held_out(config.train.held_out_fraction)
-        validation = data.validation(config.train.validation_fraction, held_out)
+        held_out = data.held_out_mask(config.train.held_out_fraction)
+        validation = data.validation_mask(
+            config.train.validation_fraction, config.train.held_out_fraction
+        )
         allowed, config = select_labeled(data, ~held_out & ~validation, config)
         read = training_data(data, allowed, held_out | validation)
         if not world.agree(json.dumps(read.digests())):
@@ -123,7 +125,7 @@ def train(
             learner.initialize()
         if world.is_first:
             _say_how(learner, data, allowed, held_out, saved)
-        stream = training_stream(data, allowed, config)
+        stream = training_stream(data.select(allowed), config)
         on_gpu = learner.device.value.startswith("cuda")
         batches = stream.batches(
             first,

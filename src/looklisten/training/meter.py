@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from looklisten.config import TrainConfig
-from looklisten.data.pairs import Draws, PairBatch
+from looklisten.data.pairs import PairBatch, PairChoices
 from looklisten.errors import ConfigError
 from looklisten.model.objectives import chance_loss
 from looklisten.model.objectives.objective import LossAndAccuracy
@@ -42,7 +42,7 @@ PLATEAU_ADVICE = (
 )
 
 
-Named = tuple[tuple[str, ...], Draws]
+Named = tuple[tuple[str, ...], PairChoices]
 """What a part of a batch was made of."""
 
 
@@ -78,7 +78,7 @@ class TrainingMeter:
     def add(
         self, step: int, outcome: LossAndAccuracy, parts: list[PairBatch], waited_seconds: float
     ) -> None:
-        self._steps.append((step, outcome, [(part.video_ids, part.draws) for part in parts]))
+        self._steps.append((step, outcome, [(part.video_ids, part.choices) for part in parts]))
         self._waited += waited_seconds
 
     def leave_out(self, seconds: float) -> None:
@@ -120,8 +120,8 @@ class TrainingMeter:
         rows = {
             "video_ids": [video for video_ids, _ in parts for video in video_ids],
             **{
-                name: np.concatenate([getattr(draws, name) for _, draws in parts]).tolist()
-                for name in ("clips", "frames", "starts")
+                name: np.concatenate([getattr(choices, name) for _, choices in parts]).tolist()
+                for name in ("clips", "frames", "sound_starts")
             },
         }
         write_json(path, {"step": step, "loss": str(float(outcome.loss)), **rows})

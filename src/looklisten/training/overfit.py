@@ -63,7 +63,7 @@ def overfit(
     config = config.changed("augment", flip=False).changed(
         "train", schedule="constant", warmup_steps=min(config.train.warmup_steps, 20)
     )
-    learner, stream = Learner(config, device), training_stream(data, allowed, config)
+    learner, stream = Learner(config, device), training_stream(data.select(allowed), config)
     learner.initialize()
     meter, began, step = TrainingMeter(config.train.batch_size, learner.world), time.monotonic(), 0
     for step, batch in enumerate(stream.batches(0, 10**9), 1):

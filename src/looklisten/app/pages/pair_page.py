@@ -76,13 +76,11 @@ def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Pair]
         raise ConfigError(
             f"{count} pairs cannot be shown: half are positive, from at least 2 videos; ask for an even number from 4 on"
         )
-    held_out = shards.held_out(config.train.held_out_fraction)
-    videos = len(set(shards.video_ids[~held_out]))
+    clips = shards.select(~shards.held_out_mask(config.train.held_out_fraction))
+    videos = len(set(clips.video_ids))
     config = fit_batch_size(config, videos)
-    stream, front_end = (
-        training_stream(shards, ~held_out, config),
-        LogSpectrogram(config.model.front_end, config.model.window),
-    )
+    stream = training_stream(clips, config)
+    front_end = LogSpectrogram(config.model.front_end, config.model.window)
     for index, row in (
         divmod(frame, config.train.batch_size) for frame in range(min(count // 2, videos))
     ):
@@ -98,20 +96,20 @@ def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Pair]
 
 
 def _frame_origin(shards: Shards, batch: PairBatch, row: int) -> Origin:
-    clip = shards[int(batch.draws.clips[row])]
+    clip = shards[int(batch.choices.clips[row])]
     return Origin(
         clip.video_id,
         clip.labels,
-        clip.start_seconds + clip.frame_seconds[int(batch.draws.frames[row])],
+        clip.start_seconds + clip.frame_seconds[int(batch.choices.frames[row])],
     )
 
 
 def _sound_origin(shards: Shards, batch: PairBatch, row: int) -> Origin:
-    clip = shards[int(batch.draws.clips[row])]
+    clip = shards[int(batch.choices.clips[row])]
     return Origin(
         clip.video_id,
         clip.labels,
-        clip.start_seconds + int(batch.draws.starts[row]) / SAMPLE_RATE_HZ,
+        clip.start_seconds + int(batch.choices.sound_starts[row]) / SAMPLE_RATE_HZ,
     )
 
 

@@ -26,7 +26,7 @@ from looklisten.drawing.figures import spectrogram_picture
 from looklisten.drawing.heatmap_colors import Picture, overlaid
 from looklisten.evaluation.units.naming import Unit, Units
 from looklisten.inference.moments import Moment
-from looklisten.inference.unit_activations import SIDES, Firing, Place
+from looklisten.inference.unit_activations import SIDES, MomentAddress, UnitActivation
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, resize
 from looklisten.model.l3net import L3Net
@@ -42,23 +42,23 @@ LEVELS = 256
 
 
 def write_unit_page(
-    path: Path, found: Units, model: L3Net, shards: Shards, progress: Progress = no_progress
+    path: Path, found: Units, model: L3Net, progress: Progress = no_progress
 ) -> dict[str, Any]:
     """Write all units as one HTML file that needs nothing else, and return where it is and its
     size.
 
-    `model` and `shards` are those that `found` was made with.
+    `model` is the network that `found` was made with.
     """
-    heard = {firing.place for unit in found.of("audio") for firing in unit.firings}
-    order = sorted({firing.place for unit in found.units for firing in unit.firings})
+    heard = {firing.address for unit in found.of("audio") for firing in unit.strongest}
+    order = sorted({firing.address for unit in found.units for firing in unit.strongest})
     moments = []
     for done, place in enumerate(order, 1):
-        moments.append(_shown(place, model, shards, place in heard))
+        moments.append(_shown(place, model, found.clips, place in heard))
         progress(done, len(order))
     number = {place: index for index, place in enumerate(order)}
     units = [_told(unit, number) for unit in found.units]
     data = {"units": units, "moments": moments, "palette": _text(_palette())}
-    most = max((len(unit.firings) for unit in found.units), default=1)
+    most = max((len(unit.strongest) for unit in found.units), default=1)
     classes = sorted({unit.preferred for unit in found.units} - {""})
     write_page(
         path,
@@ -67,17 +67,18 @@ def write_unit_page(
         found=found.as_dict(),
         classes=classes,
         top=max(most, 1),
-        shards=shards.path.name,
+        shards=found.clips.path.name,
     )
     return {"page": str(path), "page_bytes": path.stat().st_size, "moments_shown": len(order)}
 
 
-def best_units(found: Units, model: L3Net, shards: Shards, count: int = 4) -> Markup:
+def best_units(found: Units, model: L3Net, count: int = 4) -> Markup:
     """The `count` most selective units of each side (`Units.best`) as a piece of HTML that a page
     may take in as it is.
     """
     sides = {
-        side: [_drawn(unit, model, shards) for unit in found.best(side, count)] for side in SIDES
+        side: [_drawn(unit, model, found.clips) for unit in found.best(side, count)]
+        for side in SIDES
     }
     return fragment("best_units.html.j2", sides=sides)
 
@@ -85,8 +86,8 @@ def best_units(found: Units, model: L3Net, shards: Shards, count: int = 4) -> Ma
 def _drawn(unit: Unit, model: L3Net, shards: Shards) -> dict[str, Any]:
     """A unit with its pictures under their maps, and of audio its sounds."""
     rows = []
-    for firing in unit.firings:
-        moment, heat = firing.place.read(shards, model.config), _scaled(firing, unit)
+    for firing in unit.strongest:
+        moment, heat = firing.address.load(shards, model.config), _scaled(firing, unit)
         frame = _frame(moment, model)
         row = {
             "label": ", ".join(moment.clip.labels),
@@ -104,9 +105,9 @@ def _drawn(unit: Unit, model: L3Net, shards: Shards) -> dict[str, Any]:
     return {"unit": unit, "rows": rows}
 
 
-def _shown(place: Place, model: L3Net, shards: Shards, heard: bool) -> dict[str, Any]:
+def _shown(place: MomentAddress, model: L3Net, shards: Shards, heard: bool) -> dict[str, Any]:
     """A moment as the page keeps it; with its second of sound where an audio unit fires in it."""
-    moment = place.read(shards, model.config)
+    moment = place.load(shards, model.config)
     shown = {
         "video": moment.clip.video_id,
         "labels": list(moment.clip.labels),
@@ -122,7 +123,7 @@ def _shown(place: Place, model: L3Net, shards: Shards, heard: bool) -> dict[str,
     return shown
 
 
-def _told(unit: Unit, number: dict[Place, int]) -> dict[str, Any]:
+def _told(unit: Unit, number: dict[MomentAddress, int]) -> dict[str, Any]:
     return {
         "side": unit.side,
         "number": unit.number,
@@ -132,22 +133,22 @@ def _told(unit: Unit, number: dict[Place, int]) -> dict[str, Any]:
         "strong": unit.strong,
         "firings": [
             [
-                number[firing.place],
+                number[firing.address],
                 round(firing.activation, 4),
                 list(values.shape),
                 _text(values.tobytes()),
             ]
-            for firing in unit.firings
+            for firing in unit.strongest
             for values in [_levels(_scaled(firing, unit))]
         ],
     }
 
 
-def _scaled(firing: Firing, unit: Unit) -> Float[np.ndarray, "rows columns"]:
+def _scaled(firing: UnitActivation, unit: Unit) -> Float[np.ndarray, "rows columns"]:
     """A map in 0..1 of the unit's strongest activation, so that its moments compare; of sound high
     frequencies above.
     """
-    values = firing.heat.values / np.float32(unit.activation or 1)
+    values = firing.heat_map.values / np.float32(unit.activation or 1)
     return values[::-1] if unit.side == "audio" else values
 
 

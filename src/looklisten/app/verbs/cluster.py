@@ -66,13 +66,14 @@ def run_cluster(
 def _write_image(out: Path, result: "Clustering") -> None:
     """The vectors of each side as points of a plane."""
     from looklisten.drawing.figures import planes
-    from looklisten.evaluation.units.clustering import SIDES, plane
+    from looklisten.evaluation.units.clustering import tsne_positions
+    from looklisten.inference.unit_activations import SIDES
     from looklisten.system.files import atomic_write
 
     panels = []
     for side in SIDES:
         row = result.row(side, "trained")
         title = f"{side}: NMI {row.nmi:.3f}, {row.n} items"
-        panels.append((title, plane(result.vectors[side]), result.labels[side]))
+        panels.append((title, tsne_positions(result.vectors[side]), result.labels[side]))
     with atomic_write(out) as scratch:
         scratch.write_bytes(planes(panels))

@@ -58,8 +58,11 @@ def run_evaluate(
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.correspondence import evaluate
-    from looklisten.evaluation.localization.evaluate import localization, localization_of
-    from looklisten.evaluation.supervised import direct_combination, with_validated_threshold
+    from looklisten.evaluation.localization.evaluate import localization, localization_table
+    from looklisten.evaluation.supervised import (
+        direct_combination,
+        scorer_with_validation_threshold,
+    )
     from looklisten.interop.loading import open_trained
     from looklisten.system.devices import choose_device
     from looklisten.training.provenance import warn_of_trained_videos
@@ -75,23 +78,23 @@ def run_evaluate(
     if len(paths) == 2:
         questions = _annotated_set(paths, annotations, ids, partial, model.config)
         with ProgressBar(f"evaluate: {paths[0]}") as progress:
-            return Output(localization_of(model, questions, method, seed, progress).as_dict())
+            return Output(localization_table(model, questions, method, seed, progress).as_dict())
     shards = Shards(paths[0])
-    held_out = shards.held_out(training.held_out_fraction)
-    warn_of_trained_videos(saved.path, saved.step, shards.video_ids[held_out].tolist())
+    held_out = shards.held_out(saved)
+    warn_of_trained_videos(saved.path, saved.step, held_out.video_ids.tolist())
     if task == "localization":
         with ProgressBar("evaluate: maps") as progress:
-            table = localization(model, shards, held_out, method, per_clip, seed, progress)
+            table = localization(model, held_out, method, per_clip, seed, progress)
         return Output(table.as_dict())
     with ProgressBar("evaluate: batches") as progress:
-        answer = None
+        scorer = None
         if training.objective == "labels":
-            answer = direct_combination(saved, model, shards, pairs, seed, progress).answer
+            scorer = direct_combination(saved, model, shards, pairs, seed, progress).scorer
         elif threshold == "validation":
-            answer = with_validated_threshold(
+            scorer = scorer_with_validation_threshold(
                 saved, model, shards, pairs, seed, progress, negatives
             )
-        result = evaluate(model, shards, held_out, pairs, seed, progress, answer, negatives, files)
+        result = evaluate(model, held_out, pairs, seed, progress, scorer, negatives, files)
     return Output(result.as_dict())
 
 
@@ -103,14 +106,16 @@ def _annotated_set(
     config: "ModelConfig",
 ) -> Any:
     """The moments of VGG-SS or Flickr-SoundNet, with their boxes."""
-    from looklisten.evaluation.sets.localization_sets import LAYOUTS, read_marked
+    from looklisten.evaluation.sets.annotated_media import read_annotated_moments
+    from looklisten.evaluation.sets.registry import LOCALIZATION_SETS
 
     name, media = paths
-    if name not in LAYOUTS:
+    if name not in LOCALIZATION_SETS:
         raise UsageError(
-            f"there is no set {name!r} with boxes; evaluate takes {' or '.join(LAYOUTS)} and its "
-            "folder, or shards alone"
+            f"there is no set {name!r} with boxes; evaluate takes "
+            f"{' or '.join(LOCALIZATION_SETS)} and its folder, or shards alone"
         )
+    localization_set = LOCALIZATION_SETS[name]
     if annotations is None:
-        raise UsageError(f"evaluate {name} needs --annotations: {LAYOUTS[name].annotations}")
-    return read_marked(name, media, annotations, config, ids, partial)  # type: ignore[arg-type]
+        raise UsageError(f"evaluate {name} needs --annotations: {localization_set.annotations}")
+    return read_annotated_moments(localization_set, media, annotations, config, ids, partial)

@@ -32,7 +32,6 @@ def run_units(
     """
     from looklisten.app.pages.unit_page import write_unit_page
     from looklisten.data.shards import Shards
-    from looklisten.evaluation.units.clustering import clips_of
     from looklisten.evaluation.units.naming import units
     from looklisten.interop.loading import open_trained
     from looklisten.system.devices import choose_device
@@ -40,11 +39,11 @@ def run_units(
     check_writable_file(out)
     checkpoint = open_trained(network)
     training = checkpoint.config.train
-    clips = Shards(shards)
+    all_clips = Shards(shards)
     model = checkpoint.model().to(choose_device(device).value)
-    mask = clips_of(clips, split, clips.held_out(training.held_out_fraction))
+    clips = all_clips.split(split, all_clips.held_out_mask(training.held_out_fraction))
     with ProgressBar("units: clips") as progress:
-        result = units(model, clips, mask, top, per_clip, training.seed, progress)
+        result = units(model, clips, top, per_clip, training.seed, progress)
     with ProgressBar("units: moments drawn") as progress:
-        page = write_unit_page(out, result, model, clips, progress)
+        page = write_unit_page(out, result, model, progress)
     return Output(result.as_dict() | page)

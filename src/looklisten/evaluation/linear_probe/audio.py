@@ -13,7 +13,7 @@ from torch import Tensor
 
 from looklisten.evaluation.linear_probe.features import Extractor
 from looklisten.evaluation.linear_probe.vector_cache import Store, stored_vectors
-from looklisten.evaluation.sets.registry import Benchmark
+from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.isolation.readers import read_sound
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
@@ -71,7 +71,7 @@ def spectrogram_extractor() -> Extractor:
 
 
 def sound_vectors(
-    benchmark: Benchmark,
+    benchmark: LabeledFiles,
     extractor: Extractor,
     cache: Path | None = None,
     progress: Progress = no_progress,
@@ -79,15 +79,15 @@ def sound_vectors(
     """Vectors of every sound's sub-clips `[items, windows, width]`, or of whole clips `[items, 1,
     width]` where `extractor` wants them.
     """
-    rows = 1 if extractor.whole else benchmark.windows
+    rows = 1 if extractor.whole else benchmark.labeled_set.windows
 
     def read(item: int) -> Tensor:
         sound = read_sound(benchmark.root / benchmark.paths[item], MAX_HOURS)
         if extractor.whole:
-            return torch.from_numpy(loop(sound, round(benchmark.clip_seconds * SAMPLE_RATE_HZ)))[
-                None
-            ]
-        return torch.from_numpy(sub_clips(sound, rows, benchmark.clip_seconds))
+            return torch.from_numpy(
+                loop(sound, round(benchmark.labeled_set.clip_seconds * SAMPLE_RATE_HZ))
+            )[None]
+        return torch.from_numpy(sub_clips(sound, rows, benchmark.labeled_set.clip_seconds))
 
     return stored_vectors(benchmark, extractor, rows, read, cache, progress)
 

@@ -14,7 +14,7 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.audio import spectrogram_extractor
 from looklisten.evaluation.linear_probe.features import Extractor, network_extractor
 from looklisten.evaluation.linear_probe.images import color_extractor
-from looklisten.evaluation.sets.registry import Benchmark
+from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.inference.encoder import Encoder
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
@@ -37,13 +37,22 @@ pictures are large, and so is their cost.
 """
 
 
+def chosen_baselines(compare: str, side: Side) -> tuple[str, ...]:
+    """The names in `compare`: all of a side, none, or names joined by commas."""
+    if compare == "all":
+        return RIVALS[side]
+    if compare == "none":
+        return ()
+    return tuple(name.strip() for name in compare.split(","))
+
+
 def contenders(
-    benchmark: Benchmark,
+    benchmark: LabeledFiles,
     model: Model,
-    compare: Sequence[Rival],
+    compare: Sequence[str],
     layer: str,
     device: str,
-    drawings: int | None = None,
+    untrained_seeds: int | None = None,
 ) -> list[Extractor]:
     """The network, then those of `compare` that it is not itself; the untrained one so many times,
     each another drawing.
@@ -53,7 +62,7 @@ def contenders(
     side, rivals = benchmark.side, list(compare)
     if wrong := [name for name in rivals if name not in RIVALS[side]]:
         raise ConfigError(
-            f"there is no rival {wrong[0]!r} for {benchmark.title}; choose of {', '.join(RIVALS[side])}"
+            f"there is no rival {wrong[0]!r} for {benchmark.labeled_set.title}; choose of {', '.join(RIVALS[side])}"
         )
     if isinstance(model, str) and model.startswith(UNTRAINED):
         rivals = ["untrained", *(name for name in rivals if name != "untrained")]
@@ -69,7 +78,7 @@ def contenders(
         else:
             found += [
                 _untrained(side, model, layer, device, more)
-                for more in range(DRAWINGS[side] if drawings is None else drawings)
+                for more in range(DRAWINGS[side] if untrained_seeds is None else untrained_seeds)
             ]
     return found
 

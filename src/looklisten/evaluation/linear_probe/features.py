@@ -2,10 +2,8 @@
 no file, no label.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from looklisten.config import Side
 from looklisten.errors import ConfigError
+from looklisten.inference.embedding.fingerprints import network_sha256
 from looklisten.inference.embedding.options import Precision
 from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.inference.layers import TEXTURE, layer_width
@@ -31,8 +30,6 @@ system anew each time. Of the full-size ear 40 windows a second one by one, 20 b
 
 ROUNDING = "16bit"
 """How a network rounds the sound that it gets."""
-
-Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +103,7 @@ def network_extractor(
         width=layer_width(model, side, layer)
         if isinstance(model, L3Net)
         else encode(_blank(encoder, side)).shape[1],
-        key=f"{weights_key(model)}-{side}-{layer}-{precision}{rounding}"
+        key=f"{network_sha256(encoder)[:16]}-{side}-{layer}-{precision}{rounding}"
         if isinstance(model, L3Net)
         else "",
         device=str(encoder.device),
@@ -138,29 +135,3 @@ def _piece_rows(model: L3Net, side: Side) -> int:
     return max(
         1, int(PIECE_BYTES / (2 * model.config.widths[0] * pixels / model.config.first_stride**2))
     )
-
-
-def weights_key(model: L3Net) -> str:
-    """A hash of a network's settings and weights."""
-    digest = hashlib.sha256(model.config.model_dump_json().encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-@torch.no_grad()
-def set_batch_norm(
-    model: L3Net, forward: Callable[[Batch], object], batches: Iterable[Batch]
-) -> L3Net:
-    """Set batch-norm statistics to the plain mean over `batches`; the model comes back in
-    evaluation mode.
-    """
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the plain mean over all batches seen
-    model.train()
-    for batch in batches:
-        forward(batch)
-    return model.eval()

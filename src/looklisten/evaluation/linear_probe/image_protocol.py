@@ -19,7 +19,8 @@ from looklisten.evaluation.linear_probe.features import Extractor
 from looklisten.evaluation.linear_probe.images import VIEWS, streamed_vectors
 from looklisten.evaluation.linear_probe.softmax import SETTINGS, Batch, Layers, train
 from looklisten.evaluation.linear_probe.vector_cache import Store
-from looklisten.evaluation.sets.registry import Benchmark, turns
+from looklisten.evaluation.sets.folds import rank_within_class
+from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.system.progress import Progress, no_progress
 
 EPOCHS = 30
@@ -38,7 +39,7 @@ Items = Int[np.ndarray, " _"]
 class Pictures:
     """A set in the eyes of one extractor: its vectors in batches, kept or made on the way."""
 
-    benchmark: Benchmark
+    benchmark: LabeledFiles
     extractor: Extractor
     classes: Int[Tensor, " items"]
     store: Store | None
@@ -94,7 +95,7 @@ class Pictures:
         return np.array(readable, dtype=np.int64), np.concatenate(said, axis=1)
 
 
-def parts(benchmark: Benchmark, fold: str) -> tuple[Items, Items, Items]:
+def parts(benchmark: LabeledFiles, fold: str) -> tuple[Items, Items, Items]:
     """What is trained on, what the setting is chosen by, and what is measured, when `fold` is.
 
     The owner's validation split chooses; where there is none, or it is itself measured, a twentieth
@@ -103,7 +104,9 @@ def parts(benchmark: Benchmark, fold: str) -> tuple[Items, Items, Items]:
     test, choose = benchmark.folds == fold, benchmark.folds == "val"
     if fold == "val" or not choose.any():
         rest = np.flatnonzero(~test)
-        places = turns([benchmark.paths[item] for item in rest], benchmark.labels[rest].tolist())
+        places = rank_within_class(
+            [benchmark.paths[item] for item in rest], benchmark.labels[rest].tolist()
+        )
         choose = np.isin(np.arange(len(test)), rest[places % CHOOSING == 0])
     return np.flatnonzero(~test & ~choose), np.flatnonzero(choose), np.flatnonzero(test)
 

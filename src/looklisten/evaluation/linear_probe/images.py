@@ -17,7 +17,7 @@ from torch.nn import functional
 from looklisten.errors import SourceError
 from looklisten.evaluation.linear_probe.features import Extractor
 from looklisten.evaluation.linear_probe.vector_cache import Store, read_ahead, stored_vectors
-from looklisten.evaluation.sets.registry import Benchmark
+from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.media.frames import crop, stack, to_unit
 from looklisten.media.images import read_picture
 from looklisten.system.progress import Progress, no_progress
@@ -42,7 +42,7 @@ def square(
 
 
 def views(
-    benchmark: Benchmark, extractor: Extractor, item: int, keys: Sequence[tuple[int, ...] | None]
+    benchmark: LabeledFiles, extractor: Extractor, item: int, keys: Sequence[tuple[int, ...] | None]
 ) -> UInt8[Tensor, "views 3 side side"]:
     """Squares of one picture, decoded once: the central one for None, a random one for each key,
     which draws its place.
@@ -55,7 +55,7 @@ def views(
 
 
 def picture_vectors(
-    benchmark: Benchmark,
+    benchmark: LabeledFiles,
     extractor: Extractor,
     cache: Path | None = None,
     progress: Progress = no_progress,
@@ -75,7 +75,7 @@ def picture_vectors(
 
 
 def streamed_vectors(
-    benchmark: Benchmark,
+    benchmark: LabeledFiles,
     extractor: Extractor,
     items: Sequence[int],
     key: tuple[int, ...] | None,

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from looklisten.evaluation.intervals import interval
 from looklisten.evaluation.linear_probe.audio import clip_statistics, sound_vectors
-from looklisten.evaluation.linear_probe.baselines import RIVALS, Rival, contenders
+from looklisten.evaluation.linear_probe.baselines import chosen_baselines, contenders
 from looklisten.evaluation.linear_probe.crossvalidation import LOGISTIC, SVM, Folds
 from looklisten.evaluation.linear_probe.features import Extractor
 from looklisten.evaluation.linear_probe.image_protocol import (
@@ -23,13 +22,16 @@ from looklisten.evaluation.linear_probe.image_protocol import (
     picture_answers,
 )
 from looklisten.evaluation.linear_probe.images import VIEWS, picture_vectors
-from looklisten.evaluation.sets.published import Published
-from looklisten.evaluation.sets.registry import Benchmark, SetName, open_benchmark
+from looklisten.evaluation.linear_probe.options import ProbeOptions
+from looklisten.evaluation.sets.labeled_set import LabeledFiles, PublishedFigure
+from looklisten.evaluation.sets.registry import open_labeled_set
+from looklisten.evaluation.statistics import confidence_interval
 from looklisten.inference.encoder import Encoder
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import choose_device
 from looklisten.system.progress import Progress, no_progress
 
+DEFAULT_OPTIONS = ProbeOptions()
 FAILURES_TOLD = 5
 
 
@@ -50,14 +52,14 @@ class ProbeRow:
     """What was chosen for each tested fold without a look at it: the cost of the classifier, or how
     the layer was trained.
     """
-    drawings: tuple[float, ...] = ()
+    accuracy_by_seed: tuple[float, ...] = ()
     """Of an untrained network that was drawn several times the accuracy of each; the other figures
-    are means over them, the interval's ends too, and what was chosen is the first one's.
+    are means over them, the confidence_interval's ends too, and what was chosen is the first one's.
     """
 
 
 @dataclass(frozen=True)
-class SetProbe:
+class ProbeTable:
     """A table: the network, its rivals, and what others reported on the same set."""
 
     dataset: str
@@ -72,47 +74,48 @@ class SetProbe:
     failures: tuple[str, ...]
     """Why, of the first of them."""
     rows: tuple[ProbeRow, ...]
-    published: tuple[Published, ...]
+    published: tuple[PublishedFigure, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"published": [row._asdict() for row in self.published]}
 
 
-def probe_set(
-    dataset: SetName,
+def probe_labeled_set(
+    name: str,
     path: str | Path,
     model: str | Path | L3Net | Encoder,
-    compare: Sequence[Rival] | None = None,
-    layer: str = "conv4_2",
-    cache: str | Path | None = None,
-    partial: bool = False,
-    device: str = "auto",
+    options: ProbeOptions = DEFAULT_OPTIONS,
     progress: Progress = no_progress,
-    drawings: int | None = None,
-) -> SetProbe:
-    """What a linear classifier reads from `model`'s frozen vectors of a public set, by the paper's
-    protocol (sections 4.1 and 4.2).
+) -> ProbeTable:
+    """What a linear classifier reads from frozen vectors of a labeled set, by the paper's protocol.
 
-    `model` may be a run's folder, a network, or `untrained:RECIPE`; all of `RIVALS` stand beside it
-    unless `compare` names some. Vectors are kept in `cache`, without which they are computed anew
-    each time. The untrained network is drawn `drawings` times, by default three times for sounds
-    and once for pictures; its row is the mean. Raises SourceError when the set is not there or,
-    unless `partial`, not whole.
+    name, path: the set, and the folder or table that it is in.
+    model: the folder of a run, a network, or `untrained:RECIPE`.
+
+    Vectors are kept in the folder `options.cache`; without one they are computed each time.
+    Raises SourceError if the set is not at `path` or, unless `options.partial`, incomplete. Raises
+    ConfigError for an unknown set, baseline or layer. (Paper, sections 4.1 and 4.2.)
     """
-    benchmark = open_benchmark(dataset, path, partial)
-    rivals = RIVALS[benchmark.side] if compare is None else compare
-    extractors = contenders(benchmark, model, rivals, layer, choose_device(device).value, drawings)
-    run = probe_sounds if benchmark.side == "audio" else probe_images
-    return run(benchmark, extractors, layer, Path(cache) if cache else None, progress)
+    files = open_labeled_set(name, path, options.partial)
+    extractors = contenders(
+        files,
+        model,
+        chosen_baselines(options.compare, files.side),
+        options.layer,
+        choose_device(options.device).value,
+        options.untrained_seeds,
+    )
+    run = probe_sounds if files.side == "audio" else probe_images
+    return run(files, extractors, options.layer, options.cache, progress)
 
 
 def probe_sounds(
-    benchmark: Benchmark,
+    benchmark: LabeledFiles,
     extractors: Sequence[Extractor],
     layer: str = "",
     cache: Path | None = None,
     progress: Progress = no_progress,
-) -> SetProbe:
+) -> ProbeTable:
     """The paper's protocol for sounds (section 4.1) with the vectors of each extractor.
 
     Sub-clips of a second, equally spaced; each dimension z-scored on the training folds; a
@@ -158,14 +161,14 @@ def probe_sounds(
 
 
 def probe_images(
-    benchmark: Benchmark,
+    benchmark: LabeledFiles,
     extractors: Sequence[Extractor],
     layer: str = "",
     cache: Path | None = None,
     progress: Progress = no_progress,
     epochs: int = EPOCHS,
     stream: bool | None = None,
-) -> SetProbe:
+) -> ProbeTable:
     """The paper's protocol for pictures (section 4.2) with the vectors of each extractor.
 
     One linear layer, trained by cross-entropy and Adam on random crops and flips, measured on
@@ -188,7 +191,9 @@ def probe_images(
         numbers = torch.from_numpy(classes).to(extractor.device)
         pictures = Pictures(benchmark, extractor, numbers, store, store.failed if store else {})
         kept = (
-            cache / benchmark.name / f"{extractor.key}-{benchmark.key()}-layers-{epochs}"
+            cache
+            / benchmark.labeled_set.name
+            / f"{extractor.key}-{benchmark.fingerprint()}-layers-{epochs}"
             if streams and cache and extractor.key
             else None
         )
@@ -208,14 +213,14 @@ the reasons.
 
 
 def _table(
-    benchmark: Benchmark,
+    benchmark: LabeledFiles,
     extractors: Sequence[Extractor],
     layer: str,
     measure: Measure,
     progress: Progress,
-) -> SetProbe:
+) -> ProbeTable:
     rows: list[list[ProbeRow]] = []
-    """The drawings of each network, in turn."""
+    """The accuracy_by_seed of each network, in turn."""
     failed: dict[int, str] = {}
 
     def shifted(done: int, total: int, /, **facts: str) -> None:
@@ -231,8 +236,8 @@ def _table(
     _, counts = np.unique(
         benchmark.labels[np.isin(benchmark.folds, benchmark.tested)], return_counts=True
     )
-    return SetProbe(
-        dataset=benchmark.title,
+    return ProbeTable(
+        dataset=benchmark.labeled_set.title,
         layer=layer,
         items=len(benchmark),
         classes=len(benchmark.classes),
@@ -241,12 +246,12 @@ def _table(
         failed=len(failed),
         failures=tuple(failed[item] for item in sorted(failed)[:FAILURES_TOLD]),
         rows=tuple(map(_mean_row, rows)),
-        published=benchmark.published,
+        published=benchmark.labeled_set.published,
     )
 
 
 def _mean_row(rows: list[ProbeRow]) -> ProbeRow:
-    """One row of the drawings of one network."""
+    """One row of the accuracy_by_seed of one network."""
     if len(rows) == 1:
         return rows[0]
     folds = np.mean([row.folds for row in rows], axis=0)
@@ -257,7 +262,7 @@ def _mean_row(rows: list[ProbeRow]) -> ProbeRow:
         deviation=float(folds.std(ddof=1)) if len(folds) > 1 else float("nan"),
         ci95=(low, high),
         folds=tuple(folds.tolist()),
-        drawings=tuple(row.accuracy for row in rows),
+        accuracy_by_seed=tuple(row.accuracy for row in rows),
     )
 
 
@@ -271,7 +276,7 @@ def _row(
         name=extractor.name,
         accuracy=float(by_fold.mean()),
         deviation=float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
-        ci95=interval(right, weights=1 / sizes[of_item]),
+        ci95=confidence_interval(right, weights=1 / sizes[of_item]),
         folds=tuple(by_fold.tolist()),
         features=extractor.width * (2 if extractor.summarized else 1),
         chosen=chosen,

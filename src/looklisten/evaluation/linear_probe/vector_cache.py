@@ -20,7 +20,7 @@ from torch import Tensor
 
 from looklisten.errors import SourceError
 from looklisten.evaluation.linear_probe.features import Extractor
-from looklisten.evaluation.sets.registry import Benchmark
+from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.system.files import write_json
 from looklisten.system.processes import cpu_count
 from looklisten.system.progress import Progress, no_progress
@@ -92,7 +92,7 @@ class Store:
 
 
 def stored_vectors(
-    benchmark: Benchmark,
+    benchmark: LabeledFiles,
     extractor: Extractor,
     rows: int,
     read: Read,
@@ -105,7 +105,7 @@ def stored_vectors(
     An item that cannot be read is left out and told, never an end.
     """
     folder = (
-        cache / benchmark.name / f"{extractor.key}-{benchmark.key()}-{rows}"
+        cache / benchmark.labeled_set.name / f"{extractor.key}-{benchmark.fingerprint()}-{rows}"
         if cache and extractor.key
         else None
     )

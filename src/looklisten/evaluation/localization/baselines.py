@@ -1,7 +1,6 @@
-"""Who answers questions with maps: a network by each of its methods, the same network untrained,
-and rules that see no picture.
+"""What predicts heat maps: a network by each method, the untrained network, and fixed rules.
 
-Knows no truth but that of the rule "the largest object", and no score.
+Knows no truth but that of the rule "largest object", and no score.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 
 from looklisten.errors import SourceError
-from looklisten.evaluation.linear_probe.features import set_batch_norm
 from looklisten.evaluation.localization.metrics import Map
-from looklisten.evaluation.localization.questions import Marked, Question
+from looklisten.evaluation.localization.questions import AnnotatedMoment, Question
+from looklisten.evaluation.untrained import FramesAndSounds, untrained_network
 from looklisten.inference.localization.localize import BATCH, localize_moments
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment
@@ -24,90 +23,96 @@ CALIBRATION_MOMENTS = 256
 """Moments that batch-norm statistics of the untrained network are set from."""
 CENTER_CELLS = 33
 
-Asked = tuple[Question, Moment]
-"""A question, and the moment that the network is shown."""
-Shown = tuple[Map, float]
-"""A map as it is, and what it counts: 0 leaves it dark."""
+AskedMoment = tuple[Question, Moment]
+"""A question, and the input of the network."""
+WeightedMap = tuple[Map, float]
+"""A map as it is, and its weight: 0 makes it dark."""
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
-    """Whoever answers questions with maps."""
+class MapPredictor:
+    """Predicts a heat map for each question."""
 
     name: str
-    maps: Callable[[Sequence[Asked]], list[Shown]]
+    predict: Callable[[Sequence[AskedMoment]], list[WeightedMap]]
     threshold: float | None = None
-    """Where a map says yes to a place; None is half the mean peak of its own matched maps."""
-    hears: bool = False
+    """The value above which a map says "the source is here".
 
-
-def network(model: L3Net, method: Method, untrained: bool = False) -> Contender:
-    """A network by one of its methods; values of similarity are probabilities, so that one half
-    means yes.
+    None is half the mean peak of the maps of matched questions.
     """
+    uses_sound: bool = False
 
-    def maps(batch: Sequence[Asked]) -> list[Shown]:
-        return [
-            (one.frame_map.values, one.weight)
-            for one in localize_moments(model, [moment for _, moment in batch], method)
-        ]
 
-    name = f"untrained, {method}" if untrained else method
-    return Contender(
-        name,
-        maps,
-        0.5 if method == "similarity" else None,
-        hears=method != "unit" and not untrained,
+def network_predictor(model: L3Net, method: Method, untrained: bool = False) -> MapPredictor:
+    """A network by one of its methods."""
+
+    def predict(batch: Sequence[AskedMoment]) -> list[WeightedMap]:
+        localizations = localize_moments(model, [moment for _, moment in batch], method)
+        return [(result.frame_map.values, result.weight) for result in localizations]
+
+    return MapPredictor(
+        f"untrained, {method}" if untrained else method,
+        predict,
+        # The values of `similarity` are probabilities.
+        threshold=0.5 if method == "similarity" else None,
+        uses_sound=method != "unit" and not untrained,
     )
 
 
-def rules(items: Sequence[Marked]) -> Iterator[Contender]:
-    """The middle of the picture; its largest object, where silent ones are marked too; all of it."""
-    across = np.linspace(-1, 1, CENTER_CELLS, dtype=np.float32)
-    middle = 1 - np.hypot(across[:, None], across[None]) / np.float32(2**0.5)
-    whole = np.ones((1, 1), np.float32)
-    yield Contender("center", lambda batch: [(middle, 1.0)] * len(batch))
-    if any(one.silent for one in items):
-        yield Contender(
-            "largest object",
-            lambda batch: [(question.marked.largest, 1.0) for question, _ in batch],
-        )
-    yield Contender("whole picture", lambda batch: [(whole, 1.0)] * len(batch))
+def fixed_rules(moments: Sequence[AnnotatedMoment]) -> Iterator[MapPredictor]:
+    """The center of the image; its largest object, where silent ones are annotated; all of it."""
+    from_center = np.linspace(-1, 1, CENTER_CELLS, dtype=np.float32)
+    distance = np.hypot(from_center[:, None], from_center[None])
+    center_map = 1 - distance / np.float32(2**0.5)
+    constant_map = np.ones((1, 1), np.float32)
+    yield MapPredictor("center", lambda batch: [(center_map, 1.0)] * len(batch))
+    if any(moment.silent for moment in moments):
+        yield MapPredictor("largest object", _largest_objects)
+    yield MapPredictor("whole image", lambda batch: [(constant_map, 1.0)] * len(batch))
 
 
-def untrained_for(model: L3Net, items: Sequence[Marked], seed: int) -> L3Net:
-    """A network of the same shape as it begins, its batch-norm statistics set from moments that it
-    will be asked about.
+def _largest_objects(batch: Sequence[AskedMoment]) -> list[WeightedMap]:
+    return [(question.of_frame.largest_box_map, 1.0) for question, _ in batch]
 
-    That makes it as strong as it can be. Those that cannot be read are left out.
+
+def untrained_for(model: L3Net, moments: Sequence[AnnotatedMoment], seed: int) -> L3Net:
+    """A network of the same shape with initial weights, as strong as it can be.
+
+    Its batch-norm statistics are set from moments that it will be asked about. Those that cannot be
+    read are left out.
     """
-    torch.manual_seed(seed)
+    numbers = np.random.default_rng(seed).permutation(len(moments))[:CALIBRATION_MOMENTS]
+    calibration = (moments[int(number)] for number in numbers)
+    own_sounds = (Question("matched", moment, moment, ()) for moment in calibration)
     device = next(model.parameters()).device
-    rival = L3Net(model.config).to(device)
-    some = np.random.default_rng(seed).permutation(len(items))[:CALIBRATION_MOMENTS]
-    own = (Question("matched", items[int(number)], items[int(number)], ()) for number in some)
-
-    def forward(batch: Sequence[Asked]) -> None:
-        rival.look(stack([moment.seen for _, moment in batch]).to(device))
-        rival.listen(
-            torch.from_numpy(np.stack([moment.waveform for _, moment in batch])).to(device)
-        )
-
-    return set_batch_norm(rival, forward, read(own, {}))
+    return untrained_network(model.config, seed, device, _inputs(own_sounds))
 
 
-def read(asked: Iterable[Question], failures: dict[str, str]) -> Iterator[list[Asked]]:
-    """The questions with their moments, in batches of frames of one size; `failures` gets the
-    videos that cannot be read, and why.
+def _inputs(asked: Iterable[Question]) -> Iterator[FramesAndSounds]:
+    for batch in load_batches(asked, failures={}):
+        frames = stack([moment.vision_input for _, moment in batch])
+        waveforms = np.stack([moment.waveform for _, moment in batch])
+        yield frames, torch.from_numpy(waveforms)
 
-    A frame about which several questions are asked in turn is read once.
+
+def load_batches(
+    asked: Iterable[Question], failures: dict[str, str]
+) -> Iterator[list[AskedMoment]]:
+    """The questions with their moments, in batches of frames of one size.
+
+    `failures` gets the videos that cannot be read, and why. A frame with several questions in a row
+    is read once.
     """
-    waiting: dict[tuple[int, ...], list[Asked]] = {}
-    marked, frame = None, None
+    waiting: dict[tuple[int, ...], list[AskedMoment]] = {}
+    annotated: AnnotatedMoment | None = None
+    frame: Moment | None = None
     for question in asked:
-        if question.marked is not marked:
-            marked, frame = question.marked, _read(question.marked, failures)
-        sound = frame if question.sound in (None, marked) else _read(question.sound, failures)
+        if question.of_frame is not annotated:
+            annotated = question.of_frame
+            frame = _load(annotated, failures)
+        sound = frame
+        if question.of_sound is not None and question.of_sound is not annotated:
+            sound = _load(question.of_sound, failures)
         if frame is None or sound is None:
             continue
         size = tuple(frame.frame.shape)
@@ -117,9 +122,9 @@ def read(asked: Iterable[Question], failures: dict[str, str]) -> Iterator[list[A
     yield from waiting.values()
 
 
-def _read(one: Marked, failures: dict[str, str]) -> Moment | None:
+def _load(annotated: AnnotatedMoment, failures: dict[str, str]) -> Moment | None:
     try:
-        return one.read()
+        return annotated.load()
     except SourceError as error:
-        failures.setdefault(one.video_id, str(error))
+        failures.setdefault(annotated.video_id, str(error))
         return None

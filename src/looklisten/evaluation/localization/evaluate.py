@@ -1,38 +1,36 @@
-"""Does the map point at what sounds, and does it follow the sound? A network's methods beside
-rivals that do not hear.
+"""Do heat maps point at the sounding object, and do they follow the sound?
 
-Knows moments with boxes, from shards or from elsewhere. `map_rows` and `map_scores` have the
-numbers, `map_contenders` the rivals.
+A network's methods are compared with baselines that do not use the sound. Knows moments with boxes,
+from shards or from elsewhere. `table` and `metrics` have the numbers, `baselines` the baselines.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from looklisten.data.shards import Box, Clip, Shards
+from looklisten.data.clips import Box, Clip
+from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.localization.baselines import (
-    Contender,
-    network,
-    read,
-    rules,
+    MapPredictor,
+    fixed_rules,
+    load_batches,
+    network_predictor,
     untrained_for,
 )
-from looklisten.evaluation.localization.questions import Marked, Question, questions
+from looklisten.evaluation.localization.questions import AnnotatedMoment, Question, questions
 from looklisten.evaluation.localization.table import (
-    Answer,
     LocalizationRow,
-    of_kind,
-    row_of,
+    MapAnswer,
+    answers_of_kind,
+    table_row,
 )
 from looklisten.inference.localization.localize import usual_method
 from looklisten.inference.localization.options import Method
-from looklisten.inference.moments import Moment, moments
+from looklisten.inference.moments import Moment, moment_number, moments
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
@@ -41,7 +39,8 @@ BOX_TOLERANCE_SECONDS = 0.2
 """A box counts for a frame when it is at most so far from it in time."""
 
 
-PLACES = (
+POSITION_COLUMNS = (
+    "name",
     "pointing",
     "pointing_ci95",
     "with_silent",
@@ -52,7 +51,8 @@ PLACES = (
     "max_f1",
     "pointing_precision",
 )
-OTHER_SOUNDS = (
+OTHER_SOUND_COLUMNS = (
+    "name",
     "followed",
     "followed_ci95",
     "stayed",
@@ -65,7 +65,7 @@ OTHER_SOUNDS = (
 
 @dataclass(frozen=True)
 class LocalizationTable:
-    """Every contender over the same questions."""
+    """The results of every method and baseline on the same questions."""
 
     rows: tuple[LocalizationRow, ...]
     n: int
@@ -77,189 +77,211 @@ class LocalizationTable:
     notes: tuple[str, ...]
 
     def row(self, name: str) -> LocalizationRow:
-        """The row of a contender."""
+        """The row of a method or baseline."""
         return next(row for row in self.rows if row.name == name)
 
     @property
-    def best_deaf(self) -> LocalizationRow:
-        """The row that points best of those that do not hear."""
-        return max((row for row in self.rows if not row.hears), key=lambda row: row.pointing)
+    def best_without_sound(self) -> LocalizationRow:
+        """The row that points best among those that do not use the sound."""
+        without_sound = [row for row in self.rows if not row.uses_sound]
+        return max(without_sound, key=lambda row: row.pointing)
 
     def as_dict(self) -> dict[str, Any]:
-        """`rows`: where maps point with the frame's own sound; `other_sounds`: what they do with
-        another.
+        """The table as plain values.
+
+        `rows`: where maps point with the frame's own sound.
+        `other_sounds`: what they do with other sounds.
         """
-        told = {
-            part: [
-                {name: _rounded(getattr(row, name)) for name in ("name", *names)}
-                for row in self.rows
-            ]
-            for part, names in (("rows", PLACES), ("other_sounds", OTHER_SOUNDS))
-        }
+        best = self.best_without_sound
         return {
             "moments": self.n,
             "videos": self.n_videos,
             "swaps": self.n_swaps,
-            "best_that_does_not_hear": {
-                "name": self.best_deaf.name,
-                "pointing": _rounded(self.best_deaf.pointing),
-            },
+            "best_without_sound": {"name": best.name, "pointing": _rounded(best.pointing)},
             "failed": len(self.failures),
-            "failures": [f"{video}: {why}" for video, why in self.failures.items()],
+            "failures": [f"{video}: {reason}" for video, reason in self.failures.items()],
             "notes": list(self.notes),
-            **told,
+            "rows": [_columns(row, POSITION_COLUMNS) for row in self.rows],
+            "other_sounds": [_columns(row, OTHER_SOUND_COLUMNS) for row in self.rows],
         }
+
+
+def _columns(row: LocalizationRow, names: Sequence[str]) -> dict[str, Any]:
+    return {name: _rounded(getattr(row, name)) for name in names}
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_rounded(one) for one in value]
+        return [_rounded(number) for number in value]
     return round(value, 4) if isinstance(value, float) else value
 
 
 def localization(
     model: L3Net,
-    shards: Shards,
-    mask: NDArray[np.bool_],
+    clips: Shards,
     methods: Sequence[Method] = (),
     per_clip: int = 2,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> LocalizationTable:
-    """Maps by `methods` (by default all that the network can) over `per_clip` moments of the clips
-    of `mask` that have boxes.
+    """Heat maps of `per_clip` moments of each clip that has boxes, by each method and baseline.
 
-    Beside them: the same network untrained, the center, the largest object, the whole picture.
-    `seed` draws the sounds that stand in for a frame's own, and the untrained network. Raises
-    ConfigError when no clip has boxes of what sounds, or for a method that the network cannot.
+    The baselines are the untrained network, the center, the largest object and the whole image.
+
+    `clips`: usually the held-out clips (`Shards.held_out`).
+    `methods`: by default all that the network has.
+    `seed`: draws the other sounds and the untrained network.
+
+    Raises ConfigError when no clip has boxes of sounding objects, and for a method that the network
+    does not have.
     """
-    return localization_of(
-        model, marked_clips(model, shards, mask, per_clip), methods, seed, progress
-    )
+    annotated = annotated_moments(model, clips, per_clip)
+    return localization_table(model, annotated, methods, seed, progress)
 
 
-def localization_of(
+def localization_table(
     model: L3Net,
-    items: Sequence[Marked],
+    annotated: Sequence[AnnotatedMoment],
     methods: Sequence[Method] = (),
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> LocalizationTable:
-    """The same over any moments whose truth is known. Raises SourceError when none of them can be
-    read.
+    """Like `localization`, of any annotated moments.
+
+    Raises SourceError when none of them can be read.
     """
     model.eval()
-    able = isinstance(model.fusion, AlignedFusion)
-    chosen: list[Method] = list(methods) or [
-        method for method in get_args(Method) if able or method != "similarity"
-    ]
-    rival = untrained_for(model, items, seed)
-    contenders = [network(model, method) for method in chosen]
-    contenders += [network(rival, method, untrained=True) for method in chosen if method != "unit"]
-    contenders += rules(items)
+    has_similarity = isinstance(model.fusion, AlignedFusion)
+    if not methods:
+        methods = [
+            method for method in get_args(Method) if has_similarity or method != "similarity"
+        ]
+    untrained = untrained_for(model, annotated, seed)
+    predictors = [network_predictor(model, method) for method in methods]
+    for method in methods:
+        if method != "unit":
+            predictors.append(network_predictor(untrained, method, untrained=True))
+    predictors += fixed_rules(annotated)
     failures: dict[str, str] = {}
-    answers = answered(contenders, list(questions(items, seed)), failures, progress)
-    first = answers[0]
-    if not of_kind(first, "matched"):
+    answers = answer_questions(predictors, list(questions(annotated, seed)), failures, progress)
+    first_answers = answers[0]
+    matched = answers_of_kind(first_answers, "matched")
+    if not matched:
+        first_failure = next(iter(failures.values()), "there is none")
         raise SourceError(
-            f"none of {len(items)} moments can be read; the first: {next(iter(failures.values()), 'there is none')}"
+            f"none of {len(annotated)} moments can be read; the first: {first_failure}"
         )
-    rows = [
-        row_of(one.name, given, one.threshold, one.hears)
-        for one, given in zip(contenders, answers, strict=True)
-    ]
+    rows = _rows(predictors, answers)
+    whole_image = rows[-1]
     notes = [
-        f"marking the whole picture has a cIoU of {rows[-1].ciou:.3f} here and an AUC of {rows[-1].auc:.3f}: read the others beside it"
+        f"a map of the whole image has a cIoU of {whole_image.ciou:.3f} here "
+        f"and an AUC of {whole_image.auc:.3f}: compare the others with it"
     ]
-    if not able:
+    if not has_similarity:
         notes.append(
-            f'similarity is left out: with fusion "{model.config.fusion}" picture and sound share no space'
+            f'similarity is left out: with fusion "{model.config.fusion}" '
+            "image and sound share no space"
         )
     return LocalizationTable(
         rows=tuple(rows),
-        n=len(of_kind(first, "matched")),
-        n_videos=len({one.question.marked.video_id for one in first}),
-        n_swaps=len(of_kind(first, "swapped")),
+        n=len(matched),
+        n_videos=len({answer.question.of_frame.video_id for answer in first_answers}),
+        n_swaps=len(answers_of_kind(first_answers, "swapped")),
         failures=failures,
         notes=tuple(notes),
     )
 
 
-def answered(
-    contenders: Sequence[Contender],
+def _rows(
+    predictors: Sequence[MapPredictor], answers: Sequence[Sequence[MapAnswer]]
+) -> list[LocalizationRow]:
+    rows = []
+    for predictor, own_answers in zip(predictors, answers, strict=True):
+        rows.append(
+            table_row(predictor.name, own_answers, predictor.threshold, predictor.uses_sound)
+        )
+    return rows
+
+
+def answer_questions(
+    predictors: Sequence[MapPredictor],
     asked: Sequence[Question],
     failures: dict[str, str],
     progress: Progress = no_progress,
-) -> list[list[Answer]]:
-    """What each contender answers, all in the same order; `failures` gets the videos that cannot be
-    read, and why.
+) -> list[list[MapAnswer]]:
+    """The answers of each predictor, all in the same order.
+
+    `failures` gets the videos that cannot be read, and why.
     """
-    answers: list[list[Answer]] = [[] for _ in contenders]
-    for batch in read(asked, failures):
-        for one, given in zip(contenders, answers, strict=True):
-            given += [
-                Answer(question, *shown)
-                for (question, _), shown in zip(batch, one.maps(batch), strict=True)
-            ]
+    answers: list[list[MapAnswer]] = [[] for _ in predictors]
+    for batch in load_batches(asked, failures):
+        for predictor, own_answers in zip(predictors, answers, strict=True):
+            for (question, _), (values, weight) in zip(
+                batch, predictor.predict(batch), strict=True
+            ):
+                own_answers.append(MapAnswer(question, values, weight))
         progress(len(answers[0]), len(asked))
     return answers
 
 
-def boxes_at(clip: Clip, at_seconds: float) -> list[Box]:
+def boxes_at(clip: Clip, clip_seconds: float) -> list[Box]:
     """The boxes nearest in time to a moment of the clip; none when the nearest is too far."""
-    nearest = min((abs(box.at_seconds - at_seconds) for box in clip.boxes), default=np.inf)
+    distances = [abs(box.clip_seconds - clip_seconds) for box in clip.boxes]
+    nearest = min(distances, default=np.inf)
     if nearest > BOX_TOLERANCE_SECONDS:
         return []
-    return [box for box in clip.boxes if abs(box.at_seconds - at_seconds) <= nearest + 1e-6]
+    return [
+        box
+        for box, distance in zip(clip.boxes, distances, strict=True)
+        if distance <= nearest + 1e-6
+    ]
 
 
-def marked_clips(
-    model: L3Net, shards: Shards, mask: NDArray[np.bool_], per_clip: int = 2
-) -> list[Marked]:
-    """`per_clip` moments of each clip that `mask` allows, where something that sounds has a box.
+def annotated_moments(model: L3Net, clips: Shards, per_clip: int = 2) -> list[AnnotatedMoment]:
+    """`per_clip` moments of each clip, where a sounding object has a box.
 
     Raises ConfigError when there is none.
     """
 
-    def moment(clip: int, number: int) -> Moment:
-        return next(islice(moments(shards[clip], model.config, per_clip), number, None))
+    def load(clip: int, number: int) -> Moment:
+        return moment_number(clips[clip], model.config, per_clip, number)
 
-    found = []
-    for clip in map(int, np.flatnonzero(mask)):
-        for number, one in enumerate(moments(shards[clip], model.config, per_clip)):
-            boxes = boxes_at(one.clip, one.frame_seconds)
-            sounding, mute = (
-                tuple(box for box in boxes if box.sounding is sounds) for sounds in (True, False)
-            )
-            if sounding:
-                found.append(
-                    Marked(one.clip.video_id, sounding, mute, partial(moment, clip, number))
+    annotated = []
+    for clip_number, clip in enumerate(clips):
+        for number, moment in enumerate(moments(clip, model.config, per_clip)):
+            boxes = boxes_at(clip, moment.frame_seconds)
+            sounding_boxes = tuple(box for box in boxes if box.sounding)
+            silent_boxes = tuple(box for box in boxes if not box.sounding)
+            if sounding_boxes:
+                load_moment = partial(load, clip_number, number)
+                annotated.append(
+                    AnnotatedMoment(clip.video_id, sounding_boxes, silent_boxes, load_moment)
                 )
-    if not found:
+    if not annotated:
         raise ConfigError(
-            f"pointing needs held-out clips with boxes of what sounds; {shards.path} has none"
+            f"pointing needs held-out clips with boxes of sounding objects; {clips.path} has none"
         )
-    return found
+    return annotated
 
 
 @dataclass(frozen=True)
 class Pointing:
-    """Share of frames in which the strongest place of the map lies in the box of what sounds; the
-    interval over videos.
-    """
+    """Share of frames in which the map is highest inside the box of the sounding object."""
 
     pointing: float
     center: float
-    """The same for a map that always points at the middle of the frame."""
+    """The same for a map that always points at the center of the frame."""
     n: int
     ci95: tuple[float, float]
+    """Over videos."""
     method: str
     with_silent: float
-    """`pointing` where a silent object of another class is in the frame too; NaN when there is no
-    such frame.
+    """`pointing` where a silent object of another class is in the frame too.
+
+    NaN when there is no such frame.
     """
     on_silent: float
-    """Among those, how often the map points at the silent one."""
+    """Among those, how often the map points at the silent object."""
     n_with_silent: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -268,33 +290,30 @@ class Pointing:
 
 def pointing(
     model: L3Net,
-    shards: Shards,
-    mask: NDArray[np.bool_],
+    clips: Shards,
     method: Method | None = None,
     per_clip: int = 2,
     progress: Progress = no_progress,
 ) -> Pointing:
-    """Pointing accuracy over `per_clip` frames of each clip that `mask` allows and whose sounding
-    things have boxes.
+    """Pointing accuracy over `per_clip` frames of each clip whose sounding objects have boxes.
 
-    The first column of `localization`, for a quick look. Raises ConfigError when no clip has boxes.
+    This is the first column of `localization`, for a quick look.
+
+    Raises ConfigError when no clip has boxes of sounding objects.
     """
-    items = marked_clips(model, shards, mask, per_clip)
-    own = [Question("matched", one, one, one.sounding) for one in items]
+    annotated = annotated_moments(model, clips, per_clip)
+    own_sounds = [Question("matched", moment, moment, moment.sounding) for moment in annotated]
     method = method or usual_method(model)
-    contenders = [network(model.eval(), method), next(rules(items))]
-    answers = answered(contenders, own, {}, progress)
-    row, center = (
-        row_of(one.name, given, one.threshold, one.hears)
-        for one, given in zip(contenders, answers, strict=True)
-    )
+    center_rule = next(fixed_rules(annotated))
+    predictors = [network_predictor(model.eval(), method), center_rule]
+    row, center = _rows(predictors, answer_questions(predictors, own_sounds, {}, progress))
     return Pointing(
         pointing=row.pointing,
         center=center.pointing,
-        n=len(items),
+        n=len(annotated),
         ci95=row.pointing_ci95,
         method=method,
         with_silent=row.with_silent,
         on_silent=row.on_silent,
-        n_with_silent=sum(bool(one.silent) for one in items),
+        n_with_silent=sum(bool(moment.silent) for moment in annotated),
     )

@@ -1,8 +1,8 @@
-"""A map and boxes -> numbers that a hand can check. Knows no network, no file and no clip.
+"""Metrics of one heat map with boxes, as numbers that a hand can check.
 
-Overlap and its summary are those of the evaluator that came with VGG-SS ("Localizing Visual Sounds
-the Hard Way", Chen et al. 2021, test.py and utils.py of
-hche11/Localizing-Visual-Sounds-the-Hard-Way), which EZ-VSL, SLAVC and others took over. Average
+Knows no network, no file and no clip. The cIoU and its summary are those of the evaluator that came
+with VGG-SS ("Localizing Visual Sounds the Hard Way", Chen et al. 2021, test.py and utils.py of
+hche11/Localizing-Visual-Sounds-the-Hard-Way), which EZ-VSL, SLAVC and others use too. Average
 precision and F1 with negatives follow SLAVC (Mo & Morgado 2022, utils.py of stoneMo/SLAVC).
 """
 
@@ -13,81 +13,86 @@ import torch
 from jaxtyping import Bool, Float
 from torch.nn import functional
 
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 
 SIDE_PIXELS = 224
-"""Maps and boxes meet on a square of so many pixels a side, as in that evaluator."""
-RIGHT_OVERLAP = 0.5
+"""Maps and boxes are compared on a square of so many pixels a side, as in that evaluator."""
+CIOU_THRESHOLD = 0.5
+"""From this cIoU on, a map is right."""
 THRESHOLDS = tuple(0.05 * step for step in range(21))
 
 Map = Float[np.ndarray, "rows columns"]
 
 
-def held(boxes: Sequence[Box], point: tuple[float, float] | None, agree: int = 1) -> bool:
-    """Whether at least `agree` of the boxes (all, where they are fewer) hold a point (x, y) in
-    0..1; no point is in no box.
+def point_in_boxes(
+    boxes: Sequence[Box], point: tuple[float, float] | None, min_annotators: int = 1
+) -> bool:
+    """Whether at least `min_annotators` of the boxes hold a point (x, y) in 0..1.
+
+    Where there are fewer boxes, all must hold it. Without a point the answer is no.
     """
     if point is None or not boxes:
         return False
     x, y = point
-    return sum(box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1 for box in boxes) >= min(
-        agree, len(boxes)
-    )
+    holding = [box for box in boxes if box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1]
+    return len(holding) >= min(min_annotators, len(boxes))
 
 
-def truth_map(boxes: Sequence[Box], agree: int = 1) -> Float[np.ndarray, "side side"]:
-    """What each pixel counts: the boxes over it, divided by `agree`, at most 1.
+def truth_map(boxes: Sequence[Box], min_annotators: int = 1) -> Float[np.ndarray, "side side"]:
+    """The weight of each pixel: the number of boxes over it by `min_annotators`, at most 1.
 
-    `agree` 1 is the union of boxes (VGG-SS); 2 is the consensus of annotators of whom two suffice
-    (Flickr-SoundNet). Corners are rounded down to pixels; what lies outside of the picture is cut
-    off.
+    With 1 this is the union of boxes (VGG-SS). With 2 it is the consensus of annotators
+    (Flickr-SoundNet). Corners are rounded down to pixels and moved inside the image.
     """
     count = np.zeros((SIDE_PIXELS, SIDE_PIXELS), np.float32)
     for box in boxes:
-        x0, y0, x1, y1 = (
-            int(SIDE_PIXELS * min(max(at, 0.0), 1.0)) for at in (box.x0, box.y0, box.x1, box.y1)
-        )
+        x0, y0, x1, y1 = map(_pixel, (box.x0, box.y0, box.x1, box.y1))
         count[y0:y1, x0:x1] += 1
-    return np.minimum(count / agree, 1)
+    return np.minimum(count / min_annotators, 1)
 
 
-def grown(values: Map) -> Float[np.ndarray, "side side"]:
-    """The map over the whole picture, bilinear, as a square of SIDE_PIXELS."""
-    if values.shape == (SIDE_PIXELS, SIDE_PIXELS):
+def _pixel(position: float) -> int:
+    return int(SIDE_PIXELS * min(max(position, 0.0), 1.0))
+
+
+def resize_map(values: Map) -> Float[np.ndarray, "side side"]:
+    """The map over the full image, bilinear, as a square of SIDE_PIXELS."""
+    size = (SIDE_PIXELS, SIDE_PIXELS)
+    if values.shape == size:
         return values
     batch = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
-    square: Float[np.ndarray, "side side"] = functional.interpolate(
-        batch, (SIDE_PIXELS, SIDE_PIXELS), mode="bilinear"
-    )[0, 0].numpy()
+    resized = functional.interpolate(batch, size, mode="bilinear")[0, 0]
+    square: Float[np.ndarray, "side side"] = resized.numpy()
     return square
 
 
-def strongest_half(values: Map) -> Bool[np.ndarray, "side side"]:
-    """Pixels above the median one, and those of the highest value: half of the picture, whatever
-    the map is sure of.
+def above_median_mask(values: Map) -> Bool[np.ndarray, "side side"]:
+    """Pixels above the median, and those of the highest value: half of the image for any map.
 
-    Only the order of the pixels counts, so that scaling a map to 0..1 first, as the evaluator does,
-    changes nothing. A map that is the same everywhere marks everything.
+    Only the order of the pixels counts. So it does not matter that the evaluator scales maps to
+    0..1 first. The mask of a constant map is the full image.
     """
-    square = grown(values)
+    square = resize_map(values)
     median = np.sort(square, axis=None)[square.size // 2]
-    marked: Bool[np.ndarray, "side side"] = (square > median) | (square == square.max())
-    return marked
+    mask: Bool[np.ndarray, "side side"] = (square > median) | (square == square.max())
+    return mask
 
 
-def overlap(marked: Bool[np.ndarray, "side side"], truth: Float[np.ndarray, "side side"]) -> float:
-    """cIoU: the truth that is marked, over all truth and what is marked where there is none; 0
-    where neither is anything.
+def ciou(mask: Bool[np.ndarray, "side side"], truth: Float[np.ndarray, "side side"]) -> float:
+    """cIoU: the truth inside the mask, by all truth and the mask where there is no truth.
+
+    It is 0 where both are empty.
     """
-    either = truth.sum() + (marked & (truth == 0)).sum()
-    return float((truth * marked).sum() / either) if either else 0.0
+    union = truth.sum() + (mask & (truth == 0)).sum()
+    return float((truth * mask).sum() / union) if union else 0.0
 
 
-def success_area(overlaps: Float[np.ndarray, " moments"]) -> float:
-    """AUC: the area under the share of moments whose cIoU is at least a threshold, over the
-    thresholds 0, 0.05 … 1 (trapezoids).
+def success_auc(cious: Float[np.ndarray, " moments"]) -> float:
+    """AUC of success: the area under the share of moments whose cIoU is at least a threshold.
+
+    The thresholds are 0, 0.05 … 1; the area is made of trapezoids.
     """
-    shares = np.array([np.mean(overlaps >= threshold) for threshold in THRESHOLDS])
+    shares = np.array([np.mean(cious >= threshold) for threshold in THRESHOLDS])
     return float(np.mean((shares[1:] + shares[:-1]) / 2))
 
 
@@ -96,24 +101,28 @@ def detection_scores(
     sounds: Bool[np.ndarray, " moments"],
     right: Bool[np.ndarray, " moments"],
 ) -> tuple[float, float]:
-    """Average precision and the highest F1 over all thresholds of the confidence, with moments in
-    which nothing seen sounds.
+    """Average precision and the highest F1 over all thresholds of the confidence.
 
-    A moment at or above the threshold is a find: a true one where something seen `sounds` and the
-    map is `right`, else a false one; a sounding moment below it is a miss. So precision is right
-    finds over all finds, and recall right finds over these and the misses (a find at a wrong place
-    costs precision alone). Precision is the highest of this and all lower thresholds. Every
-    confidence is a threshold here; SLAVC's code takes about 200 for the one and ten for the other,
-    and leaves out the first step.
+    `sounds`: whether a visible object makes the sound of the moment.
+    `right`: whether the map is right.
+
+    A moment at or above the threshold is a detection. It is a true one where a visible object
+    `sounds` and the map is `right`, else a false one. A sounding moment below the threshold is a
+    miss. Precision is true detections by all detections. Recall is true detections by these and the
+    misses, so a detection at a wrong position costs precision only. The precision of a threshold is
+    the highest of this and all lower ones. Here every confidence is a threshold. SLAVC's code takes
+    about 200 thresholds for average precision and ten for F1, and leaves out the first step.
     """
     order = np.argsort(-confidence, kind="stable")
-    last = np.append(
-        np.diff(confidence[order]) != 0, True
-    )  # moments of one confidence are found together
-    finds = np.arange(1, len(order) + 1)[last]
-    true, sounding = (np.cumsum(these[order])[last] for these in (sounds & right, sounds))
-    precision = true / finds
-    recall = true / np.maximum(true + sounds.sum() - sounding, 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
+    # Moments of one confidence are detected together, so only the last of them counts.
+    is_last = np.append(np.diff(confidence[order]) != 0, True)
+    detections = np.arange(1, len(order) + 1)[is_last]
+    true_detections = np.cumsum((sounds & right)[order])[is_last]
+    detected_sounding = np.cumsum(sounds[order])[is_last]
+    misses = sounds.sum() - detected_sounding
+    precision = true_detections / detections
+    recall = true_detections / np.maximum(true_detections + misses, 1)
+    best_precision = np.maximum.accumulate(precision[::-1])[::-1]
+    average_precision = (best_precision * np.diff(recall, prepend=0.0)).sum()
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    return float((best * np.diff(recall, prepend=0.0)).sum()), float(f1.max())
+    return float(average_precision), float(f1.max())

@@ -1,7 +1,6 @@
-"""Moments whose truth is known, and what is asked about them: the same frame with its own sound,
-another's, or none.
+"""Moments with annotated boxes, and the questions about them: a frame with which sound?
 
-Knows boxes and labels: no network, no map, no file of anybody's.
+Knows boxes and labels: no network, no heat map, no file.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,49 +11,46 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from looklisten.data.shards import Box
+from looklisten.data.clips import Box
 from looklisten.evaluation.localization.metrics import truth_map
 from looklisten.inference.moments import Moment
 
-Kind = Literal["matched", "silence", "mismatched", "swapped"]
+QuestionKind = Literal["matched", "silence", "mismatched", "swapped"]
 
 
 @dataclass(frozen=True, eq=False)
-class Marked:
-    """One moment of a video with the boxes of what sounds in it and of what is silent; picture and
-    sound are read when asked for.
-    """
+class AnnotatedMoment:
+    """One moment of a video with boxes of sounding and of silent objects; media are loaded later."""
 
     video_id: str
     sounding: tuple[Box, ...]
     silent: tuple[Box, ...]
-    """Empty where a set tells of sounding things alone."""
-    read: Callable[[], Moment]
-    """Raises SourceError when the file cannot be read."""
-    agree: int = 1
-    """So many boxes over a place make it true: 1 where each box is one thing, 2 where each is one
-    annotator's.
+    """Empty where a set annotates sounding objects only."""
+    load: Callable[[], Moment]
+    """Reads frame and sound. Raises SourceError when the file cannot be read."""
+    min_annotators: int = 1
+    """How many boxes over a position make it true.
+
+    It is 1 where each box bounds one object, and 2 where each box is of another annotator.
     """
 
     @property
-    def heard(self) -> frozenset[str]:
-        """Labels of what sounds; empty where nobody told."""
+    def sounding_labels(self) -> frozenset[str]:
+        """Empty where the set has no labels."""
         return _labels(self.sounding)
 
     @property
-    def mute(self) -> frozenset[str]:
-        """Labels of what stands by in silence."""
+    def silent_labels(self) -> frozenset[str]:
         return _labels(self.silent)
 
     @cached_property
-    def largest(self) -> Float[np.ndarray, "side side"]:
-        """The largest box of all, painted."""
+    def largest_box_map(self) -> Float[np.ndarray, "side side"]:
+        """1 inside the largest of all boxes, else 0."""
         boxes = (*self.sounding, *self.silent)
-        return (
-            truth_map([max(boxes, key=lambda box: (box.x1 - box.x0) * (box.y1 - box.y0))])
-            if boxes
-            else truth_map([])
-        )
+        if not boxes:
+            return truth_map([])
+        largest = max(boxes, key=lambda box: (box.x1 - box.x0) * (box.y1 - box.y0))
+        return truth_map([largest])
 
 
 def _labels(boxes: Sequence[Box]) -> frozenset[str]:
@@ -63,54 +59,58 @@ def _labels(boxes: Sequence[Box]) -> frozenset[str]:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """The frame of `marked` with a sound: where is what sounds?"""
+    """Where in the frame of one moment is the source of a sound?"""
 
-    kind: Kind
-    marked: Marked
-    sound: Marked | None
-    """Whose sound it is; None for digital silence."""
+    kind: QuestionKind
+    of_frame: AnnotatedMoment
+    of_sound: AnnotatedMoment | None
+    """The moment that the sound is of; None for digital silence."""
     target: tuple[Box, ...]
-    """Where the map should be strongest; empty where nothing seen sounds."""
+    """Where the map should be highest; empty where no visible object makes the sound."""
 
-    def moment(self, of_frame: Moment, of_sound: Moment) -> Moment:
-        """What the network is asked, given the moments of `marked` and of `sound`."""
-        return replace(
-            of_frame, waveform=of_sound.waveform if self.sound else np.zeros_like(of_frame.waveform)
-        )
+    def moment(self, frame: Moment, sound: Moment) -> Moment:
+        """The network's input: the moment `frame` with the sound of the moment `sound`."""
+        waveform = sound.waveform if self.of_sound else np.zeros_like(frame.waveform)
+        return replace(frame, waveform=waveform)
 
 
-def questions(items: Sequence[Marked], seed: int = 0) -> Iterator[Question]:
-    """Of each moment in turn: its own sound, silence, a sound of what is not seen, and the sound of
-    the silent thing beside.
+def questions(moments: Sequence[AnnotatedMoment], seed: int = 0) -> Iterator[Question]:
+    """The questions about each moment in turn, one of each kind that is possible.
 
+    `matched`: the frame's own sound.
+    `silence`: digital silence.
     `mismatched`: a sound of another video whose labels are none of the frame's; where a set has no
         labels, of any other video.
-    `swapped`: where sounding and silent things are of different labels, the sound of another video
-        that has the silent one's.
+    `swapped`: where sounding and silent objects have different labels, the sound of another video
+        that has the label of the silent one.
     """
     rng = np.random.default_rng(seed)
-    for one in items:
-        yield Question("matched", one, one, one.sounding)
-        yield Question("silence", one, None, ())
-        seen = one.heard | one.mute
-        elsewhere = next(
-            (other for other in _others(items, one, rng) if not other.heard & seen), None
-        )
-        if elsewhere:
-            yield Question("mismatched", one, elsewhere, ())
-        if len(one.mute) != 1 or not one.heard or one.heard & one.mute:
+    for moment in moments:
+        yield Question("matched", moment, moment, moment.sounding)
+        yield Question("silence", moment, None, ())
+        visible_labels = moment.sounding_labels | moment.silent_labels
+        for other in _other_videos(moments, moment, rng):
+            if not other.sounding_labels & visible_labels:
+                yield Question("mismatched", moment, other, ())
+                break
+        if not _can_swap(moment):
             continue
-        beside = next(
-            (other for other in _others(items, one, rng) if other.heard == one.mute), None
-        )
-        if beside:
-            yield Question("swapped", one, beside, one.silent)
+        for other in _other_videos(moments, moment, rng):
+            if other.sounding_labels == moment.silent_labels:
+                yield Question("swapped", moment, other, moment.silent)
+                break
 
 
-def _others(items: Sequence[Marked], one: Marked, rng: np.random.Generator) -> Iterator[Marked]:
-    """The moments of other videos in an order of chance."""
-    return (
-        items[int(number)]
-        for number in rng.permutation(len(items))
-        if items[int(number)].video_id != one.video_id
-    )
+def _can_swap(moment: AnnotatedMoment) -> bool:
+    """Whether one silent label, and no sounding one of the same name, is in the frame."""
+    sounding, silent = moment.sounding_labels, moment.silent_labels
+    return len(silent) == 1 and bool(sounding) and not sounding & silent
+
+
+def _other_videos(
+    moments: Sequence[AnnotatedMoment], moment: AnnotatedMoment, rng: np.random.Generator
+) -> Iterator[AnnotatedMoment]:
+    """The moments of other videos in random order."""
+    for number in rng.permutation(len(moments)).tolist():
+        if moments[number].video_id != moment.video_id:
+            yield moments[number]

@@ -1,5 +1,6 @@
-"""What was answered to questions -> one row of a table. Knows maps, their questions and
-`map_scores`: no network, no file.
+"""One row of the localization table from the maps that answer the questions.
+
+Knows maps, their questions and `metrics`: no network, no file.
 """
 
 from collections.abc import Sequence
@@ -8,28 +9,27 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
-from looklisten.data.shards import Box
-from looklisten.evaluation.intervals import interval
+from looklisten.data.clips import Box
 from looklisten.evaluation.localization.metrics import (
-    RIGHT_OVERLAP,
+    CIOU_THRESHOLD,
     Map,
+    above_median_mask,
+    ciou,
     detection_scores,
-    grown,
-    held,
-    overlap,
-    strongest_half,
-    success_area,
+    point_in_boxes,
+    resize_map,
+    success_auc,
     truth_map,
 )
-from looklisten.evaluation.localization.questions import Kind, Question
+from looklisten.evaluation.localization.questions import Question, QuestionKind
+from looklisten.evaluation.statistics import interval_or_nan, mean_or_nan
 from looklisten.inference.localization.localize import HeatMap
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """A map that was given to a question, as it is, and what it counts."""
+class MapAnswer:
+    """The heat map for a question, as it is, and its weight."""
 
     question: Question
     values: Map
@@ -37,149 +37,167 @@ class Answer:
 
     @property
     def point(self) -> tuple[float, float] | None:
-        """The strongest place, (x, y) in 0..1; a map that is the same everywhere has none."""
-        return HeatMap(self.values, 0.0).peak() if self.values.max() > self.values.min() else None
+        """The highest position, (x, y) in 0..1; a constant map has none."""
+        if self.values.max() == self.values.min():
+            return None
+        return HeatMap(self.values, 0.0).peak()
 
     @property
     def peak(self) -> float:
-        """How strong it is there, comparable from map to map."""
+        """The highest value times the weight, which can be compared between maps."""
         return float(self.values.max()) * self.weight
 
     @property
     def truth(self) -> Float[np.ndarray, "side side"]:
-        """What each pixel of the target counts."""
-        return truth_map(self.question.target, self.question.marked.agree)
+        """The weight of each pixel of the target."""
+        return truth_map(self.question.target, self.question.of_frame.min_annotators)
 
     def points_at(self, boxes: Sequence[Box]) -> bool:
-        """Whether the strongest place lies in one of the boxes, or in those of enough annotators."""
-        return held(boxes, self.point, self.question.marked.agree)
+        """Whether the highest position lies in a box, or in the boxes of enough annotators."""
+        return point_in_boxes(boxes, self.point, self.question.of_frame.min_annotators)
+
+    @property
+    def points_at_target(self) -> bool:
+        return self.points_at(self.question.target)
 
 
 @dataclass(frozen=True)
 class LocalizationRow:
-    """One contender. What nothing was asked about is NaN; intervals are over videos."""
+    """The results of one predictor; NaN where there was no question. Intervals are over videos."""
 
     name: str
     pointing: float
-    """Share of moments in which the strongest place lies in the box of what sounds."""
+    """Share of moments in which the highest position lies in the box of the sounding object."""
     pointing_ci95: tuple[float, float]
     with_silent: float
-    """`pointing` where a silent thing is in the frame too."""
+    """`pointing` where a silent object is in the frame too."""
     on_silent: float
-    """Among those, how often the map points at the silent one."""
+    """Among those, how often the map points at the silent object."""
     ciou: float
-    """Share of moments in which the strongest half of the picture and the boxes have a cIoU of at
-    least 0.5.
-    """
+    """Share of moments with a cIoU of at least 0.5, where the mask is above the median."""
     auc: float
     average_precision: float
-    """Of matched moments among silent and mismatched ones, by the map's peak; right is a cIoU of at
-    least 0.5 at `threshold`.
+    """Of matched moments among silent and mismatched ones, ranked by the peak of the map.
+
+    A map is right where its mask at `threshold` has a cIoU of at least 0.5.
     """
     max_f1: float
     pointing_precision: float
-    """The average precision where right is that the strongest place lies in the box: of things too
-    small for that overlap.
+    """The average precision where a map is right when it points at the target.
+
+    For objects that are too small for that cIoU.
     """
     followed: float
-    """Swap test: share of frames whose map, given the sound of the silent thing, points at that."""
+    """Swap test: share of frames whose map, with the sound of the silent object, points at it."""
     followed_ci95: tuple[float, float]
     stayed: float
-    """Swap test: share of those whose map still points at what sounded before."""
+    """Swap test: share of frames whose map still points at the object that sounded before."""
     elsewhere: float
     mismatched: float
-    """Mean peak with a sound of what is not seen, over that with the frame's own sound; 1 of a map
-    that does not hear.
+    """Mean peak with a sound of no visible object, by that with the frame's own sound.
+
+    It is 1 for a map that does not depend on the sound.
     """
     silence: float
     """The same with digital silence."""
     threshold: float
-    hears: bool
+    uses_sound: bool
 
 
-def row_of(
-    name: str, answers: Sequence[Answer], threshold: float | None, hears: bool
+def table_row(
+    name: str, answers: Sequence[MapAnswer], threshold: float | None, uses_sound: bool
 ) -> LocalizationRow:
-    """The row of who gave `answers`; without a `threshold` a map says yes to a place at half the
-    mean peak of its matched maps.
+    """The row of the predictor that gave `answers`.
+
+    `threshold`: by default half the mean peak of the maps of matched questions.
     """
-    matched, hush, mismatched, swapped = (
-        of_kind(answers, kind) for kind in ("matched", "silence", "mismatched", "swapped")
-    )
-    peak = _mean([one.peak for one in matched])
-    threshold = (peak / 2 or np.inf) if threshold is None else threshold
+    matched = answers_of_kind(answers, "matched")
+    silence = answers_of_kind(answers, "silence")
+    mismatched = answers_of_kind(answers, "mismatched")
+    swapped = answers_of_kind(answers, "swapped")
+    peak = _mean_peak(matched)
+    if threshold is None:
+        # Where all maps are dark, none may say yes.
+        threshold = peak / 2 or np.inf
     return LocalizationRow(
         name=name,
-        **_places(matched),
-        **_finds(matched, [*mismatched, *hush], threshold),
-        **_swaps(swapped),
-        mismatched=_mean([one.peak for one in mismatched]) / peak if peak else float("nan"),
-        silence=_mean([one.peak for one in hush]) / peak if peak else float("nan"),
+        **_position_columns(matched),
+        **_detection_columns(matched, [*mismatched, *silence], threshold),
+        **_swap_columns(swapped),
+        mismatched=_mean_peak(mismatched) / peak if peak else float("nan"),
+        silence=_mean_peak(silence) / peak if peak else float("nan"),
         threshold=threshold,
-        hears=hears,
+        uses_sound=uses_sound,
     )
 
 
-def of_kind(answers: Sequence[Answer], kind: Kind) -> list[Answer]:
-    """Those to one kind of question."""
-    return [one for one in answers if one.question.kind == kind]
+def answers_of_kind(answers: Sequence[MapAnswer], kind: QuestionKind) -> list[MapAnswer]:
+    """The answers to one kind of question."""
+    return [answer for answer in answers if answer.question.kind == kind]
 
 
-def _places(matched: Sequence[Answer]) -> dict[str, Any]:
-    """Where maps are strongest with the frame's own sound."""
-    hits = [one.points_at(one.question.target) for one in matched]
-    beside = [one for one in matched if one.question.marked.silent]
-    overlaps = np.array([overlap(strongest_half(one.values), one.truth) for one in matched])
+def _mean_peak(answers: Sequence[MapAnswer]) -> float:
+    return mean_or_nan([answer.peak for answer in answers])
+
+
+def _position_columns(matched: Sequence[MapAnswer]) -> dict[str, Any]:
+    """Where maps are highest with the frame's own sound."""
+    on_target = [answer.points_at_target for answer in matched]
+    with_silent = [answer for answer in matched if answer.question.of_frame.silent]
+    on_silent = [answer.points_at(answer.question.of_frame.silent) for answer in with_silent]
+    cious = np.array([ciou(above_median_mask(answer.values), answer.truth) for answer in matched])
     return {
-        "pointing": _mean(hits),
-        "pointing_ci95": _interval(matched, hits),
-        "with_silent": _mean([one.points_at(one.question.target) for one in beside]),
-        "on_silent": _mean([one.points_at(one.question.marked.silent) for one in beside]),
-        "ciou": _mean(overlaps >= RIGHT_OVERLAP),
-        "auc": success_area(overlaps),
+        "pointing": mean_or_nan(on_target),
+        "pointing_ci95": _interval_over_videos(matched, on_target),
+        "with_silent": mean_or_nan([answer.points_at_target for answer in with_silent]),
+        "on_silent": mean_or_nan(on_silent),
+        "ciou": mean_or_nan(cious >= CIOU_THRESHOLD),
+        "auc": success_auc(cious),
     }
 
 
-def _finds(matched: Sequence[Answer], others: Sequence[Answer], threshold: float) -> dict[str, Any]:
-    """Whether maps are surer and right where something seen sounds."""
-    confidence = np.array([one.peak for one in (*matched, *others)])
+def _detection_columns(
+    matched: Sequence[MapAnswer], others: Sequence[MapAnswer], threshold: float
+) -> dict[str, Any]:
+    """Whether maps have higher peaks, and are right, where a visible object makes the sound."""
+    confidence = np.array([answer.peak for answer in (*matched, *others)])
     sounds = np.arange(len(confidence)) < len(matched)
-    right, hits = np.zeros_like(sounds), np.zeros_like(sounds)
-    right[: len(matched)] = [
-        overlap(grown(one.values) * one.weight >= threshold, one.truth) >= RIGHT_OVERLAP
-        for one in matched
-    ]
-    hits[: len(matched)] = [one.points_at(one.question.target) for one in matched]
-    precision, f1 = detection_scores(confidence, sounds, right)
+    ciou_right = np.zeros_like(sounds)
+    pointing_right = np.zeros_like(sounds)
+    for number, answer in enumerate(matched):
+        mask = resize_map(answer.values) * answer.weight >= threshold
+        ciou_right[number] = ciou(mask, answer.truth) >= CIOU_THRESHOLD
+        pointing_right[number] = answer.points_at_target
+    average_precision, max_f1 = detection_scores(confidence, sounds, ciou_right)
+    pointing_precision, _ = detection_scores(confidence, sounds, pointing_right)
     return {
-        "average_precision": precision,
-        "max_f1": f1,
-        "pointing_precision": detection_scores(confidence, sounds, hits)[0],
+        "average_precision": average_precision,
+        "max_f1": max_f1,
+        "pointing_precision": pointing_precision,
     }
 
 
-def _swaps(swapped: Sequence[Answer]) -> dict[str, Any]:
-    """Where maps go with the sound of the silent thing."""
-    followed = [one.points_at(one.question.target) for one in swapped]
-    stayed = [
-        one.points_at(one.question.marked.sounding) and not moved
-        for one, moved in zip(swapped, followed, strict=True)
-    ]
-    elsewhere = [not (moved or kept) for moved, kept in zip(followed, stayed, strict=True)]
+def _swap_columns(swapped: Sequence[MapAnswer]) -> dict[str, Any]:
+    """Where maps are highest with the sound of the silent object."""
+    followed = []
+    stayed = []
+    elsewhere = []
+    for answer in swapped:
+        on_target = answer.points_at_target
+        on_former = answer.points_at(answer.question.of_frame.sounding) and not on_target
+        followed.append(on_target)
+        stayed.append(on_former)
+        elsewhere.append(not on_target and not on_former)
     return {
-        "followed": _mean(followed),
-        "followed_ci95": _interval(swapped, followed),
-        "stayed": _mean(stayed),
-        "elsewhere": _mean(elsewhere),
+        "followed": mean_or_nan(followed),
+        "followed_ci95": _interval_over_videos(swapped, followed),
+        "stayed": mean_or_nan(stayed),
+        "elsewhere": mean_or_nan(elsewhere),
     }
 
 
-def _mean(values: Sequence[float] | Float[np.ndarray, " n"] | NDArray[np.bool_]) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
-
-
-def _interval(answers: Sequence[Answer], values: Sequence[float]) -> tuple[float, float]:
-    """Over videos, as moments of one video are no independent witnesses."""
-    if not answers:
-        return float("nan"), float("nan")
-    return interval(values, [[one.question.marked.video_id for one in answers]])
+def _interval_over_videos(
+    answers: Sequence[MapAnswer], values: Sequence[float]
+) -> tuple[float, float]:
+    # Moments of one video are not independent.
+    return interval_or_nan(values, [[answer.question.of_frame.video_id for answer in answers]])

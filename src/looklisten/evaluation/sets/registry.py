@@ -1,200 +1,104 @@
-"""Labelled sets on disk, as their owners distribute them: which file is of which class and in which
-fold. Opens no media.
+"""All sets by name, and how a labeled set is opened and checked. Opens no media.
 
-A set is a row of `SETS`: whose layout is read by which function of `layouts`, and what must be
-there for it to be whole.
+Knows that sets exist, not what any of them looks like: a set is a record in a file of its own.
 """
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int
-from numpy.typing import NDArray
 
-from looklisten.config import Side
-from looklisten.errors import SourceError
-from looklisten.evaluation.sets import layouts
-from looklisten.evaluation.sets.layouts import Item
-from looklisten.evaluation.sets.published import PUBLISHED, Published
+from looklisten.errors import ConfigError, SourceError
+from looklisten.evaluation.sets.dcase2013 import DCASE2013
+from looklisten.evaluation.sets.esc import ESC10, ESC50
+from looklisten.evaluation.sets.flickr_soundnet import FLICKR_SOUNDNET
+from looklisten.evaluation.sets.folds import hashed_folds, tested_folds
+from looklisten.evaluation.sets.imagenet import IMAGENET
+from looklisten.evaluation.sets.labeled_set import LabeledFile, LabeledFiles, LabeledSet
+from looklisten.evaluation.sets.localization_set import LocalizationSet
+from looklisten.evaluation.sets.own_files import IMAGES, SOUNDS
+from looklisten.evaluation.sets.urbansound8k import URBANSOUND8K
+from looklisten.evaluation.sets.vggss import VGGSS
 
-SetName = Literal["esc50", "esc10", "dcase2013", "urbansound8k", "sounds", "imagenet", "images"]
+LABELED_SETS: dict[str, LabeledSet] = {
+    labeled_set.name: labeled_set
+    for labeled_set in (ESC50, ESC10, DCASE2013, URBANSOUND8K, SOUNDS, IMAGENET, IMAGES)
+}
+"""The sets that `looklisten probe` measures, by name."""
 
-FOLDS = 5
-"""Of a set whose owner made none."""
-WINDOWS_PER_SECOND = 2
-"""Sub-clips of a clip: 10 of 5 s, 60 of 30 s (paper, section 4.1)."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A public set: how it is read, and what the whole of it is."""
-
-    title: str
-    side: Side
-    read: Callable[[Path], list[Item]]
-    expected: str
-    """What lies where, for the sentence that says what is missing."""
-    clips: int = 0
-    """How many there are in the whole set; 0: any number."""
-    classes: int = 0
-    folds: tuple[str, ...] = ()
-    tested: tuple[str, ...] = ()
-    """The folds that are measured, each by what was fitted on the others; none: all in turn."""
-    clip_seconds: float = 1.0
-    """Shorter clips are looped up to it."""
-    windows: int = 10
+LOCALIZATION_SETS: dict[str, LocalizationSet] = {
+    localization_set.name: localization_set for localization_set in (VGGSS, FLICKR_SOUNDNET)
+}
+"""The sets with boxes that `looklisten evaluate` measures, by name."""
 
 
-_FIVE = ("1", "2", "3", "4", "5")
-_TEN = tuple(str(number) for number in range(1, 11))
-
-SETS: dict[str, Layout] = {
-    "esc50": Layout(
-        "ESC-50", "audio", layouts.esc50, "audio/*.wav and meta/esc50.csv, or one folder a class with files like 1-100032-A.ogg",
-        2000, 50, _FIVE, (), 5.0, 10,
-    ),
-    "esc10": Layout(
-        "ESC-10", "audio", layouts.esc10, "ESC-50's audio/*.wav and meta/esc50.csv, or one folder a class with files like 1-100032-A.ogg",
-        400, 10, _FIVE, (), 5.0, 10,
-    ),
-    "dcase2013": Layout(
-        "DCASE 2013 scenes", "audio", layouts.dcase2013, "scenes_stereo/bus01.wav … and scenes_stereo_testset/bus01.wav …",
-        200, 10, ("1", "2"), ("2",), 30.0, 60,
-    ),
-    "urbansound8k": Layout(
-        "UrbanSound8K", "audio", layouts.urbansound8k, "metadata/UrbanSound8K.csv and audio/fold1/*.wav … audio/fold10/*.wav",
-        8732, 10, _TEN, (), 4.0, 8,
-    ),
-    "sounds": Layout("sounds", "audio", layouts.sounds, "a table with path and label, or a folder with one folder of sounds a class"),
-    "imagenet": Layout(
-        "ImageNet", "vision", layouts.imagenet, "train/n01440764/*.JPEG … and val/n01440764/*.JPEG …",
-        1_331_167, 1000, ("train", "val"), ("val",),
-    ),
-    "images": Layout("pictures", "vision", layouts.images, "a table with path and label, or a folder with one folder of pictures a class"),
-}  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Benchmark:
-    """A labelled set: item i is the file `root / paths[i]`, of class `labels[i]`, in fold
-    `folds[i]`.
-    """
-
-    name: str
-    title: str
-    side: Side
-    root: Path
-    paths: tuple[str, ...]
-    labels: NDArray[Any]
-    folds: NDArray[Any]
-    tested: tuple[str, ...]
-    """The folds that are measured, each by what was fitted on the others."""
-    clip_seconds: float
-    """Sounds shorter than this are looped."""
-    windows: int
-    """Seconds that are cut out of a sound, equally spaced."""
-    published: tuple[Published, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(map(str, np.unique(self.labels)))
-
-    def key(self) -> str:
-        """A hash of the files' names and sizes."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            digest.update(f"{path}\0{(self.root / path).stat().st_size}\n".encode())
-        return digest.hexdigest()[:16]
-
-
-def open_benchmark(name: SetName, path: str | Path, partial: bool = False) -> Benchmark:
-    """The set `name` at `path`. Raises SourceError, one sentence, when it is not there or, unless
-    `partial`, not whole.
-    """
-    layout, root = SETS[name], Path(path)
-    where = f"{layout.title} is expected at {root} as {layout.expected}"
-    if not root.exists():
-        raise SourceError(f"{where}; nothing is there")
-    items = layout.read(root)
-    if not items:
-        raise SourceError(f"{where}; no such file was found there")
-    root = root.parent if root.is_file() else root
-    labels, folds = (
-        np.array([getattr(item, field) for item in items]) for field in ("label", "fold")
-    )
-    _check_whole(layout, where, items, partial)
-    if "" in folds:
-        folds = dealt_folds(items)
-    tested = tuple(fold for fold in layout.tested or _tested(folds) if fold in folds)
-    if len(np.unique(labels)) < 2 or not tested or len(np.unique(folds)) < 2:
-        raise SourceError(
-            f"{where}; there are {len(np.unique(labels))} classes in {len(np.unique(folds))} folds, and measuring takes at least 2 of both"
+def register_labeled_set(labeled_set: LabeledSet) -> None:
+    """Make a labeled set known by its name. Raises ConfigError if the name is taken."""
+    if labeled_set.name in LABELED_SETS:
+        raise ConfigError(
+            f"there already is a labeled set {labeled_set.name!r}; choose another name"
         )
-    return Benchmark(
-        name=name,
-        title=layout.title,
-        side=layout.side,
-        root=root,
-        paths=tuple(item.path for item in items),
+    LABELED_SETS[labeled_set.name] = labeled_set
+
+
+def open_labeled_set(name: str, path: str | Path, partial: bool = False) -> LabeledFiles:
+    """The labeled set `name` at `path`, with its files, classes and folds.
+
+    Raises ConfigError for an unknown name. Raises SourceError if the set is not at `path`, or if
+    it is incomplete and `partial` is false.
+    """
+    if name not in LABELED_SETS:
+        raise ConfigError(f"there is no labeled set {name!r}; choose {', '.join(LABELED_SETS)}")
+    labeled_set = LABELED_SETS[name]
+    root = Path(path)
+    expectation = f"{labeled_set.title} is expected at {root} as {labeled_set.expected}"
+    if not root.exists():
+        raise SourceError(f"{expectation}; this path does not exist")
+    files = labeled_set.read(root)
+    if not files:
+        raise SourceError(f"{expectation}; there is no such file")
+    if not partial:
+        _check_complete(labeled_set, files, expectation)
+    labels = np.array([file.label for file in files])
+    folds = np.array([file.fold for file in files])
+    if "" in folds:
+        folds = hashed_folds(files)
+    tested = tuple(fold for fold in labeled_set.tested or tested_folds(folds) if fold in folds)
+    n_classes = len(np.unique(labels))
+    n_folds = len(np.unique(folds))
+    if n_classes < 2 or n_folds < 2 or not tested:
+        raise SourceError(
+            f"{expectation}; there are {n_classes} classes in {n_folds} folds, "
+            f"but at least 2 of both are necessary"
+        )
+    return LabeledFiles(
+        labeled_set=labeled_set,
+        # The paths of a table are relative to its folder.
+        root=root.parent if root.is_file() else root,
+        paths=tuple(file.path for file in files),
         labels=labels,
         folds=folds,
         tested=tested,
-        clip_seconds=layout.clip_seconds,
-        windows=layout.windows,
-        published=PUBLISHED.get(name, ()),
     )
 
 
-def _check_whole(layout: Layout, where: str, items: Sequence[Item], partial: bool) -> None:
-    classes = len({item.label for item in items})
-    lacking = [fold for fold in layout.folds if fold not in {item.fold for item in items}]
-    if (
-        partial
-        or not layout.clips
-        or (len(items), classes, lacking) == (layout.clips, layout.classes, [])
-    ):
+def _check_complete(
+    labeled_set: LabeledSet, files: Sequence[LabeledFile], expectation: str
+) -> None:
+    """Raises SourceError if a file, a class or a fold of the set is missing."""
+    # The size of a user's own set is not known.
+    if not labeled_set.n_files:
         return
+    n_classes = len({file.label for file in files})
+    folds = {file.fold for file in files}
+    missing_folds = [fold for fold in labeled_set.folds if fold not in folds]
+    is_complete = len(files) == labeled_set.n_files and n_classes == labeled_set.n_classes
+    if is_complete and not missing_folds:
+        return
+    lacks_fold = f", none of fold {missing_folds[0]}" if missing_folds else ""
     raise SourceError(
-        f"{where}; there are {len(items):,} files of {layout.clips:,} and {classes} classes of {layout.classes}"
-        f"{f', none of fold {lacking[0]}' if lacking else ''}; fetch the rest, or measure what is there with --partial, "
-        f"which is no figure to compare"
+        f"{expectation}; there are {len(files):,} files of {labeled_set.n_files:,} "
+        f"and {n_classes} classes of {labeled_set.n_classes}{lacks_fold}; "
+        f"download the missing files, or measure these files with --partial, "
+        f"which gives a figure that cannot be compared"
     )
-
-
-def _tested(folds: NDArray[Any]) -> tuple[str, ...]:
-    """Where the owner made splits, the test split, or the validation split where there is none;
-    else all folds in turn.
-    """
-    names = [str(fold) for fold in np.unique(folds)]
-    for split in ("test", "val"):
-        if "train" in names and split in names:
-            return (split,)
-    return tuple(names)
-
-
-def turns(paths: Sequence[str], labels: Sequence[str]) -> Int[np.ndarray, " items"]:
-    """The place of each file among those of its class, in the order of their names' hashes: the
-    same for the same names.
-    """
-    order = sorted(
-        range(len(paths)), key=lambda i: (labels[i], hashlib.sha256(paths[i].encode()).digest())
-    )
-    places, seen = np.empty(len(paths), dtype=np.int64), dict.fromkeys(labels, 0)
-    for i in order:
-        places[i] = seen[labels[i]]
-        seen[labels[i]] += 1
-    return places
-
-
-def dealt_folds(items: Sequence[Item]) -> NDArray[Any]:
-    """Five folds: the files of each class dealt in turn."""
-    return (
-        turns([item.path for item in items], [item.label for item in items]) % FOLDS + 1
-    ).astype(str)

@@ -1,8 +1,7 @@
-"""Do vectors fall into classes that nobody told the network of? k-means against labels, beside
-chance and beside the untrained network.
+"""Do vectors fall into classes that the network never saw? k-means compared with labels.
 
-(The paper's analysis of what is learnt: NMI on Kinetics-Sounds, and units that prefer a class.)
-Knows labels for measuring only.
+This is the paper's analysis of what is learned: NMI on Kinetics-Sounds, and units that prefer a
+class. The baselines are random clusters and the untrained network. Knows labels for measuring only.
 """
 
 import warnings
@@ -19,29 +18,30 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
 from looklisten.config import Side
-from looklisten.data.shards import Clip, Shards
+from looklisten.data.clips import Clip
+from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.linear_probe.shards import initial_seed, one_label, untrained_like
+from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
+from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import embed_clips
+from looklisten.inference.unit_activations import SIDES
 from looklisten.model.l3net import L3Net
-from looklisten.names import normalize_split
 from looklisten.system.progress import Progress, no_progress
 
-K = 64
-"""Clusters. What random assignment gives in the paper (0.165) is what 64 clusters of about 1,900
-items give.
+PAPER_CLUSTERS = 64
+"""The paper does not state it. With 64 clusters of about 1,900 items, random clusters have the NMI
+that the paper gives for them (0.165).
 """
-MAX_ITEMS = 1900
-"""Test videos of Kinetics-Sounds. NMI grows as items become fewer, so more than the paper's are no
-better to compare with.
+MAX_VIDEOS = 1900
+"""The test videos of Kinetics-Sounds. NMI grows as items become fewer, so more videos than the
+paper's would not compare better.
 """
 ITEMS_PER_CLUSTER = 10
-"""With fewer, random assignment alone agrees with the labels well; the paper has about 30."""
-SIDES: tuple[Side, ...] = ("vision", "audio")
+"""With fewer, random clusters alone agree with the labels well; the paper has about 30."""
 
-Kind = Literal["random", "untrained", "trained"]
-PAPER: dict[tuple[Side, Kind], tuple[float, int | None]] = {
+NetworkKind = Literal["random", "untrained", "trained"]
+PAPER_FIGURES: dict[tuple[Side, NetworkKind], tuple[float, int | None]] = {
     ("vision", "random"): (0.165, None),
     ("audio", "random"): (0.165, None),
     ("vision", "untrained"): (0.204, 1),
@@ -49,33 +49,35 @@ PAPER: dict[tuple[Side, Kind], tuple[float, int | None]] = {
     ("vision", "trained"): (0.409, 10),
     ("audio", "trained"): (0.330, 11),
 }
-"""Of Kinetics-Sounds: NMI of 34 classes (quoted by later readers, random assignment from memory),
-and how many of them a unit prefers.
+"""Of Kinetics-Sounds with 34 classes: NMI, and how many classes a unit prefers.
+
+Later papers quote these figures.
 """
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How well clusters agree with labels; means and standard deviations over the seeds of k-means."""
+class ClusterAgreement:
+    """How well clusters agree with labels: means and standard deviations over seeds of k-means."""
 
     side: Side
-    network: Kind
-    """`random`: items thrown into clusters by chance."""
+    network: NetworkKind
+    """`random`: each item is in a random cluster."""
     n: int
     nmi: float
-    """Normalized mutual information, arithmetic mean of the entropies: 1 for one cluster a class;
-    chance gives more than 0.
+    """Normalized mutual information, by the arithmetic mean of the entropies.
+
+    It is 1 for one cluster a class, and more than 0 for random clusters.
     """
     nmi_deviation: float
     adjusted_mi: float
-    """The same less what chance gives: 0 for random clusters, whatever their number."""
+    """NMI less that of random clusters, which have 0 here for any number of clusters."""
     adjusted_mi_deviation: float
     selective: tuple[str, ...] | None
-    """The classes that some unit prefers strongly (`selectivity`); None where there are no units."""
+    """The classes that some unit prefers strongly (`selectivity`); None for random clusters."""
 
     def as_row(self) -> dict[str, Any]:
-        """The numbers, and the paper's beside them."""
-        paper_nmi, paper_selective = PAPER[self.side, self.network]
+        """The figures, and those of the paper."""
+        paper_nmi, paper_selective = PAPER_FIGURES[self.side, self.network]
         count = None if self.selective is None else len(self.selective)
         return asdict(self) | {
             "selective": count,
@@ -86,9 +88,9 @@ class Agreement:
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """The table of both sides, and the vectors of this network that it was made of."""
+    """The table of both sides, and the vectors of the trained network."""
 
-    rows: tuple[Agreement, ...]
+    rows: tuple[ClusterAgreement, ...]
     k: int
     k_reason: str
     seeds: int
@@ -96,21 +98,21 @@ class Clustering:
     vectors: dict[Side, Float[np.ndarray, "_items _features"]]
     labels: dict[Side, NDArray[Any]]
 
-    def row(self, side: Side, network: Kind) -> Agreement:
+    def row(self, side: Side, network: NetworkKind) -> ClusterAgreement:
         return next(row for row in self.rows if (row.side, row.network) == (side, network))
 
     def as_dict(self) -> dict[str, Any]:
+        selective_classes = {}
+        for row in self.rows:
+            if row.selective is not None:
+                selective_classes[f"{row.side}, {row.network}"] = row.selective
         return {
             "k": self.k,
             "k_reason": self.k_reason,
             "kmeans_seeds": self.seeds,
             "classes": self.classes,
             "criterion": CRITERION,
-            "selective_classes": {
-                f"{row.side}, {row.network}": row.selective
-                for row in self.rows
-                if row.selective is not None
-            },
+            "selective_classes": selective_classes,
             "rows": [row.as_row() for row in self.rows],
         }
 
@@ -120,83 +122,81 @@ def cluster(
     shards: Shards,
     split: str = "held-out",
     held_out_fraction: float = 0.1,
-    k: int = K,
+    k: int = PAPER_CLUSTERS,
     seed: int | None = None,
     seeds: int = 10,
     progress: Progress = no_progress,
 ) -> Clustering:
-    """k-means of pool4 vectors, as they are, of the middle moment of one clip a video; `seeds`
-    times, each from another start.
+    """k-means of pool4 vectors of one clip a video, compared with the labels.
 
-    `split`: `held-out` videos, `all`, or a name that the shards give to a split. At most
-        `MAX_ITEMS` videos, drawn by `seed`, which is also that of the untrained rival's weights; by
-        default the seed that the network began with. For vision, clips whose boxes show things of
-        other labels are left out, as `probe` does. Raises ConfigError for a split that is not there
-        and when fewer than two classes are labelled.
+    Vectors are those of the middle moment, without normalization. k-means runs `seeds` times, each
+    time from another start. For vision, clips whose boxes show objects of other labels are left
+    out, as in `probe`.
+
+    `split`: `held-out` videos, `all`, or the name of a split of the shards. At most `MAX_VIDEOS`
+        videos are used.
+    `seed`: draws the videos and the weights of the untrained network; by default the seed of the
+        network itself.
+
+    Raises ConfigError for a split that is not there, and for labels of fewer than two classes.
     """
     seed = initial_seed(model, seed)
-    held_out = shards.held_out(held_out_fraction)
-    clips = _one_clip_a_video(shards, clips_of(shards, split, held_out), seed)
-    names = shards.names[clips]
+    held_out = shards.held_out_mask(held_out_fraction)
+    clips = _one_clip_a_video(shards.split(split, held_out), seed)
     usable: dict[Side, NDArray[np.bool_]] = {
-        "vision": np.array([one_label(shards[int(clip)]) for clip in clips], dtype=bool),
+        "vision": np.array([has_single_label(clip) for clip in clips], dtype=bool),
         "audio": np.ones(len(clips), dtype=bool),
     }
-    if any(len(set(names[usable[side]])) < 2 for side in SIDES):
+    truth = {side: clips.names[usable[side]] for side in SIDES}
+    if any(len(set(truth[side])) < 2 for side in SIDES):
         raise ConfigError(
-            f"clusters are compared with labels, of at least 2 classes; the {split} videos of {shards.path} have fewer"
+            "clusters are compared with labels, of at least 2 classes; "
+            f"the {split} videos of {shards.path} have fewer"
         )
-    k, reason = choose_k(k, min(int(usable[side].sum()) for side in SIDES))
-    rows: list[Agreement] = []
+    k, reason = choose_k(k, min(len(truth[side]) for side in SIDES))
+    rows: list[ClusterAgreement] = []
     for side in SIDES:
-        truth = names[usable[side]]
-        thrown = [
-            np.random.default_rng((seed, number)).integers(k, size=len(truth))
-            for number in range(seeds)
-        ]
-        rows.append(_agreement(side, "random", truth, thrown, None))
+        random_clusters = []
+        for number in range(seeds):
+            rng = np.random.default_rng((seed, number))
+            random_clusters.append(rng.integers(k, size=len(truth[side])))
+        rows.append(_agreement(side, "random", truth[side], random_clusters, None))
     training = ~held_out if not held_out.all() else held_out
     vectors: dict[Side, Float[np.ndarray, "items features"]] = {}
-    networks: dict[Kind, L3Net] = {
-        "untrained": untrained_like(model, shards, training, seed),
+    networks: dict[NetworkKind, L3Net] = {
+        "untrained": untrained_like(model, shards.select(training), seed),
         "trained": model.eval(),
     }
     for turn, (kind, network) in enumerate(networks.items()):
-
-        def followed(offset: int = turn * len(clips)) -> Iterator[Clip]:
-            for number, clip in enumerate(clips, 1):
-                progress(offset + number, 2 * len(clips))
-                yield shards[int(clip)]
-
-        found = embed_clips(network, followed(), per_clip=1)
+        counted = _counted(clips, progress, turn * len(clips), 2 * len(clips))
+        moment_vectors = embed_clips(network, counted, per_clip=1)
         for side in SIDES:
-            vectors[side] = getattr(found, side)[usable[side]]
-            truth = names[usable[side]]
-            covered = selectivity(vectors[side], truth).covered
-            rows.append(_agreement(side, kind, truth, k_means(vectors[side], k, seeds), covered))
+            vectors[side] = getattr(moment_vectors, side)[usable[side]]
+            covered = selectivity(vectors[side], truth[side]).covered
+            clusters = k_means(vectors[side], k, seeds)
+            rows.append(_agreement(side, kind, truth[side], clusters, covered))
     rows.sort(key=lambda row: SIDES.index(row.side))
-    return Clustering(
-        tuple(rows),
-        k,
-        reason,
-        seeds,
-        len(set(names)),
-        vectors,
-        {side: names[usable[side]] for side in SIDES},
-    )
+    return Clustering(tuple(rows), k, reason, seeds, len(set(clips.names)), vectors, truth)
 
 
-def choose_k(wanted: int, items: int) -> tuple[int, str]:
+def _counted(clips: Shards, progress: Progress, done_before: int, total: int) -> Iterator[Clip]:
+    for number, clip in enumerate(clips, 1):
+        progress(done_before + number, total)
+        yield clip
+
+
+def choose_k(wanted_k: int, items: int) -> tuple[int, str]:
     """The number of clusters for so many items, and why."""
-    if wanted < 2:
-        raise ConfigError(f"k-means needs at least 2 clusters; {wanted} were asked for")
-    most = max(items // ITEMS_PER_CLUSTER, 2)
-    if wanted <= most:
-        return wanted, "the paper's" if wanted == K else "asked for"
-    return (
-        most,
-        f"{items} items are too few for {wanted} clusters of at least {ITEMS_PER_CLUSTER}; figures compare at the same k and n only",
-    )
+    if wanted_k < 2:
+        raise ConfigError(f"k-means needs at least 2 clusters; {wanted_k} were asked for")
+    largest_k = max(items // ITEMS_PER_CLUSTER, 2)
+    if wanted_k > largest_k:
+        return (
+            largest_k,
+            f"{items} items are too few for {wanted_k} clusters of at least {ITEMS_PER_CLUSTER}; "
+            "figures compare at the same k and n only",
+        )
+    return wanted_k, "the paper's" if wanted_k == PAPER_CLUSTERS else "asked for"
 
 
 def k_means(
@@ -204,37 +204,33 @@ def k_means(
 ) -> list[NDArray[np.int32]]:
     """The cluster of each item, from `seeds` different starts."""
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # fewer different vectors than clusters: then some stay empty
-        return [
-            KMeans(k, n_init=1, random_state=seed).fit_predict(vectors) for seed in range(seeds)
-        ]
+        # With fewer different vectors than clusters, some clusters stay empty.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        runs = [KMeans(k, n_init=1, random_state=seed) for seed in range(seeds)]
+        return [run.fit_predict(vectors) for run in runs]
 
 
-def plane(
+def tsne_positions(
     vectors: Float[np.ndarray, "items features"], seed: int = 0
 ) -> Float[np.ndarray, "items 2"]:
-    """Places of the vectors in a plane that keep neighbours together (t-SNE, van der Maaten &
-    Hinton 2008).
-    """
+    """Positions in a plane that keep neighbors together (t-SNE, van der Maaten & Hinton 2008)."""
+    # scikit-learn takes no perplexity as high as the number of items.
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    places: Float[np.ndarray, "items 2"] = TSNE(
-        perplexity=perplexity, init="pca", random_state=seed
-    ).fit_transform(vectors)
-    return places
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+    positions: Float[np.ndarray, "items 2"] = tsne.fit_transform(vectors)
+    return positions
 
 
 def _agreement(
     side: Side,
-    kind: Kind,
+    kind: NetworkKind,
     truth: NDArray[Any],
-    found: list[NDArray[Any]],
+    cluster_runs: list[NDArray[Any]],
     selective: tuple[str, ...] | None,
-) -> Agreement:
-    nmi = [normalized_mutual_info_score(truth, clusters) for clusters in found]
-    adjusted = [adjusted_mutual_info_score(truth, clusters) for clusters in found]
-    return Agreement(
+) -> ClusterAgreement:
+    nmi = [normalized_mutual_info_score(truth, clusters) for clusters in cluster_runs]
+    adjusted = [adjusted_mutual_info_score(truth, clusters) for clusters in cluster_runs]
+    return ClusterAgreement(
         side=side,
         network=kind,
         n=len(truth),
@@ -246,19 +242,11 @@ def _agreement(
     )
 
 
-def clips_of(shards: Shards, split: str, held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The clips of a split, `[clips]`. Raises ConfigError for one that is not there."""
-    if split in ("held-out", "all"):
-        return held_out if split == "held-out" else np.ones(len(shards), dtype=bool)
-    split = normalize_split(split)
-    if split not in shards.splits:
-        known = ", ".join(sorted({"held-out", "all", *shards.splits.tolist()} - {""}))
-        raise ConfigError(f"there is no split {split!r} in {shards.path}; the splits are {known}")
-    return np.asarray(shards.splits == split, dtype=bool)
-
-
-def _one_clip_a_video(shards: Shards, mask: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
-    """The first labelled clip of each video of `mask`, or of `MAX_ITEMS` of them."""
-    labelled = np.flatnonzero(mask & (shards.names != ""))
-    first = labelled[np.sort(np.unique(shards.video_ids[labelled], return_index=True)[1])]
-    return np.sort(np.random.default_rng(seed).permutation(first)[:MAX_ITEMS])
+def _one_clip_a_video(clips: Shards, seed: int) -> Shards:
+    """The first labeled clip of each video, or of `MAX_VIDEOS` of them."""
+    labeled = clips.select(clips.names != "")
+    first = np.sort(np.unique(labeled.video_ids, return_index=True)[1])
+    drawn = np.random.default_rng(seed).permutation(first)[:MAX_VIDEOS]
+    is_drawn = np.zeros(len(labeled), dtype=bool)
+    is_drawn[drawn] = True
+    return labeled.select(is_drawn)

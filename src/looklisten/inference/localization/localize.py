@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from looklisten.data.clips import Clip
 from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
-from looklisten.data.shards import Clip
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.enlarge import enlarged
@@ -117,7 +117,7 @@ def localize_moments(
     """
     method = method or usual_method(model)
     device = next(model.parameters()).device
-    frames = stack([moment.seen for moment in batch]).to(device)
+    frames = stack([moment.vision_input for moment in batch]).to(device)
     waveforms = torch.from_numpy(np.stack([moment.waveform for moment in batch])).to(device)
     with torch.no_grad():
         seen, heard = model.look(frames), model.listen(waveforms)
@@ -350,7 +350,9 @@ def _of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:
     """
     batch: list[Moment] = []
     for moment in moments:
-        if batch and (len(batch) == BATCH or batch[0].seen.shape != moment.seen.shape):
+        if batch and (
+            len(batch) == BATCH or batch[0].vision_input.shape != moment.vision_input.shape
+        ):
             yield batch
             batch = []
         batch.append(moment)

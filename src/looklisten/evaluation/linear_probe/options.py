@@ -1,0 +1,31 @@
+"""The options of the verb `probe`. Imports neither torch nor numpy, so that `--help` is fast."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ProbeLayer = Literal["conv4_2", "pool4", "aligned", "texture"]
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """How a linear probe is run; each default stands here and nowhere else."""
+
+    compare: str = "all"
+    """Baselines in the table: all, none, or names joined by commas: untrained, spectrogram (for
+    sounds), colors (for images)."""
+    layer: ProbeLayer = "conv4_2"
+    """The layer whose vectors are classified. conv4_2 is the paper's: 6144 numbers for a second of
+    sound, 8192 for an image. pool4 has 512. aligned is the space that both sides share. texture, for
+    sounds only, describes how all units of all layers vary over time; it is not the paper's."""
+    cache: Path | None = None
+    """Folder for vectors, so that none is computed twice; by default in the user's cache."""
+    partial: bool = False
+    """Measure a set of which files are missing; such a figure cannot be compared."""
+    untrained_seeds: int | None = None
+    """How many untrained networks are measured, each with another seed; their row is the mean. By
+    default 3 for sounds and 1 for images."""
+    per_clip: int = 5
+    """For shards only: how many moments of each clip are classified."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""

@@ -1,0 +1,77 @@
+"""Folders and tables -> the labeled files that they list, in a fixed order. Opens no media."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from looklisten.errors import SourceError
+from looklisten.evaluation.sets.labeled_set import LabeledFile
+from looklisten.names import parse_split
+from looklisten.tables import as_records, read_table
+
+SOUND_SUFFIXES = frozenset(
+    (".wav", ".ogg", ".mp3", ".flac", ".m4a", ".aac", ".opus", ".aif", ".aiff", ".wma")
+)
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+)
+
+
+def files_with_suffix(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
+    """Files with these suffixes in and below a folder, sorted by path; hidden files are skipped."""
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in suffixes and not file.name.startswith("."):
+            yield file
+
+
+def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[LabeledFile]:
+    """Files in a layout of `CLASS/.../FILE`, or of `SPLIT/CLASS/.../FILE`.
+
+    The second layout is assumed if the name of every top folder is that of a split.
+    """
+    relative = [file.relative_to(root) for file in files_with_suffix(root, suffixes)]
+    inside_folders = [path for path in relative if len(path.parts) > 1]
+    in_splits = all(parse_split(path.parts[0]) and len(path.parts) > 2 for path in inside_folders)
+    files = []
+    for path in inside_folders:
+        label = path.parts[1] if in_splits else path.parts[0]
+        fold = parse_split(path.parts[0]) if in_splits else ""
+        files.append(LabeledFile(path.as_posix(), label, fold))
+    return files
+
+
+def table_rows(
+    table: Path, columns: tuple[str, ...], alternatives: tuple[str, ...] = ()
+) -> list[dict[str, str]]:
+    """The rows of a table as text by column.
+
+    The table must have all of `columns`, and one of `alternatives` if there are any. Raises
+    SourceError if it cannot be read or lacks a column.
+    """
+    advice = "use the table as its owner distributes it"
+    try:
+        rows = list(as_records(read_table(str(table), table.read_bytes())))
+    except OSError as error:
+        raise SourceError(f"{table} cannot be read ({error}); {advice}") from None
+    except SourceError as error:
+        raise SourceError(f"{error}; {advice}") from None
+    present = rows[0].keys() if rows else set()
+    missing = [column for column in columns if column not in present]
+    if alternatives and not present & set(alternatives):
+        missing.append(" or ".join(alternatives))
+    if missing:
+        columns_present = ", ".join(present) or "no rows"
+        raise SourceError(
+            f"{table} lacks the column {missing[0]}; it has {columns_present}; {advice}"
+        )
+    return rows
+
+
+def checked_files(root: Path, files: list[LabeledFile], table: Path) -> list[LabeledFile]:
+    """`files`, after a check that each exists. Raises SourceError if some do not."""
+    missing = [file.path for file in files if not (root / file.path).is_file()]
+    if missing:
+        raise SourceError(
+            f"{table} lists {len(files):,} files, but {len(missing):,} of them do not exist, "
+            f"such as {root / missing[0]}; download the missing files"
+        )
+    return files

@@ -1,0 +1,82 @@
+"""Which composed videos share an image file or a sound file: the table that `synth` writes."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from looklisten.data.shards import Shards
+from looklisten.errors import SourceError
+from looklisten.names import decode_name
+
+TABLE = "labels.csv"
+COLUMNS = ("path", "picture", "sound")
+
+
+@dataclass(frozen=True)
+class SharedFiles:
+    """The image file and the sound file that each composed video is made of, by video id.
+
+    Results on videos that share a file are not independent. A video that is missing here shares no
+    file with others.
+    """
+
+    images: Mapping[str, str]
+    sounds: Mapping[str, str]
+
+    @property
+    def interval_over(self) -> str:
+        """What intervals are taken over, in words."""
+        return "files of pictures and of sounds" if self.images else "videos"
+
+    def image_groups(self, videos: Iterable[str]) -> NDArray[Any]:
+        """For each video the name of its image file, else its own name."""
+        return np.array([self.images.get(video, video) for video in videos])
+
+    def sound_groups(self, videos: Iterable[str]) -> NDArray[Any]:
+        """For each video the name of its sound file, else its own name."""
+        return np.array([self.sounds.get(video, video) for video in videos])
+
+
+def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFiles:
+    """The files that the videos of `clips` are composed of.
+
+    `files`: a table with the columns path, picture and sound; by default the labels.csv in the
+        folder of the videos, where it has those columns. Without a table no video shares a file.
+
+    Raises SourceError when `files` cannot be read, or names none of the videos.
+    """
+    root = str(clips.manifest.get("root") or "")
+    if not files and not root:
+        return SharedFiles({}, {})
+    table = Path(files) if files else Path(decode_name(root)) / TABLE
+    try:
+        rows = _complete_rows(table)
+    except (OSError, ValueError, csv.Error) as error:
+        if files:
+            raise SourceError(
+                f"{table} cannot be read ({error}); "
+                "give the labels.csv that `looklisten synth` wrote"
+            ) from None
+        # The labels.csv of other videos may be any table.
+        rows = []
+    videos = set(clips.video_ids.tolist())
+    row_of_video = {row["path"]: row for row in rows if row["path"] in videos}
+    if files and not row_of_video:
+        raise SourceError(
+            f"{table} names none of these videos with a path, a picture and a sound; "
+            "give the labels.csv of their world"
+        )
+    images = {video: row["picture"] for video, row in row_of_video.items()}
+    sounds = {video: row["sound"] for video, row in row_of_video.items()}
+    return SharedFiles(images, sounds)
+
+
+def _complete_rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8-sig") as opened:
+        rows = list(csv.DictReader(opened))
+    return [row for row in rows if all(row.get(column) for column in COLUMNS)]

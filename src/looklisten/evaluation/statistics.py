@@ -1,0 +1,103 @@
+"""Means and 95 % intervals, where results share videos or files. Knows numbers and group names."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student_t  # type: ignore[import-untyped]
+
+Z95 = 1.959964
+"""Standard deviations that hold 95 % of a normal distribution."""
+
+
+def mean_or_nan(values: ArrayLike) -> float:
+    """The mean of the values; NaN when there are none."""
+    numbers = np.asarray(values, np.float64)
+    return float(np.mean(numbers)) if len(numbers) else math.nan
+
+
+def interval_or_nan(values: ArrayLike, groups: Sequence[ArrayLike]) -> tuple[float, float]:
+    """`confidence_interval`; NaN for both ends when there are no values."""
+    if not len(np.asarray(values)):
+        return math.nan, math.nan
+    return confidence_interval(values, groups)
+
+
+def confidence_interval(
+    values: ArrayLike,
+    groups: Sequence[ArrayLike] = (),
+    weights: Float[np.ndarray, " answers"] | None = None,
+) -> tuple[float, float]:
+    """The 95 % interval of the mean of `values` in 0..1, by Wilson's formula.
+
+    The formula takes the number of independent values that these are worth. It always has a width,
+    and contains the mean. It is all of 0..1 where there is one group or no value.
+
+    `groups`: a name for each value, such as its video; values of one group are not independent. Two
+        such lists where values share two kinds of files. The variance of the mean is then that
+        between groups; for two kinds, the sum of both less that of the groups by both (Cameron,
+        Gelbach and Miller 2011). The values are worth as many independent ones as have that
+        variance, at most all (Korn and Graubard 1998, who allow for few groups in the same way).
+    """
+    numbers = np.asarray(values, np.float64)
+    if not len(numbers):
+        return 0.0, 1.0
+    shares = np.full(len(numbers), 1 / len(numbers))
+    if weights is not None:
+        shares = weights / weights.sum()
+    mean = min(max(float(shares @ numbers), 0.0), 1.0)
+    effective_count = 1 / float(shares @ shares)
+    if groups:
+        names = [np.asarray(group) for group in groups]
+        effective_count = _independent_count(
+            mean, effective_count, shares * (numbers - mean), names
+        )
+    return wilson_interval(mean, effective_count)
+
+
+def wilson_interval(mean: float, count: float) -> tuple[float, float]:
+    """Wilson's interval of the mean of `count` independent values in 0..1."""
+    if count <= 0:
+        return 0.0, 1.0
+    shrink = 1 + Z95**2 / count
+    center = (mean + Z95**2 / (2 * count)) / shrink
+    half_width = Z95 * math.sqrt(mean * (1 - mean) / count + Z95**2 / (4 * count**2)) / shrink
+    # Rounding may not move the mean out of its interval.
+    low = max(min(center - half_width, mean), 0.0)
+    high = min(max(center + half_width, mean), 1.0)
+    return low, high
+
+
+def _independent_count(
+    mean: float,
+    count: float,
+    deviations: NDArray[np.float64],
+    names: Sequence[NDArray[np.generic]],
+) -> float:
+    """How many independent values have the variance that the mean has between groups."""
+    codes = [np.unique(name, return_inverse=True)[1] for name in names]
+    groups = min(int(code.max()) + 1 for code in codes)
+    if groups < 2:
+        return 0.0
+    variances = [_variance(code, deviations) for code in codes]
+    variance = variances[0]
+    if len(codes) == 2:
+        by_both = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1)
+        variance = max(sum(variances) - _variance(by_both, deviations), *variances)
+    bernoulli_variance = mean * (1 - mean)
+    if bernoulli_variance == 0:
+        # All values are equal, so nothing varies: each group counts as one value.
+        return min(float(groups), count)
+    independent = count
+    if variance > 0:
+        independent = min(bernoulli_variance / variance, count)
+    # The variance itself is estimated, the worse the fewer the groups.
+    return independent * float(Z95 / student_t.ppf(0.975, groups - 1)) ** 2
+
+
+def _variance(codes: NDArray[np.generic], deviations: NDArray[np.float64]) -> float:
+    """The variance of a weighted mean whose groups are independent; `deviations` are weighted."""
+    sums = np.bincount(codes.astype(np.int64), deviations)
+    return float(sums @ sums) * len(sums) / max(len(sums) - 1, 1)
