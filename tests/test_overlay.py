@@ -21,8 +21,9 @@ from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.localization.enlarge import enlarged
 from looklisten.inference.localization.localize import HeatMap, localize
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.decode import Wanted, decode
-from looklisten.media.redraw import outline
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.redraw import measure_video
 from looklisten.model.l3net import L3Net
 
 
@@ -174,7 +175,7 @@ def heard_apart(path):
     """How far the sound's clock is from where it is heard, at its middle; it starts where it
     starts.
     """
-    sounds = list(decode(path, Wanted(picture=False)))
+    sounds = list(decode_media(path, DecodeOptions(video=False)))
     wave = np.concatenate([sound.samples for sound in sounds])
     middle = len(wave) // 2
     return hear_clock(wave, middle) - (sounds[0].start_seconds + middle / SAMPLE_RATE_HZ)
@@ -207,7 +208,9 @@ def test_a_hole_in_sound_that_is_encoded_stays_a_hole(clock, found, tmp_path):
     with av.open(str(film)) as container:
         at = [packet.pts for packet in container.demux(audio=0) if packet.size]
     assert set(np.diff(at)) == {1024}, "silence is sound that is there"
-    wave = np.concatenate([sound.samples for sound in decode(film, Wanted(picture=False))])
+    wave = np.concatenate(
+        [sound.samples for sound in decode_media(film, DecodeOptions(video=False))]
+    )
     assert hear_clock(wave, round(1.7 * SAMPLE_RATE_HZ)) == pytest.approx(1.7, abs=0.02)
     assert np.abs(wave[round(0.8 * SAMPLE_RATE_HZ) : round(1.1 * SAMPLE_RATE_HZ)]).max() < 0.01
 
@@ -506,5 +509,5 @@ def test_the_shell_writes_the_film_and_leaves_it_away(clock, run_path, tmp_path,
 
 
 def test_the_outline_is_what_is_seen(clock):
-    assert (outline(clock).width, outline(clock).height) == (CLOCK_SIDE, CLOCK_SIDE)
-    assert outline(clock).duration_seconds == pytest.approx(2.0, abs=0.03)
+    assert (measure_video(clock).width, measure_video(clock).height) == (CLOCK_SIDE, CLOCK_SIDE)
+    assert measure_video(clock).duration_seconds == pytest.approx(2.0, abs=0.03)

@@ -3,6 +3,11 @@
 Knows no single verb. Imports neither torch nor numpy, so that `--help` is fast.
 """
 
+import dataclasses
+import inspect
+import re
+import types
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +48,7 @@ def summary_of(function: Callable[..., Output]) -> str:
 
 def parse(name: str, function: Callable[..., Output], arguments: Sequence[str]) -> Output:
     """Call `function` with the arguments of the verb `name`; ends the program on wrong usage."""
+    _join_help_lines(function)
     return tyro.cli(
         function,
         args=list(arguments),
@@ -50,6 +56,26 @@ def parse(name: str, function: Callable[..., Output], arguments: Sequence[str]) 
         # One form of each switch is enough: no `--no-dense` next to `--dense`.
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+
+
+def _join_help_lines(function: Callable[..., Output]) -> None:
+    """Join the wrapped lines of a function's docstring and of the fields of its option records.
+
+    tyro prints indented lines as they are in the source, so that help is wrapped twice.
+    """
+    import docstring_parser
+
+    # Below `Args:`, the second line of an argument is indented by eight columns.
+    docstring = inspect.cleandoc(function.__doc__ or "")
+    function.__doc__ = re.sub(r"\n {8}(?=\S)", " ", docstring)
+    for options in typing.get_type_hints(function).values():
+        if not dataclasses.is_dataclass(options):
+            continue
+        docstrings = docstring_parser.parse_from_object(options).params
+        texts = {entry.arg_name: entry.description or "" for entry in docstrings}
+        for field in dataclasses.fields(options):
+            help_text = " ".join(texts.get(field.name, "").split())
+            field.metadata = types.MappingProxyType({**field.metadata, "help": help_text})
 
 
 def check_writable_file(file: Path) -> None:

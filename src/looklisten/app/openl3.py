@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from looklisten.app.terminal import ProgressBar
-from looklisten.data.sources import VIDEO_SUFFIXES
 from looklisten.errors import SourceError
+from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-_AUDIO_SUFFIXES = (
-    ".aac .ac3 .aif .aifc .aiff .amr .ape .au .caf .dts .eac3 .flac .m4a .m4b .mka .mp2 .mp3 .oga "
-    ".ogg .opus .ra .spx .tta .voc .w64 .wav .wma .wv"
-)
-_IMAGE_SUFFIXES = ".avif .bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp"
-SUFFIXES = {
-    "audio": frozenset(_AUDIO_SUFFIXES.split()),
-    "image": frozenset(_IMAGE_SUFFIXES.split()),
+SUFFIXES_OF_MODALITY = {
+    "audio": AUDIO_SUFFIXES,
+    "image": IMAGE_SUFFIXES,
     "video": VIDEO_SUFFIXES,
 }
 """Files that are taken from a folder. A file that is named itself can have any suffix."""
@@ -137,11 +132,11 @@ def find(inputs: Sequence[str], modality: str, output_dir: str | None) -> dict[s
         if path.is_file():
             folders[str(path)] = output_dir
             continue
-        for file in _files_in(path, SUFFIXES[modality]):
+        for file in _files_in(path, SUFFIXES_OF_MODALITY[modality]):
             subfolder = file.parent.relative_to(path)
             folders[str(file)] = None if output_dir is None else str(Path(output_dir) / subfolder)
     if not folders:
-        suffixes = ", ".join(sorted(SUFFIXES[modality])[:SUFFIXES_IN_ERROR])
+        suffixes = ", ".join(sorted(SUFFIXES_OF_MODALITY[modality])[:SUFFIXES_IN_ERROR])
         raise SourceError(
             f"{', '.join(inputs)} holds no {modality} file (looked for {suffixes} … in it and its "
             "subfolders)"

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from looklisten.inference.localization.enlarge import enlarged
-from looklisten.media.decode.decode import Planes
+from looklisten.media.decode.records import Planes
 
 Picture = NDArray[np.float32]
 """`[height, width, 3]` in 0..1."""

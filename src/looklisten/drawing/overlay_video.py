@@ -19,9 +19,9 @@ from looklisten.drawing.heatmap_colors import overlay_planes
 from looklisten.drawing.spectrogram_strip import Strip, marks
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.localize import Localization
-from looklisten.media.decode.decode import Planes
-from looklisten.media.isolation.readers import outline, redraw
-from looklisten.media.redraw import Outline
+from looklisten.media.decode.records import Planes
+from looklisten.media.isolation.readers import read_video_info, redraw_video
+from looklisten.media.redraw import VideoInfo
 from looklisten.system.progress import Progress, no_progress
 
 LEAST_WIDTH, MOST_SIDE = 480, 1280
@@ -62,8 +62,8 @@ def overlay(
         raise ConfigError(
             f"{out}: the overlay is an MP4 file; name it {Path(out).with_suffix('.mp4').name}"
         )
-    sheet = _Sheet(outline(source), _Maps(found), found)
-    redraw(source, out, sheet.picture, sheet.canvas, sheet.draw, progress)
+    sheet = _Sheet(read_video_info(source), _Maps(found), found)
+    redraw_video(source, out, sheet.picture, sheet.canvas, sheet.draw, progress)
     return Path(out)
 
 
@@ -121,7 +121,7 @@ class _Maps:
 class _Sheet:
     """A frame of the film: where everything is, and the drawing of it."""
 
-    def __init__(self, source: Outline, maps: _Maps, found: Sequence[Localization]) -> None:
+    def __init__(self, source: VideoInfo, maps: _Maps, found: Sequence[Localization]) -> None:
         scale = min(
             max(1.0, LEAST_WIDTH / source.width), MOST_SIDE / max(source.width, source.height)
         )

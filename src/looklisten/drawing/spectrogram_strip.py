@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from looklisten.drawing.heatmap_colors import overlaid, to_planes
 from looklisten.inference.localization.enlarge import enlarged
 from looklisten.inference.localization.localize import Localization
-from looklisten.media.decode.decode import Planes
+from looklisten.media.decode.records import Planes
 from looklisten.media.spectrogram import WINDOW_SECONDS
 
 SOUND = colormaps["bone"]

@@ -12,7 +12,7 @@ from looklisten.drawing.figures import contact_sheet, frame_overlay, spectrogram
 from looklisten.drawing.overlay_video import without_pictures
 from looklisten.inference.localization.localize import HeatMap, Localization, localize_each, to_unit
 from looklisten.inference.localization.options import Method
-from looklisten.media.isolation.readers import outline
+from looklisten.media.isolation.readers import read_video_info
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import atomic_write
 from looklisten.system.progress import Progress, no_progress
@@ -35,7 +35,7 @@ def localized(
     Only these keep their frame, so that hours of video fit into memory.
     """
     total, step_seconds = (
-        round(outline(video).duration_seconds),
+        round(read_video_info(video).duration_seconds),
         min(every_seconds, maps_every_seconds),
     )
     wanted_seconds = 0.0

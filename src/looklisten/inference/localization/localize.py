@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from looklisten.data.clips import Clip
-from looklisten.data.cutting import cut
+from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
@@ -23,9 +23,8 @@ from looklisten.inference.localization.enlarge import enlarged
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.decode import Report
 from looklisten.media.frames import stack
-from looklisten.media.isolation.parent import stream
+from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.model.backbones.backbone import TowerOutput
@@ -340,7 +339,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         about = Source(path.name, path.stat().st_size if path.is_file() else 0)
-        return stream(cut, path, about, PrepareOptions(), source=path, report=Report())
+        return stream_isolated(cut, path, about, PrepareOptions(), source=path, report=CutReport())
     return [source] if isinstance(source, Clip) else source
 
 
