@@ -72,7 +72,7 @@ def test_pipeline_from_videos_to_maps(pipeline):
     assert (prepare["sources"], prepare["clips"], prepare["failed"]) == (12, 12, 0)
     assert train["step"] == 5
     assert evaluate["n_pairs"] >= 40
-    assert localize["images"] == 4
+    assert localize["stills"] == 4
     assert (folder / "maps" / "sheet.png").read_bytes().startswith(b"\x89PNG")
     frame_maps = np.load(folder / "maps" / "maps.npz")["frame_maps"]
     assert frame_maps.shape[0] == localize["moments"] == 8
@@ -174,7 +174,7 @@ def test_help_names_every_verb_and_every_verb_has_help(capsys):
             1,
             "nowhere is not there; give the folder of a run",
         ),
-        (["synth", "out", "--videos", "0"], 1, "a world needs at least 1 video"),
+        (["synth", "out", "--videos", "0"], 1, "videos 0 must be at least 1"),
     ],
 )
 def test_an_error_is_one_sentence(arguments, code, sentence, capsys, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from looklisten.evaluation.localization.evaluate import boxes_at, pointing
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.untrained import initial_seed, untrained_like
-from looklisten.inference.localization import localize as maps
+from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.moments import MomentVectors, embed_clips, moments
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.checkpoint import load_checkpoint_network
@@ -192,7 +192,7 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_pa
     videos = sorted(set(shards.video_ids.tolist()))
     table = tmp_path / "labels.csv"
     rows = [f"{video},{number % 3}.jpg,{number % 2}.wav" for number, video in enumerate(videos)]
-    table.write_text("\n".join(["path,picture,sound", *rows]) + "\n")
+    table.write_text("\n".join(["path,image,sound", *rows]) + "\n")
     over_videos = evaluate(model, shards, held_out, pairs=200)
     over_files = evaluate(model, shards, held_out, pairs=200, files=table)
     assert over_files.interval_over == "files of pictures and of sounds"
@@ -203,7 +203,7 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_pa
     assert found.of_sounds(videos[:3]).tolist() == ["0.wav", "1.wav", "0.wav"]
     assert SharedFiles({}, {}).of_sounds(["a"]).tolist() == ["a"]
     with pytest.raises(
-        SourceError, match="names none of these videos with a path, a picture and a sound"
+        SourceError, match="names none of these videos with a path, an image and a sound"
     ):
         table.write_text("path,label\na.mp4,bell\n")
         shared_files_of(shards, table)
@@ -297,10 +297,10 @@ def test_pointing_of_a_map_that_knows_and_of_the_centre(model, shards, monkeypat
     """A map with its peak at a known place scores as a hand count of the boxes says."""
 
     def planted(_model, batch, _method):
-        found = maps.localize_moments(model, batch)
+        found = localize_moments(model, batch)
         out = []
-        for one in found:
-            box = next(b for b in boxes_at(one.moment.clip, one.moment.frame_seconds) if b.sounding)
+        for moment, one in zip(batch, found, strict=True):
+            box = next(b for b in boxes_at(moment.clip, moment.frame_seconds) if b.sounding)
             values = np.zeros((40, 40), np.float32)
             values[int((box.y0 + box.y1) * 20), int((box.x0 + box.x1) * 20)] = 1
             out.append(replace(one, frame_map=replace(one.frame_map, values=values)))

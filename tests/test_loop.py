@@ -22,7 +22,8 @@ from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.inference.localization.localize import localize
-from looklisten.media.synth import World, synth
+from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.synth import synth
 from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
 from looklisten.model.objectives import chance_loss
 from looklisten.model.objectives.objective import LossAndAccuracy
@@ -43,7 +44,7 @@ def long_path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("long")
     synth(
         folder / "world",
-        World(videos=48, seconds=4.0, side_pixels=96, frames_per_second=10, seed=5),
+        WorldOptions(videos=48, seconds=4.0, side_pixels=96, frames_per_second=10, seed=5),
     )
     prepare(
         [folder / "world" / "labels.csv"],

@@ -33,9 +33,9 @@ from .inference.embedding.records import Embeddings as Embeddings
 from .inference.embedding.sklearn import AudioEmbedder as AudioEmbedder
 from .inference.embedding.sklearn import ImageEmbedder as ImageEmbedder
 from .inference.embedding.stream import StreamingEmbedder as StreamingEmbedder
-from .inference.localization.localize import HeatMap as HeatMap
-from .inference.localization.localize import Localization as Localization
 from .inference.localization.localize import localize as localize
+from .inference.localization.records import HeatMap as HeatMap
+from .inference.localization.records import Localization as Localization
 from .inference.unit_activations import UnitActivation as UnitActivation
 from .interop.export import export as export
 from .interop.loading import from_pretrained as from_pretrained
@@ -44,9 +44,9 @@ from .interop.openl3.models import convert as convert
 from .interop.publish import publish as publish
 from .interop.publish import push_to_hub as push_to_hub
 from .interop.publish import save_pretrained as save_pretrained
-from .media.synth.collage import Collage as Collage
-from .media.synth.world import World as World
-from .media.synth.world import synth as synth
+from .media.synth.options import CollageOptions as CollageOptions
+from .media.synth.options import WorldOptions as WorldOptions
+from .media.synth.synth import synth as synth
 from .model.l3net import L3Net as L3Net
 from .training.baselines import BaselineTable as BaselineTable
 from .training.baselines import baselines as baselines

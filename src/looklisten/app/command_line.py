@@ -8,10 +8,10 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -68,14 +68,22 @@ def _join_help_lines(function: Callable[..., Output]) -> None:
     # Below `Args:`, the second line of an argument is indented by eight columns.
     docstring = inspect.cleandoc(function.__doc__ or "")
     function.__doc__ = re.sub(r"\n {8}(?=\S)", " ", docstring)
-    for options in typing.get_type_hints(function).values():
-        if not dataclasses.is_dataclass(options):
-            continue
-        docstrings = docstring_parser.parse_from_object(options).params
-        texts = {entry.arg_name: entry.description or "" for entry in docstrings}
-        for field in dataclasses.fields(options):
-            help_text = " ".join(texts.get(field.name, "").split())
-            field.metadata = types.MappingProxyType({**field.metadata, "help": help_text})
+    for record in _option_records(function):
+        texts: dict[str, str] = {}
+        for base in reversed(record.__mro__[:-1]):
+            for entry in docstring_parser.parse_from_object(base).params:
+                texts[entry.arg_name] = " ".join((entry.description or "").split())
+        for field in dataclasses.fields(record):
+            # tyro takes the help of a field from here, if there is any.
+            field.metadata = types.MappingProxyType({"help": texts.get(field.name)})
+
+
+def _option_records(annotated: Any) -> Iterator[type]:
+    """The dataclasses among the annotations of a function or a dataclass, and those inside them."""
+    for annotation in typing.get_type_hints(annotated).values():
+        if dataclasses.is_dataclass(annotation):
+            yield annotation
+            yield from _option_records(annotation)
 
 
 def check_writable_file(file: Path) -> None:

@@ -19,15 +19,19 @@ from looklisten.config import Config
 from looklisten.data.clips import Clip
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
-from looklisten.drawing.figures import contact_sheet
+from looklisten.drawing.figures import SheetColumn, contact_sheet
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import pointing
 from looklisten.evaluation.units.naming import units
-from looklisten.inference.localization.localize import Localization, localize
-from looklisten.inference.localization.options import Method
-from looklisten.media.synth import CLASSES, World, synth
+from looklisten.inference.localization.localize import localize_each
+from looklisten.inference.localization.options import LocalizeOptions, Method
+from looklisten.inference.localization.records import Localization, normalize_maps
+from looklisten.inference.moments import Moment
+from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.scenes import CLASSES
+from looklisten.media.synth.synth import synth
 from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
@@ -56,8 +60,8 @@ class DemoOptions:
     seed: int
 
     @property
-    def world(self) -> World:
-        return World(
+    def world(self) -> WorldOptions:
+        return WorldOptions(
             videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=TEST_SHARE
         )
 
@@ -143,13 +147,11 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
     metrics = read_metrics(run_folder)
     moments = []
     for clip in examples(held_out):
-        maps = localize(
-            clip, model, every_seconds=clip.duration_seconds, method=localization["method"]
-        )
-        moments.append(maps[0])
+        moments.append(localize_middle(clip, model, localization["method"]))
     all_units = units(model, held_out)
     write_unit_page(out / "gallery.html", all_units, model)
-    (out / "heatmap.png").write_bytes(contact_sheet(moments[:IMAGES_IN_SHEET]))
+    columns = [SheetColumn.of(moment, maps) for moment, maps in moments[:IMAGES_IN_SHEET]]
+    (out / "heatmap.png").write_bytes(contact_sheet(columns))
     results = {
         "avc": correspondence,
         "probe": probes,
@@ -225,10 +227,19 @@ def examples(held_out: Shards) -> list[Clip]:
     return [first_of_class[label] for label in CLASSES if label in first_of_class]
 
 
-def _sample_videos(videos: Path, moments: Sequence[Localization]) -> list[tuple[str, bytes]]:
+def localize_middle(clip: Clip, model: L3Net, method: Method) -> tuple[Moment, Localization]:
+    """The moment in the middle of a clip, and its normalized maps."""
+    options = LocalizeOptions(every_seconds=clip.duration_seconds, method=method)
+    moment, localization = next(localize_each(clip, model, options))
+    return moment, normalize_maps([localization])[0]
+
+
+def _sample_videos(
+    videos: Path, moments: Sequence[tuple[Moment, Localization]]
+) -> list[tuple[str, bytes]]:
     """Labels and bytes of the videos that the report plays."""
     samples = []
-    for moment in moments[:VIDEOS_IN_REPORT]:
-        clip = moment.moment.clip
+    for moment, _ in moments[:VIDEOS_IN_REPORT]:
+        clip = moment.clip
         samples.append((", ".join(clip.labels), (videos / clip.source).read_bytes()))
     return samples

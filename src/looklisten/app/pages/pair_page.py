@@ -18,8 +18,8 @@ from looklisten.app.pages.page import inline, write_page
 from looklisten.config import Config
 from looklisten.data.pairs import PairBatch
 from looklisten.data.shards import Shards
-from looklisten.drawing.figures import png, spectrogram_picture
-from looklisten.drawing.heatmap_colors import Picture
+from looklisten.drawing.figures import encode_png, spectrogram_image
+from looklisten.drawing.heatmap_colors import RgbImage
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import INT16_FULL_SCALE, WINDOW_SECONDS, LogSpectrogram
@@ -120,7 +120,9 @@ def write_pair_page(path: Path, shards: Shards, config: Config, count: int) -> d
             "positive": pair.positive,
             "picture": inline(_jpeg(pair.pixels), "image/jpeg"),
             "spectrogram": inline(
-                png(spectrogram_picture(pair.spectrogram, SPECTROGRAM_PIXELS, SPECTROGRAM_PIXELS)),
+                encode_png(
+                    spectrogram_image(pair.spectrogram, SPECTROGRAM_PIXELS, SPECTROGRAM_PIXELS)
+                ),
                 "image/png",
             ),
             "audio": inline(wav(pair.waveform), "audio/wav"),
@@ -137,7 +139,7 @@ def write_pair_page(path: Path, shards: Shards, config: Config, count: int) -> d
     return {"page": str(path), "positive": positive, "negative": len(pairs) - positive}
 
 
-def _jpeg(pixels: Picture) -> bytes:
+def _jpeg(pixels: RgbImage) -> bytes:
     data: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(np.rint(pixels * 255), np.uint8), FRAME_JPEG_QUALITY, "RGB", "444"
     )

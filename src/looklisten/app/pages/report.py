@@ -11,13 +11,14 @@ from markupsafe import Markup
 from looklisten.app.pages.page import inline, write_page
 from looklisten.config import Config
 from looklisten.drawing.figures import (
-    curves,
+    encode_png,
+    frame_image,
     frame_overlay,
-    frame_picture,
-    png,
     spectrogram_overlay,
+    training_curves,
 )
-from looklisten.inference.localization.localize import Localization
+from looklisten.inference.localization.records import Localization
+from looklisten.inference.moments import Moment
 from looklisten.model.objectives import chance_loss
 
 
@@ -25,7 +26,7 @@ def write_report(
     path: Path,
     results: dict[str, Any],
     metrics: Sequence[dict[str, Any]],
-    found: Sequence[Localization],
+    found: Sequence[tuple[Moment, Localization]],
     config: Config,
     samples: Sequence[tuple[str, bytes]],
     best_units: Markup,
@@ -35,18 +36,18 @@ def write_report(
     """
     moments = [
         {
-            "label": ", ".join(one.moment.clip.labels),
+            "label": ", ".join(moment.clip.labels),
             "silent": ", ".join(
-                sorted({box.label for box in one.moment.clip.boxes if not box.sounding})
+                sorted({box.label for box in moment.clip.boxes if not box.sounding})
             ),
-            "video": one.moment.clip.video_id,
-            "at": f"{one.at_seconds:.1f}",
-            "probability": f"{one.probability:.0%}",
-            "frame": inline(png(frame_picture(one)), "image/png"),
-            "frame_map": inline(frame_overlay(one), "image/png"),
-            "sound_map": inline(spectrogram_overlay(one), "image/png"),
+            "video": moment.clip.video_id,
+            "at": f"{localization.at_seconds:.1f}",
+            "probability": f"{localization.probability:.0%}",
+            "frame": inline(encode_png(frame_image(moment.frame)), "image/png"),
+            "frame_map": inline(encode_png(frame_overlay(moment.frame, localization)), "image/png"),
+            "sound_map": inline(encode_png(spectrogram_overlay(localization)), "image/png"),
         }
-        for one in found
+        for moment, localization in found
     ]
     write_page(
         path,
@@ -54,7 +55,7 @@ def write_report(
         results=results,
         config=config,
         curves=inline(
-            curves(metrics, chance_loss(config.train.objective, config.train.batch_size)),
+            training_curves(metrics, chance_loss(config.train.objective, config.train.batch_size)),
             "image/png",
         ),
         moments=moments,

@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from looklisten.app.pages.page import fragment, inline, write_page
 from looklisten.data.shards import Shards
-from looklisten.drawing.figures import spectrogram_picture
-from looklisten.drawing.heatmap_colors import Picture, overlaid
+from looklisten.drawing.figures import spectrogram_image
+from looklisten.drawing.heatmap_colors import RgbImage, overlay_image
 from looklisten.evaluation.units.naming import Unit, Units
 from looklisten.inference.moments import Moment
 from looklisten.inference.unit_activations import SIDES, MomentAddress, UnitActivation
@@ -96,11 +96,11 @@ def _drawn(unit: Unit, model: L3Net, shards: Shards) -> dict[str, Any]:
         }
         if unit.side == "audio":
             row["spectrogram"] = inline(
-                webp(overlaid(_spectrogram(moment, model), heat)), "image/webp"
+                webp(overlay_image(_spectrogram(moment, model), heat)), "image/webp"
             )
             row["sound"] = inline(mp3(moment.waveform), "audio/mpeg")
         else:
-            frame = overlaid(frame, heat)
+            frame = overlay_image(frame, heat)
         rows.append(row | {"frame": inline(webp(frame), "image/webp")})
     return {"unit": unit, "rows": rows}
 
@@ -163,25 +163,25 @@ def _levels(values: Float[np.ndarray, "rows columns"]) -> NDArray[np.uint8]:
 
 def _palette() -> bytes:
     """For each level of a map the color and opacity, RGBA, that laid over a picture give what
-    `overlaid` gives.
+    `overlay_image` gives.
     """
     levels = np.linspace(0, 1, LEVELS, dtype=np.float32)[None]
     black, white = (
-        overlaid(np.full((1, LEVELS, 3), ground, np.float32), levels)[0] for ground in (0, 1)
+        overlay_image(np.full((1, LEVELS, 3), ground, np.float32), levels)[0] for ground in (0, 1)
     )
     opacity = 1 - (white - black).mean(1, keepdims=True)
     colors = np.concatenate([(black / opacity).clip(0, 1), opacity], 1)
     return np.asarray(np.rint(colors * 255), np.uint8).tobytes()
 
 
-def _frame(moment: Moment, model: L3Net) -> Picture:
+def _frame(moment: Moment, model: L3Net) -> RgbImage:
     """The central square that the vision tower saw, small."""
     square = resize(crop(moment.frame, model.config.crop_pixels, 0.5, 0.5), PICTURE_PIXELS)
     return square.numpy().astype(np.float32) / np.float32(255)
 
 
 @torch.inference_mode()
-def _spectrogram(moment: Moment, model: L3Net) -> Picture:
+def _spectrogram(moment: Moment, model: L3Net) -> RgbImage:
     device = next(model.parameters()).device
     values = (
         model.front_end(torch.from_numpy(moment.waveform.copy())[None].to(device))[0, 0]
@@ -189,10 +189,10 @@ def _spectrogram(moment: Moment, model: L3Net) -> Picture:
         .cpu()
         .numpy()
     )
-    return spectrogram_picture(values, PICTURE_PIXELS // 2, PICTURE_PIXELS)
+    return spectrogram_image(values, PICTURE_PIXELS // 2, PICTURE_PIXELS)
 
 
-def webp(picture: Picture) -> bytes:
+def webp(picture: RgbImage) -> bytes:
     """A small picture in about two thirds of the bytes that a JPEG takes."""
     buffer = io.BytesIO()
     Image.fromarray(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)).save(

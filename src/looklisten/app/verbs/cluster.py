@@ -65,7 +65,7 @@ def run_cluster(
 
 def _write_image(out: Path, result: "Clustering") -> None:
     """The vectors of each side as points of a plane."""
-    from looklisten.drawing.figures import planes
+    from looklisten.drawing.figures import class_scatter
     from looklisten.evaluation.units.clustering import tsne_positions
     from looklisten.inference.unit_activations import SIDES
     from looklisten.system.files import atomic_write
@@ -76,4 +76,4 @@ def _write_image(out: Path, result: "Clustering") -> None:
         title = f"{side}: NMI {row.nmi:.3f}, {row.n} items"
         panels.append((title, tsne_positions(result.vectors[side]), result.labels[side]))
     with atomic_write(out) as scratch:
-        scratch.write_bytes(planes(panels))
+        scratch.write_bytes(class_scatter(panels))

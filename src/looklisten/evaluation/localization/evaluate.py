@@ -28,7 +28,7 @@ from looklisten.evaluation.localization.table import (
     answers_of_kind,
     table_row,
 )
-from looklisten.inference.localization.localize import usual_method
+from looklisten.inference.localization.methods import default_method
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_number, moments
 from looklisten.model.fusions import AlignedFusion
@@ -303,7 +303,7 @@ def pointing(
     """
     annotated = annotated_moments(model, clips, per_clip)
     own_sounds = [Question("matched", moment, moment, moment.sounding) for moment in annotated]
-    method = method or usual_method(model)
+    method = method or default_method(model)
     center_rule = next(fixed_rules(annotated))
     predictors = [network_predictor(model.eval(), method), center_rule]
     row, center = _rows(predictors, answer_questions(predictors, own_sounds, {}, progress))

@@ -4,7 +4,7 @@ Imports neither torch nor numpy, so that the help of the command line needs no s
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
 from looklisten.errors import ConfigError
 
@@ -31,6 +31,14 @@ class LocalizeOptions:
             raise ConfigError(f"every_seconds {self.every_seconds:g} must be above 0")
 
 
+class LocalizeChoices(TypedDict, total=False):
+    """The fields of `LocalizeOptions` as keyword arguments, for functions that people call."""
+
+    every_seconds: float
+    method: Method | None
+    units: tuple[int, int] | None
+
+
 @dataclass(frozen=True)
 class LocalizeFileOptions:
     """The choices of the verb `localize`: what it writes of a video."""
@@ -40,5 +48,5 @@ class LocalizeFileOptions:
     overlay_every_seconds: float = 0.2
     """Seconds between the maps of overlay.mp4; the frames between two maps get a mixture."""
     overlay: bool = True
-    """Write overlay.mp4, which takes most of the time. Without it, maps are as far apart as the
+    """Whether to write overlay.mp4, which takes most of the time. Without it, maps are as far apart as
     still images."""
