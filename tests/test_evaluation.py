@@ -21,15 +21,15 @@ from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.moments import MomentVectors, embed_clips, moments
 from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import Fusion
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.training.loop import train
 
 
 @pytest.fixture(scope="module")
 def model(run_path):
-    return load_checkpoint_network(run_path)
+    return load(run_path)
 
 
 class Rule(Fusion):
@@ -257,13 +257,13 @@ def test_probe_of_a_real_run(model, shards):
 
 
 def test_the_untrained_rival_begins_with_the_seed_of_the_run(run_path, shards_path, tmp_path):
-    assert load_checkpoint_network(run_path).initial_seed == 0
+    assert load(run_path).initial_seed == 0
     train(
         shards_path,
         small_config(seed=7, steps=1, evaluate_every=9, checkpoint_every=1),
         tmp_path / "run",
     )
-    other = load_checkpoint_network(tmp_path / "run")
+    other = load(tmp_path / "run")
     assert (
         initial_seed(other, None),
         initial_seed(other, 3),

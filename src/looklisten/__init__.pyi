@@ -38,8 +38,6 @@ from .inference.localization.records import HeatMap as HeatMap
 from .inference.localization.records import Localization as Localization
 from .inference.unit_activations import UnitActivation as UnitActivation
 from .interop.export import export as export
-from .interop.loading import from_pretrained as from_pretrained
-from .interop.loading import load as load
 from .interop.openl3.models import convert as convert
 from .interop.publish import publish as publish
 from .interop.publish import push_to_hub as push_to_hub
@@ -48,6 +46,9 @@ from .media.synth.options import CollageOptions as CollageOptions
 from .media.synth.options import WorldOptions as WorldOptions
 from .media.synth.synth import synth as synth
 from .model.l3net import L3Net as L3Net
+from .model.networks import from_pretrained as from_pretrained
+from .model.networks import load as load
+from .model.networks import open as open
 from .training.baselines import BaselineTable as BaselineTable
 from .training.baselines import baselines as baselines
 from .training.loop import TrainResult as TrainResult

@@ -32,9 +32,9 @@ from looklisten.inference.moments import Moment
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.scenes import CLASSES
 from looklisten.media.synth.synth import synth
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
@@ -126,7 +126,7 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
     prepared = stages.run("prepare", make_shards)
     stages.run("train", train_network)
 
-    model = load_checkpoint_network(run_folder)
+    model = load(run_folder)
     shards = Shards(shards_folder)
     held_out = shards.select(shards.held_out_mask(config.train.held_out_fraction))
 

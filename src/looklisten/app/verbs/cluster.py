@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import Device, check_writable_file
+from looklisten.app.command_line import Device, Network, check_writable_file
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run_cluster(
     shards: Positional[str],
     /,
-    checkpoint: Path = Path("runs/tiny"),
+    checkpoint: Network = "runs/tiny",
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     split: str = "held-out",
     k: int = 64,
@@ -30,7 +30,6 @@ def run_cluster(
 
     Args:
         shards: Labeled shards (`prepare` of a table with a column label).
-        checkpoint: Folder of a run or of one checkpoint.
         out: Image to write: the vectors of both sides in a plane (t-SNE), colored by class.
         split: held-out, all, or the name of a split.
         k: Number of clusters; fewer where there are too few videos.
@@ -38,22 +37,19 @@ def run_cluster(
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.units.clustering import cluster
-    from looklisten.model.checkpoint import open_checkpoint
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     if out is not None:
         check_writable_file(out)
-    saved = open_checkpoint(checkpoint)
-    training = saved.config.train
-    model = saved.model().to(choose_device(device).value)
+    network = open_network(checkpoint, device)
     with ProgressBar("cluster: clips") as progress:
         result = cluster(
-            model,
+            network.l3net,
             Shards(shards),
             split,
-            training.held_out_fraction,
+            network.split.held_out_fraction,
             k,
-            training.seed,
+            network.seed,
             kmeans_seeds,
             progress,
         )

@@ -63,20 +63,27 @@ def run_embed(
     warm_up()
     from looklisten.inference.embedding.files import Plan, embed_files
     from looklisten.inference.embedding.stream import How
-    from looklisten.interop.loading import load_with_step
     from looklisten.media.isolation.limits import WorkerLimits
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     if not inputs:
         raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
     check_writable(out)
     how = How(layer, hop_seconds, center, normalize, dense, batch_size)
     limits = WorkerLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
-    model, step = load_with_step(checkpoint)
+    network = open_network(checkpoint, device)
     plan = Plan(
-        out, how, modality, align, format, overwrite, checkpoint, precision, step, again, limits
+        out,
+        how,
+        modality,
+        align,
+        format,
+        overwrite,
+        checkpoint,
+        precision,
+        network.step,
+        again,
+        limits,
     )
-    if hasattr(model, "to"):
-        model = model.to(choose_device(device).value)
     with ProgressBar("embed: files") as progress:
-        return Output.of_inputs(embed_files(inputs, model, plan, progress))
+        return Output.of_inputs(embed_files(inputs, network.network, plan, progress))

@@ -63,36 +63,32 @@ def run_evaluate(
         direct_combination,
         scorer_with_validation_threshold,
     )
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
-    from looklisten.training.provenance import warn_of_trained_videos
+    from looklisten.model.networks import open_network
 
     if not 1 <= len(paths) <= 2:
         raise UsageError(
             "evaluate needs shards, or a set and its folder: looklisten evaluate SHARDS, "
             "looklisten evaluate vggss MEDIA"
         )
-    saved = open_trained(checkpoint)
-    training = saved.config.train
-    model = saved.model().to(choose_device(device).value)
+    network = open_network(checkpoint, device)
+    model = network.l3net
     if len(paths) == 2:
         questions = _annotated_set(paths, annotations, ids, partial, model.config)
         with ProgressBar(f"evaluate: {paths[0]}") as progress:
             return Output(localization_table(model, questions, method, seed, progress).as_dict())
     shards = Shards(paths[0])
-    held_out = shards.held_out(saved)
-    warn_of_trained_videos(saved.path, saved.step, held_out.video_ids.tolist())
+    held_out = network.held_out(shards)
     if task == "localization":
         with ProgressBar("evaluate: maps") as progress:
             table = localization(model, held_out, method, per_clip, seed, progress)
         return Output(table.as_dict())
     with ProgressBar("evaluate: batches") as progress:
         scorer = None
-        if training.objective == "labels":
-            scorer = direct_combination(saved, model, shards, pairs, seed, progress).scorer
+        if network.config.train.objective == "labels":
+            scorer = direct_combination(network, model, shards, pairs, seed, progress).scorer
         elif threshold == "validation":
             scorer = scorer_with_validation_threshold(
-                saved, model, shards, pairs, seed, progress, negatives
+                network, model, shards, pairs, seed, progress, negatives
             )
         result = evaluate(model, held_out, pairs, seed, progress, scorer, negatives, files)
     return Output(result.as_dict())

@@ -38,11 +38,10 @@ def run_localize(
     warm_up()
     from looklisten.drawing.localization_folder import localize_video, write_stills
     from looklisten.drawing.overlay_video import overlay
-    from looklisten.interop.loading import load_network
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     check_writable(out)
-    model = load_network(checkpoint).to(choose_device(device).value)
+    model = open_network(checkpoint, device).l3net
     with ProgressBar("localize: seconds") as progress:
         localized = localize_video(video, model, options, progress)
     with ProgressBar("localize: images") as progress:

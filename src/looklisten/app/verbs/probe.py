@@ -85,19 +85,16 @@ def _probe_labeled_set(dataset: str, path: str, checkpoint: str, options: ProbeO
 def _probe_shards(path: str, checkpoint: str, options: ProbeOptions) -> Output:
     from looklisten.data.shards import Shards
     from looklisten.evaluation.linear_probe.shards import probe
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
-    saved = open_trained(checkpoint)
-    training = saved.config.train
-    model = saved.model().to(choose_device(options.device).value)
+    network = open_network(checkpoint, options.device)
     with ProgressBar("probe: clips") as progress:
         sides = probe(
-            model,
+            network.l3net,
             Shards(path),
             options.per_clip,
-            training.seed,
-            training.held_out_fraction,
+            network.seed,
+            network.split.held_out_fraction,
             progress,
         )
     return Output({side: result.as_dict() for side, result in sides.items()})

@@ -33,17 +33,15 @@ def run_units(
     from looklisten.app.pages.unit_page import write_unit_page
     from looklisten.data.shards import Shards
     from looklisten.evaluation.units.naming import units
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     check_writable_file(out)
-    checkpoint = open_trained(network)
-    training = checkpoint.config.train
+    opened = open_network(network, device)
     all_clips = Shards(shards)
-    model = checkpoint.model().to(choose_device(device).value)
-    clips = all_clips.split(split, all_clips.held_out_mask(training.held_out_fraction))
+    model = opened.l3net
+    clips = all_clips.split(split, all_clips.held_out_mask(opened.split.held_out_fraction))
     with ProgressBar("units: clips") as progress:
-        result = units(model, clips, top, per_clip, training.seed, progress)
+        result = units(model, clips, top, per_clip, opened.seed, progress)
     with ProgressBar("units: moments drawn") as progress:
         page = write_unit_page(out, result, model, progress)
     return Output(result.as_dict() | page)
