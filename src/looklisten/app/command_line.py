@@ -81,7 +81,7 @@ def _join_help_lines(function: Callable[..., Output]) -> None:
 def _option_records(annotated: Any) -> Iterator[type]:
     """The dataclasses among the annotations of a function or a dataclass, and those inside them."""
     for annotation in typing.get_type_hints(annotated).values():
-        if dataclasses.is_dataclass(annotation):
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
             yield annotation
             yield from _option_records(annotation)
 
