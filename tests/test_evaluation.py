@@ -9,22 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from looklisten.evaluation.intervals import Z95
 
-from conftest import small_config
 from looklisten.data.clips import Box
 from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.correspondence import evaluate
-from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import boxes_at, pointing
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
-from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.localization.methods import localize_moments
-from looklisten.inference.moments import MomentVectors, embed_clips, moments
+from looklisten.inference.moments import embed_clips, moments
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.fusions import Fusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
-from looklisten.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -223,72 +219,11 @@ def test_embedding_is_the_same_alone_or_in_a_batch(model, shards):
     assert np.array_equal(together.vision, again.vision)
 
 
-def test_probe_of_perfect_and_of_random_vectors(model, shards, monkeypatch):
-    """The protocol itself leaks nothing: vectors that know the label score 100 %, random ones about
-    chance.
-    """
-    names = sorted({label for labels in shards.labels for label in labels})
-    rng = np.random.default_rng(0)
-
-    def vectors(_model, clips, per_clip):
-        owners, known = [], []
-        for number, clip in enumerate(clips):
-            owners += [number] * per_clip
-            known += [names.index(clip.labels[0])] * per_clip
-        return MomentVectors(
-            rng.standard_normal((len(owners), len(names))),
-            np.eye(len(names))[known],
-            np.array(owners),
-        )
-
-    monkeypatch.setattr("looklisten.evaluation.linear_probe.shards.embed_clips", vectors)
-    sides = probe(model, shards, per_clip=2)
-    assert sides["audio"].accuracy == sides["audio"].untrained == 1
-    assert sides["vision"].accuracy < 0.4
-    assert (sides["audio"].n, sides["audio"].n_videos, sides["audio"].classes) == (24, 12, 12)
-    assert sides["vision"].n < 24, "frames that show two classes have no single right answer"
-
-
-def test_probe_of_a_real_run(model, shards):
-    sides = probe(model, shards, per_clip=2)
-    for side in ("audio", "vision"):
-        assert 0 <= sides[side].untrained <= 1
-        assert sides[side].chance == pytest.approx(1 / 12, abs=0.2)
-
-
-def test_the_untrained_rival_begins_with_the_seed_of_the_run(run_path, shards_path, tmp_path):
-    assert load(run_path).initial_seed == 0
-    train(
-        shards_path,
-        small_config(seed=7, steps=1, evaluate_every=9, checkpoint_every=1),
-        tmp_path / "run",
-    )
-    other = load(tmp_path / "run")
-    assert (
-        initial_seed(other, None),
-        initial_seed(other, 3),
-        initial_seed(L3Net(other.config), None),
-    ) == (7, 3, 0)
-
-
-def test_the_untrained_rival_is_the_networks_own_beginning(model, shards):
-    rival = untrained_like(model, shards, ~shards.held_out_mask(0.1), seed=0)
-    torch.manual_seed(0)
-    fresh = L3Net(model.config)
-    assert torch.equal(rival.vision.blocks[0].conv1.weight, fresh.vision.blocks[0].conv1.weight)
-    assert not torch.equal(
-        rival.vision.blocks[0].bn1.running_mean, fresh.vision.blocks[0].bn1.running_mean
-    )
-    assert not rival.training
-
-
-def test_unlabelled_shards_cannot_be_probed(model, world, tmp_path):
+def test_shards_without_boxes_have_no_pointing_accuracy(model, world, tmp_path):
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Shards
 
     prepare([world / f"{i:06d}.mp4" for i in range(4)], tmp_path, workers=1)
-    with pytest.raises(ConfigError, match="needs labelled clips"):
-        probe(model, Shards(tmp_path))
     with pytest.raises(ConfigError, match="needs held-out clips with boxes"):
         pointing(model, Shards(tmp_path), np.ones(4, bool))
 
