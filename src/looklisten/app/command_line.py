@@ -67,6 +67,7 @@ def _join_help_lines(function: Callable[..., Output]) -> None:
     import docstring_parser
 
     # Below `Args:`, the second line of an argument is indented by eight columns.
+    function = inspect.unwrap(function)
     docstring = inspect.cleandoc(function.__doc__ or "")
     function.__doc__ = re.sub(r"\n {8}(?=\S)", " ", docstring)
     for record in _option_records(function):
