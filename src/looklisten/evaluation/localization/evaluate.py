@@ -161,9 +161,29 @@ def localization_table(
     for method in methods:
         if method != "unit":
             predictors.append(network_predictor(untrained, method, untrained=True))
-    predictors += fixed_rules(annotated)
+    notes = []
+    if not has_similarity:
+        notes.append(
+            f'similarity is left out: with fusion "{model.config.fusion}" '
+            "image and sound share no space"
+        )
+    return compare_predictors(predictors, annotated, seed, progress, notes)
+
+
+def compare_predictors(
+    predictors: Sequence[MapPredictor],
+    annotated: Sequence[AnnotatedMoment],
+    seed: int = 0,
+    progress: Progress = no_progress,
+    notes: Sequence[str] = (),
+) -> LocalizationTable:
+    """The table of some predictors and of the fixed rules; `notes` are added to its own note.
+
+    Raises SourceError when no moment can be read.
+    """
+    all_predictors = [*predictors, *fixed_rules(annotated)]
     failures: dict[str, str] = {}
-    answers = answer_questions(predictors, list(questions(annotated, seed)), failures, progress)
+    answers = answer_questions(all_predictors, list(questions(annotated, seed)), failures, progress)
     first_answers = answers[0]
     matched = answers_of_kind(first_answers, "matched")
     if not matched:
@@ -171,24 +191,20 @@ def localization_table(
         raise SourceError(
             f"none of {len(annotated)} moments can be read; the first: {first_failure}"
         )
-    rows = _rows(predictors, answers)
+    rows = _rows(all_predictors, answers)
     whole_image = rows[-1]
-    notes = [
+    # Objects often fill much of an image, so a map of all of it is a strong baseline.
+    whole_image_note = (
         f"a map of the whole image has a cIoU of {whole_image.ciou:.3f} here "
         f"and an AUC of {whole_image.auc:.3f}: compare the others with it"
-    ]
-    if not has_similarity:
-        notes.append(
-            f'similarity is left out: with fusion "{model.config.fusion}" '
-            "image and sound share no space"
-        )
+    )
     return LocalizationTable(
         rows=tuple(rows),
         n=len(matched),
         n_videos=len({answer.question.of_frame.video_id for answer in first_answers}),
         n_swaps=len(answers_of_kind(first_answers, "swapped")),
         failures=failures,
-        notes=tuple(notes),
+        notes=(whole_image_note, *notes),
     )
 
 
@@ -302,17 +318,25 @@ def pointing(
     Raises ConfigError when no clip has boxes of sounding objects.
     """
     annotated = annotated_moments(model, clips, per_clip)
+    predictor = network_predictor(model.eval(), method or usual_method(model))
+    return pointing_of(predictor, annotated, progress)
+
+
+def pointing_of(
+    predictor: MapPredictor,
+    annotated: Sequence[AnnotatedMoment],
+    progress: Progress = no_progress,
+) -> Pointing:
+    """The pointing accuracy of a predictor of maps over annotated moments."""
     own_sounds = [Question("matched", moment, moment, moment.sounding) for moment in annotated]
-    method = method or usual_method(model)
-    center_rule = next(fixed_rules(annotated))
-    predictors = [network_predictor(model.eval(), method), center_rule]
+    predictors = [predictor, next(fixed_rules(annotated))]
     row, center = _rows(predictors, answer_questions(predictors, own_sounds, {}, progress))
     return Pointing(
         pointing=row.pointing,
         center=center.pointing,
         n=len(annotated),
         ci95=row.pointing_ci95,
-        method=method,
+        method=predictor.name,
         with_silent=row.with_silent,
         on_silent=row.on_silent,
         n_with_silent=sum(bool(moment.silent) for moment in annotated),
