@@ -74,11 +74,11 @@ def test_the_page_works_in_a_browser(made, tmp_path):
     assert links == {"data:"}
     assert not errors
     for heading in (
-        "What it can do",
+        "Results",
         "Twelve moments",
         "Units that found a thing",
         "How it learnt",
-        "What was done",
+        "Stages",
     ):
         assert heading in text
 

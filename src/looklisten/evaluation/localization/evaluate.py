@@ -7,6 +7,7 @@ from shards or from elsewhere. `table` and `metrics` have the numbers, `baseline
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from looklisten.data.clips import Box, Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
+from looklisten.evaluation.held_out import TrainedNetwork, clips_to_evaluate, plain_network
 from looklisten.evaluation.localization.baselines import (
     MapPredictor,
     fixed_rules,
@@ -117,8 +119,8 @@ def _rounded(value: Any) -> Any:
 
 
 def localization(
-    model: L3Net,
-    clips: Shards,
+    network: L3Net | TrainedNetwork,
+    shards: Shards | str | Path,
     methods: Sequence[Method] = (),
     per_clip: int = 2,
     seed: int = 0,
@@ -128,14 +130,17 @@ def localization(
 
     The baselines are the untrained network, the center, the largest object and the whole image.
 
-    `clips`: usually the held-out clips (`Shards.held_out`).
+    `network`: an opened run, or a plain network.
+    `shards`: a folder or its shards, for the held-out videos of the run; or a selection of clips
+        (`Shards.select`), which is taken as it is.
     `methods`: by default all that the network has.
     `seed`: draws the other sounds and the untrained network.
 
     Raises ConfigError when no clip has boxes of sounding objects, and for a method that the network
     does not have.
     """
-    annotated = annotated_moments(model, clips, per_clip)
+    model = plain_network(network)
+    annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
     return localization_table(model, annotated, methods, seed, progress)
 
 
@@ -305,19 +310,21 @@ class Pointing:
 
 
 def pointing(
-    model: L3Net,
-    clips: Shards,
+    network: L3Net | TrainedNetwork,
+    shards: Shards | str | Path,
     method: Method | None = None,
     per_clip: int = 2,
     progress: Progress = no_progress,
 ) -> Pointing:
     """Pointing accuracy over `per_clip` frames of each clip whose sounding objects have boxes.
 
-    This is the first column of `localization`, for a quick look.
+    This is the first column of `localization`, for a quick look. It takes `network` and `shards` as
+    `localization` does.
 
     Raises ConfigError when no clip has boxes of sounding objects.
     """
-    annotated = annotated_moments(model, clips, per_clip)
+    model = plain_network(network)
+    annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
     predictor = network_predictor(model.eval(), method or usual_method(model))
     return pointing_of(predictor, annotated, progress)
 

@@ -7,6 +7,7 @@ class. The baselines are random clusters and the untrained network. Knows labels
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,12 @@ from looklisten.config import Side
 from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.held_out import (
+    TrainedNetwork,
+    fraction_held_out,
+    opened_shards,
+    plain_network,
+)
 from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
 from looklisten.evaluation.untrained import initial_seed, untrained_like
@@ -120,10 +127,10 @@ class Clustering:
 
 
 def cluster(
-    model: L3Net,
-    shards: Shards,
+    network: L3Net | TrainedNetwork,
+    shards: Shards | str | Path,
     split: str = "held-out",
-    held_out_fraction: float = 0.1,
+    held_out_fraction: float | None = None,
     k: int = PAPER_CLUSTERS,
     seed: int | None = None,
     seeds: int = 10,
@@ -139,8 +146,11 @@ def cluster(
     time from another start. For vision, clips whose boxes show objects of other labels are left
     out, as in `probe`.
 
+    `network`: an opened run, or a plain network.
+    `shards`: a folder or its shards.
     `split`: `held-out` videos, `all`, or the name of a split of the shards. At most `max_videos`
         are used.
+    `held_out_fraction`: by default that of the run; a plain network needs it.
     `seed`: draws the videos and the weights of the untrained network; by default the seed of the
         network itself.
 
@@ -149,8 +159,10 @@ def cluster(
 
     Raises ConfigError for a split that is not there, and for labels of fewer than two classes.
     """
+    model = plain_network(network)
+    shards = opened_shards(shards)
     seed = initial_seed(model, seed)
-    held_out = shards.held_out_mask(held_out_fraction)
+    held_out = shards.held_out_mask(fraction_held_out(network, held_out_fraction))
     clips = _one_clip_a_video(shards.split(split, held_out), seed, max_videos)
     usable: dict[Side, NDArray[np.bool_]] = {
         "vision": np.array([has_single_label(clip) for clip in clips], dtype=bool),
@@ -176,9 +188,9 @@ def cluster(
         "untrained": untrained_like(model, shards.select(training), seed),
         "trained": model.eval(),
     }
-    for turn, (kind, network) in enumerate(networks.items()):
+    for turn, (kind, measured_network) in enumerate(networks.items()):
         counted = _counted(clips, progress, turn * len(clips), 2 * len(clips))
-        moment_vectors = embed(network, counted, 1)
+        moment_vectors = embed(measured_network, counted, 1)
         for side in SIDES:
             vectors[side] = getattr(moment_vectors, side)[usable[side]]
             covered = selectivity(vectors[side], truth[side]).covered
