@@ -34,7 +34,7 @@ from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import DecoderLostError
 from looklisten.media.isolation.limits import WorkerLimits
-from looklisten.media.isolation.parent import limited
+from looklisten.media.isolation.parent import use_limits
 
 VERBS = ("prepare", "embed", "localize")
 STALL_SECONDS = 30
@@ -167,7 +167,7 @@ def localized(files: Path, out: Path, network: Path) -> Outcome:
     model = ll.load(network)
     outcome: Outcome = {}
     out.mkdir()
-    with limited(WorkerLimits(stall_seconds=STALL_SECONDS)):
+    with use_limits(WorkerLimits(stall_seconds=STALL_SECONDS)):
         for file in sorted(files.iterdir()):
             try:
                 found = ll.localize(file, model, every_seconds=HOP_SECONDS)

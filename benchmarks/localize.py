@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 import looklisten as ll
-from looklisten.media.redraw import outline
+from looklisten.media.redraw import measure_video
 
 RATE_HZ = 48_000
 
@@ -104,7 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         videos = options.videos or [write_video(Path(scratch) / "made_360p.mp4")]
         for video in videos:
-            seen = outline(video)
+            seen = measure_video(video)
             for name, model in models.items():
                 turns = [
                     measured(video, model, options.every, Path(scratch) / "overlay.mp4")

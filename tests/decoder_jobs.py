@@ -16,9 +16,9 @@ from looklisten.errors import TooShortError
 def numbers(count, report=None):
     for number in range(count):
         if report is not None:
-            report.damaged += 1
-            report.lose("test", 0.5)
-            report.marks.add("still")
+            report.damaged_count += 1
+            report.add_lost("test", 0.5)
+            report.flags.add("still")
             report.video_end_seconds = float(number)
         yield number
     return "over"

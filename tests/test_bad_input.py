@@ -235,7 +235,7 @@ def test_a_video_that_breaks_off_gives_what_is_there_and_says_so(model, tmp_path
     (tmp_path / "half.mkv").write_bytes(whole[: len(whole) // 2])
     found = embed(tmp_path / "half.mkv", model)
     assert 0 < len(found) < len(embed(tmp_path / "whole.mkv", model))
-    assert re.search(r"it ends after .* s of the 4\.", found.broken_off)
+    assert re.search(r"it ends after .* s of the 4\.", found.stop_reason)
 
 
 # Pictures

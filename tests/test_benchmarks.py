@@ -13,7 +13,7 @@ from looklisten.errors import SourceError
 from looklisten.evaluation.sets.folds import hashed_folds
 from looklisten.evaluation.sets.labeled_set import LabeledFile
 from looklisten.evaluation.sets.registry import LABELED_SETS, open_labeled_set
-from looklisten.media.decode.decode import read_sound
+from looklisten.media.decode.decode import decode_audio
 
 
 def write_wave(path: Path, samples: np.ndarray, rate_hz: int = 48_000) -> None:
@@ -250,10 +250,10 @@ def test_the_key_of_a_set_is_that_of_its_names_and_sizes(tmp_path):
 def test_a_sound_alone_is_read_whole_at_48_khz(tmp_path):
     t = np.arange(44_100) / 44_100
     write_wave(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 1000 * t), 44_100)
-    samples = read_sound(tmp_path / "a.wav")
+    samples = decode_audio(tmp_path / "a.wav")
     assert len(samples) == 48_000
     middle = np.arange(1000, 47_000)
     assert np.allclose(samples[middle], 0.5 * np.sin(2 * np.pi * 1000 * middle / 48_000), atol=1e-3)
     (tmp_path / "b.wav").write_text("no sound")
     with pytest.raises(SourceError, match="cannot be opened as sound"):
-        read_sound(tmp_path / "b.wav")
+        decode_audio(tmp_path / "b.wav")

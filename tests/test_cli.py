@@ -72,7 +72,7 @@ def test_the_road_from_videos_to_maps(road):
     assert (prepare["sources"], prepare["clips"], prepare["failed"]) == (12, 12, 0)
     assert train["step"] == 5
     assert evaluate["n_pairs"] >= 40
-    assert localize["pictures"] == 4
+    assert localize["stills"] == 4
     assert (home / "maps" / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert np.load(home / "maps" / "maps.npz")["frame_maps"].shape[0] == localize["moments"] == 8
     assert (home / "maps" / "overlay.mp4").stat().st_size

@@ -9,11 +9,13 @@ import pytest
 import simplejpeg
 
 from conftest import CLOCK_SIDE, clock_frame, hear_clock, read_clock, write_clock_video
-from looklisten.data.cutting import cut
+from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import CLIP_MARKS, PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError, TooShortError
-from looklisten.media.decode.decode import Frame, Report, Wanted, decode
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import DecodeReport, Frame
 
 RATE = 48_000
 
@@ -234,7 +236,7 @@ def test_what_comes_before_a_break_is_kept_and_marked(tmp_path, kind):
     )
     data = (tmp_path / f"whole.{kind}").read_bytes()
     (tmp_path / f"half.{kind}").write_bytes(data[: len(data) * 6 // 10])
-    report = Report()
+    report = CutReport()
     clips = list(
         cut(
             tmp_path / f"half.{kind}",
@@ -245,7 +247,7 @@ def test_what_comes_before_a_break_is_kept_and_marked(tmp_path, kind):
     )
     assert 2 <= len(clips) <= 4
     if kind != "ts":  # a broadcast stream has no header that says how long it is
-        assert "of the 6.0 s that its header declares" in report.broken_off
+        assert "of the 6.0 s that its header declares" in report.stop_reason
         assert [("truncated" in clip.marks) for clip in clips] == [False] * (len(clips) - 1) + [
             True
         ]
@@ -366,10 +368,10 @@ def test_leaving_frames_undecoded_changes_nothing(tmp_path, codec, b_frames):
     add_sound(path, tmp_path / "b.mkv")
     seen = {}
     for skip in (False, True):
-        report = Report()
+        report = DecodeReport()
         frames = [
             one
-            for one in decode(tmp_path / "b.mkv", Wanted(skip_unneeded=skip), report)
+            for one in decode_media(tmp_path / "b.mkv", DecodeOptions(skip_unneeded=skip), report)
             if isinstance(one, Frame)
         ]
         seen[skip] = (
@@ -430,7 +432,7 @@ def test_a_quiet_second_in_a_loud_clip_is_not_silence(tmp_path):
 
 def test_limits_are_kept(tmp_path):
     write_clock_video(tmp_path / "a.mkv", seconds=5.0)
-    report = Report()
+    report = CutReport()
     clips = list(
         cut(
             tmp_path / "a.mkv",
@@ -439,7 +441,7 @@ def test_limits_are_kept(tmp_path):
             report=report,
         )
     )
-    assert report.broken_off.startswith("it is longer than 0.00055")
+    assert report.stop_reason.startswith("it is longer than 0.00055")
     assert 1 <= len(clips) <= 2
     with pytest.raises(SourceError, match=r"frames of 256 x 256; at most 0\.01 megapixels"):
         clips_of(tmp_path / "a.mkv", max_megapixels=0.01)

@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 import decoder_jobs as jobs
 from conftest import write_clock_video
 from crashing import mov_with_channel_map
+from looklisten.data.cutting import CutReport
 from looklisten.errors import ConfigError, DecoderLostError, SourceError, TooShortError
 from looklisten.media.decode import decode as direct
-from looklisten.media.decode.decode import Frame, Report, Sound, Wanted
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame
 from looklisten.media.isolation import parent, readers
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.messages import read_message, write_message
@@ -33,7 +35,9 @@ from looklisten.media.isolation.messages import read_message, write_message
 def crasher(tmp_path_factory):
     """A file that ends the process which opens it with PyAV."""
     path = mov_with_channel_map(tmp_path_factory.mktemp("crash") / "order.mov")
-    program = f"from looklisten.media.decode.decode import read_sound; read_sound({str(path)!r})"
+    program = (
+        f"from looklisten.media.decode.decode import decode_audio; decode_audio({str(path)!r})"
+    )
     if (
         subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode
         >= 0
@@ -53,7 +57,7 @@ def same_events(left, right):
     left, right = list(left), list(right)
     assert [type(event) for event in left] == [type(event) for event in right]
     for one, other in zip(left, right, strict=True):
-        if isinstance(one, Sound):
+        if isinstance(one, AudioChunk):
             assert one.start_seconds == other.start_seconds
             assert np.array_equal(one.samples, other.samples)
         else:
@@ -68,17 +72,20 @@ def busy_process():
 
 
 def test_what_is_read_is_what_this_process_would_read(video):
-    here, there = Report(), Report()
-    same_events(readers.decode(video, Wanted(), there), direct.decode(video, Wanted(), here))
+    here, there = DecodeReport(), DecodeReport()
+    same_events(
+        readers.read_media(video, DecodeOptions(), there),
+        direct.decode_media(video, DecodeOptions(), here),
+    )
     assert there == here
-    assert readers.find_streams(video) == direct.find_streams(video)
-    assert np.array_equal(readers.read_sound(video), direct.read_sound(video))
+    assert readers.read_streams(video) == direct.list_streams(video)
+    assert np.array_equal(readers.read_audio(video), direct.decode_audio(video))
 
 
 @pytest.mark.parametrize("side", [255, 256])
 def test_frames_of_odd_size_are_the_same_to_the_byte(video, side):
-    wanted = Wanted(shorter_side_pixels=side, sound=False)
-    same_events(readers.decode(video, wanted), direct.decode(video, wanted))
+    wanted = DecodeOptions(shorter_side_pixels=side, audio=False)
+    same_events(readers.read_media(video, wanted), direct.decode_media(video, wanted))
 
 
 @settings(deadline=None)
@@ -88,7 +95,7 @@ def test_frames_of_odd_size_are_the_same_to_the_byte(video, side):
     st.sampled_from([None, 1, 480, 3840]),
 )
 def test_times_follow_from_their_number(hop, offset, step):
-    times = readers.Times(hop, step, offset)
+    times = readers.TimeGrid(hop, step, offset)
     first = [value for value, _ in zip(times, range(50), strict=False)]
     assert first == [times.at(number) for number in range(50)]
     assert first == sorted(first)
@@ -98,60 +105,64 @@ def test_times_follow_from_their_number(hop, offset, step):
 
 def test_nearest_frames_are_those_of_a_plain_iterator(video):
     hop = Fraction(4800) / 7
-    there = readers.decode(video, Wanted(sound=False), nearest_to=readers.Times(hop))
-    here = direct.decode(
-        video, Wanted(sound=False), nearest_to=iter([float(n * hop / 48_000) for n in range(1000)])
+    there = readers.read_media(video, DecodeOptions(audio=False), nearest_to=readers.TimeGrid(hop))
+    here = direct.decode_media(
+        video,
+        DecodeOptions(audio=False),
+        nearest_to=iter([float(n * hop / 48_000) for n in range(1000)]),
     )
     same_events(there, here)
 
 
 def test_a_file_that_kills_the_decoder_is_one_sentence_and_the_next_is_read(crasher, video):
     for read in (
-        readers.read_sound,
-        lambda path: list(readers.decode(path, Wanted(picture=False))),
+        readers.read_audio,
+        lambda path: list(readers.read_media(path, DecodeOptions(video=False))),
     ):
         with pytest.raises(
             DecoderLostError,
             match=r"order\.mov: the decoder crashed its process \(SIG(ABRT|SEGV)\)",
         ):
             read(crasher)
-        assert readers.find_streams(video).sound
+        assert readers.read_streams(video).has_audio
 
 
 def test_damage_that_an_earlier_file_left_is_not_blamed_on_the_next():
     """A process that dies at once over a file, but not as its first, proves nothing against that
     file.
     """
-    used = parent.call(jobs.own_pid, source="a")
-    assert list(parent.stream(jobs.dies_unless_fresh, used, source="innocent")) == ["whole"]
+    used = parent.call_isolated(jobs.own_pid, source="a")
+    assert list(parent.stream_isolated(jobs.dies_unless_fresh, used, source="innocent")) == [
+        "whole"
+    ]
     with pytest.raises(DecoderLostError, match="guilty"):
-        parent.call(jobs.dies, source="guilty")
+        parent.call_isolated(jobs.dies, source="guilty")
 
 
 def test_a_process_that_is_shot_in_the_middle_costs_this_file(video):
-    processes = parent.stream(jobs.pids, 100_000, source="file.mp4")
+    processes = parent.stream_isolated(jobs.pids, 100_000, source="file.mp4")
     first = next(processes)
     os.kill(first, signal.SIGKILL)
     with pytest.raises(
         DecoderLostError, match=r"file\.mp4: the decoder crashed its process \(SIGKILL\)"
     ):
         list(processes)
-    assert parent.call(jobs.own_pid, source="next") != first
+    assert parent.call_isolated(jobs.own_pid, source="next") != first
 
 
 def test_a_process_that_is_shot_while_it_waits_costs_nothing():
-    os.kill(parent.call(jobs.own_pid, source="a"), signal.SIGKILL)
+    os.kill(parent.call_isolated(jobs.own_pid, source="a"), signal.SIGKILL)
     time.sleep(0.1)
-    assert parent.call(jobs.own_pid, source="b")
+    assert parent.call_isolated(jobs.own_pid, source="b")
 
 
 def test_a_process_that_hangs_is_stopped_in_time():
     began = time.monotonic()
     with (
-        parent.limited(WorkerLimits(stall_seconds=2.0)),
+        parent.use_limits(WorkerLimits(stall_seconds=2.0)),
         pytest.raises(DecoderLostError, match="did not get on for 2 s") as lost,
     ):
-        parent.call(jobs.sleepy, 60, source="slow.mp4")
+        parent.call_isolated(jobs.sleepy, 60, source="slow.mp4")
     assert lost.value.hung
     assert time.monotonic() - began < 30
 
@@ -159,15 +170,16 @@ def test_a_process_that_hangs_is_stopped_in_time():
 def test_a_long_sound_is_no_hang(tmp_path):
     """Reading a whole sound says nothing until its end; that more of the file is read is enough."""
     (tmp_path / "long.wav").write_bytes(bytes(50_000_000))
-    with parent.limited(WorkerLimits(stall_seconds=2.5)):
+    with parent.use_limits(WorkerLimits(stall_seconds=2.5)):
         assert (
-            parent.call(jobs.reads_slowly, tmp_path / "long.wav", 7.0, source="long.wav") == "whole"
+            parent.call_isolated(jobs.reads_slowly, tmp_path / "long.wav", 7.0, source="long.wav")
+            == "whole"
         )
 
 
 def test_a_process_that_is_suspended_is_stopped_even_while_it_is_written_to():
-    answers = parent.stream(jobs.twice, source="film.mp4", answers=True)
-    with parent.limited(WorkerLimits(stall_seconds=2.0)):
+    answers = parent.stream_isolated(jobs.twice, source="film.mp4", answers=True)
+    with parent.use_limits(WorkerLimits(stall_seconds=2.0)):
         next(answers)
         os.kill(busy_process(), signal.SIGSTOP)
         with pytest.raises(DecoderLostError, match="did not get on"):
@@ -178,12 +190,12 @@ def test_a_program_that_was_suspended_itself_finds_nothing_hung(tmp_path):
     """Ctrl-Z for longer than a decoder may stall, then `fg`."""
     program = """
 import sys, time
-from looklisten.media import parent
+from looklisten.media.isolation import parent
 from looklisten.media.isolation.limits import WorkerLimits
 import decoder_jobs as jobs
-with parent.limited(WorkerLimits(stall_seconds=2.0)):
+with parent.use_limits(WorkerLimits(stall_seconds=2.0)):
     print("begun", flush=True)
-    parent.call(jobs.sleepy, 1.5, source="file")
+    parent.call_isolated(jobs.sleepy, 1.5, source="file")
 print("whole", flush=True)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -204,40 +216,40 @@ print("whole", flush=True)
 
 def test_what_is_too_large_for_memory_costs_itself():
     with (
-        parent.limited(WorkerLimits(memory_megabytes=200)),
+        parent.use_limits(WorkerLimits(memory_megabytes=200)),
         pytest.raises(SourceError, match=r"huge\.png: it needs more than the 200 MB"),
     ):
-        parent.call(jobs.hungry, source="huge.png")
-    assert parent.call(jobs.hungry, source="same file, default limit") == 600 * 2**20
+        parent.call_isolated(jobs.hungry, source="huge.png")
+    assert parent.call_isolated(jobs.hungry, source="same file, default limit") == 600 * 2**20
 
 
 def test_errors_come_back_with_their_words():
     with pytest.raises(TooShortError, match=r"^too short by a second$"):
-        parent.call(jobs.failing, "short", source="a")
+        parent.call_isolated(jobs.failing, "short", source="a")
     with pytest.raises(OSError, match="No space left") as full:
-        parent.call(jobs.failing, "system", source="a")
+        parent.call_isolated(jobs.failing, "system", source="a")
     assert (full.value.errno, full.value.filename) == (28, "/there")
     with pytest.raises(SourceError, match=r"^a: ValueError: a b") as other:
-        parent.call(jobs.failing, "other", source="a")
+        parent.call_isolated(jobs.failing, "other", source="a")
     assert "in failing" in other.value.__notes__[0], "where it happened is kept for who looks"
     with pytest.raises(ConfigError, match="module that another process could import"):
-        parent.call(lambda: 1, source="a")
+        parent.call_isolated(lambda: 1, source="a")
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, None])
 def test_the_report_arrives_also_when_the_loop_is_left_early(stop_after):
-    report = Report(damaged=5, lost_seconds={"test": 1.0, "here": 2.0}, marks={"black"})
-    items = parent.stream(jobs.numbers, 7, source="a", report=report)
+    report = CutReport(damaged_count=5, lost_seconds={"test": 1.0, "here": 2.0}, flags={"black"})
+    items = parent.stream_isolated(jobs.numbers, 7, source="a", report=report)
     for got, _ in enumerate(items, 1):
         report.clips += 1  # what is counted here meanwhile stays
-        report.lose("here", 1.0)
+        report.add_lost("here", 1.0)
         if got == stop_after:
             break
     items.close()
-    made = 7 if stop_after is None else report.damaged - 5
+    made = 7 if stop_after is None else report.damaged_count - 5
     assert (stop_after or 7) <= made <= 7
     assert report.lost_seconds == {"test": 1.0 + 0.5 * made, "here": 2.0 + got}
-    assert (report.clips, report.marks, report.video_end_seconds) == (
+    assert (report.clips, report.flags, report.video_end_seconds) == (
         got,
         {"black", "still"},
         made - 1.0,
@@ -246,17 +258,17 @@ def test_the_report_arrives_also_when_the_loop_is_left_early(stop_after):
 
 def test_leaving_early_keeps_the_process():
     for _ in range(5):
-        items = parent.stream(jobs.pids, 10**9, source="a")
+        items = parent.stream_isolated(jobs.pids, 10**9, source="a")
         first = next(items)
         items.close()
-    assert parent.call(jobs.own_pid, source="b") == first
+    assert parent.call_isolated(jobs.own_pid, source="b") == first
 
 
 def test_a_slow_reader_is_not_run_away_from():
     """A gigabyte is asked for and one item is taken: the other process waits, its memory does not
     grow.
     """
-    items = parent.stream(jobs.large, 1000, source="a")
+    items = parent.stream_isolated(jobs.large, 1000, source="a")
     next(items)
     time.sleep(0.5)
     status = Path(f"/proc/{busy_process()}/status").read_text()
@@ -266,7 +278,7 @@ def test_a_slow_reader_is_not_run_away_from():
 
 
 def test_answers_go_back_one_item_late():
-    job = parent.stream(jobs.twice, source="a", answers=True)
+    job = parent.stream_isolated(jobs.twice, source="a", answers=True)
     items = [next(job)]
     with pytest.raises(StopIteration) as end:
         while True:
@@ -278,29 +290,32 @@ def test_answers_go_back_one_item_late():
 
 
 def test_threads_read_at_once(video):
-    expected = direct.read_sound(video)
+    expected = direct.decode_audio(video)
     with ThreadPoolExecutor(6) as threads:
-        for sound in threads.map(lambda _: readers.read_sound(video), range(18)):
+        for sound in threads.map(lambda _: readers.read_audio(video), range(18)):
             assert np.array_equal(sound, expected)
 
 
 def test_two_files_are_read_in_turns(video):
-    left, right = readers.decode(video, Wanted()), readers.decode(video, Wanted())
+    left, right = (
+        readers.read_media(video, DecodeOptions()),
+        readers.read_media(video, DecodeOptions()),
+    )
     same_events(*zip(*zip(left, right, strict=True), strict=True))
 
 
 def test_relative_paths_start_where_this_process_is(tmp_path, video, monkeypatch):
-    parent.call(jobs.folder, source="a")
+    parent.call_isolated(jobs.folder, source="a")
     monkeypatch.chdir(video.parent)
-    assert readers.find_streams(video.name).picture
+    assert readers.read_streams(video.name).has_video
     monkeypatch.chdir(tmp_path)
-    assert parent.call(jobs.folder, source="a") == str(tmp_path)
+    assert parent.call_isolated(jobs.folder, source="a") == str(tmp_path)
 
 
 def test_a_module_of_the_users_folder_is_none_of_ours(tmp_path, video):
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
     (tmp_path / "av.py").write_text("raise SystemExit('the wrong av')")
-    program = f"import sys; sys.path.pop(0); from looklisten.media import readers; print(readers.find_streams({str(video)!r}).sound)"
+    program = f"import sys; sys.path.pop(0); from looklisten.media.isolation import readers; print(readers.read_streams({str(video)!r}).has_audio)"
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "PYTHONWARNINGS": "error",
@@ -317,28 +332,30 @@ def test_a_module_of_the_users_folder_is_none_of_ours(tmp_path, video):
 
 
 def test_what_is_printed_there_gets_nowhere():
-    assert parent.call(jobs.printing, source="a") == 5
+    assert parent.call_isolated(jobs.printing, source="a") == 5
 
 
 def test_a_fork_starts_its_own(video):
     """As DataLoader's workers do: the generator that was open goes on in the parent, and the child
     reads by itself.
     """
-    parents = parent.call(jobs.own_pid, source="a")
-    events = readers.decode(video, Wanted())
+    parents = parent.call_isolated(jobs.own_pid, source="a")
+    events = readers.read_media(video, DecodeOptions())
     first = next(events)
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            own = parent.call(jobs.own_pid, source="a")
+            own = parent.call_isolated(jobs.own_pid, source="a")
             try:
                 next(events)
                 said = "went on"
             except SourceError as error:
                 said = str(error)
             del events
-            os.write(write, f"{own != parents} {readers.find_streams(video).sound} {said}".encode())
+            os.write(
+                write, f"{own != parents} {readers.read_streams(video).has_audio} {said}".encode()
+            )
         finally:
             os._exit(0)
     os.close(write)
@@ -348,7 +365,7 @@ def test_a_fork_starts_its_own(video):
             answer.read()
             == f"True True {video} was being read when this process was forked off; open it again here"
         )
-    same_events([first, *events], direct.decode(video, Wanted()))
+    same_events([first, *events], direct.decode_media(video, DecodeOptions()))
 
 
 def test_spawned_processes_and_dataloader_workers(video, tmp_path):
@@ -356,19 +373,19 @@ def test_spawned_processes_and_dataloader_workers(video, tmp_path):
     script.write_text(f"""
 import multiprocessing
 import torch
-from looklisten.media import readers
+from looklisten.media.isolation import readers
 
 class Files(torch.utils.data.Dataset):
     def __len__(self):
         return 6
     def __getitem__(self, item):
-        return len(readers.read_sound({str(video)!r}))
+        return len(readers.read_audio({str(video)!r}))
 
 def read(_):
-    return len(readers.read_sound({str(video)!r}))
+    return len(readers.read_audio({str(video)!r}))
 
 if __name__ == "__main__":
-    readers.find_streams({str(video)!r})
+    readers.read_streams({str(video)!r})
     loaded = [n for batch in torch.utils.data.DataLoader(Files(), num_workers=2) for n in batch.tolist()]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         print(set(loaded) == set(pool.map(read, range(4))))
@@ -403,13 +420,17 @@ def test_no_process_is_left_behind(how):
     """Neither by a program that is killed, nor by Ctrl-C in the middle, nor by one that ends by
     itself.
     """
-    wait = "time.sleep(0)" if how is None else "list(parent.stream(jobs.pids, 10**12, source='a'))"
+    wait = (
+        "time.sleep(0)"
+        if how is None
+        else "list(parent.stream_isolated(jobs.pids, 10**12, source='a'))"
+    )
     program = f"""
 import time
 import decoder_jobs as jobs
-from looklisten.media import parent
-kept = parent.stream(jobs.pids, 10**9, source="half read")
-print(next(kept), parent.call(jobs.own_pid, source="a"), flush=True)
+from looklisten.media.isolation import parent
+kept = parent.stream_isolated(jobs.pids, 10**9, source="half read")
+print(next(kept), parent.call_isolated(jobs.own_pid, source="a"), flush=True)
 {wait}
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -495,8 +516,8 @@ def test_arrays_and_records_arrive_as_they_were():
         strange,
         Path(strange),
         {1, 2},
-        Wanted(stop_seconds=np.inf),
-        Report(marks={"silent"}),
+        DecodeOptions(stop_seconds=np.inf),
+        DecodeReport(flags={"silent"}),
         np.float64(0.1),
     ]
     assert through_a_pipe(values, functions=True) == values
@@ -527,6 +548,6 @@ def test_messages_make_plain_data_only():
 
 def test_many_threads_leave_few_processes():
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: parent.call(jobs.sleepy, 0.2, source="a"), range(16)))
+        list(threads.map(lambda _: parent.call_isolated(jobs.sleepy, 0.2, source="a"), range(16)))
     assert threading.active_count() < 20
     assert len(parent._processes._all) <= max(os.cpu_count() or 1, 2) + 1

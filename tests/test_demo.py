@@ -76,8 +76,8 @@ def test_the_page_works_in_a_browser(made, tmp_path):
     for heading in (
         "Results",
         "Twelve moments",
-        "Units that found a thing",
-        "How it learnt",
+        "Units that prefer a class",
+        "Training",
         "Stages",
     ):
         assert heading in text

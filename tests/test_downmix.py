@@ -12,9 +12,11 @@ from conftest import SHARED, write_sound
 from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
-from looklisten.media.decode.decode import Report, Wanted, decode, read_sound
+from looklisten.media.decode.decode import decode_audio, decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.downmix import Mixer, mono_weights
-from looklisten.media.waveform import Resampler, oriented, resampled
+from looklisten.media.waveform import ArrayResampler, resample_array, samples_first
 from test_cutting import RATE, moving, write_video
 
 
@@ -29,8 +31,8 @@ def noise(seconds=3.0, seed=0):
 
 
 def decoded_sound(path):
-    report = Report()
-    pieces = [sound.samples for sound in decode(path, Wanted(picture=False), report)]
+    report = DecodeReport()
+    pieces = [sound.samples for sound in decode_media(path, DecodeOptions(video=False), report)]
     return np.concatenate(pieces), report
 
 
@@ -60,7 +62,7 @@ def test_sound_of_many_channels_is_read(tmp_path, kind):
     samples, report = decoded_sound(path)
     assert report.last_error == ""
     assert len(samples) == pytest.approx(1.5 * RATE, abs=2500)
-    assert np.allclose(read_sound(path)[5000:60_000], samples[5000:60_000])
+    assert np.allclose(decode_audio(path)[5000:60_000], samples[5000:60_000])
     with av.open(path) as container:
         names = [
             channel.name for channel in container.streams.audio[0].codec_context.layout.channels
@@ -85,7 +87,7 @@ def test_channels_that_cancel_are_heard(tmp_path, codec):
     path = write_sound(tmp_path / "a.wav", np.stack([wave, -wave], 1), codec=codec, layout="stereo")
     samples, report = decoded_sound(path)
     assert np.abs(samples - wave).max() < (0.01 if codec == "pcm_u8" else 1e-3)
-    assert report.marks == {"out-of-phase"}
+    assert report.flags == {"out-of-phase"}
 
 
 def test_clips_of_channels_that_cancel_are_marked_and_not_silent(tmp_path):
@@ -129,8 +131,10 @@ def test_other_stereo_is_the_plain_mean_to_the_bit(tmp_path, kind):
     samples, report = decoded_sound(path)
     mean = np.float32(0.5) * left + np.float32(0.5) * right
     assert np.array_equal(samples, mean)
-    assert report.marks == set()
-    assert np.array_equal(np.concatenate(list(resampled(np.stack([left, right], 1), RATE))), mean)
+    assert report.flags == set()
+    assert np.array_equal(
+        np.concatenate(list(resample_array(np.stack([left, right], 1), RATE))), mean
+    )
 
 
 def test_one_channel_of_a_surround_sound_is_no_cancellation(tmp_path):
@@ -162,7 +166,7 @@ def test_where_only_a_part_cancels_both_parts_are_heard(tmp_path):
         assert (
             np.abs(np.diff(samples)).max() <= np.abs(np.diff(wave)).max() * 1.5
         )  # it fades, and does not click
-        assert report.marks == {"out-of-phase"}
+        assert report.flags == {"out-of-phase"}
 
 
 def test_of_ambisonics_the_first_channel_is_taken():
@@ -202,12 +206,12 @@ def test_an_array_in_pieces_is_the_array(cuts, rate, inverted, channels):
     signs = np.repeat(np.where(inverted, -1.0, 1.0), rate)
     signs = np.concatenate([signs, np.full(777, signs[-1])]).astype(np.float32)
     array = np.stack([wave, signs * wave, *([0 * wave] * (channels - 2))], 1)[:, :channels]
-    whole = np.concatenate(list(resampled(array, rate)))
-    stream = Resampler(rate)
+    whole = np.concatenate(list(resample_array(array, rate)))
+    stream = ArrayResampler(rate)
     places = [0, *sorted(place for place in cuts if place < len(array)), len(array)]
     pieces = []
     for start, stop in itertools.pairwise(places):
-        pieces.extend(stream.push(oriented(array[start:stop], fixed=True)))
+        pieces.extend(stream.push(samples_first(array[start:stop], fixed=True)))
     pieces.extend(stream.finish())
     assert np.array_equal(np.concatenate(pieces), whole)
     assert power(whole) > 0.001 * power(wave)
@@ -223,4 +227,4 @@ def test_arrays_that_cancel_are_heard_in_every_type(dtype):
         array = np.rint(array * 127 + 128).astype(np.uint8)
     else:
         array = array.astype(np.float64)
-    assert np.concatenate(list(resampled(array, RATE))) == pytest.approx(wave, abs=0.01)
+    assert np.concatenate(list(resample_array(array, RATE))) == pytest.approx(wave, abs=0.01)

@@ -12,8 +12,10 @@ from conftest import SHARED
 from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
-from looklisten.media.decode.decode import Frame, Report, Wanted, decode
-from looklisten.media.isolation.readers import redraw
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import DecodeReport, Frame
+from looklisten.media.isolation.readers import redraw_video
 from test_cutting import mux_sound, noise
 
 BT709, BT2020, BT2020_10, PQ, HLG = 1, 9, 14, 16, 18
@@ -78,9 +80,11 @@ def write_stripes(
 
 def stripes(path):
     """The middle of each stripe as RGB `[8, 3]`, and the marks of the file."""
-    report = Report()
-    frame = next(event for event in decode(path, Wanted(), report) if isinstance(event, Frame))
-    return frame.rgb()[32, STRIPE // 2 :: STRIPE].astype(int), report.marks
+    report = DecodeReport()
+    frame = next(
+        event for event in decode_media(path, DecodeOptions(), report) if isinstance(event, Frame)
+    )
+    return frame.rgb()[32, STRIPE // 2 :: STRIPE].astype(int), report.flags
 
 
 @pytest.mark.parametrize("color_range", [LIMITED, FULL])
@@ -99,7 +103,7 @@ def test_known_brightness_becomes_a_known_gray(tmp_path, signal, transfer, color
         for plane, target in zip(picture, canvas, strict=True):
             target[...] = plane
 
-    redraw(path, tmp_path / "drawn.mp4", (SIDE, 64), (SIDE, 64), copy)
+    redraw_video(path, tmp_path / "drawn.mp4", (SIDE, 64), (SIDE, 64), copy)
     assert np.abs(stripes(tmp_path / "drawn.mp4")[0] - GRAYS[:, None]).max() <= 8
 
 

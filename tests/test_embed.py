@@ -23,9 +23,11 @@ from looklisten.inference.embedding.stream import StreamingEmbedder
 from looklisten.inference.embedding.windows import WindowCutter, WindowGrid
 from looklisten.inference.encoder import NetworkEncoder, encode_rows, encoder_of
 from looklisten.inference.layers import layer_width, side_vectors
-from looklisten.media.decode.decode import Frame, Wanted, decode, find_streams
+from looklisten.media.decode.decode import decode_media, list_streams
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import Frame
 from looklisten.media.frames import decode_jpeg
-from looklisten.media.spectrogram import as_stored
+from looklisten.media.spectrogram import round_to_int16
 from looklisten.model.l3net import L3Net
 
 RATE_HZ = 48_000
@@ -270,7 +272,9 @@ def test_frames_are_the_nearest_to_the_times_asked_for(tmp_path):
     wanted = [0.1, 0.24, 0.26, 0.69, 0.71, 1.44, 1.46, 2.06]
     found = [
         f
-        for f in decode(tmp_path / "clock.mp4", Wanted(sound=False), nearest_to=iter(wanted))
+        for f in decode_media(
+            tmp_path / "clock.mp4", DecodeOptions(audio=False), nearest_to=iter(wanted)
+        )
         if isinstance(f, Frame)
     ]
     assert [round(frame.at_seconds, 3) for frame in found] == [0, 0, 0.5, 0.5, 0.9, 0.9, 2.0, 2.1]
@@ -320,7 +324,7 @@ def test_frames_of_a_video_are_those_that_prepare_stores(model, tmp_path):
     found = embed(tmp_path / "clock.mp4", model, side="vision", hop_seconds=0.2)
     stored = [
         f.jpeg(90)
-        for f in decode(tmp_path / "clock.mp4", Wanted(sound=False))
+        for f in decode_media(tmp_path / "clock.mp4", DecodeOptions(audio=False))
         if isinstance(f, Frame)
     ]
     squares = torch.stack([decode_jpeg(jpeg, 64)[8:56, 8:56] for jpeg in stored]).permute(
@@ -409,7 +413,7 @@ def test_floats_are_rounded_as_prepare_stores_them(values):
     stretch = _Stretch(0.0)
     stretch.add(sound)
     assert np.array_equal(
-        as_stored(torch.from_numpy(sound)).numpy(), stretch.cut(len(sound)) / np.float32(2**15)
+        round_to_int16(torch.from_numpy(sound)).numpy(), stretch.cut(len(sound)) / np.float32(2**15)
     )
 
 
@@ -433,12 +437,12 @@ def test_streams_are_found(tmp_path):
     write_clock_video(tmp_path / "clock.mp4", seconds=1.0)
     write_sound(tmp_path / "noise.flac", noise(1), codec="flac")
     assert (
-        find_streams(tmp_path / "clock.mp4").picture,
-        find_streams(tmp_path / "clock.mp4").sound,
+        list_streams(tmp_path / "clock.mp4").has_video,
+        list_streams(tmp_path / "clock.mp4").has_audio,
     ) == (True, True)
     assert (
-        find_streams(tmp_path / "noise.flac").picture,
-        find_streams(tmp_path / "noise.flac").sound,
+        list_streams(tmp_path / "noise.flac").has_video,
+        list_streams(tmp_path / "noise.flac").has_audio,
     ) == (False, True)
 
 

@@ -283,7 +283,9 @@ def test_every_name_fits(name, suffix):
 def kills_the_decoder(folder):
     """A file that crashes it for real; skipped where this PyAV survives it."""
     path = mov_with_channel_map(folder / "crash.mov")
-    program = f"from looklisten.media.decode.decode import read_sound; read_sound({str(path)!r})"
+    program = (
+        f"from looklisten.media.decode.decode import decode_audio; decode_audio({str(path)!r})"
+    )
     if (
         subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode
         >= 0

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from conftest import write_clock_video, write_sound
-from looklisten.data.cutting import cut
+from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
-from looklisten.media.decode.decode import Report, Wanted, decode
+from looklisten.media.decode.decode import decode_media
 from looklisten.media.decode.file_end import counts_frames, written_bytes
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import DecodeReport
 
 RATE = 48_000
 
@@ -23,14 +25,14 @@ def tone(seconds):
 
 
 def clips_and_report(path, **settings):
-    report = Report()
+    report = CutReport()
     return list(cut(path, Source(path.name), PrepareOptions(**settings), report=report)), report
 
 
 def reported(path, picture=False):
     """What a pass over a file's sound, and over its picture if asked, says of its end."""
-    report = Report()
-    for _ in decode(path, Wanted(picture=picture), report):
+    report = DecodeReport()
+    for _ in decode_media(path, DecodeOptions(video=picture), report):
         pass
     return report
 
@@ -66,7 +68,7 @@ def test_a_clip_cut_by_stream_copy_is_whole(tmp_path):
         packets = [packet for packet in container.demux(video=0) if packet.size]
         assert min(packet.pts * packet.time_base for packet in packets) == pytest.approx(-6.0)
     clips, report = clips_and_report(tmp_path / "cut.mp4")
-    assert report.broken_off == ""
+    assert report.stop_reason == ""
     assert [(clip.start_seconds, clip.marks) for clip in clips] == [(0.0, ())]
     assert clips[0].duration_seconds == pytest.approx(2.0, abs=0.05)
 
@@ -80,11 +82,11 @@ def test_a_stream_that_ends_first_is_no_break(tmp_path, kind, shorter):
     path = tmp_path / f"one.{kind}"
     remux(source, path, lambda stream, at: stream != shorter or at < 3.0)
     clips, report = clips_and_report(path)
-    assert report.broken_off == ""
+    assert report.stop_reason == ""
     assert sum(clip.duration_seconds for clip in clips) == pytest.approx(3.0, abs=0.1)
     reason = "sound after the picture ends" if shorter == "video" else "picture without sound"
     assert report.lost_seconds == {reason: pytest.approx(6.0, abs=0.2)}
-    assert reported(path).broken_off == ""
+    assert reported(path).stop_reason == ""
 
 
 @pytest.mark.parametrize("kind", ["mkv", "mp4"])
@@ -103,7 +105,7 @@ def test_a_stream_that_is_not_decoded_may_end_later(tmp_path, kind):
     assert report.audio_end_seconds == pytest.approx(14.0, abs=0.1), (
         "not much shorter, so the first is taken"
     )
-    assert report.broken_off == ""
+    assert report.stop_reason == ""
 
 
 @pytest.mark.parametrize(
@@ -122,8 +124,8 @@ def test_a_stream_that_is_not_decoded_may_end_later(tmp_path, kind):
 )
 def test_half_a_file_of_sound_is_seen(tmp_path, name, codec):
     path = write_sound(tmp_path / name, tone(6.0), codec=codec)
-    assert reported(path).broken_off == ""
-    broken_off = reported(halved(path)).broken_off
+    assert reported(path).stop_reason == ""
+    broken_off = reported(halved(path)).stop_reason
     known = (
         "in the middle of a page of Ogg"
         if name == "a.opus"
@@ -147,9 +149,11 @@ def test_half_a_video_is_seen_whichever_stream_is_read(tmp_path, name, codecs, o
     write_clock_video(source, seconds=6.0, **codecs)
     path = tmp_path / name
     remux(source, path, **options)
-    assert reported(path, picture=True).broken_off == ""
+    assert reported(path, picture=True).stop_reason == ""
     for picture in (True, False):
-        assert "of the 6.0 s that its header declares" in reported(halved(path), picture).broken_off
+        assert (
+            "of the 6.0 s that its header declares" in reported(halved(path), picture).stop_reason
+        )
     clips, _ = clips_and_report(halved(path), clip_seconds=1.0)
     assert ["truncated" in clip.marks for clip in clips] == [False] * (len(clips) - 1) + [True]
 
@@ -163,7 +167,7 @@ def test_a_tail_of_zeros_is_seen(tmp_path):
     data = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
     _, report = clips_and_report(tmp_path / "a.mp4")
-    assert "cannot be decoded after 2." in report.broken_off
+    assert "cannot be decoded after 2." in report.stop_reason
 
 
 def test_a_length_that_was_never_written_is_not_believed(tmp_path):
@@ -174,14 +178,14 @@ def test_a_length_that_was_never_written_is_not_believed(tmp_path):
     data[4:8] = data[place : place + 4] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
     assert written_bytes(path, "wav") is None
-    assert reported(path).broken_off == ""
+    assert reported(path).stop_reason == ""
 
 
 def test_rubbish_after_the_end_does_no_harm(tmp_path):
     for name, codec in (("a.wav", "pcm_s16le"), ("a.mka", "flac"), ("a.m4a", "aac")):
         path = write_sound(tmp_path / name, tone(2.0), codec=codec)
         path.write_bytes(path.read_bytes() + np.random.default_rng(0).bytes(5000))
-        assert reported(path).broken_off == ""
+        assert reported(path).stop_reason == ""
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ import av
 import numpy as np
 import pytest
 
-from looklisten.media.decode.decode import Follower, Report, Wanted, decode, read_sound
-from looklisten.media.isolation.readers import redraw
+from looklisten.media.decode.decode import decode_audio, decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.placement import BlockPlacer
+from looklisten.media.decode.records import DecodeReport
+from looklisten.media.isolation.readers import redraw_video
 
 RATE, BLOCK = 48_000, 1024
 
@@ -18,7 +21,7 @@ def placed(times):
     """What becomes of blocks of sound with these times: the first place and the shifts in
     milliseconds.
     """
-    follower = Follower()
+    follower = BlockPlacer()
     found = [one for at in times for one in follower.feed(at, BLOCK, RATE, None)] + list(
         follower.rest()
     )
@@ -117,9 +120,12 @@ def purity(sound):
 @pytest.mark.parametrize("wobble_ms", [12, 20])
 def test_sound_stamped_by_the_wall_clock_is_read_and_redrawn_clean(tmp_path, wobble_ms):
     write_wobbling(tmp_path / "a.mkv", wobble_ms)
-    assert purity(read_sound(tmp_path / "a.mkv")) > 0.99999
-    report = Report()
-    pieces = [sound.samples for sound in decode(tmp_path / "a.mkv", Wanted(picture=False), report)]
+    assert purity(decode_audio(tmp_path / "a.mkv")) > 0.99999
+    report = DecodeReport()
+    pieces = [
+        sound.samples
+        for sound in decode_media(tmp_path / "a.mkv", DecodeOptions(video=False), report)
+    ]
     assert purity(np.concatenate(pieces)) > 0.99999
     assert report.lost_seconds == {}
 
@@ -127,5 +133,5 @@ def test_sound_stamped_by_the_wall_clock_is_read_and_redrawn_clean(tmp_path, wob
         for target, plane in zip(canvas, picture, strict=True):
             target[:] = plane
 
-    redraw(tmp_path / "a.mkv", tmp_path / "out.mp4", (64, 64), (64, 64), copy)
-    assert purity(read_sound(tmp_path / "out.mp4")) > 0.9999
+    redraw_video(tmp_path / "a.mkv", tmp_path / "out.mp4", (64, 64), (64, 64), copy)
+    assert purity(decode_audio(tmp_path / "out.mp4")) > 0.9999

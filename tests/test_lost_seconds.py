@@ -10,11 +10,12 @@ import pytest
 import simplejpeg
 
 from conftest import clock_frame, read_clock, write_clock_video, write_sound
-from looklisten.data.cutting import cut
+from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import SourceError, TooShortError
-from looklisten.media.decode.decode import Report, read_sound
+from looklisten.media.decode.decode import decode_audio
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.levels import is_silent
 
 RATE = 48_000
@@ -57,7 +58,7 @@ def write_video(path, frame_times, sounds, last_frame_seconds=0.04):
 
 
 def clips_and_report(path, start_seconds=None, stop_seconds=None, **settings):
-    report = Report()
+    report = CutReport()
     try:
         source = Source(path.name, start_seconds=start_seconds, stop_seconds=stop_seconds)
         return list(cut(path, source, PrepareOptions(**settings), report=report)), report
@@ -141,21 +142,21 @@ def test_a_stretch_begins_with_the_picture_that_is_on_screen(tmp_path):
 def test_sound_that_pauses_for_long_is_one_sentence(tmp_path):
     write_video(tmp_path / "late.mkv", steady(0, 1), [(3700, 3702)])
     with pytest.raises(SourceError, match=r"its sound begins only at 3700 s; cut the file there"):
-        read_sound(tmp_path / "late.mkv")
+        decode_audio(tmp_path / "late.mkv")
     write_video(tmp_path / "hole.mkv", steady(0, 1), [(0, 2), (3700, 3702)])
     with pytest.raises(
         SourceError, match=r"its sound stops at 2 s and goes on at 3700 s; cut the file there"
     ):
-        read_sound(tmp_path / "hole.mkv")
+        decode_audio(tmp_path / "hole.mkv")
     write_video(tmp_path / "short.mkv", steady(0, 1), [(0, 2), (500, 502)])
-    assert len(read_sound(tmp_path / "short.mkv")) == pytest.approx(502 * RATE, abs=1100)
+    assert len(decode_audio(tmp_path / "short.mkv")) == pytest.approx(502 * RATE, abs=1100)
 
 
 def test_the_picture_may_go_on_long_after_the_sound(tmp_path):
     """More picture without sound than is held in memory is no break."""
     write_video(tmp_path / "a.mkv", np.arange(0, 700, 0.5), [(0, 5)])
     clips, report = clips_and_report(tmp_path / "a.mkv")
-    assert report.broken_off == ""
+    assert report.stop_reason == ""
     assert sum(clip.duration_seconds for clip in clips) == pytest.approx(5.0, abs=0.05)
     assert report.lost_seconds == {"picture without sound": pytest.approx(695, abs=1)}
 
@@ -169,14 +170,14 @@ def test_an_offset_is_no_sound(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.opus"])
 def test_probe_and_embed_read_the_same_samples(tmp_path, name):
-    from looklisten.media.waveform import read_sound as in_pieces
+    from looklisten.media.waveform import read_waveform_chunks as in_pieces
 
     codec = {"a.wav": "pcm_s16le", "a.flac": "flac", "a.opus": "libopus"}[name]
     wave = np.random.default_rng(0).normal(0, 0.1, 5 * RATE).astype(np.float32)
     path = write_sound(tmp_path / name, wave, codec=codec)
-    sound = read_sound(path)
+    sound = decode_audio(path)
     assert len(sound) == 5 * RATE
-    assert (sound == np.concatenate(list(in_pieces(path, Report())))).all()
+    assert (sound == np.concatenate(list(in_pieces(path, DecodeReport())))).all()
 
 
 def test_damage_is_not_counted_before_the_wanted_start(tmp_path):
@@ -191,7 +192,7 @@ def test_damage_is_not_counted_before_the_wanted_start(tmp_path):
                 data[place : place + packet.size] = bytes(packet.size)
     path.write_bytes(data)
     _, whole = clips_and_report(path)
-    assert whole.damaged > 5
+    assert whole.damaged_count > 5
     (clip,), report = clips_and_report(path, 3.0, 5.0)
-    assert report.damaged == 0
+    assert report.damaged_count == 0
     assert "damaged" not in clip.marks

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from looklisten.media.decode.decode import Frame, Wanted, decode
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.orientation import Orientation, orientation_of_matrix
-from looklisten.media.images import read_picture
-from looklisten.media.isolation.readers import outline, redraw
+from looklisten.media.decode.records import Frame
+from looklisten.media.images import read_image
+from looklisten.media.isolation.readers import read_video_info, redraw_video
 from test_cutting import noise, write_video
 
 HEIGHT, WIDTH = 96, 160
@@ -54,7 +56,7 @@ def film(tmp_path_factory):
 
 
 def first_luma(path):
-    event = next(event for event in decode(path, Wanted()) if isinstance(event, Frame))
+    event = next(event for event in decode_media(path, DecodeOptions()) if isinstance(event, Frame))
     return event.planes[0].astype(int)
 
 
@@ -67,14 +69,14 @@ def test_all_eight_matrices_are_followed(film, name):
     seen = first_luma(film)
     assert seen.shape == wanted.shape
     assert np.abs(seen - wanted).mean() < 5
-    size = outline(film)
+    size = read_video_info(film)
     assert (size.height, size.width) == wanted.shape
 
     def copy(at_seconds, picture, canvas):
         for plane, target in zip(picture, canvas, strict=True):
             target[...] = plane
 
-    redraw(film, film.with_name("redrawn.mp4"), (width, height), (width, height), copy)
+    redraw_video(film, film.with_name("redrawn.mp4"), (width, height), (width, height), copy)
     assert np.abs(first_luma(film.with_name("redrawn.mp4")) - wanted).mean() < 5
 
 
@@ -84,7 +86,7 @@ def test_pixels_that_are_not_square_are_made_square_before_the_turn(tmp_path):
     write_video(path, frames, noise(1.2), sample_aspect_ratio=2)
     with_matrix(path, (0, 1, 1, 0))
     assert first_luma(path).shape == (WIDTH, HEIGHT // 2)
-    assert (outline(path).height, outline(path).width) == (WIDTH, HEIGHT // 2)
+    assert (read_video_info(path).height, read_video_info(path).width) == (WIDTH, HEIGHT // 2)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_all_eight_orientations_of_photographs_are_followed(tmp_path, suffix, nu
     exif[0x0112] = number
     Image.fromarray(STORED).save(path, exif=exif)
     wanted = EXIF[number](STORED)
-    seen = read_picture(path, HEIGHT).numpy()[..., 0]
+    seen = read_image(path, HEIGHT).numpy()[..., 0]
     assert seen.shape == wanted.shape
     assert np.abs(seen.astype(int) - wanted).mean() < 3
 

@@ -7,10 +7,12 @@ import pytest
 import simplejpeg
 
 from conftest import hear_clock, read_clock, write_clock_video, write_sound
-from looklisten.data.cutting import cut
+from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
-from looklisten.media.decode.decode import Report, Wanted, decode, read_sound
+from looklisten.media.decode.decode import decode_audio, decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import DecodeReport
 
 RATE = 48_000
 PART_SECONDS = 4.0
@@ -18,7 +20,7 @@ TS = {"video_codec": "mpeg2video", "audio_codec": "mp2"}
 
 
 def clips_and_report(path, start_seconds=None, stop_seconds=None, **settings):
-    report = Report()
+    report = CutReport()
     source = Source(path.name, start_seconds=start_seconds, stop_seconds=stop_seconds)
     return list(cut(path, source, PrepareOptions(**settings), report=report)), report
 
@@ -55,7 +57,7 @@ def test_parts_joined_byte_by_byte_follow_one_another(tmp_path, name, codecs, pa
     )
     assert max(out_of_sync(clip) for clip in clips) < 0.045
     assert sum(report.lost_seconds.values()) < 0.2
-    assert report.broken_off == ""
+    assert report.stop_reason == ""
 
 
 def test_a_stretch_of_a_joined_file_is_found(tmp_path):
@@ -80,14 +82,15 @@ def test_joined_sound_is_read_whole(tmp_path, name, codec):
     path = write_sound(
         tmp_path / name, (0.3 * np.sin(2 * np.pi * 440 * t)).astype(np.float32), codec=codec
     )
-    alone = read_sound(path)
+    alone = decode_audio(path)
     path.write_bytes(path.read_bytes() * 2)
-    report = Report()
+    report = DecodeReport()
     seconds = (
-        sum(len(sound.samples) for sound in decode(path, Wanted(picture=False), report)) / RATE
+        sum(len(sound.samples) for sound in decode_media(path, DecodeOptions(video=False), report))
+        / RATE
     )
     assert seconds == pytest.approx(2 * len(alone) / RATE, abs=0.06)
-    assert len(read_sound(path)) / RATE == pytest.approx(seconds, abs=0.06)
+    assert len(decode_audio(path)) / RATE == pytest.approx(seconds, abs=0.06)
     assert sum(report.lost_seconds.values()) < 0.06
 
 
@@ -137,7 +140,7 @@ def test_a_clock_that_wraps_goes_on(tmp_path):
     clips, report = clips_and_report(tmp_path / "a.ts")
     assert sum(clip.duration_seconds for clip in clips) == pytest.approx(PART_SECONDS, abs=0.2)
     assert max(out_of_sync(clip) for clip in clips) < 0.045
-    assert report.broken_off == ""
+    assert report.stop_reason == ""
 
 
 def test_parts_that_the_demuxer_does_not_read_are_counted(tmp_path):

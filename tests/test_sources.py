@@ -17,8 +17,9 @@ from pyarrow import parquet
 from conftest import write_clock_video
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
-from looklisten.data.sources import MEDIA_SUFFIXES, Source, find_sources, mark_duplicates
+from looklisten.data.sources import Source, find_sources, mark_duplicates
 from looklisten.errors import ConfigError, SourceError
+from looklisten.media.formats import MEDIA_SUFFIXES
 
 
 @pytest.fixture

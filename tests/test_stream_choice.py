@@ -17,11 +17,14 @@ from conftest import SHARED, small_config, write_clock_video
 from heic_files import TILE_SIDE, write_heic
 from looklisten.errors import SourceError
 from looklisten.inference.embedding.embed import embed
-from looklisten.media.decode.decode import Frame, Report, Wanted, decode, find_streams
-from looklisten.media.decode.stream_choice import chosen_picture
+from looklisten.media.decode.decode import decode_media, list_streams
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import DecodeReport, Frame
+from looklisten.media.decode.stream_choice import choose_video
 from looklisten.media.image_files import register_heif
-from looklisten.media.images import is_picture, read_picture
-from looklisten.media.redraw import outline
+from looklisten.media.images import read_image
+from looklisten.media.isolation.readers import is_image
+from looklisten.media.redraw import measure_video
 from looklisten.model.l3net import L3Net
 from test_cutting import RATE, mux_sound
 
@@ -68,15 +71,15 @@ def write_tracks(path, pictures, sounds):
 
 def chosen(path):
     """The numbers of the tracks of picture and sound that are decoded, and what was passed over."""
-    report = Report()
-    events = list(decode(path, Wanted(), report))
+    report = DecodeReport()
+    events = list(decode_media(path, DecodeOptions(), report))
     frames = [event for event in events if isinstance(event, Frame)]
     sound = np.concatenate([event.samples for event in events if not isinstance(event, Frame)])
     levels = [float(frame.planes[0].mean()) for frame in frames]
     return (
         round((np.mean(levels) - 40) / 50),
         round(float(np.median(sound)) / SOUND_STEP) - 1,
-        report.passed_over,
+        report.skipped_streams,
     )
 
 
@@ -130,7 +133,7 @@ def test_the_stream_that_is_meant_is_taken(tmp_path, case):
     picture, sound, passed_over = chosen(able[0])
     assert (picture, sound) == wanted
     assert len(passed_over) == len(pictures) + len(sounds) - 2
-    assert outline(able[0]).width == (PICTURE | pictures[wanted[0]])["side"]
+    assert measure_video(able[0]).width == (PICTURE | pictures[wanted[0]])["side"]
 
 
 def stream(**values):
@@ -168,8 +171,8 @@ def stream(**values):
 def test_a_picture_that_is_secondary_is_taken_only_alone(secondary):
     other = stream(**secondary)
     film = stream(index=1, metadata={"DURATION": "00:01:00.0"})
-    assert chosen_picture([other, film]).stream is film
-    assert chosen_picture([other]).stream is other
+    assert choose_video([other, film]).stream is film
+    assert choose_video([other]).stream is other
 
 
 def test_what_is_passed_over_is_said_in_words(tmp_path):
@@ -225,7 +228,7 @@ def test_a_photograph_in_tiles_is_a_sentence_or_a_picture(tmp_path, model, count
     path = write_heic(tmp_path / "photo.heic", tiles(count))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
     assert not register_heif()
-    if is_picture(path):
+    if is_image(path):
         pytest.skip("pillow-heif was registered before")
     with pytest.raises(SourceError, match=r"photo\.heic .*save it as JPEG, or install pillow-heif"):
         embed(path, model)
@@ -234,7 +237,7 @@ def test_a_photograph_in_tiles_is_a_sentence_or_a_picture(tmp_path, model, count
 def test_a_photograph_in_tiles_is_put_together_where_pillow_heif_is_installed(tmp_path, model):
     pytest.importorskip("pillow_heif")
     path = write_heic(tmp_path / "photo.heic", tiles(3))
-    pixels = read_picture(path, TILE_SIDE).numpy().astype(int)
+    pixels = read_image(path, TILE_SIDE).numpy().astype(int)
     assert pixels.shape == (TILE_SIDE, 3 * TILE_SIDE, 3)
     for number, tile in enumerate(tiles(3)):
         middle = pixels[TILE_SIDE // 2, number * TILE_SIDE + TILE_SIDE // 2]
@@ -244,7 +247,7 @@ def test_a_photograph_in_tiles_is_put_together_where_pillow_heif_is_installed(tm
 
 def test_a_still_gives_one_vector(tmp_path, model):
     path = write_heic(tmp_path / "photo.heic", tiles(1))
-    assert find_streams(path).picture
+    assert list_streams(path).has_video
     found = embed(path, model, hop_seconds=0.1)
     assert (len(found), found.start_seconds.tolist()) == (1, [0.0])
     slow = write_tracks(tmp_path / "one.mp4", [{"seconds": 0.04}], [])
@@ -281,13 +284,13 @@ def encrypted(path, suffix="mp4"):
 @pytest.mark.parametrize("kind", ["picture", "sound"])
 def test_an_encrypted_file_is_named_so_before_anything_comes_out(tmp_path, kind):
     path = encrypted(tmp_path / "a.mp4")
-    wanted = Wanted(picture=kind == "picture", sound=kind == "sound")
+    wanted = DecodeOptions(video=kind == "picture", audio=kind == "sound")
     with pytest.raises(
         SourceError, match=rf"a\.mp4 has an encrypted {kind} stream; decrypt the file"
     ):
-        next(decode(path, wanted))
+        next(decode_media(path, wanted))
     with pytest.raises(SourceError, match="encrypted picture"):
-        outline(path)
+        measure_video(path)
 
 
 TRACKS, TRACK = b"\x16\x54\xae\x6b", b"\xae"
@@ -329,7 +332,7 @@ def test_an_encrypted_track_of_matroska_is_named_so(tmp_path):
         inside = inside_next
     (tmp_path / "a.mkv").write_bytes(data[:place] + element(TRACKS, changed) + data[end:])
     with pytest.raises(SourceError, match=r"a\.mkv has an encrypted picture stream"):
-        next(decode(tmp_path / "a.mkv", Wanted()))
+        next(decode_media(tmp_path / "a.mkv", DecodeOptions()))
 
 
 # Clips that show the fault, where they are
@@ -344,6 +347,6 @@ def test_an_encrypted_track_of_matroska_is_named_so(tmp_path):
     ],
 )
 def test_clips_whose_first_stream_is_not_the_one(name, passed_over):
-    report = Report()
-    assert list(decode(SHARED / "faults" / name, Wanted(), report))
-    assert report.passed_over == passed_over
+    report = DecodeReport()
+    assert list(decode_media(SHARED / "faults" / name, DecodeOptions(), report))
+    assert report.skipped_streams == passed_over

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looklisten.errors import ConfigError
-from looklisten.media.decode.decode import Frame, Sound, Wanted, decode
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import AudioChunk, Frame
 from looklisten.media.synth import CLASSES, World, synth
 from looklisten.media.synth.looks import LOOKS
 from looklisten.media.synth.scenes import draw_ground, render_frame, render_sound
@@ -216,8 +218,8 @@ def test_decoded_sound_is_the_rendered_one(tmp_path):
     """Through the encoder and back, picture and sound keep their place in time."""
     world = World(videos=1, seconds=2.0, seed=4)
     synth(tmp_path, world, workers=1)
-    events = list(decode(tmp_path / "000000.mp4", Wanted()))
-    heard = np.concatenate([e.samples for e in events if isinstance(e, Sound)])
+    events = list(decode_media(tmp_path / "000000.mp4", DecodeOptions()))
+    heard = np.concatenate([e.samples for e in events if isinstance(e, AudioChunk)])
     rendered = render_sound(world.scene(0), 48_000)
     size = min(len(heard), len(rendered))
     shift = np.fft.irfft(np.fft.rfft(heard[:size]) * np.fft.rfft(rendered[:size]).conj())

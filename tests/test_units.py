@@ -25,12 +25,12 @@ from looklisten.app.pages.unit_page import (
 from looklisten.config import ModelConfig
 from looklisten.data.clips import Box, Clip
 from looklisten.data.shards import Shards, write_shards
-from looklisten.drawing.figures import overlaid
+from looklisten.drawing.heatmap_colors import overlay_image
 from looklisten.errors import ConfigError
 from looklisten.evaluation.units import naming
 from looklisten.evaluation.units.clustering import cluster
 from looklisten.evaluation.units.naming import Unit, Units, units
-from looklisten.inference.localization.localize import HeatMap
+from looklisten.inference.localization.records import HeatMap
 from looklisten.inference.moments import embed_clips, look_and_listen
 from looklisten.inference.unit_activations import (
     SIDES,
@@ -203,11 +203,7 @@ def test_the_maximum_of_a_map_is_the_activation_and_the_map_the_slice_of_its_mom
                 tower = look_and_listen(model, [moment])[SIDES.index(unit.side)]
             assert np.allclose(activation.heat_map.values, tower.map[0, unit.number], atol=1e-4)
             inside = moment.frame_seconds if unit.side == "vision" else moment.start_seconds
-            assert (
-                activation.at_seconds
-                == activation.heat_map.at_seconds
-                == moment.clip.start_seconds + inside
-            )
+            assert activation.at_seconds == moment.clip.start_seconds + inside
 
 
 def test_strongest_is_sorted_keeps_the_first_of_equals_and_no_silence():
@@ -253,7 +249,7 @@ def test_videos_without_a_single_right_answer_are_left_out(tmp_path):
 
 def test_the_best_are_of_different_classes_first(colored):
     activation = UnitActivation(
-        MomentAddress(0, 0, 1), "a", 0.0, 1.0, HeatMap(np.ones((2, 2), np.float32), 0.0)
+        MomentAddress(0, 0, 1), "a", 0.0, 1.0, HeatMap(np.ones((2, 2), np.float32))
     )
     told = [("x", 0.9), ("x", 0.8), ("y", 0.5), ("z", 0.7)]
     some = Units(
@@ -314,9 +310,7 @@ def test_sound_is_a_small_file_of_a_second():
 def test_a_map_is_drawn_with_high_frequencies_above_and_in_shares_of_the_strongest():
     values = np.array([[4.0, 2.0], [0.0, 1.0]], np.float32)
     first, later = (
-        UnitActivation(
-            MomentAddress(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4, 0.0)
-        )
+        UnitActivation(MomentAddress(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4))
         for strength in (4.0, 2.0)
     )
     assert _scaled(first, Unit("vision", 0, (first, later))).tolist() == [[1, 0.5], [0, 0.25]]
@@ -333,7 +327,7 @@ def test_a_map_keeps_its_peak_and_the_palette_paints_what_overlaid_paints():
     rng = np.random.default_rng(0)
     ground, levels = rng.random((3, 4, 3)).astype(np.float32), rng.integers(0, 256, (3, 4))
     color, opacity = palette[levels][..., :3], palette[levels][..., 3:]
-    wanted = overlaid(ground, (levels / 255).astype(np.float32))
+    wanted = overlay_image(ground, (levels / 255).astype(np.float32))
     assert np.allclose(ground * (1 - opacity) + color * opacity, wanted, atol=0.02)
 
 
@@ -459,7 +453,7 @@ def test_a_thousand_units_hold_the_pictures_in_view_alone(colored, tmp_path):
                 f"v{clip}",
                 0.0,
                 5.0 - rank,
-                HeatMap(rng.random((28, 28)).astype(np.float32), 0.0),
+                HeatMap(rng.random((28, 28)).astype(np.float32)),
             )
             for rank, clip in enumerate(rng.permutation(36)[:5])
         )

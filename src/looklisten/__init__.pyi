@@ -33,9 +33,9 @@ from .inference.embedding.records import Embeddings as Embeddings
 from .inference.embedding.sklearn import AudioEmbedder as AudioEmbedder
 from .inference.embedding.sklearn import ImageEmbedder as ImageEmbedder
 from .inference.embedding.stream import StreamingEmbedder as StreamingEmbedder
-from .inference.localization.localize import HeatMap as HeatMap
-from .inference.localization.localize import Localization as Localization
 from .inference.localization.localize import localize as localize
+from .inference.localization.records import HeatMap as HeatMap
+from .inference.localization.records import Localization as Localization
 from .inference.unit_activations import UnitActivation as UnitActivation
 from .interop.export import export as export
 from .interop.loading import from_pretrained as from_pretrained

@@ -20,14 +20,16 @@ from looklisten.config import Config
 from looklisten.data.clips import Clip
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
-from looklisten.drawing.figures import contact_sheet
+from looklisten.drawing.figures import SheetColumn, contact_sheet
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import pointing
 from looklisten.evaluation.units.naming import units
-from looklisten.inference.localization.localize import Localization, localize
-from looklisten.inference.localization.options import Method
+from looklisten.inference.localization.localize import localize_each
+from looklisten.inference.localization.options import LocalizeOptions, Method
+from looklisten.inference.localization.records import Localization, normalize_maps
+from looklisten.inference.moments import Moment
 from looklisten.media.synth import CLASSES, World, synth
 from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import AlignedFusion
@@ -135,14 +137,13 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
         "world": asdict(plan.world) | {"hours": round(plan.videos * plan.seconds / 3600, 3)},
         "environment": environment(),
     }
-    found = [
-        localize(clip, model, every_seconds=clip.duration_seconds, method=method)[0]
-        for clip in examples(held_out)
-    ]
+    found = [localized_middle(clip, model, method) for clip in examples(held_out)]
     gallery = units(model, held_out)
     results["units"] = gallery.as_dict()
     write_unit_page(out / "gallery.html", gallery, model)
-    (out / "heatmap.png").write_bytes(contact_sheet(found[:6]))
+    (out / "heatmap.png").write_bytes(
+        contact_sheet([SheetColumn.of(*moment) for moment in found[:6]])
+    )
     results["seconds"]["report"] = round(time.perf_counter() - began, 1)
     best = best_units(gallery, model, count=BEST_UNITS)
     write_report(
@@ -190,9 +191,16 @@ def examples(held_out: Shards) -> list[Clip]:
     ]
 
 
-def _samples(videos: Path, found: Sequence[Localization]) -> list[tuple[str, bytes]]:
+def localized_middle(clip: Clip, model: L3Net, method: Method) -> tuple[Moment, Localization]:
+    """The moment in the middle of a clip, and its normalized maps."""
+    options = LocalizeOptions(every_seconds=clip.duration_seconds, method=method)
+    moment, localization = next(localize_each(clip, model, options))
+    return moment, normalize_maps([localization])[0]
+
+
+def _samples(videos: Path, found: Sequence[tuple[Moment, Localization]]) -> list[tuple[str, bytes]]:
     """A few of the videos themselves, with what they are called."""
     return [
-        (", ".join(one.moment.clip.labels), (videos / one.moment.clip.source).read_bytes())
-        for one in found[:SAMPLE_VIDEOS]
+        (", ".join(moment.clip.labels), (videos / moment.clip.source).read_bytes())
+        for moment, _ in found[:SAMPLE_VIDEOS]
     ]

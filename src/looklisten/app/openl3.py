@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from looklisten.app.terminal import Bar
-from looklisten.data.sources import VIDEO_SUFFIXES
 from looklisten.errors import SourceError
+from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-_AUDIO = "aac ac3 aif aifc aiff amr ape au caf dts eac3 flac m4a m4b mka mp2 mp3 oga ogg opus ra spx tta voc w64 wav wma wv"
-_IMAGES = "avif bmp gif jp2 jpeg jpg pbm pgm png ppm tif tiff webp"
-SUFFIXES = {
-    "audio": frozenset(f".{suffix}" for suffix in _AUDIO.split()),
-    "image": frozenset(f".{suffix}" for suffix in _IMAGES.split()),
+SUFFIXES_OF_MODALITY = {
+    "audio": AUDIO_SUFFIXES,
+    "image": IMAGE_SUFFIXES,
     "video": VIDEO_SUFFIXES,
 }
 """What is taken from a folder; a file named by itself is tried whatever its name."""
@@ -109,7 +107,7 @@ def find(inputs: Sequence[str], modality: str, output_dir: str | None) -> dict[s
         inside = [
             path
             for path in sorted(given.rglob("*"))
-            if path.suffix.lower() in SUFFIXES[modality] and path.is_file()
+            if path.suffix.lower() in SUFFIXES_OF_MODALITY[modality] and path.is_file()
         ]
         for path in inside:
             if not any(part.startswith(".") for part in path.relative_to(given).parts):
@@ -119,7 +117,7 @@ def find(inputs: Sequence[str], modality: str, output_dir: str | None) -> dict[s
                     else str(Path(output_dir) / path.parent.relative_to(given))
                 )
     if not found:
-        kinds = ", ".join(sorted(SUFFIXES[modality])[:6])
+        kinds = ", ".join(sorted(SUFFIXES_OF_MODALITY[modality])[:6])
         raise SourceError(
             f"{', '.join(inputs)} holds no {modality} file (looked for {kinds} … in it and below)"
         )

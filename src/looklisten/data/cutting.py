@@ -18,7 +18,10 @@ from looklisten.data.options import CLIP_MARKS, PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import SourceError, TooShortError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.decode import HOLD_BINS, Frame, Report, Sound, Wanted, decode
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame
+from looklisten.media.decode.video import HOLD_BINS
 from looklisten.media.levels import is_silent
 
 CLIPPED_SHARE = 0.001
@@ -42,7 +45,7 @@ SOUND_AFTER_PICTURE = "sound after the picture ends"
 PICTURE_WITHOUT_SOUND = "picture without sound"
 SHORTER_THAN_A_CLIP = "shorter than a clip"
 TOO_FAR_APART = "picture and sound too far apart in the file"
-"""Reasons of `Report.lose`; `media.decode` has those of timestamps that had passed."""
+"""Reasons of `CutReport.add_lost`; `media.decode` has those of timestamps that had passed."""
 
 LEAST_LOST_SECONDS = 0.1
 """Less than this by one reason is the padding of a codec or the length of a frame, and is not
@@ -58,12 +61,20 @@ MAX_STILL_SECONDS = 1800.0
 """How much sound waits in memory for the next picture: a slide may be shown for so long."""
 
 
+@dataclass
+class CutReport(DecodeReport):
+    """What decoding and cutting one source met: filled while `cut` runs."""
+
+    clips: int = 0
+    """How many clips were cut so far."""
+
+
 def cut(
     path: str | Path,
     source: Source,
     settings: PrepareOptions,
     boxes: Sequence[VideoBox] = (),
-    report: Report | None = None,
+    report: CutReport | None = None,
     at_most: int | None = None,
 ) -> Iterator[Clip]:
     """The clips of one video: consecutive stretches of `clip_seconds` wherever picture and sound
@@ -71,11 +82,11 @@ def cut(
 
     `path` is where the file lies. What is left shorter than `min_clip_seconds` is left out.
     `at_most` clips are made, the last then marked truncated, as it is when the file breaks off
-    (`report.broken_off`). Seconds that no clip holds are counted by reason in
+    (`report.stop_reason`). Seconds that no clip holds are counted by reason in
     `report.lost_seconds`, also when an error is raised. Raises SourceError when the file is no
     video with picture and sound, TooShortError when the two share less than a clip needs.
     """
-    report = report if report is not None else Report()
+    report = report if report is not None else CutReport()
     held: Clip | None = (
         None  # the last clip waits, because only the end tells whether the file was whole
     )
@@ -85,15 +96,15 @@ def cut(
             yield held
         held, report.clips = clip, report.clips + 1
         if report.clips == at_most:
-            report.broken_off = "no more was asked for"
+            report.stop_reason = "no more was asked for"
             break
     else:
         cutter.count_lost()
     if held:
-        yield replace(held, marks=(*held.marks, "truncated")) if report.broken_off else held
+        yield replace(held, marks=(*held.marks, "truncated")) if report.stop_reason else held
     else:
-        why = report.broken_off or report.last_error
-        kind = SourceError if report.broken_off or report.damaged else TooShortError
+        why = report.stop_reason or report.last_error
+        kind = SourceError if report.stop_reason or report.damaged_count else TooShortError
         shared = f"picture and sound share {cutter.longest_seconds:.3f} s, a clip needs {settings.min_clip_seconds:g} s"
         raise kind(f"{path}: {shared}{f'; {why}' if why else ''}")
 
@@ -101,7 +112,7 @@ def cut(
 def _stretches(
     path: str | Path, source: Source, settings: PrepareOptions, cutter: "_Cutter"
 ) -> Iterator[Clip]:
-    wanted = Wanted(
+    wanted = DecodeOptions(
         settings.frames_per_second,
         settings.shorter_side_pixels,
         source.start_seconds or 0.0,
@@ -109,10 +120,10 @@ def _stretches(
         settings.max_megapixels,
         settings.max_hours,
     )
-    for event in decode(path, wanted, cutter.report):
+    for event in decode_media(path, wanted, cutter.report):
         cutter.add(event)
         yield from cutter.clips()
-        if cutter.report.broken_off:
+        if cutter.report.stop_reason:
             break
     yield from cutter.clips(over=True)
 
@@ -165,7 +176,7 @@ class _Cutter:
     source: Source
     settings: PrepareOptions
     boxes: Sequence[VideoBox]
-    report: Report
+    report: CutReport
     pictures: deque[_Picture] = field(default_factory=deque)
     stretches: deque[_Stretch] = field(default_factory=deque)
     shown: _Picture | None = None
@@ -183,7 +194,7 @@ class _Cutter:
     damaged: int = 0
     """What of the report's damage is in clips already."""
 
-    def add(self, event: Frame | Sound) -> None:
+    def add(self, event: Frame | AudioChunk) -> None:
         if isinstance(event, Frame):
             self.first_picture_seconds = min(self.first_picture_seconds, event.at_seconds)
             self.pictures.append(
@@ -202,7 +213,7 @@ class _Cutter:
             self.heard[-1] = self.heard[-1][0], event.end_seconds
         self._limit(event)
 
-    def _limit(self, event: Frame | Sound) -> None:
+    def _limit(self, event: Frame | AudioChunk) -> None:
         """Let go of the oldest picture or sound when too much of it waits for the other."""
         if isinstance(event, Frame):
             came_too_late = (
@@ -211,7 +222,7 @@ class _Cutter:
         else:
             came_too_late = event.start_seconds < self.no_sound_before_seconds - LEAST_LOST_SECONDS
         if came_too_late:
-            self.report.broken_off = f"picture and sound of one moment lie more than {MAX_APART_SECONDS:g} s apart in the file"
+            self.report.stop_reason = f"picture and sound of one moment lie more than {MAX_APART_SECONDS:g} s apart in the file"
         while (
             self.pictures
             and self.pictures[-1].at_seconds - self.pictures[0].at_seconds > MAX_APART_SECONDS
@@ -273,7 +284,7 @@ class _Cutter:
         }
         for reason, seconds in lost.items():
             if seconds > LEAST_LOST_SECONDS:
-                self.report.lose(reason, seconds)
+                self.report.add_lost(reason, seconds)
 
     def _clip(self, stretch: _Stretch, seconds: float) -> Clip:
         """The next `seconds`. A picture that was there before stays on screen until the next one
@@ -294,7 +305,7 @@ class _Cutter:
         if self.shown and comes_late:
             inside.insert(0, replace(self.shown, at_seconds=begin))
         self.shown = inside[-1]
-        damaged, self.damaged = self.report.damaged > self.damaged, self.report.damaged
+        damaged, self.damaged = self.report.damaged_count > self.damaged, self.report.damaged_count
         return Clip(
             key=f"{self.source.path}@{begin:.3f}",
             video_id=self.source.video_id or self.source.path,
@@ -314,7 +325,7 @@ class _Cutter:
                 wave,
                 bool(self.source.same_as),
                 damaged,
-                self.report.marks,
+                self.report.flags,
             ),
         )
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from looklisten.data.annotations import Annotation, VideoSet, read_annotations, read_titles
-from looklisten.data.sources import VIDEO_SUFFIXES
 from looklisten.errors import ConfigError, SourceError
+from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.names import printable
 from looklisten.system.files import atomic_write
 from looklisten.system.folders import search

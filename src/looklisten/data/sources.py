@@ -25,6 +25,7 @@ from looklisten import tables
 from looklisten.data.clips import VideoBox
 from looklisten.data.options import LabelSource
 from looklisten.errors import ConfigError, SourceError
+from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.names import (
     decode_name,
     encode_name,
@@ -44,23 +45,6 @@ from looklisten.system.folders import (
 )
 
 log = logging.getLogger("looklisten")
-
-_SUFFIXES = """
-    3g2 3gp 3gpp amv asf avi bik divx dv evo f4p f4v flv gxf insv ivf lrv m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv
-    mod mov mp4 mpe mpeg mpg mpv mts mxf nsv nut ogm ogv ogx ps qt rm rmvb roq smk tod tp trp ts vid vob webm wmv wtv y4m
-"""
-VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
-"""What counts as a video in a folder; a file named by itself is tried whatever its name."""
-
-_SOUND_SUFFIXES = """
-    3ga aac ac3 adts aif aifc aiff amr ape au bwf caf dff dsf dts eac3 ec3 f4a f4b flac gsm m4a m4b m4r mka mlp mp2 mp3 mpc
-    oga ogg opus qcp ra rf64 shn snd spx tak thd tta voc w64 wav weba wma wv
-"""
-_PICTURE_SUFFIXES = "apng avif bmp dib gif heic heif hif j2k jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
-MEDIA_SUFFIXES = VIDEO_SUFFIXES | {
-    f".{suffix}" for suffix in f"{_SOUND_SUFFIXES} {_PICTURE_SUFFIXES}".split()
-}
-"""What can be embedded."""
 
 TABLE_COLUMNS = frozenset(("path", "label", "split", "video_id", "start_seconds", "stop_seconds"))
 MISTAKEN_COLUMNS = tables.words_for(

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from looklisten.data.clips import Clip, VideoBox
-from looklisten.data.cutting import cut
+from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.shards import write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
-from looklisten.media.decode.decode import Report
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.process import (
     ChildProcess,
@@ -216,7 +215,7 @@ class _Cutter:
     """The worker's side of a batch."""
 
     def __init__(self, pipe: _Pipe, inbox: "queue.Queue[Message]") -> None:
-        self._pipe, self._inbox, self._report = pipe, inbox, Report()
+        self._pipe, self._inbox, self._report = pipe, inbox, CutReport()
 
     def beat(self) -> None:
         """Say once a second, as long as the video gets on, that it does and how many clips were
@@ -254,7 +253,7 @@ class _Cutter:
         """The clips of one source that are wanted; returns what became of it."""
         source = Source(**message["source"] | {"labels": tuple(message["source"]["labels"])})
         boxes = [VideoBox(**box) for box in message["boxes"]]
-        self._report = report = Report()
+        self._report = report = CutReport()
         outcome: Message = {
             "status": "prepared",
             "clips": 0,
@@ -295,14 +294,14 @@ class _Cutter:
                 "reason": reason,
             }
         else:
-            if report.broken_off:
-                outcome |= {"status": "failed", "stage": "decode", "reason": report.broken_off}
+            if report.stop_reason:
+                outcome |= {"status": "failed", "stage": "decode", "reason": report.stop_reason}
             elif not outcome["clips"]:
                 outcome |= {
                     "status": "skipped",
                     "reason": f"every clip of it is {' or '.join(outcome['dropped'])}",
                 }
-        outcome |= {"lost_seconds": dict(report.lost_seconds), "source_marks": sorted(report.marks)}
+        outcome |= {"lost_seconds": dict(report.lost_seconds), "source_marks": sorted(report.flags)}
         return outcome | {"last_error": report.last_error}
 
 

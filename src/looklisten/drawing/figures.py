@@ -1,116 +1,146 @@
-"""Pictures of what was found: maps over frames and spectrograms, curves. Arrays in, PNG bytes out;
-knows no page and no shell.
+"""Images of results: frames and spectrograms with heat maps, scatter plots, training curves.
+
+Arrays in, images or PNG bytes out. Knows no file and no page.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from looklisten.data.clips import Box
-from looklisten.drawing.heatmap_colors import Picture, overlaid
+from looklisten.drawing.heatmap_colors import RgbImage, overlay_image
 from looklisten.evaluation.localization.evaluate import boxes_at
-from looklisten.inference.localization.enlarge import enlarged
-from looklisten.inference.localization.localize import Localization
+from looklisten.inference.localization.enlarge import enlarge_map
+from looklisten.inference.localization.records import Localization
+from looklisten.inference.moments import Moment
 
-SOUND = colormaps["gray"]
-CLASSES = colormaps["tab20"]
+GRAY_COLORS = colormaps["gray"]
+CLASS_COLORS = colormaps["tab20"]
+CLASS_MARKERS = "o^sDvP*X"
+
+TALLEST_FRAME = 2.0
+"""Height over width of the tallest frame on a contact sheet; taller ones get empty borders."""
+
+MANY_POINTS = 40
+"""A curve of more points has no markers."""
 
 
-def png(picture: Picture) -> bytes:
+@dataclass(frozen=True, eq=False)
+class SheetColumn:
+    """One moment of a contact sheet."""
+
+    frame: UInt8[Tensor, "height width 3"]
+    localization: Localization
+    labels: Sequence[str] = ()
+    boxes: Sequence[Box] = ()
+
+    @staticmethod
+    def of(moment: Moment, localization: Localization) -> "SheetColumn":
+        """A moment with the labels and the boxes of its clip."""
+        boxes = boxes_at(moment.clip, moment.frame_seconds)
+        return SheetColumn(moment.frame, localization, moment.clip.labels, boxes)
+
+
+def encode_png(image: RgbImage) -> bytes:
+    """PNG bytes of an image."""
     buffer = io.BytesIO()
-    imsave(buffer, np.clip(picture, 0, 1), format="png")
+    imsave(buffer, np.clip(image, 0, 1), format="png")
     return buffer.getvalue()
 
 
-def frame_picture(found: Localization, side_pixels: int = 256) -> Picture:
-    """The frame of a moment at a shorter side of `side_pixels`."""
-    frame = found.moment.frame.permute(2, 0, 1)[None].float() / 255
-    height, width = frame.shape[2:]
-    scale = side_pixels / min(height, width)
+def frame_image(frame: UInt8[Tensor, "height width 3"], shorter_side_pixels: int = 256) -> RgbImage:
+    """A frame in another size."""
+    pixels = frame.permute(2, 0, 1)[None].float() / 255
+    height, width = pixels.shape[2:]
+    scale = shorter_side_pixels / min(height, width)
     size = (round(height * scale), round(width * scale))
-    picture: Picture = (
-        functional.interpolate(frame, size, mode="bilinear", antialias=True)[0]
-        .permute(1, 2, 0)
-        .numpy()
-    )
-    return np.clip(picture, 0, 1)
+    resized = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+    image: RgbImage = resized[0].permute(1, 2, 0).numpy()
+    return np.clip(image, 0, 1)
 
 
-def spectrogram_picture(
-    values: NDArray[np.float32], height: int = 128, width: int = 256
-) -> Picture:
-    """A log-spectrogram `[bands, columns]`, low frequencies at the bottom, contrast stretched over
-    its own range.
-    """
+def spectrogram_image(values: NDArray[np.float32], height: int = 128, width: int = 256) -> RgbImage:
+    """A log-spectrogram `[bands, columns]` in gray, low frequencies at the bottom."""
+    # Each spectrogram has its own contrast. Percentiles, so that a click does not set it.
     low, high = np.percentile(values, [2, 99.8])
-    flat = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    return SOUND(enlarged(flat, height, width)[::-1])[..., :3].astype(np.float32)
+    levels = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+    gray: RgbImage = GRAY_COLORS(enlarge_map(levels, height, width)[::-1])[..., :3]
+    return gray.astype(np.float32)
 
 
-def frame_overlay(found: Localization) -> bytes:
-    """PNG of the frame with its map over it."""
-    return png(overlaid(frame_picture(found), found.frame_map.values))
+def frame_overlay(frame: UInt8[Tensor, "height width 3"], localization: Localization) -> RgbImage:
+    """A frame with its heat map in color over it."""
+    return overlay_image(frame_image(frame), localization.frame_map.values)
 
 
-def spectrogram_overlay(found: Localization) -> bytes:
-    """PNG of the spectrogram with its map over it."""
-    return png(overlaid(spectrogram_picture(found.spectrogram), found.sound_map.values[::-1]))
+def spectrogram_overlay(localization: Localization) -> RgbImage:
+    """The spectrogram of a moment with its heat map in color over it."""
+    # Rows of the map go from low to high frequencies, rows of an image go down.
+    heat = localization.sound_map.values[::-1]
+    return overlay_image(spectrogram_image(localization.spectrogram), heat)
 
 
 def figure_png(figure: Figure) -> bytes:
+    """PNG bytes of a Matplotlib figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=72, facecolor="white")
     return buffer.getvalue()
 
 
-def contact_sheet(found: Sequence[Localization], columns: int = 6) -> bytes:
-    """PNG of several moments: the frame, the frame under its map, the spectrogram under its own;
-    known boxes outlined.
+def contact_sheet(moments: Sequence[SheetColumn], columns: int = 6) -> bytes:
+    """PNG of several moments: the frame, the frame with its map, the spectrogram with its map.
+
+    Boxes are outlined on the second frame.
     """
-    columns = min(columns, len(found))
-    rows = -(-len(found) // columns)
-    height, width = frame_picture(found[0]).shape[:2]
-    shape = min(height / width, 2.0)
-    figure = Figure(figsize=(2.0 * columns, (4.0 * shape + 1.4) * rows), layout="constrained")
-    axes = figure.subplots(
-        3 * rows, columns, squeeze=False, height_ratios=[shape, shape, 0.5] * rows
+    columns = min(columns, len(moments))
+    blocks = -(-len(moments) // columns)
+    height, width = frame_image(moments[0].frame).shape[:2]
+    frame_height = min(height / width, TALLEST_FRAME)
+    figure = Figure(
+        figsize=(2.0 * columns, (4.0 * frame_height + 1.4) * blocks), layout="constrained"
     )
+    row_heights = [frame_height, frame_height, 0.5]
+    axes = figure.subplots(3 * blocks, columns, squeeze=False, height_ratios=row_heights * blocks)
     for axis in axes.flat:
         axis.set_axis_off()
-    for place, one in enumerate(found):
-        top, column = 3 * (place // columns), place % columns
-        frame, sound = frame_picture(one), spectrogram_picture(one.spectrogram)
-        pictures = (
-            frame,
-            overlaid(frame, one.frame_map.values),
-            overlaid(sound, one.sound_map.values[::-1]),
-        )
-        for row, picture in enumerate(pictures):
-            axes[top + row, column].imshow(picture)
-        for box in boxes_at(one.moment.clip, one.moment.frame_seconds):
-            axes[top + 1, column].add_patch(_outline(box, frame.shape[1], frame.shape[0]))
-        name = "".join(f"{label} · " for label in one.moment.clip.labels)
-        title = f"{name}{one.at_seconds:.1f} s\nbelongs: {one.probability:.0%}"
-        axes[top, column].set_title(title, fontsize=9)
+    for number, moment in enumerate(moments):
+        block, column = divmod(number, columns)
+        _draw_moment(moment, axes[3 * block : 3 * block + 3, column])
     return figure_png(figure)
 
 
-def _outline(box: Box, width: int, height: int) -> Rectangle:
-    corner, size = (
-        (box.x0 * width, box.y0 * height),
-        ((box.x1 - box.x0) * width, (box.y1 - box.y0) * height),
-    )
+def _draw_moment(moment: SheetColumn, axes: Iterable[Axes]) -> None:
+    localization = moment.localization
+    plain_axis, heat_axis, sound_axis = axes
+    frame = frame_image(moment.frame)
+    plain_axis.imshow(frame)
+    heat_axis.imshow(overlay_image(frame, localization.frame_map.values))
+    sound_axis.imshow(spectrogram_overlay(localization))
+    height, width = frame.shape[:2]
+    for box in moment.boxes:
+        heat_axis.add_patch(_box_outline(box, width, height))
+    labels = "".join(f"{label} · " for label in moment.labels)
+    first_line = f"{labels}{localization.at_seconds:.1f} s"
+    plain_axis.set_title(f"{first_line}\ncorresponds: {localization.probability:.0%}", fontsize=9)
+
+
+def _box_outline(box: Box, width: int, height: int) -> Rectangle:
     return Rectangle(
-        corner,
-        *size,
+        (box.x0 * width, box.y0 * height),
+        (box.x1 - box.x0) * width,
+        (box.y1 - box.y0) * height,
         fill=False,
         edgecolor="lime" if box.sounding else "white",
         linestyle="-" if box.sounding else ":",
@@ -118,46 +148,48 @@ def _outline(box: Box, width: int, height: int) -> Rectangle:
     )
 
 
-def planes(sides: Sequence[tuple[str, NDArray[np.float32], NDArray[Any]]]) -> bytes:
-    """PNG of items in a plane, colored by class; for each side its title, the places `[items, 2]`
-    and the class of each item.
+def class_scatter(sides: Sequence[tuple[str, NDArray[np.float32], NDArray[Any]]]) -> bytes:
+    """PNG of items in a plane, colored by class.
+
+    `sides`: for each plot its title, the coordinates `[items, 2]` and the class of each item.
     """
     classes = sorted({str(label) for _, _, labels in sides for label in labels})
     figure = Figure(figsize=(7 * len(sides) + 2, 7), layout="constrained")
-    for axis, (title, places, labels) in zip(
-        figure.subplots(1, len(sides), squeeze=False)[0], sides, strict=True
-    ):
+    axes = figure.subplots(1, len(sides), squeeze=False)[0]
+    for axis, (title, coordinates, labels) in zip(axes, sides, strict=True):
         for number, label in enumerate(classes):
-            x, y = places[labels == label].T
-            marker = "o^sDvP*X"[number // 20 % 8]  # the colors are twenty
-            axis.scatter(
-                x, y, s=14, color=CLASSES(number % 20), marker=marker, linewidths=0, label=label
-            )
+            x, y = coordinates[labels == label].T
+            # There are twenty colors; after twenty classes the marker changes.
+            marker = CLASS_MARKERS[number // 20 % len(CLASS_MARKERS)]
+            color = CLASS_COLORS(number % 20)
+            axis.scatter(x, y, s=14, color=color, marker=marker, linewidths=0, label=label)
         axis.set(title=title, xticks=[], yticks=[])
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure_png(figure)
 
 
-def curves(metrics: Sequence[dict[str, Any]], chance: float) -> bytes:
-    """PNG of a run's loss and accuracies by step; `chance` is the loss of who knows nothing."""
+def training_curves(metrics: Sequence[dict[str, Any]], chance_loss: float) -> bytes:
+    """PNG of the loss and the accuracies of a run by step; chance is a gray line."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axis, names, title in (
-        (left, ("loss",), f"loss (chance: {chance:.3g})"),
-        (right, ("accuracy", "held_out_accuracy"), "correspondence accuracy (chance: 0.5)"),
-    ):
-        for name in names:
-            points = [(row["step"], row[name]) for row in metrics if name in row]
-            if points:
-                axis.plot(
-                    *zip(*points, strict=True),
-                    label=name.replace("_", " "),
-                    marker="o" if len(points) < 40 else "",
-                    markersize=3,
-                )
-        axis.set(title=title, xlabel="step")
-        axis.grid(alpha=0.3)
-        axis.legend()
-    left.axhline(chance, color="gray", linewidth=0.8)
-    right.axhline(0.5, color="gray", linewidth=0.8)
+    loss_axis, accuracy_axis = figure.subplots(1, 2)
+    _plot_curves(loss_axis, metrics, ["loss"])
+    _plot_curves(accuracy_axis, metrics, ["accuracy", "held_out_accuracy"])
+    loss_axis.set(title=f"loss (chance: {chance_loss:.3g})", xlabel="step")
+    loss_axis.axhline(chance_loss, color="gray", linewidth=0.8)
+    accuracy_axis.set(title="correspondence accuracy (chance: 0.5)", xlabel="step")
+    accuracy_axis.axhline(0.5, color="gray", linewidth=0.8)
     return figure_png(figure)
+
+
+def _plot_curves(axis: Axes, metrics: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    for name in names:
+        # Not every row has every metric: held-out accuracy is measured less often.
+        rows = [row for row in metrics if name in row]
+        if not rows:
+            continue
+        steps = [row["step"] for row in rows]
+        values = [row[name] for row in rows]
+        marker = "o" if len(rows) < MANY_POINTS else ""
+        axis.plot(steps, values, label=name.replace("_", " "), marker=marker, markersize=3)
+    axis.grid(alpha=0.3)
+    axis.legend()

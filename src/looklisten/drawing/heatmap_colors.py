@@ -1,7 +1,6 @@
-"""How a heat map looks over what it covers: enlarged bilinearly, dark where it is low, glowing
-where it is high.
+"""A heat map in color over an image: dark where the map is low, bright where it is high.
 
-Stills and films glow alike. Arrays in, arrays out; knows no file and no network.
+Still images and videos use the same colors. Knows arrays, no file and no network.
 """
 
 from functools import cache
@@ -10,88 +9,111 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from looklisten.inference.localization.enlarge import enlarged
-from looklisten.media.decode.decode import Planes
+from looklisten.inference.localization.enlarge import enlarge_map
+from looklisten.media.decode.records import Planes
 
-Picture = NDArray[np.float32]
+RgbImage = NDArray[np.float32]
 """`[height, width, 3]` in 0..1."""
 
+HEAT_COLORS = colormaps["inferno"]
 
-HEAT = colormaps["inferno"]
-
-
-GROUND = 0.72
-"""How bright the ground stays where the map is 0."""
-
-
-OPAQUE = 0.85
-"""How much of the ground the map's color replaces where the map is 1."""
-
-
-FAINTEST = 0.3
-"""Where in `HEAT` a map's 0 stands: below, the colors are dark and would look like shadow, not
-glow.
+LOWEST_COLOR = 0.3
+"""Position in `HEAT_COLORS` of a map's 0. The colors below are so dark that they look like shadow.
 """
 
+BASE_BRIGHTNESS = 0.72
+"""Factor of the image where the map is 0. The image is darker, so that bright colors stand out."""
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Of red, green and blue: ITU-R BT.601."""
+HIGHEST_OPACITY = 0.85
+"""Share of the image that the map's color replaces where the map is 1."""
+
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
+"""Share of red, green and blue in luma: ITU-R BT.601."""
+
+RED, GREEN, BLUE = 0, 1, 2
+
+# Limited range, as in H.264: luma 16..235, chroma 16..240 around 128.
+LUMA_ZERO, LUMA_SPAN = 16, 219
+CHROMA_ZERO, CHROMA_SPAN = 128, 224
 
 
-def overlaid(ground: Picture, heat: NDArray[np.float32]) -> Picture:
-    """`ground` under the glow of `heat`, a map in 0..1 of any size."""
-    kept, added = _glow(_strength(enlarged(heat, *ground.shape[:2])))
-    mixed: Picture = ground * kept[..., None] + added
+def overlay_image(image: RgbImage, heat: NDArray[np.float32]) -> RgbImage:
+    """`image` with `heat` in color over it; `heat` is a map in 0..1 of any size."""
+    intensity = _intensity(enlarge_map(heat, *image.shape[:2]))
+    image_factor, color = _mixture(intensity)
+    mixed: RgbImage = image * image_factor[..., None] + color
     return np.clip(mixed, 0, 1)
 
 
-def overlay_planes(ground: Planes, heat: NDArray[np.float32], out: Planes) -> None:
-    """The same for a frame of a film, in place: planes of luma and of chroma at half the
-    resolution, through tables.
+def overlay_planes(image: Planes, heat: NDArray[np.float32], out: Planes) -> None:
+    """The same for a frame of a video: writes into the planes `out`.
+
+    Planes are luma and, at half the resolution, two of chroma, limited range.
     """
-    level = np.rint(_strength(enlarged(heat, *ground[0].shape)) * 255).astype(np.uint16) << 8
-    for seen, drawn, table, place in zip(
-        ground, out, _tables(), (level, *[level[::2, ::2]] * 2), strict=True
-    ):
-        drawn[:] = table[place | seen]
+    # Every frame of a video comes through here, so colors are looked up in tables: the high byte
+    # of an index is the intensity, the low byte the pixel.
+    intensity = _intensity(enlarge_map(heat, *image[0].shape))
+    luma_index = np.rint(intensity * 255).astype(np.uint16) << 8
+    chroma_index = luma_index[::2, ::2]
+    indices = (luma_index, chroma_index, chroma_index)
+    for plane, out_plane, table, index in zip(image, out, _tables(), indices, strict=True):
+        out_plane[:] = table[index | plane]
 
 
-def to_planes(picture: Picture) -> Planes:
+def rgb_to_planes(image: RgbImage) -> Planes:
     """Red, green and blue as luma and chroma, limited range, all at the full resolution."""
-    luma = picture @ LUMA
-    blue, red = ((picture[..., side] - luma) / (2 * (1 - LUMA[side])) for side in (2, 0))
-    scaled = (16 + 219 * luma, 128 + 224 * blue, 128 + 224 * red)
-    y, u, v = (np.rint(plane).clip(0, 255).astype(np.uint8) for plane in scaled)
-    return y, u, v
+    luma, blue, red = _luma_and_chroma(image)
+    return (
+        _to_bytes(LUMA_ZERO + LUMA_SPAN * luma),
+        _to_bytes(CHROMA_ZERO + CHROMA_SPAN * blue),
+        _to_bytes(CHROMA_ZERO + CHROMA_SPAN * red),
+    )
 
 
-def _strength(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The root of a map, so that half is still well seen."""
+def _luma_and_chroma(
+    colors: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Luma in 0..1 and the two chroma values, blue and red, in -0.5..0.5 (ITU-R BT.601)."""
+    luma = colors @ LUMA_WEIGHTS
+    blue = (colors[..., BLUE] - luma) / (2 * (1 - LUMA_WEIGHTS[BLUE]))
+    red = (colors[..., RED] - luma) / (2 * (1 - LUMA_WEIGHTS[RED]))
+    return luma, blue, red
+
+
+def _to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def _intensity(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    # The square root makes medium values easy to see.
     root: NDArray[np.float32] = np.sqrt(heat.clip(0, 1))
     return root
 
 
-def _glow(strength: NDArray[np.float32]) -> tuple[NDArray[np.float32], Picture]:
-    """What share of the ground is kept, and which color is added."""
-    opacity = OPAQUE * strength**1.5
-    color = HEAT(FAINTEST + (1 - FAINTEST) * strength)[..., :3].astype(np.float32)
-    return GROUND * (1 - opacity), color * opacity[..., None]
+def _mixture(intensity: NDArray[np.float32]) -> tuple[NDArray[np.float32], RgbImage]:
+    """(factor of the image, color to add) for each intensity."""
+    opacity = HIGHEST_OPACITY * intensity**1.5
+    color_position = LOWEST_COLOR + (1 - LOWEST_COLOR) * intensity
+    color = HEAT_COLORS(color_position)[..., :3].astype(np.float32)
+    return BASE_BRIGHTNESS * (1 - opacity), color * opacity[..., None]
 
 
 @cache
 def _tables() -> Planes:
-    """For luma and the two chroma planes: what a byte becomes, at 256 x strength + byte. Mixing is
-    linear, so it is so in each plane.
-    """
-    kept, added = _glow(np.linspace(0, 1, 256, dtype=np.float32))
-    luma = added @ LUMA
-    blue, red = ((added[:, side] - luma) / (2 * (1 - LUMA[side])) for side in (2, 0))
-    byte = np.arange(256, dtype=np.float32)
-    y, u, v = (
-        np.rint(zero + (byte - zero) * kept[:, None] + span * some[:, None])
-        .clip(0, 255)
-        .astype(np.uint8)
-        .ravel()
-        for zero, span, some in ((16, 219, luma), (128, 224, blue), (128, 224, red))
+    """For each plane a table from 256 x intensity + byte to the mixed byte."""
+    # Mixing is linear in red, green and blue, so it is linear in each plane too.
+    image_factor, color = _mixture(np.linspace(0, 1, 256, dtype=np.float32))
+    luma, blue, red = _luma_and_chroma(color)
+    return (
+        _table(image_factor, luma, LUMA_ZERO, LUMA_SPAN),
+        _table(image_factor, blue, CHROMA_ZERO, CHROMA_SPAN),
+        _table(image_factor, red, CHROMA_ZERO, CHROMA_SPAN),
     )
-    return y, u, v
+
+
+def _table(
+    image_factor: NDArray[np.float32], added: NDArray[np.float32], zero: int, span: int
+) -> NDArray[np.uint8]:
+    byte = np.arange(256, dtype=np.float32)
+    mixed = zero + (byte - zero) * image_factor[:, None] + span * added[:, None]
+    return _to_bytes(mixed).ravel()

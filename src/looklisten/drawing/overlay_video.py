@@ -1,12 +1,11 @@
-"""The video of what was found: its own pictures under the glow of the map, its own sound, the
-spectrogram with a cursor below.
+"""The overlay video: each frame with its heat map over it, the spectrogram below, the sound.
 
-Maps come from `localize`; between two moments they are mixed in proportion to time. Every frame of
-the source is in it once.
+Between two maps a frame gets a mixture of both, in proportion to time. Every frame of the source is
+in the video once. Knows localizations and pixels, no network.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,215 +15,237 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from looklisten.drawing.heatmap_colors import overlay_planes
-from looklisten.drawing.spectrogram_strip import Strip, marks
+from looklisten.drawing.spectrogram_strip import ScrollingSpectrogram, axis_ticks
 from looklisten.errors import ConfigError
-from looklisten.inference.localization.localize import Localization
-from looklisten.media.decode.decode import Planes
-from looklisten.media.isolation.readers import outline, redraw
-from looklisten.media.redraw import Outline
+from looklisten.inference.localization.records import Localization
+from looklisten.media.decode.records import Planes
+from looklisten.media.isolation.readers import read_video_info, redraw_video
+from looklisten.media.redraw import VideoInfo
 from looklisten.system.progress import Progress, no_progress
 
-LEAST_WIDTH, MOST_SIDE = 480, 1280
-"""Smaller pictures are enlarged to so many pixels, larger ones made smaller."""
+MIN_WIDTH_PIXELS = 480
+MAX_SIDE_PIXELS = 1280
+"""Smaller frames are enlarged to the minimum, larger ones reduced to the maximum."""
 
-WINDOW_SECONDS = 10.0
-"""How much of the spectrogram is seen at once; in longer videos it passes under the cursor."""
+SCROLL_SECONDS = 10.0
+"""Visible length of the spectrogram of longer videos, which scrolls."""
 
-UNHEARD_SECONDS = 0.5
-"""So long before the first and after the last sound of a clip a map still holds; beyond, there is
-nothing to look for.
-"""
+FULL_VIEW_SECONDS = 1.2 * SCROLL_SECONDS
+"""The spectrogram of a video up to this length is visible as a whole."""
 
-BACKGROUND, DIM, BRIGHT = 22, 130, 220
-"""Luma of what is around picture and spectrogram, of the axis, and of words and the cursor."""
+HOLD_SECONDS = 0.5
+"""A map stays visible this long before the first and after the last sound of a clip."""
+
+# Luma of the canvas, of the axis, and of text and cursor.
+BACKGROUND_LUMA = 22
+AXIS_LUMA = 130
+TEXT_LUMA = 220
+
+NO_COLOR = 128
+"""Chroma of gray."""
 
 
 def overlay(
     source: str | Path,
-    found: Sequence[Localization],
+    localizations: Sequence[Localization],
     out: str | Path,
     progress: Progress = no_progress,
 ) -> Path:
-    """Write the video `out` (MP4: H.264 with the source's sound) of `found`, what `localize` found
-    in the file `source`.
+    """Write the video `out` (MP4, H.264) with the maps that `localize` gave for the file `source`.
 
-    It has the source's frames at the source's times, each once, and its sound: AAC, MP3, Opus, FLAC
-    and their like packet by packet, other sound as AAC. Pictures are at least 480 pixels wide and
-    at most 1,280 in either direction. Five maps a second (`every_seconds=0.2`, one for each stored
-    frame) look smooth. `out` is there whole or not at all.
+    It has all frames of the source at their times, and its sound. Sound in AAC, MP3, Opus, FLAC and
+    similar codecs is copied, other sound becomes AAC. Frames are at least 480 pixels wide and at
+    most 1,280 pixels wide and high. Five maps per second (`every_seconds=0.2`) look smooth. When
+    writing fails, no file is left.
 
-    Raises SourceError when the file is no video with picture and sound, ConfigError when there is
-    nothing to show.
+    Raises SourceError when the file has no video with sound, ConfigError for no maps or another
+    suffix than .mp4.
     """
-    if not found:
-        raise ConfigError("there are no maps to draw; give what localize found in this video")
+    if not localizations:
+        raise ConfigError("there are no maps to draw; pass what ll.localize gave for this video")
     if Path(out).suffix.lower() not in (".mp4", ".m4v"):
-        raise ConfigError(
-            f"{out}: the overlay is an MP4 file; name it {Path(out).with_suffix('.mp4').name}"
-        )
-    sheet = _Sheet(outline(source), _Maps(found), found)
-    redraw(source, out, sheet.picture, sheet.canvas, sheet.draw, progress)
+        mp4_name = Path(out).with_suffix(".mp4").name
+        raise ConfigError(f"{out}: the overlay is an MP4 file; name it {mp4_name}")
+    canvas = _Canvas(read_video_info(source), localizations)
+    redraw_video(source, out, canvas.frame_size, canvas.size, canvas.draw, progress)
     return Path(out)
 
 
-def without_pictures(one: Localization, keep_frame: bool = False) -> Localization:
-    """The same without the clip's stored frames, nor its own unless `keep_frame`: all that a film
-    needs, and small enough to keep for hours of video.
-    """
-    moment = replace(one.moment, clip=replace(one.moment.clip, frames=(), frame_seconds=()))
-    if not keep_frame:
-        nothing = moment.frame.new_empty((0, 0, 3))  # not a slice, which would keep all of it
-        moment = replace(moment, frame=nothing, vision_input=nothing)
-    return replace(one, moment=moment)
+@dataclass(frozen=True, eq=False)
+class _FrameHeat:
+    """What is drawn over the frame of one time."""
+
+    heat: NDArray[np.float32]
+    probability: float | None
+    """Probability that frame and sound correspond; None where there is no sound."""
 
 
-class _Maps:
-    """The map and the probability at any time."""
+class _Timeline:
+    """The map and the probability at any time of the video."""
 
-    def __init__(self, found: Sequence[Localization]) -> None:
-        self._found = sorted(found, key=lambda one: one.at_seconds)
-        self._times = np.array([one.at_seconds for one in self._found])
-        self._silent = [one.weight == 0 for one in self._found]
-        spans = {
-            (clip.start_seconds, clip.start_seconds + clip.duration_seconds)
-            for clip in (one.moment.clip for one in found)
-        }
-        self._heard = np.array(sorted(spans))
-        self.end_seconds = float(self._heard.max())
-        self.dark = np.zeros_like(self._found[0].frame_map.values)
+    def __init__(self, localizations: Sequence[Localization]) -> None:
+        self._localizations = sorted(localizations, key=lambda item: item.at_seconds)
+        self._times = np.array([item.at_seconds for item in self._localizations])
+        clips = {item.clip_seconds for item in localizations}
+        self._clip_starts = np.array([start for start, _ in clips])
+        self._clip_ends = np.array([end for _, end in clips])
+        self.end_seconds = float(self._clip_ends.max())
+        self._no_heat = np.zeros_like(self._localizations[0].frame_map.values)
 
-    def at(self, seconds: float) -> tuple[NDArray[np.float32], float | None]:
-        """The map, and the probability that sound and picture belong together: None where there is
-        nothing to hear.
-        """
-        if not (
-            (self._heard[:, 0] - UNHEARD_SECONDS <= seconds)
-            & (seconds <= self._heard[:, 1] + UNHEARD_SECONDS)
-        ).any():
-            return self.dark, None
+    def at(self, seconds: float) -> _FrameHeat:
+        if not self._has_sound(seconds):
+            return _FrameHeat(self._no_heat, None)
         after = int(np.searchsorted(self._times, seconds, side="right"))
-        sides = max(after - 1, 0), min(after, len(self._found) - 1)
-        before, later = (self._found[side] for side in sides)
-        span = later.at_seconds - before.at_seconds
-        share = float(np.clip((seconds - before.at_seconds) / span, 0, 1)) if span > 0 else 0.0
-        if (
-            before.frame_map.values.shape != later.frame_map.values.shape
-        ):  # the picture changed its size
-            share, before, later = 0.0, *[later if share >= 0.5 else before] * 2
-        heat: NDArray[np.float32] = before.frame_map.values + np.float32(share) * (
-            later.frame_map.values - before.frame_map.values
-        )
+        before = self._localizations[max(after - 1, 0)]
+        later = self._localizations[min(after, len(self._localizations) - 1)]
+        span_seconds = later.at_seconds - before.at_seconds
+        share = 0.0
+        if span_seconds > 0:
+            share = float(np.clip((seconds - before.at_seconds) / span_seconds, 0, 1))
+        nearest = later if share >= 0.5 else before
+        if before.frame_map.values.shape != later.frame_map.values.shape:
+            # The video changes the size of its frames here, so the two maps cannot be mixed.
+            share = 0.0
+            before = later = nearest
+        difference = later.frame_map.values - before.frame_map.values
+        heat: NDArray[np.float32] = before.frame_map.values + np.float32(share) * difference
         probability = before.probability + share * (later.probability - before.probability)
-        return heat, None if self._silent[sides[share >= 0.5]] else probability
+        return _FrameHeat(heat, None if nearest.weight == 0 else probability)
+
+    def _has_sound(self, seconds: float) -> bool:
+        is_after_start = seconds >= self._clip_starts - HOLD_SECONDS
+        is_before_end = seconds <= self._clip_ends + HOLD_SECONDS
+        return bool((is_after_start & is_before_end).any())
 
 
-class _Sheet:
-    """A frame of the film: where everything is, and the drawing of it."""
+class _Canvas:
+    """One frame of the overlay video: its layout, and drawing it."""
 
-    def __init__(self, source: Outline, maps: _Maps, found: Sequence[Localization]) -> None:
-        scale = min(
-            max(1.0, LEAST_WIDTH / source.width), MOST_SIDE / max(source.width, source.height)
+    def __init__(self, source: VideoInfo, localizations: Sequence[Localization]) -> None:
+        self._timeline = _Timeline(localizations)
+        self._length_seconds = max(source.duration_seconds, self._timeline.end_seconds)
+        # The frame is at the top, in the middle of the width.
+        enlargement = max(1.0, MIN_WIDTH_PIXELS / source.width)
+        reduction = MAX_SIDE_PIXELS / max(source.width, source.height)
+        scale = min(enlargement, reduction)
+        self.frame_size = (_even(source.width * scale), _even(source.height * scale))
+        frame_width, frame_height = self.frame_size
+        width = max(frame_width, MIN_WIDTH_PIXELS)
+        self._frame_left = _even((width - frame_width) / 2 - 1) if width > frame_width else 0
+        # Below it a line of text, the spectrogram, and the labels of its axis.
+        self._font_pixels = int(np.clip(width / 42, 13, 20))
+        self._margin = _even(self._font_pixels)
+        line_height = _even(2 * self._font_pixels)
+        spectrogram_height = _even(np.clip(0.17 * width, 96, 180))
+        self._text_top = frame_height
+        self._spectrogram_top = self._text_top + line_height
+        self._axis_top = self._spectrogram_top + spectrogram_height
+        self.size = (width, self._axis_top + line_height)
+        visible_seconds = SCROLL_SECONDS
+        if self._length_seconds <= FULL_VIEW_SECONDS:
+            visible_seconds = self._length_seconds
+        self._spectrogram = ScrollingSpectrogram(
+            localizations, spectrogram_height, width - 2 * self._margin, visible_seconds
         )
-        self.picture = _even(source.width * scale), _even(source.height * scale)
-        width = max(self.picture[0], LEAST_WIDTH)
-        self._font = int(np.clip(width / 42, 13, 20))
-        line, strip = _even(2 * self._font), _even(np.clip(0.17 * width, 96, 180))
-        self._left = _even((width - self.picture[0]) / 2 - 1) if width > self.picture[0] else 0
-        self._margin = _even(self._font)
-        self._words, self._top = self.picture[1], self.picture[1] + line
-        self._axis = self._top + strip
-        self.canvas = width, self._axis + line
-        self._maps, self._length = maps, max(source.duration_seconds, maps.end_seconds)
-        window = self._length if self._length <= 1.2 * WINDOW_SECONDS else WINDOW_SECONDS
-        self._strip = Strip(found, strip, width - 2 * self._margin, window)
 
-    def draw(self, at_seconds: float, picture: Planes, canvas: Planes) -> None:
-        for plane, value in zip(canvas, (BACKGROUND, 128, 128), strict=True):
+    def draw(self, at_seconds: float, frame: Planes, canvas: Planes) -> None:
+        """Fill the planes `canvas` for the frame of time `at_seconds`."""
+        for plane, value in zip(canvas, (BACKGROUND_LUMA, NO_COLOR, NO_COLOR), strict=True):
             plane[:] = value
-        heat, probability = self._maps.at(at_seconds)
-        overlay_planes(picture, heat, _inside(canvas, self._left, 0, *self.picture))
-        belongs = (
-            "no sound" if probability is None else f"belongs: {probability:.0%}".replace("%", " %")
-        )
-        middle = self._words + self._font
-        self._write(canvas, _clock(at_seconds, 1), self._margin, middle, 0.0, BRIGHT)
-        self._write(canvas, belongs, self.canvas[0] - self._margin, middle, 1.0, BRIGHT)
-        self._draw_strip(at_seconds, canvas)
+        frame_heat = self._timeline.at(at_seconds)
+        frame_area = _rectangle(canvas, self._frame_left, 0, *self.frame_size)
+        overlay_planes(frame, frame_heat.heat, frame_area)
+        answer = "no sound"
+        if frame_heat.probability is not None:
+            answer = f"corresponds: {round(100 * frame_heat.probability)} %"
+        middle = self._text_top + self._font_pixels
+        right = self.size[0] - self._margin
+        self._write(canvas, _clock(at_seconds, 1), self._margin, middle, 0.0, TEXT_LUMA)
+        self._write(canvas, answer, right, middle, 1.0, TEXT_LUMA)
+        self._draw_spectrogram(at_seconds, canvas)
 
-    def _draw_strip(self, at_seconds: float, canvas: Planes) -> None:
-        strip = self._strip
-        start = float(
-            np.clip(
-                at_seconds - strip.window_seconds / 2,
-                0,
-                max(self._length - strip.window_seconds, 0),
-            )
-        )
-        luma, blue, red = strip.window(start)
+    def _draw_spectrogram(self, at_seconds: float, canvas: Planes) -> None:
+        spectrogram = self._spectrogram
+        # The cursor is in the middle, except near the ends of the video.
+        latest_start = max(self._length_seconds - spectrogram.visible_seconds, 0)
+        centered_start = at_seconds - spectrogram.visible_seconds / 2
+        start_seconds = float(np.clip(centered_start, 0, latest_start))
+        luma, blue, red = spectrogram.visible_part(start_seconds)
         height, width = luma.shape
-        shown = _inside(canvas, self._margin, self._top, width, height)
-        for plane, drawn in zip((luma, blue[::2, ::2], red[::2, ::2]), shown, strict=True):
-            drawn[:] = plane
-        cursor = min(int((at_seconds - start) * strip.pixels_per_second / 2), width // 2 - 1)
-        for plane, value, columns in zip(shown, (BRIGHT, 128, 128), (2, 1, 1), strict=True):
-            plane[:, cursor * columns : (cursor + 1) * columns] = value
-        for second in marks(start, strip.window_seconds, width // (5 * self._font)):
-            x = self._margin + round((second - start) * strip.pixels_per_second)
-            canvas[0][self._axis : self._axis + 4, min(x, self._margin + width - 1)] = DIM
-            self._write(
-                canvas,
-                _clock(second, 0 if second % 1 == 0 else 1),
-                x,
-                self._axis + self._font + 2,
-                0.5,
-                DIM,
-            )
+        area = _rectangle(canvas, self._margin, self._spectrogram_top, width, height)
+        area[0][:] = luma
+        area[1][:] = blue[::2, ::2]
+        area[2][:] = red[::2, ::2]
+        # The cursor is one column of chroma wide, which is two of luma.
+        cursor = int((at_seconds - start_seconds) * spectrogram.pixels_per_second / 2)
+        cursor = min(cursor, width // 2 - 1)
+        area[0][:, 2 * cursor : 2 * cursor + 2] = TEXT_LUMA
+        area[1][:, cursor] = NO_COLOR
+        area[2][:, cursor] = NO_COLOR
+        label_count = width // (5 * self._font_pixels)
+        last_column = self._margin + width - 1
+        text_middle = self._axis_top + self._font_pixels + 2
+        for tick in axis_ticks(start_seconds, spectrogram.visible_seconds, label_count):
+            offset = round((tick - start_seconds) * spectrogram.pixels_per_second)
+            x = self._margin + offset
+            canvas[0][self._axis_top : self._axis_top + 4, min(x, last_column)] = AXIS_LUMA
+            decimals = 0 if tick % 1 == 0 else 1
+            self._write(canvas, _clock(tick, decimals), x, text_middle, 0.5, AXIS_LUMA)
 
     def _write(
-        self, canvas: Planes, words: str, x: int, middle: int, anchor: float, luma: int
+        self, canvas: Planes, text: str, x: int, middle: int, anchor: float, luma: int
     ) -> None:
-        """Words around `middle`, of which the share `anchor` lies left of `x`; moved inwards where
-        they would leave the canvas.
+        """Write `text` with its share `anchor` to the left of `x`, vertically around `middle`.
+
+        Text that would leave the canvas is moved inwards.
         """
-        letters = _letters(words, self._font)
-        height, width = letters.shape
-        left, top = (
-            int(np.clip(x - anchor * width, 2, self.canvas[0] - width - 2)),
-            middle - height // 2,
-        )
-        place = canvas[0][top : top + height, left : left + width]
-        np.maximum(
-            place, BACKGROUND + (letters * ((luma - BACKGROUND) / 255)).astype(np.uint8), out=place
-        )
+        coverage = _text_coverage(text, self._font_pixels)
+        height, width = coverage.shape
+        left = int(np.clip(x - anchor * width, 2, self.size[0] - width - 2))
+        top = middle - height // 2
+        area = canvas[0][top : top + height, left : left + width]
+        letters = BACKGROUND_LUMA + (coverage * ((luma - BACKGROUND_LUMA) / 255)).astype(np.uint8)
+        np.maximum(area, letters, out=area)
 
 
-def _inside(canvas: Planes, left: int, top: int, width: int, height: int) -> Planes:
-    """The planes of an even rectangle."""
-    y, u, v = (
-        plane[top // share : (top + height) // share, left // share : (left + width) // share]
-        for plane, share in zip(canvas, (1, 2, 2), strict=True)
+def _rectangle(canvas: Planes, left: int, top: int, width: int, height: int) -> Planes:
+    """Views of the planes in a rectangle whose numbers are even."""
+    luma, blue, red = canvas
+    rows = slice(top, top + height)
+    columns = slice(left, left + width)
+    chroma_rows = slice(top // 2, (top + height) // 2)
+    chroma_columns = slice(left // 2, (left + width) // 2)
+    return (
+        luma[rows, columns],
+        blue[chroma_rows, chroma_columns],
+        red[chroma_rows, chroma_columns],
     )
-    return y, u, v
 
 
 def _even(pixels: float) -> int:
+    # Chroma has half the resolution of luma, so sizes and positions are even.
     return 2 * max(round(pixels / 2), 1)
 
 
 def _clock(seconds: float, decimals: int) -> str:
-    """Minutes and seconds, and hours where there are some."""
+    """A time as minutes:seconds, or hours:minutes:seconds; with one decimal or none."""
     tenths = int(seconds * 10 + 1e-6)
-    minutes, rest = divmod(tenths, 600)
-    told = f"{rest // 10:02d}" + (f".{rest % 10}" if decimals else "")
-    return f"{minutes // 60}:{minutes % 60:02d}:{told}" if minutes >= 60 else f"{minutes}:{told}"
+    minutes, tenths = divmod(tenths, 600)
+    clock = f"{tenths // 10:02d}"
+    if decimals:
+        clock += f".{tenths % 10}"
+    if minutes < 60:
+        return f"{minutes}:{clock}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{clock}"
 
 
 @lru_cache(maxsize=256)
-def _letters(words: str, size: int) -> NDArray[np.uint8]:
-    """Words as coverage in 0..255, in the font that comes with matplotlib; all of one height."""
-    font = ImageFont.truetype(
-        str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size
-    )
-    image = Image.new("L", (round(font.getlength(words)) + 1, round(1.3 * size)))
-    ImageDraw.Draw(image).text((0, image.height / 2), words, fill=255, font=font, anchor="lm")
+def _text_coverage(text: str, size: int) -> NDArray[np.uint8]:
+    """How much of each pixel the text covers, 0..255; all texts of one size have one height."""
+    # Matplotlib brings this font, so it is on every machine.
+    font_file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font = ImageFont.truetype(str(font_file), size)
+    image = Image.new("L", (round(font.getlength(text)) + 1, round(1.3 * size)))
+    drawer = ImageDraw.Draw(image)
+    drawer.text((0, image.height / 2), text, fill=255, font=font, anchor="lm")
     return np.asarray(image)

@@ -1,8 +1,7 @@
-"""The spectrogram of a whole video as one strip with its map over it, cut to what a window shows,
-and its axis of time.
+"""The spectrogram of a whole video with its heat maps over it, one visible part at a time.
 
-Built in pieces of a window's length when they are looked at, so that a long video costs no more
-than a short one.
+Parts are drawn when they are needed, so a long video needs no more memory than a short one. Knows
+localizations, no file.
 """
 
 from collections.abc import Sequence
@@ -12,83 +11,101 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from looklisten.drawing.heatmap_colors import overlaid, to_planes
-from looklisten.inference.localization.enlarge import enlarged
-from looklisten.inference.localization.localize import Localization
-from looklisten.media.decode.decode import Planes
+from looklisten.drawing.heatmap_colors import RgbImage, overlay_image, rgb_to_planes
+from looklisten.inference.localization.enlarge import enlarge_map
+from looklisten.inference.localization.records import Localization
+from looklisten.media.decode.records import Planes
 from looklisten.media.spectrogram import WINDOW_SECONDS
 
-SOUND = colormaps["bone"]
-LOOKED_AT = 200
-"""Seconds whose loudness sets the contrast, spread over the video."""
+SPECTROGRAM_COLORS = colormaps["bone"]
+
+CONTRAST_MOMENTS = 200
+"""Moments whose levels set the contrast, spread over the video."""
+
+TICK_STEPS_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 3600)
 
 
-class Strip:
-    """`height` pixels high, `pixels_per_second` wide a second; where no second was heard it is
-    black.
+class ScrollingSpectrogram:
+    """Visible parts of a spectrogram, each `visible_seconds` long.
+
+    An image is `height` x `width` pixels. It is black where no moment has sound.
     """
 
     def __init__(
-        self, found: Sequence[Localization], height: int, width: int, window_seconds: float
+        self,
+        localizations: Sequence[Localization],
+        height: int,
+        width: int,
+        visible_seconds: float,
     ) -> None:
-        self.window_seconds, self.pixels_per_second = window_seconds, width / window_seconds
-        self._height, self._width = height, width
-        self._found = sorted(found, key=_start)
-        self._starts = np.array([_start(one) for one in self._found])
-        heard = [one.spectrogram for one in self._found[:: -(-len(found) // LOOKED_AT)]]
-        self._low, self._high = np.percentile(np.stack(heard), [2, 99.8])
-        self._piece = lru_cache(maxsize=2)(self._built)
+        self.visible_seconds = visible_seconds
+        self.pixels_per_second = width / visible_seconds
+        self._height = height
+        self._width = width
+        self._localizations = sorted(localizations, key=_start_seconds)
+        self._starts = np.array([_start_seconds(item) for item in self._localizations])
+        every = -(-len(localizations) // CONTRAST_MOMENTS)
+        spectrograms = [item.spectrogram for item in self._localizations[::every]]
+        # Percentiles, so that a click does not make everything else dark.
+        self._low, self._high = np.percentile(np.stack(spectrograms), [2, 99.8])
+        # A visible part touches two sections at most.
+        self._section = lru_cache(maxsize=2)(self._draw_section)
 
-    def window(self, start_seconds: float) -> Planes:
-        """Luma and chroma, at the full resolution, of the window that begins at `start_seconds`."""
-        first = round(start_seconds * self.pixels_per_second)
-        number, within = divmod(first, self._width)
-        pieces = [self._piece(number), *([self._piece(number + 1)] if within else [])]
-        y, u, v = (
-            np.concatenate(planes, axis=1)[:, within : within + self._width]
-            for planes in zip(*pieces, strict=True)
+    def visible_part(self, start_seconds: float) -> Planes:
+        """Luma and chroma, at the full resolution, of the part that begins at `start_seconds`."""
+        number, offset = divmod(round(start_seconds * self.pixels_per_second), self._width)
+        luma, blue, red = self._section(number)
+        if not offset:
+            return luma, blue, red
+        next_luma, next_blue, next_red = self._section(number + 1)
+        columns = slice(offset, offset + self._width)
+        return (
+            np.concatenate([luma, next_luma], axis=1)[:, columns],
+            np.concatenate([blue, next_blue], axis=1)[:, columns],
+            np.concatenate([red, next_red], axis=1)[:, columns],
         )
-        return y, u, v
 
-    def _built(self, number: int) -> Planes:
-        """Overlapping seconds are averaged, those that reach in from the neighboring pieces too."""
-        start, second = number * self._width, round(WINDOW_SECONDS * self.pixels_per_second)
-        total = np.zeros((3, self._height, self._width + 2 * second), np.float32)
-        low, high = ((start + pixels) / self.pixels_per_second for pixels in (-second, self._width))
-        for one in self._found[
-            np.searchsorted(self._starts, low) : np.searchsorted(self._starts, high)
-        ]:
-            at = round(_start(one) * self.pixels_per_second) - start + second
-            heard = ((one.spectrogram - self._low) / max(self._high - self._low, 1e-6)).clip(0, 1)
-            total[:, :, at : at + second] += [
-                enlarged(heard, self._height, second),
-                enlarged(one.sound_map.values, self._height, second),
-                np.ones((self._height, second), np.float32),
-            ]
-        sound, heat, times = total[:, ::-1, second:-second]
-        sound, heat = sound / times.clip(1), heat / times.clip(1)
-        picture = (
-            overlaid(SOUND(sound)[..., :3].astype(np.float32), heat)
-            * np.minimum(times, 1)[..., None]
-        )
-        return to_planes(picture)
+    def _draw_section(self, number: int) -> Planes:
+        """Section `number` of the spectrogram, `width` pixels wide, as planes."""
+        first_pixel = number * self._width
+        second = round(WINDOW_SECONDS * self.pixels_per_second)
+        # A second more on either side, for moments that begin or end in a neighboring section.
+        shape = (self._height, self._width + 2 * second)
+        sound_sum = np.zeros(shape, np.float32)
+        heat_sum = np.zeros(shape, np.float32)
+        count = np.zeros(shape, np.float32)
+        for localization in self._between(first_pixel - second, first_pixel + self._width):
+            start_pixel = round(_start_seconds(localization) * self.pixels_per_second)
+            left = start_pixel - first_pixel + second
+            columns = slice(left, left + second)
+            levels = (localization.spectrogram - self._low) / max(self._high - self._low, 1e-6)
+            sound_sum[:, columns] += enlarge_map(levels.clip(0, 1), self._height, second)
+            heat_sum[:, columns] += localization.sound_map.enlarged(self._height, second)
+            count[:, columns] += 1
+        # Seconds of neighboring moments overlap: take the mean. Low frequencies are at the bottom.
+        inside = slice(second, -second)
+        count = count[::-1, inside]
+        sound = sound_sum[::-1, inside] / count.clip(1)
+        heat = heat_sum[::-1, inside] / count.clip(1)
+        spectrogram: RgbImage = SPECTROGRAM_COLORS(sound)[..., :3].astype(np.float32)
+        has_sound = np.minimum(count, 1)[..., None]
+        return rgb_to_planes(overlay_image(spectrogram, heat) * has_sound)
+
+    def _between(self, first_pixel: int, stop_pixel: int) -> Sequence[Localization]:
+        """The localizations whose second of sound begins in [first_pixel, stop_pixel)."""
+        first = np.searchsorted(self._starts, first_pixel / self.pixels_per_second)
+        stop = np.searchsorted(self._starts, stop_pixel / self.pixels_per_second)
+        return self._localizations[first:stop]
 
 
-def _start(one: Localization) -> float:
-    return one.moment.clip.start_seconds + one.moment.start_seconds
+def _start_seconds(localization: Localization) -> float:
+    return localization.sound_start_seconds
 
 
-def marks(start_seconds: float, seconds: float, at_most: int) -> NDArray[np.float64]:
-    """The round times in a window that an axis names: `at_most` or fewer, so that they have room."""
-    step = next(
-        step
-        for step in (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 3600)
-        if seconds / step <= at_most
-    )
-    return (
-        np.arange(
-            np.ceil(start_seconds / step - 1e-9),
-            np.floor((start_seconds + seconds) / step + 1e-9) + 1,
-        )
-        * step
-    )
+def axis_ticks(start_seconds: float, seconds: float, at_most: int) -> NDArray[np.float64]:
+    """Round times from `start_seconds` on, in seconds; `at_most` or fewer, so that labels fit."""
+    step = next(step for step in TICK_STEPS_SECONDS if seconds / step <= at_most)
+    # The small numbers keep a tick that lies exactly on an end.
+    first = np.ceil(start_seconds / step - 1e-9)
+    last = np.floor((start_seconds + seconds) / step + 1e-9)
+    return np.arange(first, last + 1) * step

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from looklisten.config import ModelConfig, Side
 from looklisten.data.shards import Shards
-from looklisten.inference.localization.localize import HeatMap
+from looklisten.inference.localization.records import HeatMap
 from looklisten.inference.moments import (
     MOMENTS_PER_BATCH,
     Moment,
@@ -184,7 +184,7 @@ def _unit_activation(
     clip_seconds = moment.frame_seconds if side == "vision" else moment.start_seconds
     at_seconds = moment.clip.start_seconds + clip_seconds
     # A copy, as `values` is one channel of a batch of maps that can be freed.
-    heat_map = HeatMap(values.copy(), at_seconds)
+    heat_map = HeatMap(values.copy())
     return UnitActivation(address, moment.clip.video_id, at_seconds, activation, heat_map)
 
 

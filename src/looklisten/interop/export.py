@@ -26,14 +26,14 @@ SNIPPETS: Mapping[Side, str] = {
 ```python
 import json, pathlib, torch
 from safetensors.torch import load_file
-from looklisten.media.spectrogram import LogSpectrogram, as_stored
+from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
 from looklisten.model.backbones.vgg import Tower
 
 about = json.loads(pathlib.Path("config.json").read_text())
 front_end, tower = LogSpectrogram(*about["front_end"]), Tower(**about["towers"]["audio"]).eval()
 tower.load_state_dict(load_file("audio.safetensors"))
 sound = torch.zeros(1, 48_000)  # a second at 48 kHz, int16 or floats in -1..1
-vectors = tower(front_end(as_stored(sound))).vector  # rounded to 16 bits, as in training
+vectors = tower(front_end(round_to_int16(sound))).vector  # rounded to 16 bits, as in training
 ```
 """,
     "vision": """

@@ -26,7 +26,7 @@ from looklisten.inference.encoder import encoder_of
 from looklisten.inference.layers import GRID, check_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, as_stored
+from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, round_to_int16
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import atomic_write
@@ -84,7 +84,7 @@ class TowerVectors(nn.Module):
 
     def forward(self, batch: Num[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
         if self.side == "audio":
-            tower = self.network.audio(self.front_end(as_stored(batch)))
+            tower = self.network.audio(self.front_end(round_to_int16(batch)))
         else:
             tower = self.network.look(batch)
         if self.layer == "conv4_2":

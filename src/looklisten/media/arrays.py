@@ -17,7 +17,7 @@ NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 ADVICE = "give a path, an array or a tensor"
 
 
-def cannot_be_embedded(given: Any, why: str = ADVICE) -> SourceError:
+def not_embeddable(given: Any, why: str = ADVICE) -> SourceError:
     """The error for something of a type that is neither a file nor numbers."""
     return SourceError(f"something of type {type(given).__name__} cannot be embedded; {why}")
 
@@ -41,13 +41,13 @@ def plain_array(given: Any) -> NDArray[Any]:
         # bfloat16 and the like, which JAX and ml_dtypes register with NumPy.
         array = _as_float32(array, given)
     if array.dtype.kind not in "buifc":
-        raise cannot_be_embedded(
+        raise not_embeddable(
             given, f"its values are of type {array.dtype.name}; {ADVICE} of numbers"
         )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def is_numbers(given: Any) -> bool:
+def is_numeric(given: Any) -> bool:
     """Whether something is numbers in a row or a grid: one sound or picture, rather than many of
     them.
     """
@@ -138,16 +138,14 @@ def _converted(given: Any) -> NDArray[Any]:
         if hasattr(given, "__dlpack__"):
             return _of_tensor(from_dlpack(given))
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise cannot_be_embedded(
-            given, f"NumPy makes no array of it ({reason}); {ADVICE}"
-        ) from None
+        raise not_embeddable(given, f"NumPy makes no array of it ({reason}); {ADVICE}") from None
 
 
 def _of_objects(array: NDArray[Any], given: Any) -> NDArray[Any]:
     """Numbers that lie one by one in an array of objects."""
     wrong = next((value for value in array.flat if not isinstance(value, Real)), None)
     if wrong is not None:
-        raise cannot_be_embedded(
+        raise not_embeddable(
             given, f"it holds values of type {type(wrong).__name__}; {ADVICE} of numbers"
         )
     numbers: NDArray[Any] = np.array(array.tolist())
@@ -158,6 +156,6 @@ def _as_float32(array: NDArray[Any], given: Any) -> NDArray[Any]:
     try:
         return array.astype(np.float32)
     except (TypeError, ValueError):
-        raise cannot_be_embedded(
+        raise not_embeddable(
             given, f"its values are of type {array.dtype.name}; {ADVICE} of numbers"
         ) from None

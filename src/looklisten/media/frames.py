@@ -8,7 +8,7 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-LUMA = (0.299, 0.587, 0.114)
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601); saturation is the distance from it."""
 
 
@@ -56,7 +56,7 @@ def stack(
     return torch.stack(pictures).permute(0, 3, 1, 2)
 
 
-def to_unit(
+def frames_to_unit(
     frames: Integer[Tensor, "batch channels height width"]
     | Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch channels height width"]:
@@ -76,7 +76,9 @@ def jitter(
     """
     pictures = frames.reshape(len(frames), -1, 3, *frames.shape[2:])
     luma = (
-        pictures[:, :, 0] * LUMA[0] + pictures[:, :, 1] * LUMA[1] + pictures[:, :, 2] * LUMA[2]
+        pictures[:, :, 0] * LUMA_WEIGHTS[0]
+        + pictures[:, :, 1] * LUMA_WEIGHTS[1]
+        + pictures[:, :, 2] * LUMA_WEIGHTS[2]
     )[:, :, None]
     kept, added = saturation.view(-1, 1, 1, 1, 1), brightness.view(-1, 1, 1, 1, 1)
     changed: Tensor = (pictures * kept).add_(luma * (1 - kept) + added).clamp_(0, 1)

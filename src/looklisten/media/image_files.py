@@ -50,7 +50,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             yield image
 
 
-def is_picture(path: str | Path) -> bool:
+def begins_as_image(path: str | Path) -> bool:
     """Whether a file begins as a picture does; an animated one is a picture, of which the first is
     taken.
     """
@@ -63,7 +63,7 @@ def is_picture(path: str | Path) -> bool:
         return False
 
 
-def read_pixels(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]:
+def decode_image(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]:
     """The picture as `[height, width, 3]`, turned as its EXIF says, its shorter side at least
     `shorter_side_pixels` if it was so large.
 
@@ -75,7 +75,7 @@ def read_pixels(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]
         with _opened(path) as image:
             # A JPEG decoder halves, quarters and so on by itself and then decodes less.
             image.draft(None, (shorter_side_pixels, shorter_side_pixels))
-            return middle(rgb(ImageOps.exif_transpose(image)))
+            return crop_middle(to_rgb(ImageOps.exif_transpose(image)))
     except Image.DecompressionBombError:
         raise SourceError(
             f"{path} has more pixels than any photograph and may be made to fill the memory; scale it down first"
@@ -84,7 +84,7 @@ def read_pixels(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]
         raise SourceError(f"{path} cannot be read as a picture: {error}") from None
 
 
-def middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def crop_middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The middle of a picture that is longer than `MAX_ASPECT` times its shorter side; others as
     they are.
     """
@@ -94,7 +94,7 @@ def middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[top : top + most, left : left + most]
 
 
-def rgb(image: Image.Image) -> NDArray[np.uint8]:
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels of an open picture as eight bits of red, green and blue. Raises ValueError when it
     has no known white.
     """

@@ -9,35 +9,39 @@ from torch import Tensor
 
 from looklisten.errors import SourceError
 from looklisten.media.frames import resize
-from looklisten.media.image_files import FORMATS, MAX_ASPECT, rgb
-from looklisten.media.isolation.readers import is_picture, read_pixels
+from looklisten.media.image_files import FORMATS, MAX_ASPECT, to_rgb
+from looklisten.media.isolation.readers import read_image_pixels
 
-__all__ = ["FORMATS", "MAX_ASPECT", "fitted", "is_picture", "picture_of", "read_picture"]
+__all__ = ["FORMATS", "MAX_ASPECT", "fit_image", "image_from_pillow", "read_image"]
 
 
-def read_picture(path: str | Path, shorter_side_pixels: int) -> UInt8[Tensor, "height width 3"]:
+def read_image(path: str | Path, shorter_side_pixels: int) -> UInt8[Tensor, "height width 3"]:
     """The picture, turned as its EXIF says, its shorter side resized to `shorter_side_pixels`.
 
     It is decoded in another process (`decoder_process`). Raises SourceError, one sentence, when it
     cannot be read.
     """
-    return fitted(torch.from_numpy(read_pixels(path, shorter_side_pixels)), shorter_side_pixels)
+    return fit_image(
+        torch.from_numpy(read_image_pixels(path, shorter_side_pixels)), shorter_side_pixels
+    )
 
 
-def picture_of(image: Image.Image, shorter_side_pixels: int) -> UInt8[Tensor, "height width 3"]:
+def image_from_pillow(
+    image: Image.Image, shorter_side_pixels: int
+) -> UInt8[Tensor, "height width 3"]:
     """A picture that Pillow has in memory, treated as a picture file is. Raises SourceError when it
     cannot be shown as RGB.
     """
     try:
-        pixels = rgb(ImageOps.exif_transpose(image))
+        pixels = to_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError) as error:
         raise SourceError(f"this picture of mode {image.mode} cannot be read: {error}") from None
     if not pixels.size:
         raise SourceError(f"this picture of {image.width} x {image.height} pixels is empty")
-    return fitted(torch.from_numpy(pixels), shorter_side_pixels)
+    return fit_image(torch.from_numpy(pixels), shorter_side_pixels)
 
 
-def fitted(
+def fit_image(
     pixels: UInt8[Tensor, "height width 3"], shorter_side_pixels: int
 ) -> UInt8[Tensor, "new_height new_width 3"]:
     """The shorter side resized; of a very long picture only the middle."""

@@ -18,20 +18,14 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from looklisten.errors import SourceError
-from looklisten.media.decode.decode import (
-    Clock,
-    Follower,
-    Packet,
-    Placed,
-    Planes,
-    Report,
-    Wanted,
-    decoded,
-    opened,
-    wanted_streams,
-)
+from looklisten.media.decode.clock import Clock
 from looklisten.media.decode.dynamic_range import RangeMapper, needs_mapping
+from looklisten.media.decode.open import open_media, select_streams
+from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.orientation import orientation_of
+from looklisten.media.decode.packets import decode_packet
+from looklisten.media.decode.placement import BlockPlacer, PlacedBlock
+from looklisten.media.decode.records import DecodeReport, Packet, Planes
 
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Sound that an MP4 file holds as it is; other sound becomes AAC. MP2 fits too, but no browser
@@ -59,7 +53,7 @@ to.
 
 
 @dataclass(frozen=True)
-class Outline:
+class VideoInfo:
     """The size in which a video is seen, upright and with square pixels, and how long it says it is
     (0: it does not say).
     """
@@ -69,13 +63,15 @@ class Outline:
     duration_seconds: float
 
 
-def outline(source: str | Path) -> Outline:
+def measure_video(source: str | Path) -> VideoInfo:
     """What the first frame of a video measures. Raises SourceError when there is none."""
-    with opened(source, Wanted(), report := Report()) as container:
-        video, _ = wanted_streams(container, source, Wanted(), report)
+    with open_media(source, DecodeOptions(), report := DecodeReport()) as container:
+        video, _ = select_streams(container, source, DecodeOptions(), report)
         assert video is not None
         for packet in container.demux(video):
-            for frame in decoded(video.codec_context, packet if packet.size else None, report):
+            for frame in decode_packet(
+                video.codec_context, packet if packet.size else None, report
+            ):
                 aspect = (
                     float(video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio or 1)
                     or 1.0
@@ -89,14 +85,14 @@ def outline(source: str | Path) -> Outline:
                     max(round(side), 1)
                     for side in (size[::-1] if orientation_of(frame).swaps_sides else size)
                 )
-                return Outline(width, height, (container.duration or 0) / av.time_base)
+                return VideoInfo(width, height, (container.duration or 0) / av.time_base)
     raise SourceError(
         f"{source} has no frame that can be decoded{f': {report.last_error}' if report.last_error else ''}"
     )
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class SourceFrame:
     """A frame of the source that is to be drawn: when, of how many seconds, and its planes in the
     size that was asked for.
     """
@@ -106,9 +102,9 @@ class Shown:
     picture: Planes
 
 
-def redrawn(
+def redraw_frames(
     source: str | Path, out: str | Path, picture: tuple[int, int], canvas: tuple[int, int]
-) -> Generator[Shown | None, Planes | None, int]:
+) -> Generator[SourceFrame | None, Planes | None, int]:
     """Write `out`, an H.264 MP4 file with a frame of `canvas` (width, height) for every frame of
     `source`; returns how many.
 
@@ -118,9 +114,9 @@ def redrawn(
     packet by packet, other sound encoded. Of a file that breaks off, what came before is drawn.
     Raises SourceError when the source lacks picture or sound.
     """
-    report = Report()
-    with opened(source, Wanted(), report) as container:
-        video, audio = wanted_streams(container, source, Wanted(), report)
+    report = DecodeReport()
+    with open_media(source, DecodeOptions(), report) as container:
+        video, audio = select_streams(container, source, DecodeOptions(), report)
         assert video is not None
         assert audio is not None
         clock = Clock(container, [video, audio])
@@ -143,7 +139,7 @@ def redrawn(
 _MP4 = {"movflags": "+faststart", "strict": "experimental"}
 
 
-def _packets(clock: Clock, report: Report) -> Iterator[Packet]:
+def _packets(clock: Clock, report: DecodeReport) -> Iterator[Packet]:
     try:
         yield from clock.packets(0.0)
     except av.FFmpegError as error:
@@ -161,7 +157,7 @@ class _Frames:
         picture: tuple[int, int],
         canvas: tuple[int, int],
         total_seconds: int,
-        report: Report,
+        report: DecodeReport,
     ) -> None:
         self._film, self._stream, self._clock, self._report = film, stream, clock, report
         self._picture, self._canvas, self._total_seconds = picture, canvas, total_seconds
@@ -183,17 +179,17 @@ class _Frames:
         self._waiting: tuple[int, int] | None = None
         """When the last frame that was given away begins and how long it lasts, in ticks."""
 
-    def feed(self, packet: Packet | None) -> Generator[Shown | None, Planes | None, None]:
-        for frame in decoded(self._stream.codec_context, packet, self._report):
+    def feed(self, packet: Packet | None) -> Generator[SourceFrame | None, Planes | None, None]:
+        for frame in decode_packet(self._stream.codec_context, packet, self._report):
             yield from self._take(frame)
 
-    def rest(self) -> Generator[Shown | None, Planes | None, None]:
+    def rest(self) -> Generator[SourceFrame | None, Planes | None, None]:
         yield from self.feed(None)
         if self._waiting:
             self._encode((yield None))
         self._film.mux(self._encoder.encode(None))
 
-    def _take(self, frame: av.VideoFrame) -> Generator[Shown | None, Planes | None, None]:
+    def _take(self, frame: av.VideoFrame) -> Generator[SourceFrame | None, Planes | None, None]:
         at = self._clock.at(frame, self._stream)
         if at is None:
             at = self._at_seconds + self._usual_seconds if self.count else 0.0
@@ -201,7 +197,7 @@ class _Frames:
         if self._last_ticks is not None and ticks <= self._last_ticks:
             return
         self._at_seconds, self._last_ticks, self.count = at, ticks, self.count + 1
-        drawn = yield Shown(at, self._total_seconds, self._upright(frame))
+        drawn = yield SourceFrame(at, self._total_seconds, self._upright(frame))
         if self._waiting:
             self._encode(drawn)
         self._waiting = (
@@ -276,7 +272,7 @@ class _Encoded:
     """Decodes sound and encodes it as AAC, holes filled with silence."""
 
     def __init__(
-        self, film: OutputContainer, stream: av.AudioStream, clock: Clock, report: Report
+        self, film: OutputContainer, stream: av.AudioStream, clock: Clock, report: DecodeReport
     ) -> None:
         self._stream, self._clock, self._report = stream, clock, report
         rate = stream.codec_context.sample_rate
@@ -286,13 +282,13 @@ class _Encoded:
         self._encoder.bit_rate = AAC_BITS_A_SECOND
         self._kind: tuple[str, str, int] | None = None
         self._graph: Any = None
-        self._follower = Follower()
+        self._follower = BlockPlacer()
         self._end_seconds = 0.0
         """Where the frames end that were placed so far."""
 
     def feed(self, packet: Packet | None) -> list[Packet]:
         packets: list[Packet] = []
-        for frame in decoded(self._stream.codec_context, packet, self._report):
+        for frame in decode_packet(self._stream.codec_context, packet, self._report):
             at = self._clock.at(frame, self._stream)
             for placed in self._follower.feed(at, frame.samples, frame.sample_rate, frame):
                 packets += self._take(placed)
@@ -304,7 +300,7 @@ class _Encoded:
             packets += self._take(placed)
         return [*packets, *self._drain(), *self._encoder.encode(None)]
 
-    def _take(self, placed: Placed) -> list[Packet]:
+    def _take(self, placed: PlacedBlock) -> list[Packet]:
         """Resample and encode a frame where it was placed, not where its timestamp says: that may
         oscillate.
         """

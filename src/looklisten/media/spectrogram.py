@@ -161,7 +161,7 @@ class LogSpectrogram(nn.Module):
         """
         spec = self.spec
         with torch.autocast(waveforms.device.type, enabled=False):
-            waves = self.decimated(to_unit(waveforms))
+            waves = self.decimated(int16_to_float(waveforms))
             magnitude = self.magnitude(functional.pad(waves, spec.padding_samples(waves.shape[-1])))
             if spec.mel_bands:
                 magnitude = magnitude @ self.mel
@@ -213,7 +213,7 @@ def relative_decibels(
     return (levels - levels.amax((1, 2), keepdim=True)).clamp_min(-spec.range_decibels)
 
 
-def to_unit(
+def int16_to_float(
     waveforms: Integer[Tensor, "*batch samples"] | Float[Tensor, "*batch samples"],
 ) -> Float[Tensor, "*batch samples"]:
     """int16 to -1..1; floats are -1..1 already."""
@@ -222,7 +222,7 @@ def to_unit(
     )
 
 
-def as_stored(waveforms: Num[Tensor, "*batch samples"]) -> Float[Tensor, "*batch samples"]:
+def round_to_int16(waveforms: Num[Tensor, "*batch samples"]) -> Float[Tensor, "*batch samples"]:
     """Sound as shards hold it: rounded to 16 bits and cut off at full scale, as floats in -1..1.
 
     int16 stays as it is. Training reads nothing but 16-bit sound. Its rounding noise, near -100 dB,
@@ -231,7 +231,7 @@ def as_stored(waveforms: Num[Tensor, "*batch samples"]) -> Float[Tensor, "*batch
     that of `data/cutting.py`.
     """
     if not waveforms.is_floating_point():
-        return to_unit(waveforms)
+        return int16_to_float(waveforms)
     steps = (waveforms.float() * INT16_FULL_SCALE).round()
     return steps.clamp(-INT16_FULL_SCALE, INT16_FULL_SCALE - 1) / INT16_FULL_SCALE
 

@@ -15,7 +15,8 @@ from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.arrays import plain_array
 from looklisten.media.decode import decode as decoding
-from looklisten.media.decode.decode import Frame, Report, Sound, Wanted
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame
 from looklisten.media.downmix import AMBIGUOUS_CHANNELS, PhaseGuard
 from looklisten.media.isolation import readers
 
@@ -37,34 +38,38 @@ FULL_SCALE = {"int16": 2.0**15, "int32": 2.0**31, "uint8": 2.0**7}
 
 if TYPE_CHECKING:
     Waveform = NDArray[Any] | Tensor | Sequence[float]
-    Rate = float | np.generic | Tensor
+    SampleRate = float | np.generic | Tensor
 else:
     # Whatever a user has is looked at by `plain_array` and `checked_rate`, which say more than a
     # check of types could.
-    Waveform = Rate = Any
+    Waveform = SampleRate = Any
 
 
-def on_clock(events: Iterable[Frame | Sound]) -> Iterator[Frame | Float32[np.ndarray, " samples"]]:
+def checked_media(
+    events: Iterable[Frame | AudioChunk],
+) -> Iterator[Frame | Float32[np.ndarray, " samples"]]:
     """`decode.on_clock`, with a check of every piece. Raises SourceError, one sentence, for what
     cannot be sound.
     """
     done = 0
-    for piece in decoding.on_clock(events):
+    for piece in decoding.continuous_audio(events):
         if not isinstance(piece, Frame):
-            checked(piece, done)
+            check_samples(piece, done)
             done += len(piece)
         yield piece
 
 
-def read_sound(path: str | Path, report: Report) -> Iterator[Float32[np.ndarray, " samples"]]:
+def read_waveform_chunks(
+    path: str | Path, report: DecodeReport
+) -> Iterator[Float32[np.ndarray, " samples"]]:
     """The sound of a file from the container's start on, in pieces of about a second."""
     done = 0
-    for piece in readers.sound_pieces(path, Wanted(), report):
-        yield checked(piece, done)
+    for piece in readers.read_audio_chunks(path, DecodeOptions(), report):
+        yield check_samples(piece, done)
         done += len(piece)
 
 
-def oriented(waveform: Waveform, fixed: bool = False) -> NDArray[Any]:
+def samples_first(waveform: Waveform, fixed: bool = False) -> NDArray[Any]:
     """An array or tensor as `[samples]` or `[samples, channels]`, not copied. Raises SourceError,
     one sentence, for what cannot be sound.
 
@@ -132,7 +137,9 @@ class ArrayMixer:
         if channels == 1:
             yield self._checked(to_mono(wave))
             return
-        checked(to_mono(wave), self._mixed_samples + self._waiting_samples, self._sample_rate_hz)
+        check_samples(
+            to_mono(wave), self._mixed_samples + self._waiting_samples, self._sample_rate_hz
+        )
         while len(wave):
             missing = self._block_samples - self._waiting_samples
             self._waiting.append(wave[:missing])
@@ -155,12 +162,12 @@ class ArrayMixer:
         yield self._checked(self._guard.guard(to_mono(block), channels))
 
     def _checked(self, mono: NDArray[np.float32]) -> NDArray[np.float32]:
-        checked(mono, self._mixed_samples, self._sample_rate_hz)
+        check_samples(mono, self._mixed_samples, self._sample_rate_hz)
         self._mixed_samples += len(mono)
         return mono
 
 
-def checked(
+def check_samples(
     wave: Float32[np.ndarray, " samples"], before: int, sample_rate_hz: float = SAMPLE_RATE_HZ
 ) -> Float32[np.ndarray, " samples"]:
     """`wave`, when all of it can be sound; `before` so many samples have gone before it. Raises
@@ -179,7 +186,7 @@ def checked(
     )
 
 
-def checked_rate(sample_rate_hz: Any) -> float:
+def check_rate(sample_rate_hz: Any) -> float:
     """A sample rate in Hz, from a number of any library. Raises SourceError, one sentence, for what
     cannot be one.
     """
@@ -216,15 +223,15 @@ def checked_rate(sample_rate_hz: Any) -> float:
     return rate_hz
 
 
-class Resampler:
+class ArrayResampler:
     """Sound of one rate -> 48 kHz, in the pieces that it comes in; the result does not depend on
     how it is cut.
 
     soxr HQ, as decoding has it: part of what a vector is.
     """
 
-    def __init__(self, sample_rate_hz: Rate) -> None:
-        rate_hz = checked_rate(sample_rate_hz)
+    def __init__(self, sample_rate_hz: SampleRate) -> None:
+        rate_hz = check_rate(sample_rate_hz)
         self._rate_hz = rate_hz
         self._mixer = ArrayMixer(rate_hz)
         self._stream = (
@@ -252,10 +259,10 @@ class Resampler:
             yield self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def resampled(
-    waveform: Waveform, sample_rate_hz: Rate
+def resample_array(
+    waveform: Waveform, sample_rate_hz: SampleRate
 ) -> Iterator[Float32[np.ndarray, " samples"]]:
     """A whole array at 48 kHz, in pieces."""
-    resampler = Resampler(sample_rate_hz)
-    yield from resampler.push(oriented(waveform))
+    resampler = ArrayResampler(sample_rate_hz)
+    yield from resampler.push(samples_first(waveform))
     yield from resampler.finish()

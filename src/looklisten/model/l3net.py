@@ -4,8 +4,8 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from looklisten.config import ModelConfig
-from looklisten.media.frames import to_unit
-from looklisten.media.spectrogram import LogSpectrogram, as_stored
+from looklisten.media.frames import frames_to_unit
+from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.backbones.vgg import Vgg
 from looklisten.model.fusions import AlignedFusion, build_fusion
@@ -49,7 +49,7 @@ class L3Net(nn.Module):
         self, frames: Num[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """What the vision tower is given: -1..1."""
-        return to_unit(frames) * 2 - 1
+        return frames_to_unit(frames) * 2 - 1
 
     def listen(self, waveforms: Num[Tensor, "batch samples"]) -> TowerOutput:
         """Sound at 48 kHz, int16 or floats in -1..1; one second in training."""
@@ -64,7 +64,7 @@ class L3Net(nn.Module):
         This is the one place where sound of a user becomes the network's input. Training calls
         `front_end` itself: its sound is 16-bit already, and a random gain comes after the rounding.
         """
-        return self.front_end(as_stored(waveforms))  # type: ignore[no-any-return]
+        return self.front_end(round_to_int16(waveforms))  # type: ignore[no-any-return]
 
     def forward(
         self,

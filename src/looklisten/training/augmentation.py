@@ -25,7 +25,7 @@ def on_device(
     """Frames in 0..1 and waveforms in -1..1, on the device."""
     frames: UInt8[Tensor, "own channels height width"] = batch.frames.to(device, non_blocking=True)
     waveforms: Int16[Tensor, "own samples"] = batch.waveforms.to(device, non_blocking=True)
-    return frames_.to_unit(frames), spectrogram.to_unit(waveforms)
+    return frames_.frames_to_unit(frames), spectrogram.int16_to_float(waveforms)
 
 
 def augment(

@@ -16,8 +16,8 @@ from looklisten.app.pages.page import data_url, write_page
 from looklisten.config import Config
 from looklisten.data.pairs import PairBatch
 from looklisten.data.shards import Shards
-from looklisten.drawing.figures import png, spectrogram_picture
-from looklisten.drawing.heatmap_colors import Picture
+from looklisten.drawing.figures import encode_png, spectrogram_image
+from looklisten.drawing.heatmap_colors import RgbImage
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import INT16_FULL_SCALE, WINDOW_SECONDS, LogSpectrogram
@@ -125,11 +125,11 @@ def write_pair_page(path: Path, shards: Shards, config: Config, count: int) -> d
 
 def _pair_values(pair: TrainingPair) -> dict[str, Any]:
     """The values of the template for one pair."""
-    spectrogram = spectrogram_picture(pair.spectrogram, SPECTROGRAM_PIXELS, SPECTROGRAM_PIXELS)
+    spectrogram = spectrogram_image(pair.spectrogram, SPECTROGRAM_PIXELS, SPECTROGRAM_PIXELS)
     return {
         "positive": pair.positive,
         "image": data_url(_jpeg(pair.pixels), "image/jpeg"),
-        "spectrogram": data_url(png(spectrogram), "image/png"),
+        "spectrogram": data_url(encode_png(spectrogram), "image/png"),
         "audio": data_url(wav(pair.waveform), "audio/wav"),
         "frame": pair.frame,
         "sound": pair.sound,
@@ -137,7 +137,7 @@ def _pair_values(pair: TrainingPair) -> dict[str, Any]:
     }
 
 
-def _jpeg(pixels: Picture) -> bytes:
+def _jpeg(pixels: RgbImage) -> bytes:
     levels = np.ascontiguousarray(np.rint(pixels * 255), np.uint8)
     data: bytes = simplejpeg.encode_jpeg(levels, FRAME_JPEG_QUALITY, "RGB", "444")
     return data

@@ -12,13 +12,14 @@ from markupsafe import Markup
 from looklisten.app.pages.page import data_url, write_page
 from looklisten.config import Config
 from looklisten.drawing.figures import (
-    curves,
+    encode_png,
+    frame_image,
     frame_overlay,
-    frame_picture,
-    png,
     spectrogram_overlay,
+    training_curves,
 )
-from looklisten.inference.localization.localize import Localization
+from looklisten.inference.localization.records import Localization
+from looklisten.inference.moments import Moment
 from looklisten.model.objectives import chance_loss
 
 
@@ -26,7 +27,7 @@ def write_report(
     path: Path,
     results: dict[str, Any],
     metrics: Sequence[dict[str, Any]],
-    localizations: Sequence[Localization],
+    localizations: Sequence[tuple[Moment, Localization]],
     config: Config,
     samples: Sequence[tuple[str, bytes]],
     best_units: Markup,
@@ -38,7 +39,7 @@ def write_report(
     `best_units`: a filled template.
     """
     chance = chance_loss(config.train.objective, config.train.batch_size)
-    loss_curves = data_url(curves(metrics, chance), "image/png")
+    loss_curves = data_url(training_curves(metrics, chance), "image/png")
     videos = [(name, data_url(video, "video/mp4")) for name, video in samples]
     write_page(
         path,
@@ -46,15 +47,15 @@ def write_report(
         results=results,
         config=config,
         curves=loss_curves,
-        moments=[_moment_values(localization) for localization in localizations],
+        moments=[_moment_values(moment, localization) for moment, localization in localizations],
         best_units=best_units,
         samples=videos,
     )
 
 
-def _moment_values(localization: Localization) -> dict[str, str]:
+def _moment_values(moment: Moment, localization: Localization) -> dict[str, str]:
     """The values of the template for one moment with its maps."""
-    clip = localization.moment.clip
+    clip = moment.clip
     silent_labels = {box.label for box in clip.boxes if not box.sounding}
     return {
         "label": ", ".join(clip.labels),
@@ -62,7 +63,7 @@ def _moment_values(localization: Localization) -> dict[str, str]:
         "video": clip.video_id,
         "at": f"{localization.at_seconds:.1f}",
         "probability": f"{localization.probability:.0%}",
-        "frame": data_url(png(frame_picture(localization)), "image/png"),
-        "frame_map": data_url(frame_overlay(localization), "image/png"),
-        "sound_map": data_url(spectrogram_overlay(localization), "image/png"),
+        "frame": data_url(encode_png(frame_image(moment.frame)), "image/png"),
+        "frame_map": data_url(encode_png(frame_overlay(moment.frame, localization)), "image/png"),
+        "sound_map": data_url(encode_png(spectrogram_overlay(localization)), "image/png"),
     }

@@ -20,8 +20,8 @@ from PIL import Image
 from torch.nn import functional
 
 from looklisten.app.pages.page import data_url, fill_template, write_page
-from looklisten.drawing.figures import spectrogram_picture
-from looklisten.drawing.heatmap_colors import Picture, overlaid
+from looklisten.drawing.figures import spectrogram_image
+from looklisten.drawing.heatmap_colors import RgbImage, overlay_image
 from looklisten.evaluation.units.naming import Unit, Units
 from looklisten.inference.moments import Moment
 from looklisten.inference.unit_activations import SIDES, MomentAddress, UnitActivation
@@ -96,11 +96,11 @@ def _best_unit_values(unit: Unit, units: Units, model: L3Net) -> dict[str, Any]:
             "sound": "",
         }
         if unit.side == "audio":
-            spectrogram = overlaid(_spectrogram(moment, model), heat)
+            spectrogram = overlay_image(_spectrogram(moment, model), heat)
             row["spectrogram"] = data_url(webp(spectrogram), "image/webp")
             row["sound"] = data_url(mp3(moment.waveform), "audio/mpeg")
         else:
-            frame = overlaid(frame, heat)
+            frame = overlay_image(frame, heat)
         row["frame"] = data_url(webp(frame), "image/webp")
         rows.append(row)
     return {"unit": unit, "rows": rows}
@@ -165,31 +165,31 @@ def _levels(values: Float[np.ndarray, "rows columns"]) -> NDArray[np.uint8]:
 
 
 def _palette() -> bytes:
-    """The color and opacity of each level, RGBA: over an image they look like `overlaid`."""
+    """The color and opacity of each level, RGBA: over an image they look like `overlay_image`."""
     levels = np.linspace(0, 1, LEVELS, dtype=np.float32)[None]
-    on_black = overlaid(np.full((1, LEVELS, 3), 0, np.float32), levels)[0]
-    on_white = overlaid(np.full((1, LEVELS, 3), 1, np.float32), levels)[0]
+    on_black = overlay_image(np.full((1, LEVELS, 3), 0, np.float32), levels)[0]
+    on_white = overlay_image(np.full((1, LEVELS, 3), 1, np.float32), levels)[0]
     opacity = 1 - (on_white - on_black).mean(1, keepdims=True)
     color = (on_black / opacity).clip(0, 1)
     return np.asarray(np.rint(np.concatenate([color, opacity], 1) * 255), np.uint8).tobytes()
 
 
-def _frame(moment: Moment, model: L3Net) -> Picture:
+def _frame(moment: Moment, model: L3Net) -> RgbImage:
     """The center crop that the vision tower gets, small."""
     square = resize(crop(moment.frame, model.config.crop_pixels, 0.5, 0.5), FRAME_PIXELS)
     return square.numpy().astype(np.float32) / np.float32(255)
 
 
 @torch.inference_mode()
-def _spectrogram(moment: Moment, model: L3Net) -> Picture:
+def _spectrogram(moment: Moment, model: L3Net) -> RgbImage:
     device = next(model.parameters()).device
     # A copy, as the waveform is a view of a file that nobody may write to.
     waveforms = torch.from_numpy(moment.waveform.copy())[None].to(device)
     values = model.front_end(waveforms)[0, 0].float().cpu().numpy()
-    return spectrogram_picture(values, FRAME_PIXELS // 2, FRAME_PIXELS)
+    return spectrogram_image(values, FRAME_PIXELS // 2, FRAME_PIXELS)
 
 
-def webp(image: Picture) -> bytes:
+def webp(image: RgbImage) -> bytes:
     """A small image in about two thirds of the bytes of a JPEG."""
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     buffer = io.BytesIO()

@@ -49,7 +49,7 @@ def cluster(
         found = run(network, data, split, train.held_out_fraction, k, train.seed, kmeans_seeds, bar)
     if out is None:
         return found.as_dict()
-    from looklisten.drawing.figures import planes
+    from looklisten.drawing.figures import class_scatter
 
     titles = {
         side: f"{side}: NMI {found.row(side, 'trained').nmi:.3f}, {found.row(side, 'trained').n} items"
@@ -57,7 +57,7 @@ def cluster(
     }
     with atomic_write(out) as scratch:
         scratch.write_bytes(
-            planes(
+            class_scatter(
                 [
                     (titles[side], tsne_positions(found.vectors[side]), found.labels[side])
                     for side in SIDES

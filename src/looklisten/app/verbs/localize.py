@@ -44,31 +44,27 @@ def localize(
     from looklisten.media.isolation.parent import warm_up
 
     warm_up()  # beside loading PyTorch, so that nobody waits for it
+    from looklisten.drawing.localization_folder import localize_video, write_stills
     from looklisten.drawing.overlay_video import overlay
-    from looklisten.drawing.stills import localized, write_stills
+    from looklisten.inference.localization.options import LocalizeFileOptions, LocalizeOptions
     from looklisten.interop.loading import load_network
     from looklisten.system.devices import choose_device
 
     check_writable(out)
+    maps = LocalizeOptions(every_seconds, method, units)
+    options = LocalizeFileOptions(maps, video_every_seconds, overlay=not no_video)
     model = load_network(checkpoint).to(choose_device(device).value)
     with Bar("localize: seconds") as bar:
-        found, stills = localized(
-            video,
-            model,
-            every_seconds,
-            every_seconds if no_video else video_every_seconds,
-            method,
-            units,
-            bar,
-        )
-    with Bar("localize: pictures") as bar:
-        written = write_stills(found, stills, out, bar)
-    if not no_video:
+        localized = localize_video(video, model, options, bar)
+    with Bar("localize: images") as bar:
+        written = write_stills(localized, out, bar)
+    localizations = localized.localizations
+    if options.overlay:
         with Bar("localize: seconds of overlay.mp4") as bar:
-            written["video"] = str(overlay(video, found, out / "overlay.mp4", bar))
-    sure = sum(one.probability for one in found) / len(found)
+            written["overlay"] = str(overlay(video, localizations, out / "overlay.mp4", bar))
+    mean_probability = sum(item.probability for item in localizations) / len(localizations)
     return {
-        "moments": len(found),
-        "pictures": len(stills),
-        "mean_probability": round(sure, 4),
+        "moments": len(localizations),
+        "stills": len(localized.still_frames),
+        "mean_probability": round(mean_probability, 4),
     } | written

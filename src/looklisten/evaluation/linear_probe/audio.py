@@ -15,7 +15,7 @@ from looklisten.evaluation.linear_probe.features import Extractor
 from looklisten.evaluation.linear_probe.vector_cache import Store, stored_vectors
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.isolation.readers import read_sound
+from looklisten.media.isolation.readers import read_audio
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
 from looklisten.system.progress import Progress, no_progress
 
@@ -82,7 +82,7 @@ def sound_vectors(
     rows = 1 if extractor.whole else benchmark.labeled_set.windows
 
     def read(item: int) -> Tensor:
-        sound = read_sound(benchmark.root / benchmark.paths[item], MAX_HOURS)
+        sound = read_audio(benchmark.root / benchmark.paths[item], MAX_HOURS)
         if extractor.whole:
             return torch.from_numpy(
                 loop(sound, round(benchmark.labeled_set.clip_seconds * SAMPLE_RATE_HZ))

@@ -18,8 +18,8 @@ from looklisten.errors import SourceError
 from looklisten.evaluation.linear_probe.features import Extractor
 from looklisten.evaluation.linear_probe.vector_cache import Store, read_ahead, stored_vectors
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
-from looklisten.media.frames import crop, stack, to_unit
-from looklisten.media.images import read_picture
+from looklisten.media.frames import crop, frames_to_unit, stack
+from looklisten.media.images import read_image
 from looklisten.system.progress import Progress, no_progress
 
 VIEWS = 4
@@ -47,7 +47,7 @@ def views(
     """Squares of one picture, decoded once: the central one for None, a random one for each key,
     which draws its place.
     """
-    pixels = read_picture(benchmark.root / benchmark.paths[item], extractor.resize_pixels)
+    pixels = read_image(benchmark.root / benchmark.paths[item], extractor.resize_pixels)
     chances = [
         None if key is None else np.random.default_rng((*key, item)).random(3) for key in keys
     ]
@@ -121,7 +121,7 @@ def colors_and_edges(
     """What a picture is like with no network at all: in each of 4 x 4 cells the mean and deviation
     of red, green and blue, and how strong edges of eight orientations are.
     """
-    pixels = to_unit(frames)
+    pixels = frames_to_unit(frames)
     mean = functional.adaptive_avg_pool2d(pixels, CELLS)
     deviation = (
         (functional.adaptive_avg_pool2d(pixels.square(), CELLS) - mean.square()).clamp_min(0).sqrt()

@@ -13,7 +13,8 @@ from looklisten.errors import SourceError
 from looklisten.evaluation.localization.metrics import Map
 from looklisten.evaluation.localization.questions import AnnotatedMoment, Question
 from looklisten.evaluation.untrained import FramesAndSounds, untrained_network
-from looklisten.inference.localization.localize import BATCH, localize_moments
+from looklisten.inference.localization.localize import MOMENTS_PER_BATCH
+from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment
 from looklisten.media.frames import stack
@@ -117,7 +118,7 @@ def load_batches(
             continue
         size = tuple(frame.frame.shape)
         waiting.setdefault(size, []).append((question, question.moment(frame, sound)))
-        if len(waiting[size]) == BATCH:
+        if len(waiting[size]) == MOMENTS_PER_BATCH:
             yield waiting.pop(size)
     yield from waiting.values()
 

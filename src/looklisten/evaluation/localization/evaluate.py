@@ -30,7 +30,7 @@ from looklisten.evaluation.localization.table import (
     answers_of_kind,
     table_row,
 )
-from looklisten.inference.localization.localize import usual_method
+from looklisten.inference.localization.methods import default_method
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_number, moments
 from looklisten.model.fusions import AlignedFusion
@@ -325,7 +325,7 @@ def pointing(
     """
     model = plain_network(network)
     annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
-    predictor = network_predictor(model.eval(), method or usual_method(model))
+    predictor = network_predictor(model.eval(), method or default_method(model))
     return pointing_of(predictor, annotated, progress)
 
 

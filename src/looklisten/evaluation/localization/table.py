@@ -24,7 +24,7 @@ from looklisten.evaluation.localization.metrics import (
 )
 from looklisten.evaluation.localization.questions import Question, QuestionKind
 from looklisten.evaluation.statistics import interval_or_nan, mean_or_nan
-from looklisten.inference.localization.localize import HeatMap
+from looklisten.inference.localization.records import HeatMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class MapAnswer:
         """The highest position, (x, y) in 0..1; a constant map has none."""
         if self.values.max() == self.values.min():
             return None
-        return HeatMap(self.values, 0.0).peak()
+        return HeatMap(self.values).peak()
 
     @property
     def peak(self) -> float:

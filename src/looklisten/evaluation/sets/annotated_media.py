@@ -22,9 +22,9 @@ from looklisten.evaluation.localization.questions import AnnotatedMoment
 from looklisten.evaluation.sets.localization_set import BoxesByClip, LocalizationSet
 from looklisten.inference.moments import Moment, moments
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.images import read_picture
-from looklisten.media.isolation.parent import stream
-from looklisten.media.isolation.readers import read_sound
+from looklisten.media.images import read_image
+from looklisten.media.isolation.parent import stream_isolated
+from looklisten.media.isolation.readers import read_audio
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 
 INT16_SCALE = 2.0**15
@@ -128,7 +128,7 @@ def _load_frames_and_sounds(media: Path, config: ModelConfig) -> LoaderByClip:
 
 def _moment_of_frame(frame: Path, sound: Path, config: ModelConfig) -> Moment:
     """A frame with the middle second of a sound."""
-    samples = np.clip(np.rint(read_sound(sound) * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1)
+    samples = np.clip(np.rint(read_audio(sound) * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1)
     waveform = samples.astype(np.int16)
     # The evaluator of the owners repeats short sounds too.
     waveform = np.resize(waveform, max(len(waveform), WINDOW_SAMPLES))
@@ -144,7 +144,7 @@ def _moment_of_frame(frame: Path, sound: Path, config: ModelConfig) -> Moment:
         waveform,
         SAMPLE_RATE_HZ,
     )
-    pixels = read_picture(frame, config.resize_pixels)
+    pixels = read_image(frame, config.resize_pixels)
     # A network that takes several frames at a time gets this one several times.
     repeated = torch.cat([pixels] * config.frames_per_pair, dim=2)
     window = waveform[start : start + WINDOW_SAMPLES]
@@ -154,5 +154,5 @@ def _moment_of_frame(frame: Path, sound: Path, config: ModelConfig) -> Moment:
 def _moment_of_video(path: Path, config: ModelConfig) -> Moment:
     """The middle frame of a video with the middle second of its sound."""
     source = Source(path.name, path.stat().st_size)
-    clip = next(stream(cut, path, source, PrepareOptions(), (), None, 1, source=path))
+    clip = next(stream_isolated(cut, path, source, PrepareOptions(), (), None, 1, source=path))
     return next(moments(clip, config, 1))

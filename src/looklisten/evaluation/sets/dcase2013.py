@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from looklisten.evaluation.sets.file_listing import SOUND_SUFFIXES, files_with_suffix
+from looklisten.evaluation.sets.file_listing import files_with_suffix
 from looklisten.evaluation.sets.labeled_set import (
     FROM_OLDER_TABLES,
     FROM_REVIEW,
@@ -11,6 +11,7 @@ from looklisten.evaluation.sets.labeled_set import (
     LabeledSet,
     PublishedFigure,
 )
+from looklisten.media.formats import AUDIO_SUFFIXES
 
 _FOLDER_OF_FOLD = {"1": "scenes_stereo", "2": "scenes_stereo_testset"}
 _SCENE_NAME = re.compile(r"([a-z]+?)[_-]?\d+")
@@ -20,7 +21,7 @@ def read_dcase2013(root: Path) -> list[LabeledFile]:
     """The challenge's two folders; the class is the name of the file without its number."""
     files = []
     for fold, folder in _FOLDER_OF_FOLD.items():
-        for file in files_with_suffix(root / folder, SOUND_SUFFIXES):
+        for file in files_with_suffix(root / folder, AUDIO_SUFFIXES):
             scene_name = _SCENE_NAME.fullmatch(file.stem)
             if scene_name is None:
                 continue

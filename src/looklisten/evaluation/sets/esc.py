@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from looklisten.evaluation.sets.file_listing import (
-    SOUND_SUFFIXES,
     checked_files,
     files_with_suffix,
     table_rows,
@@ -16,6 +15,7 @@ from looklisten.evaluation.sets.labeled_set import (
     LabeledSet,
     PublishedFigure,
 )
+from looklisten.media.formats import AUDIO_SUFFIXES
 
 _FOLDS = ("1", "2", "3", "4", "5")
 _CLIP_NAME = re.compile(r"([1-5])-\d+-[A-Z]\d*(-\d+)?")
@@ -49,7 +49,7 @@ def _files_of_table(root: Path, only_esc10: bool) -> list[LabeledFile]:
 def _files_of_class_folders(root: Path) -> list[LabeledFile]:
     """Files such as `001 - Dog bark/1-100032-A.ogg`: class and fold stand in the names."""
     files = []
-    for file in files_with_suffix(root, SOUND_SUFFIXES):
+    for file in files_with_suffix(root, AUDIO_SUFFIXES):
         clip_name = _CLIP_NAME.fullmatch(file.stem)
         if clip_name is None or file.parent == root:
             continue

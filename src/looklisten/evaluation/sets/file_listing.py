@@ -8,13 +8,6 @@ from looklisten.evaluation.sets.labeled_set import LabeledFile
 from looklisten.names import parse_split
 from looklisten.tables import as_records, read_table
 
-SOUND_SUFFIXES = frozenset(
-    (".wav", ".ogg", ".mp3", ".flac", ".m4a", ".aac", ".opus", ".aif", ".aiff", ".wma")
-)
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-)
-
 
 def files_with_suffix(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     """Files with these suffixes in and below a folder, sorted by path; hidden files are skipped."""

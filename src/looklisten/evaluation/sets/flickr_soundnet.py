@@ -10,9 +10,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from looklisten.data.clips import Box
-from looklisten.data.sources import VIDEO_SUFFIXES
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets.localization_set import BoxesByClip, LocalizationSet, sounding_box
+from looklisten.media.formats import VIDEO_SUFFIXES
 
 IMAGE_SIDE_PIXELS = 256
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from looklisten.evaluation.sets.file_listing import IMAGE_SUFFIXES, files_in_class_folders
+from looklisten.evaluation.sets.file_listing import files_in_class_folders
 from looklisten.evaluation.sets.labeled_set import (
     FROM_REVIEW,
     NOT_CHECKED,
@@ -10,6 +10,7 @@ from looklisten.evaluation.sets.labeled_set import (
     LabeledSet,
     PublishedFigure,
 )
+from looklisten.media.formats import IMAGE_SUFFIXES
 
 
 def read_imagenet(root: Path) -> list[LabeledFile]:

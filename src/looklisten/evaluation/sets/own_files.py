@@ -4,13 +4,12 @@ from pathlib import Path
 
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets.file_listing import (
-    IMAGE_SUFFIXES,
-    SOUND_SUFFIXES,
     checked_files,
     files_in_class_folders,
     table_rows,
 )
 from looklisten.evaluation.sets.labeled_set import LabeledFile, LabeledSet
+from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from looklisten.names import normalize_split
 
 TABLE_NAME = "labels.csv"
@@ -19,7 +18,7 @@ TABLE_NAME = "labels.csv"
 
 def read_sounds(root: Path) -> list[LabeledFile]:
     """Sounds by a table, or by one folder for each class."""
-    return _read(root, SOUND_SUFFIXES)
+    return _read(root, AUDIO_SUFFIXES)
 
 
 def read_images(root: Path) -> list[LabeledFile]:

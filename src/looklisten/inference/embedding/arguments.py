@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from looklisten.errors import ConfigError, SourceError
-from looklisten.media.arrays import cannot_be_embedded, is_array_like, is_numbers, plain_array
+from looklisten.media.arrays import is_array_like, is_numeric, not_embeddable, plain_array
 from looklisten.media.waveform import Waveform
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def one_source(given: Any) -> str | Path | Image.Image | NDArray[Any]:
         return _named(given)
     if isinstance(given, Image.Image):
         return given
-    if isinstance(given, (list, tuple)) and not is_numbers(given):
+    if isinstance(given, (list, tuple)) and not is_numeric(given):
         return _grid(given)
-    if is_numbers(given):
+    if is_numeric(given):
         return plain_array(given)
     if is_array_like(given) and isinstance(item := _only_item(given), (str, bytes, os.PathLike)):
         return one_source(item)
@@ -52,9 +52,9 @@ def one_source(given: Any) -> str | Path | Image.Image | NDArray[Any]:
         raise _too_many()
     is_missing = isinstance(given, float) and given != given
     raise (
-        cannot_be_embedded(given, "it is NaN, so a value is missing there")
+        not_embeddable(given, "it is NaN, so a value is missing there")
         if is_missing
-        else cannot_be_embedded(given)
+        else not_embeddable(given)
     )
 
 
@@ -75,14 +75,14 @@ def many_sources(given: Any) -> Iterable[Any] | None:
     tables, arrays of paths, sets, generators. Raises SourceError for tables of several columns, for
     dictionaries and for open files.
     """
-    if isinstance(given, (str, bytes, bytearray, os.PathLike, Image.Image, Tensor)) or is_numbers(
+    if isinstance(given, (str, bytes, bytearray, os.PathLike, Image.Image, Tensor)) or is_numeric(
         given
     ):
         return None
     if isinstance(given, Mapping):
-        raise cannot_be_embedded(given, "give its values in a list, such as list(x.values())")
+        raise not_embeddable(given, "give its values in a list, such as list(x.values())")
     if isinstance(given, io.IOBase) or hasattr(given, "readline"):
-        raise cannot_be_embedded(given, "give the path of the file")
+        raise not_embeddable(given, "give the path of the file")
     if is_array_like(given):
         return _column(given)
     try:
@@ -96,7 +96,7 @@ def rows_of(given: Any) -> Iterable[Any]:
     """The things of what scikit-learn calls X: the rows of a grid of numbers, else what a
     collection holds.
     """
-    if not isinstance(given, (list, tuple)) and is_numbers(given):
+    if not isinstance(given, (list, tuple)) and is_numeric(given):
         array = plain_array(given)
         return array if array.ndim > 1 or not array.size else [array]
     many = many_sources(given)
@@ -116,7 +116,7 @@ def _column(given: Any) -> Iterable[Any] | None:
         return None
     if array.ndim > 1 and array.size != len(array):
         shape = " x ".join(map(str, array.shape))
-        raise cannot_be_embedded(
+        raise not_embeddable(
             given, f"it is a table of {shape}; give the column of the paths, such as table['path']"
         )
     things: list[Any] = array.reshape(-1).tolist()
@@ -126,7 +126,7 @@ def _column(given: Any) -> Iterable[Any] | None:
 def _grid(given: Sequence[Any]) -> NDArray[Any]:
     """Lists of lists of numbers as one array."""
     if not given or not all(isinstance(row, (list, tuple)) for row in given):
-        raise _too_many() if given else cannot_be_embedded(given, "it is empty")
+        raise _too_many() if given else not_embeddable(given, "it is empty")
     return plain_array(given)
 
 
@@ -139,7 +139,7 @@ def _too_many() -> ConfigError:
 def _named(name: bytes) -> Path:
     """The file that bytes name, as in paths that are not UTF-8."""
     if len(name) > LONGEST_NAME_BYTES or b"\0" in name:
-        raise cannot_be_embedded(
+        raise not_embeddable(
             name, "they are what a file holds; write them to a file and give its path"
         )
     return Path(os.fsdecode(name))

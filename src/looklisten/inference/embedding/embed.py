@@ -11,7 +11,7 @@ from looklisten.inference.embedding.options import Precision, SideChoice
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, joined
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
 from looklisten.inference.encoder import Encoder, encoder_of
-from looklisten.media.waveform import Rate
+from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net
 
 
@@ -26,7 +26,7 @@ def embed(
     normalize: bool = ...,
     dense: bool = ...,
     batch_size: int = ...,
-    sample_rate_hz: Rate | None = ...,
+    sample_rate_hz: SampleRate | None = ...,
     precision: Precision = ...,
     align: Literal[False] = ...,
 ) -> Embeddings: ...
@@ -43,7 +43,7 @@ def embed(
     normalize: bool = ...,
     dense: bool = ...,
     batch_size: int = ...,
-    sample_rate_hz: Rate | None = ...,
+    sample_rate_hz: SampleRate | None = ...,
     precision: Precision = ...,
     *,
     align: Literal[True],
@@ -60,7 +60,7 @@ def embed(
     normalize: bool = False,
     dense: bool = False,
     batch_size: int = BATCH_SIZE,
-    sample_rate_hz: Rate | None = None,
+    sample_rate_hz: SampleRate | None = None,
     precision: Precision = "float32",
     align: bool = False,
 ) -> Embeddings | AlignedEmbeddings:

@@ -22,7 +22,7 @@ from looklisten.inference.embedding.options import Pooling, Precision, SideChoic
 from looklisten.inference.embedding.records import Embeddings, joined, unit
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
 from looklisten.inference.encoder import Encoder, encoder_of
-from looklisten.media.waveform import Rate
+from looklisten.media.waveform import SampleRate
 from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
@@ -60,7 +60,7 @@ class Embedder:
         self,
         inputs: Source | Iterable[Source],
         batch_size: int = BATCH_SIZE,
-        sample_rate_hz: Rate | None = None,
+        sample_rate_hz: SampleRate | None = None,
         normalize_embeddings: bool = False,
         convert_to_tensor: bool = False,
         progress: Progress = no_progress,

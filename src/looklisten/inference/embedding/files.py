@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from looklisten.config import Side
-from looklisten.data.sources import MEDIA_SUFFIXES, Source, find_sources, open_source
+from looklisten.data.sources import Source, find_sources, open_source
 from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
 from looklisten.inference.embedding.fingerprints import SourceStamp, network_sha256, sha256_of_json
@@ -43,9 +43,10 @@ from looklisten.inference.embedding.writers import (
     vector_file,
 )
 from looklisten.inference.encoder import Encoder, encoder_of
+from looklisten.media.formats import MEDIA_SUFFIXES
 from looklisten.media.isolation.limits import WorkerLimits
-from looklisten.media.isolation.parent import limited
-from looklisten.media.isolation.readers import find_streams, is_picture
+from looklisten.media.isolation.parent import use_limits
+from looklisten.media.isolation.readers import is_image, read_streams
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import remove_abandoned_scratch, write_json
 from looklisten.system.progress import Progress, no_progress
@@ -175,7 +176,7 @@ def embed_files(
     known = {
         name: why for name, why in failures.lost_sources().items() if states.get(name) != "done"
     }
-    with limited(plan.limits):
+    with use_limits(plan.limits):
         for done, source in enumerate(sources.found):
             if states[source.path] == "done":
                 counts["skipped"] += 1
@@ -423,10 +424,10 @@ def _embed(
 def _sides(path: Path, encoder: Encoder, modality: Modality) -> tuple[Side, ...]:
     if modality != "auto":
         return SIDES[modality]
-    if is_picture(path):
+    if is_image(path):
         return ("vision",)
-    streams = find_streams(path)
-    there = {"audio": streams.sound, "vision": streams.picture}
+    streams = read_streams(path)
+    there = {"audio": streams.has_audio, "vision": streams.has_video}
     return (
         tuple(side for side in SIDES["video"] if there[side] and side in encoder.layers)
         or SIDES["audio"]

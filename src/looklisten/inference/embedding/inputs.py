@@ -23,16 +23,27 @@ from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings
 from looklisten.inference.embedding.stream import How, as_embeddings, sound_vectors
 from looklisten.inference.encoder import Encoder, choose_layer, encode_rows
 from looklisten.media.arrays import as_tensor, plain_array
-from looklisten.media.decode.decode import Frame, Report, Wanted
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import DecodeReport, Frame
 from looklisten.media.frames import crop, decode_jpeg, stack
-from looklisten.media.images import fitted, is_picture, picture_of, read_picture
-from looklisten.media.isolation.readers import Times, decode, find_streams
+from looklisten.media.images import fit_image, image_from_pillow, read_image
+from looklisten.media.isolation.readers import TimeGrid, is_image, read_media, read_streams
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
-from looklisten.media.waveform import Rate, Waveform, on_clock, read_sound, resampled
+from looklisten.media.waveform import (
+    SampleRate,
+    Waveform,
+    checked_media,
+    read_waveform_chunks,
+    resample_array,
+)
 
 
 def parts(
-    source: Source, encoder: Encoder, how: How, side: SideChoice, sample_rate_hz: Rate | None = None
+    source: Source,
+    encoder: Encoder,
+    how: How,
+    side: SideChoice,
+    sample_rate_hz: SampleRate | None = None,
 ) -> Iterator[Embeddings]:
     """What `embed` gives, piece after piece: a long recording needs no more memory than a short
     one. At least one part.
@@ -41,10 +52,12 @@ def parts(
     if isinstance(source, Image.Image):
         if side == "audio":
             raise SourceError("a picture has no sound")
-        return _pictures([picture_of(source, encoder.resize_pixels)], "a picture", encoder, how)
+        return _pictures(
+            [image_from_pillow(source, encoder.resize_pixels)], "a picture", encoder, how
+        )
     if not isinstance(source, (str, Path)):
         if sample_rate_hz is not None and side != "vision":
-            return _sound(resampled(source, sample_rate_hz), "an array of sound", encoder, how)
+            return _sound(resample_array(source, sample_rate_hz), "an array of sound", encoder, how)
         if side == "audio":
             raise ConfigError(
                 "an array of sound needs its rate: give sample_rate_hz, such as 44100"
@@ -52,22 +65,22 @@ def parts(
         return _pictures(pictures_of(source, encoder), "an array of pictures", encoder, how)
     if not is_file(source):
         raise SourceError(f"there is no file {source}")
-    if is_picture(source):
+    if is_image(source):
         if side == "audio":
             raise SourceError(f"{source} is a picture and has no sound")
-        return _pictures([read_picture(source, encoder.resize_pixels)], str(source), encoder, how)
-    report = Report()
+        return _pictures([read_image(source, encoder.resize_pixels)], str(source), encoder, how)
+    report = DecodeReport()
     if (side if side != "auto" else usual_side(source, encoder)) == "audio":
-        return _sound(read_sound(source, report), str(source), encoder, how, report)
+        return _sound(read_waveform_chunks(source, report), str(source), encoder, how, report)
     return _frames(source, encoder, how, report)
 
 
 def usual_side(path: str | Path, encoder: Encoder) -> Side:
     """Sound where a file has it and the network hears, else its picture."""
-    streams = find_streams(path)
+    streams = read_streams(path)
     return (
         "audio"
-        if "audio" in encoder.layers and (streams.sound or not streams.picture)
+        if "audio" in encoder.layers and (streams.has_audio or not streams.has_video)
         else "vision"
     )
 
@@ -77,7 +90,7 @@ def _sound(
     name: str,
     encoder: Encoder,
     how: How,
-    report: Report | None = None,
+    report: DecodeReport | None = None,
 ) -> Iterator[Embeddings]:
     sound = sound_vectors(encoder, how)
     for piece in pieces:
@@ -88,12 +101,12 @@ def _sound(
         raise SourceError(f"{name} holds no sound{_why(report)}")
     yield replace(
         as_embeddings(sound.finish(), name, encoder, how),
-        broken_off=report.broken_off if report else "",
+        broken_off=report.stop_reason if report else "",
     )
 
 
-def _why(report: Report | None) -> str:
-    why = report and (report.broken_off or report.last_error)
+def _why(report: DecodeReport | None) -> str:
+    why = report and (report.stop_reason or report.last_error)
     return f" that can be decoded; {why}" if why else ""
 
 
@@ -149,25 +162,27 @@ def pictures_of(array: Waveform, encoder: Encoder) -> Iterator[UInt8[Tensor, "he
                     "pictures of floats lie in 0..1, and these do not; divide them, or give uint8"
                 )
             picture = (picture * 255).round().to(torch.uint8)
-        yield fitted(picture, encoder.resize_pixels)
+        yield fit_image(picture, encoder.resize_pixels)
 
 
-def _frames(path: str | Path, encoder: Encoder, how: How, report: Report) -> Iterator[Embeddings]:
+def _frames(
+    path: str | Path, encoder: Encoder, how: How, report: DecodeReport
+) -> Iterator[Embeddings]:
     """The frames of a video nearest to multiples of the hop."""
-    times = Times(how.grid.hop_samples)
+    times = TimeGrid(how.grid.hop_samples)
     film = _Film(encoder, how, str(path))
-    for frame in decode(path, _wanted(encoder, sound=False), report, times):
+    for frame in read_media(path, _wanted(encoder, audio=False), report, times):
         assert isinstance(frame, Frame)
         yield from film.add(frame)
     if not film.count:
         raise SourceError(f"{path} holds no picture{_why(report)}")
-    yield replace(film.rest(), broken_off=report.broken_off)
+    yield replace(film.rest(), broken_off=report.stop_reason)
 
 
-def _wanted(encoder: Encoder, sound: bool) -> Wanted:
-    return Wanted(
+def _wanted(encoder: Encoder, audio: bool) -> DecodeOptions:
+    return DecodeOptions(
         shorter_side_pixels=max(PrepareOptions().shorter_side_pixels, encoder.resize_pixels),
-        sound=sound,
+        audio=audio,
     )
 
 
@@ -200,19 +215,19 @@ class _Film:
 def aligned(source: Source, encoder: Encoder, how: How) -> AlignedEmbeddings:
     """Both sides in one pass over the file."""
     source = one_source(source)
-    if not isinstance(source, (str, Path)) or is_picture(source):
+    if not isinstance(source, (str, Path)) or is_image(source):
         raise ConfigError(
             "only a video has two sides to align; give the path of one, or leave align away"
         )
-    report, name = Report(), str(source)
+    report, name = DecodeReport(), str(source)
     sound, film = sound_vectors(encoder, how), _Film(encoder, how, name)
     step_samples = sound.step_samples if isinstance(sound, DenseSound) else 1
-    middles = Times(
+    middles = TimeGrid(
         how.grid.hop_samples, step_samples, WINDOW_SAMPLES // 2 - how.grid.padding_samples
     )
     heard: list[Embeddings] = []
     seen: list[Embeddings] = []
-    for event in on_clock(decode(source, _wanted(encoder, sound=True), report, middles)):
+    for event in checked_media(read_media(source, _wanted(encoder, audio=True), report, middles)):
         if isinstance(event, Frame):
             seen.extend(film.add(event))
         else:
@@ -222,7 +237,7 @@ def aligned(source: Source, encoder: Encoder, how: How) -> AlignedEmbeddings:
             raise SourceError(f"{source} holds no {kind}{_why(report)}")
     audio = replace(
         joined([*heard, as_embeddings(sound.finish(), name, encoder, how)]),
-        broken_off=report.broken_off,
+        broken_off=report.stop_reason,
     )
     vision = joined([*seen, film.rest()])
     # Where the picture ends first, its last frame is the nearest from there on.
@@ -235,7 +250,7 @@ def aligned(source: Source, encoder: Encoder, how: How) -> AlignedEmbeddings:
             start_seconds=audio.start_seconds,
             window_seconds=WINDOW_SECONDS,
             centered=how.center,
-            broken_off=report.broken_off,
+            broken_off=report.stop_reason,
         ),
         frame_seconds=vision.start_seconds[rows],
     )

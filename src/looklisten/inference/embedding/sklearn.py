@@ -13,7 +13,7 @@ from looklisten.inference.embedding.embedder import Embedder
 from looklisten.inference.embedding.options import Pooling, Precision
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS
 from looklisten.inference.encoder import Encoder, choose_layer, vector_length
-from looklisten.media.waveform import Rate
+from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net
 
 
@@ -79,7 +79,7 @@ class AudioEmbedder(_Step):
         dense: bool = False,
         precision: Precision = "float32",
         batch_size: int = BATCH_SIZE,
-        sample_rate_hz: Rate | None = None,
+        sample_rate_hz: SampleRate | None = None,
     ) -> None:
         self.model, self.layer, self.pooling, self.hop_seconds = model, layer, pooling, hop_seconds
         self.center, self.dense, self.precision = center, dense, precision

@@ -24,7 +24,7 @@ from looklisten.inference.encoder import (
 )
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SECONDS
-from looklisten.media.waveform import Rate, Resampler, Waveform, oriented
+from looklisten.media.waveform import ArrayResampler, SampleRate, Waveform, samples_first
 from looklisten.model.l3net import L3Net
 
 HOP_SECONDS = 0.5
@@ -145,7 +145,7 @@ class StreamingEmbedder:
     def __init__(
         self,
         model: L3Net | Encoder,
-        sample_rate_hz: Rate = SAMPLE_RATE_HZ,
+        sample_rate_hz: SampleRate = SAMPLE_RATE_HZ,
         layer: str | None = None,
         hop_seconds: float | Fraction = HOP_SECONDS,
         center: bool = False,
@@ -157,7 +157,7 @@ class StreamingEmbedder:
         self._how = How(layer, hop_seconds, center, normalize, dense, batch_size)
         self._encoder = encoder_of(model, precision)
         self._sound = sound_vectors(self._encoder, self._how, gather=False)
-        self._resampler = Resampler(sample_rate_hz)
+        self._resampler = ArrayResampler(sample_rate_hz)
         self._is_over = False
 
     def push(self, samples: Waveform) -> Embeddings:
@@ -170,7 +170,7 @@ class StreamingEmbedder:
         return self._record(
             [
                 self._sound.push(piece)
-                for piece in self._resampler.push(oriented(samples, fixed=True))
+                for piece in self._resampler.push(samples_first(samples, fixed=True))
             ]
         )
 

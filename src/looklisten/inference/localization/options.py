@@ -4,7 +4,7 @@ Imports neither torch nor numpy, so that the help of the command line needs no s
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
 from looklisten.errors import ConfigError
 
@@ -29,6 +29,14 @@ class LocalizeOptions:
     def __post_init__(self) -> None:
         if not self.every_seconds > 0:
             raise ConfigError(f"every_seconds {self.every_seconds:g} must be above 0")
+
+
+class LocalizeChoices(TypedDict, total=False):
+    """The fields of `LocalizeOptions` as keyword arguments, for functions that people call."""
+
+    every_seconds: float
+    method: Method | None
+    units: tuple[int, int] | None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from looklisten.inference.layers import GRID
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.variants import WORDS, Side, Variant
-from looklisten.media.frames import to_unit
+from looklisten.media.frames import frames_to_unit
 from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
 
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
@@ -189,7 +189,7 @@ class OpenL3Net(nn.Module):
                 f"there is no layer {layer!r}; the layers are {' and '.join(SIZES[own])}"
             )
         return self.vectors(
-            self.front_end(batch) if own == "audio" else to_unit(batch) * 2 - 1, layer
+            self.front_end(batch) if own == "audio" else frames_to_unit(batch) * 2 - 1, layer
         )
 
     # What OpenL3's users call.

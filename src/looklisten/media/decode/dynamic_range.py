@@ -47,7 +47,7 @@ TO_BT709 = {
 of BT.709.
 """
 
-LEVELS = 2**16
+SIGNAL_LEVELS = 2**16
 
 
 def is_high_range(codec: Any) -> bool:
@@ -109,7 +109,7 @@ def standard_range(
         linear = linear * gain[..., None]
     if primaries in TO_BT709:
         linear = linear @ np.array(TO_BT709[primaries], np.float32).T
-    levels = np.rint(linear.clip(0, 1) * (LEVELS - 1)).astype(np.uint16)
+    levels = np.rint(linear.clip(0, 1) * (SIGNAL_LEVELS - 1)).astype(np.uint16)
     signal: NDArray[np.uint8] = _display_signal()[levels]
     return signal
 
@@ -119,7 +119,7 @@ def linear_light(transfer: int) -> Float32[np.ndarray, " levels"]:
     """Light of each of 2^16 values of a signal: 1 is white; of HLG, 1 is the brightest that the
     camera took.
     """
-    signal = np.linspace(0, 1, LEVELS)
+    signal = np.linspace(0, 1, SIGNAL_LEVELS)
     if transfer == PQ:
         return (_pq_nits(signal) / WHITE_NITS).astype(np.float32)
     if transfer == HLG:
@@ -152,6 +152,6 @@ def _hlg_scene_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 @functools.cache
 def _display_signal() -> UInt8[np.ndarray, " levels"]:
     """The eight-bit signal that makes an ordinary display show each of 2^16 steps of light."""
-    light = np.linspace(0, 1, LEVELS)
+    light = np.linspace(0, 1, SIGNAL_LEVELS)
     signal: NDArray[np.uint8] = np.rint(255 * light ** (1 / DISPLAY_GAMMA)).astype(np.uint8)
     return signal

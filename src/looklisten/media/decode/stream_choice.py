@@ -45,25 +45,25 @@ ENCRYPTION_KEY_TAG = "enc_key_id"
 
 
 @dataclass(frozen=True)
-class Choice:
+class StreamChoice:
     """The stream that is meant, and in words why others were passed over."""
 
     stream: Any
     passed_over: tuple[str, ...]
 
 
-def picture_streams(container: InputContainer) -> list[Any]:
+def video_streams(container: InputContainer) -> list[Any]:
     """The streams of pictures that this FFmpeg can decode; covers and thumbnails are none."""
     decodable = [stream for stream in container.streams.video if stream.codec_context]
     return [stream for stream in decodable if not stream.disposition & NO_PICTURE]
 
 
-def sound_streams(container: InputContainer) -> list[Any]:
+def audio_streams(container: InputContainer) -> list[Any]:
     """The streams of sound that this FFmpeg can decode."""
     return [s for s in container.streams.audio if s.codec_context]
 
 
-def chosen_picture(streams: Sequence[Any]) -> Choice:
+def choose_video(streams: Sequence[Any]) -> StreamChoice:
     """The picture that is meant.
 
     In this order: one with a size, not encrypted, no layer and no still, not much shorter than the
@@ -87,7 +87,7 @@ def chosen_picture(streams: Sequence[Any]) -> Choice:
     return _best(streams, rank)
 
 
-def chosen_sound(streams: Sequence[Any], preferred: Any = None) -> Choice:
+def choose_audio(streams: Sequence[Any], preferred: Any = None) -> StreamChoice:
     """The sound that is meant.
 
     In this order: one with a rate and channels, not encrypted, no commentary or description, not
@@ -110,9 +110,9 @@ def chosen_sound(streams: Sequence[Any], preferred: Any = None) -> Choice:
     return _best(streams, rank)
 
 
-def _best(streams: Sequence[Any], rank: Any) -> Choice:
+def _best(streams: Sequence[Any], rank: Any) -> StreamChoice:
     best = max(streams, key=rank)
-    return Choice(best, tuple(_described(stream) for stream in streams if stream is not best))
+    return StreamChoice(best, tuple(_described(stream) for stream in streams if stream is not best))
 
 
 def _described(stream: Any) -> str:
@@ -154,7 +154,7 @@ def _is_short(stream: Any, streams: Sequence[Any], longest_seconds: float) -> bo
     return seconds is not None and seconds < SHORT_SHARE * longest_seconds
 
 
-def related_sound(container: InputContainer, videos: Sequence[Any], video: Any) -> Any:
+def audio_of_program(container: InputContainer, videos: Sequence[Any], video: Any) -> Any:
     """Of a broadcast with several programs the sound that belongs to `video`; None where there is
     one program only.
 
@@ -182,7 +182,7 @@ def _is_tile(stream: Any) -> bool:
 
 def is_still(container: InputContainer, video: Any) -> bool:
     """Whether a file is one picture without sound, as its header says."""
-    return video.frames == 1 and not sound_streams(container)
+    return video.frames == 1 and not audio_streams(container)
 
 
 def is_encrypted(stream: Any) -> bool:

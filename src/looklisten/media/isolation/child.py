@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from looklisten.errors import LookListenError
-from looklisten.media.decode.decode import Report
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.isolation.messages import find, read_message, write_message
 from looklisten.media.isolation.process import (
     claim_stdout,
@@ -115,7 +115,8 @@ class _Beating:
     def __init__(self, pipe: _Pipe) -> None:
         self._pipe = pipe
         self.is_working = False
-        self.report: Report | None = None
+        self.report: DecodeReport | None = None
+        self.items_sent = 0
 
     def beat(self) -> None:
         last = self._reached()
@@ -129,7 +130,7 @@ class _Beating:
     def _reached(self) -> float:
         report = self.report
         if report is not None:
-            return report.video_end_seconds + report.audio_end_seconds + report.clips
+            return report.video_end_seconds + report.audio_end_seconds + self.items_sent
         with contextlib.suppress(OSError, ValueError, IndexError):  # known on Linux alone
             return float(Path("/proc/self/io").read_text().split()[1]) / LEAST_BYTES
         return 0.0
@@ -138,7 +139,7 @@ class _Beating:
 class _Changes:
     """The fields of a job's `Report` that are new since somebody asked."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: DecodeReport) -> None:
         self.report = report
         self._before = self._now()
 
@@ -155,6 +156,7 @@ class _Changes:
 def _run(request: Message, pipe: _Pipe, inbox: _Inbox, beating: _Beating) -> None:
     changes = _Changes(request["report"]) if request["report"] else None
     beating.report = changes.report if changes else None
+    beating.items_sent = 0
     beating.is_working = True
 
     def say(message: Message) -> None:
@@ -166,7 +168,11 @@ def _run(request: Message, pipe: _Pipe, inbox: _Inbox, beating: _Beating) -> Non
         limit_memory(request["memory_megabytes"])
         keywords = {"report": changes.report} if changes else {}
         result = find(request["function"])(*request["arguments"], **keywords)
-        value = _streamed(result, request, say, inbox) if inspect.isgenerator(result) else result
+        value = (
+            _streamed(result, request, say, inbox, beating)
+            if inspect.isgenerator(result)
+            else result
+        )
         end: Message = {"value": value}
     except MemoryError:
         end = {"error": ["memory", []]}
@@ -185,7 +191,7 @@ def _run(request: Message, pipe: _Pipe, inbox: _Inbox, beating: _Beating) -> Non
     say(end)
 
 
-def _streamed(items: Any, request: Message, say: Any, inbox: _Inbox) -> Any:
+def _streamed(items: Any, request: Message, say: Any, inbox: _Inbox, beating: _Beating) -> Any:
     """Send what a generator yields until it ends, or the parent has enough; returns the generator's
     value.
     """
@@ -198,6 +204,7 @@ def _streamed(items: Any, request: Message, say: Any, inbox: _Inbox) -> Any:
                 return stopped.value
             say({"item": item})
             sent += 1
+            beating.items_sent = sent
             if request["answers"] and sent > 1:
                 answer = inbox.next().get("answer")
     return None

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from looklisten.errors import ConfigError, DecoderLostError, LookListenError, SourceError
-from looklisten.media.decode.decode import Report
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.messages import find, name_of, read_message, write_message
 from looklisten.media.isolation.process import ChildProcess, WorkerLost
@@ -74,7 +74,7 @@ Message = dict[str, Any]
 
 
 @contextlib.contextmanager
-def limited(limits: WorkerLimits) -> Iterator[None]:
+def use_limits(limits: WorkerLimits) -> Iterator[None]:
     """What a file may cost that is read inside of the block, in this thread."""
     before = _limits.set(limits)
     try:
@@ -83,11 +83,11 @@ def limited(limits: WorkerLimits) -> Iterator[None]:
         _limits.reset(before)
 
 
-def stream(
+def stream_isolated(
     function: Callable[..., Any],
     *arguments: Any,
     source: str | Path,
-    report: Report | None = None,
+    report: DecodeReport | None = None,
     answers: bool = False,
 ) -> Generator[Any, Any, Any]:
     """What the generator function `function(*arguments)` yields in another process; the generator's
@@ -105,7 +105,7 @@ def stream(
     return (yield from _Job(function, arguments, str(source), report, answers).items())
 
 
-def call(function: Callable[..., Any], *arguments: Any, source: str | Path) -> Any:
+def call_isolated(function: Callable[..., Any], *arguments: Any, source: str | Path) -> Any:
     """What `function(*arguments)` returns in another process. Raises as `stream` does."""
     items = _Job(function, arguments, str(source), None, False).items()
     try:
@@ -321,7 +321,7 @@ class _Job:
         function: Callable[..., Any],
         arguments: tuple[Any, ...],
         source: str,
-        report: Report | None,
+        report: DecodeReport | None,
         answers: bool,
     ) -> None:
         self._source = source
@@ -473,7 +473,7 @@ class _Mirror:
     what they gained there; everything else has the value that it has there.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: DecodeReport) -> None:
         self._report = report
         self._before = {field.name: copy(getattr(report, field.name)) for field in fields(report)}
 

@@ -21,23 +21,23 @@ from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ, image_files
 from looklisten.media import redraw as redrawing
 from looklisten.media.decode import decode as direct
-from looklisten.media.decode.decode import (
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import (
+    AudioChunk,
+    DecodeReport,
     Frame,
     Planes,
-    Report,
-    Sound,
-    Streams,
-    Wanted,
-    _evenly_stored,
+    StreamKinds,
+    pad_to_even,
 )
-from looklisten.media.isolation.parent import call, stream
-from looklisten.media.redraw import Outline
+from looklisten.media.isolation.parent import call_isolated, stream_isolated
+from looklisten.media.redraw import VideoInfo
 from looklisten.system.files import atomic_write
 from looklisten.system.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
-class Times:
+class TimeGrid:
     """Seconds that rise without end, of which number n follows from n alone, so that none drifts.
 
     The plain ones are multiples of `hop_samples` (exact). With `step_samples` each is rounded to a
@@ -63,32 +63,40 @@ class Times:
             number += 1
 
 
-def find_streams(path: str | Path) -> Streams:
+def read_streams(path: str | Path) -> StreamKinds:
     """`decode.find_streams`."""
-    streams: Streams = call(direct.find_streams, _elsewhere(path), source=path)
+    streams: StreamKinds = call_isolated(direct.list_streams, _elsewhere(path), source=path)
     return streams
 
 
-def decode(
-    path: str | Path, wanted: Wanted, report: Report | None = None, nearest_to: Times | None = None
-) -> Iterator[Frame | Sound]:
+def read_media(
+    path: str | Path,
+    wanted: DecodeOptions,
+    report: DecodeReport | None = None,
+    nearest_to: TimeGrid | None = None,
+) -> Iterator[Frame | AudioChunk]:
     """`decode.decode`; `nearest_to` is a record here, since an iterator cannot go to another
     process.
     """
     with closing(
-        stream(
-            decoded, _elsewhere(path), wanted, nearest_to, source=path, report=report or Report()
+        stream_isolated(
+            _decode_near_times,
+            _elsewhere(path),
+            wanted,
+            nearest_to,
+            source=path,
+            report=report or DecodeReport(),
         )
     ) as events:
         for event in events:
             yield _evenly(event) if isinstance(event, Frame) else event
 
 
-def decoded(
-    path: str | Path, wanted: Wanted, nearest_to: Times | None, report: Report
-) -> Iterator[Frame | Sound]:
+def _decode_near_times(
+    path: str | Path, wanted: DecodeOptions, nearest_to: TimeGrid | None, report: DecodeReport
+) -> Iterator[Frame | AudioChunk]:
     """What `decode` runs in the other process."""
-    yield from direct.decode(path, wanted, report, iter(nearest_to) if nearest_to else None)
+    yield from direct.decode_media(path, wanted, report, iter(nearest_to) if nearest_to else None)
 
 
 def _evenly(frame: Frame) -> Frame:
@@ -99,45 +107,47 @@ def _evenly(frame: Frame) -> Frame:
     return (
         frame
         if not (luma.shape[0] % 2 or luma.shape[1] % 2)
-        else replace(frame, planes=(_evenly_stored(luma), blue, red))
+        else replace(frame, planes=(pad_to_even(luma), blue, red))
     )
 
 
-def sound_pieces(
-    path: str | Path, wanted: Wanted, report: Report | None = None
+def read_audio_chunks(
+    path: str | Path, wanted: DecodeOptions, report: DecodeReport | None = None
 ) -> Iterator[NDArray[np.float32]]:
     """`decode.sound_pieces`."""
-    for piece in direct.on_clock(decode(path, replace(wanted, picture=False), report)):
+    for piece in direct.continuous_audio(read_media(path, replace(wanted, video=False), report)):
         assert not isinstance(piece, Frame)
         yield piece
 
 
-def read_sound(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]:
+def read_audio(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]:
     """`decode.read_sound`."""
-    sound: NDArray[np.float32] = call(direct.read_sound, _elsewhere(path), max_hours, source=path)
+    sound: NDArray[np.float32] = call_isolated(
+        direct.decode_audio, _elsewhere(path), max_hours, source=path
+    )
     return sound
 
 
-def is_picture(path: str | Path) -> bool:
-    """`image_files.is_picture`."""
-    return bool(call(image_files.is_picture, _elsewhere(path), source=path))
+def is_image(path: str | Path) -> bool:
+    """`image_files.begins_as_image`."""
+    return bool(call_isolated(image_files.begins_as_image, _elsewhere(path), source=path))
 
 
-def read_pixels(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]:
-    """`image_files.read_pixels`."""
-    pixels: NDArray[np.uint8] = call(
-        image_files.read_pixels, _elsewhere(path), shorter_side_pixels, source=path
+def read_image_pixels(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]:
+    """`image_files.decode_image`."""
+    pixels: NDArray[np.uint8] = call_isolated(
+        image_files.decode_image, _elsewhere(path), shorter_side_pixels, source=path
     )
     return pixels
 
 
-def outline(path: str | Path) -> Outline:
+def read_video_info(path: str | Path) -> VideoInfo:
     """`redraw.outline`."""
-    found: Outline = call(redrawing.outline, _elsewhere(path), source=path)
+    found: VideoInfo = call_isolated(redrawing.measure_video, _elsewhere(path), source=path)
     return found
 
 
-def redraw(
+def redraw_video(
     source: str | Path,
     out: str | Path,
     picture: tuple[int, int],
@@ -155,8 +165,8 @@ def redraw(
     width, height = canvas
     planes = tuple(np.empty((height // share, width // share), np.uint8) for share in (1, 2, 2))
     with atomic_write(Path(out)) as scratch:
-        job = stream(
-            redrawing.redrawn,
+        job = stream_isolated(
+            redrawing.redraw_frames,
             _elsewhere(source),
             scratch.absolute(),
             picture,

@@ -22,13 +22,14 @@ from torch.nn import functional
 
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.decode import Report
-from looklisten.media.images import read_picture
+from looklisten.media.decode.records import DecodeReport
+from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
+from looklisten.media.images import read_image
 from looklisten.media.synth.film import Film
-from looklisten.media.synth.library import PICTURES, SOUNDS, Item, read_items, split_items
+from looklisten.media.synth.library import Item, read_items, split_items
 from looklisten.media.synth.sounds import leveled, rms, with_noise
 from looklisten.media.synth.world import Tables
-from looklisten.media.waveform import read_sound
+from looklisten.media.waveform import read_waveform_chunks
 
 SMALLEST_PART = 0.55
 """Of a picture's shorter side that the camera shows at its closest."""
@@ -89,8 +90,8 @@ class Collage:
         """Pictures and sounds by (class, split), the sounds under their pictures' class names."""
         names = {_plain(sound): _plain(picture) for picture, sound in self.same}
         pictures, sounds = (
-            read_items(Path(self.pictures), PICTURES),
-            read_items(Path(self.sounds), SOUNDS),
+            read_items(Path(self.pictures), IMAGE_SUFFIXES),
+            read_items(Path(self.sounds), AUDIO_SUFFIXES),
         )
         both = []
         for items, renamed in ((pictures, {}), (sounds, names)):
@@ -140,7 +141,7 @@ class Collage:
         frames = round(self.seconds * self.frames_per_second)
         # A little larger than what is shown at the closest, so that no step of the zoom enlarges
         # much or skips pixels.
-        pixels = read_picture(picture.path, round(self.side_pixels / SMALLEST_PART))
+        pixels = read_image(picture.path, round(self.side_pixels / SMALLEST_PART))
         pictures = moving_camera(rng, pixels, self.side_pixels, frames)
         composed = compose_sound(rng, _whole(sound.path), behind, self.seconds, self.speed_change)
         return Film(pictures, composed, self.side_pixels, self.frames_per_second)
@@ -168,7 +169,7 @@ class Collage:
 
 def _whole(path: str) -> NDArray[np.float32]:
     """The sound of a file, `[samples]`, mono, 48 kHz."""
-    pieces = list(read_sound(path, Report()))
+    pieces = list(read_waveform_chunks(path, DecodeReport()))
     if not pieces:
         raise SourceError(f"{path} holds no sound that can be decoded")
     return np.concatenate(pieces)

@@ -4,16 +4,13 @@ split it is. Decodes none of them.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from looklisten.errors import ConfigError, SourceError
 from looklisten.names import HELD_OUT_NAMES, TRAIN_NAMES, printable
 from looklisten.tables import read_table
-
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-SOUNDS = {".wav", ".mp3", ".ogg", ".flac", ".m4a", ".aac", ".opus", ".aif", ".aiff"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Item:
     group: str = ""
 
 
-def read_items(where: Path, suffixes: set[str]) -> list[Item]:
+def read_items(where: Path, suffixes: Set[str]) -> list[Item]:
     """The labelled files of a table or a folder, in the order of their paths; of files with equal
     bytes only the first.
 
@@ -75,7 +72,7 @@ def _of_table(table: Path) -> list[Item]:
     return items
 
 
-def _of_folder(folder: Path, suffixes: set[str]) -> list[Item]:
+def _of_folder(folder: Path, suffixes: Set[str]) -> list[Item]:
     items = []
     for path in folder.rglob("*"):
         if path.suffix.lower() in suffixes and path.parent != folder:
