@@ -301,7 +301,7 @@ def test_rules_by_hand():
     """A quarter of the picture sounds, an eighth is silent: the largest is the one that sounds."""
     items = world_of()
     center, largest, whole = fixed_rules(items)
-    asked = [(question, None) for question in questions(items)]
+    asked = [(question, moment_of(0)) for question in questions(items)]
     rows = {one.name: table_row(one.name, [MapAnswer(q, *s) for (q, _), s in zip(asked, one.predict(asked), strict=True)], 0.5, False)
             for one in (center, largest, whole)}  # fmt: skip
     assert rows["largest object"].pointing == rows["largest object"].ciou == 1

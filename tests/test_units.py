@@ -263,7 +263,7 @@ def test_the_best_are_of_different_classes_first(colored):
 
 def test_without_labels_units_are_numbers(colored, tmp_path):
     plain = [Clip(**vars(colored[i]) | {"labels": ()}) for i in range(4)]
-    told = units(planted(), write_set(tmp_path, plain))
+    told = units(planted(), write_set(tmp_path, plain).select(np.ones(4, bool)))
     assert told.coverage == ()
     assert {unit.preferred for unit in told.units} == {""}
     assert told.as_dict()["criterion"] == "no labels of at least two classes, so units are numbers"
