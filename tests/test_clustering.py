@@ -17,7 +17,7 @@ from looklisten.evaluation.units.clustering import (
     tsne_positions,
 )
 from looklisten.inference.moments import MomentVectors
-from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.model.networks import open_network
 
 
 def agreement(truth, *found):
@@ -80,7 +80,7 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards):
         class_vectors = np.eye(len(names), dtype=np.float32)[classes]
         return MomentVectors(noise, class_vectors, np.arange(len(clips)))
 
-    model = load_checkpoint_network(run_path)
+    model = open_network(run_path)
     found = cluster(model, shards, "all", k=12, seeds=20, items_per_cluster=2, embed=embed)
     assert found.row("audio", "trained").n == 48
     assert found.row("vision", "trained").n < 48, (
@@ -113,13 +113,13 @@ def test_errors_of_cluster(run_path, shards, monkeypatch):
         ConfigError,
         match=r"there is no split 'tset' in .*; the splits are all, held-out, test, train",
     ):
-        cluster(load_checkpoint_network(run_path), shards, "tset")
+        cluster(open_network(run_path), shards, "tset")
     monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
     with pytest.raises(
         ConfigError,
         match=r"clusters are compared with labels, of at least 2 classes; the held-out videos of .* have fewer",
     ):
-        cluster(load_checkpoint_network(run_path), shards)
+        cluster(open_network(run_path), shards)
 
 
 def test_tsne_keeps_neighbors_together():

@@ -39,8 +39,8 @@ from looklisten.inference.unit_activations import (
     UnitActivation,
 )
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load, open_network
 
 COLORS = {'<b>red</b> "q" </script>': (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230)}
 FIRST = next(iter(COLORS))
@@ -218,8 +218,8 @@ def test_strongest_is_sorted_keeps_the_first_of_equals_and_no_silence():
 
 
 def test_counts_are_those_of_cluster_where_a_video_is_one_clip(run_path, shards, held_out):
-    model = load_checkpoint_network(run_path)
-    table = cluster(model, shards, seeds=1)
+    model = load(run_path)
+    table = cluster(open_network(run_path), shards, seeds=1)
     told = units(model, held_out)
     assert len(told.coverage) == 4
     for row in told.coverage:

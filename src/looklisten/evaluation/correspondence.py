@@ -18,11 +18,12 @@ from torch import Tensor
 from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.held_out import TrainedNetwork, clips_to_evaluate, plain_network
+from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 MAX_BATCH = 64
@@ -92,8 +93,7 @@ class PairScores:
 
 
 def evaluate(
-    network: L3Net | TrainedNetwork,
-    shards: Shards | str | Path,
+    network: L3Net |     shards: Shards | str | Path,
     pairs: int = 4000,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -120,7 +120,7 @@ def evaluate(
     Raises ConfigError for clips of fewer than two videos, and for clips of one class where
     negatives are to be of another.
     """
-    model = plain_network(network)
+    model = network_of(network)
     clips = clips_to_evaluate(network, shards)
     kinds: tuple[Negatives, ...] = ("any", "other-class")
     scores_of_kind = _scores(model, clips, pairs, seed, progress, scorer, kinds)

@@ -3,37 +3,17 @@
 A run knows the videos that it held out, so that nobody has to repeat its split.
 """
 
-import logging
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
-import numpy as np
-
-from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.model.l3net import L3Net
-
-NAMED_VIDEOS = 3
-"""Video ids that a warning names."""
-
-_log = logging.getLogger("looklisten")
+from looklisten.model.networks import Run
 
 
-@runtime_checkable
-class TrainedNetwork(Protocol):
-    """A network together with the config of its training, such as an opened run."""
-
-    @property
-    def network(self) -> L3Net: ...
-
-    @property
-    def config(self) -> Config: ...
-
-
-def plain_network(network: L3Net | TrainedNetwork) -> L3Net:
-    """The network itself."""
-    return network if isinstance(network, L3Net) else network.network
+def network_of(network: L3Net | Run) -> L3Net:
+    """The network itself. Raises CheckpointError for a network of OpenL3."""
+    return network if isinstance(network, L3Net) else network.l3net
 
 
 def opened_shards(shards: Shards | str | Path) -> Shards:
@@ -41,14 +21,14 @@ def opened_shards(shards: Shards | str | Path) -> Shards:
     return shards if isinstance(shards, Shards) else Shards(shards)
 
 
-def clips_to_evaluate(network: L3Net | TrainedNetwork, shards: Shards | str | Path) -> Shards:
-    """The clips that `network` is evaluated on: those that its training held out.
+def clips_to_evaluate(network: L3Net | Run, shards: Shards | str | Path) -> Shards:
+    """The clips that a network is evaluated on: those that its training held out.
 
-    A selection of shards (`Shards.select`) is taken as it is, with a warning where the network was
-    trained on some of its videos.
+    A selection of shards (`Shards.select`) is taken as it is. A run warns where it was trained on
+    videos of these names.
 
-    Raises ConfigError for a plain network with all clips of a folder: only a run knows which of
-    them it held out.
+    Raises ConfigError for a network without its run and all clips of a folder: only a run knows
+    which of them it held out.
     """
     shards = opened_shards(shards)
     if isinstance(network, L3Net):
@@ -59,15 +39,15 @@ def clips_to_evaluate(network: L3Net | TrainedNetwork, shards: Shards | str | Pa
             )
         return shards
     if not shards.is_selection:
-        return shards.held_out(network)
-    _warn_of_training_videos(network, shards)
+        return network.held_out(shards)
+    network.warn_of_trained_videos(shards.video_ids.tolist())
     return shards
 
 
-def fraction_held_out(network: L3Net | TrainedNetwork, fraction: float | None) -> float:
+def fraction_held_out(network: L3Net | Run, fraction: float | None) -> float:
     """`fraction`, by default that of the training of `network`.
 
-    Raises ConfigError for a plain network without a fraction.
+    Raises ConfigError for a network without its run and without a fraction.
     """
     if fraction is not None:
         return fraction
@@ -76,21 +56,4 @@ def fraction_held_out(network: L3Net | TrainedNetwork, fraction: float | None) -
             "a network without its run does not know its held-out videos; "
             'give ll.open("RUN"), or the held_out_fraction of its training'
         )
-    return network.config.train.held_out_fraction
-
-
-def _warn_of_training_videos(network: TrainedNetwork, clips: Shards) -> None:
-    settings = network.config.train
-    not_trained_on = clips.held_out_mask(settings.held_out_fraction)
-    not_trained_on |= clips.validation_mask(
-        settings.validation_fraction, settings.held_out_fraction
-    )
-    videos = np.unique(clips.video_ids[~not_trained_on]).tolist()
-    if videos:
-        examples = ", ".join(videos[:NAMED_VIDEOS])
-        _log.warning(
-            "the network was trained on %d of these videos (%s): "
-            "the result is too good for new videos",
-            len(videos),
-            f"{examples}, …" if len(videos) > NAMED_VIDEOS else examples,
-        )
+    return network.split.held_out_fraction

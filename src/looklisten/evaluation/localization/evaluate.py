@@ -15,7 +15,7 @@ import numpy as np
 from looklisten.data.clips import Box, Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
-from looklisten.evaluation.held_out import TrainedNetwork, clips_to_evaluate, plain_network
+from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.localization.baselines import (
     MapPredictor,
     fixed_rules,
@@ -35,6 +35,7 @@ from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_number, moments
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 BOX_TOLERANCE_SECONDS = 0.2
@@ -119,8 +120,7 @@ def _rounded(value: Any) -> Any:
 
 
 def localization(
-    network: L3Net | TrainedNetwork,
-    shards: Shards | str | Path,
+    network: L3Net |     shards: Shards | str | Path,
     methods: Sequence[Method] = (),
     per_clip: int = 2,
     seed: int = 0,
@@ -139,7 +139,7 @@ def localization(
     Raises ConfigError when no clip has boxes of sounding objects, and for a method that the network
     does not have.
     """
-    model = plain_network(network)
+    model = network_of(network)
     annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
     return localization_table(model, annotated, methods, seed, progress)
 
@@ -310,8 +310,7 @@ class Pointing:
 
 
 def pointing(
-    network: L3Net | TrainedNetwork,
-    shards: Shards | str | Path,
+    network: L3Net |     shards: Shards | str | Path,
     method: Method | None = None,
     per_clip: int = 2,
     progress: Progress = no_progress,
@@ -323,7 +322,7 @@ def pointing(
 
     Raises ConfigError when no clip has boxes of sounding objects.
     """
-    model = plain_network(network)
+    model = network_of(network)
     annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
     predictor = network_predictor(model.eval(), method or default_method(model))
     return pointing_of(predictor, annotated, progress)

@@ -23,10 +23,9 @@ from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.held_out import (
-    TrainedNetwork,
-    fraction_held_out,
+        fraction_held_out,
     opened_shards,
-    plain_network,
+    network_of,
 )
 from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
@@ -34,6 +33,7 @@ from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import MomentVectors, embed_clips
 from looklisten.inference.unit_activations import SIDES
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 PAPER_CLUSTERS = 64
@@ -127,8 +127,7 @@ class Clustering:
 
 
 def cluster(
-    network: L3Net | TrainedNetwork,
-    shards: Shards | str | Path,
+    network: L3Net |     shards: Shards | str | Path,
     split: str = "held-out",
     held_out_fraction: float | None = None,
     k: int = PAPER_CLUSTERS,
@@ -159,7 +158,7 @@ def cluster(
 
     Raises ConfigError for a split that is not there, and for labels of fewer than two classes.
     """
-    model = plain_network(network)
+    model = network_of(network)
     shards = opened_shards(shards)
     seed = initial_seed(model, seed)
     held_out = shards.held_out_mask(fraction_held_out(network, held_out_fraction))

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from looklisten.config import Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.held_out import TrainedNetwork, clips_to_evaluate, plain_network
+from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.clustering import PAPER_FIGURES, NetworkKind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
@@ -28,6 +28,7 @@ from looklisten.inference.unit_activations import (
     video_activations,
 )
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 MAX_LABELED_VIDEOS = 20_000
@@ -186,8 +187,7 @@ class LabeledVideos:
 
 
 def units(
-    network: L3Net | TrainedNetwork,
-    shards: Shards | str | Path,
+    network: L3Net |     shards: Shards | str | Path,
     top: int = 5,
     per_clip: int = 1,
     seed: int | None = None,
@@ -218,7 +218,7 @@ def units(
             "units are shown by at least 1 clip, of at least 1 moment each; "
             f"{top} and {per_clip} were asked for"
         )
-    model = plain_network(network)
+    model = network_of(network)
     clips = clips_to_evaluate(network, shards)
     if not len(clips):
         raise ConfigError(f"no clip of {clips.path} is left to look at; choose another split")
