@@ -93,7 +93,8 @@ class PairScores:
 
 
 def evaluate(
-    network: L3Net |     shards: Shards | str | Path,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     pairs: int = 4000,
     seed: int = 0,
     progress: Progress = no_progress,

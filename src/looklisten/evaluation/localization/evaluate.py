@@ -120,7 +120,8 @@ def _rounded(value: Any) -> Any:
 
 
 def localization(
-    network: L3Net |     shards: Shards | str | Path,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     methods: Sequence[Method] = (),
     per_clip: int = 2,
     seed: int = 0,
@@ -310,7 +311,8 @@ class Pointing:
 
 
 def pointing(
-    network: L3Net |     shards: Shards | str | Path,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     method: Method | None = None,
     per_clip: int = 2,
     progress: Progress = no_progress,

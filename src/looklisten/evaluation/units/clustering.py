@@ -23,9 +23,9 @@ from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.held_out import (
-        fraction_held_out,
-    opened_shards,
+    fraction_held_out,
     network_of,
+    opened_shards,
 )
 from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
@@ -127,7 +127,8 @@ class Clustering:
 
 
 def cluster(
-    network: L3Net |     shards: Shards | str | Path,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     split: str = "held-out",
     held_out_fraction: float | None = None,
     k: int = PAPER_CLUSTERS,

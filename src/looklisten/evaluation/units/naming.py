@@ -187,7 +187,8 @@ class LabeledVideos:
 
 
 def units(
-    network: L3Net |     shards: Shards | str | Path,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     top: int = 5,
     per_clip: int = 1,
     seed: int | None = None,
