@@ -8,11 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import small_config
 from looklisten.data.clips import Box
 from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.correspondence import evaluate
-from looklisten.evaluation.linear_probe.shards import has_single_label, probe
 from looklisten.evaluation.localization.baselines import MapPredictor
 from looklisten.evaluation.localization.evaluate import (
     annotated_moments,
@@ -22,13 +20,11 @@ from looklisten.evaluation.localization.evaluate import (
 )
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import Z95, confidence_interval
-from looklisten.evaluation.untrained import initial_seed, untrained_like
-from looklisten.inference.moments import MomentVectors, embed_clips, moments
+from looklisten.inference.moments import embed_clips, moments
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.fusions import Fusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
-from looklisten.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -223,78 +219,11 @@ def test_embedding_is_the_same_alone_or_in_a_batch(model, shards):
     assert np.array_equal(together.vision, again.vision)
 
 
-def test_probe_of_perfect_and_of_random_vectors(model, shards, monkeypatch):
-    """The protocol itself leaks nothing: vectors that know the label score 100 %, random ones about
-    chance.
-    """
-    names = sorted({label for labels in shards.labels for label in labels})
-    rng = np.random.default_rng(0)
-
-    def vectors(_model, clips, per_clip):
-        owners, known = [], []
-        for number, clip in enumerate(clips):
-            owners += [number] * per_clip
-            known += [names.index(clip.labels[0])] * per_clip
-        return MomentVectors(
-            rng.standard_normal((len(owners), len(names))),
-            np.eye(len(names))[known],
-            np.array(owners),
-        )
-
-    monkeypatch.setattr("looklisten.evaluation.linear_probe.shards.embed_clips", vectors)
-    sides = probe(model, shards, per_clip=2)
-    assert sides["audio"].accuracy == sides["audio"].untrained == 1
-    assert sides["vision"].accuracy < 0.4
-    assert (sides["audio"].n, sides["audio"].n_videos, sides["audio"].classes) == (24, 12, 12)
-    assert sides["vision"].n < 24, "frames that show two classes have no single right answer"
-
-
-def test_probe_of_a_run_measures_the_untrained_network_in_the_same_way(model, shards, held_out):
-    results = probe(model, shards, per_clip=2)
-    trained_on = shards.select(~shards.held_out_mask(0.1))
-    untrained = probe(untrained_like(model, trained_on, initial_seed(model, None)), shards, 2)
-    single_label = np.array([has_single_label(clip) for clip in held_out])
-    measured_labels = {"audio": held_out.names, "vision": held_out.names[single_label]}
-    for side, labels in measured_labels.items():
-        assert results[side].untrained == untrained[side].accuracy
-        _, counts = np.unique(labels, return_counts=True)
-        assert results[side].chance == pytest.approx(counts.max() / len(labels))
-        assert results[side].n == 2 * len(labels)
-
-
-def test_the_untrained_network_has_the_seed_of_the_run(run_path, shards_path, tmp_path):
-    assert load(run_path).initial_seed == 0
-    train(
-        shards_path,
-        small_config(seed=7, steps=1, evaluate_every=9, checkpoint_every=1),
-        tmp_path / "run",
-    )
-    other = load(tmp_path / "run")
-    assert (
-        initial_seed(other, None),
-        initial_seed(other, 3),
-        initial_seed(L3Net(other.config), None),
-    ) == (7, 3, 0)
-
-
-def test_the_untrained_network_has_the_initial_weights_of_the_run(model, shards):
-    untrained = untrained_like(model, shards.select(~shards.held_out_mask(0.1)), seed=0)
-    torch.manual_seed(0)
-    fresh = L3Net(model.config)
-    assert torch.equal(untrained.vision.blocks[0].conv1.weight, fresh.vision.blocks[0].conv1.weight)
-    assert not torch.equal(
-        untrained.vision.blocks[0].bn1.running_mean, fresh.vision.blocks[0].bn1.running_mean
-    )
-    assert not untrained.training
-
-
-def test_unlabeled_shards_cannot_be_probed(model, world, tmp_path):
+def test_shards_without_boxes_have_no_pointing_accuracy(model, world, tmp_path):
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Shards
 
     prepare([world / f"{i:06d}.mp4" for i in range(4)], tmp_path, workers=1)
-    with pytest.raises(ConfigError, match="needs labelled clips"):
-        probe(model, Shards(tmp_path))
     with pytest.raises(ConfigError, match="needs held-out clips with boxes"):
         pointing(model, Shards(tmp_path).select(np.ones(4, bool)))
 

@@ -3,18 +3,16 @@ files of VGG-SS and Flickr-SoundNet.
 """
 
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import simplejpeg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from conftest import write_clock_video, write_wav
+from localization_set_files import VGGSS_CLIPS, make_frames_and_sounds, make_vggss_annotations
 from looklisten.app.cli import main
 from looklisten.config import ModelConfig
 from looklisten.data.clips import Box, Clip
@@ -38,9 +36,6 @@ from looklisten.evaluation.localization.metrics import (
 )
 from looklisten.evaluation.localization.questions import AnnotatedMoment, questions
 from looklisten.evaluation.localization.table import MapAnswer, table_row
-from looklisten.evaluation.sets.annotated_media import read_annotated_moments
-from looklisten.evaluation.sets.flickr_soundnet import FLICKR_SOUNDNET
-from looklisten.evaluation.sets.vggss import VGGSS
 from looklisten.inference.moments import Moment
 from looklisten.model.l3net import L3Net
 
@@ -379,122 +374,11 @@ def test_what_cannot_be_read_is_told_and_the_rest_measured(model):
         localization_table(model, [replace(one, load=broken) for one in items])
 
 
-# --- owners' sets
-# -----------------------------------------------------------------------------------------------------------------
-
-FIRST, SECOND = "zpWuikVorYg_000032", "gEvCUcZ6w88_000030"
-FLICKR = ("10000130166", "10007936344")
-
-
-def media_of(folder, names, seconds=2.0):
-    """Frames and sounds as the owners' evaluator wants them: a frame's red, and a sound's steps of
-    a second, tell which it is.
-    """
-    (folder / "frames").mkdir(parents=True)
-    for number, name in enumerate(names):
-        picture = np.full((96, 128, 3), (200 - 50 * number, 30, 30), np.uint8)
-        (folder / "frames" / f"{name}.jpg").write_bytes(simplejpeg.encode_jpeg(picture, 95))
-        write_wav(
-            folder / "audio" / f"{name}.wav",
-            np.sin(np.arange(int(seconds * 16_000)) / (2 + number)) * 0.5,
-            16_000,
-        )
-    return folder
-
-
-def vggss_file(path, boxes=((0.25, 0.5, 0.75, 1.0),)):
-    listed = [
-        {"file": name, "class": label, "bbox": [list(box) for box in boxes]}
-        for name, label in ((FIRST, "elk"), (SECOND, "drum"))
-    ]
-    path.write_text(json.dumps(listed))
-    return path
-
-
-def flickr_folder(folder):
-    folder.mkdir()
-    corners = ((0, 0, 128, 128), (0, 0, 128, 256), (64, 64, 128, 128))
-    drawn = "".join(
-        f"<annotator><bbox><name>object</name>{''.join(f'<c>{at}</c>' for at in four)}</bbox></annotator>"
-        for four in corners
-    )
-    for name in FLICKR:
-        (folder / f"{name}.xml").write_text(f"<annotation>{drawn}</annotation>")
-    return folder
-
-
-def test_vggss_of_frames_and_sounds(tmp_path, model):
-    items = read_annotated_moments(
-        VGGSS,
-        media_of(tmp_path / "media", [FIRST, SECOND]),
-        vggss_file(tmp_path / "vggss.json"),
-        model.config,
-    )
-    assert [one.video_id for one in items] == [FIRST[:11], SECOND[:11]]
-    assert items[0].sounding == (Box(0.0, 0.25, 0.5, 0.75, 1.0, "elk", True),)
-    assert (items[0].sounding_labels, items[0].silent, items[0].min_annotators) == ({"elk"}, (), 1)
-    moment = items[0].load()
-    assert moment.frame.shape[1] / moment.frame.shape[0] == pytest.approx(128 / 96, abs=0.02)
-    assert abs(int(moment.frame[5, 5, 0]) - 200) < 4
-    assert (moment.start_seconds, moment.frame_seconds, len(moment.waveform)) == (0.5, 1.0, 48_000)
-    assert 15_000 < np.abs(moment.waveform).max() < 18_000
-
-
-def test_a_sound_shorter_than_a_second_is_repeated(tmp_path, model):
-    items = read_annotated_moments(
-        VGGSS,
-        media_of(tmp_path / "media", [FIRST, SECOND], 0.4),
-        vggss_file(tmp_path / "vggss.json"),
-        model.config,
-    )
-    wave = items[0].load().waveform
-    assert len(wave) == 48_000
-    assert (wave[:10_000] == wave[19_200:29_200]).all()
-
-
-def test_flickr_counts_annotators(tmp_path, model):
-    items = read_annotated_moments(
-        FLICKR_SOUNDNET,
-        media_of(tmp_path / "media", FLICKR),
-        flickr_folder(tmp_path / "Annotations"),
-        model.config,
-    )
-    truth = truth_map(items[0].sounding, items[0].min_annotators)
-    assert (len(items[0].sounding), items[0].sounding_labels) == (3, frozenset())
-    assert (truth[10, 10], truth[200, 10], truth[80, 80], truth[200, 200]) == (1, 0.5, 1, 0)
-    assert point_in_boxes(items[0].sounding, (0.1, 0.1), items[0].min_annotators)
-    assert not point_in_boxes(items[0].sounding, (0.1, 0.9), items[0].min_annotators)
-
-
-def test_vggss_of_videos(tmp_path, model):
-    """The picture and the second in the middle of a video that is named by id and start, wherever
-    below it lies.
-    """
-    (tmp_path / "media" / "elk").mkdir(parents=True)
-    write_clock_video(tmp_path / "media" / "elk" / f"{FIRST}.mp4", seconds=3.0)
-    write_clock_video(tmp_path / "media" / "gEvCUcZ6w88.mp4", seconds=3.0)
-    items = read_annotated_moments(
-        VGGSS, tmp_path / "media", vggss_file(tmp_path / "vggss.json"), model.config
-    )
-    assert len(items) == 2
-    for one in items:
-        assert one.load().frame_seconds == pytest.approx(1.5, abs=0.15)
-        assert one.load().start_seconds == pytest.approx(1.0, abs=0.05)
-
-
-def test_a_video_without_a_start_is_none_of_two_clips(tmp_path, model):
-    write_clock_video(tmp_path / "zpWuikVorYg.mp4", seconds=2.0)
-    listed = [
-        {"file": f"zpWuikVorYg_{start}", "class": "elk", "bbox": [[0, 0, 1, 1]]}
-        for start in ("000032", "000062")
-    ]
-    (tmp_path / "vggss.json").write_text(json.dumps(listed))
-    with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
-        read_annotated_moments(VGGSS, tmp_path, tmp_path / "vggss.json", model.config)
-
-
 def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
-    media, file = media_of(tmp_path / "media", [FIRST, SECOND]), vggss_file(tmp_path / "vggss.json")
+    media, file = (
+        make_frames_and_sounds(tmp_path / "media", VGGSS_CLIPS),
+        make_vggss_annotations(tmp_path / "vggss.json"),
+    )
     command = [
         "evaluate",
         "vggss",
@@ -524,11 +408,11 @@ def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
     assert "a cIoU of 0.000 here and an AUC of 0.275" in told["notes"][0]
     assert told["other_sounds"][-1] == {"name": "whole image", "followed": None, "followed_ci95": [None, None], "stayed": None,
                                         "elsewhere": None, "mismatched": 1, "silence": 1, "threshold": 0.5}  # fmt: skip
-    (media / "audio" / f"{SECOND}.wav").write_text("no sound")
+    (media / "audio" / f"{VGGSS_CLIPS[1]}.wav").write_text("no sound")
     assert main(command) == 3
     told = json.loads(capsys.readouterr().out)
     assert (told["moments"], told["failed"]) == (1, 1)
-    (media / "audio" / f"{SECOND}.wav").unlink()
+    (media / "audio" / f"{VGGSS_CLIPS[1]}.wav").unlink()
     assert main(command) == 1
     assert main([*command, "--partial"]) == 0
     assert json.loads(capsys.readouterr().out)["moments"] == 1
@@ -560,61 +444,3 @@ def test_the_shell_measures_shards(shards_path, run_path, capsys):
         "correspondence"
     }
     assert all(len(row) == 10 for row in told["rows"])
-
-
-def test_a_list_of_clips_chooses_among_the_annotated(tmp_path, model):
-    media, file = media_of(tmp_path / "media", [SECOND]), vggss_file(tmp_path / "vggss.json")
-    (tmp_path / "ids.csv").write_text(f"{SECOND},202\n")
-    assert [
-        one.video_id
-        for one in read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "ids.csv")
-    ] == [SECOND[:11]]
-    (tmp_path / "ids.csv").write_text(f"{SECOND}\nnobody\n")
-    with pytest.raises(SourceError, match=r"lacks 1 of the 2 clips of .*ids.csv, such as nobody"):
-        read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "ids.csv")
-    with pytest.raises(SourceError, match="cannot be read as a list of clips"):
-        read_annotated_moments(VGGSS, media, file, model.config, tmp_path / "none.csv")
-
-
-def test_what_lacks_is_said(tmp_path, model):
-    media, file = media_of(tmp_path / "media", [FIRST]), vggss_file(tmp_path / "vggss.json")
-    one_lacks = (
-        f"{media} lacks 1 of the 2 clips of {file}, such as {SECOND}: there is neither frames/{SECOND}.jpg "
-        f"with audio/{SECOND}.wav, nor a video such as {SECOND}.mp4; "
-        f"--partial measures the other clips, which gives a figure that cannot be compared"
-    )
-    with pytest.raises(SourceError, match=re.escape(one_lacks)):
-        read_annotated_moments(VGGSS, media, file, model.config)
-    assert len(read_annotated_moments(VGGSS, media, file, model.config, partial=True)) == 1
-    with pytest.raises(SourceError, match=r"lacks 2 of the 2 clips .* give another folder"):
-        read_annotated_moments(VGGSS, tmp_path, file, model.config, partial=True)
-    (tmp_path / "half" / "frames").mkdir(parents=True)
-    with pytest.raises(SourceError, match="lacks 2 of the 2 clips"):
-        read_annotated_moments(VGGSS, tmp_path / "half", file, model.config)
-    with pytest.raises(
-        SourceError,
-        match=r"there is no folder .*nowhere; give the folder with frames and audio, or with the videos",
-    ):
-        read_annotated_moments(VGGSS, tmp_path / "nowhere", file, model.config)
-    with pytest.raises(
-        SourceError, match=r"none.json cannot be read .*; give the vggss.json of VGG-SS"
-    ):
-        read_annotated_moments(VGGSS, media, tmp_path / "none.json", model.config)
-    for text in ("{", '["a"]', '[{"file": "a", "class": "b", "bbox": [[1, 2, 3]]}]', "3"):
-        file.write_text(text)
-        with pytest.raises(SourceError, match="is not a list of"):
-            read_annotated_moments(VGGSS, media, file, model.config)
-    with pytest.raises(
-        SourceError,
-        match="is not a folder of XML files; give the folder Annotations of Flickr-SoundNet",
-    ):
-        read_annotated_moments(FLICKR_SOUNDNET, media, tmp_path, model.config)
-    folder = flickr_folder(tmp_path / "Annotations")
-    for text in (
-        "<annotation>",
-        "<a><b><bbox><name>x</name><c>1</c></bbox></b></a>",
-        "<a><bbox><n/><c/><c/><c/><c/></bbox></a>",
-    ):
-        (folder / f"{FLICKR[0]}.xml").write_text(text)
-        with pytest.raises(SourceError, match="has a box that is not a name and four numbers"):
-            read_annotated_moments(FLICKR_SOUNDNET, media, folder, model.config)
