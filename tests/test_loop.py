@@ -269,7 +269,7 @@ def test_other_views_and_negatives_train_and_serve(long_path, tmp_path, model, s
     network, shards = load(tmp_path), Shards(long_path)
     held_out = shards.select(shards.held_out_mask(0.1))
     assert evaluate(network, held_out, pairs=20).n_pairs >= 20
-    assert probe(network, shards, per_clip=1)["vision"].n > 0
+    assert probe(network, shards, per_clip=1, held_out_fraction=0.1)["vision"].n > 0
     assert len(localize(shards[0], network)) == 4
 
 

@@ -162,8 +162,8 @@ def cluster(
     model = network_of(network)
     shards = opened_shards(shards)
     seed = initial_seed(model, seed)
-    held_out = shards.held_out_mask(fraction_held_out(network, held_out_fraction))
-    clips = _one_clip_a_video(shards.split(split, held_out), seed, max_videos)
+    fraction = fraction_held_out(network, held_out_fraction)
+    clips = _one_clip_a_video(shards.split(split, fraction), seed, max_videos)
     usable: dict[Side, NDArray[np.bool_]] = {
         "vision": np.array([has_single_label(clip) for clip in clips], dtype=bool),
         "audio": np.ones(len(clips), dtype=bool),
@@ -182,6 +182,7 @@ def cluster(
             rng = np.random.default_rng((seed, number))
             random_clusters.append(rng.integers(k, size=len(truth[side])))
         rows.append(_agreement(side, "random", truth[side], random_clusters, None))
+    held_out = shards.held_out_mask(fraction)
     training = ~held_out if not held_out.all() else held_out
     vectors: dict[Side, Float[np.ndarray, "items features"]] = {}
     networks: dict[NetworkKind, L3Net] = {
