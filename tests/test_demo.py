@@ -77,11 +77,11 @@ def test_the_page_works_in_a_browser(finished_demo, tmp_path):
     assert links == {"data:"}
     assert not errors
     for heading in (
-        "What it can do",
+        "Results",
         "Twelve moments",
-        "Units that found a thing",
-        "How it learnt",
-        "What was done",
+        "Units that prefer a class",
+        "Training",
+        "Stages",
     ):
         assert heading in text
 

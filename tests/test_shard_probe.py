@@ -11,8 +11,8 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.shards import can_probe, probe, quick_probe
 from looklisten.evaluation.untrained import initial_seed, untrained_like, untrained_network
 from looklisten.inference.moments import MomentVectors
-from looklisten.model.checkpoint import load
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.training.loop import train
 
 
@@ -38,7 +38,7 @@ def test_vectors_that_know_the_label_are_always_right_and_random_ones_at_chance(
             clips=np.array(clip_numbers),
         )
 
-    sides = probe(model, shards, per_clip=2, embed=embed)
+    sides = probe(model, shards, per_clip=2, held_out_fraction=0.1, embed=embed)
     assert sides["audio"].accuracy == sides["audio"].untrained == 1
     assert sides["vision"].accuracy < 0.4
     assert (sides["audio"].n, sides["audio"].n_videos, sides["audio"].classes) == (24, 12, 12)
@@ -47,7 +47,13 @@ def test_vectors_that_know_the_label_are_always_right_and_random_ones_at_chance(
 
 def test_a_probe_measures_the_held_out_moments_of_a_network_and_of_an_untrained_one(model, shards):
     calls = []
-    sides = probe(model, shards, per_clip=2, progress=lambda *counts, **_: calls.append(counts))
+    sides = probe(
+        model,
+        shards,
+        per_clip=2,
+        held_out_fraction=0.1,
+        progress=lambda *counts, **_: calls.append(counts),
+    )
     n_clips = len(shards)
     assert calls == [(number, 2 * n_clips) for number in range(1, 2 * n_clips + 1)]
     audio = sides["audio"]
@@ -55,7 +61,7 @@ def test_a_probe_measures_the_held_out_moments_of_a_network_and_of_an_untrained_
     assert (audio.n, audio.n_videos, audio.classes, audio.chance) == (24, 12, 12, 2 / 24)
     untrained = untrained_like(model, shards.select(~shards.held_out_mask(0.1)), 0)
     for side, figures in sides.items():
-        of_untrained = probe(untrained, shards, per_clip=2)[side]
+        of_untrained = probe(untrained, shards, per_clip=2, held_out_fraction=0.1)[side]
         assert of_untrained.accuracy == of_untrained.untrained == figures.untrained
         assert figures.accuracy * figures.n == pytest.approx(round(figures.accuracy * figures.n))
         assert figures.ci95[0] < figures.accuracy < figures.ci95[1]
@@ -103,4 +109,4 @@ def test_the_untrained_network_has_initial_weights_and_statistics_only_from_give
 def test_unlabeled_shards_cannot_be_probed(model, world, tmp_path):
     prepare([world / f"{number:06d}.mp4" for number in range(4)], tmp_path, workers=1)
     with pytest.raises(ConfigError, match="needs labeled clips of at least 2 classes"):
-        probe(model, Shards(tmp_path))
+        probe(model, Shards(tmp_path), held_out_fraction=0.1)

@@ -34,7 +34,7 @@ from looklisten.media.synth.scenes import CLASSES
 from looklisten.media.synth.synth import synth
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
-from looklisten.model.networks import load
+from looklisten.model.networks import open_network
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
@@ -126,15 +126,16 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
     prepared = stages.run("prepare", make_shards)
     stages.run("train", train_network)
 
-    model = load(run_folder)
+    run = open_network(run_folder)
+    model = run.l3net
     shards = Shards(shards_folder)
-    held_out = shards.select(shards.held_out_mask(config.train.held_out_fraction))
+    held_out = run.held_out(shards)
 
     def evaluate_pairs(progress: ProgressBar) -> dict[str, Any]:
         return evaluate(model, held_out, seed=options.seed, progress=progress).as_dict()
 
     def probe_sides(progress: ProgressBar) -> dict[str, Any]:
-        sides = probe(model, shards, MOMENTS_PER_CLIP, options.seed, progress=progress)
+        sides = probe(run, shards, MOMENTS_PER_CLIP, options.seed, progress=progress)
         return {side: result.as_dict() for side, result in sides.items()}
 
     correspondence = stages.run("evaluate", evaluate_pairs)

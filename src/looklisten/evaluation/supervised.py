@@ -121,7 +121,7 @@ def scorer_with_validation_threshold(
     progress: Progress = no_progress,
     negatives: Negatives = "any",
 ) -> PairScorer:
-    """The network's own scores, with the threshold that is best on the validation videos of its run.
+    """The network's own scores, with the best threshold on the validation videos of its run.
 
     A network that memorized its training videos sets its threshold too high for new ones.
     `direct_combination` chooses its threshold on the same videos.

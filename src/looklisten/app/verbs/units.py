@@ -39,7 +39,7 @@ def run_units(
     opened = open_network(network, device)
     all_clips = Shards(shards)
     model = opened.l3net
-    clips = all_clips.split(split, all_clips.held_out_mask(opened.split.held_out_fraction))
+    clips = all_clips.split(split, opened.split.held_out_fraction)
     with ProgressBar("units: clips") as progress:
         result = units(model, clips, top, per_clip, opened.seed, progress)
     with ProgressBar("units: moments drawn") as progress:
