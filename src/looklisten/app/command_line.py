@@ -79,7 +79,7 @@ def _join_help_lines(function: Callable[..., Output]) -> None:
         if issubclass(record, BaseModel):
             for name, model_field in record.model_fields.items():
                 model_field.description = texts.get(name)
-        else:
+        elif dataclasses.is_dataclass(record):
             for field in dataclasses.fields(record):
                 field.metadata = types.MappingProxyType({"help": texts.get(field.name)})
 
