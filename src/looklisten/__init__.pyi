@@ -32,12 +32,14 @@ from .evaluation.units.naming import Units as Units
 from .evaluation.units.naming import units as units
 from .inference.embedding.embed import embed as embed
 from .inference.embedding.embedder import Embedder as Embedder
+from .inference.embedding.options import EmbedOptions as EmbedOptions
 from .inference.embedding.records import AlignedEmbeddings as AlignedEmbeddings
 from .inference.embedding.records import Embeddings as Embeddings
 from .inference.embedding.sklearn import AudioEmbedder as AudioEmbedder
 from .inference.embedding.sklearn import ImageEmbedder as ImageEmbedder
 from .inference.embedding.stream import StreamingEmbedder as StreamingEmbedder
 from .inference.localization.localize import localize as localize
+from .inference.localization.options import LocalizeOptions as LocalizeOptions
 from .inference.localization.records import HeatMap as HeatMap
 from .inference.localization.records import Localization as Localization
 from .inference.unit_activations import UnitActivation as UnitActivation

@@ -80,8 +80,8 @@ def probe(
     `shards`: a folder, or its shards.
     `held_out_fraction`: by default that of the run; a network without its run needs it.
     `seed`: of the untrained network's weights; by default that of the network's own initial
-        weights, else 0. The untrained accuracy moves by some points from one seed to another. Its batch-norm
-        statistics come from the training videos, which makes it as strong as it can be.
+        weights, else 0. The untrained accuracy moves by some points from one seed to another. Its
+        batch-norm statistics come from the training videos, which makes it as strong as it can be.
     `files`: the table of the files that videos were composed of (see `evaluate`).
     `embed`: computes the vectors.
 
