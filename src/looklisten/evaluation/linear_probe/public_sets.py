@@ -1,5 +1,6 @@
 """Linear probes of labeled sets: a table of one network, its baselines and published figures."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,6 +52,13 @@ class ProbeRow:
     accuracy_by_seed: tuple[float, ...] = ()
     """The accuracy of each of several untrained networks. The other figures are means over them,
     the ends of the interval too; `chosen` is that of the first."""
+
+
+RowAndFailures = tuple[ProbeRow, dict[int, str]]
+"""The row of one extractor, and the reason for each item that could not be read."""
+
+Measure = Callable[[FeatureExtractor, Progress], RowAndFailures]
+"""(extractor, progress over the items) -> its row and failures."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ def probe_audio(
     """
     _, classes = np.unique(files.labels, return_inverse=True)
 
-    def measure(extractor: FeatureExtractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
+    def measure(extractor: FeatureExtractor, progress: Progress) -> RowAndFailures:
         cached = audio_vectors(files, extractor, cache, progress)
         summarize = extractor.summarizes_clips
         vectors = clip_statistics(cached.vectors) if summarize else cached.vectors
@@ -128,13 +136,15 @@ def probe_audio(
             folds=files.folds,
             usable=cached.usable,
             tested=files.tested,
+            # The paper's SVM is for windows; a description of a whole clip is another method.
             classifier=LOGISTIC if extractor.whole_clips else SVM,
             device=extractor.device,
         )
 
         def fit_progress(done: int, total: int, /, **facts: str) -> None:
             fits = f"{done}/{total}"
-            progress(len(files), len(files), network=extractor.name, classifiers=fits, **facts)
+            n_items = len(files)
+            progress(n_items, n_items, network=extractor.name, classifiers=fits, **facts)
 
         predictions = data.predictions(fit_progress)
         is_correct = predictions.classes == classes[predictions.items]
@@ -165,7 +175,7 @@ def probe_images(
     """
     _, classes = np.unique(files.labels, return_inverse=True)
 
-    def measure(extractor: FeatureExtractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
+    def measure(extractor: FeatureExtractor, progress: Progress) -> RowAndFailures:
         stored_bytes = len(files) * (1 + RANDOM_VIEWS) * extractor.width * 4
         streams = stored_bytes > MAX_STORED_BYTES if stream is None else stream
 
@@ -185,6 +195,7 @@ def probe_images(
         )
         state_folder = None
         if streams and cache and extractor.key:
+            # Only streamed training takes long enough to be worth a state on disk.
             state_name = f"{extractor.key}-{files.fingerprint()}-layers-{epochs}"
             state_folder = cache / files.labeled_set.name / state_name
         predictions = predict_images(images, epochs, state_folder, training_progress)
@@ -194,10 +205,6 @@ def probe_images(
         return row, images.failures
 
     return _table(files, extractors, layer, measure, progress)
-
-
-Measure = Callable[[FeatureExtractor, Progress], tuple[ProbeRow, dict[int, str]]]
-"""(extractor, progress over the items) -> its row, and the reasons for unreadable items."""
 
 
 def _table(
@@ -212,9 +219,11 @@ def _table(
     for number, extractor in enumerate(extractors):
         row, unreadable = measure(extractor, _part(progress, number, len(extractors)))
         failures |= unreadable
+        # Further seeds of the untrained network follow its first one.
         if extractor.repetition == 0:
             rows_of_networks.append([])
         rows_of_networks[-1].append(row)
+    # Chance is that of the tested items; other folds may have other shares.
     tested_labels = files.labels[np.isin(files.folds, files.tested)]
     _, class_sizes = np.unique(tested_labels, return_counts=True)
     return ProbeTable(
@@ -263,8 +272,11 @@ def _row(
     chosen: tuple[str, ...],
 ) -> ProbeRow:
     """The row of one network; `is_correct` and `folds` are over the tested items."""
-    names = dict.fromkeys(folds.tolist())
-    by_fold = np.array([is_correct[folds == fold].mean() for fold in names])
+    # Folds keep the order in which they were tested.
+    accuracies = []
+    for fold in dict.fromkeys(folds.tolist()):
+        accuracies.append(is_correct[folds == fold].mean())
+    by_fold = np.array(accuracies)
     # The accuracy is the mean over folds, so that an item of a small fold weighs more.
     _, fold_indices, fold_sizes = np.unique(folds, return_inverse=True, return_counts=True)
     weights = 1 / fold_sizes[fold_indices]
@@ -280,4 +292,6 @@ def _row(
 
 
 def _deviation(folds: NDArray[np.float64]) -> float:
-    return float(folds.std(ddof=1)) if len(folds) > 1 else float("nan")
+    if len(folds) == 1:
+        return math.nan
+    return float(folds.std(ddof=1))

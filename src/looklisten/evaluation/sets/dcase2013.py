@@ -14,6 +14,7 @@ from looklisten.evaluation.sets.labeled_set import (
 from looklisten.media.formats import AUDIO_SUFFIXES
 
 _FOLDER_OF_FOLD = {"1": "scenes_stereo", "2": "scenes_stereo_testset"}
+# Letters up to the number, so that `busystreet01` is not `bus`.
 _SCENE_NAME = re.compile(r"([a-z]+?)[_-]?\d+")
 
 
@@ -40,6 +41,7 @@ DCASE2013 = LabeledSet(
     folds=("1", "2"),
     # The paper fits on the public part and tests on the other.
     tested=("2",),
+    # Two windows for each second, as in the paper.
     clip_seconds=30.0,
     windows=60,
     # Section 4.1, table 2 of the paper.

@@ -18,6 +18,7 @@ from looklisten.evaluation.sets.labeled_set import (
 from looklisten.media.formats import AUDIO_SUFFIXES
 
 _FOLDS = ("1", "2", "3", "4", "5")
+# Fold, id on Freesound, take, and perhaps the number of the class.
 _CLIP_NAME = re.compile(r"([1-5])-\d+-[A-Z]\d*(-\d+)?")
 _FROM_ESC_PAGE = "the ESC-50 page"
 
@@ -53,6 +54,7 @@ def _files_of_class_folders(root: Path) -> list[LabeledFile]:
         clip_name = _CLIP_NAME.fullmatch(file.stem)
         if clip_name is None or file.parent == root:
             continue
+        # Folders were once numbered: `001 - Dog bark`.
         label = re.sub(r"^\d+ - ", "", file.parent.name)
         fold = clip_name[1]
         files.append(LabeledFile(file.relative_to(root).as_posix(), label, fold))

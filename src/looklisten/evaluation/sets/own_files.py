@@ -40,13 +40,15 @@ def _files_of_table(table: Path) -> list[LabeledFile]:
     """
     rows = table_rows(table, ("path",), ("label", "class"))
     label_column = "label" if "label" in rows[0] else "class"
+    # Both words are common, and a split is a fold that is not tested in turn.
     fold_column = next((column for column in ("fold", "split") if column in rows[0]), "")
     files = []
     for row in rows:
         fold = normalize_split(row[fold_column]) if fold_column else ""
         files.append(LabeledFile(row["path"], row[label_column], fold))
-    has_fold = [bool(file.fold) for file in files]
-    if any(has_fold) and not all(has_fold):
+    # Folds made from names would put files of one fold of the owner on both sides.
+    n_with_fold = sum(file.fold != "" for file in files)
+    if 0 < n_with_fold < len(files):
         raise SourceError(
             f"{table}: some rows have a {fold_column} and others have none; "
             f"fill the column, or remove it so that folds are made from the names"

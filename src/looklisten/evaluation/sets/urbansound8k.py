@@ -14,6 +14,7 @@ from looklisten.evaluation.sets.labeled_set import (
 def read_urbansound8k(root: Path) -> list[LabeledFile]:
     """The table `metadata/UrbanSound8K.csv` and the ten folders in `audio/`."""
     table = root / "metadata" / "UrbanSound8K.csv"
+    # Nothing found is reported with the expected layout by the caller.
     if not table.is_file():
         return []
     files = []
