@@ -156,7 +156,7 @@ def test_broken_pictures_are_counted_and_told(benchmark, root, tmp_path):
             open_labeled_set("images", tmp_path), [eyes(brightness)], epochs=20, stream=stream
         )
         assert (table.items, table.failed, table.rows[0].accuracy) == (42, 2, 1)
-        assert "cut.jpg cannot be read as a picture" in table.failures[0]
+        assert "cut.jpg cannot be read as an image" in table.failures[0]
 
 
 def test_views_are_the_centre_and_random_places_that_their_key_draws(benchmark):
