@@ -25,7 +25,8 @@ from looklisten.evaluation.supervised import (
     scorer_with_validation_threshold,
     validation_clips,
 )
-from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load, open_network
 from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.training import baselines as table
 from looklisten.training import checkpointing
@@ -151,7 +152,7 @@ def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_pat
         steps=3, vision_from=run, audio_from=run, freeze="towers", probe_every=0, evaluate_every=1
     )
     train(shards_path, config, tmp_path / "frozen")
-    theirs, ours = load_checkpoint_network(run), load_checkpoint_network(tmp_path / "frozen")
+    theirs, ours = load(run), load(tmp_path / "frozen")
     assert same(theirs.vision.state_dict(), ours.vision.state_dict()), (
         "weights and batch-norm's statistics"
     )
@@ -177,7 +178,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
     }
     train(shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run")
     whole, begun = tensors(tmp_path / "run"), Learner(small_config(), "cpu").network.state_dict()
-    taught = load_checkpoint_network(tmp_path / "teacher").state_dict()
+    taught = load(tmp_path / "teacher").state_dict()
     shutil.rmtree(tmp_path / "teacher")
     shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
     assert (
@@ -187,7 +188,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
         == 2
     )
     assert same(tensors(tmp_path / "run"), whole)
-    for name, value in load_checkpoint_network(tmp_path / "run").state_dict().items():
+    for name, value in load(tmp_path / "run").state_dict().items():
         if name.startswith("vision."):
             assert torch.equal(value, taught[name])
         elif name.endswith(("conv1.weight", "fc3.weight")):
@@ -200,7 +201,7 @@ def test_a_network_begins_with_the_towers_of_another_to_the_bit(told):
     learner = Learner(small_config(vision_from=run, audio_from=run), "cpu")
     fresh = Learner(small_config(), "cpu").network.fusion.state_dict()
     learner.initialize()
-    theirs = load_checkpoint_network(run)
+    theirs = load(run)
     assert same(learner.network.vision.state_dict(), theirs.vision.state_dict())
     assert same(learner.network.audio.state_dict(), theirs.audio.state_dict())
     assert same(learner.network.fusion.state_dict(), fresh)
@@ -237,12 +238,12 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
             yield batch, *vectors
 
     monkeypatch.setattr(correspondence, "looked_and_listened", watched)
-    saved = open_checkpoint(told[0])
-    direct = direct_combination(saved, saved.model(), shards, pairs=40)
+    saved = open_network(told[0])
+    direct = direct_combination(saved, saved.l3net, shards, pairs=40)
     assert seen == set(shards.video_ids[shards.validation_mask(0.2, 0.1)])
     assert direct.validation_accuracy >= 0.5
     again = evaluate(
-        saved.model(),
+        saved.l3net,
         shards,
         shards.validation_mask(0.2, 0.1),
         pairs=40,
@@ -254,19 +255,19 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
 
 
 def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
-    other = open_checkpoint(run_path)
+    other = open_network(run_path)
     with pytest.raises(
         ConfigError,
         match=r'has no class scores to combine; train one with train\.objective = "labels"',
     ):
-        direct_combination(other, other.model(), shards)
-    saved = open_checkpoint(told[0])
+        direct_combination(other, other.l3net, shards)
+    saved = open_network(told[0])
     monkeypatch.setattr(shards, "validation", lambda *_: np.zeros(len(shards), bool))
     with pytest.raises(
         ConfigError,
         match=r"kept no videos to choose a threshold on; train it with train\.validation_fraction = 0\.1",
     ):
-        direct_combination(saved, saved.model(), shards)
+        direct_combination(saved, saved.l3net, shards)
 
 
 class Knowing:
@@ -291,7 +292,7 @@ class Knowing:
 def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_same(
     told, shards, monkeypatch
 ):
-    knowing, model = Knowing(monkeypatch, shards), load_checkpoint_network(told[0])
+    knowing, model = Knowing(monkeypatch, shards), load(told[0])
     found = evaluate(
         model,
         shards,
@@ -312,7 +313,7 @@ def test_one_class_has_no_other(told, shards, monkeypatch):
         ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"
     ):
         evaluate(
-            load_checkpoint_network(told[0]),
+            load(told[0]),
             shards,
             shards.held_out_mask(0.1),
             24,
@@ -330,16 +331,12 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
         LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc"))),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = class_accuracy(
-        load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24
-    )
+    found = class_accuracy(load(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24)
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
     assert (
-        class_accuracy(
-            load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24
-        ).audio
+        class_accuracy(load(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24).audio
         == 0
     )
 
@@ -399,7 +396,7 @@ def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_wo
     eyes = {
         name: {
             key: tensor
-            for key, tensor in load_checkpoint_network(run).state_dict().items()
+            for key, tensor in load(run).state_dict().items()
             if key.startswith("vision.")
         }
         for name, run in {
@@ -443,8 +440,8 @@ def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong
     than its threshold.
     """
     train(shards_path, small_config(validation_fraction=0.2, steps=60), tmp_path)
-    saved = open_checkpoint(tmp_path)
-    model, held_out = saved.model(), shards.held_out_mask(0.1)
+    saved = open_network(tmp_path)
+    model, held_out = saved.l3net, shards.held_out_mask(0.1)
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
     assert evaluate(model, shards, held_out, pairs=200).accuracy == 0.5

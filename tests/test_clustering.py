@@ -11,7 +11,7 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.units import clustering
 from looklisten.evaluation.units.clustering import PAPER, choose_k, cluster, k_means, tsne_positions
 from looklisten.inference.moments import MomentVectors
-from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.model.networks import load
 
 
 def agreement(truth, *found):
@@ -77,7 +77,7 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch
     monkeypatch.setattr(clustering, "embed_clips", vectors)
     monkeypatch.setattr(clustering, "untrained_like", lambda model, *_: model)
     monkeypatch.setattr(clustering, "ITEMS_PER_CLUSTER", 2)
-    found = cluster(load_checkpoint_network(run_path), shards, "all", k=12, seeds=20)
+    found = cluster(load(run_path), shards, "all", k=12, seeds=20)
     assert found.row("audio", "trained").n == 48
     assert found.row("vision", "trained").n < 48, (
         "frames that show two classes have no single right answer"
@@ -98,10 +98,10 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch
         assert found.row(side, "random").nmi > 0.3, "chance alone gives much where items are few"
     assert len(set(seen[0])) == len(seen[0]) == 48, "one sample a video"
     assert "at least 80% are of it" in found.as_dict()["criterion"]
-    cluster(load_checkpoint_network(run_path), shards, "test", seeds=1)
+    cluster(load(run_path), shards, "test", seeds=1)
     assert set(seen[-1]) == set(shards.video_ids[shards.splits == "test"])
     monkeypatch.setattr(clustering, "MAX_ITEMS", 20)
-    cluster(load_checkpoint_network(run_path), shards, "all", seeds=1)
+    cluster(load(run_path), shards, "all", seeds=1)
     assert len(seen[-1]) == 20
 
 
@@ -110,13 +110,13 @@ def test_what_cannot_be_clustered_is_said(run_path, shards, monkeypatch):
         ConfigError,
         match=r"there is no split 'tset' in .*; the splits are all, held-out, test, train",
     ):
-        cluster(load_checkpoint_network(run_path), shards, "tset")
+        cluster(load(run_path), shards, "tset")
     monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
     with pytest.raises(
         ConfigError,
         match=r"clusters are compared with labels, of at least 2 classes; the held-out videos of .* have fewer",
     ):
-        cluster(load_checkpoint_network(run_path), shards)
+        cluster(load(run_path), shards)
 
 
 def test_the_plane_keeps_neighbours_together():

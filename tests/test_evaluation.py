@@ -21,15 +21,15 @@ from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.moments import MomentVectors, embed_clips, moments
 from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import Fusion
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.training.loop import train
 
 
 @pytest.fixture(scope="module")
 def model(run_path):
-    return load_checkpoint_network(run_path)
+    return load(run_path)
 
 
 class Rule(Fusion):
@@ -192,7 +192,7 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_pa
     videos = sorted(set(shards.video_ids.tolist()))
     table = tmp_path / "labels.csv"
     rows = [f"{video},{number % 3}.jpg,{number % 2}.wav" for number, video in enumerate(videos)]
-    table.write_text("\n".join(["path,picture,sound", *rows]) + "\n")
+    table.write_text("\n".join(["path,image,sound", *rows]) + "\n")
     over_videos = evaluate(model, shards, held_out, pairs=200)
     over_files = evaluate(model, shards, held_out, pairs=200, files=table)
     assert over_files.interval_over == "files of pictures and of sounds"
@@ -203,7 +203,7 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_pa
     assert found.of_sounds(videos[:3]).tolist() == ["0.wav", "1.wav", "0.wav"]
     assert SharedFiles({}, {}).of_sounds(["a"]).tolist() == ["a"]
     with pytest.raises(
-        SourceError, match="names none of these videos with a path, a picture and a sound"
+        SourceError, match="names none of these videos with a path, an image and a sound"
     ):
         table.write_text("path,label\na.mp4,bell\n")
         shared_files_of(shards, table)
@@ -257,13 +257,13 @@ def test_probe_of_a_real_run(model, shards):
 
 
 def test_the_untrained_rival_begins_with_the_seed_of_the_run(run_path, shards_path, tmp_path):
-    assert load_checkpoint_network(run_path).initial_seed == 0
+    assert load(run_path).initial_seed == 0
     train(
         shards_path,
         small_config(seed=7, steps=1, evaluate_every=9, checkpoint_every=1),
         tmp_path / "run",
     )
-    other = load_checkpoint_network(tmp_path / "run")
+    other = load(tmp_path / "run")
     assert (
         initial_seed(other, None),
         initial_seed(other, 3),

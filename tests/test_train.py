@@ -14,7 +14,8 @@ import torch
 from conftest import small_config
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
-from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load
 from looklisten.system.devices import names_bfloat16
 from looklisten.training.augmentation import augment
 from looklisten.training.loop import train
@@ -25,9 +26,7 @@ GOLDEN = Path(__file__).parent / "golden_losses.txt"
 
 
 def weights(run):
-    return {
-        name: value.clone() for name, value in load_checkpoint_network(run).state_dict().items()
-    }
+    return {name: value.clone() for name, value in load(run).state_dict().items()}
 
 
 def same(one, other):

@@ -41,8 +41,8 @@ from looklisten.inference.unit_activations import (
     UnitActivation,
 )
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 
 COLORS = {'<b>red</b> "q" </script>': (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230)}
 FIRST = next(iter(COLORS))
@@ -218,7 +218,7 @@ def test_strongest_is_sorted_keeps_the_first_of_equals_and_no_silence():
 
 
 def test_counts_are_those_of_cluster_where_a_video_is_one_clip(run_path, shards):
-    model, held_out = load_checkpoint_network(run_path), shards.held_out_mask(0.1)
+    model, held_out = load(run_path), shards.held_out_mask(0.1)
     table = cluster(model, shards, seeds=1)
     told = units(model, shards, held_out)
     assert len(told.coverage) == 4

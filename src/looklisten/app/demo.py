@@ -30,10 +30,12 @@ from looklisten.inference.localization.localize import localize_each
 from looklisten.inference.localization.options import LocalizeOptions, Method
 from looklisten.inference.localization.records import Localization, normalize_maps
 from looklisten.inference.moments import Moment
-from looklisten.media.synth import CLASSES, World, synth
-from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.scenes import CLASSES
+from looklisten.media.synth.synth import synth
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
@@ -57,8 +59,10 @@ class Plan:
     seed: int
 
     @property
-    def world(self) -> World:
-        return World(videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2)
+    def world(self) -> WorldOptions:
+        return WorldOptions(
+            videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2
+        )
 
     @property
     def config(self) -> Config:
@@ -102,7 +106,7 @@ def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str
             "train", lambda bar: {"step": train(shards, plan.config, run_folder, progress=bar).step}
         ),
     }
-    model, data = load_checkpoint_network(run_folder), Shards(shards)
+    model, data = load(run_folder), Shards(shards)
     held_out = data.select(data.held_out_mask(plan.config.train.held_out_fraction))
     done["evaluate"] = stage(
         "evaluate",

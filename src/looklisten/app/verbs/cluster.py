@@ -14,7 +14,7 @@ from looklisten.app.terminal import Bar
 def cluster(
     shards: Positional[str],
     /,
-    checkpoint: Path = Path("runs/tiny"),
+    checkpoint: str = "runs/tiny",
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     split: str = "held-out",
     k: int = 64,
@@ -37,16 +37,15 @@ def cluster(
     from looklisten.evaluation.units.clustering import cluster as run
     from looklisten.evaluation.units.clustering import tsne_positions
     from looklisten.inference.unit_activations import SIDES
-    from looklisten.model.checkpoint import open_checkpoint
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
     from looklisten.system.files import atomic_write
 
     if out is not None:
         check_writable_file(out)
-    saved, data = open_checkpoint(checkpoint), Shards(shards)
-    network, train = saved.model().to(choose_device(device).value), saved.config.train
+    network, data = open_network(checkpoint, device), Shards(shards)
+    fraction = network.split.held_out_fraction
     with Bar("cluster: clips") as bar:
-        found = run(network, data, split, train.held_out_fraction, k, train.seed, kmeans_seeds, bar)
+        found = run(network.l3net, data, split, fraction, k, network.seed, kmeans_seeds, bar)
     if out is None:
         return found.as_dict()
     from looklisten.drawing.figures import class_scatter

@@ -66,23 +66,27 @@ def embed(
     warm_up()  # beside loading PyTorch, so that nobody waits for it
     from looklisten.inference.embedding.files import Plan, embed_files
     from looklisten.inference.embedding.stream import How
-    from looklisten.interop.loading import load_with_step
     from looklisten.media.isolation.limits import WorkerLimits
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     if not inputs:
         raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
     check_writable(out)
     how = How(layer, hop_seconds, center, normalize, dense, batch_size)
     limits = WorkerLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
-    model, step = load_with_step(checkpoint)
+    network = open_network(checkpoint, device)
     plan = Plan(
-        out, how, modality, align, format, overwrite, checkpoint, precision, step, again, limits
+        out,
+        how,
+        modality,
+        align,
+        format,
+        overwrite,
+        checkpoint,
+        precision,
+        network.step,
+        again,
+        limits,
     )
     with Bar("embed: files") as bar:
-        return embed_files(
-            inputs,
-            model.to(choose_device(device).value) if hasattr(model, "to") else model,
-            plan,
-            bar,
-        )
+        return embed_files(inputs, network.network, plan, bar)

@@ -62,16 +62,14 @@ def evaluate(
         direct_combination,
         scorer_with_validation_threshold,
     )
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
-    from looklisten.training.provenance import warn_of_trained_videos
+    from looklisten.model.networks import open_network
 
     if not 1 <= len(what) <= 2:
         raise UsageError(
             "evaluate needs shards, or a set and where it lies: looklisten evaluate SHARDS, looklisten evaluate vggss MEDIA"
         )
-    saved = open_trained(checkpoint)
-    model, settings = saved.model().to(choose_device(device).value), saved.config.train
+    network = open_network(checkpoint, device)
+    model = network.l3net
     if len(what) == 2:
         from looklisten.evaluation.localization.evaluate import localization_table
 
@@ -79,8 +77,7 @@ def evaluate(
         with Bar(f"evaluate: {what[0]}") as bar:
             return localization_table(model, items, method, seed, bar).as_dict()
     data = Shards(what[0])
-    held_out = data.held_out(saved)
-    warn_of_trained_videos(saved.path, saved.step, held_out.video_ids.tolist())
+    held_out = network.held_out(data)
     if task == "localization":
         from looklisten.evaluation.localization.evaluate import localization
 
@@ -88,11 +85,11 @@ def evaluate(
             return localization(model, held_out, method, per_clip, seed, bar).as_dict()
     with Bar("evaluate: batches") as bar:
         scorer = None
-        if settings.objective == "labels":
-            scorer = direct_combination(saved, model, data, pairs, seed, bar).scorer
+        if network.config.train.objective == "labels":
+            scorer = direct_combination(network, model, data, pairs, seed, bar).scorer
         elif threshold == "validation":
             scorer = scorer_with_validation_threshold(
-                saved, model, data, pairs, seed, bar, negatives
+                network, model, data, pairs, seed, bar, negatives
             )
         return run(model, held_out, pairs, seed, bar, scorer, negatives, files).as_dict()
 

@@ -47,13 +47,12 @@ def localize(
     from looklisten.drawing.localization_folder import localize_video, write_stills
     from looklisten.drawing.overlay_video import overlay
     from looklisten.inference.localization.options import LocalizeFileOptions, LocalizeOptions
-    from looklisten.interop.loading import load_network
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     check_writable(out)
     maps = LocalizeOptions(every_seconds, method, units)
     options = LocalizeFileOptions(maps, video_every_seconds, overlay=not no_video)
-    model = load_network(checkpoint).to(choose_device(device).value)
+    model = open_network(checkpoint, device).l3net
     with Bar("localize: seconds") as bar:
         localized = localize_video(video, model, options, bar)
     with Bar("localize: images") as bar:

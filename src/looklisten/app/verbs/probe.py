@@ -94,11 +94,10 @@ def probe(
 def _probe_shards(shards: str, checkpoint: str, per_clip: int, device: str) -> Result:
     from looklisten.data.shards import Shards
     from looklisten.evaluation.linear_probe.shards import probe as run
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
-    saved = open_trained(checkpoint)
+    network = open_network(checkpoint, device)
+    fraction = network.split.held_out_fraction
     with Bar("probe: clips") as bar:
-        network, train = saved.model().to(choose_device(device).value), saved.config.train
-        sides = run(network, Shards(shards), per_clip, train.seed, train.held_out_fraction, bar)
+        sides = run(network.l3net, Shards(shards), per_clip, network.seed, fraction, bar)
     return {side: result.as_dict() for side, result in sides.items()}

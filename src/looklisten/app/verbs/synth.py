@@ -1,91 +1,92 @@
 """The verb `synth`."""
 
 from pathlib import Path
-from typing import Any
 
 from tyro.conf import Positional
 
 from looklisten.app.command_line import UsageError
 from looklisten.app.output import Result
 from looklisten.app.terminal import Bar
+from looklisten.media.synth.options import CollageOptions, WorldOptions
 from looklisten.system.files import check_writable
 
 
 def synth(
     out: Positional[Path],
     /,
-    videos: int = 360,
-    seed: int = 0,
-    seconds: float = 10.0,
-    side_pixels: int = 256,
-    frames_per_second: int = 25,
-    silent_share: float = 1 / 3,
-    test_share: float = 0.25,
-    wild_kinds: int = 0,
-    pictures: Path | None = None,
+    videos: int = WorldOptions.videos,
+    seed: int = WorldOptions.seed,
+    seconds: float = WorldOptions.seconds,
+    side_pixels: int = WorldOptions.side_pixels,
+    frames_per_second: int = WorldOptions.frames_per_second,
+    silent_share: float = WorldOptions.silent_share,
+    test_share: float = WorldOptions.test_share,
+    random_classes: int = WorldOptions.random_classes,
+    images: Path | None = None,
     sounds: Path | None = None,
     same: tuple[str, ...] = (),
-    speed_change: float = 0.25,
+    speed_change: float = CollageOptions.speed_change,
     workers: int | None = None,
 ) -> Result:
-    """Make a world of videos with known truth: real MP4 files, labels.csv, boxes.csv, onsets.csv.
-    Or compose one of your own files.
+    """Make videos with known truth: MP4 files, labels.csv, boxes.csv, onsets.csv. Or compose videos
+    of your own images and sounds.
 
     Args:
         out: Folder to write.
-        videos: How many videos.
-        seed: The same seed and settings give the same files.
+        videos: Number of videos.
+        seed: The same seed and options give the same files.
         seconds: Length of each video.
         side_pixels: Width and height.
         frames_per_second: Frame rate.
-        silent_share: Share of videos in which a second object of another class stands by in
-            silence.
-        test_share: Share of videos of the split "test"; the others are "train".
-        wild_kinds: Instead of the twelve classes: so many, each with a look and a voice drawn from
-            its number.
-        pictures: Instead of drawing: your own pictures, FOLDER/CLASS/FILE or a table with path and
-            label.
-        sounds: Instead of synthesizing: your own sounds, likewise; joined to the pictures by class.
-        same: Classes that the sounds call otherwise than the pictures, such as drum_kit=drum
-            (several: one after the other).
-        speed_change: Own sounds are played faster or slower by up to this share, pitch and all.
-        workers: Processes; by default one a core.
+        silent_share: Share of the videos with a second, silent object of another class.
+        test_share: Share of the videos in the split "test"; the others are in "train".
+        random_classes: Use this many randomly generated classes instead of the twelve fixed ones.
+        images: Compose videos of your own images: FOLDER/CLASS/FILE, or a table with path and
+            label. Needs --sounds.
+        sounds: Your own sounds, in the same form; matched with the images by class.
+        same: Classes with two names, such as drum_kit=drum: the name among the images, then the
+            name among the sounds.
+        speed_change: Play your sounds faster or slower by up to this share, which changes their
+            pitch too.
+        workers: Number of processes; by default one for each core.
     """
-    from looklisten.media.synth import World
-    from looklisten.media.synth import synth as make
+    from looklisten.media.synth.synth import synth as run
 
     check_writable(out)
-    if (pictures is None) != (sounds is None):
-        raise UsageError("--pictures and --sounds go together: a video is composed of one of each")
-    if pictures and sounds:
-        from looklisten.media.synth.collage import Collage
-
-        pairs = [tuple(pair.split("=")) for pair in same]
-        if wrong := [pair for pair in pairs if len(pair) != 2]:
-            raise UsageError(f"--same takes PICTURES_NAME=SOUNDS_NAME, not {'='.join(wrong[0])}")
-        names = tuple((picture, sound) for picture, sound in pairs)
-        world: Any = Collage(
-            str(pictures),
-            str(sounds),
-            videos,
-            seed,
-            seconds,
-            side_pixels,
-            frames_per_second,
-            test_share,
-            names,
-            speed_change,
+    if (images is None) != (sounds is None):
+        raise UsageError("--images and --sounds go together: a video is composed of one of each")
+    options: WorldOptions | CollageOptions
+    if images and sounds:
+        options = CollageOptions(
+            images=str(images),
+            sounds=str(sounds),
+            videos=videos,
+            seed=seed,
+            seconds=seconds,
+            side_pixels=side_pixels,
+            frames_per_second=frames_per_second,
+            test_share=test_share,
+            same=tuple(_two_names(pair) for pair in same),
+            speed_change=speed_change,
         )
     else:
-        world = World(
-            videos,
-            seed,
-            seconds,
-            side_pixels,
-            frames_per_second,
-            silent_share,
-            test_share,
-            wild_kinds=wild_kinds,
+        options = WorldOptions(
+            videos=videos,
+            seed=seed,
+            seconds=seconds,
+            side_pixels=side_pixels,
+            frames_per_second=frames_per_second,
+            silent_share=silent_share,
+            test_share=test_share,
+            random_classes=random_classes,
         )
     with Bar("synth: videos") as bar:
-        return make(out, world, workers, bar)
+        return run(out, options, workers, bar)
+
+
+def _two_names(pair: str) -> tuple[str, str]:
+    """`drum_kit=drum` -> its two names."""
+    image_name, equals, sound_name = pair.partition("=")
+    if not equals or "=" in sound_name:
+        raise UsageError(f"--same takes IMAGES_NAME=SOUNDS_NAME, not {pair}")
+    return image_name, sound_name

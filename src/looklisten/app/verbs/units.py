@@ -38,14 +38,13 @@ def units(
     from looklisten.app.pages.unit_page import write_unit_page
     from looklisten.data.shards import Shards
     from looklisten.evaluation.units.naming import units as run
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     check_writable_file(out)
-    saved, data = open_trained(network), Shards(shards)
-    model, train = saved.model().to(choose_device(device).value), saved.config.train
-    clips = data.split(split, data.held_out_mask(train.held_out_fraction))
+    opened, data = open_network(network, device), Shards(shards)
+    model = opened.l3net
+    clips = data.split(split, data.held_out_mask(opened.split.held_out_fraction))
     with Bar("units: clips") as bar:
-        found = run(model, clips, top, per_clip, train.seed, bar)
+        found = run(model, clips, top, per_clip, opened.seed, bar)
     with Bar("units: moments drawn") as bar:
         return found.as_dict() | write_unit_page(out, found, model, bar)

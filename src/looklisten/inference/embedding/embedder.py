@@ -23,8 +23,8 @@ from looklisten.inference.embedding.records import Embeddings, joined, unit
 from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
 from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.media.waveform import SampleRate
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.system.progress import Progress, no_progress
 
 
@@ -51,7 +51,7 @@ class Embedder:
         if pooling not in POOLINGS:
             raise ConfigError(f"there is no pooling {pooling!r}; there are {', '.join(POOLINGS)}")
         self.encoder = encoder_of(
-            load_checkpoint_network(model) if isinstance(model, (str, Path)) else model, precision
+            load(model) if isinstance(model, (str, Path)) else model, precision
         )
         self._side, self._pool = side, POOLINGS[pooling]
         self._how = How(layer, hop_seconds, center, False, dense)

@@ -29,7 +29,7 @@ from looklisten.config import Side
 from looklisten.data.sources import Source, find_sources, open_source
 from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
-from looklisten.inference.embedding.fingerprints import SourceStamp, network_sha256, sha256_of_json
+from looklisten.inference.embedding.fingerprints import SourceStamp, sha256_of_json
 from looklisten.inference.embedding.inputs import aligned, parts
 from looklisten.inference.embedding.options import Modality, Precision
 from looklisten.inference.embedding.records import Embeddings
@@ -42,12 +42,13 @@ from looklisten.inference.embedding.writers import (
     read_made,
     vector_file,
 )
-from looklisten.inference.encoder import Encoder, encoder_of
+from looklisten.inference.encoder import Encoder, NetworkEncoder, encoder_of
 from looklisten.media.formats import MEDIA_SUFFIXES
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import use_limits
 from looklisten.media.isolation.readers import is_image, read_streams
 from looklisten.model.l3net import L3Net
+from looklisten.model.network_key import network_key
 from looklisten.system.files import remove_abandoned_scratch, write_json
 from looklisten.system.progress import Progress, no_progress
 
@@ -96,7 +97,8 @@ class Plan:
         """Everything that the vectors of a folder have in common."""
         how = {name: getattr(self.how, name) for name in ("layer", "center", "normalize", "dense")}
         same = {"modality": self.modality, "align": self.align, "precision": self.precision}
-        network = {WEIGHTS: network_sha256(encoder, self.network), "step": self.step}
+        model = encoder.model if isinstance(encoder, NetworkEncoder) else encoder
+        network = {WEIGHTS: network_key(model, self.network), "step": self.step}
         return network | same | how | {"hop_seconds": float(self.how.hop_seconds)}
 
 
