@@ -22,7 +22,7 @@ from typing import Any
 from looklisten.data.clips import Clip, VideoBox
 from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
-from looklisten.data.shards import write_shards
+from looklisten.data.shard_files import write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
 from looklisten.media.isolation.limits import WorkerLimits

@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import DeviceName, NetworkName, UsageError
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
 from looklisten.system.files import check_writable
 
 
-def embed(
+def run_embed(
     inputs: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="INPUTS...")],
     /,
-    checkpoint: str = "runs/tiny",
+    checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("embedded"),
     modality: Literal["auto", "audio", "image", "video"] = "auto",
     layer: str | None = None,
@@ -31,39 +31,36 @@ def embed(
     again: bool = False,
     stall_seconds: float = 120.0,
     memory_megabytes: int = 4096,
-    device: str = "auto",
-) -> Result:
-    """Vectors of sounds, pictures and videos: a file of vectors and times for each. Run it again to
-    finish or to add files.
+    device: DeviceName = "auto",
+) -> Output:
+    """Write the vectors of sounds, images and videos into files; run it again to add files.
 
     Args:
-        inputs: Files, folders, globs, text lists or tables with a column path; folders are searched
-            below too.
-        checkpoint: Folder of a run or of one checkpoint.
+        inputs: Files, folders, globs, text lists or tables with a column path; subfolders are
+            searched too.
         out: Folder for the vectors, in the structure of the inputs; a.wav gives a.wav.npz.
-        modality: The sound (audio), the picture (image), both (video), or what a file has (auto).
-        layer: pool4 (512 numbers), conv4_2 (6144 of sound, 8192 of pictures), aligned (128, of
+        modality: The sound (audio), the image (image), both (video), or what a file has (auto).
+        layer: pool4 (512 numbers), conv4_2 (6144 of sound, 8192 of images), aligned (128, of
             networks with fusion distance), texture (7680, of sound); by default pool4.
         hop_seconds: Seconds from one window of sound, or frame, to the next.
-        center: Half a window of silence goes in front of a sound, so that windows have multiples of
-            the hop in their middle.
+        center: Put half a window of silence before a sound, so that window k is centered at k hops.
         normalize: Vectors of length 1.
-        align: Of videos: the sound's windows, and for each the frame nearest to its middle.
-        dense: Sound in one run of the tower instead of one a window; fast for short hops, windows
-            see beyond their borders.
-        format: npz (arrays audio, vision and their start_seconds), parquet or jsonl (a row a
+        align: Of videos: for each window of sound the frame nearest to its middle.
+        dense: Compute sound in one run of the tower instead of one per window; fast for short hops.
+            Windows then depend on the sound around them.
+        format: npz (arrays audio, vision and their start_seconds), parquet or jsonl (one row per
             vector).
-        overwrite: Do again what is done.
-        precision: Arithmetic; bfloat16 is faster where the processor has it.
+        overwrite: Embed files again that are done.
+        precision: Arithmetic; bfloat16 is faster where the processor supports it.
         batch_size: Windows or frames computed at once on a GPU.
         again: Open files again that crashed the decoder in an earlier run.
-        stall_seconds: A file that does not get on by a second for so long is given up.
-        memory_megabytes: What decoding may take for one file.
-        device: auto, cpu, cuda, mps.
+        stall_seconds: Give up a file if decoding does not advance by one second in this time.
+        memory_megabytes: Memory that decoding can use for one file.
     """
     from looklisten.media.isolation.parent import warm_up
 
-    warm_up()  # beside loading PyTorch, so that nobody waits for it
+    # The decoder's process starts while PyTorch is imported, which saves its start time.
+    warm_up()
     from looklisten.inference.embedding.files import Plan, embed_files
     from looklisten.inference.embedding.stream import How
     from looklisten.media.isolation.limits import WorkerLimits
@@ -88,5 +85,5 @@ def embed(
         again,
         limits,
     )
-    with Bar("embed: files") as bar:
-        return embed_files(inputs, network.network, plan, bar)
+    with ProgressBar("embed: files") as progress:
+        return Output.of_inputs(embed_files(inputs, network.network, plan, progress))
