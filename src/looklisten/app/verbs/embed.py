@@ -28,7 +28,7 @@ def embed(
     overwrite: bool = False,
     precision: Literal["float32", "bfloat16"] = "float32",
     batch_size: int = 32,
-    again: bool = False,
+    retry_crashed: bool = False,
     stall_seconds: float = 120.0,
     memory_megabytes: int = 4096,
     device: str = "auto",
@@ -56,7 +56,7 @@ def embed(
         overwrite: Do again what is done.
         precision: Arithmetic; bfloat16 is faster where the processor has it.
         batch_size: Windows or frames computed at once on a GPU.
-        again: Open files again that crashed the decoder in an earlier run.
+        retry_crashed: Open files again that crashed the decoder in an earlier run.
         stall_seconds: A file that does not get on by a second for so long is given up.
         memory_megabytes: What decoding may take for one file.
         device: auto, cpu, cuda, mps.
@@ -64,25 +64,20 @@ def embed(
     from looklisten.media.isolation.parent import warm_up
 
     warm_up()  # beside loading PyTorch, so that nobody waits for it
-    from looklisten.inference.embedding.files import Plan, embed_files
-    from looklisten.inference.embedding.stream import How
+    from looklisten.inference.embedding.files import embed_files
+    from looklisten.inference.embedding.options import EmbedFilesOptions, EmbedOptions
     from looklisten.interop.loading import load_with_step
-    from looklisten.media.isolation.limits import WorkerLimits
     from looklisten.system.devices import choose_device
 
     if not inputs:
         raise UsageError("embed needs files or folders: looklisten embed INPUTS... -o OUT")
     check_writable(out)
-    how = How(layer, hop_seconds, center, normalize, dense, batch_size)
-    limits = WorkerLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
-    model, step = load_with_step(checkpoint)
-    plan = Plan(
-        out, how, modality, align, format, overwrite, checkpoint, precision, step, again, limits
+    vectors = EmbedOptions(layer, hop_seconds, center, normalize, dense, batch_size, precision)
+    options = EmbedFilesOptions(
+        vectors, modality, align, format, overwrite, retry_crashed, stall_seconds, memory_megabytes
     )
+    model, step = load_with_step(checkpoint)
+    if hasattr(model, "to"):
+        model = model.to(choose_device(device).value)
     with Bar("embed: files") as bar:
-        return embed_files(
-            inputs,
-            model.to(choose_device(device).value) if hasattr(model, "to") else model,
-            plan,
-            bar,
-        )
+        return embed_files(inputs, model, out, options, checkpoint, step, bar)
