@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -133,6 +133,7 @@ def _record_batches(clips: Iterable[Clip]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
 
 
+@runtime_checkable
 class HasConfig(Protocol):
     """What a split is taken from: a run, a checkpoint, or an opened network."""
 

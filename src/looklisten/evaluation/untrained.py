@@ -44,7 +44,7 @@ def untrained_network(
 
 
 def untrained_like(model: L3Net, clips: Shards, seed: int) -> L3Net:
-    """An untrained network with the config of `model`, its batch-norm statistics set from `clips`."""
+    """An untrained network like `model`, with batch-norm statistics set from `clips`."""
     device = next(model.parameters()).device
     batches = calibration_batches(model.config, clips, seed)
     return untrained_network(model.config, seed, device, batches)

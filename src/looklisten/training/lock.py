@@ -178,6 +178,8 @@ class FolderLock:
                 renewed = self._path.stat().st_mtime
             except FileNotFoundError:
                 return False
+            if self._read() != found:
+                return False  # another process holds it now: ask again
             first = renewed if first is None else first
             if renewed != first:
                 raise ConfigError(self._sentence(self._read() or found))

@@ -1,7 +1,7 @@
-"""A labelled set of sounds -> vectors of its sub-clips (paper, section 4.1), and the plain
-spectrogram that networks have to beat.
+"""A labeled set of sounds -> vectors of windows of each sound (paper, section 4.1).
 
-Knows files, windows and vectors: neither classifiers nor folds.
+Also the log-mel description that networks are compared with. Knows files, windows and vectors:
+neither classifiers nor folds.
 """
 
 from pathlib import Path
@@ -11,8 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from looklisten.evaluation.linear_probe.features import Extractor
-from looklisten.evaluation.linear_probe.vector_cache import Store, stored_vectors
+from looklisten.evaluation.linear_probe.features import FeatureExtractor
+from looklisten.evaluation.linear_probe.vector_cache import (
+    SAVE_SECONDS,
+    VectorCache,
+    cached_vectors,
+)
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.isolation.readers import read_audio
@@ -20,9 +24,9 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
 from looklisten.system.progress import Progress, no_progress
 
 MAX_HOURS = 1.0
-"""A longer sound is cut off there."""
+"""Longer sounds are cut off there."""
 
-FLOOR = FrontEnd(
+LOG_MEL = FrontEnd(
     window_samples=2048,
     hop_samples=1024,
     fft_samples=2048,
@@ -32,68 +36,79 @@ FLOOR = FrontEnd(
     mel_bands=40,
     low_hz=0.0,
 )
-"""The log-mel description: 40 bands up to 24 kHz; the floor is -100 dB of a full-scale sine's
-magnitude, give or take the window.
-"""
+"""40 bands up to 24 kHz. The floor is about -100 dB of the magnitude of a full-scale sine."""
 
 
-def loop(samples: Float[np.ndarray, " samples"], length: int) -> Float[np.ndarray, " length"]:
-    """`samples` repeated up to `length`; longer ones are as they are."""
+def repeat_to_length(
+    samples: Float[np.ndarray, " samples"], length: int
+) -> Float[np.ndarray, " length"]:
+    """`samples` repeated up to `length`; longer sounds are returned unchanged."""
     return samples if len(samples) >= length else np.resize(samples, length)
 
 
-def sub_clips(
+def spaced_windows(
     samples: Float[np.ndarray, " samples"], count: int, clip_seconds: float
 ) -> Float[np.ndarray, "count window"]:
-    """`count` windows of a second, equally spaced from the first to the last second of a sound,
-    which is looped to `clip_seconds`.
+    """`count` windows of one second, equally spaced from the start to the end of a sound.
+
+    A sound shorter than `clip_seconds` is repeated first.
     """
-    whole = loop(samples, max(round(clip_seconds * SAMPLE_RATE_HZ), WINDOW_SAMPLES))
-    room = len(whole) - WINDOW_SAMPLES
-    starts = np.linspace(0, room, count).round().astype(int) if count > 1 else [room // 2]
-    return np.stack([whole[start : start + WINDOW_SAMPLES] for start in starts])
+    clip_samples = round(clip_seconds * SAMPLE_RATE_HZ)
+    repeated = repeat_to_length(samples, max(clip_samples, WINDOW_SAMPLES))
+    last_start = len(repeated) - WINDOW_SAMPLES
+    if count == 1:
+        starts = np.array([last_start // 2])
+    else:
+        starts = np.linspace(0, last_start, count).round().astype(int)
+    return np.stack([repeated[start : start + WINDOW_SAMPLES] for start in starts])
 
 
-def log_mel(waveforms: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch features"]:
-    """Means and deviations over time of 40 log-mel bands: what a sound is like with no network at
-    all.
-    """
-    frames = waveforms.float().unfold(
-        -1, FLOOR.window_samples, FLOOR.hop_samples
-    ) * torch.hann_window(FLOOR.window_samples)
-    bands = (torch.fft.rfft(frames).abs() @ mel_filters(FLOOR)).clamp_min(FLOOR.floor).log()
+def log_mel_statistics(
+    waveforms: Float[Tensor, "batch samples"],
+) -> Float[Tensor, "batch features"]:
+    """Mean and deviation over time of each of 40 log-mel bands."""
+    frames = waveforms.float().unfold(-1, LOG_MEL.window_samples, LOG_MEL.hop_samples)
+    magnitudes = torch.fft.rfft(frames * torch.hann_window(LOG_MEL.window_samples)).abs()
+    bands = (magnitudes @ mel_filters(LOG_MEL)).clamp_min(LOG_MEL.floor).log()
     return torch.cat([bands.mean(1), bands.std(1)], dim=1)
 
 
-def spectrogram_extractor() -> Extractor:
-    """`log_mel` of whole clips."""
-    return Extractor("spectrogram", log_mel, 2 * FLOOR.mel_bands, "log-mel-40", whole=True)
+def log_mel_extractor() -> FeatureExtractor:
+    """`log_mel_statistics` of whole clips: a description without any network."""
+    return FeatureExtractor(
+        name="spectrogram",
+        encode=log_mel_statistics,
+        width=2 * LOG_MEL.mel_bands,
+        key="log-mel-40",
+        whole_clips=True,
+    )
 
 
-def sound_vectors(
-    benchmark: LabeledFiles,
-    extractor: Extractor,
+def audio_vectors(
+    files: LabeledFiles,
+    extractor: FeatureExtractor,
     cache: Path | None = None,
     progress: Progress = no_progress,
-) -> Store:
-    """Vectors of every sound's sub-clips `[items, windows, width]`, or of whole clips `[items, 1,
-    width]` where `extractor` wants them.
-    """
-    rows = 1 if extractor.whole else benchmark.labeled_set.windows
+    save_seconds: float = SAVE_SECONDS,
+) -> VectorCache:
+    """Vectors `[items, windows, width]` of each sound, or `[items, 1, width]` of whole clips."""
+    labeled_set = files.labeled_set
+    n_windows = 1 if extractor.whole_clips else labeled_set.windows
 
     def read(item: int) -> Tensor:
-        sound = read_audio(benchmark.root / benchmark.paths[item], MAX_HOURS)
-        if extractor.whole:
-            return torch.from_numpy(
-                loop(sound, round(benchmark.labeled_set.clip_seconds * SAMPLE_RATE_HZ))
-            )[None]
-        return torch.from_numpy(sub_clips(sound, rows, benchmark.labeled_set.clip_seconds))
+        samples = read_audio(files.root / files.paths[item], MAX_HOURS)
+        if extractor.whole_clips:
+            clip_samples = round(labeled_set.clip_seconds * SAMPLE_RATE_HZ)
+            return torch.from_numpy(repeat_to_length(samples, clip_samples))[None]
+        return torch.from_numpy(spaced_windows(samples, n_windows, labeled_set.clip_seconds))
 
-    return stored_vectors(benchmark, extractor, rows, read, cache, progress)
+    return cached_vectors(files, extractor, n_windows, read, cache, progress, save_seconds)
 
 
 def clip_statistics(
     vectors: Float[np.ndarray, "items windows features"],
 ) -> Float[np.ndarray, "items one both"]:
-    """Of each item one vector: the means of its sub-clips' vectors, then their deviations."""
-    return np.concatenate([vectors.mean(1, keepdims=True), vectors.std(1, keepdims=True)], axis=2)
+    """One vector for each item: the mean of its windows' vectors, then their deviation."""
+    means = vectors.mean(1, keepdims=True)
+    deviations = vectors.std(1, keepdims=True)
+    return np.concatenate([means, deviations], axis=2)

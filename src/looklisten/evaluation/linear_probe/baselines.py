@@ -1,112 +1,103 @@
-"""Who stands in the table of a labelled set: a network, itself as it began, and a plain description
-that knows nothing.
-"""
+"""The rows of a probe's table: a network, untrained networks, and a simple description."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
-
-import torch
 
 from looklisten.config import Config, ModelConfig, Side
 from looklisten.errors import ConfigError
-from looklisten.evaluation.linear_probe.audio import spectrogram_extractor
-from looklisten.evaluation.linear_probe.features import Extractor, network_extractor
+from looklisten.evaluation.linear_probe.audio import log_mel_extractor
+from looklisten.evaluation.linear_probe.features import FeatureExtractor, network_extractor
 from looklisten.evaluation.linear_probe.images import color_extractor
+from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
+from looklisten.evaluation.untrained import initial_seed, untrained_network
 from looklisten.inference.encoder import Encoder
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
+from looklisten.system.devices import choose_device
 
-UNTRAINED = "untrained:"
-"""Before a recipe's name: its network as it begins."""
+UNTRAINED_PREFIX = "untrained:"
+"""Stands before the name of a recipe and means its network with initial weights."""
 
-Rival = Literal["untrained", "spectrogram", "colors"]
-RIVALS: dict[Side, tuple[Rival, ...]] = {
-    "audio": ("untrained", "spectrogram"),
-    "vision": ("untrained", "colors"),
+UNTRAINED = "untrained"
+"""The baseline that is the same network with its initial weights."""
+
+SIMPLE_DESCRIPTIONS: dict[Side, dict[str, Callable[[], FeatureExtractor]]] = {
+    "audio": {"spectrogram": log_mel_extractor},
+    "vision": {"colors": color_extractor},
 }
 
-Model = str | Path | L3Net | Encoder
-"""A run's or checkpoint's folder, `untrained:RECIPE`, or a network."""
+UNTRAINED_SEEDS: dict[Side, int] = {"audio": 3, "vision": 1}
+"""How many untrained networks are measured by default.
 
-DRAWINGS: dict[Side, int] = {"audio": 3, "vision": 1}
-"""How often the untrained network is drawn: on ESC-10 its drawings lie 3 points apart. Sets of
-pictures are large, and so is their cost.
+On ESC-10 the accuracies of several seeds lie 3 points apart. Sets of images are large, so that one
+network is expensive.
 """
 
-
-def chosen_baselines(compare: str, side: Side) -> tuple[str, ...]:
-    """The names in `compare`: all of a side, none, or names joined by commas."""
-    if compare == "all":
-        return RIVALS[side]
-    if compare == "none":
-        return ()
-    return tuple(name.strip() for name in compare.split(","))
+ProbedModel = str | Path | L3Net | Encoder
+"""The folder of a run or checkpoint, `untrained:RECIPE`, or a network."""
 
 
-def contenders(
-    benchmark: LabeledFiles,
-    model: Model,
-    compare: Sequence[str],
-    layer: str,
-    device: str,
-    untrained_seeds: int | None = None,
-) -> list[Extractor]:
-    """The network, then those of `compare` that it is not itself; the untrained one so many times,
-    each another drawing.
+def compared_extractors(
+    model: ProbedModel, files: LabeledFiles, options: ProbeOptions
+) -> list[FeatureExtractor]:
+    """The network, then its baselines; the untrained network once for each seed.
 
-    Raises ConfigError for a rival or a layer that is not there.
+    Raises ConfigError for an unknown baseline or layer.
     """
-    side, rivals = benchmark.side, list(compare)
-    if wrong := [name for name in rivals if name not in RIVALS[side]]:
-        raise ConfigError(
-            f"there is no rival {wrong[0]!r} for {benchmark.labeled_set.title}; choose of {', '.join(RIVALS[side])}"
-        )
-    if isinstance(model, str) and model.startswith(UNTRAINED):
-        rivals = ["untrained", *(name for name in rivals if name != "untrained")]
-        found = []
+    side = files.side
+    device = choose_device(options.device).value
+    baselines = _chosen_baselines(options.compare, files)
+    extractors = []
+    if isinstance(model, str) and model.startswith(UNTRAINED_PREFIX):
+        # The network itself is untrained, so it is measured once, by several seeds.
+        baselines = [UNTRAINED, *(name for name in baselines if name != UNTRAINED)]
     elif isinstance(model, (str, Path)):
-        found = [network_extractor(str(model), open_checkpoint(model).model(), side, layer, device)]
+        network: L3Net | Encoder = open_checkpoint(model).model()
+        extractors.append(network_extractor(str(model), network, side, options.layer, device))
     else:
-        found = [network_extractor("network", model, side, layer, device)]
-    plain = {"spectrogram": spectrogram_extractor, "colors": color_extractor}
-    for name in rivals:
-        if name in plain:
-            found.append(plain[name]())
-        else:
-            found += [
-                _untrained(side, model, layer, device, more)
-                for more in range(DRAWINGS[side] if untrained_seeds is None else untrained_seeds)
-            ]
-    return found
+        extractors.append(network_extractor("network", model, side, options.layer, device))
+    for name in baselines:
+        if name != UNTRAINED:
+            extractors.append(SIMPLE_DESCRIPTIONS[side][name]())
+            continue
+        config, first_seed = _config_and_seed(model)
+        for repetition in range(options.untrained_seeds or UNTRAINED_SEEDS[side]):
+            network = untrained_network(config, first_seed + repetition)
+            extractor = network_extractor(UNTRAINED, network, side, options.layer, device)
+            extractors.append(replace(extractor, repetition=repetition))
+    return extractors
 
 
-def _untrained(side: Side, model: Model, layer: str, device: str, more: int) -> Extractor:
-    """The network as it begins, by the run's own seed and as many `more`, as the paper has it:
-    batch-norm of mean 0 and variance 1.
+def _chosen_baselines(compare: str, files: LabeledFiles) -> list[str]:
+    """The names in `compare`: all of the set's side, none, or names joined by commas."""
+    known = [UNTRAINED, *SIMPLE_DESCRIPTIONS[files.side]]
+    if compare == "all":
+        return known
+    if compare == "none":
+        return []
+    names = [name.strip() for name in compare.split(",")]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"there is no baseline {name!r} for {files.labeled_set.title}; "
+                f"choose all, none, or names out of {', '.join(known)}"
+            )
+    return names
 
-    Statistics set from the set itself would have seen the tested fold, and made no rival that was
-    stronger on the whole (LOG.md, 2026-11-24).
-    """
-    config, seed = _settings(model)
-    torch.manual_seed(seed + more)
-    return replace(network_extractor("untrained", L3Net(config), side, layer, device), drawing=more)
 
-
-def _settings(model: Model) -> tuple[ModelConfig, int]:
-    """The network's settings and the seed of its initial weights, 0 where nobody knows."""
-    if isinstance(model, (str, Path)):
-        name = str(model)
-        config = (
-            Config.load(name.removeprefix(UNTRAINED))
-            if name.startswith(UNTRAINED)
-            else open_checkpoint(model).config
-        )
-        return config.model, config.train.seed
-    if not isinstance(model, L3Net):
+def _config_and_seed(model: ProbedModel) -> tuple[ModelConfig, int]:
+    """The settings of a network, and the seed of its initial weights; 0 if that is not known."""
+    if isinstance(model, L3Net):
+        return model.config, initial_seed(model, None)
+    if not isinstance(model, (str, Path)):
         raise ConfigError(
-            "an encoder of another house has no untrained form here; name the rivals that it is to be compared with"
+            "the untrained form of this network is not known; name other baselines to compare with"
         )
-    return model.config, model.initial_seed or 0
+    name = str(model)
+    if name.startswith(UNTRAINED_PREFIX):
+        config = Config.load(name.removeprefix(UNTRAINED_PREFIX))
+    else:
+        config = open_checkpoint(model).config
+    return config.model, config.train.seed

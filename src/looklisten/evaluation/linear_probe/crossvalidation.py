@@ -1,8 +1,7 @@
-"""The protocol for sounds (paper, section 4.1): folds, what is fitted on which, and a clip's answer
-from its sub-clips.
+"""Cross-validation over the folds of a set of sounds (paper, section 4.1).
 
-Takes vectors, from whatever made them: it knows no network and no file. Nothing of a tested fold
-touches what is fitted.
+Takes vectors from anywhere: it knows no network and no file. Nothing of a tested fold influences
+what is fitted for it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,53 +15,48 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from looklisten.evaluation.linear_probe.svm import COSTS, svm_scores
+from looklisten.evaluation.linear_probe.svm import COSTS, ZScore, svm_scores
 from looklisten.system.progress import Progress, no_progress
 
 INNER_GROUPS = 5
-"""Where one training fold is all there is, its clips are dealt into so many groups to choose the
-cost.
-"""
+"""If there is only one training fold, its clips form this many groups to choose the cost."""
 
-Scores = Callable[[Tensor, Tensor, Tensor, Sequence[float], int], Iterable[Tensor]]
-"""(examples, their classes, others, costs, number of classes) -> for each cost the decision values
-of the others.
-"""
+FitAndScore = Callable[[Tensor, Tensor, Tensor, Sequence[float], int], Iterable[Tensor]]
+"""(examples, their classes, others, costs, number of classes) -> for each cost the scores of the
+others `[others, classes]`."""
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a classifier said of the tested clips."""
+class FoldPredictions:
+    """The predicted classes of all tested items."""
 
     items: Int[np.ndarray, " tested"]
-    """Their places in the set ..."""
-    said: Int[np.ndarray, " tested"]
-    """... and the class each was given."""
+    classes: Int[np.ndarray, " tested"]
+    """The predicted class of each of `items`."""
     costs: dict[str, float]
-    """The cost that was chosen inside the training folds of each tested fold."""
+    """For each tested fold, the cost that was chosen inside its training folds."""
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A linear classifier and the costs to choose from, ascending."""
 
-    scores: Scores
+    fit_and_score: FitAndScore
     costs: tuple[float, ...]
 
 
 def logistic_scores(
-    examples: Tensor, classes: Tensor, others: Tensor, costs: Sequence[float], count: int
+    examples: Tensor, classes: Tensor, others: Tensor, costs: Sequence[float], n_classes: int
 ) -> Iterator[Tensor]:
-    """Logistic regression over all classes at once on z-scored examples."""
-    deviation, mean = torch.std_mean(examples, dim=0, correction=0)
-    scaling = torch.where(deviation > 0, deviation, 1.0)
-    fitted, measured = ((some - mean) / scaling for some in (examples, others))
+    """Log-probabilities by logistic regression over all classes on z-scored examples."""
+    scaling = ZScore.of(examples)
+    fitted = ((examples - scaling.mean) / scaling.deviation).numpy()
+    tested = ((others - scaling.mean) / scaling.deviation).numpy()
     for cost in costs:
-        machine = LogisticRegression(C=cost, max_iter=2000).fit(fitted.numpy(), classes.numpy())
-        scores = torch.full((len(others), count), -torch.inf)
-        scores[:, machine.classes_] = torch.from_numpy(
-            machine.predict_log_proba(measured.numpy())
-        ).float()
+        model = LogisticRegression(C=cost, max_iter=2000).fit(fitted, classes.numpy())
+        # Classes without a training example can never be predicted.
+        scores = torch.full((len(others), n_classes), -torch.inf)
+        scores[:, model.classes_] = torch.from_numpy(model.predict_log_proba(tested)).float()
         yield scores
 
 
@@ -71,84 +65,96 @@ LOGISTIC = Classifier(logistic_scores, (0.01, 0.1, 1.0, 10.0))
 
 
 @dataclass(frozen=True, eq=False)
-class Folds:
-    """The vectors of a set with what is known of its items, and the folds that are measured."""
+class CrossValidation:
+    """The vectors of a set with the class and fold of each item, and the folds that are tested."""
 
     vectors: Float[np.ndarray, "items windows features"]
     classes: Int[np.ndarray, " items"]
     folds: NDArray[Any]
     usable: Bool[np.ndarray, " items"]
+    """Which items could be read."""
     tested: tuple[str, ...]
     classifier: Classifier = SVM
     device: str = "cpu"
 
-    def answers(self, progress: Progress = no_progress) -> Answers:
-        """Each tested fold by what was fitted on the others, at the cost that is best inside those."""
-        plans = {fold: self._rehearsals(fold) for fold in self.tested}
-        wanted = {away: folds for folds, aways in plans.values() for away in aways}
-        total = len(wanted) + len(self.tested)
-        rehearsed = {}
-        for away, folds in wanted.items():
-            rehearsed[away] = folds._rehearse(away)
-            progress(len(rehearsed), total)
-        items, said, costs = [], [], {}
-        for fold, (_, aways) in plans.items():
-            found = sum(rehearsed[away][other] for away in aways for other in away - {fold})
-            costs[fold] = self.classifier.costs[int(np.argmax(found))]
-            test = self.usable & (self.folds == fold)
-            (scores,) = self._clip_scores(self.usable & (self.folds != fold), test, [costs[fold]])
-            items.append(np.flatnonzero(test))
-            said.append(scores.argmax(1))
-            progress(len(rehearsed) + len(costs), total)
-        return Answers(np.concatenate(items), np.concatenate(said), costs)
+    def predictions(self, progress: Progress = no_progress) -> FoldPredictions:
+        """Predict each tested fold by a fit on the others, at the cost that is best in those."""
+        searches = {fold: self._cost_search(fold) for fold in self.tested}
+        # Two tested folds share the fit that leaves out both of them, so it is made once.
+        data_of_fit: dict[frozenset[str], CrossValidation] = {}
+        for data, fits in searches.values():
+            for left_out in fits:
+                data_of_fit[left_out] = data
+        n_fits = len(data_of_fit) + len(self.tested)
+        n_correct = {}
+        for left_out, data in data_of_fit.items():
+            n_correct[left_out] = data._correct_by_cost(left_out)
+            progress(len(n_correct), n_fits)
 
-    def _rehearsals(self, fold: str) -> tuple["Folds", list[frozenset[str]]]:
-        """What is left out in turn, of which folds, to choose a cost for a tested fold: it and each
-        of the others.
+        items = []
+        classes = []
+        costs: dict[str, float] = {}
+        for fold, (_, fits) in searches.items():
+            totals = np.zeros(len(self.classifier.costs), dtype=np.int64)
+            for left_out in fits:
+                for inner_fold in left_out - {fold}:
+                    totals += n_correct[left_out][inner_fold]
+            costs[fold] = self.classifier.costs[int(np.argmax(totals))]
+            is_tested = self.usable & (self.folds == fold)
+            is_fitted = self.usable & (self.folds != fold)
+            (scores,) = self._clip_scores(is_fitted, is_tested, [costs[fold]])
+            items.append(np.flatnonzero(is_tested))
+            classes.append(scores.argmax(1))
+            progress(len(n_correct) + len(costs), n_fits)
+        return FoldPredictions(np.concatenate(items), np.concatenate(classes), costs)
 
-        Two folds that are both tested share a rehearsal: what is fitted on the rest serves either.
-        Where only one other fold is there, its clips are dealt into groups, and each of these is
-        left out.
+    def _cost_search(self, fold: str) -> tuple["CrossValidation", list[frozenset[str]]]:
+        """The data, and the folds that each fit leaves out, to choose a cost for a tested fold.
+
+        Each fit leaves out the tested fold and one other. If there is only one other fold, its
+        clips form groups, and each fit leaves out one group.
         """
         others = [str(other) for other in np.unique(self.folds[self.folds != fold])]
         if len(others) > 1:
             return self, [frozenset((fold, other)) for other in others]
-        fit = self.folds != fold
+        is_fitted = self.folds != fold
         groups = np.full(len(self.folds), "", dtype=object)
-        for number in np.unique(self.classes[fit]):
-            mine = np.flatnonzero(fit & (self.classes == number))
-            groups[mine] = [
-                f"{others[0]}, group {turn % INNER_GROUPS}" for turn in range(len(mine))
-            ]
-        inner = replace(self, folds=groups.astype(str), usable=self.usable & fit)
-        return inner, [frozenset((str(group),)) for group in np.unique(groups[fit])]
+        for class_index in np.unique(self.classes[is_fitted]):
+            members = np.flatnonzero(is_fitted & (self.classes == class_index))
+            for rank, item in enumerate(members):
+                groups[item] = f"{others[0]}, group {rank % INNER_GROUPS}"
+        inner = replace(self, folds=groups.astype(str), usable=self.usable & is_fitted)
+        return inner, [frozenset((str(group),)) for group in np.unique(groups[is_fitted])]
 
-    def _rehearse(self, away: frozenset[str]) -> dict[str, Int[np.ndarray, " costs"]]:
-        """For each fold that is left out and each cost, how many of its clips are named right by
-        what is fitted on the rest.
-        """
-        test = self.usable & np.isin(self.folds, list(away))
-        scores = self._clip_scores(self.usable & ~test, test, self.classifier.costs)
-        right = np.stack([one.argmax(1) == self.classes[test] for one in scores])
-        return {fold: right[:, self.folds[test] == fold].sum(1) for fold in away}
+    def _correct_by_cost(self, left_out: frozenset[str]) -> dict[str, Int[np.ndarray, " costs"]]:
+        """For each fold left out: how many of its clips each cost classifies correctly."""
+        is_tested = self.usable & np.isin(self.folds, list(left_out))
+        scores = self._clip_scores(self.usable & ~is_tested, is_tested, self.classifier.costs)
+        truth = self.classes[is_tested]
+        is_correct = np.stack([of_cost.argmax(1) == truth for of_cost in scores])
+        folds = self.folds[is_tested]
+        return {fold: is_correct[:, folds == fold].sum(1) for fold in left_out}
 
     def _clip_scores(
-        self, fit: NDArray[np.bool_], test: NDArray[np.bool_], costs: Sequence[float]
+        self, is_fitted: NDArray[np.bool_], is_tested: NDArray[np.bool_], costs: Sequence[float]
     ) -> list[NDArray[np.float32]]:
-        """For each cost the scores `[clips, classes]` of the tested clips: the means over their
-        windows.
-        """
-        windows = self.vectors.shape[1]
-        examples, others = (self._rows(mask) for mask in (fit, test))
-        classes = torch.from_numpy(self.classes[fit]).repeat_interleave(windows).to(self.device)
-        found = self.classifier.scores(
-            examples, classes, others, costs, int(self.classes.max()) + 1
+        """For each cost the scores `[clips, classes]` of the tested clips: means over windows."""
+        n_windows = self.vectors.shape[1]
+        n_classes = int(self.classes.max()) + 1
+        classes = torch.from_numpy(self.classes[is_fitted]).repeat_interleave(n_windows)
+        window_scores = self.classifier.fit_and_score(
+            self._windows(is_fitted),
+            classes.to(self.device),
+            self._windows(is_tested),
+            costs,
+            n_classes,
         )
-        return [
-            scores.reshape(-1, windows, scores.shape[1]).mean(1).cpu().numpy() for scores in found
-        ]
+        clip_scores = []
+        for scores in window_scores:
+            by_clip = scores.reshape(-1, n_windows, scores.shape[1])
+            clip_scores.append(by_clip.mean(1).cpu().numpy())
+        return clip_scores
 
-    def _rows(self, mask: NDArray[np.bool_]) -> Float[Tensor, "rows features"]:
-        return torch.from_numpy(self.vectors[mask].reshape(-1, self.vectors.shape[2])).to(
-            self.device
-        )
+    def _windows(self, mask: NDArray[np.bool_]) -> Float[Tensor, "windows features"]:
+        windows = self.vectors[mask].reshape(-1, self.vectors.shape[2])
+        return torch.from_numpy(windows).to(self.device)

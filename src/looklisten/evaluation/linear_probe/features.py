@@ -1,9 +1,10 @@
-"""Batches -> vectors of a frozen network, trained or not, or of a plain description. Knows tensors:
-no file, no label.
+"""Batches of sounds or frames -> vectors, by a frozen network or by a simple description.
+
+Knows tensors only: no file and no label.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,124 +15,121 @@ from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.fingerprints import network_sha256
 from looklisten.inference.embedding.options import Precision
-from looklisten.inference.encoder import Encoder, encoder_of
-from looklisten.inference.layers import TEXTURE, layer_width
+from looklisten.inference.encoder import Encoder, encoder_of, vector_length
+from looklisten.inference.layers import TEXTURE
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import choose_precision, to_device
 
 BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
-PIECE_BYTES = 8e6
-"""On a CPU a batch goes through a network in pieces whose largest map takes about so much: larger
-ones leave the caches, and where nobody called `keep_freed_memory` their memory is asked of the
-system anew each time. Of the full-size ear 40 windows a second one by one, 20 by 32 (two cores); of
-`tiny` 1,100 and 2,200 (LOG.md).
+CHUNK_BYTES = 8e6
+"""On a CPU a batch is computed in chunks whose largest feature map takes about this many bytes.
+
+Larger maps do not fit in the processor's caches. Unless `keep_freed_memory` was called, their
+memory is also requested from the system each time. The full-size audio tower computes 40 windows
+a second one by one and 20 in chunks of 32 on two cores; that of `tiny` 1,100 and 2,200 (LOG.md).
 """
 
-ROUNDING = "16bit"
-"""How a network rounds the sound that it gets."""
+SOUND_ROUNDING = "16bit"
+"""In cache keys: networks get sound that is rounded to 16 bits."""
 
 
 @dataclass(frozen=True, eq=False)
-class Extractor:
-    """What turns a batch of sounds `[batch, samples]` or frames `[batch, 3, side, side]` into
-    vectors.
-    """
+class FeatureExtractor:
+    """Turns sounds `[batch, samples]` or frames `[batch, 3, side, side]` into vectors."""
 
     name: str
     encode: Callable[[Tensor], Tensor]
     width: int
     key: str = ""
-    """A hash of all that the vectors depend on beside the files; where there is none, they are not
-    kept.
-    """
+    """A hash of all that the vectors depend on except the files; without it they are not stored."""
     device: str = "cpu"
-    whole: bool = False
-    """Whether it is given whole sounds, one at a time, rather than windows of a second."""
-    summarized: bool = False
-    """Whether a clip is classified once, by the means and deviations of its sub-clips' vectors,
-    rather than sub-clip by sub-clip.
-    """
-    piece_rows: int = 0
-    """How many rows of a batch are computed at a time; 0: all."""
-    drawing: int = 0
-    """Which drawing of one untrained network it is: those from 1 on share the row of the one
-    before.
-    """
+    whole_clips: bool = False
+    """Whether it takes whole sounds, one at a time, instead of windows of one second."""
+    summarizes_clips: bool = False
+    """Whether each clip is classified once, by the mean and deviation of its windows' vectors."""
+    chunk_rows: int = 0
+    """How many rows of a batch are computed at a time; 0 for all."""
+    repetition: int = 0
+    """Numbers the untrained networks of several seeds; all of them share one row of the table."""
     resize_pixels: int = 256
     crop_pixels: int = 224
 
     @property
     def batch_rows(self) -> int:
-        """How many rows it is best given at a time."""
+        """How many rows at a time are fast on its device."""
         return BATCH_ROWS[torch.device(self.device).type]
 
     def __call__(self, batch: Num[Tensor, "batch ..."]) -> Float[np.ndarray, "batch width"]:
         with torch.inference_mode():
-            pieces = torch.split(batch, self.piece_rows or len(batch))
-            return torch.cat(
-                [self.encode(piece.to(self.device)).float().cpu() for piece in pieces]
-            ).numpy()
+            vectors = []
+            for chunk in torch.split(batch, self.chunk_rows or len(batch)):
+                vectors.append(self.encode(chunk.to(self.device)).float().cpu())
+            return torch.cat(vectors).numpy()
 
 
 def network_extractor(
-    name: str, model: L3Net | Encoder, side: Side, layer: str = "conv4_2", device: str = "cpu"
-) -> Extractor:
-    """The vectors of `layer`, in the device's fastest precision. Raises ConfigError when the
-    network has no such layer.
+    name: str,
+    model: L3Net | Encoder,
+    side: Side,
+    layer: str = "conv4_2",
+    device: str = "cpu",
+    precision: Precision | None = None,
+) -> FeatureExtractor:
+    """The vectors of one layer of a network.
+
+    precision: of an L3Net; by default the fastest one of the device.
+
+    Raises ConfigError if the network has no such layer.
     """
-    precision: Precision = (
-        "bfloat16"
-        if isinstance(model, L3Net) and choose_precision(device).value == "bfloat16"
-        else "float32"
+    if not isinstance(model, L3Net):
+        _check_layer(model, side, layer)
+        return _extractor_of_encoder(name, model, side, layer)
+    fast = choose_precision(device).value == "bfloat16"
+    precision = precision or ("bfloat16" if fast else "float32")
+    encoder = encoder_of(to_device(model, device), precision)
+    _check_layer(encoder, side, layer)
+    extractor = _extractor_of_encoder(name, encoder, side, layer)
+    # A cache may hold vectors of an older version, which did not round sound to 16 bits.
+    rounding = f"-{SOUND_ROUNDING}" if side == "audio" else ""
+    weights = network_sha256(encoder)[:16]
+    on_cpu = encoder.device.type == "cpu"
+    return replace(
+        extractor,
+        key=f"{weights}-{side}-{layer}-{precision}{rounding}",
+        chunk_rows=_chunk_rows(model, side) if on_cpu else 0,
     )
-    encoder = encoder_of(to_device(model, device), precision) if isinstance(model, L3Net) else model
-    if layer not in encoder.layers.get(side, ()):
+
+
+def _check_layer(encoder: Encoder, side: Side, layer: str) -> None:
+    layers = encoder.layers.get(side, ())
+    if layer not in layers:
         raise ConfigError(
-            f"there is no layer {layer!r} of {side} here; choose one of {', '.join(encoder.layers.get(side, ())) or 'none'}"
+            f"this network has no layer {layer!r} of {side}; choose {', '.join(layers) or 'none'}"
         )
 
+
+def _extractor_of_encoder(name: str, encoder: Encoder, side: Side, layer: str) -> FeatureExtractor:
     def encode(batch: Tensor) -> Tensor:
         return encoder.encode(side, batch, layer)
 
-    # Vectors of sound that was not rounded to 16 bits may lie in a cache: they are others, and have
-    # another name.
-    rounding = f"-{ROUNDING}" if side == "audio" else ""
-    return Extractor(
+    return FeatureExtractor(
         name=name,
         encode=encode,
-        width=layer_width(model, side, layer)
-        if isinstance(model, L3Net)
-        else encode(_blank(encoder, side)).shape[1],
-        key=f"{network_sha256(encoder)[:16]}-{side}-{layer}-{precision}{rounding}"
-        if isinstance(model, L3Net)
-        else "",
+        width=vector_length(encoder, side, layer),
         device=str(encoder.device),
-        summarized=layer == TEXTURE,
-        piece_rows=_piece_rows(model, side)
-        if isinstance(model, L3Net) and encoder.device.type == "cpu"
-        else 0,
+        summarizes_clips=layer == TEXTURE,
         resize_pixels=encoder.resize_pixels,
         crop_pixels=encoder.crop_pixels,
     )
 
 
-def _blank(encoder: Encoder, side: Side) -> Tensor:
-    shape = (1, 48_000) if side == "audio" else (1, 3, encoder.crop_pixels, encoder.crop_pixels)
-    return torch.zeros(
-        shape, dtype=torch.int16 if side == "audio" else torch.uint8, device=encoder.device
-    )
-
-
-def _piece_rows(model: L3Net, side: Side) -> int:
-    """How many rows have a first map, the largest one, of about `PIECE_BYTES`; it is counted in
-    bfloat16.
-    """
-    pixels = (
-        model.front_end(torch.zeros(1, WINDOW_SAMPLES)).numel()
-        if side == "audio"
-        else model.config.crop_pixels**2
-    )
-    return max(
-        1, int(PIECE_BYTES / (2 * model.config.widths[0] * pixels / model.config.first_stride**2))
-    )
+def _chunk_rows(model: L3Net, side: Side) -> int:
+    """How many rows have a first feature map, the largest one, of about `CHUNK_BYTES`."""
+    if side == "audio":
+        n_input_pixels = model.front_end(torch.zeros(1, WINDOW_SAMPLES)).numel()
+    else:
+        n_input_pixels = model.config.crop_pixels**2
+    n_values = model.config.widths[0] * n_input_pixels / model.config.first_stride**2
+    bytes_per_row = 2 * n_values  # bfloat16
+    return max(1, int(CHUNK_BYTES / bytes_per_row))

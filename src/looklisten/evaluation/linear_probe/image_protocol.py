@@ -1,155 +1,177 @@
-"""The protocol for pictures (paper, section 4.2): a linear layer on frozen vectors, trained on
-random crops, tested on central ones.
+"""The protocol for images (paper, section 4.2): linear layers on frozen vectors.
 
-Of small sets the vectors of a few random crops are kept; large ones are looked at anew every epoch,
-and no vector is kept.
+They are trained on random crops and tested on central ones. Vectors of small sets are stored; those
+of large sets are computed in every epoch.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from looklisten.evaluation.linear_probe.features import Extractor
-from looklisten.evaluation.linear_probe.images import VIEWS, streamed_vectors
-from looklisten.evaluation.linear_probe.softmax import SETTINGS, Batch, Layers, train
-from looklisten.evaluation.linear_probe.vector_cache import Store
+from looklisten.evaluation.linear_probe.features import FeatureExtractor
+from looklisten.evaluation.linear_probe.images import (
+    RANDOM_VIEWS,
+    VectorsOfItems,
+    streamed_image_vectors,
+)
+from looklisten.evaluation.linear_probe.softmax import (
+    SETTINGS,
+    SoftmaxLayers,
+    VectorBatch,
+    train_softmax,
+)
+from looklisten.evaluation.linear_probe.vector_cache import VectorCache
 from looklisten.evaluation.sets.folds import rank_within_class
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.system.progress import Progress, no_progress
 
-EPOCHS = 30
-BATCH = 128
-KEPT_BYTES = 4e9
+PROBE_EPOCHS = 30
+STORED_BATCH_ROWS = 128
+MAX_STORED_BYTES = 4e9
 """Sets whose vectors would take more than this are streamed."""
-CHOOSING = 20
-"""Where the owner made no validation split, one of so many training pictures is kept to choose the
-setting by.
-"""
+VALIDATION_SHARE = 20
+"""Without a validation split, one of this many training images chooses the setting."""
 
 Items = Int[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """A set in the eyes of one extractor: its vectors in batches, kept or made on the way."""
+class ProbeImages:
+    """A set of images as vectors of one extractor, stored or streamed."""
 
-    benchmark: LabeledFiles
-    extractor: Extractor
+    files: LabeledFiles
+    extractor: FeatureExtractor
     classes: Int[Tensor, " items"]
-    store: Store | None
-    """The kept vectors; None: they are streamed."""
-    failed: dict[int, str]
-    """Pictures that could not be read so far, and why."""
+    stored: VectorCache | None
+    """The stored vectors; None if they are streamed."""
+    failures: dict[int, str]
+    """The reason for each image that could not be read so far."""
     seed: int = 0
 
     @property
     def batch_rows(self) -> int:
-        return BATCH if self.store else self.extractor.batch_rows
+        """How many vectors a batch has."""
+        return STORED_BATCH_ROWS if self.stored else self.extractor.batch_rows
 
-    def training(self, items: Items, epoch: int) -> Iterator[Batch]:
-        """One epoch: each of `items` once, in an order and by a random square that (seed, epoch)
-        draw.
-        """
+    def training_batches(self, items: Items, epoch: int) -> Iterator[VectorBatch]:
+        """One epoch: each of `items` once, in a random order and by a random square."""
         order = np.random.default_rng((self.seed, epoch)).permutation(items)
-        for some, vectors in self._batches(order, epoch):
-            yield vectors, self.classes[some]
+        for batch_items, vectors in self.batches(order, epoch):
+            yield vectors, self.classes[batch_items]
 
-    def _batches(self, items: Items, epoch: int | None) -> Iterator[tuple[list[int], Tensor]]:
-        """Items and their vectors: of central squares without an epoch, else of the epoch's random
-        ones.
-        """
-        for some, vectors in (
-            self._kept(items, epoch) if self.store else self._streamed(items, epoch)
-        ):
-            yield some, torch.from_numpy(vectors).to(self.extractor.device)
+    def batches(self, items: Items, epoch: int | None) -> Iterator[tuple[list[int], Tensor]]:
+        """Items and their vectors: of central squares for None, else of an epoch's random ones."""
+        source = self._stored if self.stored else self._streamed
+        for batch_items, vectors in source(items, epoch):
+            yield batch_items, torch.from_numpy(vectors).to(self.extractor.device)
 
-    def _kept(
-        self, items: Items, epoch: int | None
-    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-        assert self.store is not None
-        view = 0 if epoch is None else 1 + epoch % VIEWS
-        readable = items[self.store.usable[items]]
-        for start in range(0, len(readable), BATCH):
-            some = readable[start : start + BATCH]
-            yield some.tolist(), self.store.values[some, view]
+    def _stored(self, items: Items, epoch: int | None) -> Iterator[VectorsOfItems]:
+        assert self.stored is not None
+        view = 0 if epoch is None else 1 + epoch % RANDOM_VIEWS
+        readable = items[self.stored.usable[items]]
+        for start in range(0, len(readable), STORED_BATCH_ROWS):
+            batch_items = readable[start : start + STORED_BATCH_ROWS]
+            yield batch_items.tolist(), self.stored.vectors[batch_items, view]
 
-    def _streamed(
-        self, items: Items, epoch: int | None
-    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    def _streamed(self, items: Items, epoch: int | None) -> Iterator[VectorsOfItems]:
         key = None if epoch is None else (self.seed, epoch)
-        return streamed_vectors(self.benchmark, self.extractor, items.tolist(), key, self.failed)
-
-    def said(self, layers: Layers, items: Items) -> tuple[Items, Int[np.ndarray, "settings _"]]:
-        """The readable ones of `items`, and the class that each layer gives each of them."""
-        readable: list[int] = []
-        said = [np.zeros((len(layers.weights), 0), np.int64)]
-        for some, vectors in self._batches(items, None):
-            readable.extend(some)
-            said.append(layers.scores(vectors).argmax(2).cpu().numpy())
-        return np.array(readable, dtype=np.int64), np.concatenate(said, axis=1)
-
-
-def parts(benchmark: LabeledFiles, fold: str) -> tuple[Items, Items, Items]:
-    """What is trained on, what the setting is chosen by, and what is measured, when `fold` is.
-
-    The owner's validation split chooses; where there is none, or it is itself measured, a twentieth
-    of the training pictures does.
-    """
-    test, choose = benchmark.folds == fold, benchmark.folds == "val"
-    if fold == "val" or not choose.any():
-        rest = np.flatnonzero(~test)
-        places = rank_within_class(
-            [benchmark.paths[item] for item in rest], benchmark.labels[rest].tolist()
+        return streamed_image_vectors(
+            self.files, self.extractor, items.tolist(), key, self.failures
         )
-        choose = np.isin(np.arange(len(test)), rest[places % CHOOSING == 0])
-    return np.flatnonzero(~test & ~choose), np.flatnonzero(choose), np.flatnonzero(test)
+
+    @torch.no_grad()
+    def predicted_classes(
+        self, layers: SoftmaxLayers, items: Items
+    ) -> tuple[Items, Int[np.ndarray, "settings _"]]:
+        """The readable ones of `items`, and the class that each layer predicts for each."""
+        readable: list[int] = []
+        classes = [np.zeros((len(layers.layers), 0), np.int64)]
+        for batch_items, vectors in self.batches(items, None):
+            readable.extend(batch_items)
+            classes.append(layers(vectors).argmax(2).cpu().numpy())
+        return np.array(readable, dtype=np.int64), np.concatenate(classes, axis=1)
+
+
+class ItemSplit(NamedTuple):
+    """What the items of a set are used for while one fold is tested."""
+
+    fitted: Items
+    validation: Items
+    """They choose the setting."""
+    tested: Items
+
+
+def split_items(files: LabeledFiles, fold: str) -> ItemSplit:
+    """The use of each item while `fold` is tested.
+
+    The owner's split `val` chooses the setting. If there is none, or if it is the tested one, a
+    twentieth of the training images does.
+    """
+    is_tested = files.folds == fold
+    is_validation = files.folds == "val"
+    if fold == "val" or not is_validation.any():
+        others = np.flatnonzero(~is_tested)
+        paths = [files.paths[item] for item in others]
+        ranks = rank_within_class(paths, files.labels[others].tolist())
+        chosen = others[ranks % VALIDATION_SHARE == 0]
+        is_validation = np.isin(np.arange(len(is_tested)), chosen)
+    return ItemSplit(
+        fitted=np.flatnonzero(~is_tested & ~is_validation),
+        validation=np.flatnonzero(is_validation),
+        tested=np.flatnonzero(is_tested),
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class PictureAnswers:
-    """What the layers said of the tested pictures that could be read."""
+class ImagePredictions:
+    """The predicted classes of the tested images that could be read."""
 
     items: Items
-    said: Items
+    classes: Items
     chosen: dict[str, str]
     """The setting that was chosen for each tested fold."""
 
 
-def picture_answers(
-    pictures: Pictures,
-    epochs: int = EPOCHS,
-    kept: Path | None = None,
+def predict_images(
+    images: ProbeImages,
+    epochs: int = PROBE_EPOCHS,
+    state_folder: Path | None = None,
     progress: Progress = no_progress,
-) -> PictureAnswers:
-    """Each tested fold by layers trained on the others; of several settings the one counts that is
-    best where settings are chosen.
+) -> ImagePredictions:
+    """Predict each tested fold by layers trained on the others.
 
-    `kept`, a folder, is where layers of streamed sets stand after each epoch, so that an
-    interrupted probe goes on.
+    Of several settings, the one is used that is best on the validation images.
+
+    state_folder: the layers are saved there after each epoch, so that an interrupted probe resumes.
     """
-    items, said, chosen = [], [], {}
-    count = int(pictures.classes.max()) + 1
-    for fold in pictures.benchmark.tested:
-        fit, choose, test = parts(pictures.benchmark, fold)
-        layers = train(
-            lambda epoch, fit=fit: pictures.training(fit, epoch),  # type: ignore[misc]
-            steps=-(-len(fit) // pictures.batch_rows),
+    truth = images.classes.cpu().numpy()
+    items = []
+    classes = []
+    chosen = {}
+    for fold in images.files.tested:
+        split = split_items(images.files, fold)
+
+        def batches(epoch: int, fitted: Items = split.fitted) -> Iterator[VectorBatch]:
+            return images.training_batches(fitted, epoch)
+
+        layers = train_softmax(
+            batches,
+            steps=-(-len(split.fitted) // images.batch_rows),
             epochs=epochs,
-            classes=count,
-            kept=kept / f"fold-{fold}.safetensors" if kept else None,
+            n_classes=int(truth.max()) + 1,
+            state_file=state_folder / f"fold-{fold}.safetensors" if state_folder else None,
             progress=progress,
-            device=pictures.extractor.device,
         )
-        asked, answers = pictures.said(layers, choose)
-        best = int((answers == pictures.classes.cpu().numpy()[asked]).sum(1).argmax())
-        tested, answers = pictures.said(layers, test)
+        validation, by_setting = images.predicted_classes(layers, split.validation)
+        best = int((by_setting == truth[validation]).sum(1).argmax())
+        tested, by_setting = images.predicted_classes(layers, split.tested)
         chosen[fold] = str(SETTINGS[best])
         items.append(tested)
-        said.append(answers[best])
-    return PictureAnswers(np.concatenate(items), np.concatenate(said), chosen)
+        classes.append(by_setting[best])
+    return ImagePredictions(np.concatenate(items), np.concatenate(classes), chosen)

@@ -1,7 +1,7 @@
-"""A labelled set of pictures -> squares as a vision tower is shown them (paper, section 4.2), and
-the description that it has to beat.
+"""A labeled set of images -> vectors of square crops of each image (paper, section 4.2).
 
-Knows picture files and vectors: neither folds nor classifiers.
+Also the color description that networks are compared with. Knows image files and vectors: neither
+folds nor classifiers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,101 +15,105 @@ from torch import Tensor
 from torch.nn import functional
 
 from looklisten.errors import SourceError
-from looklisten.evaluation.linear_probe.features import Extractor
-from looklisten.evaluation.linear_probe.vector_cache import Store, read_ahead, stored_vectors
+from looklisten.evaluation.linear_probe.features import FeatureExtractor
+from looklisten.evaluation.linear_probe.vector_cache import (
+    VectorCache,
+    cached_vectors,
+    read_ahead,
+)
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.media.frames import crop, frames_to_unit, stack
 from looklisten.media.images import read_image
 from looklisten.system.progress import Progress, no_progress
 
-VIEWS = 4
-"""Random crops of each picture whose vectors are kept, where a set is small enough; training goes
-through them in turn.
-"""
-CELLS = 4
-ORIENTATIONS = 8
+RANDOM_VIEWS = 4
+"""Random crops of each image whose vectors are stored; epochs use them in turn."""
+GRID_CELLS = 4
+EDGE_ORIENTATIONS = 8
+
+ViewKey = tuple[int, ...]
+"""Chooses the position of a random crop."""
+
+VectorsOfItems = tuple[list[int], NDArray[np.float32]]
+"""Items, and their vectors `[items, width]`."""
 
 
-def square(
-    pixels: UInt8[Tensor, "height width 3"], side_pixels: int, chance: NDArray[np.float64] | None
+def crop_square(
+    pixels: UInt8[Tensor, "height width 3"], side_pixels: int, random: NDArray[np.float64] | None
 ) -> UInt8[Tensor, "side side 3"]:
-    """The central square, or with `chance` (three numbers in 0..1) one at a random place, mirrored
-    half of the time.
-    """
-    down, right, flip = (0.5, 0.5, 1.0) if chance is None else chance
-    cut = crop(pixels, side_pixels, float(down), float(right))
-    return cut.flip(1) if flip < 0.5 else cut
+    """The central square, or one whose position and mirroring `random`, 3 numbers, chooses."""
+    if random is None:
+        return crop(pixels, side_pixels, 0.5, 0.5)
+    down, right, flip = map(float, random)
+    square = crop(pixels, side_pixels, down, right)
+    return square.flip(1) if flip < 0.5 else square
 
 
-def views(
-    benchmark: LabeledFiles, extractor: Extractor, item: int, keys: Sequence[tuple[int, ...] | None]
+def image_views(
+    files: LabeledFiles, extractor: FeatureExtractor, item: int, keys: Sequence[ViewKey | None]
 ) -> UInt8[Tensor, "views 3 side side"]:
-    """Squares of one picture, decoded once: the central one for None, a random one for each key,
-    which draws its place.
-    """
-    pixels = read_image(benchmark.root / benchmark.paths[item], extractor.resize_pixels)
-    chances = [
-        None if key is None else np.random.default_rng((*key, item)).random(3) for key in keys
-    ]
-    return stack([square(pixels, extractor.crop_pixels, chance) for chance in chances])
+    """Squares of one image, which is decoded once: central for None, random for each key."""
+    pixels = read_image(files.root / files.paths[item], extractor.resize_pixels)
+    squares = []
+    for key in keys:
+        random = None if key is None else np.random.default_rng((*key, item)).random(3)
+        squares.append(crop_square(pixels, extractor.crop_pixels, random))
+    return stack(squares)
 
 
-def picture_vectors(
-    benchmark: LabeledFiles,
-    extractor: Extractor,
+def image_vectors(
+    files: LabeledFiles,
+    extractor: FeatureExtractor,
     cache: Path | None = None,
     progress: Progress = no_progress,
-) -> Store:
-    """Vectors of every picture `[items, 1 + VIEWS, width]`: of its central square, then of random
-    ones.
-    """
-    keys = [None, *((view,) for view in range(VIEWS))]
-    return stored_vectors(
-        benchmark,
-        extractor,
-        len(keys),
-        lambda item: views(benchmark, extractor, item, keys),
-        cache,
-        progress,
-    )
+) -> VectorCache:
+    """Vectors `[items, 1 + RANDOM_VIEWS, width]`: of the central square, then of random ones."""
+    keys = [None, *((view,) for view in range(RANDOM_VIEWS))]
+
+    def read(item: int) -> Tensor:
+        return image_views(files, extractor, item, keys)
+
+    return cached_vectors(files, extractor, len(keys), read, cache, progress)
 
 
-def streamed_vectors(
-    benchmark: LabeledFiles,
-    extractor: Extractor,
+def streamed_image_vectors(
+    files: LabeledFiles,
+    extractor: FeatureExtractor,
     items: Sequence[int],
-    key: tuple[int, ...] | None,
-    failed: dict[int, str],
-) -> Iterator[tuple[list[int], Float[np.ndarray, "some width"]]]:
-    """Items and vectors of one square each, in batches, none of which is kept; pictures that cannot
-    be read end up in `failed`.
+    key: ViewKey | None,
+    failures: dict[int, str],
+) -> Iterator[VectorsOfItems]:
+    """Vectors of one square of each item, in batches, none of which is stored.
+
+    failures: gets the reason for each image that cannot be read.
     """
-    waiting: list[tuple[int, Tensor]] = []
+    pending: dict[int, Tensor] = {}
 
-    def encoded() -> tuple[list[int], NDArray[np.float32]]:
-        return [item for item, _ in waiting], extractor(
-            torch.cat([frames for _, frames in waiting])
-        )
+    def vectors_of_pending() -> VectorsOfItems:
+        return list(pending), extractor(torch.cat(list(pending.values())))
 
-    for item, found in read_ahead(lambda item: views(benchmark, extractor, item, [key]), items):
-        if isinstance(found, SourceError):
-            failed[item] = str(found)
+    def read(item: int) -> Tensor:
+        return image_views(files, extractor, item, [key])
+
+    for item, square in read_ahead(read, items):
+        if isinstance(square, SourceError):
+            failures[item] = str(square)
             continue
-        waiting.append((item, found))
-        if len(waiting) == extractor.batch_rows:
-            yield encoded()
-            waiting.clear()
-    if waiting:
-        yield encoded()
+        pending[item] = square
+        if len(pending) == extractor.batch_rows:
+            yield vectors_of_pending()
+            pending.clear()
+    if pending:
+        yield vectors_of_pending()
 
 
-def color_extractor() -> Extractor:
-    """`colors_and_edges` of squares of 112 pixels."""
-    return Extractor(
-        "colors",
-        colors_and_edges,
-        CELLS * CELLS * (6 + ORIENTATIONS),
-        "colors-edges-4x4",
+def color_extractor() -> FeatureExtractor:
+    """`colors_and_edges` of squares of 112 pixels: a description without any network."""
+    return FeatureExtractor(
+        name="colors",
+        encode=colors_and_edges,
+        width=GRID_CELLS * GRID_CELLS * (6 + EDGE_ORIENTATIONS),
+        key="colors-edges-4x4",
         resize_pixels=128,
         crop_pixels=112,
     )
@@ -118,27 +122,20 @@ def color_extractor() -> Extractor:
 def colors_and_edges(
     frames: Num[Tensor, "batch 3 height width"],
 ) -> Float[Tensor, "batch features"]:
-    """What a picture is like with no network at all: in each of 4 x 4 cells the mean and deviation
-    of red, green and blue, and how strong edges of eight orientations are.
+    """Colors and edges in each of 4 x 4 cells of an image.
+
+    The mean and deviation of red, green and blue, then the strength of edges in 8 orientations.
     """
     pixels = frames_to_unit(frames)
-    mean = functional.adaptive_avg_pool2d(pixels, CELLS)
-    deviation = (
-        (functional.adaptive_avg_pool2d(pixels.square(), CELLS) - mean.square()).clamp_min(0).sqrt()
-    )
-    grey = functional.pad(pixels.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    down, right = (
-        grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1],
-        grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2],
-    )
-    turn = (torch.atan2(down, right) / torch.pi * ORIENTATIONS).floor().long() % ORIENTATIONS
-    edges = functional.one_hot(turn[:, 0], ORIENTATIONS).permute(0, 3, 1, 2) * torch.hypot(
-        down, right
-    )
-    return torch.cat(
-        [
-            part.flatten(1)
-            for part in (mean, deviation, functional.adaptive_avg_pool2d(edges, CELLS))
-        ],
-        dim=1,
-    )
+    mean = functional.adaptive_avg_pool2d(pixels, GRID_CELLS)
+    mean_square = functional.adaptive_avg_pool2d(pixels.square(), GRID_CELLS)
+    # Rounding can make the variance of an even color negative.
+    deviation = (mean_square - mean.square()).clamp_min(0).sqrt()
+    gray = functional.pad(pixels.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    down = gray[..., 2:, 1:-1] - gray[..., :-2, 1:-1]
+    right = gray[..., 1:-1, 2:] - gray[..., 1:-1, :-2]
+    half_turns = torch.atan2(down, right) / torch.pi
+    orientation = (half_turns * EDGE_ORIENTATIONS).floor().long() % EDGE_ORIENTATIONS
+    has_orientation = functional.one_hot(orientation[:, 0], EDGE_ORIENTATIONS).permute(0, 3, 1, 2)
+    edges = functional.adaptive_avg_pool2d(has_orientation * torch.hypot(down, right), GRID_CELLS)
+    return torch.cat([mean.flatten(1), deviation.flatten(1), edges.flatten(1)], dim=1)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from looklisten.errors import ConfigError
+
 ProbeLayer = Literal["conv4_2", "pool4", "aligned", "texture"]
 
 
@@ -16,10 +18,11 @@ class ProbeOptions:
     sounds), colors (for images)."""
     layer: ProbeLayer = "conv4_2"
     """The layer whose vectors are classified. conv4_2 is the paper's: 6144 numbers for a second of
-    sound, 8192 for an image. pool4 has 512. aligned is the space that both sides share. texture, for
-    sounds only, describes how all units of all layers vary over time; it is not the paper's."""
+    sound, 8192 for an image. pool4 has 512. aligned is the space that both sides share. texture,
+    for sounds only, describes how all units of all layers vary over time; it is not the paper's."""
     cache: Path | None = None
-    """Folder for vectors, so that none is computed twice; by default in the user's cache."""
+    """Folder for vectors, so that none is computed twice. The command line uses the user's cache by
+    default; Python stores nothing by default."""
     partial: bool = False
     """Measure a set of which files are missing; such a figure cannot be compared."""
     untrained_seeds: int | None = None
@@ -29,3 +32,12 @@ class ProbeOptions:
     """For shards only: how many moments of each clip are classified."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+
+    def __post_init__(self) -> None:
+        if self.untrained_seeds is not None and self.untrained_seeds < 1:
+            raise ConfigError(
+                f"--untrained-seeds {self.untrained_seeds} is less than 1; "
+                f"to have no untrained network in the table, use --compare none"
+            )
+        if self.per_clip < 1:
+            raise ConfigError(f"--per-clip {self.per_clip} is less than 1; use 1 or more")

@@ -1,6 +1,4 @@
-"""The paper's linear probes of public sets: a table of one network beside those that it has to beat
-and what others reported.
-"""
+"""Linear probes of labeled sets: a table of one network, its baselines and published figures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,56 +9,53 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from looklisten.evaluation.linear_probe.audio import clip_statistics, sound_vectors
-from looklisten.evaluation.linear_probe.baselines import chosen_baselines, contenders
-from looklisten.evaluation.linear_probe.crossvalidation import LOGISTIC, SVM, Folds
-from looklisten.evaluation.linear_probe.features import Extractor
+from looklisten.evaluation.linear_probe.audio import audio_vectors, clip_statistics
+from looklisten.evaluation.linear_probe.baselines import ProbedModel, compared_extractors
+from looklisten.evaluation.linear_probe.crossvalidation import LOGISTIC, SVM, CrossValidation
+from looklisten.evaluation.linear_probe.features import FeatureExtractor
 from looklisten.evaluation.linear_probe.image_protocol import (
-    EPOCHS,
-    KEPT_BYTES,
-    Pictures,
-    picture_answers,
+    MAX_STORED_BYTES,
+    PROBE_EPOCHS,
+    ProbeImages,
+    predict_images,
 )
-from looklisten.evaluation.linear_probe.images import VIEWS, picture_vectors
+from looklisten.evaluation.linear_probe.images import RANDOM_VIEWS, image_vectors
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.sets.labeled_set import LabeledFiles, PublishedFigure
 from looklisten.evaluation.sets.registry import open_labeled_set
 from looklisten.evaluation.statistics import confidence_interval
-from looklisten.inference.encoder import Encoder
-from looklisten.model.l3net import L3Net
-from looklisten.system.devices import choose_device
 from looklisten.system.progress import Progress, no_progress
 
 DEFAULT_OPTIONS = ProbeOptions()
-FAILURES_TOLD = 5
+REPORTED_FAILURES = 5
 
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """How well a linear classifier on one network's vectors names the items of the tested folds."""
+    """How well a linear classifier on one network's vectors classifies the tested items."""
 
     name: str
     accuracy: float
     """The mean over the tested folds."""
     deviation: float
-    """The standard deviation over the tested folds; NaN where there is one."""
+    """The standard deviation over the tested folds; NaN if there is one fold."""
     ci95: tuple[float, float]
     """Over items."""
     folds: tuple[float, ...]
+    """The accuracy of each tested fold."""
     features: int
+    """The number of features of a vector."""
     chosen: tuple[str, ...]
-    """What was chosen for each tested fold without a look at it: the cost of the classifier, or how
-    the layer was trained.
-    """
+    """For each tested fold, the setting that was chosen without it: the cost of the classifier, or
+    how the layer was trained."""
     accuracy_by_seed: tuple[float, ...] = ()
-    """Of an untrained network that was drawn several times the accuracy of each; the other figures
-    are means over them, the confidence_interval's ends too, and what was chosen is the first one's.
-    """
+    """The accuracy of each of several untrained networks. The other figures are means over them,
+    the ends of the interval too; `chosen` is that of the first."""
 
 
 @dataclass(frozen=True)
 class ProbeTable:
-    """A table: the network, its rivals, and what others reported on the same set."""
+    """The network, its baselines, and what others reported on the same set."""
 
     dataset: str
     layer: str
@@ -70,20 +65,21 @@ class ProbeTable:
     chance: float
     """The share of the most frequent class among the tested items."""
     failed: int
-    """Items that could not be read; they are in no figure."""
+    """How many items could not be read; no figure includes them."""
     failures: tuple[str, ...]
-    """Why, of the first of them."""
+    """The reasons for the first of them."""
     rows: tuple[ProbeRow, ...]
     published: tuple[PublishedFigure, ...]
 
     def as_dict(self) -> dict[str, Any]:
+        """All fields as plain values."""
         return asdict(self) | {"published": [row._asdict() for row in self.published]}
 
 
 def probe_labeled_set(
     name: str,
     path: str | Path,
-    model: str | Path | L3Net | Encoder,
+    model: ProbedModel,
     options: ProbeOptions = DEFAULT_OPTIONS,
     progress: Progress = no_progress,
 ) -> ProbeTable:
@@ -92,166 +88,160 @@ def probe_labeled_set(
     name, path: the set, and the folder or table that it is in.
     model: the folder of a run, a network, or `untrained:RECIPE`.
 
-    Vectors are kept in the folder `options.cache`; without one they are computed each time.
+    Vectors are stored in the folder `options.cache`; without one they are computed each time.
     Raises SourceError if the set is not at `path` or, unless `options.partial`, incomplete. Raises
     ConfigError for an unknown set, baseline or layer. (Paper, sections 4.1 and 4.2.)
     """
     files = open_labeled_set(name, path, options.partial)
-    extractors = contenders(
-        files,
-        model,
-        chosen_baselines(options.compare, files.side),
-        options.layer,
-        choose_device(options.device).value,
-        options.untrained_seeds,
-    )
-    run = probe_sounds if files.side == "audio" else probe_images
-    return run(files, extractors, options.layer, options.cache, progress)
+    extractors = compared_extractors(model, files, options)
+    probe_side = probe_audio if files.side == "audio" else probe_images
+    return probe_side(files, extractors, options.layer, options.cache, progress)
 
 
-def probe_sounds(
-    benchmark: LabeledFiles,
-    extractors: Sequence[Extractor],
+def probe_audio(
+    files: LabeledFiles,
+    extractors: Sequence[FeatureExtractor],
     layer: str = "",
     cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> ProbeTable:
     """The paper's protocol for sounds (section 4.1) with the vectors of each extractor.
 
-    Sub-clips of a second, equally spaced; each dimension z-scored on the training folds; a
-    one-vs-all linear SVM whose cost is chosen inside the training folds; a clip's scores are the
-    means over its sub-clips. Descriptions of whole clips get a logistic regression instead.
-    Textures, which are no layer of the paper's, are put together to one vector a clip first.
-    """
-    _, classes = np.unique(benchmark.labels, return_inverse=True)
+    Windows of one second are equally spaced in each sound. Each feature is z-scored on the training
+    folds. A one-vs-all linear SVM classifies windows; its cost is chosen inside the training folds.
+    The scores of a clip are the means over its windows.
 
-    def measure(extractor: Extractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
-        store = sound_vectors(benchmark, extractor, cache, progress)
-        classifier = LOGISTIC if extractor.whole else SVM
-        vectors = clip_statistics(store.values) if extractor.summarized else store.values
-        folds = Folds(
-            vectors,
-            classes,
-            benchmark.folds,
-            store.usable,
-            benchmark.tested,
-            classifier,
-            extractor.device,
+    Descriptions of whole clips get a logistic regression instead. Vectors of textures, which is not
+    a layer of the paper's, are summarized to one vector for each clip first.
+
+    layer: the name that the table reports.
+    """
+    _, classes = np.unique(files.labels, return_inverse=True)
+
+    def measure(extractor: FeatureExtractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
+        cached = audio_vectors(files, extractor, cache, progress)
+        summarize = extractor.summarizes_clips
+        vectors = clip_statistics(cached.vectors) if summarize else cached.vectors
+        data = CrossValidation(
+            vectors=vectors,
+            classes=classes,
+            folds=files.folds,
+            usable=cached.usable,
+            tested=files.tested,
+            classifier=LOGISTIC if extractor.whole_clips else SVM,
+            device=extractor.device,
         )
 
-        def fitting(done: int, total: int, /, **facts: str) -> None:
-            progress(
-                len(benchmark),
-                len(benchmark),
-                network=extractor.name,
-                classifiers=f"{done}/{total}",
-                **facts,
-            )
+        def fit_progress(done: int, total: int, /, **facts: str) -> None:
+            fits = f"{done}/{total}"
+            progress(len(files), len(files), network=extractor.name, classifiers=fits, **facts)
 
-        answers = folds.answers(fitting)
-        right = (answers.said == classes[answers.items]).astype(np.float64)
-        return _row(
-            extractor,
-            right,
-            benchmark.folds[answers.items],
-            tuple(f"C {cost:g}" for cost in answers.costs.values()),
-        ), store.failed
+        predictions = data.predictions(fit_progress)
+        is_correct = predictions.classes == classes[predictions.items]
+        chosen = tuple(f"C {cost:g}" for cost in predictions.costs.values())
+        row = _row(extractor, is_correct, files.folds[predictions.items], chosen)
+        return row, cached.failures
 
-    return _table(benchmark, extractors, layer, measure, progress)
+    return _table(files, extractors, layer, measure, progress)
 
 
 def probe_images(
-    benchmark: LabeledFiles,
-    extractors: Sequence[Extractor],
+    files: LabeledFiles,
+    extractors: Sequence[FeatureExtractor],
     layer: str = "",
     cache: Path | None = None,
     progress: Progress = no_progress,
-    epochs: int = EPOCHS,
+    epochs: int = PROBE_EPOCHS,
     stream: bool | None = None,
 ) -> ProbeTable:
-    """The paper's protocol for pictures (section 4.2) with the vectors of each extractor.
+    """The paper's protocol for images (section 4.2) with the vectors of each extractor.
 
-    One linear layer, trained by cross-entropy and Adam on random crops and flips, measured on
-    central crops. `stream`: keep no vector, look at every picture anew in every epoch; by default
-    where the vectors of all would take over 4 GB.
+    One linear layer is trained by cross-entropy and Adam on random crops and flips, and tested on
+    central crops.
+
+    layer: the name that the table reports.
+    stream: read every image again in every epoch and store no vector; by default only if the
+        vectors of all images would take over 4 GB.
     """
-    _, classes = np.unique(benchmark.labels, return_inverse=True)
+    _, classes = np.unique(files.labels, return_inverse=True)
 
-    def measure(extractor: Extractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
-        def training(done: int, total: int, /, **facts: str) -> None:
-            stage = (done, total) if streams else (len(benchmark), len(benchmark))
-            progress(*stage, network=extractor.name, trained=f"{100 * done / total:.0f} %", **facts)
+    def measure(extractor: FeatureExtractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
+        stored_bytes = len(files) * (1 + RANDOM_VIEWS) * extractor.width * 4
+        streams = stored_bytes > MAX_STORED_BYTES if stream is None else stream
 
-        streams = (
-            len(benchmark) * (1 + VIEWS) * extractor.width * 4 > KEPT_BYTES
-            if stream is None
-            else stream
+        def training_progress(done: int, total: int, /, **facts: str) -> None:
+            trained = f"{100 * done / total:.0f} %"
+            # Stored vectors are complete before training, streamed ones are read by it.
+            units = (done, total) if streams else (len(files), len(files))
+            progress(*units, network=extractor.name, trained=trained, **facts)
+
+        stored = None if streams else image_vectors(files, extractor, cache, progress)
+        images = ProbeImages(
+            files=files,
+            extractor=extractor,
+            classes=torch.from_numpy(classes).to(extractor.device),
+            stored=stored,
+            failures=stored.failures if stored else {},
         )
-        store = None if streams else picture_vectors(benchmark, extractor, cache, progress)
-        numbers = torch.from_numpy(classes).to(extractor.device)
-        pictures = Pictures(benchmark, extractor, numbers, store, store.failed if store else {})
-        kept = (
-            cache
-            / benchmark.labeled_set.name
-            / f"{extractor.key}-{benchmark.fingerprint()}-layers-{epochs}"
-            if streams and cache and extractor.key
-            else None
-        )
-        answers = picture_answers(pictures, epochs, kept, training)
-        right = (answers.said == classes[answers.items]).astype(np.float64)
-        return _row(
-            extractor, right, benchmark.folds[answers.items], tuple(answers.chosen.values())
-        ), pictures.failed
+        state_folder = None
+        if streams and cache and extractor.key:
+            state_name = f"{extractor.key}-{files.fingerprint()}-layers-{epochs}"
+            state_folder = cache / files.labeled_set.name / state_name
+        predictions = predict_images(images, epochs, state_folder, training_progress)
+        is_correct = predictions.classes == classes[predictions.items]
+        chosen = tuple(predictions.chosen.values())
+        row = _row(extractor, is_correct, files.folds[predictions.items], chosen)
+        return row, images.failures
 
-    return _table(benchmark, extractors, layer, measure, progress)
+    return _table(files, extractors, layer, measure, progress)
 
 
-Measure = Callable[[Extractor, Progress], tuple[ProbeRow, dict[int, str]]]
-"""(extractor, progress over the set's items) -> its row, and the items that could not be read, with
-the reasons.
-"""
+Measure = Callable[[FeatureExtractor, Progress], tuple[ProbeRow, dict[int, str]]]
+"""(extractor, progress over the items) -> its row, and the reasons for unreadable items."""
 
 
 def _table(
-    benchmark: LabeledFiles,
-    extractors: Sequence[Extractor],
+    files: LabeledFiles,
+    extractors: Sequence[FeatureExtractor],
     layer: str,
     measure: Measure,
     progress: Progress,
 ) -> ProbeTable:
-    rows: list[list[ProbeRow]] = []
-    """The accuracy_by_seed of each network, in turn."""
-    failed: dict[int, str] = {}
-
-    def shifted(done: int, total: int, /, **facts: str) -> None:
-        progress(sum(map(len, rows)) * total + done, len(extractors) * total, **facts)
-
-    for extractor in extractors:
-        row, unread = measure(extractor, shifted)
-        if rows and extractor.drawing:
-            rows[-1].append(row)
-        else:
-            rows.append([row])
-        failed |= unread
-    _, counts = np.unique(
-        benchmark.labels[np.isin(benchmark.folds, benchmark.tested)], return_counts=True
-    )
+    rows_of_networks: list[list[ProbeRow]] = []
+    failures: dict[int, str] = {}
+    for number, extractor in enumerate(extractors):
+        row, unreadable = measure(extractor, _part(progress, number, len(extractors)))
+        failures |= unreadable
+        if extractor.repetition == 0:
+            rows_of_networks.append([])
+        rows_of_networks[-1].append(row)
+    tested_labels = files.labels[np.isin(files.folds, files.tested)]
+    _, class_sizes = np.unique(tested_labels, return_counts=True)
     return ProbeTable(
-        dataset=benchmark.labeled_set.title,
+        dataset=files.labeled_set.title,
         layer=layer,
-        items=len(benchmark),
-        classes=len(benchmark.classes),
-        tested_folds=benchmark.tested,
-        chance=float(counts.max() / counts.sum()),
-        failed=len(failed),
-        failures=tuple(failed[item] for item in sorted(failed)[:FAILURES_TOLD]),
-        rows=tuple(map(_mean_row, rows)),
-        published=benchmark.labeled_set.published,
+        items=len(files),
+        classes=len(files.classes),
+        tested_folds=files.tested,
+        chance=float(class_sizes.max() / class_sizes.sum()),
+        failed=len(failures),
+        failures=tuple(failures[item] for item in sorted(failures)[:REPORTED_FAILURES]),
+        rows=tuple(map(_mean_row, rows_of_networks)),
+        published=files.labeled_set.published,
     )
 
 
-def _mean_row(rows: list[ProbeRow]) -> ProbeRow:
-    """One row of the accuracy_by_seed of one network."""
+def _part(progress: Progress, number: int, n_parts: int) -> Progress:
+    """The progress of one of several parts of equal length."""
+
+    def part_progress(done: int, total: int, /, **facts: str) -> None:
+        progress(number * total + done, n_parts * total, **facts)
+
+    return part_progress
+
+
+def _mean_row(rows: Sequence[ProbeRow]) -> ProbeRow:
+    """One row for the untrained networks of several seeds."""
     if len(rows) == 1:
         return rows[0]
     folds = np.mean([row.folds for row in rows], axis=0)
@@ -259,7 +249,7 @@ def _mean_row(rows: list[ProbeRow]) -> ProbeRow:
     return replace(
         rows[0],
         accuracy=float(folds.mean()),
-        deviation=float(folds.std(ddof=1)) if len(folds) > 1 else float("nan"),
+        deviation=_deviation(folds),
         ci95=(low, high),
         folds=tuple(folds.tolist()),
         accuracy_by_seed=tuple(row.accuracy for row in rows),
@@ -267,17 +257,27 @@ def _mean_row(rows: list[ProbeRow]) -> ProbeRow:
 
 
 def _row(
-    extractor: Extractor, right: NDArray[np.float64], folds: NDArray[Any], chosen: tuple[str, ...]
+    extractor: FeatureExtractor,
+    is_correct: NDArray[np.bool_],
+    folds: NDArray[Any],
+    chosen: tuple[str, ...],
 ) -> ProbeRow:
-    by_fold = np.array([right[folds == fold].mean() for fold in dict.fromkeys(folds.tolist())])
-    # The figure is the mean over folds, so an item of a small fold weighs more.
-    _, of_item, sizes = np.unique(folds, return_inverse=True, return_counts=True)
+    """The row of one network; `is_correct` and `folds` are over the tested items."""
+    names = dict.fromkeys(folds.tolist())
+    by_fold = np.array([is_correct[folds == fold].mean() for fold in names])
+    # The accuracy is the mean over folds, so that an item of a small fold weighs more.
+    _, fold_indices, fold_sizes = np.unique(folds, return_inverse=True, return_counts=True)
+    weights = 1 / fold_sizes[fold_indices]
     return ProbeRow(
         name=extractor.name,
         accuracy=float(by_fold.mean()),
-        deviation=float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
-        ci95=confidence_interval(right, weights=1 / sizes[of_item]),
+        deviation=_deviation(by_fold),
+        ci95=confidence_interval(is_correct.astype(np.float64), weights=weights),
         folds=tuple(by_fold.tolist()),
-        features=extractor.width * (2 if extractor.summarized else 1),
+        features=extractor.width * (2 if extractor.summarizes_clips else 1),
         chosen=chosen,
     )
+
+
+def _deviation(folds: NDArray[np.float64]) -> float:
+    return float(folds.std(ddof=1)) if len(folds) > 1 else float("nan")

@@ -1,195 +1,215 @@
-"""Linear probe: what a linear classifier can read from frozen vectors, beside the same network
-untrained.
+"""Linear probe of labeled shards: a trained network compared with the same network untrained.
 
-Knows labels for measuring only; nothing here trains the network.
+Uses labels for measuring only; nothing here trains a network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from looklisten.config import Side
 from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.shared_files import shared_files_of
+from looklisten.evaluation.linear_probe.options import ProbeOptions
+from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.untrained import initial_seed, untrained_like
-from looklisten.inference.moments import embed_clips
+from looklisten.inference.moments import MomentVectors, embed_clips
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
-QUICK_CLIPS = (600, 300)
-"""Clips that a quick probe is fitted and measured on."""
+PROBED_SIDES: tuple[Side, ...] = ("audio", "vision")
+QUICK_TRAINING_CLIPS = 600
+QUICK_HELD_OUT_CLIPS = 300
+"""How many clips a quick probe is fitted and measured on."""
+
+EmbedClips = Callable[[L3Net, Iterable[Clip], int], MomentVectors]
+"""(network, clips, moments of each clip) -> the vectors of all moments."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Accuracy of one side's vectors on held-out videos; one prediction a moment, the confidence_interval over
-    videos.
-    """
+    """How well the vectors of one side predict labels of held-out videos, moment by moment."""
 
     accuracy: float
     untrained: float
+    """The accuracy of the untrained network."""
     chance: float
     """The share of the most frequent class."""
     n: int
+    """The number of held-out moments."""
     n_videos: int
     ci95: tuple[float, float]
+    """The interval of the accuracy, over videos or over the files that they are composed of."""
     classes: int
 
     def as_dict(self) -> dict[str, Any]:
+        """All fields as plain values."""
         return asdict(self)
 
 
 def probe(
     model: L3Net,
     shards: Shards,
-    per_clip: int = 5,
+    per_clip: int = ProbeOptions.per_clip,
     seed: int | None = None,
     held_out_fraction: float = 0.1,
     progress: Progress = no_progress,
     files: str | Path | None = None,
+    embed: EmbedClips = embed_clips,
 ) -> dict[str, Probe]:
-    """`{"audio": …, "vision": …}`: logistic regression on z-scored pool4 vectors, fitted on the
-    videos that are not held out.
+    """`{"audio": ..., "vision": ...}`: a linear classifier on pool4 vectors of each side.
 
-    Every moment of a clip bears the clip's label. For vision, clips whose boxes show things of
-    other labels are left out of fitting and measuring: their frames have no single right answer.
-    The untrained rival has the initial weights of `seed`, and batch-norm statistics set from the
-    training videos, which makes it as strong as it can be. By default that is the seed that the
-    network's own weights began with, as its checkpoint says, else 0. Its accuracy moves by some
-    points from one seed to another. Intervals are over videos, or over the files that videos were
-    composed of (see `evaluate`).
+    A logistic regression on z-scored vectors is fitted on the videos that are not held out. Every
+    moment has the label of its clip. For vision, clips whose boxes show objects of other labels are
+    left out, because their frames have no single correct answer.
 
-    Raises ConfigError when fewer than two classes are labelled on either side of the split.
+    seed: of the untrained network's weights; by default that of the network's own initial weights,
+        else 0. The untrained accuracy moves by some points from one seed to another. Its batch-norm
+        statistics come from the training videos, which makes it as strong as it can be.
+    files: the table of the files that videos were composed of (see `evaluate`).
+    embed: computes the vectors.
+
+    Raises ConfigError if fewer than two classes are labeled on either side of the split.
     """
-    held_out = shards.held_out_mask(held_out_fraction)
-    labelled = np.array([len(labels) > 0 for labels in shards.labels], dtype=bool)
-    names = np.array([labels[0] if labels else "" for labels in shards.labels])
-    known = set(names[labelled & ~held_out])
-    test_clips = np.flatnonzero(labelled & held_out & np.isin(names, list(known)))
-    train_clips = np.flatnonzero(labelled & ~held_out)
-    if len(known) < 2 or not len(test_clips):
+    is_held_out = shards.held_out_mask(held_out_fraction)
+    known = set(shards.names[~is_held_out]) - {""}
+    training = shards.select(~is_held_out & (shards.names != ""))
+    held_out = shards.select(is_held_out & np.isin(shards.names, list(known)))
+    if len(known) < 2 or not len(held_out):
         raise ConfigError(
-            f"a probe needs labelled clips of at least 2 classes, held-out ones too; {shards.path} has none or too few"
+            f"a probe needs labeled clips of at least 2 classes, also among the held-out clips; "
+            f"{shards.path} has none or too few"
         )
-    clips = np.concatenate([train_clips, test_clips])
-    single = np.array([has_single_label(shards[int(clip)]) for clip in clips])
-    files_of_videos = shared_files_of(shards, files)
-    networks = {
-        "trained": model.eval(),
-        "untrained": untrained_like(model, shards.select(~held_out), initial_seed(model, seed)),
-    }
-    answers: dict[tuple[str, str], Answers] = {}
-    total = len(networks) * len(clips)
-    for turn, (kind, network) in enumerate(networks.items()):
+    has_one_label = np.array([has_single_label(clip) for clip in chain(training, held_out)])
+    shared_files = shared_files_of(shards, files)
+    untrained = untrained_like(model, shards.select(~is_held_out), initial_seed(model, seed))
+    networks = [model.eval(), untrained]
+    results: list[dict[Side, _HeldOutMoments]] = []
+    n_clips = len(training) + len(held_out)
+    for network in networks:
 
-        def followed(offset: int = turn * len(clips)) -> Iterator[Clip]:
-            for number, clip in enumerate(clips):
-                progress(offset + number + 1, total)
-                yield shards[int(clip)]
+        def clips(n_before: int = len(results) * n_clips) -> Iterator[Clip]:
+            for number, clip in enumerate(chain(training, held_out)):
+                progress(n_before + number + 1, len(networks) * n_clips)
+                yield clip
 
-        vectors = embed_clips(network, followed(), per_clip)
-        owner = clips[vectors.clips]
-        for side in ("audio", "vision"):
-            usable = single[vectors.clips] if side == "vision" else np.ones(len(owner), dtype=bool)
-            fit, test = (
-                usable & (vectors.clips < len(train_clips)),
-                usable & (vectors.clips >= len(train_clips)),
-            )
-            features: Float[np.ndarray, "moments features"] = getattr(vectors, side)
-            classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
-            classifier.fit(features[fit], names[owner[fit]])
-            truth = names[owner[test]]
-            videos = shards.video_ids[owner[test]].tolist()
-            groups = (
-                files_of_videos.sound_groups(videos)
-                if side == "audio"
-                else files_of_videos.image_groups(videos)
-            )
-            answers[kind, side] = Answers(
-                classifier.predict(features[test]) == truth, truth, np.array(videos), groups
-            )
-    return {
-        side: _summary(answers["trained", side], answers["untrained", side])
-        for side in ("audio", "vision")
-    }
+        vectors = embed(network, clips(), per_clip)
+        by_side = {}
+        for side in PROBED_SIDES:
+            usable = np.ones(n_clips, dtype=bool) if side == "audio" else has_one_label
+            by_side[side] = _classify(vectors, side, training, held_out, usable, shared_files)
+        results.append(by_side)
+    of_trained, of_untrained = results
+    return {side: _summary(of_trained[side], of_untrained[side]) for side in PROBED_SIDES}
+
+
+@dataclass(frozen=True, eq=False)
+class _HeldOutMoments:
+    """For each held-out moment of one side whether its class was predicted correctly."""
+
+    is_correct: Bool[np.ndarray, " moments"]
+    labels: NDArray[Any]
+    videos: NDArray[Any]
+    groups: NDArray[Any]
+    """The file that the side of each moment was made of; moments of one file are dependent."""
+
+
+def _classify(
+    vectors: MomentVectors,
+    side: Side,
+    training: Shards,
+    held_out: Shards,
+    usable: Bool[np.ndarray, " clips"],
+    shared_files: SharedFiles,
+) -> _HeldOutMoments:
+    """Fit on the moments of `training`, predict those of `held_out`, which follow them.
+
+    usable: the clips, of both, whose moments are fitted and predicted.
+    """
+    labels = np.concatenate([training.names, held_out.names])[vectors.clips]
+    videos = np.concatenate([training.video_ids, held_out.video_ids])[vectors.clips]
+    is_training = vectors.clips < len(training)
+    is_usable = usable[vectors.clips]
+    is_fitted = is_usable & is_training
+    is_tested = is_usable & ~is_training
+    features = _features(vectors, side)
+    classifier = _classifier().fit(features[is_fitted], labels[is_fitted])
+    tested_videos = videos[is_tested].tolist()
+    groups_of = shared_files.sound_groups if side == "audio" else shared_files.image_groups
+    return _HeldOutMoments(
+        is_correct=classifier.predict(features[is_tested]) == labels[is_tested],
+        labels=labels[is_tested],
+        videos=np.array(tested_videos),
+        groups=groups_of(tested_videos),
+    )
+
+
+def _features(vectors: MomentVectors, side: Side) -> Float[np.ndarray, "moments features"]:
+    return vectors.audio if side == "audio" else vectors.vision
+
+
+def _classifier() -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
+
+
+def _summary(trained: _HeldOutMoments, untrained: _HeldOutMoments) -> Probe:
+    _, class_sizes = np.unique(trained.labels, return_counts=True)
+    return Probe(
+        accuracy=float(trained.is_correct.mean()),
+        untrained=float(untrained.is_correct.mean()),
+        chance=float(class_sizes.max() / class_sizes.sum()),
+        n=len(trained.is_correct),
+        n_videos=len(np.unique(trained.videos)),
+        ci95=confidence_interval(trained.is_correct, [trained.groups]),
+        classes=len(class_sizes),
+    )
+
+
+def has_single_label(clip: Clip) -> bool:
+    """Whether all boxes of a clip have its labels, so that its frames have one correct answer."""
+    return {box.label for box in clip.boxes} <= set(clip.labels)
 
 
 def can_probe(shards: Shards, held_out: NDArray[np.bool_]) -> bool:
-    """Whether at least two classes are labelled among the training clips, and some clip of them is
-    held out.
-    """
-    names = np.array([labels[0] if labels else "" for labels in shards.labels])
-    known = set(names[~held_out]) - {""}
-    return len(known) >= 2 and bool(known & set(names[held_out]))
+    """Whether two classes are labeled among the training clips, and one of them is held out."""
+    known = set(shards.names[~held_out]) - {""}
+    return len(known) >= 2 and bool(known & set(shards.names[held_out]))
 
 
 def quick_probe(
     model: L3Net, shards: Shards, held_out: NDArray[np.bool_], seed: int = 0
 ) -> dict[str, float]:
-    """`{"audio": accuracy, "vision": accuracy}` of a linear probe on the middles of a few hundred
-    clips drawn by `seed`.
+    """The accuracies `{"audio": ..., "vision": ...}` of a linear probe on a few hundred clips.
 
-    For watching a run: some seconds' work, and as noisy as that. `can_probe` says whether it can be
-    done.
+    For watching a run: it takes some seconds and is noisy. `can_probe` tells if it is possible.
+
+    seed: chooses the clips; the middle moment of each is classified.
     """
-    names = np.array([labels[0] if labels else "" for labels in shards.labels])
-    known = list(set(names[~held_out]) - {""})
+    known = list(set(shards.names[~held_out]) - {""})
+    is_known = np.isin(shards.names, known)
     rng = np.random.default_rng(seed)
-    chosen = []
-    for allowed, count in ((~held_out, QUICK_CLIPS[0]), (held_out, QUICK_CLIPS[1])):
-        usable = np.flatnonzero(allowed & np.isin(names, known))
-        chosen.append(np.sort(rng.permutation(usable)[:count]))
-    clips = np.concatenate(chosen)
+    training = rng.permutation(np.flatnonzero(~held_out & is_known))[:QUICK_TRAINING_CLIPS]
+    tested = rng.permutation(np.flatnonzero(held_out & is_known))[:QUICK_HELD_OUT_CLIPS]
+    clips = np.concatenate([np.sort(training), np.sort(tested)])
     was_training = model.training
     vectors = embed_clips(model.eval(), (shards[int(clip)] for clip in clips), per_clip=1)
     model.train(was_training)
-    fit = np.arange(len(clips)) < len(chosen[0])
-    found = {}
-    for side in ("audio", "vision"):
-        features: Float[np.ndarray, "moments features"] = getattr(vectors, side)
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
-        classifier.fit(features[fit], names[clips[fit]])
-        found[side] = float(classifier.score(features[~fit], names[clips[~fit]]))
-    return found
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """Whether each held-out moment was named right, with its true name, its video and the file that
-    its side was made of.
-    """
-
-    right: NDArray[np.bool_]
-    names: NDArray[Any]
-    videos: NDArray[Any]
-    files: NDArray[Any]
-
-
-def _summary(trained: Answers, untrained: Answers) -> Probe:
-    _, counts = np.unique(trained.names, return_counts=True)
-    return Probe(
-        accuracy=float(trained.right.mean()),
-        untrained=float(untrained.right.mean()),
-        chance=float(counts.max() / counts.sum()),
-        n=len(trained.right),
-        n_videos=len(np.unique(trained.videos)),
-        ci95=confidence_interval(trained.right, [trained.files]),
-        classes=len(counts),
-    )
-
-
-def has_single_label(clip: Clip) -> bool:
-    """Whether everything that the clip's boxes show is of its labels, so that its frames have one
-    right answer.
-    """
-    return {box.label for box in clip.boxes} <= set(clip.labels)
+    labels = shards.names[clips]
+    is_training = np.arange(len(clips)) < len(training)
+    accuracies: dict[str, float] = {}
+    for side in PROBED_SIDES:
+        features = _features(vectors, side)
+        classifier = _classifier().fit(features[is_training], labels[is_training])
+        accuracies[side] = float(classifier.score(features[~is_training], labels[~is_training]))
+    return accuracies

@@ -1,180 +1,169 @@
-"""Linear layers trained by cross-entropy and Adam, several settings at once on the same vectors.
-Knows tensors only.
+"""Softmax regression on batches of vectors, for several settings at once. Knows tensors only.
 
-Vectors come in batches, from wherever they are; nothing but the layers and one batch is ever in
-memory.
+Vectors come in batches, from anywhere; only the layers and one batch are in memory.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from looklisten.system.files import atomic_write
 from looklisten.system.progress import Progress, no_progress
 
-Batch = tuple[Tensor, Tensor]
-"""Vectors `[batch, features]` and the numbers of their classes `[batch]`."""
+VectorBatch = tuple[Tensor, Tensor]
+"""Vectors `[batch, features]` and the indices of their classes `[batch]`."""
 
-EXAMPLES = 4096
-"""Vectors whose means and deviations stand for all."""
-TOLD_EVERY = 10
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
+STATISTICS_VECTORS = 4096
+"""How many vectors the mean and deviation of each feature are computed from."""
+STEPS_PER_REPORT = 10
+OPTIMIZER_PREFIX = "optimizer."
+"""In a saved state: the tensors of Adam, followed by parameter number and name."""
 
 
-class Setting(NamedTuple):
-    """How one of the layers is trained."""
+class SoftmaxSetting(NamedTuple):
+    """How one layer is trained."""
 
-    rate: float
-    """Adam's, at the beginning; it falls to zero as a cosine."""
-    decay: float
+    learning_rate: float
+    """At the beginning; it falls to zero along a cosine."""
+    weight_decay: float
     """L2, added to the gradient."""
 
     def __str__(self) -> str:
-        return f"rate {self.rate:g}, decay {self.decay:g}"
+        return f"rate {self.learning_rate:g}, decay {self.weight_decay:g}"
 
 
-SETTINGS = tuple(Setting(rate, decay) for rate in (1e-4, 1e-3) for decay in (1e-4, 1e-2))
+SETTINGS = (
+    SoftmaxSetting(1e-4, 1e-4),
+    SoftmaxSetting(1e-4, 1e-2),
+    SoftmaxSetting(1e-3, 1e-4),
+    SoftmaxSetting(1e-3, 1e-2),
+)
 
 
-@dataclass(eq=False)
-class Layers:
-    """One linear layer a setting, beginning at zero; the last column of `weights` is the bias."""
+class SoftmaxLayers(nn.Module):
+    """One linear layer for each setting, all on the same vectors; all weights begin at zero."""
 
-    weights: Float[Tensor, "settings classes columns"]
-    first: Float[Tensor, "settings classes columns"]
-    second: Float[Tensor, "settings classes columns"]
-    """Adam's running means of the gradient and of its square."""
     mean: Float[Tensor, " features"]
     deviation: Float[Tensor, " features"]
-    """Of the vectors that are trained on; each feature is brought to mean 0 and deviation 1."""
-    steps: int = 0
+    """Each feature is brought to mean 0 and deviation 1 first."""
 
-    @classmethod
-    def begin(
-        cls, examples: Float[Tensor, "examples features"], classes: int, settings: int
-    ) -> "Layers":
-        """Untrained layers; `examples` are some of the vectors to train on, for their means and
-        deviations.
-        """
+    def __init__(self, n_features: int, n_classes: int, n_settings: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("deviation", torch.ones(n_features))
+        self.layers = nn.ModuleList(nn.Linear(n_features, n_classes) for _ in range(n_settings))
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def set_scaling(self, examples: Float[Tensor, "examples features"]) -> None:
+        """Take the mean and deviation of each feature from some training vectors."""
         deviation, mean = torch.std_mean(examples, dim=0, correction=0)
-        nothing = examples.new_zeros(settings, classes, examples.shape[1] + 1)
-        return cls(
-            nothing,
-            nothing.clone(),
-            nothing.clone(),
-            mean,
-            torch.where(deviation > 0, deviation, 1.0),
-        )
+        self.mean.copy_(mean)
+        # A constant feature carries nothing; dividing it by 1 leaves it at 0.
+        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
 
-    def scores(
+    def forward(
         self, vectors: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "settings batch classes"]:
-        return self._columns(vectors) @ self.weights.mT
-
-    def _columns(self, vectors: Float[Tensor, "batch features"]) -> Float[Tensor, "batch columns"]:
         scaled = (vectors - self.mean) / self.deviation
-        return torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)
-
-    def step(
-        self,
-        vectors: Float[Tensor, "batch features"],
-        classes: Int[Tensor, " batch"],
-        settings: tuple[Setting, ...],
-        share: float,
-    ) -> Float[Tensor, " settings"]:
-        """One step of every layer down the mean cross-entropy of a batch; `share` of the training
-        is done. Returns the losses.
-        """
-        columns = self._columns(vectors)
-        logits = columns @ self.weights.mT
-        wrong = logits.softmax(2)
-        losses = (
-            -wrong.gather(2, classes.expand(len(settings), -1)[..., None])
-            .clamp_min(1e-30)
-            .log()
-            .mean((1, 2))
-        )
-        wrong[:, torch.arange(len(classes)), classes] -= 1
-        rate, decay = (
-            self.weights.new_tensor(one)[:, None, None] for one in zip(*settings, strict=True)
-        )
-        slope = wrong.mT @ columns / len(classes) + decay * self.weights
-        self.steps += 1
-        self.first.lerp_(slope, 1 - BETAS[0])
-        self.second.lerp_(slope.square(), 1 - BETAS[1])
-        size = (self.second / (1 - BETAS[1] ** self.steps)).sqrt_().add_(EPSILON)
-        falling = 0.5 * (1 + math.cos(math.pi * share))
-        self.weights -= falling * rate * (self.first / (1 - BETAS[0] ** self.steps)) / size
-        return losses
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All that training needs to go on, by name."""
-        return {
-            name: getattr(self, name)
-            for name in ("weights", "first", "second", "mean", "deviation")
-        }
+        return torch.stack([layer(scaled) for layer in self.layers])
 
 
-def train(
-    batches: Callable[[int], Iterator[Batch]],
+def train_softmax(
+    batches: Callable[[int], Iterator[VectorBatch]],
     steps: int,
     epochs: int,
-    classes: int,
-    settings: tuple[Setting, ...] = SETTINGS,
-    kept: Path | None = None,
+    n_classes: int,
+    settings: Sequence[SoftmaxSetting] = SETTINGS,
+    state_file: Path | None = None,
     progress: Progress = no_progress,
-    device: str = "cpu",
-) -> Layers:
-    """Layers trained on `epochs` epochs of about `steps` batches each, `batches(epoch)`.
+) -> SoftmaxLayers:
+    """Layers trained on `epochs` epochs, each with about `steps` batches, `batches(epoch)`.
 
-    With `kept`, a file that is written after each epoch, an interrupted training goes on from
-    there.
+    state_file: written after each epoch; an interrupted training resumes from it.
     """
-    layers, begun = _resumed(kept, device)
-    if layers is None:
-        examples: list[Tensor] = []
-        for vectors, _ in batches(0):
-            examples.append(vectors)
-            if sum(map(len, examples)) >= EXAMPLES:
-                break
-        layers = Layers.begin(torch.cat(examples), classes, len(settings))
-    for epoch in range(begun, epochs):
-        for number, (vectors, names) in enumerate(batches(epoch)):
-            done = min(epoch + number / steps, epochs)
-            losses = layers.step(vectors, names, settings, done / epochs)
-            if number % TOLD_EVERY == 0:
-                progress(epoch * steps + number, epochs * steps, loss=f"{float(losses.min()):.3f}")
-        if kept:
-            with atomic_write(kept) as scratch:
-                about = {"epoch": str(epoch + 1), "steps": str(layers.steps)}
-                scratch.write_bytes(
-                    save(
-                        {
-                            name: tensor.cpu().contiguous()
-                            for name, tensor in layers.tensors().items()
-                        },
-                        about,
-                    )
-                )
+    examples = _first_vectors(batches(0))
+    layers = SoftmaxLayers(examples.shape[1], n_classes, len(settings)).to(examples.device)
+    layers.set_scaling(examples)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": layer.parameters(), "weight_decay": setting.weight_decay}
+            for layer, setting in zip(layers.layers, settings, strict=True)
+        ]
+    )
+    first_epoch = _load_state(state_file, layers, optimizer) if state_file else 0
+    for epoch in range(first_epoch, epochs):
+        for number, (vectors, classes) in enumerate(batches(epoch)):
+            epochs_done = min(epoch + number / steps, epochs)
+            cosine = 0.5 * (1 + math.cos(math.pi * epochs_done / epochs))
+            for group, setting in zip(optimizer.param_groups, settings, strict=True):
+                group["lr"] = setting.learning_rate * cosine
+            losses = softmax_step(layers, optimizer, vectors, classes)
+            if number % STEPS_PER_REPORT == 0:
+                loss = f"{float(losses.min()):.3f}"
+                progress(epoch * steps + number, epochs * steps, loss=loss)
+        if state_file:
+            _save_state(state_file, layers, optimizer, epoch + 1)
     return layers
 
 
-def _resumed(kept: Path | None, device: str) -> tuple[Layers | None, int]:
-    """The layers in a file and how many epochs they have behind them."""
-    if kept is None or not kept.is_file():
-        return None, 0
-    with safe_open(kept, "pt", device) as file:
-        about = file.metadata()
-        return Layers(
-            **{name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
-            steps=int(about["steps"]),
-        ), int(about["epoch"])
+def softmax_step(
+    layers: SoftmaxLayers, optimizer: torch.optim.Optimizer, vectors: Tensor, classes: Tensor
+) -> Float[Tensor, " settings"]:
+    """One step of all layers on one batch; returns the mean cross-entropy of each before it."""
+    losses = torch.stack([functional.cross_entropy(scores, classes) for scores in layers(vectors)])
+    optimizer.zero_grad()
+    # No layer depends on another, so the gradient of the sum is that of each loss alone.
+    torch.autograd.backward(losses.sum())
+    optimizer.step()
+    return losses.detach()
+
+
+def _first_vectors(batches: Iterator[VectorBatch]) -> Float[Tensor, "examples features"]:
+    examples: list[Tensor] = []
+    for vectors, _ in batches:
+        examples.append(vectors)
+        if sum(map(len, examples)) >= STATISTICS_VECTORS:
+            break
+    return torch.cat(examples)
+
+
+def _save_state(
+    file: Path, layers: SoftmaxLayers, optimizer: torch.optim.Optimizer, epochs_done: int
+) -> None:
+    tensors = dict(layers.state_dict())
+    for parameter, state in optimizer.state_dict()["state"].items():
+        for name, tensor in state.items():
+            tensors[f"{OPTIMIZER_PREFIX}{parameter}.{name}"] = tensor
+    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(file) as scratch:
+        scratch.write_bytes(save(on_cpu, {"epochs_done": str(epochs_done)}))
+
+
+def _load_state(file: Path, layers: SoftmaxLayers, optimizer: torch.optim.Optimizer) -> int:
+    """Put a saved state into `layers` and `optimizer`; returns the number of epochs done."""
+    if not file.is_file():
+        return 0
+    tensors: dict[str, Tensor] = {}
+    parameter_states: dict[int, dict[str, Tensor]] = {}
+    with safe_open(file, "pt") as state:
+        epochs_done = int(state.metadata()["epochs_done"])
+        for name in state.keys():  # noqa: SIM118 (not a dictionary)
+            tensor = state.get_tensor(name)
+            if name.startswith(OPTIMIZER_PREFIX):
+                number, _, key = name.removeprefix(OPTIMIZER_PREFIX).partition(".")
+                parameter_states.setdefault(int(number), {})[key] = tensor
+            else:
+                tensors[name] = tensor
+    layers.load_state_dict(tensors)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": parameter_states, "param_groups": groups})
+    return epochs_done

@@ -1,7 +1,6 @@
-"""A labelled set -> the vectors of its files, computed once, kept on disk, gone on with after an
-interruption.
+"""Vectors of the files of a labeled set, computed once and stored on disk.
 
-Knows files of numbers and how to keep a device busy: no label, no fold, no protocol.
+Knows how to store numbers and how to read files ahead. It knows no label and no fold.
 """
 
 import json
@@ -19,145 +18,157 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.errors import SourceError
-from looklisten.evaluation.linear_probe.features import Extractor
+from looklisten.evaluation.linear_probe.features import FeatureExtractor
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.system.files import write_json
 from looklisten.system.processes import cpu_count
 from looklisten.system.progress import Progress, no_progress
 
-KEEP_SECONDS = 20.0
-"""An interruption costs at most so much work."""
+SAVE_SECONDS = 20.0
+"""How often vectors are saved; an interruption costs at most this much work."""
+ITEMS_AHEAD_PER_THREAD = 4
 
-Read = Callable[[int], Tensor]
-"""The rows `[rows, ...]` that an extractor is given of an item; raises SourceError when the item
-cannot be read.
-"""
+ReadItem = Callable[[int], Tensor]
+"""The rows `[rows, ...]` of one item for an extractor; raises SourceError if it is unreadable."""
 
 
 @dataclass(eq=False)
-class Store:
-    """Vectors of `items` files, `[items, rows, width]` float32, row by row in a memory-mapped file;
-    or in memory, without a folder.
+class VectorCache:
+    """Vectors `[items, rows, width]` in float32, in a memory-mapped file or else in memory.
 
-    What is done is known after a crash: an interrupted extraction goes on where it last said
-    `keep`.
+    Items are appended in their order. An interrupted computation resumes at the last `save`.
     """
 
     folder: Path | None
     shape: tuple[int, int, int]
-    values: NDArray[np.float32] = field(init=False)
-    done: int = 0
-    failed: dict[int, str] = field(default_factory=dict)
-    """Items that could not be read, and why; their vectors are zeros."""
+    vectors: NDArray[np.float32] = field(init=False)
+    n_done: int = 0
+    failures: dict[int, str] = field(default_factory=dict)
+    """The reason for each item that could not be read; its vectors are zeros."""
 
     def __post_init__(self) -> None:
         if self.folder is None:
-            self.values = np.zeros(self.shape, np.float32)
+            self.vectors = np.zeros(self.shape, np.float32)
+        elif not self._resume(self.folder):
+            self._start(self.folder)
+
+    def _resume(self, folder: Path) -> bool:
+        """Open the saved vectors; returns False if there are none, or none of this shape."""
+        vectors_file = folder / "vectors.npy"
+        done_file = folder / "done.json"
+        if not (vectors_file.is_file() and done_file.is_file()):
+            return False
+        self.vectors = np.lib.format.open_memmap(vectors_file, "r+")
+        if self.vectors.shape != self.shape or self.vectors.dtype != np.float32:
+            return False
+        saved = json.loads(done_file.read_text(encoding="utf-8"))
+        self.n_done = saved["done"]
+        self.failures = {int(item): reason for item, reason in saved["failed"].items()}
+        return True
+
+    def _start(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Without it, a crash right after this would make the new zeros look like vectors.
+        (folder / "done.json").unlink(missing_ok=True)
+        self.vectors = np.lib.format.open_memmap(
+            folder / "vectors.npy", "w+", np.float32, self.shape
+        )
+
+    def append(self, vectors: Float[np.ndarray, "items rows width"]) -> None:
+        """Store the vectors of the next items."""
+        self.vectors[self.n_done : self.n_done + len(vectors)] = vectors
+        self.n_done += len(vectors)
+
+    def append_failure(self, reason: str) -> None:
+        """Record that the next item cannot be read."""
+        self.failures[self.n_done] = reason
+        self.n_done += 1
+
+    def save(self) -> None:
+        """Write everything to disk, so that it survives a crash."""
+        if self.folder is None:
             return
-        file, about = self.folder / "vectors.npy", self.folder / "done.json"
-        if about.is_file() and file.is_file():
-            self.values = np.lib.format.open_memmap(file, "r+")
-            if self.values.shape == self.shape and self.values.dtype == np.float32:
-                told = json.loads(about.read_text(encoding="utf-8"))
-                self.done, self.failed = (
-                    told["done"],
-                    {int(item): why for item, why in told["failed"].items()},
-                )
-                return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        about.unlink(missing_ok=True)
-        self.values = np.lib.format.open_memmap(file, "w+", np.float32, self.shape)
-
-    def put(self, vectors: Float[np.ndarray, "some rows width"]) -> None:
-        """The vectors of the next items."""
-        self.values[self.done : self.done + len(vectors)] = vectors
-        self.done += len(vectors)
-
-    def fail(self, why: str) -> None:
-        """The next item cannot be read."""
-        self.failed[self.done] = why
-        self.done += 1
-
-    def keep(self) -> None:
-        """Make what was put so far last: the numbers first, then the word that they are there."""
-        if self.folder is not None:
-            assert isinstance(self.values, np.memmap)
-            self.values.flush()
-            write_json(self.folder / "done.json", {"done": self.done, "failed": self.failed})
+        assert isinstance(self.vectors, np.memmap)
+        # The vectors first: done.json must never promise what is not on disk.
+        self.vectors.flush()
+        write_json(self.folder / "done.json", {"done": self.n_done, "failed": self.failures})
 
     @property
     def usable(self) -> Bool[np.ndarray, " items"]:
         """Which items have vectors."""
-        return ~np.isin(np.arange(self.shape[0]), list(self.failed))
+        return ~np.isin(np.arange(self.shape[0]), list(self.failures))
 
 
-def stored_vectors(
-    benchmark: LabeledFiles,
-    extractor: Extractor,
+def cached_vectors(
+    files: LabeledFiles,
+    extractor: FeatureExtractor,
     rows: int,
-    read: Read,
+    read: ReadItem,
     cache: Path | None = None,
     progress: Progress = no_progress,
-) -> Store:
-    """Vectors of every item `[items, rows, width]`, kept in a folder of `cache` and gone on with
-    there.
+    save_seconds: float = SAVE_SECONDS,
+) -> VectorCache:
+    """Vectors of every item `[items, rows, width]`, stored in a folder of `cache`.
 
-    An item that cannot be read is left out and told, never an end.
+    An interrupted computation resumes there. An item that cannot be read is recorded and skipped.
     """
-    folder = (
-        cache / benchmark.labeled_set.name / f"{extractor.key}-{benchmark.fingerprint()}-{rows}"
-        if cache and extractor.key
-        else None
-    )
-    store = Store(folder, (len(benchmark), rows, extractor.width))
-    together = 1 if extractor.whole else max(extractor.batch_rows // rows, 1)
-    kept = time.monotonic()
-    waiting: list[Tensor] = []
+    folder = None
+    if cache and extractor.key:
+        name = f"{extractor.key}-{files.fingerprint()}-{rows}"
+        folder = cache / files.labeled_set.name / name
+    vectors = VectorCache(folder, (len(files), rows, extractor.width))
+    items_per_batch = 1 if extractor.whole_clips else max(extractor.batch_rows // rows, 1)
+    last_save = time.monotonic()
+    pending: list[Tensor] = []
 
-    def flush() -> None:
-        if waiting:
-            store.put(extractor(torch.cat(waiting)).reshape(len(waiting), rows, extractor.width))
-            waiting.clear()
+    def compute_pending() -> None:
+        if pending:
+            flat = extractor(torch.cat(pending))
+            vectors.append(flat.reshape(len(pending), rows, extractor.width))
+            pending.clear()
 
-    for item, found in read_ahead(read, range(store.done, len(benchmark))):
-        if isinstance(found, SourceError):
-            flush()
-            store.fail(str(found))
+    for item, content in read_ahead(read, range(vectors.n_done, len(files))):
+        if isinstance(content, SourceError):
+            # Items are appended in order, so those before the failure go first.
+            compute_pending()
+            vectors.append_failure(str(content))
         else:
-            waiting.append(found)
-            if len(waiting) == together:
-                flush()
-        if time.monotonic() - kept > KEEP_SECONDS:
-            store.keep()
-            kept = time.monotonic()
-        progress(item + 1, len(benchmark), network=extractor.name)
-    flush()
-    store.keep()
-    return store
+            pending.append(content)
+            if len(pending) == items_per_batch:
+                compute_pending()
+        if time.monotonic() - last_save > save_seconds:
+            vectors.save()
+            last_save = time.monotonic()
+        progress(item + 1, len(files), network=extractor.name)
+    compute_pending()
+    vectors.save()
+    return vectors
 
 
-def read_ahead(read: Read, items: Sequence[int]) -> Iterator[tuple[int, Tensor | SourceError]]:
-    """The items in their order, read by threads ahead of their use; in place of one that cannot be
-    read, the reason.
+def read_ahead(read: ReadItem, items: Sequence[int]) -> Iterator[tuple[int, Tensor | SourceError]]:
+    """The items in their order, read by threads before they are needed.
+
+    The error takes the place of an item that cannot be read.
     """
 
-    def tried(item: int) -> Tensor | SourceError:
+    def read_or_error(item: int) -> Tensor | SourceError:
         try:
             return read(item)
         except SourceError as error:
             return error
 
-    threads = cpu_count()
-    with ThreadPoolExecutor(threads, "vectors") as pool:
-        ahead: deque[tuple[int, Future[Tensor | SourceError]]] = deque()
+    n_threads = cpu_count()
+    with ThreadPoolExecutor(n_threads, "vectors") as pool:
+        queue: deque[tuple[int, Future[Tensor | SourceError]]] = deque()
         try:
             for item in items:
-                ahead.append((item, pool.submit(tried, item)))
-                if len(ahead) > 4 * threads:
-                    first, future = ahead.popleft()
+                queue.append((item, pool.submit(read_or_error, item)))
+                # The limit keeps memory bounded if reading is faster than the network.
+                if len(queue) > ITEMS_AHEAD_PER_THREAD * n_threads:
+                    first, future = queue.popleft()
                     yield first, future.result()
-            for first, future in ahead:
+            for first, future in queue:
                 yield first, future.result()
         finally:
-            for _, future in ahead:
+            for _, future in queue:
                 future.cancel()
