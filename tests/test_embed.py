@@ -473,5 +473,5 @@ def test_a_network_of_another_house_embeds_too(tmp_path):
         embed(wave, Loudness(), sample_rate_hz=RATE_HZ, layer="pool4")
     with pytest.raises(ConfigError, match="Loudness has a precision of its own"):
         embed(wave, Loudness(), sample_rate_hz=RATE_HZ, precision="bfloat16")
-    with pytest.raises(ConfigError, match="looks inside a network of this package"):
+    with pytest.raises(ConfigError, match="dense embedding needs an L3Net, and this network is a Loudness"):
         embed(wave, Loudness(), sample_rate_hz=RATE_HZ, dense=True)

@@ -91,7 +91,7 @@ def items_of(value: Any) -> Iterable[Any] | None:
 
 
 def rows_of(x: Any) -> Iterable[Any]:
-    """The samples of scikit-learn's X: the rows of a grid of numbers, or the items of a collection."""
+    """The samples of scikit-learn's X: rows of a grid of numbers, or items of a collection."""
     if not isinstance(x, (list, tuple)) and is_numeric(x):
         array = plain_array(x)
         return array if array.ndim > 1 or not array.size else [array]

@@ -140,7 +140,7 @@ class StreamingEmbedder:
         return self._push_all(self._resampler.push(samples_first(samples, fixed=True)))
 
     def finish(self) -> Embeddings:
-        """The remaining windows; silence fills the last. Raises SourceError if there is no sound."""
+        """The remaining windows; silence fills the last. Raises SourceError for no sound."""
         self._check_not_finished()
         self._is_finished = True
         embeddings = self._push_all(self._resampler.finish())

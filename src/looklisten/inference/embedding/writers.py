@@ -117,7 +117,7 @@ class _Npz:
         self._shapes: dict[str, tuple[int, int]] = {}
         self._start_seconds: dict[str, list[NDArray[np.float64]]] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
-        self._about: dict[str, Any] = {"made": provenance} if provenance else {}
+        self._about: dict[str, Any] = {"provenance": provenance} if provenance else {}
 
     def __enter__(self) -> "_Npz":
         return self
@@ -182,7 +182,8 @@ def _archive_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
 def _npz_provenance(path: Path) -> Provenance:
     with np.load(path, allow_pickle=False) as arrays:
         about: dict[str, Any] = json.loads(str(arrays["about"]))
-    return about.get("made", {})
+    provenance: Provenance = about.get("provenance", {})
+    return provenance
 
 
 class _Parquet:
@@ -201,7 +202,7 @@ class _Parquet:
 
     def __init__(self, path: Path, provenance: Provenance) -> None:
         self._writer = parquet.ParquetWriter(path, self.SCHEMA)
-        self._writer.add_key_value_metadata({"made": json.dumps(provenance)})
+        self._writer.add_key_value_metadata({"provenance": json.dumps(provenance)})
 
     def __enter__(self) -> "_Parquet":
         return self
@@ -233,7 +234,7 @@ class _Parquet:
 
 def _parquet_provenance(path: Path) -> Provenance:
     metadata = parquet.read_metadata(path).metadata or {}
-    provenance: Provenance = json.loads(metadata.get(b"made", b"{}"))
+    provenance: Provenance = json.loads(metadata.get(b"provenance", b"{}"))
     return provenance
 
 
@@ -242,7 +243,7 @@ class _JsonLines:
 
     def __init__(self, path: Path, provenance: Provenance) -> None:
         self._file = path.open("w", encoding="utf-8", errors="backslashreplace")
-        self._provenance = {"made": provenance} if provenance else {}
+        self._provenance = {"provenance": provenance} if provenance else {}
 
     def __enter__(self) -> "_JsonLines":
         return self
@@ -277,7 +278,8 @@ class _JsonLines:
 def _json_provenance(path: Path) -> Provenance:
     with path.open(encoding="utf-8") as lines:
         first_row: dict[str, Any] = json.loads(lines.readline())
-    return first_row.get("made", {})
+    provenance: Provenance = first_row.get("provenance", {})
+    return provenance
 
 
 register_vector_format(VectorFormat("npz", _Npz, _npz_provenance))
