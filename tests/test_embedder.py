@@ -312,13 +312,13 @@ def test_dlpack_is_enough(model):
         (object(), "something of type object cannot be embedded"),
         (
             {"a": 1},
-            r"of type dict cannot be embedded; give its values in a list, such as list\(x.values\(\)\)",
+            r"of type dict cannot be embedded; pass its values in a list, such as list\(x.values\(\)\)",
         ),
-        (io.BytesIO(b"RIFF"), "of type BytesIO cannot be embedded; give the path of the file"),
-        (b"RIFF\0\0", "of type bytes cannot be embedded; they are what a file holds"),
+        (io.BytesIO(b"RIFF"), "of type BytesIO cannot be embedded; pass the path of the file"),
+        (b"RIFF\0\0", "of type bytes cannot be embedded; these are the contents of a file"),
         (
             Column(["a", "b", "c", "d"], (2, 2)),
-            r"it is a table of 2 x 2; give the column of the paths, such as table\['path'\]",
+            r"it is a table of 2 x 2; pass the column of the paths, such as table\['path'\]",
         ),
         (
             np.ma.array([0.1, 0.2], mask=[False, True]),

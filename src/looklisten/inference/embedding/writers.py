@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ FLOAT32_DIGITS = 9
 COPY_BYTES = 2**20
 
 
+@runtime_checkable
 class VectorWriter(Protocol):
     """An open file of vectors. The blocks of one side come in the order of time."""
 
