@@ -14,7 +14,8 @@ import torch
 from looklisten.config import Config
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
-from looklisten.media.synth import World, synth
+from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.synth import synth
 from looklisten.training.loop import train
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -66,7 +67,7 @@ def _threads() -> Iterator[None]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty-eight videos of two seconds with their truth, every fourth dozen held out."""
     out = tmp_path_factory.mktemp("world")
-    synth(out, World(videos=48, seconds=2.0, side_pixels=96, frames_per_second=10, seed=3))
+    synth(out, WorldOptions(videos=48, seconds=2.0, side_pixels=96, frames_per_second=10, seed=3))
     return out
 
 
@@ -80,6 +81,12 @@ def shards_path(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shards(shards_path: Path) -> Shards:
     return Shards(shards_path)
+
+
+@pytest.fixture(scope="session")
+def held_out(shards: Shards) -> Shards:
+    """The clips that a training with a fraction of 0.1 holds out."""
+    return shards.select(shards.held_out_mask(0.1))
 
 
 @pytest.fixture(scope="session")

@@ -506,4 +506,4 @@ def test_the_command_line_gives_the_table_as_json_and_as_text(esc, tmp_path, cap
 
 def test_an_unknown_set_on_the_command_line_is_a_usage_error(capsys):
     assert main(["probe", "esc5", "somewhere"]) == 2
-    assert "probe needs a set and where it lies" in capsys.readouterr().err
+    assert "probe needs a dataset and its folder" in capsys.readouterr().err

@@ -25,7 +25,8 @@ from looklisten.evaluation.supervised import (
     scorer_with_validation_threshold,
     validation_clips,
 )
-from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load, open_network
 from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.training import baselines as table
 from looklisten.training import checkpointing
@@ -57,7 +58,7 @@ def told(shards_path, tmp_path_factory):
 
     def watched(self, *args, **kwargs):
         for batch in drawn(self, *args, **kwargs):
-            if self.view.random:
+            if self.transform.random:
                 trained_on.update(batch.video_ids)
             yield batch
 
@@ -82,7 +83,7 @@ def learner_and_batch(shards, config, **train_settings):
     allowed, config = select_labeled(
         shards, ~shards.held_out_mask(0.1), config.changed("train", **train_settings)
     )
-    return Learner(config, "cpu"), training_stream(shards, allowed, config).batch(0)
+    return Learner(config, "cpu"), training_stream(shards.select(allowed), config).batch(0)
 
 
 def test_labels_are_learnt_by_heart(shards):
@@ -151,7 +152,7 @@ def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_pat
         steps=3, vision_from=run, audio_from=run, freeze="towers", probe_every=0, evaluate_every=1
     )
     train(shards_path, config, tmp_path / "frozen")
-    theirs, ours = load_checkpoint_network(run), load_checkpoint_network(tmp_path / "frozen")
+    theirs, ours = load(run), load(tmp_path / "frozen")
     assert same(theirs.vision.state_dict(), ours.vision.state_dict()), (
         "weights and batch-norm's statistics"
     )
@@ -177,7 +178,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
     }
     train(shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run")
     whole, begun = tensors(tmp_path / "run"), Learner(small_config(), "cpu").network.state_dict()
-    taught = load_checkpoint_network(tmp_path / "teacher").state_dict()
+    taught = load(tmp_path / "teacher").state_dict()
     shutil.rmtree(tmp_path / "teacher")
     shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
     assert (
@@ -187,7 +188,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
         == 2
     )
     assert same(tensors(tmp_path / "run"), whole)
-    for name, value in load_checkpoint_network(tmp_path / "run").state_dict().items():
+    for name, value in load(tmp_path / "run").state_dict().items():
         if name.startswith("vision."):
             assert torch.equal(value, taught[name])
         elif name.endswith(("conv1.weight", "fc3.weight")):
@@ -200,7 +201,7 @@ def test_a_network_begins_with_the_towers_of_another_to_the_bit(told):
     learner = Learner(small_config(vision_from=run, audio_from=run), "cpu")
     fresh = Learner(small_config(), "cpu").network.fusion.state_dict()
     learner.initialize()
-    theirs = load_checkpoint_network(run)
+    theirs = load(run)
     assert same(learner.network.vision.state_dict(), theirs.vision.state_dict())
     assert same(learner.network.audio.state_dict(), theirs.audio.state_dict())
     assert same(learner.network.fusion.state_dict(), fresh)
@@ -229,24 +230,23 @@ def test_a_threshold_by_hand():
 
 
 def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkeypatch):
-    seen, look = set(), supervised.looked_and_listened
+    seen, look = set(), supervised.fusion_inputs
 
     def watched(*args):
         for batch, *vectors in look(*args):
             seen.update(batch.video_ids)
             yield batch, *vectors
 
-    monkeypatch.setattr(correspondence, "looked_and_listened", watched)
-    saved = open_checkpoint(told[0])
-    direct = direct_combination(saved, saved.model(), shards, pairs=40)
+    monkeypatch.setattr(correspondence, "fusion_inputs", watched)
+    saved = open_network(told[0])
+    direct = direct_combination(saved, saved.l3net, shards, pairs=40)
     assert seen == set(shards.video_ids[shards.validation_mask(0.2, 0.1)])
     assert direct.validation_accuracy >= 0.5
     again = evaluate(
-        saved.model(),
-        shards,
-        shards.validation_mask(0.2, 0.1),
+        saved.l3net,
+        shards.validation(saved),
         pairs=40,
-        answer=direct.answer,
+        scorer=direct.scorer,
     )
     assert again.accuracy == direct.validation_accuracy, (
         "the threshold means what it was chosen for"
@@ -254,54 +254,49 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
 
 
 def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
-    other = open_checkpoint(run_path)
+    other = open_network(run_path)
     with pytest.raises(
         ConfigError,
         match=r'has no class scores to combine; train one with train\.objective = "labels"',
     ):
-        direct_combination(other, other.model(), shards)
-    saved = open_checkpoint(told[0])
-    monkeypatch.setattr(shards, "validation", lambda *_: np.zeros(len(shards), bool))
+        direct_combination(other, other.l3net, shards)
+    saved = open_network(told[0])
+    no_clips = np.zeros(len(shards), bool)
+    monkeypatch.setattr(shards, "validation_mask", lambda *_: no_clips)
     with pytest.raises(
         ConfigError,
         match=r"kept no videos to choose a threshold on; train it with train\.validation_fraction = 0\.1",
     ):
-        direct_combination(saved, saved.model(), shards)
+        direct_combination(saved, saved.l3net, shards)
 
 
 class Knowing:
     """In place of the network's vectors: the class of each row, as an oracle knows it."""
 
     def __init__(self, monkeypatch, shards):
-        look, names = correspondence.looked_and_listened, sorted(set(shards.names.tolist()))
+        look, names = correspondence.fusion_inputs, sorted(set(shards.names.tolist()))
 
         def knows(*args):
             for batch, _, _ in look(*args):
                 known = torch.eye(len(names))[[names.index(label) for label in batch.labels]]
                 yield batch, known, known
 
-        monkeypatch.setattr(correspondence, "looked_and_listened", knows)
-        monkeypatch.setattr(supervised, "looked_and_listened", knows)
+        monkeypatch.setattr(correspondence, "fusion_inputs", knows)
+        monkeypatch.setattr(supervised, "fusion_inputs", knows)
 
     @staticmethod
-    def answer(vision, audio):
+    def scorer(vision, audio):
         return (vision * audio).sum(-1) - 0.5
 
 
 def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_same(
     told, shards, monkeypatch
 ):
-    knowing, model = Knowing(monkeypatch, shards), load_checkpoint_network(told[0])
-    found = evaluate(
-        model,
-        shards,
-        ~shards.held_out_mask(0.1),
-        400,
-        answer=knowing.answer,
-        negatives="other-class",
-    )
+    knowing, model = Knowing(monkeypatch, shards), load(told[0])
+    trained_on = shards.select(~shards.held_out_mask(0.1))
+    found = evaluate(model, trained_on, 400, scorer=knowing.scorer, negatives="other-class")
     assert (found.accuracy, found.positives_right, found.negatives_right) == (1, 1, 1)
-    found = evaluate(model, shards, ~shards.held_out_mask(0.1), 400, answer=knowing.answer)
+    found = evaluate(model, trained_on, 400, scorer=knowing.scorer)
     assert found.positives_right == 1
     assert 0.8 < found.negatives_right < 1, "about one in twelve negatives is of the same class"
 
@@ -312,15 +307,14 @@ def test_one_class_has_no_other(told, shards, monkeypatch):
         ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"
     ):
         evaluate(
-            load_checkpoint_network(told[0]),
-            shards,
-            shards.held_out_mask(0.1),
+            load(told[0]),
+            shards.select(shards.held_out_mask(0.1)),
             24,
             negatives="other-class",
         )
 
 
-def test_naming_of_heads_that_know(told, shards, monkeypatch):
+def test_class_accuracy_of_heads_that_know(told, shards, held_out, monkeypatch):
     """Heads that read the class off the oracle's vectors name every frame and every sound; of one
     side turned wrong, none.
     """
@@ -330,18 +324,11 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
         LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc"))),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = class_accuracy(
-        load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24
-    )
+    found = class_accuracy(load(told[0]), heads, classes, held_out, 24)
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
-    assert (
-        class_accuracy(
-            load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24
-        ).audio
-        == 0
-    )
+    assert class_accuracy(load(told[0]), heads, classes, held_out, 24).audio == 0
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
@@ -399,7 +386,7 @@ def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_wo
     eyes = {
         name: {
             key: tensor
-            for key, tensor in load_checkpoint_network(run).state_dict().items()
+            for key, tensor in load(run).state_dict().items()
             if key.startswith("vision.")
         }
         for name, run in {
@@ -443,18 +430,18 @@ def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong
     than its threshold.
     """
     train(shards_path, small_config(validation_fraction=0.2, steps=60), tmp_path)
-    saved = open_checkpoint(tmp_path)
-    model, held_out = saved.model(), shards.held_out_mask(0.1)
+    saved = open_network(tmp_path)
+    model, held_out = saved.l3net, shards.select(shards.held_out_mask(0.1))
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
-    assert evaluate(model, shards, held_out, pairs=200).accuracy == 0.5
-    answer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
-    mended = evaluate(model, shards, held_out, pairs=200, answer=answer)
+    assert evaluate(model, held_out, pairs=200).accuracy == 0.5
+    scorer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
+    mended = evaluate(model, held_out, pairs=200, scorer=scorer)
     assert mended.positives_right < 1
     assert mended.negatives_right > 0.2
     validation = validation_clips(saved, shards)
-    assert not set(shards.video_ids[validation]) & set(shards.video_ids[held_out])
-    assert evaluate(model, shards, validation, pairs=200, answer=answer).accuracy > 0.5
+    assert not set(validation.video_ids) & set(held_out.video_ids)
+    assert evaluate(model, validation, pairs=200, scorer=scorer).accuracy > 0.5
 
 
 def test_recipes_of_baselines_are_one_network_and_schedule(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from looklisten.inference.embedding.embed import embed
 from looklisten.inference.embedding.failures import FailureLog
 from looklisten.inference.embedding.output_files import shorten_name
 from looklisten.interop.publish import save_pretrained
-from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.model.networks import load
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def told(capsys):
 def test_every_file_has_its_vectors_in_the_same_structure(whole, media, run_path):
     vectors = ["a/x.wav.npz", "b/clock.mp4.npz", "b/x.flac.npz", "b/x.wav.npz", "picture.png.npz"]
     assert names(whole) == sorted([*vectors, "embed.json", "failures.jsonl"])
-    model = load_checkpoint_network(run_path)
+    model = load(run_path)
     for name in vectors:
         found = np.load(whole / name)
         source = media / name.removesuffix(".npz")
@@ -154,7 +154,7 @@ def test_a_name_that_is_not_utf8_is_embedded_once(two_sounds, run_path, tmp_path
 
 def other_network(run_path, folder):
     """A copy of a run whose weights are others, as after more training."""
-    model = load_checkpoint_network(run_path)
+    model = load(run_path)
     with torch.no_grad():
         next(model.audio.parameters()).mul_(1.5)
     return save_pretrained(model, folder)
@@ -365,7 +365,7 @@ def test_aligned_sides_have_one_time(media, run_path, tmp_path):
     )
     found, own = (
         np.load(out / "clock.mp4.npz"),
-        embed(video, load_checkpoint_network(run_path), hop_seconds=0.3, align=True),
+        embed(video, load(run_path), hop_seconds=0.3, align=True),
     )
     assert np.array_equal(found["audio_start_seconds"], found["vision_start_seconds"])
     assert np.array_equal(found["frame_seconds"], own.frame_seconds)

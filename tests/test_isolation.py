@@ -290,7 +290,7 @@ def test_ctrl_c_stops_at_once_and_the_rest_is_done_later(world, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130, said
-    assert "the same command goes on from what is done" in said
+    assert "run the same command again to continue" in said
     assert "Traceback" not in said
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(again.stdout)["prepared"] == 400

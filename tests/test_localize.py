@@ -15,9 +15,9 @@ from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.localization.records import HeatMap, normalize_maps
 from looklisten.inference.moments import Moment
 from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import AlignedFusion, Fusion, correspondence_logit
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 
 
 @pytest.fixture(scope="module")
@@ -199,10 +199,7 @@ def test_the_default_method_depends_on_the_fusion(fusion, method):
 
 def test_of_two_equally_near_frames_the_earlier_is_taken(clip, run_path):
     """Stored frames are 0.2 s apart, and each time lies in the middle between two of them."""
-    times = [
-        item.at_seconds
-        for item in localize(clip, load_checkpoint_network(run_path), every_seconds=0.2)
-    ]
+    times = [item.at_seconds for item in localize(clip, load(run_path), every_seconds=0.2)]
     assert len(set(times)) == len(times) == 15
 
 
@@ -228,7 +225,7 @@ def test_a_map_is_enlarged_to_the_size_of_its_frame():
 
 
 def test_a_file_is_localized_through_its_length(clip, run_path):
-    localizations = localize(clip, load_checkpoint_network(run_path), every_seconds=0.5)
+    localizations = localize(clip, load(run_path), every_seconds=0.5)
     assert len(localizations) == 6
     times = [item.at_seconds for item in localizations]
     assert times == sorted(times)
@@ -241,7 +238,7 @@ def test_a_file_is_localized_through_its_length(clip, run_path):
 
 
 def test_times_can_be_chosen(clip, run_path):
-    model = load_checkpoint_network(run_path)
+    model = load(run_path)
     localizations = localize(clip, model, at_seconds=[2.2, 0.4])
     assert [item.at_seconds for item in localizations] == pytest.approx([0.4, 2.2], abs=0.01)
     assert [item.sound_start_seconds for item in localizations] == pytest.approx(
@@ -256,7 +253,7 @@ def test_times_can_be_chosen(clip, run_path):
 
 def test_errors_of_localize(clip, run_path, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
-    model = load_checkpoint_network(run_path)
+    model = load(run_path)
     with pytest.raises(SourceError, match="cannot be opened as video"):
         localize(tmp_path / "text.mp4", model)
     with pytest.raises(SourceError, match="nowhere"):

@@ -19,7 +19,7 @@ from looklisten.media import SAMPLE_RATE_HZ, spectrogram
 from looklisten.media.frames import jitter
 from looklisten.media.spectrogram import FRONT_ENDS, WINDOW_SAMPLES, LogSpectrogram
 from looklisten.model.backbones.vgg import Vgg
-from looklisten.model.checkpoint import load_checkpoint_network, save_checkpoint
+from looklisten.model.checkpoint import save_checkpoint
 from looklisten.model.fusions import (
     CORRESPOND,
     AlignedFusion,
@@ -28,6 +28,7 @@ from looklisten.model.fusions import (
     correspondence_logit,
 )
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.model.objectives import chance_loss
 from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.contrastive import ContrastiveObjective
@@ -307,12 +308,12 @@ def test_what_a_similarity_means_is_in_the_config_and_old_checkpoints_have_its_o
     )
     network = L3Net(config.model)
     path = save_checkpoint(tmp_path, 1, config, network.state_dict(), {}, {})
-    assert load_checkpoint_network(path).fusion.sharpness == 7
-    assert L3Net(load_checkpoint_network(path).config).fusion.places == 8 * 8
+    assert load(path).fusion.sharpness == 7
+    assert L3Net(load(path).config).fusion.places == 8 * 8
     about = json.loads((path / "checkpoint.json").read_text())
     assert about["config"]["model"].pop("sharpness") == 7
     (path / "checkpoint.json").write_text(json.dumps(about))
-    assert load_checkpoint_network(path).fusion.sharpness == 10
+    assert load(path).fusion.sharpness == 10
     assert describe(network, None)["config"]["model"]["sharpness"] == 7
     with pytest.raises(ConfigError, match=r"model\.sharpness: Input should be greater than 0"):
         config.changed("model", sharpness=0)

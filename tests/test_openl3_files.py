@@ -20,6 +20,7 @@ from looklisten.app.openl3 import find, parser
 from looklisten.errors import SourceError
 from looklisten.interop import openl3
 from looklisten.interop.openl3 import reading
+from looklisten.model.networks import is_openl3
 
 PAGE = Path(__file__).parents[1] / "docs" / "openl3.md"
 
@@ -353,4 +354,4 @@ def test_the_migration_page_runs(openl3_weights, tmp_path, monkeypatch):
         "speech.npz",
     ]
     assert names["vectors"].shape[1] == 512
-    assert openl3.recognizes("converted")
+    assert is_openl3("converted")

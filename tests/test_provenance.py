@@ -11,15 +11,10 @@ from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.training_videos import TRAINED_ON, read_record, recorded_videos
 from looklisten.training.batches import fit_batch_size
 from looklisten.training.loop import train
-from looklisten.training.provenance import (
-    continue_record,
-    read_record,
-    start_record,
-    training_data,
-    videos_trained_on,
-)
+from looklisten.training.provenance import continue_record, start_record, training_data
 from looklisten.training.run_facts import read_run_facts
 from noise_shards import a_clip, write_set
 
@@ -70,7 +65,7 @@ def test_a_run_records_its_shards_and_videos(recorded, sets):
     assert entry["from_step"] == 0
     assert entry["videos"] == {"trained_on": 8, "kept_apart": 4}
     assert entry["shards"] == str(sets["first"])
-    assert videos_trained_on(recorded, 1) == {f"v{number:02d}" for number in range(8)}
+    assert recorded_videos(recorded, 1)[TRAINED_ON] == {f"v{number:02d}" for number in range(8)}
 
 
 def test_the_same_shards_elsewhere_are_the_same(recorded, sets, tmp_path, caplog):
@@ -125,8 +120,8 @@ def test_held_out_videos_are_not_trained_on_later(recorded, sets, caplog):
         "2 videos that were held out until step 8 are trained on from now on (v08, v09)"
         in caplog.text
     )
-    assert {"v08", "v09"} <= videos_trained_on(recorded, 9)
-    assert not {"v08", "v09"} & videos_trained_on(recorded, 8)
+    assert {"v08", "v09"} <= recorded_videos(recorded, 9)[TRAINED_ON]
+    assert not {"v08", "v09"} & recorded_videos(recorded, 8)[TRAINED_ON]
 
 
 def test_videos_held_out_before_the_last_shards_are_remembered(recorded, sets):
@@ -237,7 +232,7 @@ def test_evaluate_says_when_held_out_videos_were_trained_on(first_run, sets, cap
         "8",
     ]
     assert main(verb) == 0
-    assert "2 videos bear the names of videos that" in caplog.text
+    assert "2 videos have the same ids as videos that" in caplog.text
     caplog.clear()
     assert (
         main(["evaluate", str(sets["first"]), "--checkpoint", str(first_run), "--pairs", "8"]) == 0

@@ -1,10 +1,9 @@
-"""The synthetic world: the same seed makes the same files, splits share nothing, and the truth is
-true.
-"""
+"""A drawn world: same seed, same files; splits share nothing; the tables are true."""
 
 import csv
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -16,12 +15,16 @@ from looklisten.errors import ConfigError
 from looklisten.media.decode.decode import decode_media
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import AudioChunk, Frame
-from looklisten.media.synth import CLASSES, World, synth
-from looklisten.media.synth.looks import LOOKS
-from looklisten.media.synth.scenes import draw_ground, render_frame, render_sound
+from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.scenes import CLASSES, render_background, render_frame, render_sound
+from looklisten.media.synth.shapes import SHAPES
+from looklisten.media.synth.synth import synth
 from looklisten.media.synth.voices import VOICES
+from looklisten.media.synth.world import World
 
-SMALL = World(videos=4, seconds=1.0, side_pixels=64, frames_per_second=5, seed=11)
+SMALL = WorldOptions(videos=4, seconds=1.0, side_pixels=64, frames_per_second=5, seed=11)
+SMALL_FRAMES = WorldOptions(videos=48, seconds=2.0, side_pixels=96, frames_per_second=10, seed=3)
+"""The options of the fixture `world`."""
 
 
 def rows(path):
@@ -44,11 +47,11 @@ def test_small_frames_encode_to_the_same_bytes_each_time(tmp_path):
     """Sizes at which the encoder once differed from run to run; memory is stirred between, as it is
     in a real run.
     """
-    world = World(videos=48, seconds=2.0, side_pixels=96, frames_per_second=10, seed=3)
+    world = World(SMALL_FRAMES)
     seen = set()
     for turn in range(8):
         stirred = [np.random.default_rng(turn).random(n) for n in (1000, 70_000, 300)]
-        world.film(13).write(tmp_path / "a.mp4")
+        world.video(13).write(tmp_path / "a.mp4")
         seen.add(hashlib.sha256((tmp_path / "a.mp4").read_bytes()).hexdigest())
         assert stirred
     assert len(seen) == 1
@@ -56,22 +59,22 @@ def test_small_frames_encode_to_the_same_bytes_each_time(tmp_path):
 
 def test_other_seed_other_files(tmp_path):
     synth(tmp_path / "a", SMALL, workers=1)
-    synth(tmp_path / "b", World(**{**vars(SMALL), "seed": 12}), workers=1)
+    synth(tmp_path / "b", replace(SMALL, seed=12), workers=1)
     assert not set(digest(tmp_path / "a").items()) & set(digest(tmp_path / "b").items())
 
 
-def test_an_interrupted_world_is_finished(tmp_path):
-    synth(tmp_path / "whole", SMALL, workers=1)
+def test_the_same_command_finishes_an_interrupted_world(tmp_path):
+    synth(tmp_path / "complete", SMALL, workers=1)
     synth(tmp_path / "broken", SMALL, workers=1)
     (tmp_path / "broken" / "000002.mp4").unlink()
-    assert synth(tmp_path / "broken", SMALL, workers=1)["made"] == 1
-    assert digest(tmp_path / "broken") == digest(tmp_path / "whole")
+    assert synth(tmp_path / "broken", SMALL, workers=1)["written"] == 1
+    assert digest(tmp_path / "broken") == digest(tmp_path / "complete")
 
 
 def test_other_settings_are_refused(tmp_path):
     synth(tmp_path, SMALL, workers=1)
     with pytest.raises(ConfigError, match="holds a world of other settings"):
-        synth(tmp_path, World(**{**vars(SMALL), "seed": 1}), workers=1)
+        synth(tmp_path, replace(SMALL, seed=1), workers=1)
 
 
 @pytest.mark.parametrize(
@@ -86,11 +89,11 @@ def test_other_settings_are_refused(tmp_path):
 )
 def test_impossible_worlds_are_refused(bad):
     with pytest.raises(ConfigError):
-        World(**bad)
+        WorldOptions(**bad)
 
 
 def test_files_are_real_video_with_the_promised_streams(tmp_path):
-    synth(tmp_path, World(videos=1, seconds=2.0), workers=1)
+    synth(tmp_path, WorldOptions(videos=1, seconds=2.0), workers=1)
     with av.open(tmp_path / "000000.mp4") as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
         assert (video.codec_context.name, video.width, video.height, float(video.average_rate)) == (
@@ -104,8 +107,8 @@ def test_files_are_real_video_with_the_promised_streams(tmp_path):
 
 
 def test_classes_are_balanced_and_splits_share_no_background():
-    world = World(videos=240, test_share=0.25)
-    scenes = [world.scene(index) for index in range(world.videos)]
+    world = World(WorldOptions(videos=240, test_share=0.25))
+    scenes = [world.scene(index) for index in range(world.options.videos)]
     for split, share in (("train", 180), ("test", 60)):
         counts = Counter(scene.label for scene in scenes if scene.split == split)
         assert set(counts) == set(CLASSES)
@@ -119,9 +122,9 @@ def test_classes_are_balanced_and_splits_share_no_background():
     assert max(Counter(scene.background for scene in scenes).values()) > 1
 
 
-def test_a_third_has_a_silent_thing_of_another_class():
-    world = World(videos=600)
-    pairs = [scene.things for scene in map(world.scene, range(600)) if len(scene.things) == 2]
+def test_a_third_of_the_videos_has_a_silent_object_of_another_class():
+    world = World(WorldOptions(videos=600))
+    pairs = [scene.objects for scene in map(world.scene, range(600)) if len(scene.objects) == 2]
     assert 160 < len(pairs) < 240
     assert all(
         first.sounding and not second.sounding and first.label != second.label
@@ -129,12 +132,10 @@ def test_a_third_has_a_silent_thing_of_another_class():
     )
 
 
-def test_nothing_in_the_picture_but_the_thing_itself_tells_who_sounds():
-    """The silent thing is drawn as the sounding one is: no size, place, turn, squash or colour
-    tells them apart.
-    """
-    world = World(videos=1500, silent_share=1.0, seconds=2.0)
-    things = [scene.things for scene in map(world.scene, range(1500))]
+def test_a_silent_object_looks_like_a_sounding_one():
+    """No size, position, turn, squash or color tells which of two objects sounds."""
+    world = World(WorldOptions(videos=1500, silent_share=1.0, seconds=2.0))
+    objects = [scene.objects for scene in map(world.scene, range(1500))]
     for measure in (
         lambda t: t.radius,
         lambda t: t.center[0],
@@ -146,20 +147,20 @@ def test_nothing_in_the_picture_but_the_thing_itself_tells_who_sounds():
         lambda t: sum(t.colors[0]) + sum(t.colors[1]),
         lambda t: abs(sum(t.colors[0]) - sum(t.colors[1])),
     ):
-        gaps = np.array([measure(first) - measure(second) for first, second in things])
+        gaps = np.array([measure(first) - measure(second) for first, second in objects])
         assert abs(gaps.mean()) < 4 * gaps.std() / np.sqrt(len(gaps))
 
 
-def test_boxes_hold_the_thing(world):
+def test_boxes_hold_their_object(world):
     boxes = rows(world / "boxes.csv")
     assert {row["sounding"] for row in boxes} == {"0", "1"}
-    one = World(videos=1, seed=5, silent_share=0.0)
-    scene = one.scene(0)
-    ground = draw_ground(scene, 256)
+    single = World(WorldOptions(videos=1, seed=5, silent_share=0.0))
+    scene = single.scene(0)
+    background = render_background(scene, 256)
     for at in (0.0, 1.7):
-        with_thing = render_frame(scene, ground, at).astype(int)
-        down, right = np.nonzero(np.abs(with_thing - ground.astype(int)).sum(2) > 12)
-        x0, y0, x1, y1 = scene.things[0].box(at)
+        with_object = render_frame(scene, background, at).astype(int)
+        down, right = np.nonzero(np.abs(with_object - background.astype(int)).sum(2) > 12)
+        x0, y0, x1, y1 = scene.objects[0].box(at)
         assert x0 * 256 - 1.5 <= right.min() and right.max() <= x1 * 256 + 1.5
         assert y0 * 256 - 1.5 <= down.min() and down.max() <= y1 * 256 + 1.5
         assert right.max() - right.min() > (x1 - x0) * 256 * 0.5
@@ -167,7 +168,7 @@ def test_boxes_hold_the_thing(world):
 
 def test_onsets_are_where_the_sound_rises():
     """Energy right after an onset exceeds that right before it, for the voices that strike."""
-    quiet = World(videos=36, seed=2, silent_share=0.0)
+    quiet = World(WorldOptions(videos=36, seed=2, silent_share=0.0))
     for index in range(36):
         scene = quiet.scene(index)
         if scene.label not in ("star", "heart", "cross"):
@@ -184,17 +185,17 @@ def test_onsets_are_where_the_sound_rises():
 
 def test_labels_match_the_scenes(world):
     labels = rows(world / "labels.csv")
-    made = World(videos=48, seconds=2.0, side_pixels=96, frames_per_second=10, seed=3)
+    drawn = World(SMALL_FRAMES)
     assert [(row["label"], row["split"]) for row in labels] == [
-        (s.label, s.split) for s in map(made.scene, range(48))
+        (s.label, s.split) for s in map(drawn.scene, range(48))
     ]
-    assert set(LOOKS) == set(VOICES)
+    assert set(SHAPES) == set(VOICES)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 11))
 def test_sounds_are_finite_loud_enough_and_never_clip(seed, index):
-    wave = render_sound(World(videos=12, seed=seed, seconds=1.5).scene(index), 16_000)
+    wave = render_sound(World(WorldOptions(videos=12, seed=seed, seconds=1.5)).scene(index), 16_000)
     assert wave.dtype == np.float32
     assert np.isfinite(wave).all()
     assert 0.005 < np.abs(wave).max() < 0.99
@@ -202,27 +203,27 @@ def test_sounds_are_finite_loud_enough_and_never_clip(seed, index):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 11))
-def test_things_stay_in_the_frame_and_apart(seed, index):
-    scene = World(videos=12, seed=seed, silent_share=1.0).scene(index)
+def test_objects_stay_in_the_frame_and_apart(seed, index):
+    scene = World(WorldOptions(videos=12, seed=seed, silent_share=1.0)).scene(index)
     for at in np.linspace(0, 10, 21):
-        for thing in scene.things:
-            x, y = thing.place(at)
-            assert thing.radius - 1e-6 <= x <= 1 - thing.radius + 1e-6
-            assert thing.radius - 1e-6 <= y <= 1 - thing.radius + 1e-6
-        one, other = scene.things
-        gap = np.hypot(*(np.array(one.place(at)) - np.array(other.place(at))))
-        assert gap > 0.85 * (one.radius + other.radius)
+        for scene_object in scene.objects:
+            x, y = scene_object.center_at(at)
+            assert scene_object.radius - 1e-6 <= x <= 1 - scene_object.radius + 1e-6
+            assert scene_object.radius - 1e-6 <= y <= 1 - scene_object.radius + 1e-6
+        first, second = scene.objects
+        gap = np.hypot(*(np.array(first.center_at(at)) - np.array(second.center_at(at))))
+        assert gap > 0.85 * (first.radius + second.radius)
 
 
 def test_decoded_sound_is_the_rendered_one(tmp_path):
-    """Through the encoder and back, picture and sound keep their place in time."""
-    world = World(videos=1, seconds=2.0, seed=4)
-    synth(tmp_path, world, workers=1)
+    """Through the encoder and back, frames and sound keep their times."""
+    options = WorldOptions(videos=1, seconds=2.0, seed=4)
+    synth(tmp_path, options, workers=1)
     events = list(decode_media(tmp_path / "000000.mp4", DecodeOptions()))
-    heard = np.concatenate([e.samples for e in events if isinstance(e, AudioChunk)])
-    rendered = render_sound(world.scene(0), 48_000)
-    size = min(len(heard), len(rendered))
-    shift = np.fft.irfft(np.fft.rfft(heard[:size]) * np.fft.rfft(rendered[:size]).conj())
+    decoded = np.concatenate([e.samples for e in events if isinstance(e, AudioChunk)])
+    rendered = render_sound(World(options).scene(0), 48_000)
+    size = min(len(decoded), len(rendered))
+    shift = np.fft.irfft(np.fft.rfft(decoded[:size]) * np.fft.rfft(rendered[:size]).conj())
     assert int(np.argmax(shift)) in (0, 1, size - 1, size - 2)
     assert [round(e.at_seconds, 3) for e in events if isinstance(e, Frame)] == [
         round(0.2 * k, 3) for k in range(10)

@@ -14,7 +14,8 @@ import torch
 from conftest import small_config
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
-from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load
 from looklisten.system.devices import names_bfloat16
 from looklisten.training.augmentation import augment
 from looklisten.training.loop import train
@@ -25,9 +26,7 @@ GOLDEN = Path(__file__).parent / "golden_losses.txt"
 
 
 def weights(run):
-    return {
-        name: value.clone() for name, value in load_checkpoint_network(run).state_dict().items()
-    }
+    return {name: value.clone() for name, value in load(run).state_dict().items()}
 
 
 def same(one, other):
@@ -209,7 +208,7 @@ def test_augmentation_depends_on_the_step_alone_and_stays_in_range(shards):
 
     config = small_config()
     batch = PairStream(
-        shards, ~shards.held_out_mask(0.1), 8, 0, FrameTransform(64, 48, random=True)
+        shards.select(~shards.held_out_mask(0.1)), 8, 0, FrameTransform(64, 48, random=True)
     ).batch(0)
     frames, waves = augment(batch, config, 3, "cpu")
     again = augment(batch, config, 3, "cpu")

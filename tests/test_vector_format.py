@@ -78,5 +78,5 @@ def test_a_registered_format_is_written_and_resumed(csv_format, network, sounds,
 
 def test_an_unknown_format_is_an_error_that_names_the_known_ones(network, sounds, tmp_path):
     options = EmbedFilesOptions(format="hdf5")
-    with pytest.raises(ConfigError, match="there is no format 'hdf5' .* npz, parquet, jsonl"):
+    with pytest.raises(ConfigError, match=r"there is no format 'hdf5' .* npz, parquet, jsonl"):
         embed_files([sounds], network, tmp_path / "vectors", options)

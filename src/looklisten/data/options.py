@@ -1,4 +1,7 @@
-"""How `prepare` cuts and stores clips. Imports neither NumPy nor PyTorch, so that the shell can use it."""
+"""How `prepare` cuts and stores clips.
+
+Imports neither NumPy nor PyTorch, so that the command line can use it.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,7 +31,7 @@ Engine = Literal["local", "ray"]
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How clips are cut and stored. A change changes the shards, so the index records all of them."""
+    """How clips are cut and stored; the index records it: other options give other shards."""
 
     clip_seconds: float = 10.0
     """Longest clip."""

@@ -20,7 +20,7 @@ from looklisten.errors import ConfigError, SourceError
 from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.names import printable
 from looklisten.system.files import atomic_write
-from looklisten.system.folders import search
+from looklisten.system.folders import find_files
 
 log = logging.getLogger("looklisten")
 
@@ -66,7 +66,7 @@ def index_videos(folder: Path, whole_videos: bool) -> tuple[Index, str]:
     """
     index: Index = {}
     first = ""
-    account = search(folder, VIDEO_SUFFIXES.__contains__)
+    account = find_files(folder, VIDEO_SUFFIXES.__contains__)
     for problem, reason in account.problems:
         log.warning("%s is left out: %s", printable(problem), reason)
     if others := account.others():

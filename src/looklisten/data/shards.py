@@ -272,15 +272,15 @@ class Shards(Sequence[Clip]):
             self.validation_mask(settings.validation_fraction, settings.held_out_fraction)
         )
 
-    def split(self, name: str, held_out: NDArray[np.bool_]) -> "Shards":
-        """The clips of a split: `all`, `held-out` (`held_out`, `[clips]`), or a split's own name.
+    def split(self, name: str, held_out_fraction: float) -> "Shards":
+        """The clips of a split: `all`, `held-out` (`held_out_mask`), or a split's own name.
 
         Raises ConfigError for a split that is not there.
         """
         if name == "all":
             return self.select(np.ones(len(self), dtype=bool))
         if name == "held-out":
-            return self.select(held_out)
+            return self.select(self.held_out_mask(held_out_fraction))
         usual_name = normalize_split(name)
         if usual_name not in self.splits:
             known = ", ".join(sorted({"held-out", "all", *self.splits.tolist()} - {""}))

@@ -36,12 +36,12 @@ from looklisten.names import (
     printable,
 )
 from looklisten.system.folders import (
-    Account,
     File,
+    FolderContents,
+    find_files,
     is_left_out,
     other_suffixes_line,
-    reason_of,
-    search,
+    unreadable_reason,
 )
 
 log = logging.getLogger("looklisten")
@@ -238,7 +238,7 @@ def _local(path: str) -> Source | str:
     try:
         about = os.stat(path)  # noqa: PTH116 (Path would lose a leading ./)
     except (OSError, ValueError) as error:
-        reason = reason_of(error)
+        reason = unreadable_reason(error)
         with_link = isinstance(error, OSError) and os.path.islink(path)  # noqa: PTH114 (path is text)
         return f"a broken link: {reason}" if with_link else reason
     if stat.S_ISDIR(about.st_mode):
@@ -315,7 +315,7 @@ def _folder(folder: str, searched: _Search) -> Iterator[Source]:
     account = (
         _search_remote(folder, searched.suffixes)
         if _is_remote(folder)
-        else search(folder, searched.suffixes.__contains__)
+        else find_files(folder, searched.suffixes.__contains__)
     )
     yield from _accounted(account, searched)
     if account.files:
@@ -333,7 +333,7 @@ def _folder(folder: str, searched: _Search) -> Iterator[Source]:
     )
 
 
-def _accounted(account: Account, searched: _Search) -> Iterator[Source]:
+def _accounted(account: FolderContents, searched: _Search) -> Iterator[Source]:
     for path, reason in account.problems:
         searched.miss(path, reason)
     searched.other_suffixes.update(account.other_suffixes)
@@ -342,9 +342,9 @@ def _accounted(account: Account, searched: _Search) -> Iterator[Source]:
         yield Source(file.path, file.bytes, modified_ns=file.modified_ns)
 
 
-def _search_remote(folder: str, suffixes: Set[str]) -> Account:
+def _search_remote(folder: str, suffixes: Set[str]) -> FolderContents:
     """Every file below an address, with its size."""
-    account = Account()
+    account = FolderContents()
     with _plainly(folder):
         system, top = fsspec.url_to_fs(folder)
         listed = system.find(top, detail=True)
@@ -417,7 +417,7 @@ def _matches(pattern: str) -> Iterator[str]:
         yield from glob.glob(pattern)  # noqa: PTH207 (the pattern may be absolute)
         return
     for top in glob.glob(before) if before else ["."]:  # noqa: PTH207
-        account = search(top, lambda _: True)
+        account = find_files(top, lambda _: True)
         start = len(os.path.abspath(top).rstrip(os.sep)) + 1  # noqa: PTH100
         for path in [file.path for file in account.files] + [path for path, _ in account.problems]:
             if _fits(path[start:].split(os.sep), below):  # noqa: PTH206 (text, for speed)

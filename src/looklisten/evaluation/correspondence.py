@@ -18,10 +18,12 @@ from torch import Tensor
 from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 MAX_BATCH = 64
@@ -91,8 +93,8 @@ class PairScores:
 
 
 def evaluate(
-    model: L3Net,
-    clips: Shards,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     pairs: int = 4000,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -110,13 +112,17 @@ def evaluate(
     Intervals are over videos. Videos that `synth` composed share image files and sound files, so
     their intervals are over those files. The labels.csv next to the videos names them.
 
-    `clips`: usually the held-out clips (`Shards.held_out`).
+    `network`: an opened run, or a plain network.
+    `shards`: a folder or its shards, for the held-out videos of the run; or a selection of clips
+        (`Shards.select`), which is taken as it is.
     `scorer`: scores the pairs; by default the network's fusion does.
     `files`: another table of the files that videos were composed of.
 
     Raises ConfigError for clips of fewer than two videos, and for clips of one class where
     negatives are to be of another.
     """
+    model = network_of(network)
+    clips = clips_to_evaluate(network, shards)
     kinds: tuple[Negatives, ...] = ("any", "other-class")
     scores_of_kind = _scores(model, clips, pairs, seed, progress, scorer, kinds)
     scores = _checked(scores_of_kind[negatives], clips)

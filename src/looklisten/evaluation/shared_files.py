@@ -1,6 +1,5 @@
 """Which composed videos share an image file or a sound file: the table that `synth` writes."""
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 from looklisten.data.shards import Shards
 from looklisten.errors import SourceError
 from looklisten.names import decode_name
+from looklisten.tables import read_table
 
 TABLE = "labels.csv"
-COLUMNS = ("path", "picture", "sound")
+COLUMNS = ("path", "image", "sound")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SharedFiles:
 def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFiles:
     """The files that the videos of `clips` are composed of.
 
-    `files`: a table with the columns path, picture and sound; by default the labels.csv in the
+    `files`: a table with the columns path, image and sound; by default the labels.csv in the
         folder of the videos, where it has those columns. Without a table no video shares a file.
 
     Raises SourceError when `files` cannot be read, or names none of the videos.
@@ -56,7 +56,7 @@ def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFil
     table = Path(files) if files else Path(decode_name(root)) / TABLE
     try:
         rows = _complete_rows(table)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, SourceError) as error:
         if files:
             raise SourceError(
                 f"{table} cannot be read ({error}); "
@@ -68,15 +68,18 @@ def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFil
     row_of_video = {row["path"]: row for row in rows if row["path"] in videos}
     if files and not row_of_video:
         raise SourceError(
-            f"{table} names none of these videos with a path, a picture and a sound; "
+            f"{table} names none of these videos with a path, an image and a sound; "
             "give the labels.csv of their world"
         )
-    images = {video: row["picture"] for video, row in row_of_video.items()}
+    images = {video: row["image"] for video, row in row_of_video.items()}
     sounds = {video: row["sound"] for video, row in row_of_video.items()}
     return SharedFiles(images, sounds)
 
 
 def _complete_rows(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="", encoding="utf-8-sig") as opened:
-        rows = list(csv.DictReader(opened))
-    return [row for row in rows if all(row.get(column) for column in COLUMNS)]
+    rows = []
+    for row in read_table(str(table), table.read_bytes()).rows:
+        cells = {column: row.text(column) for column in COLUMNS}
+        if all(cells.values()):
+            rows.append(cells)
+    return rows

@@ -228,8 +228,3 @@ def read_checkpoint(
         )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / about_name} is damaged: {error}") from None
-
-
-def load_checkpoint_network(path: str | Path) -> L3Net:
-    """The network of a run or checkpoint folder, in evaluation mode, on the CPU."""
-    return open_checkpoint(path).model()

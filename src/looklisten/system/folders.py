@@ -34,7 +34,7 @@ class File:
 
 
 @dataclass
-class Account:
+class FolderContents:
     """What a search met."""
 
     files: list[File] = field(default_factory=list)
@@ -72,13 +72,13 @@ def is_left_out(name: str) -> bool:
     return name.startswith(".") or name.casefold().replace(" ", "_") in TRASH
 
 
-def search(top: str | Path, is_wanted: Callable[[str], bool]) -> Account:
+def find_files(top: str | Path, is_wanted: Callable[[str], bool]) -> FolderContents:
     """The regular files in and below `top` whose suffix (lower case, with its dot) `is_wanted`.
 
     Folders come before links to folders, so a file that is reached in two ways has the name without
     the link.
     """
-    account = Account()
+    account = FolderContents()
     seen: set[tuple[int, int]] = set()
     folders, links = [os.path.abspath(top)], list[str]()  # noqa: PTH100 (Path.resolve would follow links)
     while folders or links:
@@ -100,7 +100,7 @@ def search(top: str | Path, is_wanted: Callable[[str], bool]) -> Account:
 
 def _look_at(
     entry: os.DirEntry[str],
-    account: Account,
+    account: FolderContents,
     is_wanted: Callable[[str], bool],
     folders: list[str],
     links: list[str],
@@ -116,7 +116,7 @@ def _look_at(
             return
         about = entry.stat()
     except OSError as error:
-        problem = reason_of(error)
+        problem = unreadable_reason(error)
         if entry.is_symlink():
             problem = f"a broken link: {problem}"
         if is_wanted(suffix) or (entry.is_symlink() and not suffix):
@@ -134,7 +134,7 @@ def _look_at(
         account.problems.append((entry.path, "it is no file but a pipe, a socket or a device"))
 
 
-def reason_of(error: Exception) -> str:
+def unreadable_reason(error: Exception) -> str:
     """Why a path cannot be used, in plain words."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return "there is no such file"

@@ -21,7 +21,7 @@ from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import Negatives, evaluate
 from looklisten.evaluation.supervised import class_accuracy, direct_combination
-from looklisten.model.checkpoint import open_checkpoint
+from looklisten.model.networks import open_network
 from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.system.devices import choose_device, to_device
 from looklisten.system.environment import environment
@@ -186,8 +186,8 @@ def _row(
     """
     if train(data.path, config, run, device, progress).stopped_by:
         raise KeyboardInterrupt
-    saved = open_checkpoint(run)
-    model, settings = to_device(saved.model(), choose_device(device).value), saved.config.train
+    saved = open_network(run)
+    model, settings = to_device(saved.l3net, choose_device(device).value), saved.config.train
     held_out, scorer, result = data.held_out(saved), None, dict[str, Any]()
     heads = saved.objective().to(choose_device(device).value)
     if isinstance(heads, LabelsObjective):

@@ -21,12 +21,17 @@ from numpy.typing import NDArray
 
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
+from looklisten.model.training_videos import (
+    HELD_OUT,
+    RECORD_NAME,
+    TRAINED_ON,
+    read_record,
+    read_video_ids,
+)
 from looklisten.system.files import atomic_write, write_json
 
 log = logging.getLogger("looklisten")
 
-RECORD_NAME = "data.json"
-TRAINED_ON, KEPT_APART = "trained on", "kept apart"
 NAMED_VIDEOS = 3
 """Video ids that a sentence names."""
 
@@ -84,7 +89,7 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
     """
     # What was recorded at this very step took no step that is left.
     entries = [entry for entry in read_record(run) if entry["from_step"] < step]
-    found = _ids_of(run, entries)
+    found = read_video_ids(run, entries)
     if entries and found is None:
         lacking = f"{run / 'data'} lacks the lists of videos that {run / RECORD_NAME} names, or they cannot be read"
         if not other_data:
@@ -110,7 +115,7 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
             write_json(run / RECORD_NAME, {"trained_on": entries})
         return False
     before = f"{run} was trained on {last['shards']} until step {step}"
-    leaked = (found[KEPT_APART] - found[TRAINED_ON]) & data.trained_on
+    leaked = (found[HELD_OUT] - found[TRAINED_ON]) & data.trained_on
     if leaked and not other_data:
         raise CheckpointError(
             f"{before}, and {len(leaked)} videos that were held out then would be trained on now ({some(leaked)}), so that nothing could "
@@ -141,36 +146,6 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
     return True
 
 
-def read_record(run: Path) -> list[dict[str, Any]]:
-    """The entries of the run's record, oldest first; none for a run of an older version."""
-    try:
-        entries: list[dict[str, Any]] = json.loads((run / RECORD_NAME).read_text(encoding="utf-8"))[
-            "trained_on"
-        ]
-    except (OSError, ValueError, KeyError):
-        return []
-    return entries
-
-
-def videos_trained_on(run: Path, step: int) -> frozenset[str]:
-    """The ids of all videos that the run was trained on up to `step`; none for a run of an older
-    version.
-    """
-    found = _ids_of(run, [entry for entry in read_record(run) if entry["from_step"] < step])
-    return found[TRAINED_ON] if found else frozenset()
-
-
-def warn_of_trained_videos(checkpoint: Path, step: int, video_ids: Iterable[str]) -> None:
-    """Warn when the network of a `checkpoint` of a run was trained on videos of these names."""
-    run = checkpoint.parent.parent
-    seen = videos_trained_on(run, step) & set(video_ids)
-    if seen:
-        log.warning(
-            "%d videos bear the names of videos that %s was trained on (%s): if they are the same, its accuracy on them is too high",
-            *(len(seen), run, some(seen)),
-        )
-
-
 def some(video_ids: Collection[str]) -> str:
     """A few of them, in order."""
     named = ", ".join(sorted(video_ids)[:NAMED_VIDEOS])
@@ -199,12 +174,12 @@ def _change(found: dict[str, frozenset[str]], last: dict[str, Any], data: Traini
 def _write(run: Path, entries: list[dict[str, Any]], data: TrainingData, step: int) -> None:
     """Add an entry: its ids first, so that every entry of the record has them."""
     name = f"data/from-step-{step:09d}.parquet"
-    ids = {TRAINED_ON: sorted(data.trained_on), KEPT_APART: sorted(data.kept_apart)}
+    ids = {TRAINED_ON: sorted(data.trained_on), HELD_OUT: sorted(data.kept_apart)}
     parts = pa.array(
         [part for part, videos in ids.items() for _ in videos], pa.string()
     ).dictionary_encode()
     table = pa.table(
-        {"video_id": pa.array([*ids[TRAINED_ON], *ids[KEPT_APART]], pa.string()), "part": parts}
+        {"video_id": pa.array([*ids[TRAINED_ON], *ids[HELD_OUT]], pa.string()), "part": parts}
     )
     with atomic_write(run / name) as scratch:
         pq.write_table(table, scratch, compression="zstd")
@@ -217,23 +192,6 @@ def _write(run: Path, entries: list[dict[str, Any]], data: TrainingData, step: i
         "ids": name,
     }
     write_json(run / RECORD_NAME, {"trained_on": [*entries, entry]})
-
-
-def _ids_of(run: Path, entries: list[dict[str, Any]]) -> dict[str, frozenset[str]] | None:
-    """The ids of all entries together, by part; None where there are none, or they cannot be read."""
-    if not entries:
-        return None
-    found: dict[str, set[str]] = {TRAINED_ON: set(), KEPT_APART: set()}
-    for entry in entries:
-        try:
-            table = pq.read_table(run / entry["ids"])
-        except (OSError, pa.ArrowException):
-            return None
-        part_of = np.array(table["part"].to_pylist(), dtype=np.str_)
-        names = np.array(table["video_id"].to_pylist(), dtype=object)
-        for part, videos in found.items():
-            videos.update(names[part_of == part].tolist())
-    return {part: frozenset(videos) for part, videos in found.items()}
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -1,91 +1,66 @@
 """The verb `synth`."""
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import UsageError, Workers
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
+from looklisten.media.synth.options import CollageOptions, SynthOptions, WorldOptions
 from looklisten.system.files import check_writable
 
 
-def synth(
+def run_synth(
     out: Positional[Path],
     /,
-    videos: int = 360,
-    seed: int = 0,
-    seconds: float = 10.0,
-    side_pixels: int = 256,
-    frames_per_second: int = 25,
-    silent_share: float = 1 / 3,
-    test_share: float = 0.25,
-    wild_kinds: int = 0,
-    pictures: Path | None = None,
+    images: Path | None = None,
     sounds: Path | None = None,
     same: tuple[str, ...] = (),
-    speed_change: float = 0.25,
-    workers: int | None = None,
-) -> Result:
-    """Make a world of videos with known truth: real MP4 files, labels.csv, boxes.csv, onsets.csv.
-    Or compose one of your own files.
+    speed_change: float = CollageOptions.speed_change,
+    workers: Workers = None,
+    options: Annotated[WorldOptions, tyro.conf.arg(name="")] = WorldOptions(),  # noqa: B008
+) -> Output:
+    """Make videos whose labels, boxes and onsets are known, or compose videos of your own files.
+
+    It writes MP4 files, labels.csv, boxes.csv and onsets.csv.
 
     Args:
         out: Folder to write.
-        videos: How many videos.
-        seed: The same seed and settings give the same files.
-        seconds: Length of each video.
-        side_pixels: Width and height.
-        frames_per_second: Frame rate.
-        silent_share: Share of videos in which a second object of another class stands by in
-            silence.
-        test_share: Share of videos of the split "test"; the others are "train".
-        wild_kinds: Instead of the twelve classes: so many, each with a look and a voice drawn from
-            its number.
-        pictures: Instead of drawing: your own pictures, FOLDER/CLASS/FILE or a table with path and
-            label.
-        sounds: Instead of synthesizing: your own sounds, likewise; joined to the pictures by class.
-        same: Classes that the sounds call otherwise than the pictures, such as drum_kit=drum
-            (several: one after the other).
-        speed_change: Own sounds are played faster or slower by up to this share, pitch and all.
-        workers: Processes; by default one a core.
+        images: Compose videos of your own images: FOLDER/CLASS/FILE, or a table with path and
+            label. Needs --sounds.
+        sounds: Your own sounds, in the same form; matched with the images by class.
+        same: Classes with two names, such as drum_kit=drum: the name among the images, then the
+            name among the sounds. Several are separated by spaces.
+        speed_change: Play your sounds faster or slower by up to this share, which changes their
+            pitch too.
+        options: What the videos contain.
     """
-    from looklisten.media.synth import World
-    from looklisten.media.synth import synth as make
+    from looklisten.media.synth.synth import synth
 
     check_writable(out)
-    if (pictures is None) != (sounds is None):
-        raise UsageError("--pictures and --sounds go together: a video is composed of one of each")
-    if pictures and sounds:
-        from looklisten.media.synth.collage import Collage
+    if (images is None) != (sounds is None):
+        raise UsageError("--images and --sounds go together: a video is composed of one of each")
+    settings: WorldOptions | CollageOptions = options
+    if images and sounds:
+        shared = {field.name: getattr(options, field.name) for field in fields(SynthOptions)}
+        settings = CollageOptions(
+            images=str(images),
+            sounds=str(sounds),
+            same=tuple(_two_names(text) for text in same),
+            speed_change=speed_change,
+            **shared,
+        )
+    with ProgressBar("synth: videos") as progress:
+        return Output(synth(out, settings, workers, progress))
 
-        pairs = [tuple(pair.split("=")) for pair in same]
-        if wrong := [pair for pair in pairs if len(pair) != 2]:
-            raise UsageError(f"--same takes PICTURES_NAME=SOUNDS_NAME, not {'='.join(wrong[0])}")
-        names = tuple((picture, sound) for picture, sound in pairs)
-        world: Any = Collage(
-            str(pictures),
-            str(sounds),
-            videos,
-            seed,
-            seconds,
-            side_pixels,
-            frames_per_second,
-            test_share,
-            names,
-            speed_change,
-        )
-    else:
-        world = World(
-            videos,
-            seed,
-            seconds,
-            side_pixels,
-            frames_per_second,
-            silent_share,
-            test_share,
-            wild_kinds=wild_kinds,
-        )
-    with Bar("synth: videos") as bar:
-        return make(out, world, workers, bar)
+
+def _two_names(text: str) -> tuple[str, str]:
+    """`drum_kit=drum` -> its two names."""
+    names = text.split("=")
+    if len(names) != 2:
+        raise UsageError(f"--same takes IMAGES_NAME=SOUNDS_NAME, not {text}")
+    return names[0], names[1]

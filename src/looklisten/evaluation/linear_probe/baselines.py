@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from looklisten.config import Config, ModelConfig, Side
+from looklisten.config import ModelConfig, Side
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.audio import log_mel_extractor
 from looklisten.evaluation.linear_probe.features import FeatureExtractor, network_extractor
@@ -13,12 +13,9 @@ from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.evaluation.untrained import initial_seed, untrained_network
 from looklisten.inference.encoder import Encoder
-from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import UNTRAINED_PREFIX, open_network
 from looklisten.system.devices import choose_device
-
-UNTRAINED_PREFIX = "untrained:"
-"""Stands before the name of a recipe and means its network with initial weights."""
 
 UNTRAINED = "untrained"
 """The baseline that is the same network with its initial weights."""
@@ -36,7 +33,7 @@ network is expensive.
 """
 
 ProbedModel = str | Path | L3Net | Encoder
-"""The folder of a run or checkpoint, `untrained:RECIPE`, or a network."""
+"""A name as for `looklisten.open`, or a network."""
 
 
 def compared_extractors(
@@ -54,7 +51,7 @@ def compared_extractors(
         # The network itself is untrained, so it is measured once, by several seeds.
         baselines = [UNTRAINED, *(name for name in baselines if name != UNTRAINED)]
     elif isinstance(model, (str, Path)):
-        network: L3Net | Encoder = open_checkpoint(model).model()
+        network: L3Net | Encoder = open_network(model).network
         extractors.append(network_extractor(str(model), network, side, options.layer, device))
     else:
         extractors.append(network_extractor("network", model, side, options.layer, device))
@@ -95,9 +92,5 @@ def _config_and_seed(model: ProbedModel) -> tuple[ModelConfig, int]:
         raise ConfigError(
             "the untrained form of this network is not known; name other baselines to compare with"
         )
-    name = str(model)
-    if name.startswith(UNTRAINED_PREFIX):
-        config = Config.load(name.removeprefix(UNTRAINED_PREFIX))
-    else:
-        config = open_checkpoint(model).config
-    return config.model, config.train.seed
+    run = open_network(model)
+    return run.l3net.config, run.seed

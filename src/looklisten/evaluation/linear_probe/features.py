@@ -13,12 +13,12 @@ from torch import Tensor
 
 from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.inference.embedding.fingerprints import network_sha256
 from looklisten.inference.embedding.options import Precision
 from looklisten.inference.encoder import Encoder, encoder_of, vector_length
 from looklisten.inference.layers import TEXTURE
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
+from looklisten.model.network_key import network_key
 from looklisten.system.devices import choose_precision, to_device
 
 BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
@@ -92,7 +92,7 @@ def network_extractor(
     extractor = _extractor_of_encoder(name, encoder, side, layer)
     # A cache may hold vectors of an older version, which did not round sound to 16 bits.
     rounding = f"-{SOUND_ROUNDING}" if side == "audio" else ""
-    weights = network_sha256(encoder)[:16]
+    weights = network_key(model)[:16]
     on_cpu = encoder.device.type == "cpu"
     return replace(
         extractor,

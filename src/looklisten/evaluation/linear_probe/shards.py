@@ -20,12 +20,14 @@ from looklisten.config import Side
 from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.held_out import fraction_held_out, network_of, opened_shards
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import MomentVectors, embed_clips
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 PROBED_SIDES: tuple[Side, ...] = ("audio", "vision")
@@ -59,11 +61,11 @@ class Probe:
 
 
 def probe(
-    model: L3Net,
-    shards: Shards,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     per_clip: int = ProbeOptions.per_clip,
     seed: int | None = None,
-    held_out_fraction: float = 0.1,
+    held_out_fraction: float | None = None,
     progress: Progress = no_progress,
     files: str | Path | None = None,
     embed: EmbedClips = embed_clips,
@@ -74,6 +76,9 @@ def probe(
     moment has the label of its clip. For vision, clips whose boxes show objects of other labels are
     left out, because their frames have no single correct answer.
 
+    network: an opened run, or a network without its run.
+    shards: a folder, or its shards.
+    held_out_fraction: by default that of the run; a network without its run needs it.
     seed: of the untrained network's weights; by default that of the network's own initial weights,
         else 0. The untrained accuracy moves by some points from one seed to another. Its batch-norm
         statistics come from the training videos, which makes it as strong as it can be.
@@ -82,7 +87,9 @@ def probe(
 
     Raises ConfigError if fewer than two classes are labeled on either side of the split.
     """
-    is_held_out = shards.held_out_mask(held_out_fraction)
+    model = network_of(network)
+    shards = opened_shards(shards)
+    is_held_out = shards.held_out_mask(fraction_held_out(network, held_out_fraction))
     known = set(shards.names[~is_held_out]) - {""}
     training = shards.select(~is_held_out & (shards.names != ""))
     held_out = shards.select(is_held_out & np.isin(shards.names, list(known)))
@@ -97,14 +104,14 @@ def probe(
     networks = [model.eval(), untrained]
     results: list[dict[Side, _HeldOutMoments]] = []
     n_clips = len(training) + len(held_out)
-    for network in networks:
+    for measured_network in networks:
 
         def clips(n_before: int = len(results) * n_clips) -> Iterator[Clip]:
             for number, clip in enumerate(chain(training, held_out)):
                 progress(n_before + number + 1, len(networks) * n_clips)
                 yield clip
 
-        vectors = embed(network, clips(), per_clip)
+        vectors = embed(measured_network, clips(), per_clip)
         by_side = {}
         for side in PROBED_SIDES:
             usable = np.ones(n_clips, dtype=bool) if side == "audio" else has_one_label

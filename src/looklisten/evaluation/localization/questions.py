@@ -20,7 +20,7 @@ QuestionKind = Literal["matched", "silence", "mismatched", "swapped"]
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedMoment:
-    """One moment of a video with boxes of sounding and of silent objects; media are loaded later."""
+    """One moment of a video with boxes of sounding and silent objects; media are loaded later."""
 
     video_id: str
     sounding: tuple[Box, ...]

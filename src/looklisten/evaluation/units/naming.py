@@ -6,6 +6,7 @@ Without labels units have numbers only.
 """
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from looklisten.config import Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.clustering import PAPER_FIGURES, NetworkKind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
@@ -26,6 +28,7 @@ from looklisten.inference.unit_activations import (
     video_activations,
 )
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 MAX_LABELED_VIDEOS = 20_000
@@ -40,7 +43,7 @@ Activations = dict[Side, Float[np.ndarray, " units"]]
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """One unit of a tower's last layer (pool4), with the class it prefers where there are labels."""
+    """One unit of a tower's last layer (pool4); where there are labels, with the class it prefers."""
 
     side: Side
     number: int
@@ -184,14 +187,14 @@ class LabeledVideos:
 
 
 def units(
-    model: L3Net,
-    clips: Shards,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     top: int = 5,
     per_clip: int = 1,
     seed: int | None = None,
     progress: Progress = no_progress,
 ) -> Units:
-    """For each unit of both towers the `top` videos that activate it most, and the class it prefers.
+    """The `top` videos that activate each unit of both towers most, and the class that it prefers.
 
     Each video counts with one moment, as in the paper: of `per_clip` evenly spread over each of its
     clips, the one that activates the unit most. Preferences are measured on at most
@@ -200,9 +203,12 @@ def units(
     Memory does not grow with the set, but for the labeled videos.
 
     The untrained network has the initial weights of `seed`, and batch-norm statistics from the
-    clips of the folder that are not in `clips`. The number of covered classes depends on these
+    clips of the folder that are not searched. The number of covered classes depends on these
     weights: it is 9 to 12 on the videos of the demo.
 
+    `network`: an opened run, or a plain network.
+    `shards`: a folder or its shards, for the held-out videos of the run; or a selection of clips
+        (`Shards.select`), which is taken as it is.
     `seed`: draws labeled videos and the weights of the untrained network; by default the seed of
         the network itself.
 
@@ -213,6 +219,8 @@ def units(
             "units are shown by at least 1 clip, of at least 1 moment each; "
             f"{top} and {per_clip} were asked for"
         )
+    model = network_of(network)
+    clips = clips_to_evaluate(network, shards)
     if not len(clips):
         raise ConfigError(f"no clip of {clips.path} is left to look at; choose another split")
     seed = initial_seed(model, seed)

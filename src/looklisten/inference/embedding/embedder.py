@@ -23,8 +23,8 @@ from looklisten.inference.embedding.options import EmbedChoices, EmbedOptions, P
 from looklisten.inference.embedding.records import Embeddings, concatenate, normalize_rows
 from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.media.waveform import SampleRate
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.system.progress import Progress, no_progress
 
 
@@ -49,7 +49,7 @@ class Embedder:
             raise ConfigError(f"there is no pooling {pooling!r}; there are {', '.join(POOLINGS)}")
         self._options = replace(options or EmbedOptions(), **choices)
         if isinstance(model, (str, Path)):
-            model = load_checkpoint_network(model)
+            model = load(model)
         self.encoder = encoder_of(model, self._options.precision)
         self._side = side
         self._pool = POOLINGS[pooling]

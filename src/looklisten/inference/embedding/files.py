@@ -29,7 +29,7 @@ from looklisten.data.sources import Source, Sources, find_sources, open_source
 from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
 from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
-from looklisten.inference.embedding.fingerprints import SourceStamp, network_sha256, sha256_of_json
+from looklisten.inference.embedding.fingerprints import SourceStamp, sha256_of_json
 from looklisten.inference.embedding.inputs import embed_aligned, embed_blocks
 from looklisten.inference.embedding.options import EmbedFilesOptions, Modality
 from looklisten.inference.embedding.output_files import (
@@ -46,12 +46,13 @@ from looklisten.inference.embedding.writers import (
     read_provenance,
     vector_format_of,
 )
-from looklisten.inference.encoder import Encoder, encoder_of
+from looklisten.inference.encoder import Encoder, NetworkEncoder, encoder_of
 from looklisten.media.formats import MEDIA_SUFFIXES
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import use_limits
 from looklisten.media.isolation.readers import is_image, read_streams
 from looklisten.model.l3net import L3Net
+from looklisten.model.network_key import network_key
 from looklisten.system.files import remove_abandoned_scratch
 from looklisten.system.progress import Progress, no_progress
 
@@ -180,8 +181,9 @@ def _folder_facts(
 ) -> FolderFacts:
     """Everything that the vectors of a folder have in common."""
     vectors = options.vectors
+    network = encoder.model if isinstance(encoder, NetworkEncoder) else encoder
     return {
-        NETWORK_KEY: network_sha256(encoder, network_name),
+        NETWORK_KEY: network_key(network, network_name),
         "step": network_step,
         "modality": options.modality,
         "align": options.align,

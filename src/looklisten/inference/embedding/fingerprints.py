@@ -1,5 +1,5 @@
-"""What vectors were made of: which network, which choices, which bytes. So that "done" is no matter
-of a file's name alone.
+"""What vectors were made of: which choices, which bytes. So that "done" is no matter of a file's
+name alone.
 
 Knows digests and file dates; no format of vectors.
 """
@@ -12,48 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
-
-from looklisten.inference.encoder import Encoder, NetworkEncoder
-from looklisten.model.l3net import L3Net
-
-
-def network_sha256(encoder: Encoder, name: str = "") -> str:
-    """A digest of a network's weights and settings, the same wherever they were loaded from: a run,
-    a published folder, the Hub.
-
-    An encoder that holds no weights of PyTorch is known by its class and `name`.
-    """
-    network: Any = encoder.model if isinstance(encoder, NetworkEncoder) else encoder
-    digest = hashlib.sha256(
-        json.dumps(_settings(network, name), sort_keys=True, default=str).encode()
-    )
-    if isinstance(network, nn.Module):
-        for key, tensor in sorted(network.state_dict().items()):
-            values = tensor.detach().cpu().contiguous()
-            digest.update(f"{key} {values.dtype} {list(values.shape)}".encode())
-            # Bytes, since NumPy has no bfloat16; `reshape`, since a number alone has no last axis.
-            digest.update(values.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _settings(network: Any, name: str) -> dict[str, Any]:
-    """What changes the vectors and is no weight. Defaults are left out, so that a new setting does
-    not make another network.
-    """
-    if isinstance(network, L3Net):
-        return network.config.model_dump(mode="json", exclude_defaults=True)
-    own: dict[str, Any] = {"class": type(network).__qualname__}
-    if not isinstance(network, nn.Module):
-        return own | {"name": name}
-    for key, value in vars(network).items():
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            own[key] = dataclasses.asdict(value)
-        elif isinstance(value, (str, int, float)) and not key.startswith("_") and key != "training":
-            own[key] = value
-    return own
 
 
 def sha256_of_json(value: Any) -> str:

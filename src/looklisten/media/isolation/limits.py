@@ -1,6 +1,6 @@
-"""What reading one file may cost. Imports neither NumPy nor a decoder, so that the shell can use it.
+"""What reading one file may cost: limits of the machine, on which the results do not depend.
 
-These are limits of the machine. The results do not depend on them.
+Imports neither NumPy nor a decoder, so that the command line can use it.
 """
 
 from dataclasses import dataclass

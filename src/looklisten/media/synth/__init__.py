@@ -1,10 +1,5 @@
-"""A procedural world of things that look and sound: `looks` x `voices` -> `scenes` -> `world`,
-files with known truth.
+"""Synthetic videos with known truth: a drawn world, or a collage of a user's own files.
 
-Or a `collage` of a user's own pictures and sounds.
+`shapes` and `voices` make the classes, `scenes` one video, `world` and `collage` a set of videos,
+`folder` the files. `options` can be imported without NumPy.
 """
-
-from looklisten.media.synth.scenes import CLASSES
-from looklisten.media.synth.world import World, synth
-
-__all__ = ["CLASSES", "World", "synth"]

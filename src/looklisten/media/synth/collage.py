@@ -1,13 +1,12 @@
-"""Videos composed from a user's own labelled pictures and sounds, joined by class: the nearest
-thing to a filmed set without a camera.
+"""Videos composed of a user's own labeled images and sounds, matched by class.
 
-A video is one picture under a slow zoom and pan, and one recording of the same class with faint
-things behind it. No picture and no recording is in two splits. Video i depends on the settings, the
-files and i alone.
+A video is one image under a slow zoom and pan, with one recording of the same class and another one
+quietly in the background. No image and no recording is in two splits. Video i depends on the
+options, the files and i alone.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,233 +24,306 @@ from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode.records import DecodeReport
 from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from looklisten.media.images import read_image
-from looklisten.media.synth.film import Film
-from looklisten.media.synth.library import Item, read_items, split_items
-from looklisten.media.synth.sounds import leveled, rms, with_noise
-from looklisten.media.synth.world import Tables
+from looklisten.media.synth.folder import Tables, video_name
+from looklisten.media.synth.labeled_files import (
+    Failure,
+    LabeledFile,
+    failure,
+    read_labeled_files,
+    split_files,
+)
+from looklisten.media.synth.options import CollageOptions
+from looklisten.media.synth.rendered_video import RenderedVideo
+from looklisten.media.synth.sound_effects import leveled, rms, with_noise
+from looklisten.media.synth.world import WORLD_SPLITS, split_of
 from looklisten.media.waveform import read_waveform_chunks
+from looklisten.system.processes import map_unordered
+from looklisten.system.progress import Progress, no_progress
 
-SMALLEST_PART = 0.55
-"""Of a picture's shorter side that the camera shows at its closest."""
-GAP_SECONDS = 0.4
-"""At most so long between one end of a looped recording and its next beginning."""
+CLOSEST_ZOOM = 0.55
+"""At the closest the camera shows this share of the image's shorter side."""
+
+MAX_LOOP_GAP_SECONDS = 0.4
+"""The longest pause between two repetitions of a short recording."""
+
 SILENCE_DB = -60.0
-"""Relative to its peak, what begins and ends a recording at less is cut off."""
+"""The start and end of a recording are cut off where they are below this, relative to its peak."""
+
+FilesBySide = dict[tuple[str, str], list[LabeledFile]]
+"""(class, "train" or "test") -> files."""
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What one video is composed of."""
+
+    label: str
+    split: str
+    image: LabeledFile
+    sound: LabeledFile
 
 
 @dataclass(frozen=True, eq=False)
 class Collage:
-    """The settings of a composed set. `same` names classes that are called otherwise among the
-    sounds: (picture's, sound's).
-    """
+    """The videos that are composed of `images` and `sounds`, all of which can be read."""
 
-    pictures: str
-    sounds: str
-    videos: int = 360
-    seed: int = 0
-    seconds: float = 4.0
-    side_pixels: int = 256
-    frames_per_second: int = 10
-    test_share: float = 0.25
-    same: tuple[tuple[str, str], ...] = ()
-    speed_change: float = 0.25
-    """Recordings are played faster or slower by up to this share, pitch and all: a few notes stand
-    for many.
-    """
+    options: CollageOptions
+    images: FilesBySide
+    sounds: FilesBySide
+    failures: list[Failure]
+    """Files that cannot be used."""
 
     def __post_init__(self) -> None:
-        if (
-            self.videos < 1
-            or self.seconds < 1
-            or not 16 <= self.side_pixels <= 4096
-            or not 1 <= self.frames_per_second <= 120
-        ):
-            raise ConfigError(
-                "a collage needs at least 1 video of at least 1 second, of 16 to 4096 pixels, at 1 to 120 frames a second"
-            )
-        if not 0 <= self.speed_change <= 1:
-            raise ConfigError(
-                f"speed_change {self.speed_change:g} is a share: between 0 (as recorded) and 1 (up to twice as fast or slow)"
-            )
-        if self.side_pixels % 2:
-            raise ConfigError(f"side_pixels {self.side_pixels} is odd; H.264 needs an even size")
         if len(self.classes) < 2:
-            pictures, sounds = (
-                ", ".join(sorted({label for label, _ in parts})) for parts in self._parts
-            )
+            image_classes = ", ".join(sorted({label for label, _ in self.images}))
+            sound_classes = ", ".join(sorted({label for label, _ in self.sounds}))
             raise ConfigError(
-                f"a collage needs at least 2 classes with pictures and sounds for training and for testing, and found "
-                f"{', '.join(self.classes) or 'none'}; classes of the pictures: {pictures}; of the sounds: {sounds}; "
-                f"where only the names differ, say so: --same drum_kit=drum"
+                "a collage needs at least 2 classes with images and sounds for training and for "
+                f"testing, and found {', '.join(self.classes) or 'none'}; classes of the images: "
+                f"{image_classes}; of the sounds: {sound_classes}; if only the names differ, name "
+                f"both: --same drum_kit=drum{self._first_failure()}"
             )
 
-    @cached_property
-    def _parts(self) -> tuple[dict[tuple[str, str], list[Item]], dict[tuple[str, str], list[Item]]]:
-        """Pictures and sounds by (class, split), the sounds under their pictures' class names."""
-        names = {_plain(sound): _plain(picture) for picture, sound in self.same}
-        pictures, sounds = (
-            read_items(Path(self.pictures), IMAGE_SUFFIXES),
-            read_items(Path(self.sounds), AUDIO_SUFFIXES),
-        )
-        both = []
-        for items, renamed in ((pictures, {}), (sounds, names)):
-            known = [
-                Item(i.path, renamed.get(_plain(i.label), _plain(i.label)), i.group) for i in items
-            ]
-            both.append(split_items(known, self.test_share))
-        return both[0], both[1]
+    def _first_failure(self) -> str:
+        if not self.failures:
+            return ""
+        first = self.failures[0]
+        count = len(self.failures)
+        return f"; {count} files cannot be read, the first: {first['source']}: {first['reason']}"
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes that have pictures and sounds on both sides of the split, by name."""
-        pictures, sounds = self._parts
-        everywhere = [
-            {label for label, side in parts if side == split}
-            for parts in (pictures, sounds)
-            for split in ("train", "test")
-        ]
-        return tuple(sorted(set.intersection(*everywhere)))
+        """The classes that have images and sounds on both sides of the split, by name."""
+        complete = []
+        for label in sorted({label for label, _ in self.images}):
+            sides = [(label, split) for split in WORLD_SPLITS]
+            if all(side in self.images and side in self.sounds for side in sides):
+                complete.append(label)
+        return tuple(complete)
 
-    def name(self, index: int) -> str:
-        return f"{index:06d}.mp4"
+    def ingredients(self, index: int) -> Ingredients:
+        """What video `index` is made of: classes come in turn, the files of a class at random."""
+        turn, class_number = divmod(index, len(self.classes))
+        split = split_of(turn, self.options.test_share)
+        label = self.classes[class_number]
+        rng = np.random.default_rng((self.options.seed, index))
+        images = self.images[label, split]
+        image = images[int(rng.integers(len(images)))]
+        sounds = self.sounds[label, split]
+        sound = sounds[int(rng.integers(len(sounds)))]
+        return Ingredients(label, split, image, sound)
 
-    def chosen(self, index: int) -> tuple[str, str, Item, Item]:
-        """(class, split, picture, recording) of video `index`: classes in turn, both files drawn at
-        random.
-        """
-        turn, place = divmod(index, len(self.classes))
-        split = ("train", "test")[
-            int((turn + 1) * self.test_share + 1e-9) > int(turn * self.test_share + 1e-9)
-        ]
-        label, rng = self.classes[place], np.random.default_rng((self.seed, index))
-        picture, sound = (
-            parts[label, split][int(rng.integers(len(parts[label, split])))]
-            for parts in self._parts
+    def video(self, index: int) -> RenderedVideo:
+        """Video `index`; its frames are drawn when they are read."""
+        options = self.options
+        rng = np.random.default_rng((options.seed, index, 1))
+        made_of = self.ingredients(index)
+        background_sounds = []
+        for (_, split), files in self.sounds.items():
+            if split == made_of.split:
+                background_sounds += files
+        background = background_sounds[int(rng.integers(len(background_sounds)))]
+        # A little larger than needed at the closest zoom, so that no step of it enlarges much or
+        # skips pixels.
+        pixels = read_image(made_of.image.path, round(options.side_pixels / CLOSEST_ZOOM))
+        frame_count = round(options.seconds * options.frames_per_second)
+        frames = moving_camera(rng, pixels, options.side_pixels, frame_count)
+        sound = compose_sound(
+            rng,
+            _decode_sound(made_of.sound.path),
+            _decode_sound(background.path),
+            options.seconds,
+            options.speed_change,
         )
-        return label, split, picture, sound
-
-    def film(self, index: int) -> Film:
-        """Video `index`, drawn as it is read."""
-        rng = np.random.default_rng((self.seed, index, 1))
-        _, split, picture, sound = self.chosen(index)
-        others = [
-            item for (_, side), items in self._parts[1].items() if side == split for item in items
-        ]
-        behind = _whole(others[int(rng.integers(len(others)))].path)
-        frames = round(self.seconds * self.frames_per_second)
-        # A little larger than what is shown at the closest, so that no step of the zoom enlarges
-        # much or skips pixels.
-        pixels = read_image(picture.path, round(self.side_pixels / SMALLEST_PART))
-        pictures = moving_camera(rng, pixels, self.side_pixels, frames)
-        composed = compose_sound(rng, _whole(sound.path), behind, self.seconds, self.speed_change)
-        return Film(pictures, composed, self.side_pixels, self.frames_per_second)
+        return RenderedVideo(frames, sound, options.side_pixels, options.frames_per_second)
 
     def tables(self) -> Tables:
-        """`labels`: the class and split of each video, and what it was made of."""
-        rows: list[tuple[object, ...]] = [("path", "label", "split", "picture", "sound")]
-        for index in range(self.videos):
-            label, split, picture, sound = self.chosen(index)
-            rows.append((self.name(index), label, split, picture.path, sound.path))
+        """`labels`: class and split of each video, and the files that it is made of."""
+        rows: list[tuple[object, ...]] = [("path", "label", "split", "image", "sound")]
+        for index in range(self.options.videos):
+            made_of = self.ingredients(index)
+            files = (made_of.image.path, made_of.sound.path)
+            rows.append((video_name(index), made_of.label, made_of.split, *files))
         return {"labels": rows}
 
     def settings(self) -> dict[str, Any]:
-        """What equal films have equal; how many files of each class stand behind them too."""
-        counts = [
-            {f"{label}, {split}": len(items) for (label, split), items in sorted(parts.items())}
-            for parts in self._parts
-        ]
-        return asdict(self) | {
+        """Everything that the files depend on; of the user's files, their number in each class."""
+        return asdict(self.options) | {
             "classes": self.classes,
-            "picture_files": counts[0],
-            "sound_files": counts[1],
+            "image_files": _counts(self.images),
+            "sound_files": _counts(self.sounds),
         }
 
 
-def _whole(path: str) -> NDArray[np.float32]:
-    """The sound of a file, `[samples]`, mono, 48 kHz."""
+def _counts(files: FilesBySide) -> dict[str, int]:
+    return {f"{label}, {split}": len(files[label, split]) for label, split in sorted(files)}
+
+
+def read_collage(
+    options: CollageOptions, workers: int | None = None, progress: Progress = no_progress
+) -> Collage:
+    """Find the images and sounds that `options` names, and check that each can be decoded.
+
+    All files are checked before the first video, so that video i does not depend on the order of
+    the work. Raises ConfigError if fewer than two classes have files on both sides of the split.
+    """
+    images, failures = read_labeled_files(Path(options.images), IMAGE_SUFFIXES)
+    sounds, sound_failures = read_labeled_files(Path(options.sounds), AUDIO_SUFFIXES)
+    failures = failures + sound_failures
+    tasks = [(_check_image, file.path) for file in images]
+    tasks += [(_check_sound, file.path) for file in sounds]
+    undecodable = [found for found in map_unordered(_check, tasks, workers, progress) if found]
+    failures += sorted(undecodable, key=lambda line: line["source"])
+    unusable = {line["source"] for line in undecodable}
+    image_names = {_plain_label(sound): _plain_label(image) for image, sound in options.same}
+    return Collage(
+        options,
+        split_files(_usable(images, {}, unusable), options.test_share),
+        split_files(_usable(sounds, image_names, unusable), options.test_share),
+        failures,
+    )
+
+
+def _check(task: tuple[Callable[[str], None], str]) -> Failure | None:
+    """Decode one file; what is wrong with it, or None."""
+    decode_file, path = task
+    try:
+        decode_file(path)
+    except SourceError as error:
+        return failure(path, "decode", str(error))
+    return None
+
+
+def _check_image(path: str) -> None:
+    read_image(path, 16)
+
+
+def _check_sound(path: str) -> None:
+    _decode_sound(path)
+
+
+def _usable(
+    files: list[LabeledFile], other_names: dict[str, str], unusable: set[str]
+) -> list[LabeledFile]:
+    """The files that can be decoded, under the class names of the images."""
+    usable = []
+    for file in files:
+        label = _plain_label(file.label)
+        if failure(file.path, "", "")["source"] not in unusable:
+            usable.append(replace(file, label=other_names.get(label, label)))
+    return usable
+
+
+def _plain_label(label: str) -> str:
+    """The label as classes are compared: lower case, `_` for a space or hyphen."""
+    return label.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _decode_sound(path: str) -> NDArray[np.float32]:
+    """The sound of a file, `[samples]`, mono, 48 kHz. Raises SourceError."""
     pieces = list(read_waveform_chunks(path, DecodeReport()))
     if not pieces:
         raise SourceError(f"{path} holds no sound that can be decoded")
     return np.concatenate(pieces)
 
 
-def _plain(label: str) -> str:
-    return label.strip().lower().replace(" ", "_").replace("-", "_")
-
-
 def moving_camera(
     rng: np.random.Generator,
-    picture: UInt8[Tensor, "height width 3"],
+    image: UInt8[Tensor, "height width 3"],
     side_pixels: int,
     frames: int,
 ) -> Iterator[NDArray[np.uint8]]:
-    """`frames` squares of `side_pixels`: a part of the picture that slowly moves and grows or
-    shrinks, mirrored half the time.
+    """`frames` squares of `side_pixels`: a part of the image that slowly moves and changes size.
+
+    Half of the videos are mirrored. Each square is uint8 `[side, side, 3]`.
     """
-    height, width = picture.shape[:2]
-    image = picture.permute(2, 0, 1)[None].float()
+    height, width = image.shape[:2]
+    source = image.permute(2, 0, 1)[None].float()
     if rng.random() < 0.5:
-        image = image.flip(3)
+        source = source.flip(3)
     light = rng.uniform(0.75, 1.2)
-    parts, places = rng.uniform(SMALLEST_PART, 1.0, 2), rng.random((2, 2))
+    zooms = rng.uniform(CLOSEST_ZOOM, 1.0, 2)
+    positions = rng.random((2, 2))
+    # Centers of the pixels of a frame, from -1 to 1, as grid_sample counts.
     steps = torch.linspace(-1, 1, side_pixels + 1)[:-1] + 1 / side_pixels
-    for done in np.linspace(0, 1, frames):
-        part = parts[0] + (parts[1] - parts[0]) * done
-        down, right = places[0] + (places[1] - places[0]) * done
-        half = part * min(height, width) / 2
-        grids = [
-            steps * half / (size / 2) + (2 * place - 1) * (1 - half / (size / 2))
-            for size, place in ((width, right), (height, down))
-        ]
-        grid = torch.stack(torch.meshgrid(grids[0], grids[1], indexing="xy"), -1)[None].float()
-        shown = functional.grid_sample(
-            image, grid, mode="bilinear", padding_mode="border", align_corners=False
+    for progress in np.linspace(0, 1, frames):
+        zoom = zooms[0] + (zooms[1] - zooms[0]) * progress
+        down, right = positions[0] + (positions[1] - positions[0]) * progress
+        half_side = zoom * min(height, width) / 2
+        columns = _sampled_positions(steps, half_side, width, right)
+        rows = _sampled_positions(steps, half_side, height, down)
+        grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)[None].float()
+        frame = functional.grid_sample(
+            source, grid, mode="bilinear", padding_mode="border", align_corners=False
         )
-        yield (shown[0] * light).clamp(0, 255).permute(1, 2, 0).byte().numpy()
+        yield (frame[0] * light).clamp(0, 255).permute(1, 2, 0).byte().numpy()
+
+
+def _sampled_positions(steps: Tensor, half_side: float, size: int, position: float) -> Tensor:
+    """Where a frame is sampled along one axis of the image, from -1 to 1.
+
+    `position` is 0 if the frame lies at the start of the axis and 1 if it lies at the end.
+    """
+    half_share = half_side / (size / 2)
+    return steps * half_side / (size / 2) + (2 * position - 1) * (1 - half_share)
 
 
 def compose_sound(
     rng: np.random.Generator,
     recording: NDArray[np.float32],
-    behind: NDArray[np.float32],
+    background: NDArray[np.float32],
     seconds: float,
     speed_change: float = 0.0,
 ) -> NDArray[np.float32]:
-    """A recording cut to `seconds` or repeated after short gaps, another one faintly behind it,
-    noise, speed and loudness of chance.
+    """A recording and, quietly, another one, with noise and a random loudness, `[samples]`.
+
+    Both are cut to `seconds`, or repeated with short pauses, at a random speed.
     """
     samples = round(seconds * SAMPLE_RATE_HZ)
-    front, back = (
-        _looped(rng, _at_other_speed(rng, _without_silence(sound), speed_change), samples)
-        for sound in (recording, behind)
-    )
+    front = _fitted(rng, recording, samples, speed_change)
+    back = _fitted(rng, background, samples, speed_change)
     mixed = front / rms(front) + back / rms(back) * 10 ** (rng.uniform(-40, -20) / 20)
-    noisy = with_noise(rng, mixed, SAMPLE_RATE_HZ, rng.uniform(-45, -20), rng.uniform(0, 1.6))
+    noise_db = rng.uniform(-45, -20)
+    noise_slope = rng.uniform(0, 1.6)
+    noisy = with_noise(rng, mixed, SAMPLE_RATE_HZ, noise_db, noise_slope)
     return leveled(noisy, rng.uniform(-32, -14))
+
+
+def _fitted(
+    rng: np.random.Generator, sound: NDArray[np.float32], samples: int, speed_change: float
+) -> NDArray[np.float32]:
+    """The sound without silence at its ends, at another speed, cut or repeated to `samples`."""
+    return _looped(rng, _at_other_speed(rng, _without_silence(sound), speed_change), samples)
 
 
 def _at_other_speed(
     rng: np.random.Generator, sound: NDArray[np.float32], change: float
 ) -> NDArray[np.float32]:
     speed = (1 + change) ** rng.uniform(-1, 1)
-    played: NDArray[np.float32] = soxr.resample(sound, SAMPLE_RATE_HZ * speed, SAMPLE_RATE_HZ, "HQ")
-    return played if len(played) else sound
+    resampled: NDArray[np.float32] = soxr.resample(
+        sound, SAMPLE_RATE_HZ * speed, SAMPLE_RATE_HZ, "HQ"
+    )
+    return resampled if len(resampled) else sound
 
 
 def _without_silence(sound: NDArray[np.float32]) -> NDArray[np.float32]:
-    loud = np.flatnonzero(np.abs(sound) > np.abs(sound).max() * 10 ** (SILENCE_DB / 20))
+    threshold = np.abs(sound).max() * 10 ** (SILENCE_DB / 20)
+    loud = np.flatnonzero(np.abs(sound) > threshold)
     return sound[loud[0] : loud[-1] + 1] if len(loud) else sound
 
 
 def _looped(
     rng: np.random.Generator, sound: NDArray[np.float32], samples: int
 ) -> NDArray[np.float32]:
+    """A random stretch of `samples` of the sound, which is repeated if it is shorter."""
     if len(sound) >= samples:
         start = int(rng.integers(len(sound) - samples + 1))
         return sound[start : start + samples]
-    pieces, size = [], 0
+    pieces = []
+    size = 0
     while size < samples + len(sound):
-        pieces += [sound, np.zeros(int(rng.uniform(0, GAP_SECONDS) * SAMPLE_RATE_HZ), np.float32)]
-        size += len(pieces[-2]) + len(pieces[-1])
+        pause_samples = int(rng.uniform(0, MAX_LOOP_GAP_SECONDS) * SAMPLE_RATE_HZ)
+        pieces += [sound, np.zeros(pause_samples, np.float32)]
+        size += len(sound) + pause_samples
     start = int(rng.integers(len(sound)))
     return np.concatenate(pieces)[start : start + samples]

@@ -1,201 +1,108 @@
-"""The synthetic world on disk: real MP4 files with their truth beside them. Knows scenes and files,
-no network.
+"""A drawn world: which class, split and background each video has, and the tables of its truth.
 
-Video i depends on (seed, i) and the settings alone, so a world may be made by any number of
-workers, in any order, and an interrupted one is finished by the same command.
+Video i depends on the options and on i alone. Knows scenes; writes no file.
 """
 
-import csv
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
-from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.synth.film import Film
+from looklisten.media.synth.folder import Tables, video_name
+from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.random_classes import class_names
+from looklisten.media.synth.rendered_video import RenderedVideo
 from looklisten.media.synth.scenes import (
     CLASSES,
     Scene,
-    draw_ground,
-    draw_scene,
+    random_scene,
+    render_background,
     render_frame,
     render_sound,
 )
-from looklisten.media.synth.wild import names
-from looklisten.system.files import atomic_write, remove_abandoned_scratch, write_json
-from looklisten.system.processes import map_unordered
-from looklisten.system.progress import Progress, no_progress
 
 BOX_INTERVAL_SECONDS = 0.2
-SPLITS = ("train", "test")
-Tables = dict[str, list[tuple[object, ...]]]
-"""Name of a file -> its rows, the first of which names the columns."""
+"""The table of boxes has one row for each object in this interval."""
+
+WORLD_SPLITS = ("train", "test")
 
 
-@runtime_checkable
-class Makable(Protocol):
-    """What `synth` writes: so many films and the tables that say what is in them."""
-
-    @property
-    def videos(self) -> int: ...
-
-    @property
-    def seconds(self) -> float: ...
-
-    def name(self, index: int) -> str: ...
-
-    def film(self, index: int) -> Film: ...
-
-    def tables(self) -> Tables: ...
-
-    def settings(self) -> dict[str, Any]: ...
+def split_of(turn: int, test_share: float) -> str:
+    """The split of the videos of one turn: `test_share` of the turns are "test", evenly spread."""
+    # The small number keeps rounding from deciding, for example at 5 * 0.2.
+    tests_before = int(turn * test_share + 1e-9)
+    tests_after = int((turn + 1) * test_share + 1e-9)
+    return "test" if tests_after > tests_before else "train"
 
 
-@dataclass(frozen=True)
 class World:
-    """The settings of a world; equal settings make equal files."""
+    """The videos of a drawn world."""
 
-    videos: int = 360
-    seed: int = 0
-    seconds: float = 10.0
-    side_pixels: int = 256
-    frames_per_second: int = 25
-    silent_share: float = 1 / 3
-    test_share: float = 0.25
-    videos_per_background: int = 4
-    wild_kinds: int = 0
-    """So many kinds drawn from their numbers (`wild`) instead of the twelve; each fills the frame,
-    so none stands by in silence.
-    """
-
-    def __post_init__(self) -> None:
-        if (
-            self.videos < 1
-            or self.seconds < 1
-            or not 16 <= self.side_pixels <= 4096
-            or not 1 <= self.frames_per_second <= 120
-        ):
-            raise ConfigError(
-                "a world needs at least 1 video of at least 1 second, of 16 to 4096 pixels, at 1 to 120 frames a second"
-            )
-        if self.wild_kinds < 0 or self.wild_kinds == 1:
-            raise ConfigError(
-                f"{self.wild_kinds} wild kinds make no world: 0 for the twelve plain kinds, or at least 2"
-            )
-        if not (0 <= self.silent_share <= 1 and 0 <= self.test_share < 1):
-            raise ConfigError("silent_share and test_share are shares: between 0 and 1")
-        if self.side_pixels % 2:
-            raise ConfigError(f"side_pixels {self.side_pixels} is odd; H.264 needs an even size")
+    def __init__(self, options: WorldOptions) -> None:
+        self.options = options
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return names(self.wild_kinds) if self.wild_kinds else CLASSES
-
-    def name(self, index: int) -> str:
-        return f"{index:06d}.mp4"
+        count = self.options.random_classes
+        return class_names(count) if count else CLASSES
 
     def scene(self, index: int) -> Scene:
-        """The scene of video `index`: classes in turn, so that every run of as many videos holds
-        each once.
-        """
-        turn, place = divmod(index, len(self.classes))
-        split = SPLITS[
-            int((turn + 1) * self.test_share + 1e-9) > int(turn * self.test_share + 1e-9)
-        ]
-        rng = np.random.default_rng((self.seed, index, 2))
-        silent_share = 0.0 if self.wild_kinds else self.silent_share
-        backgrounds = max(self.videos // self.videos_per_background, 1)
-        background = (self.seed, SPLITS.index(split), int(rng.integers(backgrounds)), 3)
-        return draw_scene(
-            (self.seed, index),
-            self.classes[place],
+        """The scene of video `index`. Classes come in turn, so that all are equally frequent."""
+        options = self.options
+        turn, class_number = divmod(index, len(self.classes))
+        split = split_of(turn, options.test_share)
+        rng = np.random.default_rng((options.seed, index, 2))
+        # Objects of random classes fill the frame: there is no space for a second one.
+        silent_share = 0.0 if options.random_classes else options.silent_share
+        backgrounds = max(options.videos // options.videos_per_background, 1)
+        # The split is a part of the seed, so the splits never share a background.
+        split_number = WORLD_SPLITS.index(split)
+        background = (options.seed, split_number, int(rng.integers(backgrounds)), 3)
+        return random_scene(
+            (options.seed, index),
+            self.classes[class_number],
             split,
             background,
-            self.seconds,
+            options.seconds,
             silent_share,
             self.classes,
         )
 
     def tables(self) -> Tables:
-        """The truth: labels, boxes of every thing every fifth of a second, onsets of notes."""
+        """`labels`, `boxes` of every object in every interval, and `onsets` of notes."""
         labels: list[tuple[object, ...]] = [("path", "label", "split", "background")]
         boxes: list[tuple[object, ...]] = [
             ("path", "time", "x0", "y0", "x1", "y1", "label", "sounding")
         ]
         onsets: list[tuple[object, ...]] = [("path", "time", "label")]
-        times = np.arange(0, self.seconds, BOX_INTERVAL_SECONDS)
-        for index in range(self.videos):
-            scene, name = self.scene(index), self.name(index)
-            labels.append((name, scene.label, scene.split, "-".join(map(str, scene.background))))
-            for t in times:
-                for thing in scene.things:
-                    corners = (f"{v:.4f}" for v in thing.box(float(t)))
-                    boxes.append((name, f"{t:.3f}", *corners, thing.label, int(thing.sounding)))
+        times = np.arange(0, self.options.seconds, BOX_INTERVAL_SECONDS)
+        for index in range(self.options.videos):
+            scene = self.scene(index)
+            name = video_name(index)
+            background = "-".join(map(str, scene.background))
+            labels.append((name, scene.label, scene.split, background))
+            for seconds in times:
+                for scene_object in scene.objects:
+                    corners = (f"{corner:.4f}" for corner in scene_object.box(float(seconds)))
+                    sounding = int(scene_object.sounding)
+                    boxes.append((name, f"{seconds:.3f}", *corners, scene_object.label, sounding))
             onsets.extend((name, f"{onset:.4f}", scene.label) for onset, _ in scene.notes)
         return {"labels": labels, "boxes": boxes, "onsets": onsets}
 
-    def film(self, index: int) -> Film:
-        """Video `index`, drawn as it is read."""
+    def video(self, index: int) -> RenderedVideo:
+        """Video `index`; its frames are drawn when they are read."""
+        options = self.options
         scene = self.scene(index)
-        ground = draw_ground(scene, self.side_pixels)
-        times = (
-            number / self.frames_per_second
-            for number in range(round(scene.seconds * self.frames_per_second))
+        background = render_background(scene, options.side_pixels)
+        frame_count = round(scene.seconds * options.frames_per_second)
+        frames = (
+            render_frame(scene, background, number / options.frames_per_second)
+            for number in range(frame_count)
         )
-        pictures = (render_frame(scene, ground, at) for at in times)
-        return Film(
-            pictures, render_sound(scene, SAMPLE_RATE_HZ), self.side_pixels, self.frames_per_second
-        )
+        sound = render_sound(scene, SAMPLE_RATE_HZ)
+        return RenderedVideo(frames, sound, options.side_pixels, options.frames_per_second)
 
     def settings(self) -> dict[str, Any]:
-        """What equal films have equal."""
-        return asdict(self)
-
-
-def synth(
-    out: Path, world: Makable, workers: int | None = None, progress: Progress = no_progress
-) -> dict[str, object]:
-    """Write `world` under `out`: `000000.mp4` …, its tables as CSV, `world.json`.
-
-    Of a `World`: `labels.csv` (path, label, split, background), `boxes.csv` (path, time in seconds,
-    x0, y0, x1, y1 in 0..1, label, sounding), `onsets.csv` (path, time in seconds, label). Of a
-    `Collage`: `labels.csv` (path, label, split, picture, sound). Videos that are there already are
-    kept. Raises ConfigError when `out` holds a world of other settings.
-    """
-    out = Path(out)
-    settings = out / "world.json"
-    if settings.exists() and json.loads(settings.read_text()) != json.loads(
-        json.dumps(world.settings())
-    ):
-        raise ConfigError(
-            f"{out} holds a world of other settings (see {settings}); choose another folder or delete that one"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    remove_abandoned_scratch(out)
-    write_json(settings, world.settings())
-    _write_tables(out, world.tables())
-    missing = [i for i in range(world.videos) if not (out / world.name(i)).exists()]
-    tasks = [(out, world, index) for index in missing]
-    for _ in map_unordered(_make_video, tasks, workers, progress):
-        pass
-    return {
-        "videos": world.videos,
-        "made": len(missing),
-        "hours": world.videos * world.seconds / 3600,
-        "path": str(out),
-    }
-
-
-def _write_tables(out: Path, tables: Tables) -> None:
-    for table, rows in tables.items():
-        with atomic_write(out / f"{table}.csv") as scratch, scratch.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def _make_video(task: tuple[Path, Makable, int]) -> None:
-    out, world, index = task
-    with atomic_write(out / world.name(index)) as scratch:
-        world.film(index).write(scratch)
+        """Everything that the files depend on."""
+        return asdict(self.options)

@@ -1,5 +1,7 @@
-"""Looks: twelve silhouettes, each with its inner texture, as functions over the plane. Knows no
-colour, size or place.
+"""How the twelve fixed classes look: a silhouette and a texture, as functions over the plane.
+
+Knows no size and no position. Coordinates are in object units: the silhouette lies inside the disc
+of radius 1, x points right and y points down.
 """
 
 from collections.abc import Callable
@@ -13,43 +15,44 @@ Plane = NDArray[np.floating[Any]]
 Color = tuple[float, float, float]
 """Red, green, blue in 0..1."""
 Field = Callable[[Plane, Plane], Plane]
-"""(x, y) in object units, the silhouette inside the unit disc -> a value at each point."""
+"""(x, y) -> a value at each point."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """`silhouette` is positive inside and falls about linearly through its edge; `texture` is in
-    0..1.
-    """
+class Shape:
+    """What the objects of one class have in common to the eye."""
 
     silhouette: Field
+    """Positive inside, negative outside, about linear near the edge so that edges can be soft."""
     texture: Field
+    """From 0 (the dark color) to 1 (the bright color)."""
     colors: tuple[Color, Color] | None = None
-    """Bright and dark, where they belong to the class; None where any will do."""
+    """Bright and dark color of the class; None if each object has its own."""
 
 
 def _polar(x: Plane, y: Plane) -> tuple[Plane, Plane]:
+    """(radius, angle) of each point."""
     return np.hypot(x, y), np.arctan2(y, x)
 
 
 def _wave(phase: Plane) -> Plane:
-    """A cosine with flattened tops, 0..1: stripes with soft edges."""
+    """A cosine with flat tops, from 0 to 1: stripes with soft edges."""
     stripes: Plane = np.clip(0.5 + 1.2 * np.cos(phase), 0, 1)
     return stripes
 
 
 def _petals(lobes: int, inner: float, outer: float) -> Field:
     def silhouette(x: Plane, y: Plane) -> Plane:
-        r, angle = _polar(x, y)
-        return inner + (outer - inner) * np.abs(np.cos(lobes * angle / 2)) - r
+        radius, angle = _polar(x, y)
+        return inner + (outer - inner) * np.abs(np.cos(lobes * angle / 2)) - radius
 
     return silhouette
 
 
 def _star(x: Plane, y: Plane) -> Plane:
-    r, angle = _polar(x, y)
+    radius, angle = _polar(x, y)
     tip = np.abs((angle * 5 / (2 * np.pi)) % 1 - 0.5) * 2
-    return 0.38 + 0.62 * tip**1.5 - r
+    return 0.38 + 0.62 * tip**1.5 - radius
 
 
 def _ring(x: Plane, y: Plane) -> Plane:
@@ -75,8 +78,8 @@ def _triangle(x: Plane, y: Plane) -> Plane:
 
 
 def _gear(x: Plane, y: Plane) -> Plane:
-    r, angle = _polar(x, y)
-    return np.minimum(0.8 + 0.16 * np.tanh(4 * np.cos(9 * angle)) - r, r - 0.3)
+    radius, angle = _polar(x, y)
+    return np.minimum(0.8 + 0.16 * np.tanh(4 * np.cos(9 * angle)) - radius, radius - 0.3)
 
 
 def _drop(x: Plane, y: Plane) -> Plane:
@@ -96,9 +99,9 @@ def _arrow(x: Plane, y: Plane) -> Plane:
 
 
 def _spiral(x: Plane, y: Plane) -> Plane:
-    r, angle = _polar(x, y)
-    turn = (r * 2.1 - angle / (2 * np.pi)) % 1
-    return np.minimum(0.27 - np.abs(turn - 0.5), 0.98 - r) * 0.5
+    radius, angle = _polar(x, y)
+    winding = (radius * 2.1 - angle / (2 * np.pi)) % 1
+    return np.minimum(0.27 - np.abs(winding - 0.5), 0.98 - radius) * 0.5
 
 
 def _dots(x: Plane, y: Plane) -> Plane:
@@ -122,23 +125,48 @@ def _sectors(x: Plane, y: Plane) -> Plane:
 
 
 def _grid(x: Plane, y: Plane) -> Plane:
-    return np.maximum(
-        _wave(13 * x) * (np.abs(np.cos(6.5 * x)) > 0.8), np.cos(6.5 * y) ** 2 > 0.75
-    ).astype(np.float32)
+    columns = _wave(13 * x) * (np.abs(np.cos(6.5 * x)) > 0.8)
+    rows = np.cos(6.5 * y) ** 2 > 0.75
+    return np.maximum(columns, rows).astype(np.float32)
 
 
-LOOKS: dict[str, Look] = {
-    "star": Look(_star, _rings),
-    "ring": Look(_ring, _spokes),
-    "cross": Look(_cross, _checks),
-    "crescent": Look(_crescent, _dots),
-    "heart": Look(_heart, lambda x, y: _wave(11 * (x + y))),
-    "triangle": Look(_triangle, lambda x, y: _wave(12 * y + 2.5 * np.sin(7 * x))),
-    "gear": Look(_gear, _sectors),
-    "drop": Look(_drop, lambda x, y: np.clip(0.5 + 0.6 * y, 0, 1)),
-    "hourglass": Look(_hourglass, _grid),
-    "flower": Look(_petals(6, 0.5, 1.0), lambda x, y: (np.hypot(x, y) > 0.42).astype(np.float32)),
-    "arrow": Look(_arrow, lambda x, y: _wave(14 * (np.abs(x) + y))),
-    "spiral": Look(_spiral, lambda x, y: _wave(23 * x) * _wave(19 * y)),
+def _diagonal_stripes(x: Plane, y: Plane) -> Plane:
+    return _wave(11 * (x + y))
+
+
+def _wavy_stripes(x: Plane, y: Plane) -> Plane:
+    return _wave(12 * y + 2.5 * np.sin(7 * x))
+
+
+def _fade(x: Plane, y: Plane) -> Plane:
+    return np.clip(0.5 + 0.6 * y, 0, 1)
+
+
+def _dark_center(x: Plane, y: Plane) -> Plane:
+    return (np.hypot(x, y) > 0.42).astype(np.float32)
+
+
+def _chevrons(x: Plane, y: Plane) -> Plane:
+    return _wave(14 * (np.abs(x) + y))
+
+
+def _tiles(x: Plane, y: Plane) -> Plane:
+    return _wave(23 * x) * _wave(19 * y)
+
+
+# The order of the classes decides which class a seed gives to a video: append, never reorder.
+SHAPES: dict[str, Shape] = {
+    "star": Shape(_star, _rings),
+    "ring": Shape(_ring, _spokes),
+    "cross": Shape(_cross, _checks),
+    "crescent": Shape(_crescent, _dots),
+    "heart": Shape(_heart, _diagonal_stripes),
+    "triangle": Shape(_triangle, _wavy_stripes),
+    "gear": Shape(_gear, _sectors),
+    "drop": Shape(_drop, _fade),
+    "hourglass": Shape(_hourglass, _grid),
+    "flower": Shape(_petals(6, 0.5, 1.0), _dark_center),
+    "arrow": Shape(_arrow, _chevrons),
+    "spiral": Shape(_spiral, _tiles),
 }
-"""Each class of the world by name, in the order that seeds draw them."""
+"""The shape of each fixed class, by the name of the class."""

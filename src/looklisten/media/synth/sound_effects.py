@@ -1,0 +1,67 @@
+"""The last steps of every synthetic sound: spectral tilt, background noise, level.
+
+Arrays in, arrays out. Knows no class and no file.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SoundArray = NDArray[np.floating[Any]]
+"""A mono waveform, `[samples]`."""
+
+LOWEST_TILTED_HZ = 40
+"""Below this frequency the tilt is constant; at 0 Hz its logarithm would be infinite."""
+
+TILT_CENTER_HZ = 1000
+"""The frequency that a tilt leaves unchanged."""
+
+PEAK = 0.98
+"""The largest sample that a leveled sound may have."""
+
+
+def rms(sound: SoundArray) -> float:
+    """The root mean square of the samples, never quite zero."""
+    return float(np.sqrt(np.mean(sound**2)) + 1e-9)
+
+
+def octaves_from_center(samples: int, sample_seconds: float) -> NDArray[np.float64]:
+    """How many octaves each frequency of `numpy.fft.rfft` lies above 1 kHz."""
+    frequencies = np.fft.rfftfreq(samples, sample_seconds)
+    octaves: NDArray[np.float64] = np.log2(
+        np.maximum(frequencies, LOWEST_TILTED_HZ) / TILT_CENTER_HZ
+    )
+    return octaves
+
+
+def tilted(sound: SoundArray, sample_rate_hz: int, decibels_per_octave: float) -> SoundArray:
+    """The sound with its spectrum tilted around 1 kHz."""
+    spectrum = np.fft.rfft(sound)
+    octaves = octaves_from_center(len(sound), 1 / sample_rate_hz)
+    gains = 10 ** (decibels_per_octave * octaves / 20)
+    return np.fft.irfft(spectrum * gains, len(sound)).astype(np.float32)
+
+
+def with_noise(
+    rng: np.random.Generator,
+    sound: SoundArray,
+    sample_rate_hz: int,
+    noise_db: float,
+    noise_slope: float,
+) -> SoundArray:
+    """The sound at RMS 1, with noise of `noise_db` decibels relative to it.
+
+    The noise falls by `3 * noise_slope` decibels an octave: 0 is white, 1 is pink.
+    """
+    white = rng.standard_normal(len(sound)).astype(np.float32)
+    noise = tilted(white, sample_rate_hz, -3 * noise_slope)
+    mixed: SoundArray = sound / rms(sound) + noise / rms(noise) * 10 ** (noise_db / 20)
+    return mixed
+
+
+def leveled(sound: SoundArray, loudness_db: float) -> NDArray[np.float32]:
+    """The sound with an RMS of `loudness_db` below full scale, or quieter where it would clip."""
+    scaled = sound * (10 ** (loudness_db / 20) / rms(sound))
+    peak = float(np.abs(scaled).max())
+    return (scaled * min(1, PEAK / peak)).astype(np.float32)

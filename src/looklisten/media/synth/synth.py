@@ -1,0 +1,33 @@
+"""The options of `synth` -> a folder of videos."""
+
+from pathlib import Path
+from typing import Any
+
+from looklisten.media.synth.collage import read_collage
+from looklisten.media.synth.folder import write_set
+from looklisten.media.synth.options import CollageOptions, WorldOptions
+from looklisten.media.synth.world import World
+from looklisten.system.progress import Progress, no_progress
+
+
+def synth(
+    out: str | Path,
+    options: WorldOptions | CollageOptions,
+    workers: int | None = None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Write synthetic videos and their tables under `out`. Videos that are there already stay.
+
+    Of a world: `labels.csv` (path, label, split, background), `boxes.csv` (path, time in seconds,
+    x0, y0, x1, y1 in 0..1, label, sounding), `onsets.csv` (path, time in seconds, label). Of a
+    collage: `labels.csv` (path, label, split, image, sound), and `failures.jsonl` if some images or
+    sounds cannot be read. Of both: `000000.mp4` … and `world.json` with the settings.
+
+    Returns the numbers of videos and of those written now, hours, path, and `failed` if files
+    could not be read. Raises ConfigError if `out` holds other settings, or if fewer than two
+    classes have files.
+    """
+    if isinstance(options, CollageOptions):
+        collage = read_collage(options, workers, progress)
+        return write_set(Path(out), collage, collage.failures, workers, progress)
+    return write_set(Path(out), World(options), [], workers, progress)
