@@ -218,11 +218,11 @@ def test_a_side_that_a_file_has_not_is_told(model, tmp_path):
     sound = write_sound(tmp_path / "a.wav", tone())
     with pytest.raises(SourceError, match="is an image and has no sound"):
         embed(tmp_path / "a.png", model, side="audio")
-    with pytest.raises(SourceError, match="has no picture stream that can be decoded"):
+    with pytest.raises(SourceError, match="has no video stream that can be decoded"):
         embed(sound, model, side="vision")
     with pytest.raises(
         SourceError,
-        match="has no picture stream that can be decoded; both picture and sound are needed",
+        match="has no video stream that can be decoded; both video and audio are needed",
     ):
         embed(sound, model, align=True)
     with pytest.raises(ConfigError, match="align needs a video, which has two sides"):
@@ -351,7 +351,7 @@ def test_pictures_that_cannot_be_read_are_told(model, tmp_path):
         embed(tmp_path / "float.tif", model)
     whole = save(tmp_path, "a.jpg", Image.fromarray(SQUARE)).read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SourceError, match=r"half\.jpg cannot be read as a picture: .*truncated"):
+    with pytest.raises(SourceError, match=r"half\.jpg cannot be read as an image: .*truncated"):
         embed(tmp_path / "half.jpg", model)
 
 

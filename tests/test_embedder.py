@@ -455,10 +455,10 @@ def test_colors_times_opacity_are_taken_apart(model):
 
 def test_pictures_that_cannot_be_shown_are_one_sentence(model):
     with pytest.raises(
-        SourceError, match="this picture of mode F cannot be read: its values are floating-point"
+        SourceError, match="this image of mode F cannot be read: its values are floating-point"
     ):
         embed(Image.new("F", (60, 60)), model)
-    with pytest.raises(SourceError, match="this picture of 0 x 5 pixels is empty"):
+    with pytest.raises(SourceError, match="this image of 0 x 5 pixels is empty"):
         embed(Image.new("RGB", (0, 5)), model)
     with pytest.raises(SourceError, match="an image has no sound"):
         embed(Image.new("RGB", (60, 60)), model, side="audio")

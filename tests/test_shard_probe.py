@@ -11,8 +11,8 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.shards import can_probe, probe, quick_probe
 from looklisten.evaluation.untrained import initial_seed, untrained_like, untrained_network
 from looklisten.inference.moments import MomentVectors
-from looklisten.model.checkpoint import load
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 from looklisten.training.loop import train
 
 

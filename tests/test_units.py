@@ -24,7 +24,8 @@ from looklisten.app.pages.unit_page import (
 )
 from looklisten.config import ModelConfig
 from looklisten.data.clips import Box, Clip
-from looklisten.data.shards import Shards, write_shards
+from looklisten.data.shard_files import write_shards
+from looklisten.data.shards import Shards
 from looklisten.drawing.heatmap_colors import overlay_image
 from looklisten.errors import ConfigError
 from looklisten.evaluation.units import naming

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from pydantic import BaseModel
 
 from looklisten.app.output import Output
 from looklisten.errors import LookListenError
@@ -66,6 +67,7 @@ def _join_help_lines(function: Callable[..., Output]) -> None:
     import docstring_parser
 
     # Below `Args:`, the second line of an argument is indented by eight columns.
+    function = inspect.unwrap(function)
     docstring = inspect.cleandoc(function.__doc__ or "")
     function.__doc__ = re.sub(r"\n {8}(?=\S)", " ", docstring)
     for record in _option_records(function):
@@ -73,15 +75,21 @@ def _join_help_lines(function: Callable[..., Output]) -> None:
         for base in reversed(record.__mro__[:-1]):
             for entry in docstring_parser.parse_from_object(base).params:
                 texts[entry.arg_name] = " ".join((entry.description or "").split())
-        for field in dataclasses.fields(record):
-            # tyro takes the help of a field from here, if there is any.
-            field.metadata = types.MappingProxyType({"help": texts.get(field.name)})
+        # tyro takes the help of a field from here, if there is any.
+        if issubclass(record, BaseModel):
+            for name, model_field in record.model_fields.items():
+                model_field.description = texts.get(name)
+        elif dataclasses.is_dataclass(record):
+            for field in dataclasses.fields(record):
+                field.metadata = types.MappingProxyType({"help": texts.get(field.name)})
 
 
 def _option_records(annotated: Any) -> Iterator[type]:
-    """The dataclasses among the annotations of a function or a dataclass, and those inside them."""
-    for annotation in typing.get_type_hints(annotated).values():
-        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+    """The records among the annotations of a function or of a record, and those inside them."""
+    for name, annotation in typing.get_type_hints(annotated).items():
+        if name == "return" or not isinstance(annotation, type):
+            continue
+        if dataclasses.is_dataclass(annotation) or issubclass(annotation, BaseModel):
             yield annotation
             yield from _option_records(annotation)
 
@@ -95,13 +103,13 @@ def check_writable_file(file: Path) -> None:
 
 # Options that several verbs have, so that their help is written once.
 
-Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1 or mps.")]
+DeviceName = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 NETWORK_HELP = (
     "Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face "
     "Hub (org/name)."
 )
 
-Network = Annotated[str, tyro.conf.arg(help=NETWORK_HELP)]
+NetworkName = Annotated[str, tyro.conf.arg(help=NETWORK_HELP)]
 
-Workers = Annotated[int | None, tyro.conf.arg(help="Processes; by default one per core.")]
+WorkerCount = Annotated[int | None, tyro.conf.arg(help="Processes; by default one per core.")]

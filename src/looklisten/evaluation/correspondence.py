@@ -26,6 +26,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
+# The size decides which pairs a seed gives, so it is no option.
 MAX_BATCH = 64
 
 PairScorer = Callable[[Tensor, Tensor], Tensor]
@@ -83,6 +84,7 @@ class PairScores:
 
         Decisions on videos that share an image file or a sound file are not independent.
         """
+        # Each frame and each sound is in two decisions: one positive and one negative.
         frame_videos = self.videos.tolist()
         sound_videos = frame_videos
         if self.negative_videos is not None:
@@ -123,6 +125,7 @@ def evaluate(
     """
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
+    # One pass over the videos gives both figures, of the same frames and sounds.
     kinds: tuple[Negatives, ...] = ("any", "other-class")
     scores_of_kind = _scores(model, clips, pairs, seed, progress, scorer, kinds)
     scores = _checked(scores_of_kind[negatives], clips)
@@ -187,8 +190,10 @@ def _scores(
         videos = np.array(batch.video_ids)
         for kind in kinds:
             rows = np.arange(len(batch.labels))
+            # All rows of a batch are of different videos.
             partners = np.roll(rows, -1)
             if kind == "other-class":
+                # By the batch's own number, so that the other kind of negatives changes nothing.
                 rng = np.random.default_rng((seed, index, 2))
                 rows, partners = pair_with_other_classes(batch.labels, rng)
             if not len(rows):
@@ -242,6 +247,7 @@ def fusion_inputs(
     )
     stream = PairStream(clips, _batch_size(videos), seed, transform)
     steps = math.ceil(rows / stream.batch_size)
+    # Training measures its network between two steps.
     was_training = model.training
     model.eval()
     for step, batch in enumerate(stream.batches(0, steps), 1):
@@ -274,6 +280,7 @@ def pair_with_other_classes(
     )
     largest = int(counts.argmax()) if len(counts) else 0
     partners = len(rows) - int(counts.max(initial=0))
+    # Rows of the largest class have as many partners as there are rows of other classes.
     in_largest = class_of_row == largest
     has_partner = ~in_largest | (np.cumsum(in_largest) <= partners)
     rows = rows[has_partner]

@@ -38,6 +38,7 @@ def clips_to_evaluate(network: L3Net | Run, shards: Shards | str | Path) -> Shar
                 'give ll.open("RUN"), or a selection of clips (Shards.select)'
             )
         return shards
+    # Whoever selects clips wants these; others must not have to know the fraction.
     if not shards.is_selection:
         return network.held_out(shards)
     network.warn_of_trained_videos(shards.video_ids.tolist())

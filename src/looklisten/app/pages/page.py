@@ -14,6 +14,7 @@ from looklisten.system.files import atomic_write
 
 def write_page(path: Path, template: str, **values: object) -> None:
     """Fill a template of this folder; the file is complete or absent."""
+    # Filled before the file is opened, so that an error in a template keeps the old page.
     text = fill_template(template, **values)
     with atomic_write(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
@@ -24,6 +25,7 @@ def fill_template(template: str, **values: object) -> Markup:
     environment = Environment(
         loader=PackageLoader("looklisten.app.pages", "."),
         autoescape=True,
+        # A misspelled value is an error, not an empty place on the page.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

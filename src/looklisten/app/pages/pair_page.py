@@ -83,6 +83,7 @@ def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Train
             batch = stream.batch(index)
             # Training counts its steps from 1.
             frames, waveforms = augment(batch, config, index + 1, "cpu")
+        # Several frames of a pair are side by side in the channels.
         pair_frames = frames[row].reshape(-1, 3, *frames.shape[2:])
         pixels = pair_frames[(len(pair_frames) - 1) // 2].permute(1, 2, 0).numpy()
         for sound_row in (row, int(batch.pairing.partners[row])):

@@ -56,6 +56,7 @@ def write_report(
 def _moment_values(moment: Moment, localization: Localization) -> dict[str, str]:
     """The values of the template for one moment with its maps."""
     clip = moment.clip
+    # A label has a box for each frame, and is named once.
     silent_labels = {box.label for box in clip.boxes if not box.sounding}
     return {
         "label": ", ".join(clip.labels),

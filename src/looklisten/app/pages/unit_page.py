@@ -46,6 +46,7 @@ def write_unit_page(
 
     `model`: the network of the units.
     """
+    # Sounds are most of the bytes, and vision units do not show them.
     audio_moments = {
         activation.address for unit in units.of("audio") for activation in unit.strongest
     }
@@ -126,6 +127,7 @@ def _unit_values(unit: Unit, number_of: dict[MomentAddress, int]) -> dict[str, A
     """A unit as the page stores it, with the numbers of its moments and their maps."""
     strongest = []
     for activation in unit.strongest:
+        # One byte a position; the browser looks up its color in the palette.
         levels = _levels(_scaled(activation, unit))
         strongest.append(
             [
@@ -169,6 +171,7 @@ def _palette() -> bytes:
     levels = np.linspace(0, 1, LEVELS, dtype=np.float32)[None]
     on_black = overlay_image(np.full((1, LEVELS, 3), 0, np.float32), levels)[0]
     on_white = overlay_image(np.full((1, LEVELS, 3), 1, np.float32), levels)[0]
+    # Drawn over black and over white, a color differs by what is transparent.
     opacity = 1 - (on_white - on_black).mean(1, keepdims=True)
     color = (on_black / opacity).clip(0, 1)
     return np.asarray(np.rint(np.concatenate([color, opacity], 1) * 255), np.uint8).tobytes()

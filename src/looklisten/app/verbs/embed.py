@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from looklisten.app.command_line import Device, Network, UsageError
+from looklisten.app.command_line import DeviceName, NetworkName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.inference.embedding.options import EmbedFilesOptions
@@ -20,9 +20,9 @@ Options = Annotated[OmitArgPrefixes[EmbedFilesOptions], tyro.conf.arg(name="")]
 def run_embed(
     inputs: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="INPUTS...")],
     /,
-    checkpoint: Network = "runs/tiny",
+    checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("embedded"),
-    device: Device = "auto",
+    device: DeviceName = "auto",
     options: Options = EmbedFilesOptions(),  # noqa: B008
 ) -> Output:
     """Write the vectors of sounds, images and videos into files; run it again to add files.

@@ -23,6 +23,7 @@ from looklisten.media.isolation.readers import read_audio
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
 from looklisten.system.progress import Progress, no_progress
 
+# A sound is in memory as a whole, and no set has longer ones.
 MAX_HOURS = 1.0
 """Longer sounds are cut off there."""
 
@@ -53,6 +54,7 @@ def spaced_windows(
 
     A sound shorter than `clip_seconds` is repeated first.
     """
+    # All sounds of a set are repeated to the same length, so that padding tells no class.
     clip_samples = round(clip_seconds * SAMPLE_RATE_HZ)
     repeated = repeat_to_length(samples, max(clip_samples, WINDOW_SAMPLES))
     last_start = len(repeated) - WINDOW_SAMPLES

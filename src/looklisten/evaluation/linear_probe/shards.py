@@ -76,14 +76,14 @@ def probe(
     moment has the label of its clip. For vision, clips whose boxes show objects of other labels are
     left out, because their frames have no single correct answer.
 
-    network: an opened run, or a network without its run.
-    shards: a folder, or its shards.
-    held_out_fraction: by default that of the run; a network without its run needs it.
-    seed: of the untrained network's weights; by default that of the network's own initial weights,
-        else 0. The untrained accuracy moves by some points from one seed to another. Its batch-norm
-        statistics come from the training videos, which makes it as strong as it can be.
-    files: the table of the files that videos were composed of (see `evaluate`).
-    embed: computes the vectors.
+    `network`: an opened run, or a network without its run.
+    `shards`: a folder, or its shards.
+    `held_out_fraction`: by default that of the run; a network without its run needs it.
+    `seed`: of the untrained network's weights; by default that of the network's own initial
+        weights, else 0. The untrained accuracy moves by some points from one seed to another. Its
+        batch-norm statistics come from the training videos, which makes it as strong as it can be.
+    `files`: the table of the files that videos were composed of (see `evaluate`).
+    `embed`: computes the vectors.
 
     Raises ConfigError if fewer than two classes are labeled on either side of the split.
     """
@@ -98,6 +98,7 @@ def probe(
             f"a probe needs labeled clips of at least 2 classes, also among the held-out clips; "
             f"{shards.path} has none or too few"
         )
+    # A frame that shows two classes has no single correct answer.
     has_one_label = np.array([has_single_label(clip) for clip in chain(training, held_out)])
     shared_files = shared_files_of(shards, files)
     untrained = untrained_like(model, shards.select(~is_held_out), initial_seed(model, seed))
@@ -111,6 +112,7 @@ def probe(
                 progress(n_before + number + 1, len(networks) * n_clips)
                 yield clip
 
+        # In one call, so that batches are filled across the border of the two parts.
         vectors = embed(measured_network, clips(), per_clip)
         by_side = {}
         for side in PROBED_SIDES:
@@ -142,7 +144,7 @@ def _classify(
 ) -> _HeldOutMoments:
     """Fit on the moments of `training`, predict those of `held_out`, which follow them.
 
-    usable: the clips, of both, whose moments are fitted and predicted.
+    `usable`: the clips, of both, whose moments are fitted and predicted.
     """
     labels = np.concatenate([training.names, held_out.names])[vectors.clips]
     videos = np.concatenate([training.video_ids, held_out.video_ids])[vectors.clips]
@@ -171,11 +173,13 @@ def _classifier() -> Pipeline:
 
 
 def _summary(trained: _HeldOutMoments, untrained: _HeldOutMoments) -> Probe:
+    # Both networks answered about the same moments.
     _, class_sizes = np.unique(trained.labels, return_counts=True)
+    chance = class_sizes.max() / class_sizes.sum()
     return Probe(
         accuracy=float(trained.is_correct.mean()),
         untrained=float(untrained.is_correct.mean()),
-        chance=float(class_sizes.max() / class_sizes.sum()),
+        chance=float(chance),
         n=len(trained.is_correct),
         n_videos=len(np.unique(trained.videos)),
         ci95=confidence_interval(trained.is_correct, [trained.groups]),
@@ -201,16 +205,20 @@ def quick_probe(
 
     For watching a run: it takes some seconds and is noisy. `can_probe` tells if it is possible.
 
-    seed: chooses the clips; the middle moment of each is classified.
+    `seed`: chooses the clips; the middle moment of each is classified.
     """
     known = list(set(shards.names[~held_out]) - {""})
     is_known = np.isin(shards.names, known)
     rng = np.random.default_rng(seed)
-    training = rng.permutation(np.flatnonzero(~held_out & is_known))[:QUICK_TRAINING_CLIPS]
-    tested = rng.permutation(np.flatnonzero(held_out & is_known))[:QUICK_HELD_OUT_CLIPS]
-    clips = np.concatenate([np.sort(training), np.sort(tested)])
+    training = rng.permutation(np.flatnonzero(~held_out & is_known))
+    training = np.sort(training[:QUICK_TRAINING_CLIPS])
+    tested = rng.permutation(np.flatnonzero(held_out & is_known))
+    tested = np.sort(tested[:QUICK_HELD_OUT_CLIPS])
+    clips = np.concatenate([training, tested])
+    # It is called in the middle of a training, which must go on in its own mode.
     was_training = model.training
-    vectors = embed_clips(model.eval(), (shards[int(clip)] for clip in clips), per_clip=1)
+    chosen_clips = (shards[int(clip)] for clip in clips)
+    vectors = embed_clips(model.eval(), chosen_clips, per_clip=1)
     model.train(was_training)
     labels = shards.names[clips]
     is_training = np.arange(len(clips)) < len(training)
@@ -218,5 +226,6 @@ def quick_probe(
     for side in PROBED_SIDES:
         features = _features(vectors, side)
         classifier = _classifier().fit(features[is_training], labels[is_training])
-        accuracies[side] = float(classifier.score(features[~is_training], labels[~is_training]))
+        predicted = classifier.predict(features[~is_training])
+        accuracies[side] = float(np.mean(predicted == labels[~is_training]))
     return accuracies

@@ -114,6 +114,7 @@ def _columns(row: LocalizationRow, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
+    # More digits than the intervals justify would only make a table hard to read.
     if isinstance(value, tuple):
         return [_rounded(number) for number in value]
     return round(value, 4) if isinstance(value, float) else value
@@ -157,6 +158,7 @@ def localization_table(
     Raises SourceError when none of them can be read.
     """
     model.eval()
+    # Only in a fusion with a common space is a position of the frame similar to a sound.
     has_similarity = isinstance(model.fusion, AlignedFusion)
     if not methods:
         methods = [
@@ -190,6 +192,7 @@ def compare_predictors(
     all_predictors = [*predictors, *fixed_rules(annotated)]
     failures: dict[str, str] = {}
     answers = answer_questions(all_predictors, list(questions(annotated, seed)), failures, progress)
+    # All predictors have answers to the same questions.
     first_answers = answers[0]
     matched = answers_of_kind(first_answers, "matched")
     if not matched:
@@ -248,6 +251,7 @@ def answer_questions(
 
 def boxes_at(clip: Clip, clip_seconds: float) -> list[Box]:
     """The boxes nearest in time to a moment of the clip; none when the nearest is too far."""
+    # All boxes of one frame are at the same time, but for rounding.
     distances = [abs(box.clip_seconds - clip_seconds) for box in clip.boxes]
     nearest = min(distances, default=np.inf)
     if nearest > BOX_TOLERANCE_SECONDS:
@@ -275,6 +279,7 @@ def annotated_moments(model: L3Net, clips: Shards, per_clip: int = 2) -> list[An
             sounding_boxes = tuple(box for box in boxes if box.sounding)
             silent_boxes = tuple(box for box in boxes if not box.sounding)
             if sounding_boxes:
+                # Only the address is kept: the images of all moments would not fit into memory.
                 load_moment = partial(load, clip_number, number)
                 annotated.append(
                     AnnotatedMoment(clip.video_id, sounding_boxes, silent_boxes, load_moment)

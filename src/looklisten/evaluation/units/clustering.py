@@ -174,6 +174,7 @@ def cluster(
             "clusters are compared with labels, of at least 2 classes; "
             f"the {split} videos of {shards.path} have fewer"
         )
+    # Both sides have the same k, so that their figures compare.
     k, reason = choose_k(k, min(len(truth[side]) for side in SIDES), items_per_cluster)
     rows: list[ClusterAgreement] = []
     for side in SIDES:
@@ -183,12 +184,14 @@ def cluster(
             random_clusters.append(rng.integers(k, size=len(truth[side])))
         rows.append(_agreement(side, "random", truth[side], random_clusters, None))
     held_out = shards.held_out_mask(fraction)
+    # Batch-norm statistics come from training videos, where there are any.
     training = ~held_out if not held_out.all() else held_out
     vectors: dict[Side, Float[np.ndarray, "items features"]] = {}
     networks: dict[NetworkKind, L3Net] = {
         "untrained": untrained_like(model, shards.select(training), seed),
         "trained": model.eval(),
     }
+    # The trained network comes last, as its vectors are those of the result.
     for turn, (kind, measured_network) in enumerate(networks.items()):
         counted = _counted(clips, progress, turn * len(clips), 2 * len(clips))
         moment_vectors = embed(measured_network, counted, 1)
@@ -269,6 +272,7 @@ def _agreement(
 def _one_clip_a_video(clips: Shards, seed: int, max_videos: int) -> Shards:
     """The first labeled clip of each video, or of `max_videos` of them."""
     labeled = clips.select(clips.names != "")
+    # In the order of the clips, not of the names.
     first = np.sort(np.unique(labeled.video_ids, return_index=True)[1])
     drawn = np.random.default_rng(seed).permutation(first)[:max_videos]
     is_drawn = np.zeros(len(labeled), dtype=bool)

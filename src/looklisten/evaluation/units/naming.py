@@ -43,7 +43,7 @@ Activations = dict[Side, Float[np.ndarray, " units"]]
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """One unit of a tower's last layer (pool4); where there are labels, with the class it prefers."""
+    """One unit of a tower's last layer (pool4), with the class it prefers, if labels are known."""
 
     side: Side
     number: int
@@ -122,6 +122,7 @@ class Units:
         for unit in active:
             if unit.preferred:
                 best_of_class.setdefault(unit.preferred, unit)
+        # A stable sort: the best unit of each class comes first, then all others, each in order.
         active.sort(key=lambda unit: best_of_class.get(unit.preferred) is not unit)
         return active[:count]
 
@@ -227,9 +228,11 @@ def units(
     labeled_videos = _labeled_videos(clips, seed)
     audio_videos = labeled_videos.class_of_video["audio"]
     labeled_clips = clips.select(np.isin(clips.video_ids, list(audio_videos)))
+    # Clips of the first pass, and of the second one by the untrained network.
     first_passes = len(clips) + len(labeled_clips)
 
     def after(before: int) -> Progress:
+        # The third pass has as many moments as it finds, which is not known before.
         return lambda done, part, /, **_: progress(before + done, max(first_passes, before + part))
 
     width = model.config.widths[-1]
@@ -238,11 +241,13 @@ def units(
     for video in video_activations(model.eval(), clips, per_clip, after(0)):
         for side in SIDES:
             strongest[side].add(video.activations[side], video.moments[side])
+        # Only for labeled videos: activations of all videos would not fit into memory.
         if video.video_id in audio_videos:
             activations_of[video.video_id] = video.activations
     preferences = labeled_videos.preferences(activations_of)
     coverage = labeled_videos.coverage("trained", preferences)
     if coverage:
+        # For held-out clips, these are the training clips.
         other_clips = clips.complement()
         untrained = untrained_like(model, other_clips if len(other_clips) else clips, seed)
         untrained_activations: dict[str, Activations] = {}
@@ -292,6 +297,7 @@ def _labeled_videos(clips: Shards, seed: int) -> LabeledVideos:
         if len(labels) == 1 and labels != {""}:
             single_labels[video] = labels.pop()
     videos = list(single_labels)
+    # In the order of the clips, so that the result does not depend on the draw below the limit.
     drawn = np.random.default_rng(seed).permutation(len(videos))[:MAX_LABELED_VIDEOS]
     audio = {videos[number]: single_labels[videos[number]] for number in sorted(drawn.tolist())}
     vision = {}
