@@ -61,7 +61,7 @@ def told(shards_path, tmp_path_factory):
 
     def watched(self, *args, **kwargs):
         for batch in drawn(self, *args, **kwargs):
-            if self.view.random:
+            if self.transform.random:
                 trained_on.update(batch.video_ids)
             yield batch
 
@@ -83,9 +83,9 @@ def same(one, other):
 
 def learner_and_batch(shards, config, **train_settings):
     allowed, config = select_labeled(
-        shards.select(~shards.held_out_mask(0.1)), config.changed("train", **train_settings)
+        shards, ~shards.held_out_mask(0.1), config.changed("train", **train_settings)
     )
-    return Learner(config, "cpu"), training_stream(shards, allowed, config).batch(0)
+    return Learner(config, "cpu"), training_stream(shards.select(allowed), config).batch(0)
 
 
 def test_labels_are_learnt_by_heart(shards):
@@ -233,21 +233,21 @@ def test_a_threshold_by_hand():
 
 
 def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkeypatch):
-    seen, look = set(), supervised.looked_and_listened
+    seen, look = set(), supervised.fusion_inputs
 
     def watched(*args):
         for batch, *vectors in look(*args):
             seen.update(batch.video_ids)
             yield batch, *vectors
 
-    monkeypatch.setattr(correspondence, "looked_and_listened", watched)
+    monkeypatch.setattr(correspondence, "fusion_inputs", watched)
     saved = open_network(told[0])
     direct = direct_combination(saved, saved.l3net, shards, pairs=40)
     assert seen == set(shards.video_ids[shards.validation_mask(0.2, 0.1)])
     assert direct.validation_accuracy >= 0.5
     again = evaluate(
         saved.l3net,
-        shards.select(shards.validation_mask(0.2, 0.1)),
+        shards.validation(saved),
         pairs=40,
         scorer=direct.scorer,
     )
@@ -264,7 +264,8 @@ def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
     ):
         direct_combination(other, other.l3net, shards)
     saved = open_network(told[0])
-    monkeypatch.setattr(shards, "validation", lambda *_: np.zeros(len(shards), bool))
+    no_clips = np.zeros(len(shards), bool)
+    monkeypatch.setattr(shards, "validation_mask", lambda *_: no_clips)
     with pytest.raises(
         ConfigError,
         match=r"kept no videos to choose a threshold on; "
@@ -277,18 +278,18 @@ class Knowing:
     """In place of the network's vectors: the class of each row, as an oracle knows it."""
 
     def __init__(self, monkeypatch, shards):
-        look, names = correspondence.looked_and_listened, sorted(set(shards.names.tolist()))
+        look, names = correspondence.fusion_inputs, sorted(set(shards.names.tolist()))
 
         def knows(*args):
             for batch, _, _ in look(*args):
                 known = torch.eye(len(names))[[names.index(label) for label in batch.labels]]
                 yield batch, known, known
 
-        monkeypatch.setattr(correspondence, "looked_and_listened", knows)
-        monkeypatch.setattr(supervised, "looked_and_listened", knows)
+        monkeypatch.setattr(correspondence, "fusion_inputs", knows)
+        monkeypatch.setattr(supervised, "fusion_inputs", knows)
 
     @staticmethod
-    def score(vision, audio):
+    def scorer(vision, audio):
         return (vision * audio).sum(-1) - 0.5
 
 
@@ -296,15 +297,10 @@ def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_sa
     told, shards, monkeypatch
 ):
     knowing, model = Knowing(monkeypatch, shards), load(told[0])
-    found = evaluate(
-        model,
-        shards.select(~shards.held_out_mask(0.1)),
-        400,
-        scorer=knowing.score,
-        negatives="other-class",
-    )
+    trained_on = shards.select(~shards.held_out_mask(0.1))
+    found = evaluate(model, trained_on, 400, scorer=knowing.scorer, negatives="other-class")
     assert (found.accuracy, found.positives_right, found.negatives_right) == (1, 1, 1)
-    found = evaluate(model, shards.select(~shards.held_out_mask(0.1)), 400, scorer=knowing.score)
+    found = evaluate(model, trained_on, 400, scorer=knowing.scorer)
     assert found.positives_right == 1
     assert 0.8 < found.negatives_right < 1, "about one in twelve negatives is of the same class"
 
@@ -322,7 +318,7 @@ def test_one_class_has_no_other(told, shards, monkeypatch):
         )
 
 
-def test_naming_of_heads_that_know(told, shards, monkeypatch):
+def test_class_accuracy_of_heads_that_know(told, shards, held_out, monkeypatch):
     """Heads that read the class off the oracle's vectors name every frame and every sound; of one
     side turned wrong, none.
     """
@@ -332,26 +328,11 @@ def test_naming_of_heads_that_know(told, shards, monkeypatch):
         LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc")), features=16),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = class_accuracy(
-        load(told[0]),
-        heads.class_scores,
-        classes,
-        shards.select(shards.held_out_mask(0.1)),
-        24,
-    )
+    found = class_accuracy(load(told[0]), heads.class_scores, classes, held_out, 24)
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
-    assert (
-        class_accuracy(
-            load(told[0]),
-            heads.class_scores,
-            classes,
-            shards.select(shards.held_out_mask(0.1)),
-            24,
-        ).audio
-        == 0
-    )
+    assert class_accuracy(load(told[0]), heads.class_scores, classes, held_out, 24).audio == 0
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
@@ -457,17 +438,17 @@ def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong
     """
     train(shards_path, small_config(validation_fraction=0.2, steps=60), tmp_path)
     saved = open_network(tmp_path)
-    model, held_out = saved.l3net, shards.held_out(saved)
+    model, held_out = saved.l3net, shards.select(shards.held_out_mask(0.1))
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
     assert evaluate(model, held_out, pairs=200).accuracy == 0.5
-    answer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
-    mended = evaluate(model, held_out, pairs=200, scorer=answer)
+    scorer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
+    mended = evaluate(model, held_out, pairs=200, scorer=scorer)
     assert mended.positives_right < 1
     assert mended.negatives_right > 0.2
     validation = validation_clips(saved, shards)
-    assert not set(shards.video_ids[validation]) & set(shards.video_ids[held_out])
-    assert evaluate(model, shards, validation, pairs=200, scorer=answer).accuracy > 0.5
+    assert not set(validation.video_ids) & set(held_out.video_ids)
+    assert evaluate(model, validation, pairs=200, scorer=scorer).accuracy > 0.5
 
 
 def test_recipes_of_baselines_are_one_network_and_schedule(tmp_path, monkeypatch):

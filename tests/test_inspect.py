@@ -23,7 +23,8 @@ from looklisten.app.pages.pair_page import training_pairs, write_pair_page
 from looklisten.data import inspection
 from looklisten.data.clips import Clip
 from looklisten.data.inspection import inspect, training_warnings
-from looklisten.data.shards import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, Shards, write_shards
+from looklisten.data.shard_files import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, write_shards
+from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram

@@ -215,7 +215,7 @@ def test_augmentation_depends_on_the_step_alone_and_stays_in_range(shards):
 
     config = small_config()
     batch = PairStream(
-        shards, ~shards.held_out_mask(0.1), 8, 0, FrameTransform(64, 48, random=True)
+        shards.select(~shards.held_out_mask(0.1)), 8, 0, FrameTransform(64, 48, random=True)
     ).batch(0)
     frames, waves = augment(batch, config, 3, "cpu")
     again = augment(batch, config, 3, "cpu")

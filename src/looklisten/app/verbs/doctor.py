@@ -1,12 +1,14 @@
 """The verb `doctor`."""
 
-from looklisten.app.output import Result
+from looklisten.app.output import FAILURE, SUCCESS, Output
 
 
-def doctor() -> Result:
-    """What this installation can do and what is missing for what. Exit code 1 when a verb lacks
-    something.
+def run_doctor() -> Output:
+    """Report what this installation can do, and which verb lacks something.
+
+    The exit code is 1 if something is missing.
     """
-    from looklisten.app.doctor import doctor as examine
+    from looklisten.app.doctor import doctor
 
-    return examine()
+    report = doctor()
+    return Output(report, SUCCESS if report["ready"] else FAILURE)
