@@ -8,9 +8,10 @@ import torch
 
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
-from looklisten.inference.embedding import dense
-from looklisten.inference.embedding.dense import DenseSound, check_dense
+from looklisten.inference.embedding.dense import DenseAudio, check_dense
 from looklisten.inference.embedding.embed import embed
+from looklisten.inference.embedding.options import EmbedOptions
+from looklisten.inference.embedding.records import concatenate
 from looklisten.inference.embedding.windows import WindowGrid
 from looklisten.inference.encoder import encoder_of
 from looklisten.media.spectrogram import LogSpectrogram
@@ -126,7 +127,7 @@ def test_a_window_is_pooled_from_its_own_places(layer):
 
 def test_starts_are_the_places_nearest_to_the_exact_ones(model):
     grid = WindowGrid.of(0.1)
-    sound = DenseSound(encoder_of(model), "pool4", grid)
+    sound = DenseAudio(encoder_of(model), EmbedOptions(hop_seconds=0.1), "noise")
     assert sound.step_samples <= grid.hop_samples
     for number in range(200):
         assert abs(sound.start(number) - number * grid.hop_samples) <= sound.step_samples / 2
@@ -162,12 +163,15 @@ def test_windows_differ_from_plain_ones_at_their_borders_alone():
     assert not torch.allclose(alone[..., far - 1], within[..., far - 1], atol=tolerance)
 
 
-def test_the_width_of_strips_changes_vectors_by_rounding_only(model, monkeypatch):
-    wave = noise(4)
-    one = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.2, dense=True)
-    monkeypatch.setattr(dense, "STRIP_SECONDS", 1.7)
-    other = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.2, dense=True)
-    assert np.allclose(one.vectors, other.vectors, atol=1e-5 * np.abs(one.vectors).max())
+def test_the_length_of_chunks_changes_vectors_only_by_rounding(model):
+    waveform = noise(4)
+    options = EmbedOptions(hop_seconds=0.2, dense=True)
+    short, long = (
+        DenseAudio(encoder_of(model), options, "noise", chunk_seconds) for chunk_seconds in (1, 1.7)
+    )
+    short_vectors = concatenate([short.push(waveform), short.finish()]).vectors
+    long_vectors = concatenate([long.push(waveform), long.finish()]).vectors
+    assert np.allclose(short_vectors, long_vectors, atol=1e-5 * np.abs(short_vectors).max())
 
 
 def test_aligned_vectors_and_half_precision_are_dense_too():
@@ -187,23 +191,18 @@ def test_aligned_vectors_and_half_precision_are_dense_too():
         assert cosines(plain, found).mean() > 0.9
 
 
-def test_what_cannot_be_dense_says_why(monkeypatch):
+def test_errors_of_dense_embedding():
     model = network()
-    with pytest.raises(
-        ConfigError, match=r"a hop of at least 0\.005 s; ask for that, or leave dense away"
-    ):
+    with pytest.raises(ConfigError, match=r"a hop of at least 0\.005 s; choose a longer hop, or"):
         embed(noise(1), model, sample_rate_hz=RATE_HZ, hop_seconds=0.004, dense=True)
 
     class Relative(LogSpectrogram):
-        """Below the loudest place of its second, as OpenL3's."""
+        """Relative to the loudest value of its second, as in OpenL3."""
 
         def forward(self, waveforms):
             image = super().forward(waveforms)
             return image - image.amax((2, 3), keepdim=True)
 
     model.front_end = Relative("paper")
-    with pytest.raises(
-        ConfigError,
-        match="brings every second to its own loudest place, so that windows share nothing",
-    ):
+    with pytest.raises(ConfigError, match="this network scales each second by its loudest value"):
         check_dense(encoder_of(model))

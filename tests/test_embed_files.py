@@ -21,7 +21,8 @@ from conftest import write_clock_video, write_sound
 from crashing import mov_with_channel_map
 from looklisten.app.cli import main
 from looklisten.inference.embedding.embed import embed
-from looklisten.inference.embedding.files import _Failures, fitting_name
+from looklisten.inference.embedding.failures import FailureLog
+from looklisten.inference.embedding.output_files import shorten_name
 from looklisten.interop.publish import save_pretrained
 from looklisten.model.networks import load
 
@@ -124,7 +125,7 @@ def test_a_folder_holds_vectors_of_one_kind(whole, media, run_path, tmp_path, ca
     out = tmp_path / "vectors"
     shutil.copytree(whole, out)
     assert main(["embed", str(media), "--checkpoint", str(run_path), "-o", str(out), *changed]) == 1
-    assert "holds vectors made otherwise" in re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "holds vectors with other settings" in re.sub(r"\s+", " ", capsys.readouterr().err)
 
 
 def command_of(media, run_path, out, *options):
@@ -173,7 +174,7 @@ def test_vectors_of_two_networks_never_share_a_folder(two_sounds, run_path, tmp_
     assert main(command_of(two_sounds, network, out)) == 1
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
     assert re.search(
-        r"holds vectors made otherwise \(step 20, now step 0\): other weights \([0-9a-f]{12} instead of",
+        r"holds vectors with other settings \(step 20, now step 0\): another network \([0-9a-f]{12} instead of",
         said,
     ), said
     assert before == {path: path.read_bytes() for path in out.glob("*.npz")}
@@ -187,7 +188,7 @@ def test_overwriting_leaves_no_vectors_of_two_kinds(two_sounds, run_path, tmp_pa
     assert main(command_of(two_sounds, run_path, out)) == 0
     assert main(command_of(two_sounds / "a.wav", other, out, "--overwrite")) == 1
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert "holds 1 files of vectors made otherwise that --overwrite would not renew" in said
+    assert "holds 1 files of vectors with other settings that --overwrite would not replace" in said
     assert main(command_of(two_sounds, other, out, "--overwrite")) == 0
     assert told(capsys)["embedded"] == 2
 
@@ -248,7 +249,7 @@ def test_a_folder_of_an_older_version_is_refused_in_a_sentence(
     )
     assert main(command_of(two_sounds, run_path, out)) == 1
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert "does not say which weights made the vectors" in said
+    assert "does not say which network made the vectors" in said
     assert "take another folder, or --overwrite" in said
 
 
@@ -273,11 +274,11 @@ def test_names_that_are_too_long_for_a_file_system(two_sounds, run_path, tmp_pat
     st.sampled_from(["", ".npz", ".parquet"]),
 )
 def test_every_name_fits(name, suffix):
-    fitted = fitting_name(name, suffix)
+    fitted = shorten_name(name, suffix)
     assert fitted.endswith(suffix)
     assert len(fitted.encode("utf-8", "surrogatepass")) <= 255 or "\\u" in ascii(name)
-    assert fitting_name(name, suffix) == fitted
-    assert fitting_name(name + "x", suffix) != fitted
+    assert shorten_name(name, suffix) == fitted
+    assert shorten_name(name + "x", suffix) != fitted
 
 
 def kills_the_decoder(folder):
@@ -312,7 +313,7 @@ def test_a_file_that_kills_the_decoder_costs_itself_and_is_remembered(
     assert json.loads(captured.out)["not_opened"] == 1
     assert (out / "failures.jsonl").read_text() == json.dumps(line) + "\n"
 
-    assert main([*command, "--again"]) == 3
+    assert main([*command, "--retry-crashed"]) == 3
     assert told(capsys)["not_opened"] == 0
 
     shutil.copy(two_sounds / "a.wav", crash)  # repaired
@@ -334,12 +335,12 @@ def test_a_file_that_hangs_the_decoder_costs_itself(two_sounds, run_path, tmp_pa
 
 
 def test_failures_hold_names_that_are_no_utf8(tmp_path):
-    failures = _Failures(tmp_path / "failures.jsonl")
-    failures.keep(lambda _: True)
+    failures = FailureLog(tmp_path / "failures.jsonl")
+    failures.keep_lines(lambda _: True)
     failures.add("caf\udce9.mp4", "caf\udce9.mp4 is no media")
     failures.add("café.mp4", "nor this")
-    again = _Failures(tmp_path / "failures.jsonl")
-    again.keep(lambda _: True)
+    again = FailureLog(tmp_path / "failures.jsonl")
+    again.keep_lines(lambda _: True)
     assert [line["source"] for line in again.lines] == ["caf\udce9.mp4", "café.mp4"]
 
 
@@ -452,11 +453,11 @@ import os
 import looklisten.inference.embedding.files as files
 from looklisten.app.cli import main
 
-def some(parts):
-    yield next(iter(parts))
+def first_block_only(blocks, min_rows):
+    yield next(iter(blocks))
     os._exit(9)
 
-files.gathered = some
+files.in_large_blocks = first_block_only
 main(["embed", {str(media)!r}, "--checkpoint", {str(run_path)!r}, "-o", {str(out)!r}])
 """
     assert (

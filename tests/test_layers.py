@@ -9,8 +9,8 @@ from torch.nn import functional
 from conftest import small_config
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
-from looklisten.inference.embedding.dense import DenseSound
-from looklisten.inference.embedding.windows import WindowGrid
+from looklisten.inference.embedding.dense import DenseAudio
+from looklisten.inference.embedding.options import EmbedOptions
 from looklisten.inference.encoder import choose_layer, encode_rows, encoder_of
 from looklisten.inference.layers import TEXTURE_BANDS, layer_width, side_vectors, texture
 from looklisten.interop.onnx import write_onnx
@@ -100,6 +100,6 @@ def test_a_texture_is_of_sound_window_by_window(tmp_path):
     with pytest.raises(ConfigError, match="not of frames"):
         choose_layer(encoder, "vision", "texture")
     with pytest.raises(ConfigError, match="not dense"):
-        DenseSound(encoder, "texture", WindowGrid.of(0.1))
+        DenseAudio(encoder, EmbedOptions(layer="texture", hop_seconds=0.1), "noise")
     with pytest.raises(ConfigError, match="not of an ONNX file"):
         write_onnx(model, "audio", "texture", tmp_path / "a.onnx")

@@ -374,7 +374,7 @@ def test_errors_of_overlay_leave_no_file(clock, localizations, tmp_path):
                 output.mux(packet)
     with pytest.raises(SourceError, match=r"text\.mp4 cannot be opened as video"):
         overlay(tmp_path / "text.mp4", localizations, out / "overlay.mp4")
-    message = r"silent\.mp4 has no sound stream that can be decoded; both picture and sound are"
+    message = r"silent\.mp4 has no audio stream that can be decoded; both video and audio are"
     with pytest.raises(SourceError, match=message):
         overlay(silent, localizations, out / "overlay.mp4")
     with pytest.raises(
