@@ -10,5 +10,6 @@ def run_doctor() -> Output:
     """
     from looklisten.app.doctor import doctor
 
+    # An exit code lets a script stop before it starts hours of work.
     report = doctor()
     return Output(report, SUCCESS if report["ready"] else FAILURE)

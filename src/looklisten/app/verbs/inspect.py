@@ -34,6 +34,7 @@ def run_inspect(
     from looklisten.data.inspection import inspect
     from looklisten.data.shards import Shards
 
+    # The pairs depend on the recipe: it sets the crop, the front end and the size of a batch.
     training_config = Config.load(config).changed("train", seed=seed)
     if pairs:
         check_writable_file(out)

@@ -48,10 +48,12 @@ def run_prepare(
             "prepare needs the videos and then the folder of the shards: "
             "looklisten prepare VIDEOS... OUT"
         )
+    # Without an index each task of the array would do the work of all.
     if num_tasks > 1 and task_index is None:
         raise UsageError(
             "--num-tasks needs --task-index: which share of the work this call does, from 0"
         )
+    # No option marks the output, as with `cp`: it is the last of the paths.
     *inputs, out = paths
     with ProgressBar("prepare: videos") as progress:
         summary = prepare(

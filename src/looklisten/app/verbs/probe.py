@@ -38,6 +38,7 @@ def run_probe(
             f"--untrained-seeds {options.untrained_seeds} is less than 1; to have no untrained "
             "network in the table, use --compare none"
         )
+    # An option without effect would hide a mistake, so it is refused.
     if dataset == "shards":
         if unused := _changed(options, OPTIONS_OF_LABELED_SETS):
             raise UsageError(
@@ -76,6 +77,7 @@ def _probe_labeled_set(dataset: str, path: str, checkpoint: str, options: ProbeO
     from looklisten.evaluation.linear_probe.public_sets import probe_labeled_set
     from looklisten.system.cache import writable_cache
 
+    # The library caches only on request; the command line has a folder for it.
     options = replace(options, cache=options.cache or writable_cache("probe"))
     with ProgressBar(f"probe: {dataset}") as progress:
         table = probe_labeled_set(dataset, path, checkpoint, options, progress)

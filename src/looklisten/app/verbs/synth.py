@@ -46,6 +46,7 @@ def run_synth(
         raise UsageError("--images and --sounds go together: a video is composed of one of each")
     settings: WorldOptions | CollageOptions = options
     if images and sounds:
+        # Composed videos have only the options that both kinds of videos share.
         shared = {field.name: getattr(options, field.name) for field in fields(SynthOptions)}
         settings = CollageOptions(
             images=str(images),

@@ -34,5 +34,6 @@ def run_table(
     """
     from looklisten.data.public_sets import table
 
+    # OUT is a file, so it is its folder that is checked.
     check_writable(out.parent)
     return Output(table(dataset, annotations, videos, out, classes, ontology, whole_videos))
