@@ -35,24 +35,14 @@ def run_cluster(
         k: Number of clusters; fewer where there are too few videos.
         kmeans_seeds: Runs of k-means, each from other starting points.
     """
-    from looklisten.data.shards import Shards
     from looklisten.evaluation.units.clustering import cluster
     from looklisten.model.networks import open_network
 
     if out is not None:
         check_writable_file(out)
-    network = open_network(checkpoint, device)
+    run = open_network(checkpoint, device)
     with ProgressBar("cluster: clips") as progress:
-        result = cluster(
-            network.l3net,
-            Shards(shards),
-            split,
-            network.split.held_out_fraction,
-            k,
-            network.seed,
-            kmeans_seeds,
-            progress,
-        )
+        result = cluster(run, shards, split, k=k, seeds=kmeans_seeds, progress=progress)
     if out is None:
         return Output(result.as_dict())
     _write_image(out, result)

@@ -12,7 +12,7 @@ from looklisten.app.terminal import ProgressBar
 from looklisten.inference.localization.options import LocalizeFileOptions
 from looklisten.system.files import check_writable
 
-# The record of the maps is part of the record of the files; without prefixes both are plain options.
+# The record of the maps is inside of the record of the files; without prefixes, no name shows it.
 Options = Annotated[OmitArgPrefixes[LocalizeFileOptions], tyro.conf.arg(name="")]
 
 

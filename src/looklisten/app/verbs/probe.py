@@ -83,18 +83,10 @@ def _probe_labeled_set(dataset: str, path: str, checkpoint: str, options: ProbeO
 
 
 def _probe_shards(path: str, checkpoint: str, options: ProbeOptions) -> Output:
-    from looklisten.data.shards import Shards
     from looklisten.evaluation.linear_probe.shards import probe
     from looklisten.model.networks import open_network
 
-    network = open_network(checkpoint, options.device)
+    run = open_network(checkpoint, options.device)
     with ProgressBar("probe: clips") as progress:
-        sides = probe(
-            network.l3net,
-            Shards(path),
-            options.per_clip,
-            network.seed,
-            network.split.held_out_fraction,
-            progress,
-        )
+        sides = probe(run, path, options.per_clip, progress=progress)
     return Output({side: result.as_dict() for side, result in sides.items()})
