@@ -15,12 +15,16 @@ from looklisten.inference.embedding.records import concatenate
 from looklisten.inference.embedding.windows import WindowGrid
 from looklisten.inference.encoder import encoder_of
 from looklisten.media.spectrogram import LogSpectrogram
-from looklisten.model.backbones.vgg_streaming import StreamingVgg, reach
+from looklisten.model.backbones.vgg_streaming import StreamingVgg
 from looklisten.model.l3net import L3Net
 
 RATE_HZ = 48_000
 PAPER_GRID_SAMPLES = 8 * 240
 """Three poolings of columns that lie 240 samples apart."""
+
+
+def lookahead_columns(tower):
+    return tower.streaming(tower.layers["pool4"], torch.float32).lookahead_columns
 
 
 def network(**settings):
@@ -73,11 +77,11 @@ def test_a_rolling_tower_makes_the_map_of_the_whole_picture(model):
     picture = torch.randn(1, 1, 40, 400)
     whole = model.audio(picture)
     sizes = [150, 61, 100, 89]
-    for raw, image in ((True, whole.conv4_2), (False, whole.map)):
+    for raw, image in ((True, whole.named_maps["conv4_2"]), (False, whole.map)):
         rolling = StreamingVgg(model.audio, torch.float32, raw)
         rolled = torch.cat([rolling.push(strip) for strip in picture.split(sizes, dim=3)], 3)
         # The right border of the whole picture has zeros beside it, which no strip knows.
-        known = (400 - reach(model.audio) - 1) // model.audio.reduction + 1
+        known = (400 - lookahead_columns(model.audio) - 1) // model.audio.stride + 1
         assert known > 10
         assert rolled.shape[3] == known
         assert torch.allclose(rolled, image[..., :known], atol=1e-4 * float(image.abs().max()))
@@ -88,19 +92,22 @@ def test_reach_is_what_a_place_sees(model):
     """A change beyond the reach changes nothing; a change at its end does."""
     torch.manual_seed(1)
     picture = torch.randn(1, 1, 32, 500)
-    place, reduction = 8, model.audio.reduction
-    last = place * reduction + reach(model.audio)
-    before = model.audio(picture).conv4_2[..., place]
+    place, reduction = 8, model.audio.stride
+    last = place * reduction + lookahead_columns(model.audio)
+    before = model.audio(picture).named_maps["conv4_2"][..., place]
     for column, changes in ((last + 1, False), (last, True)):
         other = picture.clone()
         other[..., column:] += 100
-        assert bool((model.audio(other).conv4_2[..., place] != before).any()) == changes
+        assert (
+            bool((model.audio(other).named_maps["conv4_2"][..., place] != before).any()) == changes
+        )
 
 
 def test_places_are_counted_as_the_tower_makes_them(model):
     for columns in (98, 199, 200, 207):
         assert (
-            model.audio.places(columns) == model.audio(torch.zeros(1, 1, 32, columns)).map.shape[3]
+            model.audio.map_columns(columns)
+            == model.audio(torch.zeros(1, 1, 32, columns)).map.shape[3]
         )
 
 
@@ -116,7 +123,9 @@ def test_a_window_is_pooled_from_its_own_places(layer):
     starts = np.round(found.start_seconds * RATE_HZ).astype(int)
     assert (starts % PAPER_GRID_SAMPLES == 0).all()
     for row, place in zip(found.vectors, starts // PAPER_GRID_SAMPLES, strict=True):
-        inside = (tower.conv4_2 if layer == "conv4_2" else tower.map)[0, :, :, place : place + 24]
+        inside = (tower.named_maps["conv4_2"] if layer == "conv4_2" else tower.map)[
+            0, :, :, place : place + 24
+        ]
         own = (
             inside.reshape(16, 4, 8, 3, 8).amax((2, 4))
             if layer == "conv4_2"
@@ -156,7 +165,7 @@ def test_windows_differ_from_plain_ones_at_their_borders_alone():
         0
     ]
     within = tower[..., place : place + 24]
-    far = -(-reach(model.audio) // 8) - 1
+    far = -(-lookahead_columns(model.audio) // 8) - 1
     assert far == 4
     tolerance = 1e-4 * float(alone.abs().max())
     assert torch.allclose(alone[..., far:-far], within[..., far:-far], atol=tolerance)

@@ -471,7 +471,7 @@ def test_a_network_of_another_house_embeds_too(tmp_path):
         embed(np.zeros((9, 9, 3), np.uint8), Loudness())
     with pytest.raises(ConfigError, match="has no layer 'pool4' of audio; it has loudness"):
         embed(wave, Loudness(), sample_rate_hz=RATE_HZ, layer="pool4")
-    with pytest.raises(ConfigError, match="Loudness has a precision of its own"):
+    with pytest.raises(ConfigError, match="Loudness has its own precision"):
         embed(wave, Loudness(), sample_rate_hz=RATE_HZ, precision="bfloat16")
     with pytest.raises(
         ConfigError, match="dense embedding needs an L3Net, and this network is a Loudness"

@@ -33,7 +33,7 @@ def test_at_the_papers_sizes_the_grid_is_plain_pooling():
     seen = model.look(torch.randint(0, 255, (2, 3, 224, 224), dtype=torch.uint8))
     assert torch.equal(
         side_vectors(model, heard, "audio", "conv4_2"),
-        functional.max_pool2d(heard.conv4_2, 8).flatten(1),
+        functional.max_pool2d(heard.named_maps["conv4_2"], 8).flatten(1),
     )
     assert torch.equal(
         side_vectors(model, seen, "vision", "conv4_2"),
@@ -66,7 +66,7 @@ def test_a_texture_is_the_means_and_deviations_over_time_of_all_blocks_by_bands(
     assert (
         vectors.shape == (2, layer_width(model, "audio", "texture")) == (2, 2 * TEXTURE_BANDS * 10)
     )
-    raw = model.listen(noise()).conv4_2
+    raw = model.listen(noise()).named_maps["conv4_2"]
     quarter = raw.shape[2] // TEXTURE_BANDS
     means, deviations = (
         vectors[:, 2 * TEXTURE_BANDS * 4 :].unflatten(1, (2, 6, TEXTURE_BANDS)).unbind(1)

@@ -102,8 +102,9 @@ def _pair_scorer(
         direct_combination,
         scorer_with_validation_threshold,
     )
+    from looklisten.model.objectives import find_objective
 
-    if run.config.train.objective == "labels":
+    if find_objective(run.config.train.objective).uses_labels:
         # Such a network has no fusion that was trained on correspondence.
         return direct_combination(run, run.l3net, shards, pairs, seed, progress).scorer
     if threshold == "validation":

@@ -49,7 +49,10 @@ def run_localize(
     localizations = localized.localizations
     if options.overlay:
         with ProgressBar("localize: seconds of overlay.mp4") as progress:
-            files["overlay"] = str(overlay(video, localizations, out / "overlay.mp4", progress))
+            path = out / "overlay.mp4"
+            files["overlay"] = str(
+                overlay(video, localizations, path, progress, localized.video_info)
+            )
     probabilities = [localization.probability for localization in localizations]
     summary = {
         "moments": len(localizations),

@@ -125,7 +125,7 @@ def _chunk_rows(model: L3Net, side: Side) -> int:
         n_input_pixels = model.front_end(torch.zeros(1, WINDOW_SAMPLES)).numel()
     else:
         n_input_pixels = model.config.crop_pixels**2
-    n_positions = n_input_pixels / model.config.first_stride**2
+    n_values = model.tower(side).peak_values_per_pixel * n_input_pixels
     # bfloat16 has two bytes; in float32 a chunk is twice as large.
-    bytes_per_row = 2 * model.config.widths[0] * n_positions
+    bytes_per_row = 2 * n_values
     return max(1, int(MAX_MAP_BYTES / bytes_per_row))

@@ -22,10 +22,9 @@ from looklisten.inference.embedding.options import EmbedOptions
 from looklisten.inference.embedding.records import Embeddings, audio_embeddings
 from looklisten.inference.embedding.windows import SampleBuffer, WindowGrid
 from looklisten.inference.encoder import Encoder, NetworkEncoder, choose_layer
-from looklisten.inference.layers import check_layer, grid_of, layer_width, vectors_from_pooled
+from looklisten.inference.layers import layer_width, pooled_layer, vectors_from_pooled
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, LogSpectrogram
-from looklisten.model.backbones.vgg_streaming import StreamingVgg, reach
 
 CHUNK_SECONDS = 1.0
 """Sound that the tower gets at once; its maps then fit into the caches of the processor."""
@@ -95,7 +94,7 @@ class DenseAudio:
         layer = choose_layer(encoder, "audio", options.layer)
         self._encoder = check_dense(encoder)
         self._model = self._encoder.model
-        check_layer(self._model, layer)
+        pooled_from = pooled_layer(self._model, "audio", layer)
         self._layer = layer
         self._options = options
         self._source = source
@@ -104,20 +103,20 @@ class DenseAudio:
         self._front_end = self._model.front_end.spec
         self._column_samples = self._front_end.hop_samples * self._front_end.decimation
         # Positions of the map: how far apart they are, and how many a window has.
-        reduction = self._tower.reduction
+        reduction = self._tower.stride
         self._shift_count = _shift_count(reduction, self._column_samples, self._grid)
         self.step_samples: int = reduction // self._shift_count * self._column_samples
         """Starts of windows are multiples of this number of samples."""
         window_columns = _column_count(self._front_end, WINDOW_SAMPLES)
-        self._window_positions = self._tower.places(window_columns)
+        self._window_positions = self._tower.map_columns(window_columns)
         # A layer pools the map of a window to a grid. Rows are pooled first, in the chunk.
-        self._pooled_rows, self._pooled_columns = grid_of("audio", layer)
+        self._pooled_rows, self._pooled_columns = pooled_from.grid
         self._vector_length = layer_width(self._model, "audio", layer)
         dtype = torch.bfloat16 if self._encoder.precision == "bfloat16" else torch.float32
         self._towers = []
         self._maps: list[Float[Tensor, "values positions"]] = []
         for _ in range(self._shift_count):
-            self._towers.append(StreamingVgg(self._tower, dtype, raw=layer == "conv4_2"))
+            self._towers.append(self._tower.streaming(pooled_from, dtype))
             value_count = self._tower.features * self._pooled_rows
             self._maps.append(torch.zeros(value_count, 0, device=encoder.device))
         self._map_starts = [0] * self._shift_count
@@ -158,7 +157,7 @@ class DenseAudio:
         window_count = self._grid.count(self.samples)
         last_start = self._step(window_count - 1) // self._shift_count
         last_position = last_start + self._window_positions - 1
-        needed_columns = last_position * self._tower.reduction + reach(self._tower) + 1
+        needed_columns = last_position * self._tower.stride + self._towers[0].lookahead_columns + 1
         while self._done_columns < needed_columns:
             remaining_columns = needed_columns - self._done_columns
             self._run_towers(min(remaining_columns, self._chunk_columns))
@@ -232,5 +231,5 @@ class DenseAudio:
     ) -> Float[Tensor, "n features"]:
         stacked = torch.stack(window_maps)
         pooled = functional.adaptive_max_pool1d(stacked, self._pooled_columns).flatten(1)
-        with self._encoder.arithmetic:
+        with self._encoder.autocast:
             return vectors_from_pooled(self._model, pooled, "audio", self._layer)
