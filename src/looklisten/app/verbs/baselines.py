@@ -1,4 +1,4 @@
-"""The verb `baselines`."""
+"""The verb `baselines`: the paper's correspondence table."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The verb `cluster`."""
+"""The verb `cluster`: k-means clusters and single units against classes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

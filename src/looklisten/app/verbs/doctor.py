@@ -1,4 +1,4 @@
-"""The verb `doctor`."""
+"""The verb `doctor`: what this installation can do, as an exit code too."""
 
 from looklisten.app.output import FAILURE, SUCCESS, Output
 

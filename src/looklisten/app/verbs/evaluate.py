@@ -1,4 +1,4 @@
-"""The verb `evaluate`."""
+"""The verb `evaluate`: correspondence or localization on held-out videos."""
 
 from collections.abc import Sequence
 from pathlib import Path

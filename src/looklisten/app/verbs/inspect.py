@@ -1,4 +1,4 @@
-"""The verb `inspect`."""
+"""The verb `inspect`: a summary of shards, and a page of training pairs."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The verb `openl3`."""
+"""The verb `openl3`: OpenL3's command line."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The verb `table`."""
+"""The verb `table`: annotations of a public set -> a table for `prepare`."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""The verb `train`."""
+"""The verb `train`: shards -> a run, or a short trial of settings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The verb `units`."""
+"""The verb `units`: a page of what each unit responds to."""
 
 from pathlib import Path
 from typing import Annotated
