@@ -312,7 +312,7 @@ def test_dlpack_is_enough(model):
         (object(), "something of type object cannot be embedded"),
         (
             {"a": 1},
-            r"of type dict cannot be embedded; pass its values in a list, such as list\(x.values\(\)\)",
+            r"of type dict cannot be embedded; pass its values in a list, such as list\(x\.values",
         ),
         (io.BytesIO(b"RIFF"), "of type BytesIO cannot be embedded; pass the path of the file"),
         (b"RIFF\0\0", "of type bytes cannot be embedded; these are the contents of a file"),
