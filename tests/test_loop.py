@@ -95,7 +95,7 @@ def test_time_alone_makes_a_checkpoint_due(shards_path, tmp_path):
     assert steps_of(tmp_path) == [1, 2, 3, 4]
 
 
-def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(
+def test_a_loss_that_is_not_a_number_names_its_batch_and_spoils_no_checkpoint(
     shards_path, shards, tmp_path
 ):
     config = small_config(
@@ -160,7 +160,7 @@ def test_impossible_seeds_are_refused(seed):
         small_config(seed=seed)
 
 
-def test_deterministic_kernels_are_asked_for_and_the_process_is_as_before(shards_path, tmp_path):
+def test_deterministic_kernels_are_set_and_reset(shards_path, tmp_path):
     def kernel_settings():
         return (
             torch.are_deterministic_algorithms_enabled(),
