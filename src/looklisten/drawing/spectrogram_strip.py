@@ -6,6 +6,7 @@ localizations, no file.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -102,11 +103,11 @@ class ScrollingSpectrogram:
         return self._localizations[first:stop]
 
 
-def stretch_contrast(values: FloatArray, low: float, high: float) -> FloatArray:
+def stretch_contrast(values: FloatArray, low: float, high: float) -> NDArray[Any]:
     """Values from `low` to `high` as 0..1."""
     # A silent sound has equal values.
     span = max(high - low, 1e-6)
-    stretched: FloatArray = (values - low) / span
+    stretched: NDArray[Any] = (values - low) / span
     return stretched.clip(0, 1)
 
 

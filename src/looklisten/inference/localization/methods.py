@@ -143,7 +143,7 @@ def _similarity_maps(
     sound_similarities = sound_positions @ vision_vectors.transpose(1, 2)
     if isinstance(fusion, PositionFusion):
         # The sound is compared with the best position of the frame, as in training.
-        sound_scores = fusion.soft_maximum(similarities, 2)
+        sound_scores = fusion.soft_maximum(sound_similarities, 2)
     else:
         sound_scores = sound_similarities[..., 0]
     frame_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(frame_scores)))
