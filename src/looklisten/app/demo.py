@@ -153,6 +153,7 @@ class _Demo:
         for method in methods:
             results[method] = pointing(self.run, self.held_out, method, progress=progress)
         best = max(results.values(), key=lambda result: result.pointing)
+        # The report names the better method; the accuracy of both is a result, too.
         accuracies = {method: result.pointing for method, result in results.items()}
         return best.as_dict() | {"methods": accuracies}
 
@@ -167,6 +168,7 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
         work.remove()
     _check_same_options(options)
     stages = _Stages(work.stages)
+    # The order matters: each stage reads what the one before wrote.
     stages.run("synth", work.make_videos)
     prepared = stages.run("prepare", work.make_shards)
     stages.run("train", work.train)
@@ -243,6 +245,7 @@ def examples(held_out: Shards) -> list[Clip]:
     # By name, not by how well the network does on them.
     clips.sort(key=lambda clip: (all(box.sounding for box in clip.boxes), clip.key))
     first_of_class: dict[str, Clip] = {}
+    # The demo's videos have one label each; a clip counts for all that it has.
     for clip in clips:
         for label in clip.labels:
             first_of_class.setdefault(label, clip)

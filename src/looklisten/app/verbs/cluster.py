@@ -1,4 +1,4 @@
-"""The verb `cluster`."""
+"""The verb `cluster`: k-means clusters and single units against classes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,6 +43,7 @@ def run_cluster(
     run = open_network(checkpoint, device)
     with ProgressBar("cluster: clips") as progress:
         result = cluster(run, shards, split, k=k, seeds=kmeans_seeds, progress=progress)
+    # The image needs t-SNE, which takes longer than the figures, so it is made on request.
     if out is None:
         return Output(result.as_dict())
     _write_image(out, result)

@@ -1,4 +1,4 @@
-"""The verb `embed`."""
+"""The verb `embed`: files of vectors of sounds, images and videos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +12,7 @@ from looklisten.app.terminal import ProgressBar
 from looklisten.inference.embedding.options import EmbedFilesOptions
 from looklisten.system.files import check_writable
 
-# The record of the vectors is part of the record of the files; without prefixes both are plain
-# options.
-Options = Annotated[OmitArgPrefixes[EmbedFilesOptions], tyro.conf.arg(name="")]
+_DEFAULTS = EmbedFilesOptions()
 
 
 def run_embed(
@@ -23,7 +21,8 @@ def run_embed(
     checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("embedded"),
     device: DeviceName = "auto",
-    options: Options = EmbedFilesOptions(),  # noqa: B008
+    # One record is inside of the other; without prefixes the names of options do not show it.
+    options: Annotated[OmitArgPrefixes[EmbedFilesOptions], tyro.conf.arg(name="")] = _DEFAULTS,
 ) -> Output:
     """Write the vectors of sounds, images and videos into files; run it again to add files.
 

@@ -1,4 +1,4 @@
-"""The verb `evaluate`."""
+"""The verb `evaluate`: correspondence or localization on held-out videos."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +72,7 @@ def run_evaluate(
         )
     run = open_network(checkpoint, device)
     if len(paths) == 2:
+        # A public set has no held-out part: all of its clips are new to the network.
         moments = _annotated_moments(paths, annotations, ids, partial, run.l3net.config)
         with ProgressBar(f"evaluate: {paths[0]}") as progress:
             table = localization_table(run.l3net, moments, method, seed, progress)

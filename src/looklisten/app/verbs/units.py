@@ -1,4 +1,4 @@
-"""The verb `units`."""
+"""The verb `units`: a page of what each unit responds to."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +35,7 @@ def run_units(
     from looklisten.evaluation.units.naming import units
     from looklisten.model.networks import open_network
 
+    # Before the network runs, so that the error does not come after minutes of work.
     check_writable_file(out)
     run = open_network(network, device)
     clips = Shards(shards).split(split, run.split.held_out_fraction)
