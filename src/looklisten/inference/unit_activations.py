@@ -149,6 +149,7 @@ def strongest_activations(
     The network sees each moment once, for all units that it activates.
     """
     activations_of: dict[Side, list[list[UnitActivation | None]]] = {}
+    # The units, with their ranks, that each moment is shown for.
     units_of: dict[MomentAddress, list[tuple[Side, int, int]]] = {}
     for side in SIDES:
         numbers = strongest[side].moments

@@ -7,6 +7,7 @@ enlarges. The browser draws only the units that are in view.
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,8 @@ def write_unit_page(
     `model`: the network of the units.
     """
     # Sounds are most of the bytes, and vision units do not show them.
-    audio_moments = {
-        activation.address for unit in units.of("audio") for activation in unit.strongest
-    }
-    addresses = sorted(
-        {activation.address for unit in units.units for activation in unit.strongest}
-    )
+    audio_moments = _addresses(units.of("audio"))
+    addresses = sorted(_addresses(units.units))
     moments = []
     for done, address in enumerate(addresses, 1):
         moment = address.load(units.clips, model.config)
@@ -74,6 +71,14 @@ def write_unit_page(
         shards=units.clips.path.name,
     )
     return {"page": str(path), "page_bytes": path.stat().st_size, "moments_shown": len(addresses)}
+
+
+def _addresses(units: Sequence[Unit]) -> set[MomentAddress]:
+    """All moments that activate some of the units most."""
+    addresses = set()
+    for unit in units:
+        addresses.update(activation.address for activation in unit.strongest)
+    return addresses
 
 
 def best_units(units: Units, model: L3Net, count: int = 4) -> Markup:
