@@ -88,7 +88,7 @@ def test_stdout_is_one_line_of_json(pipeline):
 def test_unlabeled_shards_cannot_be_probed(pipeline, capsys, monkeypatch):
     monkeypatch.chdir(pipeline[0])
     assert main(["probe", "shards"]) == 1
-    assert "needs labelled clips" in messages(capsys)
+    assert "needs labeled clips" in messages(capsys)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,15 @@ def test_verbs_page_has_the_help_of_every_verb():
     assert load_generator().with_help(text) == text, "run `python docs/generate.py`"
 
 
+def test_readme_has_every_module_with_what_it_is():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    generator = load_generator()
+    assert generator.with_tree(text) == text, "run `python docs/generate.py`"
+    for line in generator.tree():
+        name, _, sentence = line.strip().partition(" ")
+        assert 10 <= len(sentence.strip()) <= 100, f"{name} needs a first sentence of one line"
+
+
 def test_every_verb_has_a_section():
     text = (ROOT / "docs" / "verbs.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^## (\S+)$", text, re.MULTILINE)) == sorted(VERBS)

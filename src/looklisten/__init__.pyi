@@ -20,7 +20,10 @@ from .evaluation.localization.evaluate import Pointing as Pointing
 from .evaluation.localization.evaluate import localization as localization
 from .evaluation.localization.evaluate import pointing as pointing
 from .evaluation.sets.labeled_set import LabeledFiles as LabeledFiles
+from .evaluation.sets.labeled_set import LabeledItem as LabeledItem
+from .evaluation.sets.labeled_set import LabeledSet as LabeledSet
 from .evaluation.sets.registry import open_labeled_set as open_labeled_set
+from .evaluation.sets.registry import register_labeled_set as register_labeled_set
 from .evaluation.units.clustering import Clustering as Clustering
 from .evaluation.units.clustering import cluster as cluster
 from .evaluation.units.naming import Coverage as Coverage

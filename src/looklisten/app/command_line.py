@@ -103,13 +103,13 @@ def check_writable_file(file: Path) -> None:
 
 # Options that several verbs have, so that their help is written once.
 
-Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1 or mps.")]
+DeviceName = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 NETWORK_HELP = (
     "Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face "
     "Hub (org/name)."
 )
 
-Network = Annotated[str, tyro.conf.arg(help=NETWORK_HELP)]
+NetworkName = Annotated[str, tyro.conf.arg(help=NETWORK_HELP)]
 
-Workers = Annotated[int | None, tyro.conf.arg(help="Processes; by default one per core.")]
+WorkerCount = Annotated[int | None, tyro.conf.arg(help="Processes; by default one per core.")]

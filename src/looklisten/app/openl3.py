@@ -31,7 +31,7 @@ def embed_with_openl3(arguments: Sequence[str]) -> dict[str, Any]:
     """
     flags = parser().parse_args(arguments)
     with _warnings_only(flags.quiet):
-        sources = find(flags.inputs, flags.modality, flags.output_dir)
+        sources = folders_by_file(flags.inputs, flags.modality, flags.output_dir)
         return _embed(flags, sources)
 
 
@@ -119,7 +119,9 @@ def _embed_images(flags: Namespace, sources: dict[str, str | None]) -> Any:
         return embed(sources, model, outputs, flags.image_batch_size)
 
 
-def find(inputs: Sequence[str], modality: str, output_dir: str | None) -> dict[str, str | None]:
+def folders_by_file(
+    inputs: Sequence[str], modality: str, output_dir: str | None
+) -> dict[str, str | None]:
     """The files that `inputs` name, each with the folder of its vectors (None: the file's own).
 
     The subfolders of a folder are searched too, and appear again in `output_dir`.

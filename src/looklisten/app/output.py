@@ -74,7 +74,7 @@ def tables_of(values: Values) -> list[Table]:
         names_and_values.add_row(name, text)
     tables = [names_and_values]
     for name, records in lists_of_records:
-        # A single list needs no title to be told from others.
+        # A single list needs no title.
         title = name if len(lists_of_records) > 1 else None
         tables.append(_table_with_headings(title, records))
     return tables

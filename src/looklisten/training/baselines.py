@@ -1,4 +1,4 @@
-"""The paper's correspondence table on select_labeled shards: supervised baselines, fixed features,
+"""The paper's correspondence table on labeled shards: supervised baselines, fixed features,
 L3-Net, all asked the same held-out pairs.
 
 Every network is trained with the same settings, steps and videos. Each finished stage leaves its

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import Device, UsageError
+from looklisten.app.command_line import DeviceName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.config import Config
@@ -22,7 +22,7 @@ def run_baselines(
     seeds: str = "0,1,2",
     pairs: int = 4000,
     teacher: Path | None = None,
-    device: Device = "auto",
+    device: DeviceName = "auto",
 ) -> Output:
     """Measure the paper's correspondence table: supervised baselines, a fixed teacher, L3-Net.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import Device, Network, check_writable_file
+from looklisten.app.command_line import DeviceName, NetworkName, check_writable_file
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 def run_cluster(
     shards: Positional[str],
     /,
-    checkpoint: Network = "runs/tiny",
+    checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     split: str = "held-out",
     k: int = 64,
     kmeans_seeds: int = 10,
-    device: Device = "auto",
+    device: DeviceName = "auto",
 ) -> Output:
     """Measure how well clusters of vectors, and single units, agree with classes.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from looklisten.app.command_line import Workers
+from looklisten.app.command_line import WorkerCount
 from looklisten.app.output import Output
 from looklisten.system.files import check_writable
 
@@ -17,7 +17,7 @@ def run_demo(
     steps: int | None = None,
     seed: int = 0,
     fresh: bool = False,
-    workers: Workers = None,
+    workers: WorkerCount = None,
 ) -> Output:
     """Make videos, train on them and measure, up to report.html; run it again to resume.
 

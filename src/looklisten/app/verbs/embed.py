@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import Device, Network, UsageError
+from looklisten.app.command_line import DeviceName, NetworkName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.system.files import check_writable
@@ -15,7 +15,7 @@ from looklisten.system.files import check_writable
 def run_embed(
     inputs: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="INPUTS...")],
     /,
-    checkpoint: Network = "runs/tiny",
+    checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("embedded"),
     modality: Literal["auto", "audio", "image", "video"] = "auto",
     layer: str | None = None,
@@ -31,7 +31,7 @@ def run_embed(
     again: bool = False,
     stall_seconds: float = 120.0,
     memory_megabytes: int = 4096,
-    device: Device = "auto",
+    device: DeviceName = "auto",
 ) -> Output:
     """Write the vectors of sounds, images and videos into files; run it again to add files.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import Device, Network, UsageError
+from looklisten.app.command_line import DeviceName, NetworkName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def run_evaluate(
     paths: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="[SET] PATH")],
     /,
-    checkpoint: Network = "runs/tiny",
+    checkpoint: NetworkName = "runs/tiny",
     task: Literal["correspondence", "localization"] = "correspondence",
     pairs: int = 4000,
     seed: int = 0,
@@ -30,7 +30,7 @@ def run_evaluate(
     ids: Path | None = None,
     partial: bool = False,
     files: Path | None = None,
-    device: Device = "auto",
+    device: DeviceName = "auto",
 ) -> Output:
     """Measure on held-out videos whether frames and sounds correspond, or where maps point.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from looklisten.app.command_line import Device, Network
+from looklisten.app.command_line import DeviceName, NetworkName
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.inference.localization.options import LocalizeFileOptions
@@ -19,9 +19,9 @@ Options = Annotated[OmitArgPrefixes[LocalizeFileOptions], tyro.conf.arg(name="")
 def run_localize(
     video: Positional[Path],
     /,
-    checkpoint: Network = "runs/tiny",
+    checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
-    device: Device = "auto",
+    device: DeviceName = "auto",
     options: Options = LocalizeFileOptions(),  # noqa: B008
 ) -> Output:
     """Write a video with heat maps of what sounds, over its frames and its spectrogram.

@@ -5,7 +5,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError, Workers
+from looklisten.app.command_line import UsageError, WorkerCount
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.data.options import Engine, LabelSource, PrepareOptions
@@ -20,7 +20,7 @@ def run_prepare(
     engine: Engine = "local",
     task_index: int | None = None,
     num_tasks: int = 1,
-    workers: Workers = None,
+    workers: WorkerCount = None,
     again: bool = False,
     options: Annotated[PrepareOptions, tyro.conf.arg(name="")] = PrepareOptions(),  # noqa: B008
     limits: Annotated[WorkerLimits, tyro.conf.arg(name="")] = WorkerLimits(),  # noqa: B008

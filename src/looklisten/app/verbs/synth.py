@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError, Workers
+from looklisten.app.command_line import UsageError, WorkerCount
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.media.synth.options import CollageOptions, SynthOptions, WorldOptions
@@ -21,7 +21,7 @@ def run_synth(
     sounds: Path | None = None,
     same: tuple[str, ...] = (),
     speed_change: float = CollageOptions.speed_change,
-    workers: Workers = None,
+    workers: WorkerCount = None,
     options: Annotated[WorldOptions, tyro.conf.arg(name="")] = WorldOptions(),  # noqa: B008
 ) -> Output:
     """Make videos whose labels, boxes and onsets are known, or compose videos of your own files.

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import Device, UsageError, Verb, parse, summary_of
+from looklisten.app.command_line import DeviceName, UsageError, Verb, parse, summary_of
 from looklisten.app.output import INTERRUPTED, SUCCESS, Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.config import Config
@@ -29,7 +29,7 @@ def train_with(recipe: str) -> Callable[..., Output]:
         config: str = recipe,  # noqa: ARG001
         # torchrun reads every option first and finds --run ambiguous, hence another name.
         run: Annotated[Path, tyro.conf.arg(aliases=["-o", "--out"])] = Path("runs") / recipe_name,
-        device: Device = "auto",
+        device: DeviceName = "auto",
         resume: Literal["auto", "never", "other-data"] = "auto",
         overfit: int = 0,
         sweep: tuple[str, ...] = (),

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import NETWORK_HELP, Device, check_writable_file
+from looklisten.app.command_line import NETWORK_HELP, DeviceName, check_writable_file
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 
@@ -19,7 +19,7 @@ def run_units(
     top: int = 5,
     per_clip: int = 1,
     split: str = "held-out",
-    device: Device = "auto",
+    device: DeviceName = "auto",
 ) -> Output:
     """Write a page of the clips to which each unit responds most, with maps, sounds and classes.
 

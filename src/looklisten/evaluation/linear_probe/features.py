@@ -26,7 +26,7 @@ BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
 # Larger maps do not fit in the processor's caches. Unless `keep_freed_memory` was called, their
 # memory is also requested from the system each time. The full-size audio tower computes 40 windows
 # a second one by one and 20 in chunks of 32 on two cores; that of `tiny` 1,100 and 2,200 (LOG.md).
-CHUNK_BYTES = 8e6
+MAX_MAP_BYTES = 8e6
 """On a CPU a batch is computed in chunks whose largest feature map takes about this many bytes."""
 
 SOUND_ROUNDING = "16bit"
@@ -77,7 +77,7 @@ def network_extractor(
 ) -> FeatureExtractor:
     """The vectors of one layer of a network.
 
-    precision: of an L3Net; by default the fastest one of the device.
+    `precision`: of an L3Net; by default the fastest one of the device.
 
     Raises ConfigError if the network has no such layer.
     """
@@ -124,7 +124,7 @@ def _extractor_of_encoder(name: str, encoder: Encoder, side: Side, layer: str) -
 
 
 def _chunk_rows(model: L3Net, side: Side) -> int:
-    """How many rows have a first feature map, the largest one, of about `CHUNK_BYTES`."""
+    """How many rows have a first feature map, the largest one, of about `MAX_MAP_BYTES`."""
     if side == "audio":
         n_input_pixels = model.front_end(torch.zeros(1, WINDOW_SAMPLES)).numel()
     else:
@@ -132,4 +132,4 @@ def _chunk_rows(model: L3Net, side: Side) -> int:
     n_positions = n_input_pixels / model.config.first_stride**2
     # bfloat16 has two bytes; in float32 a chunk is twice as large.
     bytes_per_row = 2 * model.config.widths[0] * n_positions
-    return max(1, int(CHUNK_BYTES / bytes_per_row))
+    return max(1, int(MAX_MAP_BYTES / bytes_per_row))

@@ -152,7 +152,7 @@ def predict_images(
 
     Of several settings, the one is used that is best on the validation images.
 
-    state_folder: the layers are saved there after each epoch, so that an interrupted probe resumes.
+    `state_folder`: the layers are saved there after each epoch; an interrupted probe resumes.
     """
     truth = images.classes.cpu().numpy()
     items = []

@@ -92,7 +92,7 @@ def streamed_image_vectors(
 ) -> Iterator[VectorsOfItems]:
     """Vectors of one square of each item, in batches, none of which is stored.
 
-    failures: gets the reason for each image that cannot be read.
+    `failures`: gets the reason for each image that cannot be read.
     """
     pending: dict[int, Tensor] = {}
 

@@ -93,8 +93,8 @@ def probe_labeled_set(
 ) -> ProbeTable:
     """What a linear classifier reads from frozen vectors of a labeled set, by the paper's protocol.
 
-    name, path: the set, and the folder or table that it is in.
-    model: the folder of a run, a network, or `untrained:RECIPE`.
+    `name`, `path`: the set, and the folder or table that it is in.
+    `model`: a network, or a name that `looklisten.open` takes, such as the folder of a run.
 
     Vectors are stored in the folder `options.cache`; without one they are computed each time.
     Raises SourceError if the set is not at `path` or, unless `options.partial`, incomplete. Raises
@@ -103,7 +103,8 @@ def probe_labeled_set(
     files = open_labeled_set(name, path, options.partial)
     extractors = compared_extractors(model, files, options)
     probe_side = probe_audio if files.side == "audio" else probe_images
-    return probe_side(files, extractors, options.layer, options.cache, progress)
+    cache = Path(options.cache) if options.cache else None
+    return probe_side(files, extractors, options.layer, cache, progress)
 
 
 def probe_audio(
@@ -122,7 +123,7 @@ def probe_audio(
     Descriptions of whole clips get a logistic regression instead. Vectors of textures, which is not
     a layer of the paper's, are summarized to one vector for each clip first.
 
-    layer: the name that the table reports.
+    `layer`: the name that the table reports.
     """
     _, classes = np.unique(files.labels, return_inverse=True)
 
@@ -169,8 +170,8 @@ def probe_images(
     One linear layer is trained by cross-entropy and Adam on random crops and flips, and tested on
     central crops.
 
-    layer: the name that the table reports.
-    stream: read every image again in every epoch and store no vector; by default only if the
+    `layer`: the name that the table reports.
+    `stream`: read every image again in every epoch and store no vector; by default only if the
         vectors of all images would take over 4 GB.
     """
     _, classes = np.unique(files.labels, return_inverse=True)

@@ -76,14 +76,14 @@ def probe(
     moment has the label of its clip. For vision, clips whose boxes show objects of other labels are
     left out, because their frames have no single correct answer.
 
-    network: an opened run, or a network without its run.
-    shards: a folder, or its shards.
-    held_out_fraction: by default that of the run; a network without its run needs it.
-    seed: of the untrained network's weights; by default that of the network's own initial weights,
-        else 0. The untrained accuracy moves by some points from one seed to another. Its batch-norm
-        statistics come from the training videos, which makes it as strong as it can be.
-    files: the table of the files that videos were composed of (see `evaluate`).
-    embed: computes the vectors.
+    `network`: an opened run, or a network without its run.
+    `shards`: a folder, or its shards.
+    `held_out_fraction`: by default that of the run; a network without its run needs it.
+    `seed`: of the untrained network's weights; by default that of the network's own initial
+        weights, else 0. The untrained accuracy moves by some points from one seed to another. Its
+        batch-norm statistics come from the training videos, which makes it as strong as it can be.
+    `files`: the table of the files that videos were composed of (see `evaluate`).
+    `embed`: computes the vectors.
 
     Raises ConfigError if fewer than two classes are labeled on either side of the split.
     """
@@ -144,7 +144,7 @@ def _classify(
 ) -> _HeldOutMoments:
     """Fit on the moments of `training`, predict those of `held_out`, which follow them.
 
-    usable: the clips, of both, whose moments are fitted and predicted.
+    `usable`: the clips, of both, whose moments are fitted and predicted.
     """
     labels = np.concatenate([training.names, held_out.names])[vectors.clips]
     videos = np.concatenate([training.video_ids, held_out.video_ids])[vectors.clips]
@@ -205,7 +205,7 @@ def quick_probe(
 
     For watching a run: it takes some seconds and is noisy. `can_probe` tells if it is possible.
 
-    seed: chooses the clips; the middle moment of each is classified.
+    `seed`: chooses the clips; the middle moment of each is classified.
     """
     known = list(set(shards.names[~held_out]) - {""})
     is_known = np.isin(shards.names, known)

@@ -89,7 +89,7 @@ def train_softmax(
 ) -> SoftmaxLayers:
     """Layers trained on `epochs` epochs, each with about `steps` batches, `batches(epoch)`.
 
-    state_file: written after each epoch; an interrupted training resumes from it.
+    `state_file`: written after each epoch; an interrupted training resumes from it.
     """
     # A resumed training needs only their width; its means and deviations are in the state.
     examples = _first_vectors(batches(0))

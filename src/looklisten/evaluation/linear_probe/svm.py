@@ -167,8 +167,8 @@ def fit_squared_hinge(
 ) -> Float[Tensor, "examples classes"]:
     """The weight of each example for each class.
 
-    decision_values: weights -> the decision values of the examples.
-    signs: 1 where an example is of the class, else -1.
+    `decision_values`: weights -> the decision values of the examples.
+    `signs`: 1 where an example is of the class, else -1.
     """
     ridge = 1 / (2 * cost)
 

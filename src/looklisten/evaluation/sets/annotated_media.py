@@ -46,9 +46,9 @@ def read_annotated_moments(
     A moment is the annotated frame, or the middle frame of a video, with the middle second of its
     sound.
 
-    media: a folder with `frames/NAME.jpg` and `audio/NAME.wav`, or with videos in it or below it.
-    annotations: what `localization_set.annotations` names.
-    ids: a list whose first column names the clips to measure, such as flickr_test.csv of the
+    `media`: a folder with `frames/NAME.jpg` and `audio/NAME.wav`, or with videos in it or below it.
+    `annotations`: what `localization_set.annotations` names.
+    `ids`: a list whose first column names the clips to measure, such as flickr_test.csv of the
         owners; by default all clips.
 
     Raises SourceError if a file is not as described. Raises it for clips without media, too,

@@ -7,7 +7,7 @@ from looklisten.evaluation.sets.file_listing import files_with_suffix
 from looklisten.evaluation.sets.labeled_set import (
     FROM_OLDER_TABLES,
     FROM_REVIEW,
-    LabeledFile,
+    LabeledItem,
     LabeledSet,
     PublishedFigure,
 )
@@ -18,7 +18,7 @@ _FOLDER_OF_FOLD = {"1": "scenes_stereo", "2": "scenes_stereo_testset"}
 _SCENE_NAME = re.compile(r"([a-z]+?)[_-]?\d+")
 
 
-def read_dcase2013(root: Path) -> list[LabeledFile]:
+def read_dcase2013(root: Path) -> list[LabeledItem]:
     """The challenge's two folders; the class is the name of the file without its number."""
     files = []
     for fold, folder in _FOLDER_OF_FOLD.items():
@@ -26,7 +26,7 @@ def read_dcase2013(root: Path) -> list[LabeledFile]:
             scene_name = _SCENE_NAME.fullmatch(file.stem)
             if scene_name is None:
                 continue
-            files.append(LabeledFile(file.relative_to(root).as_posix(), scene_name[1], fold))
+            files.append(LabeledItem(file.relative_to(root).as_posix(), scene_name[1], fold))
     return files
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from looklisten.errors import SourceError
-from looklisten.evaluation.sets.labeled_set import LabeledFile
+from looklisten.evaluation.sets.labeled_set import LabeledItem
 from looklisten.names import parse_split
 from looklisten.tables import as_records, read_table
 
@@ -17,7 +17,7 @@ def files_with_suffix(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
             yield file
 
 
-def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[LabeledFile]:
+def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[LabeledItem]:
     """Files in a layout of `CLASS/.../FILE`, or of `SPLIT/CLASS/.../FILE`.
 
     The second layout is assumed if the name of every top folder is that of a split.
@@ -36,7 +36,7 @@ def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[Labeled
     for path in inside_folders:
         label = path.parts[1] if in_splits else path.parts[0]
         fold = parse_split(path.parts[0]) if in_splits else ""
-        files.append(LabeledFile(path.as_posix(), label, fold))
+        files.append(LabeledItem(path.as_posix(), label, fold))
     return files
 
 
@@ -68,7 +68,7 @@ def table_rows(
     return rows
 
 
-def checked_files(root: Path, files: list[LabeledFile], table: Path) -> list[LabeledFile]:
+def checked_files(root: Path, files: list[LabeledItem], table: Path) -> list[LabeledItem]:
     """`files`, after a check that each exists. Raises SourceError if some do not."""
     missing = [file.path for file in files if not (root / file.path).is_file()]
     if missing:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from looklisten.evaluation.sets.labeled_set import LabeledFile
+from looklisten.evaluation.sets.labeled_set import LabeledItem
 
 HASHED_FOLDS = 5
 """The number of folds for a set whose owner made none."""
@@ -32,7 +32,7 @@ def rank_within_class(paths: Sequence[str], labels: Sequence[str]) -> Int[np.nda
     return ranks
 
 
-def hashed_folds(files: Sequence[LabeledFile]) -> NDArray[Any]:
+def hashed_folds(files: Sequence[LabeledItem]) -> NDArray[Any]:
     """Folds "1" to "5" of equal size in each class, chosen by the hash of each path."""
     ranks = rank_within_class([file.path for file in files], [file.label for file in files])
     return (ranks % HASHED_FOLDS + 1).astype(str)

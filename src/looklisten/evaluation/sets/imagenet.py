@@ -6,7 +6,7 @@ from looklisten.evaluation.sets.file_listing import files_in_class_folders
 from looklisten.evaluation.sets.labeled_set import (
     FROM_REVIEW,
     NOT_CHECKED,
-    LabeledFile,
+    LabeledItem,
     LabeledSet,
     PublishedFigure,
 )
@@ -15,7 +15,7 @@ from looklisten.media.formats import IMAGE_SUFFIXES
 _FOLDS = ("train", "val")
 
 
-def read_imagenet(root: Path) -> list[LabeledFile]:
+def read_imagenet(root: Path) -> list[LabeledItem]:
     """The folders `train` and `val`, each with one folder for each synset.
 
     The owner distributes the validation images in one folder; they must be sorted by synset.

@@ -8,7 +8,7 @@ from looklisten.evaluation.sets.file_listing import (
     files_in_class_folders,
     table_rows,
 )
-from looklisten.evaluation.sets.labeled_set import LabeledFile, LabeledSet
+from looklisten.evaluation.sets.labeled_set import LabeledItem, LabeledSet
 from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from looklisten.names import normalize_split
 
@@ -16,24 +16,24 @@ TABLE_NAME = "labels.csv"
 """A folder with a file of this name is read by that table."""
 
 
-def read_sounds(root: Path) -> list[LabeledFile]:
+def read_sounds(root: Path) -> list[LabeledItem]:
     """Sounds by a table, or by one folder for each class."""
     return _read(root, AUDIO_SUFFIXES)
 
 
-def read_images(root: Path) -> list[LabeledFile]:
+def read_images(root: Path) -> list[LabeledItem]:
     """Images by a table, or by one folder for each class."""
     return _read(root, IMAGE_SUFFIXES)
 
 
-def _read(root: Path, suffixes: frozenset[str]) -> list[LabeledFile]:
+def _read(root: Path, suffixes: frozenset[str]) -> list[LabeledItem]:
     table = root if root.is_file() else root / TABLE_NAME
     if table.is_file():
         return _files_of_table(table)
     return files_in_class_folders(root, suffixes)
 
 
-def _files_of_table(table: Path) -> list[LabeledFile]:
+def _files_of_table(table: Path) -> list[LabeledItem]:
     """Files of a table with the columns path, label or class, and optionally fold or split.
 
     Paths are relative to the folder of the table.
@@ -45,7 +45,7 @@ def _files_of_table(table: Path) -> list[LabeledFile]:
     files = []
     for row in rows:
         fold = normalize_split(row[fold_column]) if fold_column else ""
-        files.append(LabeledFile(row["path"], row[label_column], fold))
+        files.append(LabeledItem(row["path"], row[label_column], fold))
     # Folds made from names would put files of one fold of the owner on both sides.
     n_with_fold = sum(file.fold != "" for file in files)
     if 0 < n_with_fold < len(files):

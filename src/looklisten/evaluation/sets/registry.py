@@ -14,7 +14,7 @@ from looklisten.evaluation.sets.esc import ESC10, ESC50
 from looklisten.evaluation.sets.flickr_soundnet import FLICKR_SOUNDNET
 from looklisten.evaluation.sets.folds import hashed_folds, tested_folds
 from looklisten.evaluation.sets.imagenet import IMAGENET
-from looklisten.evaluation.sets.labeled_set import LabeledFile, LabeledFiles, LabeledSet
+from looklisten.evaluation.sets.labeled_set import LabeledFiles, LabeledItem, LabeledSet
 from looklisten.evaluation.sets.localization_set import LocalizationSet
 from looklisten.evaluation.sets.own_files import IMAGES, SOUNDS
 from looklisten.evaluation.sets.urbansound8k import URBANSOUND8K
@@ -92,7 +92,7 @@ def open_labeled_set(name: str, path: str | Path, partial: bool = False) -> Labe
 
 
 def _check_complete(
-    labeled_set: LabeledSet, files: Sequence[LabeledFile], expectation: str
+    labeled_set: LabeledSet, files: Sequence[LabeledItem], expectation: str
 ) -> None:
     """Raises SourceError if a file, a class or a fold of the set is missing."""
     # The size of a user's own set is not known.
