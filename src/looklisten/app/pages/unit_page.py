@@ -75,7 +75,7 @@ def write_unit_page(
 
 def _addresses(units: Sequence[Unit]) -> set[MomentAddress]:
     """All moments that activate some of the units most."""
-    addresses = set()
+    addresses: set[MomentAddress] = set()
     for unit in units:
         addresses.update(activation.address for activation in unit.strongest)
     return addresses

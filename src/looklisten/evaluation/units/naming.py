@@ -127,7 +127,7 @@ class Units:
         return active[:count]
 
     def as_dict(self) -> dict[str, Any]:
-        best_units = []
+        best_units: list[dict[str, Any]] = []
         unit_counts = {}
         never_active = {}
         for side in SIDES:
