@@ -84,7 +84,7 @@ def test_a_source_that_hangs_is_given_up_and_the_others_are_whole(
     assert (result["sources"], result["prepared"], result["failed"]) == (4, 3, 1)
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["stage"] == "worker"
-    assert failure["reason"] == "the decoder did not get on for 1.5 s and was stopped"
+    assert failure["reason"] == "the decoder did not advance for 1.5 s and was stopped"
     assert [bytes(c.waveform) for c in Shards(tmp_path / "out")] == [
         bytes(c.waveform) for c in Shards(undisturbed)
     ]

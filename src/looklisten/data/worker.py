@@ -96,7 +96,7 @@ class Worker:
         except queue.Empty:
             self.stop()
             raise WorkerLost(
-                f"the decoder did not get on for {self.limits.stall_seconds:g} s and was stopped",
+                f"the decoder did not advance for {self.limits.stall_seconds:g} s and was stopped",
                 hung=True,
             ) from None
         if message is None:

@@ -20,7 +20,8 @@ from looklisten.drawing.figures import (
 )
 from looklisten.inference.localization.records import Localization
 from looklisten.inference.moments import Moment
-from looklisten.model.objectives import chance_loss
+from looklisten.model.backbones import feature_count
+from looklisten.model.objectives import find_objective
 
 
 def write_report(
@@ -38,7 +39,7 @@ def write_report(
     `samples`: name and MP4 file of some videos.
     `best_units`: a filled template.
     """
-    chance = chance_loss(config.train.objective, config.train.batch_size)
+    chance = find_objective(config.train.objective).chance_loss(config.train)
     loss_curves = data_url(training_curves(metrics, chance), "image/png")
     videos = [(name, data_url(video, "video/mp4")) for name, video in samples]
     write_page(
@@ -46,6 +47,7 @@ def write_report(
         "report.html.j2",
         results=results,
         config=config,
+        unit_count=feature_count(config.model),
         curves=loss_curves,
         moments=[_moment_values(moment, localization) for moment, localization in localizations],
         best_units=best_units,
