@@ -156,8 +156,8 @@ def test_answers_of_one_group_count_less_and_answers_of_two_kinds_of_groups_less
 @pytest.mark.parametrize(
     ("share", "pictures", "sounds"), [(0.6, 70, 59), (0.9, 40, 1000), (0.95, 30, 25)]
 )
-def test_intervals_hold_the_truth_about_as_often_as_they_say(share, pictures, sounds):
-    """Videos of few files, some pictures and some sounds harder than others; other files each time."""
+def test_intervals_contain_the_true_share_about_as_often_as_they_should(share, pictures, sounds):
+    """Videos of few files, some images and some sounds harder than others."""
     rng = np.random.default_rng(1)
     held = {"files": 0, "answers": 0}
     times = 300
@@ -231,7 +231,7 @@ def test_shards_without_boxes_have_no_pointing_accuracy(model, world, tmp_path):
 
 
 def test_pointing_of_a_map_of_the_truth_and_of_the_center(model, held_out):
-    """A map with its peak at a known position has the accuracy that a hand count of the boxes has."""
+    """A map with its peak at a known position has the accuracy of a count by hand."""
 
     def predict(batch):
         maps = []

@@ -94,7 +94,8 @@ def test_a_shard_cut_in_half_is_an_error(tmp_path):
     file.write_bytes(file.read_bytes()[: entry["bytes"] // 2])
     with pytest.raises(
         ShardError,
-        match=rf"has {entry['bytes'] // 2} bytes where the index says {entry['bytes']}; run the same .*prepare",
+        match=rf"has {entry['bytes'] // 2} bytes where the index says {entry['bytes']}; "
+        "run the same .*prepare",
     ):
         Shards(tmp_path)
 
@@ -145,7 +146,8 @@ def test_usual_words_for_splits_decide_too(tmp_path):
     assert shards.splits.tolist() == ["train", "val", "test", "train", "fold1", ""]
     assert shards.held_out_mask(0.1).tolist() == [False, True, True, False, True, True]
     assert shards.splits_sentence() == (
-        "the splits are train (2), fold1 (1), test (1), val (1), no name (1), counted in videos; only `train` is trained on"
+        "the splits are train (2), fold1 (1), test (1), val (1), no name (1), counted in videos; "
+        "only `train` is trained on"
     )
 
 
