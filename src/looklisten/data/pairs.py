@@ -225,11 +225,9 @@ class PairStream:
             clips[two_rows] = clip
             frames[two_rows], starts[two_rows] = self._two_moments(clip, chance[1:3, two_rows])
         for row in range(2 * len(repeated), len(clips)):
-            clip = int(clips[row])
-            times = self.shards.frame_seconds(clip)
-            frames[row] = int(chance[1, row] * len(times))
-            samples = len(self.shards.waveform(clip))
-            starts[row] = window_start(times[frames[row]], samples, chance[2, row])
+            frame, start = self._moment(int(clips[row]), chance[1:3, row])
+            frames[row] = frame
+            starts[row] = start
         downs = rights = np.full(len(videos), 0.5)
         if self.transform.random:
             downs, rights = chance[3], chance[4]
@@ -238,6 +236,13 @@ class PairStream:
         if parts == 1 or not repeated:
             return choices
         return choices.take(_spread_over_parts(len(repeated), len(videos), parts))
+
+    def _moment(self, clip: int, chance: NDArray[np.float64]) -> tuple[int, int]:
+        """Frame and first sample of sound of a moment of a clip; `chance` in [0, 1), `[2]`."""
+        times = self.shards.frame_seconds(clip)
+        frame = int(chance[0] * len(times))
+        samples = len(self.shards.waveform(clip))
+        return frame, window_start(times[frame], samples, chance[1])
 
     def _repeated_rows(self, index: int, videos: NDArray[np.int64]) -> list[int]:
         """The rows of batch `index` whose videos fill two rows each."""

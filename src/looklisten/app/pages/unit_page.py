@@ -174,12 +174,14 @@ def _levels(values: Float[np.ndarray, "rows columns"]) -> NDArray[np.uint8]:
 def _palette() -> bytes:
     """The color and opacity of each level, RGBA: over an image they look like `overlay_image`."""
     levels = np.linspace(0, 1, LEVELS, dtype=np.float32)[None]
-    on_black = overlay_image(np.full((1, LEVELS, 3), 0, np.float32), levels)[0]
-    on_white = overlay_image(np.full((1, LEVELS, 3), 1, np.float32), levels)[0]
+    black = np.zeros((1, LEVELS, 3), np.float32)
+    on_black = overlay_image(black, levels)[0]
+    on_white = overlay_image(black + 1, levels)[0]
     # Drawn over black and over white, a color differs by what is transparent.
     opacity = 1 - (on_white - on_black).mean(1, keepdims=True)
     color = (on_black / opacity).clip(0, 1)
-    return np.asarray(np.rint(np.concatenate([color, opacity], 1) * 255), np.uint8).tobytes()
+    rgba = np.concatenate([color, opacity], 1)
+    return np.asarray(np.rint(rgba * 255), np.uint8).tobytes()
 
 
 def _frame(moment: Moment, model: L3Net) -> RgbImage:

@@ -116,6 +116,7 @@ class Units:
 
         Without labels, those that are activated most.
         """
+        # A unit that is never active has nothing to show.
         active = [unit for unit in self.of(side) if unit.strongest]
         active.sort(key=lambda unit: (-(unit.average_precision or 0), -unit.activation))
         best_of_class: dict[str, Unit] = {}
