@@ -9,7 +9,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -235,7 +235,7 @@ class Shards(Sequence[Clip]):
         return f"{are} {', '.join(counts)}, counted in videos; only `train` is trained on"
 
 
-def _normalized(splits: NDArray[np.str_]) -> NDArray[np.str_]:
+def _normalized(splits: NDArray[Any]) -> NDArray[Any]:
     # Millions of clips have a few names of splits.
     names, number_of_clip = np.unique(splits, return_inverse=True)
     normalized = [normalize_split(name) for name in names.tolist()]
