@@ -20,6 +20,7 @@ from looklisten.drawing.figures import (
 )
 from looklisten.inference.localization.records import Localization
 from looklisten.inference.moments import Moment
+from looklisten.model.backbones import feature_count
 from looklisten.model.objectives import find_objective
 
 
@@ -46,6 +47,7 @@ def write_report(
         "report.html.j2",
         results=results,
         config=config,
+        unit_count=feature_count(config.model),
         curves=loss_curves,
         moments=[_moment_values(moment, localization) for moment, localization in localizations],
         best_units=best_units,
