@@ -10,6 +10,7 @@ from .drawing.overlay_video import overlay as overlay
 from .errors import LookListenError as LookListenError
 from .evaluation.correspondence import CorrespondenceResult as CorrespondenceResult
 from .evaluation.correspondence import evaluate as evaluate
+from .evaluation.linear_probe.options import ProbeOptions as ProbeOptions
 from .evaluation.linear_probe.public_sets import ProbeTable as ProbeTable
 from .evaluation.linear_probe.public_sets import probe_labeled_set as probe_labeled_set
 from .evaluation.linear_probe.shards import Probe as Probe
@@ -19,7 +20,10 @@ from .evaluation.localization.evaluate import Pointing as Pointing
 from .evaluation.localization.evaluate import localization as localization
 from .evaluation.localization.evaluate import pointing as pointing
 from .evaluation.sets.labeled_set import LabeledFiles as LabeledFiles
+from .evaluation.sets.labeled_set import LabeledItem as LabeledItem
+from .evaluation.sets.labeled_set import LabeledSet as LabeledSet
 from .evaluation.sets.registry import open_labeled_set as open_labeled_set
+from .evaluation.sets.registry import register_labeled_set as register_labeled_set
 from .evaluation.units.clustering import Clustering as Clustering
 from .evaluation.units.clustering import cluster as cluster
 from .evaluation.units.naming import Coverage as Coverage
@@ -28,12 +32,14 @@ from .evaluation.units.naming import Units as Units
 from .evaluation.units.naming import units as units
 from .inference.embedding.embed import embed as embed
 from .inference.embedding.embedder import Embedder as Embedder
+from .inference.embedding.options import EmbedOptions as EmbedOptions
 from .inference.embedding.records import AlignedEmbeddings as AlignedEmbeddings
 from .inference.embedding.records import Embeddings as Embeddings
 from .inference.embedding.sklearn import AudioEmbedder as AudioEmbedder
 from .inference.embedding.sklearn import ImageEmbedder as ImageEmbedder
 from .inference.embedding.stream import StreamingEmbedder as StreamingEmbedder
 from .inference.localization.localize import localize as localize
+from .inference.localization.options import LocalizeOptions as LocalizeOptions
 from .inference.localization.records import HeatMap as HeatMap
 from .inference.localization.records import Localization as Localization
 from .inference.unit_activations import UnitActivation as UnitActivation

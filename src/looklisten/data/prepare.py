@@ -27,7 +27,7 @@ from pyarrow import parquet
 from looklisten.data.clips import VideoBox
 from looklisten.data.options import Engine, LabelSource, PrepareOptions
 from looklisten.data.output_folder import OutputFolder
-from looklisten.data.shards import FORMAT_VERSION
+from looklisten.data.shard_files import FORMAT_VERSION
 from looklisten.data.sources import (
     Source,
     Sources,

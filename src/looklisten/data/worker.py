@@ -22,7 +22,7 @@ from typing import Any
 from looklisten.data.clips import Clip, VideoBox
 from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
-from looklisten.data.shards import write_shards
+from looklisten.data.shard_files import write_shards
 from looklisten.data.sources import Source
 from looklisten.errors import LookListenError, SourceError, TooShortError
 from looklisten.media.isolation.limits import WorkerLimits
@@ -96,7 +96,7 @@ class Worker:
         except queue.Empty:
             self.stop()
             raise WorkerLost(
-                f"the decoder did not get on for {self.limits.stall_seconds:g} s and was stopped",
+                f"the decoder did not advance for {self.limits.stall_seconds:g} s and was stopped",
                 hung=True,
             ) from None
         if message is None:

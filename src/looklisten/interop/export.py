@@ -29,11 +29,12 @@ SNIPPETS: Mapping[Side, str] = {
 import json, pathlib, torch
 from safetensors.torch import load_file
 from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
-from looklisten.model.backbones.vgg import Vgg
+from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
 front_end = LogSpectrogram(*about["front_end"])
-tower = Vgg(**about["towers"]["audio"]).eval()
+backbone = BACKBONES[about["config"]["model"]["backbone"]]
+tower = backbone(**about["towers"]["audio"]).eval()
 tower.load_state_dict(load_file("audio.safetensors"))
 sound = torch.zeros(1, 48_000)  # a second at 48 kHz, int16 or floats in -1..1
 # Rounded to 16 bits, as in training.
@@ -44,10 +45,11 @@ vectors = tower(front_end(round_to_int16(sound))).vector
 ```python
 import json, pathlib, torch
 from safetensors.torch import load_file
-from looklisten.model.backbones.vgg import Vgg
+from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
-tower = Vgg(**about["towers"]["vision"]).eval()
+backbone = BACKBONES[about["config"]["model"]["backbone"]]
+tower = backbone(**about["towers"]["vision"]).eval()
 tower.load_state_dict(load_file("vision.safetensors"))
 model = about["config"]["model"]
 frames = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)  # shorter side model["resize_pixels"]

@@ -20,7 +20,7 @@ from torch.nn import functional
 from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import encoder_of
-from looklisten.inference.layers import GRID, check_layer, side_vectors
+from looklisten.inference.layers import pooled_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, round_to_int16
@@ -88,13 +88,13 @@ class TowerVectors(nn.Module):
 
     def forward(self, batch: Num[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
         if self.side == "audio":
-            tower = self.network.audio(self.front_end(round_to_int16(batch)))
+            output = self.network.audio(self.front_end(round_to_int16(batch)))
         else:
-            tower = self.network.look(batch)
-        if self.layer == "conv4_2":
-            image = tower.conv4_2 if self.side == "audio" else tower.map
-            return max_in_cells(image, *GRID[self.side]).flatten(1)
-        return side_vectors(self.network, tower, self.side, self.layer)
+            output = self.network.look(batch)
+        pooled_from = pooled_layer(self.network, self.side, self.layer)
+        if pooled_from.grid == (1, 1):
+            return side_vectors(self.network, output, self.side, self.layer)
+        return max_in_cells(output.map_of(pooled_from), *pooled_from.grid).flatten(1)
 
 
 def max_in_cells(
@@ -137,7 +137,7 @@ def write_onnx(
     Raises ConfigError without the extra, for a layer that the network does not have, and when the
     vectors differ by more than `MAX_RELATIVE_DIFFERENCE`.
     """
-    check_layer(network, layer)
+    pooled_layer(network, side, layer)  # raises if the network has no such layer
     encoder = encoder_of(network)
     trial = trial_batch(network, side)
     with torch.inference_mode():

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from looklisten.interop.card import model_card
-from looklisten.model.backbones.vgg import Block, Vgg
 from looklisten.model.checkpoint import Checkpoint, sha256_of
 from looklisten.model.l3net import L3Net
 from looklisten.model.published_folder import (
@@ -80,23 +79,8 @@ def describe(network: L3Net, checkpoint: Checkpoint | None) -> dict[str, Any]:
         about["results"] = {}
         about |= {name: {} for name in FACTS}
     about["front_end"] = [model_config.front_end, model_config.window]
-    about["towers"] = {
-        side: _tower_arguments(getattr(network, side), network) for side in ("audio", "vision")
-    }
+    about["towers"] = {"audio": network.audio.settings(), "vision": network.vision.settings()}
     return about
-
-
-def _tower_arguments(tower: Vgg, network: L3Net) -> dict[str, Any]:
-    """The arguments that build the tower again."""
-    first_block = tower.blocks[0]
-    assert isinstance(first_block, Block)
-    return {
-        "in_channels": first_block.conv1.in_channels,
-        "widths": list(network.config.widths),
-        "first_stride": network.config.first_stride,
-        "normalized_input": not isinstance(tower.input_norm, nn.Identity),
-        "pools_keeping_columns": sum(columns == 1 for _, columns in tower.pools),
-    }
 
 
 def _facts(checkpoint: Checkpoint) -> dict[str, Any]:

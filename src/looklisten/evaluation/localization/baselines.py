@@ -48,8 +48,10 @@ def network_predictor(model: L3Net, method: Method, untrained: bool = False) -> 
     """A network by one of its methods."""
 
     def predict(batch: Sequence[AskedMoment]) -> list[WeightedMap]:
-        localizations = localize_moments(model, [moment for _, moment in batch], method)
-        return [(result.frame_map.values, result.weight) for result in localizations]
+        maps = []
+        for result in localize_moments(model, [moment for _, moment in batch], method):
+            maps.append((result.frame_map.values, result.weight))
+        return maps
 
     return MapPredictor(
         f"untrained, {method}" if untrained else method,
@@ -63,6 +65,7 @@ def network_predictor(model: L3Net, method: Method, untrained: bool = False) -> 
 def fixed_rules(moments: Sequence[AnnotatedMoment]) -> Iterator[MapPredictor]:
     """The center of the image; its largest object, where silent ones are annotated; all of it."""
     from_center = np.linspace(-1, 1, CENTER_CELLS, dtype=np.float32)
+    # A cone: pointing needs the center alone, the cIoU of half the image needs an order.
     distance = np.hypot(from_center[:, None], from_center[None])
     center_map = 1 - distance / np.float32(2**0.5)
     constant_map = np.ones((1, 1), np.float32)
@@ -83,8 +86,9 @@ def untrained_for(model: L3Net, moments: Sequence[AnnotatedMoment], seed: int) -
     read are left out.
     """
     numbers = np.random.default_rng(seed).permutation(len(moments))[:CALIBRATION_MOMENTS]
-    calibration = (moments[int(number)] for number in numbers)
-    own_sounds = (Question("matched", moment, moment, ()) for moment in calibration)
+    own_sounds = []
+    for number in numbers.tolist():
+        own_sounds.append(Question("matched", moments[number], moments[number], ()))
     device = next(model.parameters()).device
     return untrained_network(model.config, seed, device, _inputs(own_sounds))
 
@@ -117,9 +121,11 @@ def load_batches(
         if frame is None or sound is None:
             continue
         size = tuple(frame.frame.shape)
+        # Images of different shapes cannot be in one tensor.
         waiting.setdefault(size, []).append((question, question.moment(frame, sound)))
         if len(waiting[size]) == MOMENTS_PER_BATCH:
             yield waiting.pop(size)
+    # Of each size the last batch, which is not full.
     yield from waiting.values()
 
 
@@ -127,5 +133,6 @@ def _load(annotated: AnnotatedMoment, failures: dict[str, str]) -> Moment | None
     try:
         return annotated.load()
     except SourceError as error:
+        # One bad file does not stop the measurement of the others.
         failures.setdefault(annotated.video_id, str(error))
         return None

@@ -142,14 +142,23 @@ def _mean_peak(answers: Sequence[MapAnswer]) -> float:
 
 def _position_columns(matched: Sequence[MapAnswer]) -> dict[str, Any]:
     """Where maps are highest with the frame's own sound."""
-    on_target = [answer.points_at_target for answer in matched]
-    with_silent = [answer for answer in matched if answer.question.of_frame.silent]
-    on_silent = [answer.points_at(answer.question.of_frame.silent) for answer in with_silent]
-    cious = np.array([ciou(above_median_mask(answer.values), answer.truth) for answer in matched])
+    on_target = []
+    on_target_with_silent = []
+    on_silent = []
+    moment_cious = []
+    for answer in matched:
+        on_target.append(answer.points_at_target)
+        silent_boxes = answer.question.of_frame.silent
+        if silent_boxes:
+            on_target_with_silent.append(answer.points_at_target)
+            on_silent.append(answer.points_at(silent_boxes))
+        # The mask does not depend on the weight, which only scales a map.
+        moment_cious.append(ciou(above_median_mask(answer.values), answer.truth))
+    cious = np.array(moment_cious)
     return {
         "pointing": mean_or_nan(on_target),
         "pointing_ci95": _interval_over_videos(matched, on_target),
-        "with_silent": mean_or_nan([answer.points_at_target for answer in with_silent]),
+        "with_silent": mean_or_nan(on_target_with_silent),
         "on_silent": mean_or_nan(on_silent),
         "ciou": mean_or_nan(cious >= CIOU_THRESHOLD),
         "auc": success_auc(cious),
@@ -161,6 +170,7 @@ def _detection_columns(
 ) -> dict[str, Any]:
     """Whether maps have higher peaks, and are right, where a visible object makes the sound."""
     confidence = np.array([answer.peak for answer in (*matched, *others)])
+    # The others have no target, so no map of theirs is right.
     sounds = np.arange(len(confidence)) < len(matched)
     ciou_right = np.zeros_like(sounds)
     pointing_right = np.zeros_like(sounds)
@@ -184,6 +194,7 @@ def _swap_columns(swapped: Sequence[MapAnswer]) -> dict[str, Any]:
     elsewhere = []
     for answer in swapped:
         on_target = answer.points_at_target
+        # A position in both boxes counts as followed.
         on_former = answer.points_at(answer.question.of_frame.sounding) and not on_target
         followed.append(on_target)
         stayed.append(on_former)
@@ -200,4 +211,5 @@ def _interval_over_videos(
     answers: Sequence[MapAnswer], values: Sequence[float]
 ) -> tuple[float, float]:
     # Moments of one video are not independent.
-    return interval_or_nan(values, [[answer.question.of_frame.video_id for answer in answers]])
+    videos = [answer.question.of_frame.video_id for answer in answers]
+    return interval_or_nan(values, [videos])

@@ -16,11 +16,11 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from looklisten.config import Side
-from looklisten.inference.layers import GRID
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.variants import OPENL3_SIDES, Variant
 from looklisten.media.frames import frames_to_unit
 from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
+from looklisten.model.backbones.vgg import CONV4_2_GRID
 
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
 """Filters of each convolution; 2 x 2 max-pooling follows every second one but the last."""
@@ -34,7 +34,7 @@ After all others batch-norm comes first. The weights were trained so.
 
 SIZES: dict[Side, dict[str, int]] = {
     side: {"pool4": CHANNELS[-1], "conv4_2": CHANNELS[-1] * rows * columns}
-    for side, (rows, columns) in GRID.items()
+    for side, (rows, columns) in CONV4_2_GRID.items()
 }
 """Length of the vectors of each layer: 512, and 6144 of sound or 8192 of images."""
 
@@ -149,7 +149,7 @@ class OpenL3Net(nn.Module):
         """The vectors of `layer`, of a spectrogram or of frames in -1..1, in Keras's order."""
         device = image.device.type
         arithmetic = torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
-        grid = GRID[self.variant.side] if layer == "conv4_2" else (1, 1)
+        grid = CONV4_2_GRID[self.variant.side] if layer == "conv4_2" else (1, 1)
         pooled = []
         with arithmetic:
             for rows in torch.split(image, CPU_ROWS if device == "cpu" else len(image)):
