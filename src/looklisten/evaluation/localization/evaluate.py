@@ -234,7 +234,7 @@ def _rows(
 
 def answer_questions(
     predictors: Sequence[MapPredictor],
-    asked: Sequence[Question],
+    all_questions: Sequence[Question],
     failures: dict[str, str],
     progress: Progress = no_progress,
 ) -> list[list[MapAnswer]]:
@@ -243,13 +243,13 @@ def answer_questions(
     `failures` gets the videos that cannot be read, and why.
     """
     answers: list[list[MapAnswer]] = [[] for _ in predictors]
-    for batch in load_batches(asked, failures):
+    for batch in load_batches(all_questions, failures):
         for predictor, own_answers in zip(predictors, answers, strict=True):
             for (question, _), (values, weight) in zip(
                 batch, predictor.predict(batch), strict=True
             ):
                 own_answers.append(MapAnswer(question, values, weight))
-        progress(len(answers[0]), len(asked))
+        progress(len(answers[0]), len(all_questions))
     return answers
 
 
