@@ -174,9 +174,10 @@ def strongest_activations(
                     maps[side][unit],
                 )
         progress(start + len(batch), len(addresses))
-    result: dict[Side, list[tuple[UnitActivation, ...]]] = {}
+    result: dict[Side, list[tuple[UnitActivation, ...]]] = {side: [] for side in SIDES}
     for side in SIDES:
-        result[side] = [tuple(filter(None, ranks)) for ranks in activations_of[side]]
+        for ranks in activations_of[side]:
+            result[side].append(tuple(filter(None, ranks)))
     return result
 
 

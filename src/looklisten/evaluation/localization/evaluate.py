@@ -165,9 +165,9 @@ def localization_table(
     # Only in a fusion with a common space is a position of the frame similar to a sound.
     has_similarity = isinstance(model.fusion, AlignedFusion)
     if not methods:
-        methods = [
-            method for method in get_args(Method) if has_similarity or method != "similarity"
-        ]
+        methods = list(get_args(Method))
+        if not has_similarity:
+            methods.remove("similarity")
     untrained = untrained_for(model, annotated, seed)
     predictors = [network_predictor(model, method) for method in methods]
     for method in methods:
