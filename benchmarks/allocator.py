@@ -106,7 +106,8 @@ def main() -> None:
         return
     for way in turns:
         print(
-            "{0:12}  {pairs_per_second:8.1f} pairs/s  a step {program_seconds:.3f} s in the program, "
+            "{0:12}  {pairs_per_second:8.1f} pairs/s  "
+            "a step {program_seconds:.3f} s in the program, "
             "{system_seconds:.3f} s in the system  {resident_megabytes:.0f} MB".format(
                 way, **result[way]
             )
