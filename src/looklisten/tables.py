@@ -50,7 +50,7 @@ def is_missing(value: Any) -> bool:
     )
 
 
-def text_of(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A single cell as text: numbers without `.0`, missing as "". Raises ValueError for lists and
     records.
     """
@@ -74,22 +74,24 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def texts_of(value: Any) -> tuple[str, ...]:
+def cell_texts(value: Any) -> tuple[str, ...]:
     """A cell of several values: a list, text joined by `|`, or a list as Python and NumPy print it."""
     if isinstance(value, (list, tuple, set)):
         inner = [
             text
             for item in value
-            for text in (texts_of(item) if isinstance(item, (list, tuple)) else (text_of(item),))
+            for text in (
+                cell_texts(item) if isinstance(item, (list, tuple)) else (cell_text(item),)
+            )
         ]
         return tuple(dict.fromkeys(filter(None, inner)))
-    text = text_of(value)
+    text = cell_text(value)
     printed = _LIST.fullmatch(text)
     parts = [item.strip("'\"") for item in re.findall(_ITEM, text)] if printed else text.split("|")
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
-def seconds_of(value: Any) -> float | None:
+def cell_seconds(value: Any) -> float | None:
     """Seconds out of a number, a duration, a time of day or text (`1.5`, `mm:ss`, `h:mm:ss`); None
     when missing.
 
@@ -114,7 +116,7 @@ def _seconds(value: Any) -> float | None:
         return value.hour * 3600 + value.minute * 60 + value.second + value.microsecond / 1e6
     if isinstance(value, (Real, Decimal)):
         return float(value)
-    text = text_of(value)
+    text = cell_text(value)
     if clock := _CLOCK.fullmatch(text):
         days, hours, minutes, seconds = (float(part or 0) for part in clock.groups())
         whole_minutes = (days * 24 + hours) * 60 + minutes
@@ -127,9 +129,9 @@ def _seconds(value: Any) -> float | None:
         return None
 
 
-def truth_of(value: Any) -> bool:
+def cell_boolean(value: Any) -> bool:
     """Yes or no out of a boolean, 0 and 1, or a word. Raises ValueError for anything else."""
-    word = text_of(value).casefold()
+    word = cell_text(value).casefold()
     if word not in _TRUE | _FALSE:
         raise ValueError(f"{_plain(value)} is neither yes nor no (write 1 or 0)")
     return word in _TRUE
@@ -156,23 +158,23 @@ class Row:
 
     def text(self, column: str) -> str:
         """One value; "" when missing."""
-        text: str = self._read(column, text_of)
+        text: str = self._read(column, cell_text)
         return text
 
     def texts(self, column: str) -> tuple[str, ...]:
         """Several values, each once."""
-        texts: tuple[str, ...] = self._read(column, texts_of)
+        texts: tuple[str, ...] = self._read(column, cell_texts)
         return texts
 
     def seconds(self, column: str) -> float | None:
         """A time from the beginning of the file."""
-        seconds: float | None = self._read(column, seconds_of)
+        seconds: float | None = self._read(column, cell_seconds)
         return seconds
 
     def number(self, column: str) -> float:
         """A finite number, which may not be missing."""
         try:
-            text = text_of(self.cells.get(column)).strip()
+            text = cell_text(self.cells.get(column)).strip()
             number = float(
                 text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text.lstrip("-")) else text
             )
@@ -184,9 +186,9 @@ class Row:
             )
         return number
 
-    def truth(self, column: str) -> bool:
+    def boolean(self, column: str) -> bool:
         """Yes or no, which may not be missing."""
-        truth: bool = self._read(column, truth_of)
+        truth: bool = self._read(column, cell_boolean)
         return truth
 
 
@@ -388,7 +390,7 @@ def _from_bytes(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def lines_of(name: str, data: bytes) -> tuple[list[str], tuple[str, ...]]:
+def text_lines(name: str, data: bytes) -> tuple[list[str], tuple[str, ...]]:
     """The lines of a text list without their ends, and notes. Only line feeds and returns end a
     line.
     """
@@ -443,7 +445,7 @@ def _meant(column: str, known: Set[str], mistaken: Mapping[str, str]) -> str:
     return near[0] if near else ""
 
 
-def words_for(known: Mapping[str, str]) -> dict[str, str]:
+def synonym_map(known: Mapping[str, str]) -> dict[str, str]:
     """`{"label": "class labels"}` turned around: each word to the column that it stands for."""
     return {word: column for column, words in known.items() for word in words.split()}
 

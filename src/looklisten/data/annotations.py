@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from looklisten.errors import SourceError
 from looklisten.names import parse_split
-from looklisten.tables import decode_text, text_of
+from looklisten.tables import cell_text, decode_text
 
 CLIP_SECONDS = 10.0
 """Length of a clip where its annotation tells only the start (VGGSound)."""
@@ -107,7 +107,7 @@ def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
         for cells in reader:
             if cells and not cells[0].startswith("# "):
-                yield reader.line_num, [text_of(cell) for cell in cells]
+                yield reader.line_num, [cell_text(cell) for cell in cells]
     except (OSError, csv.Error) as error:
         raise SourceError(
             f"{file} cannot be read as a CSV file ({error}); give the file as its owner distributes it"

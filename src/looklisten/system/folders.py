@@ -4,10 +4,12 @@ Opens no file.
 Links to folders are followed, each folder once. What is hidden or in a trash folder is left out.
 """
 
+import fnmatch
+import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,6 +98,41 @@ def find_files(top: str | Path, is_wanted: Callable[[str], bool]) -> FolderConte
         for entry in entries:
             _look_at(entry, account, is_wanted, folders, links)
     return account
+
+
+def match_paths(pattern: str) -> Iterator[str]:
+    """Local paths that match a glob.
+
+    With `**` each folder is searched once, so that links in a circle do no harm.
+    """
+    before, stars, after = pattern.partition("**")
+    parts = ["**", *filter(None, after.split("/"))] if after else ["**", "*"]
+    begins_a_part = before == "" or before.endswith("/")
+    ends_a_part = after == "" or after.startswith("/")
+    names_hidden = any(part.startswith(".") for part in parts)
+    if not stars or not begins_a_part or not ends_a_part or names_hidden:
+        yield from glob.glob(pattern)  # noqa: PTH207 (the pattern may be absolute)
+        return
+    tops = glob.glob(before) if before else ["."]  # noqa: PTH207
+    for top in tops:
+        contents = find_files(top, lambda _: True)
+        paths = [file.path for file in contents.files]
+        paths += [path for path, _ in contents.problems]
+        top_length = len(os.path.abspath(top).rstrip(os.sep)) + 1  # noqa: PTH100
+        for path in paths:
+            if _parts_match(path[top_length:].split(os.sep), parts):  # noqa: PTH206 (for speed)
+                yield path
+
+
+def _parts_match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether a path matches, part by part; `**` stands for any number of folders."""
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(_parts_match(parts[start:], patterns[1:]) for start in range(len(parts)))
+    if not parts or not fnmatch.fnmatchcase(parts[0], patterns[0]):
+        return False
+    return _parts_match(parts[1:], patterns[1:])
 
 
 def _look_at(

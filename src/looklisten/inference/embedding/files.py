@@ -26,7 +26,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from looklisten.config import Side
-from looklisten.data.sources import Source, find_sources, open_source
+from looklisten.data.inputs import find_sources
+from looklisten.data.sources import Source, open_source
 from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
 from looklisten.inference.embedding.fingerprints import SourceStamp, network_sha256, sha256_of_json
@@ -142,31 +143,31 @@ def embed_files(
     sources = find_sources(inputs, suffixes=MEDIA_SUFFIXES)
     if any(
         source.start_seconds is not None or source.stop_seconds is not None
-        for source in sources.found
+        for source in sources.sources
     ):
         raise ConfigError(
             "embed takes whole files, and this table names stretches; remove start_seconds and stop_seconds"
         )
     about = plan.about(encoder)
-    _agree(plan, about, {plan.target(source) for source in sources.found})
-    for folder in {plan.target(source).parent for source in sources.found}:
+    _agree(plan, about, {plan.target(source) for source in sources.sources})
+    for folder in {plan.target(source).parent for source in sources.sources}:
         with suppress(OSError):  # such as a path that is too long; the file itself will say so
             remove_abandoned_scratch(folder)
     plan_sha256 = sha256_of_json({name: value for name, value in about.items() if name != "step"})
     states = {
-        source.path: _state(sources.root, source, plan, plan_sha256) for source in sources.found
+        source.path: _state(sources.root, source, plan, plan_sha256) for source in sources.sources
     }
     failures = _Failures(plan.out / "failures.jsonl")
-    by_path = {source.path: source for source in sources.found}
+    by_path = {source.path: source for source in sources.sources}
     failures.keep(
         lambda line: (
             states.get(line["source"]) == "done" or _is_known(line, sources.root, by_path, plan)
         )
     )
-    for missing in sources.missing:
-        failures.add(missing, sources.reasons.get(missing, "there is no such file"))
+    for name, reason in sources.unusable.items():
+        failures.add(name, reason)
     counts = {
-        "sources": len(sources.found) + len(sources.missing),
+        "sources": len(sources.sources) + len(sources.unusable),
         "embedded": 0,
         "skipped": 0,
         "changed": 0,
@@ -177,18 +178,18 @@ def embed_files(
         name: why for name, why in failures.lost_sources().items() if states.get(name) != "done"
     }
     with use_limits(plan.limits):
-        for done, source in enumerate(sources.found):
+        for done, source in enumerate(sources.sources):
             if states[source.path] == "done":
                 counts["skipped"] += 1
             elif source.path not in known:
                 attempt = _Attempt(sources.root, source, encoder, plan, plan_sha256)
-                made, reason, lost = attempt.run(partial(progress, done, len(sources.found)))
+                made, reason, lost = attempt.run(partial(progress, done, len(sources.sources)))
                 counts["embedded"] += made > 0
                 counts["changed"] += made > 0 and states[source.path] == "changed"
                 counts["vectors"] += made
                 if reason:
                     failures.add(source.path, reason, lost)
-            progress(done + 1, len(sources.found))
+            progress(done + 1, len(sources.sources))
     if known:
         first = known[min(known)]
         log.warning(
