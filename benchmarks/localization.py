@@ -37,11 +37,9 @@ COLUMNS = (
 def measure(shards: str, run: str, per_clip: int, seed: int) -> dict[str, Any]:
     import looklisten as ll
 
-    data, model = ll.Shards(shards), ll.load(run)
+    network = ll.open(run)
     began = time.perf_counter()
-    table = ll.localization(
-        model, data.select(data.held_out_mask(0.1)), per_clip=per_clip, seed=seed
-    )
+    table = ll.localization(network, shards, per_clip=per_clip, seed=seed)
     told = table.as_dict()
     merged = [
         places | others

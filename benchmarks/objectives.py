@@ -49,13 +49,12 @@ def measure(shards: str, run: Path, name: str, steps: int, seed: int) -> dict[st
         checkpoint_every=steps,
     )
     data = ll.Shards(shards)
-    held_out = data.select(data.held_out_mask(config.train.held_out_fraction))
     began = time.perf_counter()
     ll.train(shards, config, run)
     seconds = time.perf_counter() - began
-    model = ll.load(run)
-    found = ll.evaluate(model, held_out)
-    sides = ll.probe(model, data, per_clip=2, seed=seed)
+    network = ll.open(run)
+    found = ll.evaluate(network, data)
+    sides = ll.probe(network, data, per_clip=2, seed=seed)
     return {
         "name": name,
         "seed": seed,

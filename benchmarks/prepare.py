@@ -25,7 +25,7 @@ from pathlib import Path
 from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.prepare import prepare
-from looklisten.data.shards import write_shards
+from looklisten.data.shard_files import write_shards
 from looklisten.data.sources import Source
 from looklisten.media.isolation.limits import WorkerLimits
 

@@ -84,6 +84,12 @@ def shards(shards_path: Path) -> Shards:
 
 
 @pytest.fixture(scope="session")
+def held_out(shards: Shards) -> Shards:
+    """The clips that a training with a fraction of 0.1 holds out."""
+    return shards.select(shards.held_out_mask(0.1))
+
+
+@pytest.fixture(scope="session")
 def run_path(shards_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of twenty steps: it has learnt nothing, but everything is there."""
     out = tmp_path_factory.mktemp("runs") / "small"

@@ -6,7 +6,7 @@ import numpy as np
 import simplejpeg
 
 from looklisten.data.clips import Clip
-from looklisten.data.shards import FORMAT_VERSION, write_shards
+from looklisten.data.shard_files import FORMAT_VERSION, write_shards
 
 
 def a_clip(number, split, start_seconds=0.0):

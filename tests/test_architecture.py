@@ -1,12 +1,17 @@
-"""Imports point down the floors of the house; only the shell prints; every name has one home."""
+"""Imports point down the layers, only the app prints, and the words are those of the glossary."""
 
 import ast
+import re
+from collections import defaultdict
 from pathlib import Path
+
+import pytest
 
 import looklisten
 
 ROOT = Path(looklisten.__file__).parent
-FLOORS = [
+
+LAYERS = [
     {"__main__", "__init__"},
     {"app"},
     {"drawing", "interop"},
@@ -17,58 +22,72 @@ FLOORS = [
     {"media"},
     {"config", "errors", "names", "system", "tables"},
 ]
-FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-BESIDE = {
+"""From the top to the bottom: a package may import packages of lower layers only."""
+
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+WITHIN_A_LAYER = {
     ("config", "errors"),
     ("system", "errors"),
     ("system", "names"),
     ("tables", "errors"),
     ("tables", "names"),
 }
-TALKERS = {"app/cli.py", "app/output.py", "app/terminal.py"}
+"""Imports between packages of one layer that are allowed: (importing, imported)."""
+
+PRINTING_FILES = {"app/cli.py", "app/output.py", "app/terminal.py"}
 
 
-def imports(file):
-    """The rooms that a file imports from, anywhere in it."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and node.module
-            and node.module.startswith("looklisten.")
-        ):
-            yield node.module.split(".")[1]
+def python_files(folder=ROOT):
+    return sorted(folder.rglob("*.py"))
+
+
+def syntax_tree(file):
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def relative(file):
+    return file.relative_to(ROOT).as_posix()
+
+
+def imported_packages(file):
+    """The packages of looklisten that a file imports from, anywhere in it."""
+    for node in ast.walk(syntax_tree(file)):
+        modules = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module]
         elif isinstance(node, ast.Import):
-            yield from (
-                alias.name.split(".")[1]
-                for alias in node.names
-                if alias.name.startswith("looklisten.")
-            )
+            modules = [alias.name for alias in node.names]
+        for module in modules:
+            if module.startswith("looklisten."):
+                yield module.split(".")[1]
 
 
 def test_imports_point_down():
     wrong = []
-    for file in ROOT.rglob("*.py"):
-        room = file.relative_to(ROOT).parts[0].removesuffix(".py")
-        for target in imports(file):
-            if target != room and FLOOR[target] <= FLOOR[room] and (room, target) not in BESIDE:
-                wrong.append(f"{file.relative_to(ROOT)} imports {target}")
+    for file in python_files():
+        package = file.relative_to(ROOT).parts[0].removesuffix(".py")
+        for target in imported_packages(file):
+            if target == package or (package, target) in WITHIN_A_LAYER:
+                continue
+            if LAYER_OF[target] <= LAYER_OF[package]:
+                wrong.append(f"{relative(file)} imports {target}")
     assert not wrong
 
 
-def test_every_room_has_a_floor():
-    rooms = {
+def test_every_package_has_a_layer():
+    packages = {
         path.name.removesuffix(".py")
         for path in ROOT.iterdir()
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
-    assert rooms <= set(FLOOR)
+    assert packages <= set(LAYER_OF)
 
 
-def test_only_the_shell_prints():
-    for file in ROOT.rglob("*.py"):
-        if str(file.relative_to(ROOT)) in TALKERS:
+def test_only_the_app_prints():
+    for file in python_files():
+        if relative(file) in PRINTING_FILES:
             continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(syntax_tree(file)):
             called = node.func if isinstance(node, ast.Call) else None
             assert not (isinstance(called, ast.Name) and called.id == "print"), file
             if (
@@ -79,18 +98,145 @@ def test_only_the_shell_prints():
                 assert node.attr not in ("stdout", "stderr"), file
 
 
-def test_media_and_data_know_no_model_and_model_knows_no_file_format():
-    for room, forbidden in (("media", {"model", "data"}), ("data", {"model"}), ("model", {"data"})):
-        for file in (ROOT / room).rglob("*.py"):
-            assert not set(imports(file)) & forbidden, file
+def test_media_and_data_import_no_model_and_model_imports_no_data():
+    forbidden = {"media": {"model", "data"}, "data": {"model"}, "model": {"data"}}
+    for package, targets in forbidden.items():
+        for file in python_files(ROOT / package):
+            assert not set(imported_packages(file)) & targets, file
 
 
-def test_public_names_are_there():
+def test_public_names_exist_and_have_docstrings():
     for name in looklisten.__all__:
         assert getattr(looklisten, name).__doc__, name
 
 
 def test_no_pickle_is_ever_loaded():
-    text = "".join(file.read_text(encoding="utf-8") for file in ROOT.rglob("*.py"))
+    text = "".join(file.read_text(encoding="utf-8") for file in python_files())
     assert "torch.load" not in text
     assert "import pickle" not in text
+
+
+def public_names(tree):
+    """The public names that a module defines at its top level."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names = [node.target.id]
+        else:
+            names = []
+        yield from (name for name in names if not name.startswith("_"))
+
+
+@pytest.mark.xfail(strict=False, reason="other packages are being renamed")
+def test_a_public_name_is_defined_in_one_module():
+    homes = defaultdict(set)
+    for file in python_files():
+        for name in public_names(syntax_tree(file)):
+            homes[name].add(relative(file))
+    # Each program has its own: the command line, and the worker processes.
+    del homes["main"]
+    several = {name: sorted(files) for name, files in homes.items() if len(files) > 1}
+    assert not several
+
+
+PRIVATE_WORDS = (
+    "contender",
+    "contenders",
+    "diary",
+    "film",
+    "films",
+    "glow",
+    "glowing",
+    "glows",
+    "haste",
+    "hush",
+    "keeper",
+    "manieth",
+    "neighbour",
+    "neighbours",
+    "labelled",
+    "learnt",
+    "rival",
+    "rivals",
+    "told",
+    "unlabelled",
+    "untold",
+)
+"""Words that have a standard word in docs/glossary.md, and British spellings."""
+
+PRIVATE_PHRASES = ("by heart", "gone on with", "leave away", "leaves away", "stands by")
+
+VAGUE_NAMES = (
+    "about",
+    "asked",
+    "at",
+    "drawn",
+    "far",
+    "found",
+    "given",
+    "heard",
+    "held",
+    "how",
+    "kept",
+    "made",
+    "mine",
+    "one",
+    "ones",
+    "ours",
+    "piece",
+    "pieces",
+    "place",
+    "places",
+    "rest",
+    "right",
+    "said",
+    "seen",
+    "shown",
+    "some",
+    "sure",
+    "thing",
+    "things",
+    "told",
+    "wanted",
+    "what",
+    "where",
+    "whole",
+    "wrong",
+)
+"""Names that do not say what is inside."""
+
+
+def bound_names(tree):
+    """The names of variables, arguments, functions and classes, each with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name, node.lineno
+
+
+@pytest.mark.xfail(strict=False, reason="other packages are being renamed")
+def test_no_private_word_comes_back():
+    uses = []
+    for file in python_files():
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", line).lower()))
+            private = words & set(PRIVATE_WORDS)
+            private |= {phrase for phrase in PRIVATE_PHRASES if phrase in line.lower()}
+            uses += [f"{relative(file)}:{number}: {word}" for word in sorted(private)]
+    assert not uses
+
+
+@pytest.mark.xfail(strict=False, reason="other packages are being renamed")
+def test_names_say_what_is_inside():
+    uses = []
+    for file in python_files():
+        for name, line in bound_names(syntax_tree(file)):
+            if name.strip("_").lower() in VAGUE_NAMES:
+                uses.append(f"{relative(file)}:{line}: {name}")
+    assert not uses

@@ -471,7 +471,7 @@ def test_vectors_have_the_precision_of_their_key(precision):
             name: encoder_of(model, name).encode("audio", sounds, "conv4_2").numpy()
             for name in ("float32", "bfloat16")
         }
-    assert extractor.key.endswith(f"-{precision}-16bit")
+    assert extractor.key.endswith(f"-{precision}")
     assert np.array_equal(extractor(sounds), expected[precision])
     assert not np.array_equal(expected["float32"], expected["bfloat16"])
 
@@ -506,4 +506,4 @@ def test_the_command_line_gives_the_table_as_json_and_as_text(esc, tmp_path, cap
 
 def test_an_unknown_set_on_the_command_line_is_a_usage_error(capsys):
     assert main(["probe", "esc5", "somewhere"]) == 2
-    assert "probe needs a set and where it lies" in capsys.readouterr().err
+    assert "probe needs a dataset and its folder" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Networks to compare with: told the labels, begun with others' towers, frozen; and the table of
+"""Networks to compare with: trained on labels, begun with others' towers, frozen; and the table of
 them all.
 """
 
@@ -25,14 +25,14 @@ from looklisten.evaluation.supervised import (
     scorer_with_validation_threshold,
     validation_clips,
 )
-from looklisten.model.checkpoint import load_checkpoint_network, open_checkpoint, saved_steps
+from looklisten.model.checkpoint import open_checkpoint, saved_steps
+from looklisten.model.networks import load, open_network
 from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.training import baselines as table
-from looklisten.training import checkpointing
-from looklisten.training.baselines import METHODS, baselines
+from looklisten.training import loop
+from looklisten.training.baselines import METHODS
 from looklisten.training.batches import select_labeled, training_stream
 from looklisten.training.learner import Learner
-from looklisten.training.loop import train
 from looklisten.training.metrics_log import read_metrics
 
 SUPERVISED = small_config(
@@ -45,25 +45,28 @@ SUPERVISED = small_config(
 )
 
 
-@pytest.fixture(autouse=True)
-def _few_pairs(monkeypatch):
-    monkeypatch.setattr(checkpointing, "EVALUATED_PAIRS", 24)
+def train(*args, **kwargs):
+    """Measures little on held-out videos, so that the tests are quick."""
+    return loop.train(*args, evaluated_pairs=24, **kwargs)
+
+
+def baselines(*args, **kwargs):
+    return table.baselines(*args, evaluated_pairs=24, **kwargs)
 
 
 @pytest.fixture(scope="module")
-def told(shards_path, tmp_path_factory):
-    """A run that was told the labels, and the videos that it drew with augmentation."""
-    out, trained_on, drawn = tmp_path_factory.mktemp("told") / "run", set(), PairStream.batches
+def labels_run(shards_path, tmp_path_factory):
+    """A run that was trained on labels, and the videos that it drew with augmentation."""
+    out, trained_on, drawn = tmp_path_factory.mktemp("labels") / "run", set(), PairStream.batches
 
     def watched(self, *args, **kwargs):
         for batch in drawn(self, *args, **kwargs):
-            if self.view.random:
+            if self.transform.random:
                 trained_on.update(batch.video_ids)
             yield batch
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PairStream, "batches", watched)
-        patch.setattr(checkpointing, "EVALUATED_PAIRS", 24)
         train(shards_path, SUPERVISED, out)
     return out, trained_on
 
@@ -82,10 +85,10 @@ def learner_and_batch(shards, config, **train_settings):
     allowed, config = select_labeled(
         shards, ~shards.held_out_mask(0.1), config.changed("train", **train_settings)
     )
-    return Learner(config, "cpu"), training_stream(shards, allowed, config).batch(0)
+    return Learner(config, "cpu"), training_stream(shards.select(allowed), config).batch(0)
 
 
-def test_labels_are_learnt_by_heart(shards):
+def test_labels_are_memorized(shards):
     learner, batch = learner_and_batch(shards, SUPERVISED)
     first, *_, last = [learner.step([batch], step, 5e-3, augmented=False) for step in range(1, 31)]
     assert first.loss > 3
@@ -94,7 +97,7 @@ def test_labels_are_learnt_by_heart(shards):
 
 
 def test_the_sides_are_trained_apart(shards):
-    """What the vision tower becomes does not depend on the sounds, so one run trains two networks."""
+    """The vision tower does not depend on the sounds, so one run trains two networks."""
     one, batch = learner_and_batch(shards, SUPERVISED)
     other, _ = learner_and_batch(shards, SUPERVISED)
     one.step([batch], 1, 1e-2)
@@ -104,8 +107,8 @@ def test_the_sides_are_trained_apart(shards):
     assert not same(one.network.audio.state_dict(), other.network.audio.state_dict())
 
 
-def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
-    run, _ = told
+def test_a_supervised_run_records_its_classes_and_accuracies(labels_run, shards):
+    run, _ = labels_run
     saved = open_checkpoint(run)
     assert saved.config.train.classes == tuple(sorted(set(shards.names.tolist())))
     assert Config.load(run / "config.toml") == saved.config
@@ -119,24 +122,24 @@ def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
     assert row["held_out_accuracy"] == pytest.approx((row["named_vision"] + row["named_audio"]) / 2)
 
 
-def test_neither_held_out_nor_validation_videos_are_trained_on(told, shards):
+def test_neither_held_out_nor_validation_videos_are_trained_on(labels_run, shards):
     held_out = shards.held_out_mask(0.1)
     validation = shards.validation_mask(0.2, 0.1)
     assert 2 <= validation.sum() < 18
     assert not (validation & held_out).any()
-    assert told[1] <= set(shards.video_ids[~held_out & ~validation])
+    assert labels_run[1] <= set(shards.video_ids[~held_out & ~validation])
     assert not shards.validation_mask(0.0, 0.1).any()
 
 
-def test_a_supervised_run_is_resumed_to_the_bit(told, shards_path, tmp_path):
-    shutil.copytree(told[0], tmp_path / "run")
+def test_a_supervised_run_is_resumed_to_the_bit(labels_run, shards_path, tmp_path):
+    shutil.copytree(labels_run[0], tmp_path / "run")
     shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
     assert train(shards_path, SUPERVISED, tmp_path / "run").resumed_from == 2
-    assert same(tensors(tmp_path / "run"), tensors(told[0]))
-    assert any(name.startswith("objective/audio") for name in tensors(told[0]))
+    assert same(tensors(tmp_path / "run"), tensors(labels_run[0]))
+    assert any(name.startswith("objective/audio") for name in tensors(labels_run[0]))
 
 
-def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
+def test_unlabeled_videos_are_refused(shards, monkeypatch):
     monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
     with pytest.raises(
         ConfigError,
@@ -145,13 +148,13 @@ def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
         select_labeled(shards, ~shards.held_out_mask(0.1), SUPERVISED)
 
 
-def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_path, tmp_path):
-    run = str(told[0])
+def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(labels_run, shards_path, tmp_path):
+    run = str(labels_run[0])
     config = small_config(
         steps=3, vision_from=run, audio_from=run, freeze="towers", probe_every=0, evaluate_every=1
     )
     train(shards_path, config, tmp_path / "frozen")
-    theirs, ours = load_checkpoint_network(run), load_checkpoint_network(tmp_path / "frozen")
+    theirs, ours = load(run), load(tmp_path / "frozen")
     assert same(theirs.vision.state_dict(), ours.vision.state_dict()), (
         "weights and batch-norm's statistics"
     )
@@ -165,10 +168,8 @@ def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_pat
     )
 
 
-def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resuming(
-    told, shards_path, tmp_path
-):
-    shutil.copytree(told[0], tmp_path / "teacher")
+def test_a_frozen_teacher_is_not_needed_when_the_run_is_resumed(labels_run, shards_path, tmp_path):
+    shutil.copytree(labels_run[0], tmp_path / "teacher")
     settings = {
         "vision_from": str(tmp_path / "teacher"),
         "freeze": "vision",
@@ -177,7 +178,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
     }
     train(shards_path, small_config(steps=4, checkpoint_every=2, **settings), tmp_path / "run")
     whole, begun = tensors(tmp_path / "run"), Learner(small_config(), "cpu").network.state_dict()
-    taught = load_checkpoint_network(tmp_path / "teacher").state_dict()
+    taught = load(tmp_path / "teacher").state_dict()
     shutil.rmtree(tmp_path / "teacher")
     shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
     assert (
@@ -187,7 +188,7 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
         == 2
     )
     assert same(tensors(tmp_path / "run"), whole)
-    for name, value in load_checkpoint_network(tmp_path / "run").state_dict().items():
+    for name, value in load(tmp_path / "run").state_dict().items():
         if name.startswith("vision."):
             assert torch.equal(value, taught[name])
         elif name.endswith(("conv1.weight", "fc3.weight")):
@@ -195,22 +196,23 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
             assert not torch.equal(value, taught[name])
 
 
-def test_a_network_begins_with_the_towers_of_another_to_the_bit(told):
-    run = str(told[0])
+def test_a_network_begins_with_the_towers_of_another_to_the_bit(labels_run):
+    run = str(labels_run[0])
     learner = Learner(small_config(vision_from=run, audio_from=run), "cpu")
     fresh = Learner(small_config(), "cpu").network.fusion.state_dict()
     learner.initialize()
-    theirs = load_checkpoint_network(run)
+    theirs = load(run)
     assert same(learner.network.vision.state_dict(), theirs.vision.state_dict())
     assert same(learner.network.audio.state_dict(), theirs.audio.state_dict())
     assert same(learner.network.fusion.state_dict(), fresh)
 
 
-def test_a_tower_of_another_build_is_refused(told):
-    other = small_config(audio_from=str(told[0])).changed("model", front_end="paper")
+def test_a_tower_of_another_build_is_refused(labels_run):
+    other = small_config(audio_from=str(labels_run[0])).changed("model", front_end="paper")
     with pytest.raises(
         CheckpointError,
-        match=r"the audio tower of .* cannot be taken over: its model.front_end is compact, here it is paper",
+        match=r"the audio tower of .* cannot be taken over: "
+        r"its model.front_end is compact, here it is paper",
     ):
         Learner(other, "cpu").initialize()
     with pytest.raises(CheckpointError, match="nowhere is not there"):
@@ -228,120 +230,109 @@ def test_a_threshold_by_hand():
     assert best_threshold(nothing)[1] == 0.5
 
 
-def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkeypatch):
-    seen, look = set(), supervised.looked_and_listened
+def test_the_threshold_is_chosen_on_validation_videos_alone(labels_run, shards, monkeypatch):
+    seen, look = set(), supervised.fusion_inputs
 
     def watched(*args):
         for batch, *vectors in look(*args):
             seen.update(batch.video_ids)
             yield batch, *vectors
 
-    monkeypatch.setattr(correspondence, "looked_and_listened", watched)
-    saved = open_checkpoint(told[0])
-    direct = direct_combination(saved, saved.model(), shards, pairs=40)
+    monkeypatch.setattr(correspondence, "fusion_inputs", watched)
+    saved = open_network(labels_run[0])
+    direct = direct_combination(saved, saved.l3net, shards, pairs=40)
     assert seen == set(shards.video_ids[shards.validation_mask(0.2, 0.1)])
     assert direct.validation_accuracy >= 0.5
     again = evaluate(
-        saved.model(),
-        shards,
-        shards.validation_mask(0.2, 0.1),
+        saved.l3net,
+        shards.validation(saved),
         pairs=40,
-        answer=direct.answer,
+        scorer=direct.scorer,
     )
     assert again.accuracy == direct.validation_accuracy, (
         "the threshold means what it was chosen for"
     )
 
 
-def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
-    other = open_checkpoint(run_path)
+def test_a_run_without_class_scores_or_validation_videos_is_refused(
+    labels_run, run_path, shards, monkeypatch
+):
+    other = open_network(run_path)
     with pytest.raises(
         ConfigError,
         match=r'has no class scores to combine; train one with train\.objective = "labels"',
     ):
-        direct_combination(other, other.model(), shards)
-    saved = open_checkpoint(told[0])
-    monkeypatch.setattr(shards, "validation", lambda *_: np.zeros(len(shards), bool))
+        direct_combination(other, other.l3net, shards)
+    saved = open_network(labels_run[0])
+    no_clips = np.zeros(len(shards), bool)
+    monkeypatch.setattr(shards, "validation_mask", lambda *_: no_clips)
     with pytest.raises(
         ConfigError,
-        match=r"kept no videos to choose a threshold on; train it with train\.validation_fraction = 0\.1",
+        match=r"kept no videos to choose a threshold on; "
+        r"train it with train\.validation_fraction = 0\.1",
     ):
-        direct_combination(saved, saved.model(), shards)
+        direct_combination(saved, saved.l3net, shards)
 
 
 class Knowing:
     """In place of the network's vectors: the class of each row, as an oracle knows it."""
 
     def __init__(self, monkeypatch, shards):
-        look, names = correspondence.looked_and_listened, sorted(set(shards.names.tolist()))
+        look, names = correspondence.fusion_inputs, sorted(set(shards.names.tolist()))
 
         def knows(*args):
             for batch, _, _ in look(*args):
                 known = torch.eye(len(names))[[names.index(label) for label in batch.labels]]
                 yield batch, known, known
 
-        monkeypatch.setattr(correspondence, "looked_and_listened", knows)
-        monkeypatch.setattr(supervised, "looked_and_listened", knows)
+        monkeypatch.setattr(correspondence, "fusion_inputs", knows)
+        monkeypatch.setattr(supervised, "fusion_inputs", knows)
 
     @staticmethod
-    def answer(vision, audio):
+    def scorer(vision, audio):
         return (vision * audio).sum(-1) - 0.5
 
 
 def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_same(
-    told, shards, monkeypatch
+    labels_run, shards, monkeypatch
 ):
-    knowing, model = Knowing(monkeypatch, shards), load_checkpoint_network(told[0])
-    found = evaluate(
-        model,
-        shards,
-        ~shards.held_out_mask(0.1),
-        400,
-        answer=knowing.answer,
-        negatives="other-class",
-    )
+    knowing, model = Knowing(monkeypatch, shards), load(labels_run[0])
+    trained_on = shards.select(~shards.held_out_mask(0.1))
+    found = evaluate(model, trained_on, 400, scorer=knowing.scorer, negatives="other-class")
     assert (found.accuracy, found.positives_right, found.negatives_right) == (1, 1, 1)
-    found = evaluate(model, shards, ~shards.held_out_mask(0.1), 400, answer=knowing.answer)
+    found = evaluate(model, trained_on, 400, scorer=knowing.scorer)
     assert found.positives_right == 1
     assert 0.8 < found.negatives_right < 1, "about one in twelve negatives is of the same class"
 
 
-def test_one_class_has_no_other(told, shards, monkeypatch):
+def test_one_class_has_no_other(labels_run, shards, monkeypatch):
     monkeypatch.setattr(shards, "names", np.full(len(shards), "drum"))
     with pytest.raises(
         ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"
     ):
         evaluate(
-            load_checkpoint_network(told[0]),
-            shards,
-            shards.held_out_mask(0.1),
+            load(labels_run[0]),
+            shards.select(shards.held_out_mask(0.1)),
             24,
             negatives="other-class",
         )
 
 
-def test_naming_of_heads_that_know(told, shards, monkeypatch):
+def test_class_accuracy_of_heads_that_know(labels_run, shards, held_out, monkeypatch):
     """Heads that read the class off the oracle's vectors name every frame and every sound; of one
     side turned wrong, none.
     """
     Knowing(monkeypatch, shards)
     classes, heads = (
-        open_checkpoint(told[0]).config.train.classes,
-        LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc"))),
+        open_checkpoint(labels_run[0]).config.train.classes,
+        LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc")), features=16),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = class_accuracy(
-        load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24
-    )
+    found = class_accuracy(load(labels_run[0]), heads.class_scores, classes, held_out, 24)
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
-    assert (
-        class_accuracy(
-            load_checkpoint_network(told[0]), heads, classes, shards, shards.held_out_mask(0.1), 24
-        ).audio
-        == 0
-    )
+    assert class_accuracy(load(labels_run[0]), heads.class_scores, classes, held_out, 24).audio == 0
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
@@ -359,18 +350,21 @@ def test_negatives_of_other_classes_are_a_permutation(labels, seed):
     )
 
 
-def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path, monkeypatch):
+def test_the_table_is_resumed_and_measures_all_rows_on_the_same_pairs(shards_path, tmp_path):
     trained = []
-    monkeypatch.setattr(table, "train", lambda *args: trained.append(args[2].name) or train(*args))
+
+    def progress(*_, of, **__):
+        trained.append(of.removesuffix(", seed 0"))
+
     config = small_config(steps=1)
-    first = baselines(shards_path, tmp_path, config, [0], pairs=24)
+    first = baselines(shards_path, tmp_path, config, [0], pairs=24, progress=progress)
     assert trained == ["labels", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
     assert [row.method for row in first.rows] == list(METHODS)
     assert {(row.n_pairs, row.n_videos, row.deviation) for row in first.rows} == {(24, 12, None)}
     assert all(row.ci95[0] <= row.accuracy <= row.ci95[1] for row in first.rows)
     assert [row.paper for row in first.rows] == [0.65, 0.74, 0.74, None, 0.74]
     (tmp_path / "seed-0" / "teacher.json").unlink()
-    again = baselines(shards_path, tmp_path, config, [0], pairs=24)
+    again = baselines(shards_path, tmp_path, config, [0], pairs=24, progress=progress)
     assert trained[5:] == ["teacher"]
     assert asdict(again) == asdict(first)
     runs = {name: open_checkpoint(tmp_path / "seed-0" / name).config.train for name in trained}
@@ -390,29 +384,31 @@ def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path, mon
         baselines(shards_path, tmp_path, small_config(steps=2), [0], pairs=24)
 
 
-def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_working_directory(
-    told, shards_path, tmp_path, monkeypatch
+def test_another_teacher_replaces_the_supervised_one_from_any_working_directory(
+    labels_run, shards_path, tmp_path, monkeypatch
 ):
-    monkeypatch.chdir(told[0].parent)
+    monkeypatch.chdir(labels_run[0].parent)
     config = small_config(steps=1)
-    first = baselines(shards_path, tmp_path / "table", config, [0], pairs=24, teacher=told[0].name)
-    eyes = {
+    first = baselines(
+        shards_path, tmp_path / "table", config, [0], pairs=24, teacher=labels_run[0].name
+    )
+    vision_towers = {
         name: {
             key: tensor
-            for key, tensor in load_checkpoint_network(run).state_dict().items()
+            for key, tensor in load(run).state_dict().items()
             if key.startswith("vision.")
         }
         for name, run in {
-            "own": told[0],
+            "own": labels_run[0],
             "taught": tmp_path / "table/seed-0/teacher",
             "labels": tmp_path / "table/seed-0/labels",
         }.items()
     }
-    assert same(eyes["taught"], eyes["own"])
-    assert not same(eyes["taught"], eyes["labels"])
+    assert same(vision_towers["taught"], vision_towers["own"])
+    assert not same(vision_towers["taught"], vision_towers["labels"])
     (tmp_path / "table" / "seed-0" / "pretraining-frozen.json").unlink()
     monkeypatch.chdir(tmp_path)
-    again = baselines(shards_path, "table", config, [0], pairs=24, teacher=told[0])
+    again = baselines(shards_path, "table", config, [0], pairs=24, teacher=labels_run[0])
     assert asdict(again) == asdict(first)
 
 
@@ -429,32 +425,32 @@ def test_means_over_seeds_by_hand():
             for kind in ("any", "other-class")
         }
 
-    row = table._summary("l3", [asked(0.6), asked(0.8)])
+    row = table._row("l3", [asked(0.6), asked(0.8)])
     assert row.accuracy == row.other_class == pytest.approx(0.7)
     assert row.ci95 == pytest.approx((0.6, 0.8))
     assert row.deviation == pytest.approx(0.02**0.5)
     assert row.by_seed == (0.6, 0.8)
 
 
-def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong(
+def test_a_threshold_chosen_on_validation_videos_corrects_a_wrong_one(
     shards_path, shards, tmp_path
 ):
     """A network that says yes to everything is right in half of the pairs; its scores know more
     than its threshold.
     """
     train(shards_path, small_config(validation_fraction=0.2, steps=60), tmp_path)
-    saved = open_checkpoint(tmp_path)
-    model, held_out = saved.model(), shards.held_out_mask(0.1)
+    saved = open_network(tmp_path)
+    model, held_out = saved.l3net, shards.select(shards.held_out_mask(0.1))
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
-    assert evaluate(model, shards, held_out, pairs=200).accuracy == 0.5
-    answer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
-    mended = evaluate(model, shards, held_out, pairs=200, answer=answer)
-    assert mended.positives_right < 1
-    assert mended.negatives_right > 0.2
+    assert evaluate(model, held_out, pairs=200).accuracy == 0.5
+    scorer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
+    corrected = evaluate(model, held_out, pairs=200, scorer=scorer)
+    assert corrected.positives_right < 1
+    assert corrected.negatives_right > 0.2
     validation = validation_clips(saved, shards)
-    assert not set(shards.video_ids[validation]) & set(shards.video_ids[held_out])
-    assert evaluate(model, shards, validation, pairs=200, answer=answer).accuracy > 0.5
+    assert not set(validation.video_ids) & set(held_out.video_ids)
+    assert evaluate(model, validation, pairs=200, scorer=scorer).accuracy > 0.5
 
 
 def test_recipes_of_baselines_are_one_network_and_schedule(tmp_path, monkeypatch):

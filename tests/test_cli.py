@@ -1,11 +1,10 @@
-"""The shell: data on stdout, talk on stderr, one sentence for what is wrong, and exit codes that
-scripts can trust.
-"""
+"""The command line: data on stdout, messages on stderr, one sentence per error, exit codes."""
 
 import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,13 +15,15 @@ import pytest
 
 from conftest import small_config, write_clock_video
 from looklisten.app import terminal
-from looklisten.app.cli import VERBS, main
+from looklisten.app.cli import main
+from looklisten.app.command_line import Verb
+from looklisten.app.output import Output, emit
+from looklisten.app.verbs import VERBS, register
 from looklisten.system.files import atomic_write
 
-ROOT = Path(__file__).parents[1]
 
-
-def shell(*arguments, **options):
+def run_process(*arguments, **options):
+    """`looklisten ARGUMENTS` in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "looklisten", *map(str, arguments)],
         check=False,
@@ -32,66 +33,64 @@ def shell(*arguments, **options):
     )
 
 
-def spoken(capsys):
-    """What was said on stderr, on one line."""
-    return re.sub(r"\s+", " ", capsys.readouterr().err)
+def one_line(text):
+    """Messages on a terminal are wrapped; as one line they can be searched."""
+    return re.sub(r"\s+", " ", text)
+
+
+def messages(capsys):
+    return one_line(capsys.readouterr().err)
+
+
+PIPELINE = (
+    "synth videos --videos 12 --seconds 1.5 --side-pixels 64 --frames-per-second 10",
+    "prepare videos shards",
+    "train shards --config small.toml --run runs/tiny --train.steps 5",
+    "evaluate shards --pairs 40",
+    "localize videos/000003.mp4 -o maps --every-seconds 0.5",
+)
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
-    """The whole road on a few videos, as a user would walk it: folder -> shards -> run."""
-    home = tmp_path_factory.mktemp("road")
-    (home / "small.toml").write_text(small_config(steps=4, batch_size=4).toml())
-    steps = [
-        [
-            "synth",
-            "videos",
-            "--videos",
-            12,
-            "--seconds",
-            1.5,
-            "--side-pixels",
-            64,
-            "--frames-per-second",
-            10,
-        ],
-        ["prepare", "videos", "shards"],
-        ["train", "shards", "--config", "small.toml", "--run", "runs/tiny", "--train.steps", 5],
-        ["evaluate", "shards", "--pairs", 40],
-        ["localize", "videos/000003.mp4", "-o", "maps", "--every-seconds", 0.5],
-    ]
-    return home, [shell(*step, cwd=home) for step in steps]
+def pipeline(tmp_path_factory):
+    """From videos to maps as a user does it: the folder, and the finished processes."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "small.toml").write_text(small_config(steps=4, batch_size=4).toml())
+    return folder, [run_process(*shlex.split(line), cwd=folder) for line in PIPELINE]
 
 
-def test_the_road_from_videos_to_maps(road):
-    home, said = road
-    for one in said:
-        assert one.returncode == 0, one.stderr
-    synth, prepare, train, evaluate, localize = (json.loads(one.stdout) for one in said)
+def test_pipeline_from_videos_to_maps(pipeline):
+    folder, processes = pipeline
+    for process in processes:
+        assert process.returncode == 0, process.stderr
+    synth, prepare, train, evaluate, localize = (
+        json.loads(process.stdout) for process in processes
+    )
     assert synth["videos"] == 12
     assert (prepare["sources"], prepare["clips"], prepare["failed"]) == (12, 12, 0)
     assert train["step"] == 5
     assert evaluate["n_pairs"] >= 40
     assert localize["stills"] == 4
-    assert (home / "maps" / "sheet.png").read_bytes().startswith(b"\x89PNG")
-    assert np.load(home / "maps" / "maps.npz")["frame_maps"].shape[0] == localize["moments"] == 8
-    assert (home / "maps" / "overlay.mp4").stat().st_size
-    assert "train" in said[2].stderr, "long work shows where it is"
+    assert (folder / "maps" / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    frame_maps = np.load(folder / "maps" / "maps.npz")["frame_maps"]
+    assert frame_maps.shape[0] == localize["moments"] == 8
+    assert (folder / "maps" / "overlay.mp4").stat().st_size
+    assert "train" in processes[2].stderr, "long work shows its progress"
 
 
-def test_stdout_is_one_json_line(road):
-    for one in road[1]:
-        assert len(one.stdout.splitlines()) == 1
+def test_stdout_is_one_line_of_json(pipeline):
+    for process in pipeline[1]:
+        assert len(process.stdout.splitlines()) == 1
 
 
-def test_unlabelled_shards_cannot_be_probed(road):
-    told = shell("probe", "shards", cwd=road[0])
-    assert told.returncode == 1
-    assert "needs labelled clips" in re.sub(r"\s+", " ", told.stderr)
+def test_unlabeled_shards_cannot_be_probed(pipeline, capsys, monkeypatch):
+    monkeypatch.chdir(pipeline[0])
+    assert main(["probe", "shards"]) == 1
+    assert "needs labeled clips" in messages(capsys)
 
 
 @pytest.mark.parametrize(
-    ("what", "option", "named"),
+    ("paths", "option", "name"),
     [
         (["probe", "shards", "x"], ["--layer", "texture"], "--layer"),
         (["probe", "x"], ["--compare", "none"], "--compare"),
@@ -101,51 +100,49 @@ def test_unlabelled_shards_cannot_be_probed(road):
         (["probe", "esc10", "x"], ["--per-clip", 3], "--per-clip"),
     ],
 )
-def test_probe_refuses_an_option_that_it_would_not_follow(what, option, named, capsys):
-    assert main([str(word) for word in [*what, *option]]) == 2
-    told = spoken(capsys)
-    assert named in told and " for s" in told
+def test_probe_refuses_an_option_that_does_not_apply(paths, option, name, capsys):
+    assert main([str(word) for word in [*paths, *option]]) == 2
+    sentence = messages(capsys)
+    assert name in sentence and " for s" in sentence
 
 
-def test_some_failed_is_exit_code_3(tmp_path):
+def test_failed_inputs_give_exit_code_3(tmp_path):
     (tmp_path / "videos").mkdir()
     write_clock_video(tmp_path / "videos" / "good.mp4", seconds=1.5)
     (tmp_path / "videos" / "bad.mp4").write_text("text")
-    told = shell("prepare", tmp_path / "videos", tmp_path / "out")
-    assert told.returncode == 3
-    assert json.loads(told.stdout)["failed"] == 1
+    process = run_process("prepare", tmp_path / "videos", tmp_path / "out")
+    assert process.returncode == 3
+    assert json.loads(process.stdout)["failed"] == 1
 
 
-def test_a_short_video_is_skipped_and_no_failure(tmp_path):
+def test_a_short_video_is_skipped_and_not_failed(tmp_path):
     (tmp_path / "videos").mkdir()
     write_clock_video(tmp_path / "videos" / "good.mp4", seconds=1.5)
     write_clock_video(tmp_path / "videos" / "short.mp4", seconds=0.5)
-    told = shell("prepare", tmp_path / "videos", tmp_path / "out")
-    assert told.returncode == 0
-    assert (json.loads(told.stdout)["skipped"], json.loads(told.stdout)["failed"]) == (1, 0)
+    process = run_process("prepare", tmp_path / "videos", tmp_path / "out")
+    assert process.returncode == 0
+    assert (json.loads(process.stdout)["skipped"], json.loads(process.stdout)["failed"]) == (1, 0)
     assert (tmp_path / "out" / "failures.jsonl").read_text() == ""
     assert json.loads((tmp_path / "out" / "skipped.jsonl").read_text())["source"] == "short.mp4"
 
 
-def test_a_name_in_brackets_is_said_as_it_is(tmp_path):
-    told = shell("prepare", tmp_path / "a [b] [/c].mp4", tmp_path / "out")
-    assert told.returncode == 1
-    assert "a [b] [/c].mp4" in told.stderr.replace("\n", "")
+def test_a_file_name_in_brackets_is_printed_unchanged(tmp_path):
+    process = run_process("prepare", tmp_path / "a [b] [/c].mp4", tmp_path / "out")
+    assert process.returncode == 1
+    assert "a [b] [/c].mp4" in process.stderr.replace("\n", "")
 
 
-def test_a_share_of_the_work_needs_its_number(tmp_path):
-    assert shell("prepare", tmp_path, tmp_path / "out", "--num-tasks", 4).returncode == 2
+def test_num_tasks_needs_task_index(tmp_path):
+    assert run_process("prepare", tmp_path, tmp_path / "out", "--num-tasks", 4).returncode == 2
 
 
 def test_help_names_every_verb_and_every_verb_has_help(capsys):
     assert main(["--help"]) == 0
-    listed = capsys.readouterr().out
-    for verb in VERBS:
-        assert verb in listed
-        with pytest.raises(SystemExit) as ended:
-            main([verb, "--help"])
-        assert ended.value.code == 0
-        assert "usage: looklisten " + verb in capsys.readouterr().out
+    verbs = capsys.readouterr().out
+    for verb in VERBS.values():
+        assert verb.name in verbs
+        assert verb.summary
+        assert f"usage: looklisten {verb.name}" in help_of(verb.name, capsys)
 
 
 @pytest.mark.parametrize(
@@ -175,18 +172,16 @@ def test_help_names_every_verb_and_every_verb_has_help(capsys):
             1,
             "nowhere is not there; give the folder of a run",
         ),
-        (["synth", "out", "--videos", "0"], 1, "a world needs at least 1 video"),
+        (["synth", "out", "--videos", "0"], 1, "videos 0 must be at least 1"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(
-    arguments, code, sentence, capsys, tmp_path, monkeypatch
-):
+def test_an_error_is_one_sentence(arguments, code, sentence, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == code
-    told = capsys.readouterr()
-    assert sentence in re.sub(r"\s+", " ", told.err)
-    assert "Traceback" not in told.err
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert sentence in one_line(printed.err)
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
 
 
 @pytest.mark.parametrize(
@@ -203,33 +198,33 @@ def test_what_is_wrong_is_said_in_one_sentence(
         ("[model\n", "is not TOML"),
     ],
 )
-def test_a_recipe_that_cannot_be_is_said(toml, sentence, capsys, tmp_path):
+def test_a_wrong_recipe_is_refused(toml, sentence, capsys, tmp_path):
     (tmp_path / "r.toml").write_text(toml)
     assert main(["train", "shards", "--config", str(tmp_path / "r.toml")]) == 1
-    assert sentence in spoken(capsys)
+    assert sentence in messages(capsys)
 
 
 def test_an_empty_folder_and_one_without_videos(capsys, tmp_path):
     (tmp_path / "in").mkdir()
     assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
-    assert "holds no video" in spoken(capsys)
+    assert "holds no video" in messages(capsys)
     (tmp_path / "in" / "song.txt").write_text("la")
     assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "out")]) == 1
-    assert "holds no video" in spoken(capsys)
+    assert "holds no video" in messages(capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_option_that_is_not_there_is_wrong_usage(capsys):
+def test_an_unknown_option_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["train", "shards", "--train.stepz", "3"])
     assert ended.value.code == 2
     assert "--train.steps" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_recipe_is_refused_and_kept(road, capsys, monkeypatch):
-    home, _ = road
-    monkeypatch.chdir(home)
-    before = {f: f.read_bytes() for f in (home / "runs/tiny/checkpoints").rglob("*.json")}
+def test_a_run_of_another_recipe_is_refused_and_unchanged(pipeline, capsys, monkeypatch):
+    folder, _ = pipeline
+    monkeypatch.chdir(folder)
+    before = {f: f.read_bytes() for f in (folder / "runs/tiny/checkpoints").rglob("*.json")}
     assert (
         main(
             [
@@ -247,15 +242,15 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_kept(road, capsys, monkey
         )
         == 1
     )
-    assert "was trained with another config" in spoken(capsys)
-    assert before == {f: f.read_bytes() for f in (home / "runs/tiny/checkpoints").rglob("*.json")}
+    assert "was trained with another config" in messages(capsys)
+    assert before == {f: f.read_bytes() for f in (folder / "runs/tiny/checkpoints").rglob("*.json")}
 
 
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0,
     reason="a small file system of its own needs root on Linux",
 )
-def test_a_full_disk_is_one_sentence_and_the_run_goes_on(road, tmp_path):
+def test_a_full_disk_is_one_sentence_and_the_next_call_resumes(pipeline, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(
@@ -263,71 +258,145 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on(road, tmp_path):
     ).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        told = shell("prepare", road[0] / "videos", small / "out", "--workers", 2)
-        assert told.returncode == 1, told.stderr
-        assert "the disk is full" in re.sub(r"\s+", " ", told.stderr)
-        assert "Traceback" not in told.stderr
+        process = run_process("prepare", pipeline[0] / "videos", small / "out", "--workers", 2)
+        assert process.returncode == 1, process.stderr
+        assert "the disk is full" in one_line(process.stderr)
+        assert "Traceback" not in process.stderr
         subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
-        told = shell("prepare", road[0] / "videos", small / "out", "--workers", 2)
-        assert told.returncode == 0, told.stderr
-        for shard in sorted((road[0] / "shards").glob("*.arrow")):
+        process = run_process("prepare", pipeline[0] / "videos", small / "out", "--workers", 2)
+        assert process.returncode == 0, process.stderr
+        for shard in sorted((pipeline[0] / "shards").glob("*.arrow")):
             assert (small / "out" / shard.name).read_bytes() == shard.read_bytes()
         shutil.rmtree(small / "out")
         subprocess.run(["mount", "-o", "remount,size=100k", small], check=True)
         command = [
             "train",
-            road[0] / "shards",
+            pipeline[0] / "shards",
             "--config",
-            road[0] / "small.toml",
+            pipeline[0] / "small.toml",
             "--run",
             small / "run",
         ]
-        told = shell(*command)
-        assert told.returncode == 1, told.stderr
-        assert "the disk is full" in re.sub(r"\s+", " ", told.stderr)
-        assert "Traceback" not in told.stderr
+        process = run_process(*command)
+        assert process.returncode == 1, process.stderr
+        assert "the disk is full" in one_line(process.stderr)
+        assert "Traceback" not in process.stderr
         subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
-        assert json.loads(shell(*command).stdout)["step"] == 4
+        assert json.loads(run_process(*command).stdout)["step"] == 4
     finally:
         subprocess.run(["umount", small], check=True)
 
 
-def test_a_shard_cut_in_half_is_said(road, tmp_path, capsys):
-    shutil.copytree(road[0] / "shards", tmp_path / "shards")
+def test_half_a_shard_is_refused(pipeline, tmp_path, capsys):
+    shutil.copytree(pipeline[0] / "shards", tmp_path / "shards")
     shard = sorted((tmp_path / "shards").glob("*.arrow"))[0]
     shard.write_bytes(shard.read_bytes()[:5000])
     assert (
-        main(["evaluate", str(tmp_path / "shards"), "--checkpoint", str(road[0] / "runs/tiny")])
+        main(["evaluate", str(tmp_path / "shards"), "--checkpoint", str(pipeline[0] / "runs/tiny")])
         == 1
     )
-    assert "run the same `looklisten prepare` again" in spoken(capsys)
+    assert "run the same `looklisten prepare` again" in messages(capsys)
 
 
-def test_readme_commands_are_real():
-    """Every looklisten line of the README parses: its verb is there and its options are the verb's."""
-    lines = [
-        line.split("#")[0].split()
-        for line in (ROOT / "README.md").read_text().splitlines()
-        if line.startswith("looklisten ")
+def help_of(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_imports_neither_torch_nor_numpy():
+    program = (
+        "import sys; from looklisten.app.cli import main; main(['--help']); "
+        "print([name for name in ('torch', 'numpy', 'pyarrow', 'av') if name in sys.modules])"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.splitlines()[-1] == "[]"
+
+
+HITS = [{"source": "a.wav", "score": 0.5}, {"source": "b.wav", "score": None, "note": "short"}]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_records_without_a_name_are_printed_as_a_table(nested, capsys):
+    emit({"query": "x", "result": {"hits": HITS} if nested else HITS}, as_json=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["query", "x"],
+        ["source", "score", "note"],
+        ["a.wav", "0.5"],
+        ["b.wav", "–", "short"],
     ]
-    assert len(lines) >= 4
-    for _, verb, *rest in lines:
-        assert verb in VERBS
-        known = subprocess.run(
-            [sys.executable, "-m", "looklisten", verb, "--help"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for option in (word for word in rest if word.startswith("-")):
-            assert re.search(rf"(^|\s){re.escape(option)}[\s,]", known), f"{verb} has no {option}"
 
 
-def test_a_bar_tells_the_time_left_by_what_was_done_since_it_was_first_told(monkeypatch, capsys):
-    """Of work that begins half done it does not take the half for something it saw done."""
+def test_several_lists_of_records_have_titles(capsys):
+    emit({"rows": HITS[:1], "other_sounds": HITS[:1]}, as_json=False)
+    printed = capsys.readouterr().out
+    assert re.search(r"^rows\s*$", printed, re.MULTILINE)
+    assert re.search(r"^other sounds\s*$", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (True, "yes"),
+        (False, "no"),
+        (1234567, "1,234,567"),
+        (0.123456, "0.1235"),
+        (1234.5, "1,234.5"),
+        ((0.25, 0.5), "0.25 – 0.5"),
+        (["a", "b"], "a, b"),
+        ([], "none"),
+        ({}, "none"),
+        (Path("x"), "x"),
+    ],
+)
+def test_values_in_a_table(value, text, capsys):
+    emit({"some_name": value}, as_json=False)
+    assert capsys.readouterr().out.split(maxsplit=2)[2].rstrip() == text
+
+
+def test_json_has_null_for_no_number(capsys):
+    emit({"nan": float("nan"), "path": Path("x"), "range": (1, 2)}, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"nan": None, "path": "x", "range": [1, 2]}
+
+
+@pytest.fixture
+def toy_verb():
+    """A verb that is added from outside of the package, with one call."""
+
+    def search(query: str, count: int = 2) -> Output:
+        """Find clips that sound like a query.
+
+        Args:
+            query: What to search for.
+            count: Number of hits.
+        """
+        return Output({"query": query, "hits": HITS[:count]}, exit_code=3, message="one is short")
+
+    register(Verb.of("search", search))
+    yield "search"
+    del VERBS["search"]
+
+
+def test_a_verb_can_be_added_from_outside(toy_verb, capsys):
+    assert main([toy_verb, "--query", "bell", "--count", "1"]) == 3
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"query": "bell", "hits": HITS[:1]}
+    assert "one is short" in printed.err
+    assert "Number of hits. (default: 2)" in help_of(toy_verb, capsys)
+    assert main(["--help"]) == 0
+    assert "Find clips that sound like a query." in capsys.readouterr().out
+
+
+def test_the_time_left_of_resumed_work_counts_from_its_start(monkeypatch, capsys):
+    """The part that an earlier call did must not enter the rate."""
     now = [100.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
-    bar = terminal.Bar("work")
+    bar = terminal.ProgressBar("work")
     for now[0], done in ((120.0, 400), (140.0, 400), (160.0, 500)):
         bar(done, 800)
     assert [line.split() for line in capsys.readouterr().err.splitlines()] == [
@@ -337,11 +406,11 @@ def test_a_bar_tells_the_time_left_by_what_was_done_since_it_was_first_told(monk
     ]
 
 
-AGAIN_AND_AGAIN = """
+REPEATED_ALLOCATIONS = """
 import resource, sys
 import numpy as np
 from looklisten.app.cli import main
-if sys.argv[1] == "the shell's":
+if sys.argv[1] == "the command line":
     main(["--version"])
 for turn in range(60):
     if turn == 10:
@@ -353,17 +422,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
-def test_the_shell_keeps_freed_memory_for_the_next_step():
+def test_the_command_line_keeps_freed_memory():
     faults = {}
-    for program in ("any", "the shell's"):
-        told = subprocess.run(
-            [sys.executable, "-c", AGAIN_AND_AGAIN, program],
+    for program in ("any", "the command line"):
+        process = subprocess.run(
+            [sys.executable, "-c", REPEATED_ALLOCATIONS, program],
             capture_output=True,
             text=True,
             check=True,
         )
-        faults[program] = int(told.stdout.split()[-1])
-    assert faults["the shell's"] < 0.1 * faults["any"], (
+        faults[program] = int(process.stdout.split()[-1])
+    assert faults["the command line"] < 0.1 * faults["any"], (
         "each page that comes back from the system is a fault"
     )
 
@@ -386,16 +455,16 @@ def test_the_shell_keeps_freed_memory_for_the_next_step():
         ["inspect", "nothing", "--pairs", "4", "-o", "OUT/page.html"],
     ],
 )
-def test_every_verb_tries_its_output_first(command, tmp_path, capsys):
+def test_every_verb_checks_its_output_first(command, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     out = str(tmp_path / "file" / "out")
     assert main([word.replace("OUT", out) for word in command]) == 1
-    said = " ".join(capsys.readouterr().err.split())
-    assert "cannot be a folder" in said
-    assert "is a file; choose another folder" in said
+    sentence = messages(capsys)
+    assert "cannot be a folder" in sentence
+    assert "is a file; choose another folder" in sentence
 
 
-def test_a_page_never_takes_the_place_of_a_folder(tmp_path, capsys):
+def test_a_page_never_replaces_a_folder(tmp_path, capsys):
     (tmp_path / "kept.txt").write_text("kept")
     assert main(["units", "nothing", "nothing", "-o", str(tmp_path)]) == 2
     assert "is a folder; name a file" in capsys.readouterr().err
@@ -405,10 +474,13 @@ def test_a_page_never_takes_the_place_of_a_folder(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("mode", "word"), [(0o000, "reading"), (0o444, "writing")])
-def test_no_permission_says_whether_to_read_or_to_write(tmp_path, mode, word):
+def test_no_permission_names_reading_or_writing(tmp_path, mode, word):
     """As a user for whom permissions count: root drops its capabilities."""
     (tmp_path / "file").touch(mode)
-    program = "import sys; from looklisten.app.cli import _explain; print(_explain(PermissionError(13, 'Permission denied', sys.argv[1])))"
+    program = (
+        "import sys; from looklisten.app.cli import explain; "
+        "print(explain(PermissionError(13, 'Permission denied', sys.argv[1])))"
+    )
     command = [sys.executable, "-c", program, str(tmp_path / "file")]
     if os.geteuid() == 0:
         if not shutil.which("setpriv"):

@@ -1,4 +1,4 @@
-"""Clusters against labels: cases worked by hand, an oracle, chance; the picture and the verb."""
+"""Clusters compared with labels: cases by hand, an oracle, random clusters, the plot, the verb."""
 
 import json
 
@@ -9,9 +9,15 @@ from looklisten.app.cli import main
 from looklisten.app.output import emit
 from looklisten.errors import ConfigError
 from looklisten.evaluation.units import clustering
-from looklisten.evaluation.units.clustering import PAPER, choose_k, cluster, k_means, tsne_positions
+from looklisten.evaluation.units.clustering import (
+    PAPER_FIGURES,
+    choose_k,
+    cluster,
+    k_means,
+    tsne_positions,
+)
 from looklisten.inference.moments import MomentVectors
-from looklisten.model.checkpoint import load_checkpoint_network
+from looklisten.model.networks import open_network
 
 
 def agreement(truth, *found):
@@ -40,7 +46,7 @@ def test_chance_gives_what_the_paper_says_for_64_clusters_of_1900_items():
     rng = np.random.default_rng(0)
     truth = rng.integers(34, size=1900).astype(str)
     found = agreement(truth, *(rng.integers(64, size=1900) for _ in range(3)))
-    assert found.nmi == pytest.approx(PAPER["vision", "random"][0], abs=0.01)
+    assert found.nmi == pytest.approx(PAPER_FIGURES["vision", "random"][0], abs=0.01)
     assert found.adjusted_mi == pytest.approx(0, abs=0.01)
 
 
@@ -61,23 +67,21 @@ def test_k_means_starts_anew_for_each_seed_and_again_the_same():
     assert np.array_equal(one, k_means(vectors, 5, 1)[0])
 
 
-def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch):
-    names, rng, seen = sorted(set(shards.names.tolist())), np.random.default_rng(0), []
+def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards):
+    names = sorted(set(shards.names.tolist()))
+    rng = np.random.default_rng(0)
+    embedded_videos = []
 
-    def vectors(_model, clips, per_clip):
+    def embed(_model, clips, _per_clip):
         clips = list(clips)
-        seen.append([clip.video_id for clip in clips])
-        known = np.eye(len(names), dtype=np.float32)[
-            [names.index(clip.labels[0]) for clip in clips]
-        ]
-        return MomentVectors(
-            rng.standard_normal((len(clips), len(names))), known, np.arange(len(clips))
-        )
+        embedded_videos.append([clip.video_id for clip in clips])
+        classes = [names.index(clip.labels[0]) for clip in clips]
+        noise = rng.standard_normal((len(clips), len(names)))
+        class_vectors = np.eye(len(names), dtype=np.float32)[classes]
+        return MomentVectors(noise, class_vectors, np.arange(len(clips)))
 
-    monkeypatch.setattr(clustering, "embed_clips", vectors)
-    monkeypatch.setattr(clustering, "untrained_like", lambda model, *_: model)
-    monkeypatch.setattr(clustering, "ITEMS_PER_CLUSTER", 2)
-    found = cluster(load_checkpoint_network(run_path), shards, "all", k=12, seeds=20)
+    model = open_network(run_path)
+    found = cluster(model, shards, "all", k=12, seeds=20, items_per_cluster=2, embed=embed)
     assert found.row("audio", "trained").n == 48
     assert found.row("vision", "trained").n < 48, (
         "frames that show two classes have no single right answer"
@@ -96,30 +100,29 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards, monkeypatch
     for side in ("vision", "audio"):
         assert found.row(side, "random").adjusted_mi == pytest.approx(0, abs=0.05)
         assert found.row(side, "random").nmi > 0.3, "chance alone gives much where items are few"
-    assert len(set(seen[0])) == len(seen[0]) == 48, "one sample a video"
+    assert len(set(embedded_videos[0])) == len(embedded_videos[0]) == 48, "one clip a video"
     assert "at least 80% are of it" in found.as_dict()["criterion"]
-    cluster(load_checkpoint_network(run_path), shards, "test", seeds=1)
-    assert set(seen[-1]) == set(shards.video_ids[shards.splits == "test"])
-    monkeypatch.setattr(clustering, "MAX_ITEMS", 20)
-    cluster(load_checkpoint_network(run_path), shards, "all", seeds=1)
-    assert len(seen[-1]) == 20
+    cluster(model, shards, "test", seeds=1, embed=embed)
+    assert set(embedded_videos[-1]) == set(shards.video_ids[shards.splits == "test"])
+    cluster(model, shards, "all", seeds=1, max_videos=20, embed=embed)
+    assert len(embedded_videos[-1]) == 20
 
 
-def test_what_cannot_be_clustered_is_said(run_path, shards, monkeypatch):
+def test_errors_of_cluster(run_path, shards, monkeypatch):
     with pytest.raises(
         ConfigError,
         match=r"there is no split 'tset' in .*; the splits are all, held-out, test, train",
     ):
-        cluster(load_checkpoint_network(run_path), shards, "tset")
+        cluster(open_network(run_path), shards, "tset")
     monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
     with pytest.raises(
         ConfigError,
         match=r"clusters are compared with labels, of at least 2 classes; the held-out videos of .* have fewer",
     ):
-        cluster(load_checkpoint_network(run_path), shards)
+        cluster(open_network(run_path), shards)
 
 
-def test_the_plane_keeps_neighbours_together():
+def test_tsne_keeps_neighbors_together():
     labels = np.repeat(np.arange(3), 12)
     vectors = 10 * np.eye(3, dtype=np.float32)[labels] + 0.1 * np.random.default_rng(
         0

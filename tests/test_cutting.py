@@ -215,7 +215,7 @@ def test_a_cover_is_no_picture_stream(tmp_path):
         container.mux(cover.encode(frame))
         container.mux(cover.encode(None))
         mux_sound(container, audio, noise(2), "mono")
-    with pytest.raises(SourceError, match=r"song\.mp4 has no picture stream"):
+    with pytest.raises(SourceError, match=r"song\.mp4 has no video stream"):
         clips_of(tmp_path / "song.mp4")
 
 

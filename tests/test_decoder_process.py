@@ -26,7 +26,7 @@ from looklisten.errors import ConfigError, DecoderLostError, SourceError, TooSho
 from looklisten.media.decode import decode as direct
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame
-from looklisten.media.isolation import parent, readers
+from looklisten.media.isolation import parent, pool, readers
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.messages import read_message, write_message
 
@@ -67,7 +67,7 @@ def same_events(left, right):
 
 def busy_process():
     """The only one that is in the middle of a job."""
-    (busy,) = [process for process in parent._processes._all if process.is_busy]
+    (busy,) = [process for process in pool._processes._all if process.is_busy]
     return busy.pid
 
 
@@ -97,7 +97,7 @@ def test_frames_of_odd_size_are_the_same_to_the_byte(video, side):
 def test_times_follow_from_their_number(hop, offset, step):
     times = readers.TimeGrid(hop, step, offset)
     first = [value for value, _ in zip(times, range(50), strict=False)]
-    assert first == [times.at(number) for number in range(50)]
+    assert first == [times.seconds(number) for number in range(50)]
     assert first == sorted(first)
     if step is None:
         assert first[7] == float(7 * hop / 48_000)
@@ -160,7 +160,7 @@ def test_a_process_that_hangs_is_stopped_in_time():
     began = time.monotonic()
     with (
         parent.use_limits(WorkerLimits(stall_seconds=2.0)),
-        pytest.raises(DecoderLostError, match="did not get on for 2 s") as lost,
+        pytest.raises(DecoderLostError, match="did not advance for 2 s") as lost,
     ):
         parent.call_isolated(jobs.sleepy, 60, source="slow.mp4")
     assert lost.value.hung
@@ -182,7 +182,7 @@ def test_a_process_that_is_suspended_is_stopped_even_while_it_is_written_to():
     with parent.use_limits(WorkerLimits(stall_seconds=2.0)):
         next(answers)
         os.kill(busy_process(), signal.SIGSTOP)
-        with pytest.raises(DecoderLostError, match="did not get on"):
+        with pytest.raises(DecoderLostError, match="did not advance"):
             answers.send(np.zeros(50_000_000, np.uint8))
 
 
@@ -550,4 +550,4 @@ def test_many_threads_leave_few_processes():
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: parent.call_isolated(jobs.sleepy, 0.2, source="a"), range(16)))
     assert threading.active_count() < 20
-    assert len(parent._processes._all) <= max(os.cpu_count() or 1, 2) + 1
+    assert len(pool._processes._all) <= max(os.cpu_count() or 1, 2) + 1

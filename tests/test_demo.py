@@ -7,59 +7,62 @@ from pathlib import Path
 import pytest
 
 from browser import addresses, failures, lengths, opened, picture_widths
-from looklisten.app import demo
-from looklisten.app.demo import Plan
+from looklisten.app.demo import DemoOptions, demo
 from looklisten.errors import ConfigError
+
+STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def finished_demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
-    plan = Plan(out, videos=60, seconds=1.5, steps=3, seed=0)
-    return plan, demo.run(plan)
+    options = DemoOptions(out, videos=60, seconds=1.5, steps=3, seed=0)
+    return options, demo(options)
 
 
-def test_results_have_the_promised_shape(made):
-    plan, _ = made
-    results = json.loads((plan.out / "results.json").read_text())
+def test_results_have_all_figures(finished_demo):
+    options, _ = finished_demo
+    results = json.loads((options.out / "results.json").read_text())
     assert {"accuracy", "n_pairs", "ci95"} <= results["avc"].keys()
     assert results["avc"]["n_pairs"] >= 2000
     for side in ("audio", "vision"):
         assert {"accuracy", "untrained", "n"} <= results["probe"][side].keys()
-    place = results["localization"]
-    assert {"pointing", "center", "n"} <= place.keys()
-    assert place["pointing"] == max(place["methods"].values()) == place["methods"][place["method"]]
+    localization = results["localization"]
+    assert {"pointing", "center", "n"} <= localization.keys()
+    assert (
+        localization["pointing"]
+        == max(localization["methods"].values())
+        == localization["methods"][localization["method"]]
+    )
     assert set(results["units"]["units"]) == {"vision", "audio"}
-    assert (plan.out / "gallery.html").stat().st_size > 50_000
+    assert (options.out / "gallery.html").stat().st_size > 50_000
     assert {"prepare_x_realtime", "train_pairs_per_second"} <= results["throughput"].keys()
-    assert set(results["seconds"]) == set(demo.STAGES)
+    assert set(results["seconds"]) == set(STAGES)
     assert {"torch", "python", "cores", "precision"} <= results["environment"].keys()
 
 
-def test_run_again_it_resumes_what_is_there(made, capsys):
-    plan, first = made
-    again = demo.run(plan)
-    assert again["avc"] == first["avc"]
-    assert again["probe"] == first["probe"]
-    assert {k: v for k, v in again["seconds"].items() if k != "report"} == {
+def test_a_second_call_resumes(finished_demo, capsys):
+    options, first = finished_demo
+    resumed = demo(options)
+    assert resumed["avc"] == first["avc"]
+    assert resumed["probe"] == first["probe"]
+    assert {k: v for k, v in resumed["seconds"].items() if k != "report"} == {
         k: v for k, v in first["seconds"].items() if k != "report"
     }
-    assert "train: done before" in capsys.readouterr().err
+    assert "train: already done" in capsys.readouterr().err
 
 
-def test_other_settings_need_fresh(made):
-    plan, _ = made
-    with pytest.raises(ConfigError, match="holds a demo of other settings; add --fresh"):
-        demo.run(Plan(plan.out, videos=60, seconds=1.5, steps=4, seed=0))
+def test_other_settings_need_fresh(finished_demo):
+    options, _ = finished_demo
+    with pytest.raises(ConfigError, match="holds a demo with other settings; add --fresh"):
+        demo(DemoOptions(options.out, videos=60, seconds=1.5, steps=4, seed=0))
 
 
-def test_the_page_works_in_a_browser(made, tmp_path):
-    """One file, no network: every picture is drawn, every video can play, nothing is asked from
-    elsewhere, nothing fails.
-    """
-    alone = tmp_path / "report.html"
-    shutil.copy(made[0].out / "report.html", alone)
-    with opened(alone, tmp_path) as browser:
+def test_the_page_works_in_a_browser(finished_demo, tmp_path):
+    """It is one file: images and videos load without the network, and nothing fails."""
+    page = tmp_path / "report.html"
+    shutil.copy(finished_demo[0].out / "report.html", page)
+    with opened(page, tmp_path) as browser:
         videos, pictures, links = (
             lengths(browser, "video"),
             picture_widths(browser),
@@ -74,11 +77,11 @@ def test_the_page_works_in_a_browser(made, tmp_path):
     assert links == {"data:"}
     assert not errors
     for heading in (
-        "What it can do",
+        "Results",
         "Twelve moments",
-        "Units that found a thing",
-        "How it learnt",
-        "What was done",
+        "Units that prefer a class",
+        "Training",
+        "Stages",
     ):
         assert heading in text
 
@@ -87,7 +90,7 @@ def test_fresh_removes_only_what_the_demo_made(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "plan.json").write_text("{}")
-    plan = Plan(tmp_path, videos=0, seconds=1.5, steps=1, seed=0)
+    options = DemoOptions(tmp_path, videos=0, seconds=1.5, steps=1, seed=0)
     with pytest.raises(ConfigError, match="at least 1 video"):
-        demo.run(plan, fresh=True)
+        demo(options, fresh=True)
     assert Path(tmp_path / "mine.txt").read_text() == "keep"

@@ -57,9 +57,9 @@ def started(arguments):
 
 def finished(arguments):
     process = started(arguments)
-    out, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    return json.loads(out), said
+    out, log = process.communicate(timeout=200)
+    assert process.returncode == 0, log
+    return json.loads(out), log
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ def losses(run):
 def test_two_processes_have_the_losses_of_one(shards_path, recipe, tmp_path, settings):
     path = recipe(steps=50, **settings)
     train(shards_path, Config.load(path), tmp_path / "one")
-    told, said = finished(command(2, shards_path, path, tmp_path / "two"))
+    result, log = finished(command(2, shards_path, path, tmp_path / "two"))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
-    assert len(losses(tmp_path / "two")) == told["step"] == 50
-    assert "2 processes" in said
+    assert len(losses(tmp_path / "two")) == result["step"] == 50
+    assert "2 processes" in log
 
 
-WHAT_EACH_PROCESS_SEES = """
+REPORT_OF_EACH_PROCESS = """
 import json, os, sys, time
 from pathlib import Path
 from looklisten.config import Config
@@ -113,13 +113,15 @@ def gloo():
     return sorted(name for name in names if "gloo" in name)
 
 during = []
-run = train(sys.argv[1], Config.load(sys.argv[2]), sys.argv[3], progress=lambda *_, **__: during.append(gloo()))
+shards, recipe, folder = sys.argv[1:]
+run = train(shards, Config.load(recipe), folder, progress=lambda *_, **__: during.append(gloo()))
 saved = open_checkpoint(run.path).step
 deadline = time.monotonic() + 5
 while gloo() and time.monotonic() < deadline:  # the kernel lists a thread for a moment longer
     time.sleep(0.01)
-seen = {"during": during, "after": gloo(), "saved": saved, "told": [run.step, run.held_out_accuracy, run.best_step, run.best_accuracy]}
-Path(f"{sys.argv[3]}.{os.environ['RANK']}.json").write_text(json.dumps(seen))
+result = [run.step, run.held_out_accuracy, run.best_step, run.best_accuracy]
+report = {"during": during, "after": gloo(), "saved": saved, "result": result}
+Path(f"{folder}.{os.environ['RANK']}.json").write_text(json.dumps(report))
 """
 """A run by its Python call; then which of this process's threads were gloo's at each step (the
 first process sees them) and after, and the step of the checkpoint that is there, and what the run
@@ -128,32 +130,32 @@ tells of itself.
 
 
 @pytest.fixture
-def seen(shards_path, recipe, tmp_path):
+def reports(shards_path, recipe, tmp_path):
     """What each of two processes sees of a run of two steps."""
     script = tmp_path / "see.py"
-    script.write_text(WHAT_EACH_PROCESS_SEES)
+    script.write_text(REPORT_OF_EACH_PROCESS)
     process = started(
         [*torchrun(2), str(script), str(shards_path), str(recipe(steps=2)), str(tmp_path / "run")]
     )
-    said = process.communicate(timeout=200)[1]
-    assert process.returncode == 0, said
+    log = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, log
     return [json.loads((tmp_path / f"run.{rank}.json").read_text()) for rank in (0, 1)]
 
 
 @pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc"
 )
-def test_no_process_outlives_its_run_by_a_thread_or_leaves_before_it_is_saved(seen):
+def test_no_process_outlives_its_run_by_a_thread_or_leaves_before_it_is_saved(reports):
     """A thread that lives on may abort the process while the interpreter ends: a run that did all
     its work, and failed.
     """
-    first, second = seen
+    first, second = reports
     assert len(first["during"]) == 2 and all(
         "pt_gloo_runloop" in names for names in first["during"]
     )
     assert first["after"] == second["after"] == []
     assert first["saved"] == second["saved"] == 2
-    assert first["told"] == second["told"] and first["told"][2] == 2
+    assert first["result"] == second["result"] and first["result"][2] == 2
 
 
 def test_a_run_goes_on_with_another_number_of_processes(shards_path, recipe, tmp_path):
@@ -179,18 +181,18 @@ def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(shards_path,
     path = recipe(steps=400, checkpoint_every=5, batch_norm="local")
     process = started(command(2, shards_path, path, run, restarts=1))
     killed_at = kill_a_worker(process, run, after_step=10)
-    out, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    told = json.loads(out)
-    assert told["step"] == 400
-    assert killed_at - 5 <= told["resumed_from"] < 400
-    assert "resumed" in said
+    out, log = process.communicate(timeout=200)
+    assert process.returncode == 0, log
+    result = json.loads(out)
+    assert result["step"] == 400
+    assert killed_at - 5 <= result["resumed_from"] < 400
+    assert "resumed" in log
     steps = [row["step"] for row in read_metrics(run) if "loss" in row]
-    assert steps == list(range(1, 401)), "every step stands in the diary once"
+    assert steps == list(range(1, 401)), "every step is in the metrics once"
 
 
 def kill_a_worker(process, run, after_step):
-    """Kill the second worker by its rank once the run has a checkpoint; the step of the newest one."""
+    """Kill the second worker once the run has a checkpoint; the step of the newest one."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and process.poll() is None:
         done = max((int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")), default=0)
@@ -220,16 +222,16 @@ def test_a_signal_saves_and_ends(shards_path, recipe, tmp_path, name):
     process = started(command(1, shards_path, path, tmp_path / "run"))
     wait_for_steps(process, tmp_path / "run", 3)
     process.send_signal(getattr(signal, name))
-    out, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert f"stopped by {name} and saved" in said
-    told = json.loads(out)
-    assert told["stopped_by"] == name
-    assert open_checkpoint(tmp_path / "run").step == told["step"] >= 3
-    again = recipe(steps=told["step"] + 2, evaluate_every=100_000, schedule="constant")
+    out, log = process.communicate(timeout=60)
+    assert process.returncode == 130, log
+    assert f"stopped by {name} and saved" in log
+    result = json.loads(out)
+    assert result["stopped_by"] == name
+    assert open_checkpoint(tmp_path / "run").step == result["step"] >= 3
+    again = recipe(steps=result["step"] + 2, evaluate_every=100_000, schedule="constant")
     assert (
         finished(command(1, shards_path, again, tmp_path / "run"))[0]["resumed_from"]
-        == told["step"]
+        == result["step"]
     )
 
 
@@ -239,20 +241,21 @@ def wait_for_steps(process, run, steps):
         time.sleep(0.01)
 
 
-def test_what_cannot_be_shared_is_said_once(shards_path, recipe, tmp_path):
+def test_a_batch_that_cannot_be_shared_is_refused_once(shards_path, recipe, tmp_path):
     process = started(command(2, shards_path, recipe(batch_size=9), tmp_path / "run"))
-    out, said = process.communicate(timeout=100)
+    out, log = process.communicate(timeout=100)
     assert process.returncode != 0
     assert out == ""
     assert (
-        said.count(
-            "a part of 9 videos cannot be shared equally by 2 processes; set train.batch_size to a multiple of 2"
+        log.count(
+            "a part of 9 videos cannot be shared equally by 2 processes; "
+            "set train.batch_size to a multiple of 2"
         )
         == 1
     )
 
 
-def test_processes_that_see_different_shards_are_refused(tmp_path):
+def test_processes_with_different_shards_are_refused(tmp_path):
     """A copy on another machine that is not the newest, say."""
     sets = [write_set(tmp_path / "new", range(9), [9]), write_set(tmp_path / "old", range(8), [9])]
     (tmp_path / "small.toml").write_text(small_config(steps=2, batch_size=4).toml())
@@ -272,25 +275,25 @@ def test_processes_that_see_different_shards_are_refused(tmp_path):
             *map(str, sets),
         ]
     )
-    said = process.communicate(timeout=200)[1]
+    log = process.communicate(timeout=200)[1]
     assert process.returncode != 0
-    assert "the processes of this run see different shards at" in said
+    assert "the processes of this run see different shards at" in log
     assert not (tmp_path / "run").exists()
 
 
-def test_processes_share_one_lock_and_local_batch_norm_is_spoken_of(tmp_path):
+def test_processes_share_one_lock_and_local_batch_norm_is_warned_of(tmp_path):
     shards = write_set(tmp_path / "shards", range(8), [8])
-    said = {}
+    log = {}
     for negatives in ("all", "roll"):
         path = tmp_path / f"{negatives}.toml"
         path.write_text(
             small_config(steps=2, batch_size=8, negatives=negatives, batch_norm="local").toml()
         )
         # A log line is folded at the width of the terminal.
-        said[negatives] = " ".join(
+        log[negatives] = " ".join(
             finished(command(2, shards, path, tmp_path / negatives))[1].split()
         )
         assert not (tmp_path / negatives / "training.lock").exists()
     sentence = "both sides of a positive pair share the batch-norm statistics of one process"
-    assert said["all"].count(sentence) == 1
-    assert sentence not in said["roll"]
+    assert log["all"].count(sentence) == 1
+    assert sentence not in log["roll"]

@@ -1,4 +1,4 @@
-"""Evaluation says 100 % for who knows, chance for who does not, and the same numbers each time."""
+"""An oracle has an accuracy of 100 %, one side alone is at chance, and figures are reproducible."""
 
 from dataclasses import replace
 
@@ -7,29 +7,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from looklisten.evaluation.intervals import Z95
 
-from conftest import small_config
 from looklisten.data.clips import Box
 from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.correspondence import evaluate
-from looklisten.evaluation.linear_probe.shards import probe
-from looklisten.evaluation.localization.evaluate import boxes_at, pointing
+from looklisten.evaluation.localization.baselines import MapPredictor
+from looklisten.evaluation.localization.evaluate import (
+    annotated_moments,
+    boxes_at,
+    pointing,
+    pointing_of,
+)
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
-from looklisten.evaluation.statistics import confidence_interval
-from looklisten.evaluation.untrained import initial_seed, untrained_like
-from looklisten.inference.localization.methods import localize_moments
-from looklisten.inference.moments import MomentVectors, embed_clips, moments
+from looklisten.evaluation.statistics import Z95, confidence_interval
+from looklisten.inference.moments import embed_clips, moments
 from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import Fusion
 from looklisten.model.l3net import L3Net
-from looklisten.training.loop import train
+from looklisten.model.networks import load
 
 
 @pytest.fixture(scope="module")
 def model(run_path):
-    return load_checkpoint_network(run_path)
+    return load(run_path)
 
 
 class Rule(Fusion):
@@ -42,9 +42,9 @@ class Rule(Fusion):
         return torch.stack([-yes, yes], 1)
 
 
-class Standin(L3Net):
-    """In the network's place: brightness of the frame, loudness of the sound, and a rule that
-    answers from them.
+class RuleNetwork(L3Net):
+    """A network that decides by a rule from the brightness of the frame and the loudness of the
+    sound.
     """
 
     def __init__(self, model, answer):
@@ -53,59 +53,54 @@ class Standin(L3Net):
 
     def look(self, frames):
         vector = frames.float().mean((1, 2, 3))[:, None]
-        return TowerOutput(vector[..., None, None], vector[..., None, None], vector)
+        return TowerOutput(vector[..., None, None], vector)
 
     def listen(self, waveforms):
         vector = waveforms.float().abs().mean(1)[:, None]
-        return TowerOutput(vector[..., None, None], vector[..., None, None], vector)
+        return TowerOutput(vector[..., None, None], vector)
 
 
-def test_an_oracle_is_always_right_and_its_opposite_never(model, shards):
-    held_out = shards.held_out_mask(0.1)
-
-    class Remembering(Standin):
-        """Learns the true pairing of each batch from the order of the rows, as only an oracle
-        could.
-        """
+def test_an_oracle_is_always_right_and_its_opposite_never(model, held_out):
+    class RowNumbers(RuleNetwork):
+        """Gives the number of the row for both sides, so that a rule knows the true pairs."""
 
         def look(self, frames):
             self.rows = torch.arange(len(frames)).float()[:, None]
-            return TowerOutput(self.rows[..., None, None], self.rows[..., None, None], self.rows)
+            return TowerOutput(self.rows[..., None, None], self.rows)
 
         def listen(self, waveforms):
-            return TowerOutput(self.rows[..., None, None], self.rows[..., None, None], self.rows)
+            return TowerOutput(self.rows[..., None, None], self.rows)
 
-    oracle = Remembering(model, lambda v, a: (v == a).float() * 2 - 1)
-    result = evaluate(oracle, shards, held_out, pairs=200)
+    oracle = RowNumbers(model, lambda v, a: (v == a).float() * 2 - 1)
+    result = evaluate(oracle, held_out, pairs=200)
     assert (result.accuracy, result.positives_right, result.negatives_right) == (1, 1, 1)
     assert result.n_pairs >= 200
-    liar = Remembering(model, lambda v, a: 1 - (v == a).float() * 2)
-    assert evaluate(liar, shards, held_out, pairs=200).accuracy == 0
+    liar = RowNumbers(model, lambda v, a: 1 - (v == a).float() * 2)
+    assert evaluate(liar, held_out, pairs=200).accuracy == 0
 
 
-def test_who_looks_at_one_side_only_is_at_chance(model, shards):
+def test_one_side_alone_is_at_chance(model, held_out):
     for answer in (lambda v, a: v - v.mean(), lambda v, a: a - a.mean()):
-        result = evaluate(Standin(model, answer), shards, shards.held_out_mask(0.1), pairs=600)
+        result = evaluate(RuleNetwork(model, answer), held_out, pairs=600)
         assert result.accuracy == pytest.approx(0.5, abs=1e-9)
 
 
-def test_the_same_seed_gives_the_same_figure_and_the_model_is_left_as_it_was(model, shards):
+def test_evaluation_is_reproducible_and_does_not_change_the_model(model, held_out):
     model.train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    one = evaluate(model, shards, shards.held_out_mask(0.1), pairs=200, seed=3)
-    assert one == evaluate(model, shards, shards.held_out_mask(0.1), pairs=200, seed=3)
-    assert one.ci95[0] <= one.accuracy <= one.ci95[1]
-    assert one.n_videos == 12
+    result = evaluate(model, held_out, pairs=200, seed=3)
+    assert result == evaluate(model, held_out, pairs=200, seed=3)
+    assert result.ci95[0] < result.accuracy < result.ci95[1]
+    assert result.n_videos == 12
     assert model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     model.eval()
 
 
 def test_one_video_makes_no_negative(model, shards):
-    mask = np.zeros(len(shards), bool)
-    mask[0] = True
+    first_clip = shards.select(np.arange(len(shards)) == 0)
     with pytest.raises(ConfigError, match="at least 2 held-out videos"):
-        evaluate(model, shards, mask)
+        evaluate(model, first_clip)
 
 
 def test_interval_by_hand():
@@ -179,29 +174,30 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(share, pictures, so
     assert held["files"] >= held["answers"]
 
 
-def test_evaluation_tells_other_classes_beside_any(model, shards):
-    held_out = shards.held_out_mask(0.1)
-    found = evaluate(model, shards, held_out, pairs=200, seed=3)
-    apart = evaluate(model, shards, held_out, pairs=200, seed=3, negatives="other-class")
-    assert (found.other_class, found.other_class_ci95) == (apart.accuracy, apart.ci95)
-    assert found.interval_over == "videos"
+def test_evaluation_measures_negatives_of_other_classes_too(model, held_out):
+    result = evaluate(model, held_out, pairs=200, seed=3)
+    other_class = evaluate(model, held_out, pairs=200, seed=3, negatives="other-class")
+    assert (result.other_class, result.other_class_ci95) == (
+        other_class.accuracy,
+        other_class.ci95,
+    )
+    assert result.interval_over == "videos"
 
 
-def test_intervals_of_composed_videos_are_over_their_files(model, shards, tmp_path):
-    held_out = shards.held_out_mask(0.1)
+def test_intervals_of_composed_videos_are_over_their_files(model, shards, held_out, tmp_path):
     videos = sorted(set(shards.video_ids.tolist()))
     table = tmp_path / "labels.csv"
     rows = [f"{video},{number % 3}.jpg,{number % 2}.wav" for number, video in enumerate(videos)]
     table.write_text("\n".join(["path,image,sound", *rows]) + "\n")
-    over_videos = evaluate(model, shards, held_out, pairs=200)
-    over_files = evaluate(model, shards, held_out, pairs=200, files=table)
+    over_videos = evaluate(model, held_out, pairs=200)
+    over_files = evaluate(model, held_out, pairs=200, files=table)
     assert over_files.interval_over == "files of pictures and of sounds"
     assert over_files.accuracy == over_videos.accuracy
     assert np.diff(over_files.ci95) > np.diff(over_videos.ci95)
-    found = shared_files_of(shards, table)
-    assert found.of_pictures(videos[:4]).tolist() == ["0.jpg", "1.jpg", "2.jpg", "0.jpg"]
-    assert found.of_sounds(videos[:3]).tolist() == ["0.wav", "1.wav", "0.wav"]
-    assert SharedFiles({}, {}).of_sounds(["a"]).tolist() == ["a"]
+    files = shared_files_of(shards, table)
+    assert files.image_groups(videos[:4]).tolist() == ["0.jpg", "1.jpg", "2.jpg", "0.jpg"]
+    assert files.sound_groups(videos[:3]).tolist() == ["0.wav", "1.wav", "0.wav"]
+    assert SharedFiles({}, {}).sound_groups(["a"]).tolist() == ["a"]
     with pytest.raises(
         SourceError, match="names none of these videos with a path, an image and a sound"
     ):
@@ -223,110 +219,48 @@ def test_embedding_is_the_same_alone_or_in_a_batch(model, shards):
     assert np.array_equal(together.vision, again.vision)
 
 
-def test_probe_of_perfect_and_of_random_vectors(model, shards, monkeypatch):
-    """The protocol itself leaks nothing: vectors that know the label score 100 %, random ones about
-    chance.
-    """
-    names = sorted({label for labels in shards.labels for label in labels})
-    rng = np.random.default_rng(0)
-
-    def vectors(_model, clips, per_clip):
-        owners, known = [], []
-        for number, clip in enumerate(clips):
-            owners += [number] * per_clip
-            known += [names.index(clip.labels[0])] * per_clip
-        return MomentVectors(
-            rng.standard_normal((len(owners), len(names))),
-            np.eye(len(names))[known],
-            np.array(owners),
-        )
-
-    monkeypatch.setattr("looklisten.evaluation.linear_probe.shards.embed_clips", vectors)
-    sides = probe(model, shards, per_clip=2)
-    assert sides["audio"].accuracy == sides["audio"].untrained == 1
-    assert sides["vision"].accuracy < 0.4
-    assert (sides["audio"].n, sides["audio"].n_videos, sides["audio"].classes) == (24, 12, 12)
-    assert sides["vision"].n < 24, "frames that show two classes have no single right answer"
-
-
-def test_probe_of_a_real_run(model, shards):
-    sides = probe(model, shards, per_clip=2)
-    for side in ("audio", "vision"):
-        assert 0 <= sides[side].untrained <= 1
-        assert sides[side].chance == pytest.approx(1 / 12, abs=0.2)
-
-
-def test_the_untrained_rival_begins_with_the_seed_of_the_run(run_path, shards_path, tmp_path):
-    assert load_checkpoint_network(run_path).initial_seed == 0
-    train(
-        shards_path,
-        small_config(seed=7, steps=1, evaluate_every=9, checkpoint_every=1),
-        tmp_path / "run",
-    )
-    other = load_checkpoint_network(tmp_path / "run")
-    assert (
-        initial_seed(other, None),
-        initial_seed(other, 3),
-        initial_seed(L3Net(other.config), None),
-    ) == (7, 3, 0)
-
-
-def test_the_untrained_rival_is_the_networks_own_beginning(model, shards):
-    rival = untrained_like(model, shards, ~shards.held_out_mask(0.1), seed=0)
-    torch.manual_seed(0)
-    fresh = L3Net(model.config)
-    assert torch.equal(rival.vision.blocks[0].conv1.weight, fresh.vision.blocks[0].conv1.weight)
-    assert not torch.equal(
-        rival.vision.blocks[0].bn1.running_mean, fresh.vision.blocks[0].bn1.running_mean
-    )
-    assert not rival.training
-
-
-def test_unlabelled_shards_cannot_be_probed(model, world, tmp_path):
+def test_shards_without_boxes_have_no_pointing_accuracy(model, world, tmp_path):
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Shards
 
     prepare([world / f"{i:06d}.mp4" for i in range(4)], tmp_path, workers=1)
-    with pytest.raises(ConfigError, match="needs labelled clips"):
-        probe(model, Shards(tmp_path))
     with pytest.raises(ConfigError, match="needs held-out clips with boxes"):
-        pointing(model, Shards(tmp_path), np.ones(4, bool))
+        pointing(model, Shards(tmp_path).select(np.ones(4, bool)))
 
 
-def test_pointing_of_a_map_that_knows_and_of_the_centre(model, shards, monkeypatch):
-    """A map with its peak at a known place scores as a hand count of the boxes says."""
+def test_pointing_of_a_map_of_the_truth_and_of_the_center(model, held_out):
+    """A map with its peak at a known position has the accuracy that a hand count of the boxes has."""
 
-    def planted(_model, batch, _method):
-        found = localize_moments(model, batch)
-        out = []
-        for moment, one in zip(batch, found, strict=True):
-            box = next(b for b in boxes_at(moment.clip, moment.frame_seconds) if b.sounding)
+    def predict(batch):
+        maps = []
+        for question, _ in batch:
+            box = question.target[0]
             values = np.zeros((40, 40), np.float32)
             values[int((box.y0 + box.y1) * 20), int((box.x0 + box.x1) * 20)] = 1
-            out.append(replace(one, frame_map=replace(one.frame_map, values=values)))
-        return out
+            maps.append((values, 1.0))
+        return maps
 
-    held_out = shards.held_out_mask(0.1)
-    real = pointing(model, shards, held_out)
-    monkeypatch.setattr("looklisten.evaluation.localization.baselines.localize_moments", planted)
-    knows = pointing(model, shards, held_out)
-    assert knows.pointing == 1
-    assert knows.n == real.n == 24
+    annotated = annotated_moments(model, held_out, per_clip=2)
+    network = pointing(model, held_out)
+    truth = pointing_of(MapPredictor("truth", predict), annotated)
+    assert truth.pointing == 1
+    assert truth.n == network.n == 24
     centers = []
-    for number in np.flatnonzero(held_out):
-        clip = shards[int(number)]
+    for clip in held_out:
         for moment in moments(clip, model.config, 2):
+            boxes = boxes_at(clip, moment.frame_seconds)
             centers.append(
                 any(
-                    b.x0 <= 0.5 <= b.x1 and b.y0 <= 0.5 <= b.y1
-                    for b in boxes_at(clip, moment.frame_seconds)
-                    if b.sounding
+                    box.x0 <= 0.5 <= box.x1 and box.y0 <= 0.5 <= box.y1
+                    for box in boxes
+                    if box.sounding
                 )
             )
-    assert knows.center == real.center == pytest.approx(np.mean(centers))
+    assert truth.center == network.center == pytest.approx(np.mean(centers))
 
 
 def test_boxes_at_takes_the_nearest_in_time(shards):
-    clip = replace(shards[0], boxes=tuple(Box(t, 0, 0, 1, 1, "a", True) for t in (0.0, 0.2, 0.4)))
-    assert [b.at_seconds for b in boxes_at(clip, 0.29)] == [0.2]
+    boxes = tuple(Box(seconds, 0, 0, 1, 1, "a", True) for seconds in (0.0, 0.2, 0.4))
+    clip = replace(shards[0], boxes=boxes)
+    assert [box.clip_seconds for box in boxes_at(clip, 0.29)] == [0.2]
     assert boxes_at(clip, 1.0) == []

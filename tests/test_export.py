@@ -92,7 +92,7 @@ def test_one_side_alone_says_how_it_is_loaded(run_path, tmp_path):
     }
     with pytest.raises(
         ll.LookListenError,
-        match=r"holds no whole network .* README\.md says how to load a tower alone",
+        match=r"holds no whole network .* README\.md says how to load a single tower",
     ):
         ll.load(tmp_path / "one")
 

@@ -23,7 +23,7 @@ def placed(times):
     """
     follower = BlockPlacer()
     found = [one for at in times for one in follower.feed(at, BLOCK, RATE, None)] + list(
-        follower.rest()
+        follower.finish()
     )
     assert len(found) == len(times)
     starts = [one.start_seconds for one in found if one.start_seconds is not None]

@@ -10,8 +10,9 @@ import torch
 
 from conftest import small_config
 from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
-from looklisten.model.checkpoint import load_checkpoint_network, save_checkpoint
+from looklisten.model.checkpoint import save_checkpoint
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 
 RATE_HZ, HOP = 48_000, 242
 OPENL3 = {
@@ -112,7 +113,7 @@ def test_a_network_with_a_decibel_front_end_learns_its_norm_and_comes_back_from_
     save_checkpoint(tmp_path, 1, config, network.state_dict(), {}, {})
     with torch.inference_mode():
         assert torch.equal(
-            load_checkpoint_network(tmp_path).listen(waves).vector,
+            load(tmp_path).listen(waves).vector,
             network.eval().listen(waves).vector,
         )
 

@@ -84,7 +84,7 @@ def test_a_source_that_hangs_is_given_up_and_the_others_are_whole(videos, undist
     assert (result["sources"], result["prepared"], result["failed"]) == (4, 3, 1)
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["stage"] == "worker"
-    assert failure["reason"] == "the decoder made no progress for 1.5 s and was stopped"
+    assert failure["reason"] == "the decoder did not advance for 1.5 s and was stopped"
     assert [bytes(c.waveform) for c in Shards(tmp_path / "out")] == [
         bytes(c.waveform) for c in Shards(undisturbed)
     ]
@@ -305,7 +305,7 @@ def test_ctrl_c_stops_at_once_and_the_rest_is_done_later(world, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130, said
-    assert "the same command goes on from what is done" in said
+    assert "run the same command again to continue" in said
     assert "Traceback" not in said
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(again.stdout)["prepared"] == 400

@@ -8,15 +8,16 @@ from labeled_set_files import esc_rows, make_empty_files, urbansound8k_rows, wri
 from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.linear_probe.public_sets import probe_labeled_set
-from looklisten.evaluation.sets.file_listing import SOUND_SUFFIXES, files_with_suffix
+from looklisten.evaluation.sets.file_listing import files_with_suffix
 from looklisten.evaluation.sets.folds import hashed_folds
-from looklisten.evaluation.sets.labeled_set import LabeledFile, LabeledSet, PublishedFigure
+from looklisten.evaluation.sets.labeled_set import LabeledItem, LabeledSet, PublishedFigure
 from looklisten.evaluation.sets.registry import (
     LABELED_SETS,
     open_labeled_set,
     register_labeled_set,
 )
 from looklisten.media.decode.decode import decode_audio
+from looklisten.media.formats import AUDIO_SUFFIXES
 
 
 def make_esc(root, classes=4):
@@ -125,7 +126,7 @@ def test_own_sounds_by_a_table(tmp_path):
 
 
 def test_hashed_folds_depend_on_names_only():
-    files = [LabeledFile(f"{label}/{i}.wav", label, "") for label in "ab" for i in range(20)]
+    files = [LabeledItem(f"{label}/{i}.wav", label, "") for label in "ab" for i in range(20)]
     folds = dict(zip(files, hashed_folds(files), strict=True))
     reversed_folds = dict(zip(files[::-1], hashed_folds(files[::-1]), strict=True))
     assert folds == reversed_folds
@@ -202,9 +203,9 @@ def test_a_sound_file_is_read_completely_at_48_khz(tmp_path):
 def read_pitches(root):
     """The labeled files of a toy set: `PITCH-FOLD.wav`."""
     files = []
-    for file in files_with_suffix(root, SOUND_SUFFIXES):
+    for file in files_with_suffix(root, AUDIO_SUFFIXES):
         pitch, fold = file.stem.split("-")
-        files.append(LabeledFile(file.name, pitch, fold))
+        files.append(LabeledItem(file.name, pitch, fold))
     return files
 
 

@@ -15,9 +15,9 @@ from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.localization.records import HeatMap, normalize_maps
 from looklisten.inference.moments import Moment
 from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import AlignedFusion, Fusion, correspondence_logit
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +137,10 @@ def test_similarity_of_a_position_is_the_answer_for_a_frame_that_repeats_this_po
     with torch.no_grad():
         vision = network.look(moment.frame.permute(2, 0, 1)[None])
         audio = network.listen(torch.from_numpy(moment.waveform)[None])
-        side = round(network.fusion.places**0.5)
+        side = round(network.fusion.positions**0.5)
         repeated = vision.map[..., 11:12, 19:20].expand(-1, -1, side, side)
-        vision_of_position = TowerOutput(repeated, repeated, repeated[..., 0, 0])
-        fusion_inputs = network.fusion.read(vision_of_position, audio)
+        vision_of_position = TowerOutput(repeated, repeated[..., 0, 0])
+        fusion_inputs = network.fusion.features(vision_of_position, audio)
         probability = torch.sigmoid(correspondence_logit(network.fusion(*fusion_inputs)))
     assert localization.frame_map.values[11, 19] == pytest.approx(float(probability), abs=1e-5)
     assert localization.frame_map.values.shape == (32, 32)
@@ -199,10 +199,7 @@ def test_the_default_method_depends_on_the_fusion(fusion, method):
 
 def test_of_two_equally_near_frames_the_earlier_is_taken(clip, run_path):
     """Stored frames are 0.2 s apart, and each time lies in the middle between two of them."""
-    times = [
-        item.at_seconds
-        for item in localize(clip, load_checkpoint_network(run_path), every_seconds=0.2)
-    ]
+    times = [item.at_seconds for item in localize(clip, load(run_path), every_seconds=0.2)]
     assert len(set(times)) == len(times) == 15
 
 
@@ -228,7 +225,7 @@ def test_a_map_is_enlarged_to_the_size_of_its_frame():
 
 
 def test_a_file_is_localized_through_its_length(clip, run_path):
-    localizations = localize(clip, load_checkpoint_network(run_path), every_seconds=0.5)
+    localizations = localize(clip, load(run_path), every_seconds=0.5)
     assert len(localizations) == 6
     times = [item.at_seconds for item in localizations]
     assert times == sorted(times)
@@ -241,7 +238,7 @@ def test_a_file_is_localized_through_its_length(clip, run_path):
 
 
 def test_times_can_be_chosen(clip, run_path):
-    model = load_checkpoint_network(run_path)
+    model = load(run_path)
     localizations = localize(clip, model, at_seconds=[2.2, 0.4])
     assert [item.at_seconds for item in localizations] == pytest.approx([0.4, 2.2], abs=0.01)
     assert [item.sound_start_seconds for item in localizations] == pytest.approx(
@@ -256,7 +253,7 @@ def test_times_can_be_chosen(clip, run_path):
 
 def test_errors_of_localize(clip, run_path, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
-    model = load_checkpoint_network(run_path)
+    model = load(run_path)
     with pytest.raises(SourceError, match="cannot be opened as video"):
         localize(tmp_path / "text.mp4", model)
     with pytest.raises(SourceError, match="nowhere"):

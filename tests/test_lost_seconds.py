@@ -145,7 +145,7 @@ def test_sound_that_pauses_for_long_is_one_sentence(tmp_path):
         decode_audio(tmp_path / "late.mkv")
     write_video(tmp_path / "hole.mkv", steady(0, 1), [(0, 2), (3700, 3702)])
     with pytest.raises(
-        SourceError, match=r"its sound stops at 2 s and goes on at 3700 s; cut the file there"
+        SourceError, match=r"its sound stops at 2 s and continues at 3700 s; cut the file there"
     ):
         decode_audio(tmp_path / "hole.mkv")
     write_video(tmp_path / "short.mkv", steady(0, 1), [(0, 2), (500, 502)])

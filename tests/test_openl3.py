@@ -21,6 +21,7 @@ from looklisten.interop.openl3.audio import windows
 from looklisten.interop.openl3.networks import halved
 from looklisten.interop.openl3.resampling import KaiserBest, resampled
 from looklisten.interop.openl3.variants import BLOBS, variant_named
+from looklisten.model.networks import is_openl3
 
 GIVEN = SHARED / "openl3"
 needs_expected = pytest.mark.skipif(
@@ -431,7 +432,7 @@ def test_a_converted_folder_is_the_same_network_without_h5py(weights, tmp_path):
         "model.safetensors",
         "openl3.json",
     ]
-    assert openl3.recognizes(tmp_path / "linear")
+    assert is_openl3(tmp_path / "linear")
     one, two = (
         openl3.load(weights / "openl3_audio_linear_music.h5"),
         openl3.load(tmp_path / "linear"),
@@ -485,10 +486,10 @@ def test_names_of_published_networks():
     } == set(BLOBS)
     assert len(BLOBS) == 12
     for wrong in ("openl3:audio-mel256", "openl3:mel256-env", "openl3:audio-mel256-env-x"):
-        assert openl3.recognizes(wrong)
+        assert is_openl3(wrong)
         with pytest.raises(openl3.OpenL3Error, match="no network that OpenL3 published; a name is"):
             openl3.load(wrong)
-    assert not openl3.recognizes("runs/tiny")
+    assert not is_openl3("runs/tiny")
     published = GIVEN / "blobs.txt"
     if published.exists():
         rows = [

@@ -16,10 +16,11 @@ from scipy.io import wavfile
 
 from conftest import write_clock_video
 from looklisten.app.cli import main
-from looklisten.app.openl3 import find, parser
+from looklisten.app.openl3 import folders_by_file, parser
 from looklisten.errors import SourceError
 from looklisten.interop import openl3
 from looklisten.interop.openl3 import reading
+from looklisten.model.networks import is_openl3
 
 PAGE = Path(__file__).parents[1] / "docs" / "openl3.md"
 
@@ -260,16 +261,16 @@ def test_a_wrong_flag_is_wrong_usage(flags, capsys):
 def test_folders_are_searched_below_and_keep_their_shape(sounds, tmp_path):
     (sounds / "notes.txt").write_text("no sound")
     (sounds / ".hidden.wav").write_text("no sound")
-    found = find([str(sounds)], "audio", str(tmp_path / "out"))
+    found = folders_by_file([str(sounds)], "audio", str(tmp_path / "out"))
     assert found == {
         str(sounds / "below" / "two.wav"): str(tmp_path / "out" / "below"),
         str(sounds / "one.wav"): str(tmp_path / "out"),
     }
-    assert set(find([str(sounds)], "audio", None).values()) == {None}
+    assert set(folders_by_file([str(sounds)], "audio", None).values()) == {None}
     with pytest.raises(SourceError, match="holds no image file"):
-        find([str(sounds)], "image", None)
+        folders_by_file([str(sounds)], "image", None)
     with pytest.raises(SourceError, match="there is no file or folder nowhere"):
-        find(["nowhere"], "audio", None)
+        folders_by_file(["nowhere"], "audio", None)
 
 
 def test_the_command_embeds_a_folder_and_says_what_failed(openl3_weights, sounds, capsys):
@@ -353,4 +354,4 @@ def test_the_migration_page_runs(openl3_weights, tmp_path, monkeypatch):
         "speech.npz",
     ]
     assert names["vectors"].shape[1] == 512
-    assert openl3.recognizes("converted")
+    assert is_openl3("converted")

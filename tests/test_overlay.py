@@ -353,6 +353,11 @@ def test_only_still_moments_keep_their_frame(clock, network):
     assert all(frame.shape[2] == 3 for frame in localized.still_frames.values())
 
 
+def test_the_pass_for_maps_measures_the_video(clock, network):
+    localized = localize_video(clock, network, LocalizeFileOptions(LocalizeOptions()))
+    assert localized.video_info == measure_video(clock)
+
+
 def test_the_overlay_of_a_truncated_file_has_its_readable_part(network, tmp_path):
     whole, source = tmp_path / "whole.mkv", tmp_path / "broken.mkv"
     write_clock_video(whole, seconds=4.0)
@@ -374,7 +379,7 @@ def test_errors_of_overlay_leave_no_file(clock, localizations, tmp_path):
                 output.mux(packet)
     with pytest.raises(SourceError, match=r"text\.mp4 cannot be opened as video"):
         overlay(tmp_path / "text.mp4", localizations, out / "overlay.mp4")
-    message = r"silent\.mp4 has no sound stream that can be decoded; both picture and sound are"
+    message = r"silent\.mp4 has no audio stream that can be decoded; both video and audio are"
     with pytest.raises(SourceError, match=message):
         overlay(silent, localizations, out / "overlay.mp4")
     with pytest.raises(
@@ -495,7 +500,7 @@ def test_the_command_line_writes_the_overlay_or_not(clock, run_path, tmp_path, c
     assert len(maps["at_seconds"]) == len(maps["frame_maps"]) == 10
     assert np.diff(maps["at_seconds"][maps["still_rows"]]) == pytest.approx(1.0, abs=0.25)
     assert len(video_frames(tmp_path / "out" / "overlay.mp4")[0]) == 50
-    assert main([*arguments[:-1], str(tmp_path / "stills"), "--no-video"]) == 0
+    assert main([*arguments[:-1], str(tmp_path / "stills"), "--no-overlay"]) == 0
     assert '"moments": 2, "stills": 2' in capsys.readouterr().out
     assert not (tmp_path / "stills" / "overlay.mp4").exists()
 

@@ -152,9 +152,8 @@ def test_with_local_batch_norm_a_roll_pairs_within_each_process(shards, ranks, p
 
 
 def test_one_process_is_paired_as_ever_and_synchronized_ones_like_it(shards):
-    mask = np.ones(len(shards), bool)
     local, sync = (
-        training_stream(shards, mask, small_config(negatives="roll", batch_norm=kind))
+        training_stream(shards, small_config(negatives="roll", batch_norm=kind))
         for kind in ("local", "sync")
     )
     alone = local.batch(1).pairing

@@ -176,7 +176,7 @@ def test_a_picture_alone_or_a_sound_alone_is_said(tmp_path):
     import av
 
     write_clock_video(tmp_path / "both.mp4", seconds=1.5)
-    for kind, lacking in (("video", "sound"), ("audio", "picture")):
+    for kind, lacking in (("video", "audio"), ("audio", "video")):
         with (
             av.open(tmp_path / "both.mp4") as source,
             av.open(tmp_path / f"{kind}.mp4", "w") as target,
@@ -429,13 +429,13 @@ def test_a_source_that_costs_a_worker_is_not_opened_again(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     limits = WorkerLimits(stall_seconds=10)
     inputs = [videos, tmp_path / "pipe"]
-    with pytest.raises(SourceError, match="the first: pipe: the decoder made no progress for 10 s"):
+    with pytest.raises(SourceError, match="the first: pipe: the decoder did not advance for 10 s"):
         prepare(inputs, out, limits=limits)
     (videos / "a.mp4").write_bytes(whole)
     second = prepare(inputs, out, limits=limits)
     assert (second["prepared"], second["failed"]) == (1, 63)
     assert second["seconds"] < limits.stall_seconds
-    assert "made no progress for 10 s" in lines(out / "failures.jsonl")[0]["reason"]
+    assert "did not advance for 10 s" in lines(out / "failures.jsonl")[0]["reason"]
 
 
 # What is said

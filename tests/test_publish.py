@@ -18,9 +18,8 @@ import looklisten as ll
 from conftest import small_config
 from hub_server import HubServer
 from looklisten.app.cli import main
-from looklisten.interop.hub import hub_name
-from looklisten.interop.loading import load_network, open_trained
 from looklisten.model.checkpoint import open_checkpoint
+from looklisten.model.networks import Run, hub_name
 from looklisten.training.metrics_log import read_metrics
 
 SOUND = torch.randint(
@@ -112,7 +111,7 @@ def test_a_bare_network_has_a_card_that_knows_nothing(tmp_path):
     again = ll.save_pretrained(folder, tmp_path / "again", "bare")
     assert (again / "README.md").read_text() == card, "defaults are not what it was trained with"
     with pytest.raises(ll.LookListenError, match="nobody knows which videos were held out"):
-        open_trained(folder)
+        _ = ll.open(folder).split
 
 
 def test_an_older_run_without_its_making_is_published_all_the_same(run_path, tmp_path):
@@ -149,7 +148,7 @@ def test_the_verbs_take_a_published_folder(published, shards_path, capsys):
         ),
         (
             lambda folder: (folder / "model.safetensors").unlink(),
-            r"holds no whole network .*README\.md says how to load a tower alone",
+            r"holds no whole network .*README\.md says how to load a single tower",
         ),
         (
             lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99),
@@ -197,7 +196,7 @@ def test_what_is_a_name_on_the_hub_and_what_a_path(tmp_path, monkeypatch):
 
 def test_a_network_of_another_house_is_refused_where_it_cannot_do(capsys):
     with pytest.raises(ll.LookListenError, match="openl3:audio-mel256-env is a network of OpenL3"):
-        load_network("openl3:audio-mel256-env")
+        _ = Run("openl3:audio-mel256-env", torch.nn.Identity()).l3net
 
 
 def test_without_the_extra_the_sentence_says_what_to_install(monkeypatch):

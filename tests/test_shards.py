@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from looklisten.data.clips import Box, Clip
-from looklisten.data.shards import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, Shards, write_shards
+from looklisten.data.shard_files import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, write_shards
+from looklisten.data.shards import Shards
 from looklisten.errors import ShardError
 
 

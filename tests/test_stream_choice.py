@@ -281,15 +281,15 @@ def encrypted(path, suffix="mp4"):
     return path
 
 
-@pytest.mark.parametrize("kind", ["picture", "sound"])
+@pytest.mark.parametrize("kind", ["video", "audio"])
 def test_an_encrypted_file_is_named_so_before_anything_comes_out(tmp_path, kind):
     path = encrypted(tmp_path / "a.mp4")
-    wanted = DecodeOptions(video=kind == "picture", audio=kind == "sound")
+    wanted = DecodeOptions(video=kind == "video", audio=kind == "audio")
     with pytest.raises(
         SourceError, match=rf"a\.mp4 has an encrypted {kind} stream; decrypt the file"
     ):
         next(decode_media(path, wanted))
-    with pytest.raises(SourceError, match="encrypted picture"):
+    with pytest.raises(SourceError, match="encrypted video"):
         measure_video(path)
 
 
@@ -331,7 +331,7 @@ def test_an_encrypted_track_of_matroska_is_named_so(tmp_path):
         )
         inside = inside_next
     (tmp_path / "a.mkv").write_bytes(data[:place] + element(TRACKS, changed) + data[end:])
-    with pytest.raises(SourceError, match=r"a\.mkv has an encrypted picture stream"):
+    with pytest.raises(SourceError, match=r"a\.mkv has an encrypted video stream"):
         next(decode_media(tmp_path / "a.mkv", DecodeOptions()))
 
 

@@ -1,6 +1,4 @@
-"""A planted unit is found, its moments and its class; the gallery is a page that works, with a
-thousand units too.
-"""
+"""Planted units have the right moments and classes; the page of units works with a thousand units."""
 
 import base64
 import io
@@ -26,7 +24,8 @@ from looklisten.app.pages.unit_page import (
 )
 from looklisten.config import ModelConfig
 from looklisten.data.clips import Box, Clip
-from looklisten.data.shards import Shards, write_shards
+from looklisten.data.shard_files import write_shards
+from looklisten.data.shards import Shards
 from looklisten.drawing.heatmap_colors import overlay_image
 from looklisten.errors import ConfigError
 from looklisten.evaluation.units import naming
@@ -41,8 +40,8 @@ from looklisten.inference.unit_activations import (
     UnitActivation,
 )
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load, open_network
 
 COLORS = {'<b>red</b> "q" </script>': (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230)}
 FIRST = next(iter(COLORS))
@@ -129,7 +128,7 @@ def planted():
 
 @pytest.fixture(scope="module")
 def found(colored):
-    return units(planted(), colored, colored.splits == "test", top=3, per_clip=2)
+    return units(planted(), colored.select(colored.splits == "test"), top=3, per_clip=2)
 
 
 def unit_of(found, side, number):
@@ -141,20 +140,20 @@ def test_a_planted_unit_is_found_and_named(found):
         unit = unit_of(found, side, number)
         assert (unit.preferred, unit.average_precision, unit.purity) == (FIRST, 1, 1)
         assert unit.strong
-        assert len({firing.video_id for firing in unit.firings}) == 3
-        assert all(int(firing.video_id[1:]) % 3 == 0 for firing in unit.firings)
+        assert len({activation.video_id for activation in unit.strongest}) == 3
+        assert all(int(activation.video_id[1:]) % 3 == 0 for activation in unit.strongest)
         row = next(row for row in found.coverage if (row.side, row.network) == (side, "trained"))
         assert FIRST in row.covered
         assert (row.n, row.classes) == (18, 3)
-    assert (found.videos, found.clips) == (18, 36)
+    assert (found.as_dict()["videos"], found.as_dict()["clips"]) == (18, 36)
 
 
-def test_the_vision_unit_fires_on_the_square(colored, found):
+def test_the_vision_unit_is_active_on_the_square(colored, found):
     """Where the map has its maximum, the frame is red."""
-    for firing in unit_of(found, "vision", RED).firings:
-        moment = firing.place.read(colored, SMALL)
+    for activation in unit_of(found, "vision", RED).strongest:
+        moment = activation.address.load(colored, SMALL)
         top, left = (moment.frame.shape[0] - 48) // 2, (moment.frame.shape[1] - 48) // 2
-        x, y = firing.heat.peak()
+        x, y = activation.heat_map.peak()
         down, right = top + int(48 * y), left + int(48 * x)
         pixels = moment.frame[down - 1 : down + 1, right - 1 : right + 1].int()
         assert (pixels[..., 0] - pixels[..., 1:].amax(-1)).max() > 150, (
@@ -182,8 +181,8 @@ def test_top_moments_are_those_of_brute_force(colored, found):
                     )
             wanted = sorted(best.items(), key=lambda one: -one[1][0])[:3]
             told = [
-                (one.video_id, (one.activation, one.place.clip, one.place.moment))
-                for one in unit.firings
+                (one.video_id, (one.activation, one.address.clip, one.address.moment))
+                for one in unit.strongest
             ]
             assert [video for video, _ in told] == [video for video, _ in wanted], unit.name
             for (_, told_one), (_, wanted_one) in zip(told, wanted, strict=True):
@@ -196,31 +195,33 @@ def test_top_moments_are_those_of_brute_force(colored, found):
 def test_the_maximum_of_a_map_is_the_activation_and_the_map_the_slice_of_its_moment(colored, found):
     model = planted()
     for unit in found.units[::3]:
-        for firing in unit.firings:
-            assert firing.heat.values.max() == pytest.approx(firing.activation, rel=1e-4)
-            moment = firing.place.read(colored, SMALL)
+        for activation in unit.strongest:
+            assert activation.heat_map.values.max() == pytest.approx(
+                activation.activation, rel=1e-4
+            )
+            moment = activation.address.load(colored, SMALL)
             with torch.inference_mode():
                 tower = look_and_listen(model, [moment])[SIDES.index(unit.side)]
-            assert np.allclose(firing.heat.values, tower.map[0, unit.number], atol=1e-4)
+            assert np.allclose(activation.heat_map.values, tower.map[0, unit.number], atol=1e-4)
             inside = moment.frame_seconds if unit.side == "vision" else moment.start_seconds
-            assert firing.at_seconds == moment.clip.start_seconds + inside
+            assert activation.at_seconds == moment.clip.start_seconds + inside
 
 
 def test_strongest_is_sorted_keeps_the_first_of_equals_and_no_silence():
     strongest = StrongestVideos(units=2, top=2)
-    for place, values in enumerate([(0.0, 1.0), (3.0, 2.0), (3.0, 0.5), (5.0, 2.0)]):
-        strongest.add(np.array(values, np.float32), np.full(2, place))
+    for number, values in enumerate([(0.0, 1.0), (3.0, 2.0), (3.0, 0.5), (5.0, 2.0)]):
+        strongest.add(np.array(values, np.float32), np.full(2, number))
     assert strongest.activations.tolist() == [[5, 3], [2, 2]]
-    assert strongest.places.tolist() == [[3, 1], [1, 3]]
+    assert strongest.moments.tolist() == [[3, 1], [1, 3]]
     quiet = StrongestVideos(units=1, top=2)
     quiet.add(np.zeros(1, np.float32), np.array([7]))
-    assert quiet.places.tolist() == [[-1, -1]]
+    assert quiet.moments.tolist() == [[-1, -1]]
 
 
-def test_counts_are_those_of_cluster_where_a_video_is_one_clip(run_path, shards):
-    model, held_out = load_checkpoint_network(run_path), shards.held_out_mask(0.1)
-    table = cluster(model, shards, seeds=1)
-    told = units(model, shards, held_out)
+def test_counts_are_those_of_cluster_where_a_video_is_one_clip(run_path, shards, held_out):
+    model = load(run_path)
+    table = cluster(open_network(run_path), shards, seeds=1)
+    told = units(model, held_out)
     assert len(told.coverage) == 4
     for row in told.coverage:
         other = table.row(row.side, row.network)
@@ -228,7 +229,7 @@ def test_counts_are_those_of_cluster_where_a_video_is_one_clip(run_path, shards)
     assert told.as_dict()["rows"][0]["paper_covered_of_34"] == 10
 
 
-def test_videos_without_a_single_right_answer_name_nothing(tmp_path):
+def test_videos_without_a_single_right_answer_are_left_out(tmp_path):
     other = (Box(0.0, 0, 0, 0.5, 0.5, "green", False),)
     one = write_set(
         tmp_path,
@@ -240,23 +241,22 @@ def test_videos_without_a_single_right_answer_name_nothing(tmp_path):
             a_clip(4, "d", "green"),
         ],
     )
-    named = naming._named(one, np.ones(5, bool), seed=0)
-    assert named.of_video == {
+    named = naming._labeled_videos(one, seed=0)
+    assert named.class_of_video == {
         "vision": {"a": "blue", "d": "green"},
         "audio": {"a": "blue", "b": "blue", "d": "green"},
     }
 
 
-def test_the_best_are_of_different_classes_first():
-    firing = UnitActivation(
+def test_the_best_are_of_different_classes_first(colored):
+    activation = UnitActivation(
         MomentAddress(0, 0, 1), "a", 0.0, 1.0, HeatMap(np.ones((2, 2), np.float32))
     )
     told = [("x", 0.9), ("x", 0.8), ("y", 0.5), ("z", 0.7)]
     some = Units(
-        tuple(Unit("audio", i, (firing,), name, ap, 1.0) for i, (name, ap) in enumerate(told)),
+        tuple(Unit("audio", i, (activation,), name, ap, 1.0) for i, (name, ap) in enumerate(told)),
         (),
-        1,
-        1,
+        colored,
     )
     assert [unit.number for unit in some.best("audio")] == [0, 3, 2, 1]
     assert some.best("vision") == []
@@ -264,14 +264,14 @@ def test_the_best_are_of_different_classes_first():
 
 def test_without_labels_units_are_numbers(colored, tmp_path):
     plain = [Clip(**vars(colored[i]) | {"labels": ()}) for i in range(4)]
-    told = units(planted(), write_set(tmp_path, plain), np.ones(4, bool))
+    told = units(planted(), write_set(tmp_path, plain).select(np.ones(4, bool)))
     assert told.coverage == ()
     assert {unit.preferred for unit in told.units} == {""}
     assert told.as_dict()["criterion"] == "no labels of at least two classes, so units are numbers"
     strengths = [unit.activation for unit in told.best("vision")]
     assert strengths == sorted(strengths, reverse=True)
     page = tmp_path / "gallery.html"
-    write_unit_page(page, told, planted(), Shards(tmp_path))
+    write_unit_page(page, told, planted())
     with opened(page, tmp_path) as browser:
         assert browser.find_element("css selector", "article header b").text.split()[0] in SIDES
         assert not browser.find_elements("id", "coverage")
@@ -286,12 +286,13 @@ def test_without_labels_units_are_numbers(colored, tmp_path):
             "units are shown by at least 1 clip, of at least 1 moment each; 0 and 1 were asked for",
         ),
         ({"per_clip": -1}, "5 and -1 were asked for"),
-        ({"mask": np.zeros(39, bool)}, "no clip of .* is left to look at; choose another split"),
+        ({"mask": False}, "no clip of .* is left to look at; choose another split"),
     ],
 )
-def test_what_cannot_be_asked_is_said(options, sentence, colored):
+def test_errors_of_units(options, sentence, colored):
+    mask = np.full(len(colored), options.pop("mask", True))
     with pytest.raises(ConfigError, match=sentence):
-        units(planted(), colored, **{"mask": np.ones(39, bool)} | options)
+        units(planted(), colored.select(mask), **options)
 
 
 def test_sound_is_a_small_file_of_a_second():
@@ -334,10 +335,10 @@ def test_a_map_keeps_its_peak_and_the_palette_paints_what_overlaid_paints():
 @pytest.fixture(scope="module")
 def page(colored, found, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "gallery.html"
-    told = write_unit_page(out, found, planted(), colored)
+    told = write_unit_page(out, found, planted())
     assert told["page_bytes"] == out.stat().st_size
     assert told["moments_shown"] == len(
-        {firing.place for unit in found.units for firing in unit.firings}
+        {activation.address for unit in found.units for activation in unit.strongest}
     )
     return out
 
@@ -384,7 +385,7 @@ def test_the_gallery_sorts_filters_and_searches(page, found, tmp_path):
         choose(browser, "class", "")
         assert choose(browser, "search", " 7 ") == [card for card in named if card[1] == 7]
         assert choose(browser, "search", "AUDIO 5") == [("audio", 5)]
-        video = unit_of(found, "vision", RED).firings[0].video_id
+        video = unit_of(found, "vision", RED).strongest[0].video_id
         assert ("vision", RED) in choose(browser, "search", video)
         assert choose(browser, "search", "nowhere") == []
         choose(browser, "search", "")
@@ -459,9 +460,9 @@ def test_a_thousand_units_hold_the_pictures_in_view_alone(colored, tmp_path):
         )
         return Unit(side, number, rows, "green", float(rng.random()), 0.5)
 
-    many = Units(tuple(some(side, number) for side in SIDES for number in range(512)), (), 36, 36)
+    many = Units(tuple(some(side, number) for side in SIDES for number in range(512)), (), colored)
     page = tmp_path / "gallery.html"
-    write_unit_page(page, many, planted(), colored)
+    write_unit_page(page, many, planted())
     with opened(page, tmp_path) as browser:
         assert len(browser.execute_script(CARDS)) == 1024
         filled = "return [...document.querySelectorAll('article')].map(a => a.querySelectorAll('img').length > 0)"
@@ -478,7 +479,7 @@ def test_a_thousand_units_hold_the_pictures_in_view_alone(colored, tmp_path):
 
 
 def test_the_best_as_a_piece_of_another_page(colored, found, tmp_path):
-    piece = best_units(found, planted(), colored, count=2)
+    piece = best_units(found, planted(), count=2)
     page = tmp_path / "piece.html"
     write_page(page, "page.html.j2")
     page.write_text(page.read_text().replace("</body>", f"{piece}</body>"))

@@ -1,13 +1,12 @@
-"""looklisten: learns from unlabeled video with sound what looks and sounds alike (Look, Listen and
-Learn, ICCV 2017).
+"""looklisten learns from unlabeled video what looks and sounds alike (L3-Net, ICCV 2017).
 
 import looklisten as ll
 
 ll.prepare(["videos"], "shards")
 ll.train("shards", ll.Config.load("tiny"), "runs/mine")
 model = ll.load("runs/mine")
-for moment in ll.localize("clip.mp4", model):
-    print(moment.at_seconds, moment.probability, moment.frame_map.peak())
+for localization in ll.localize("clip.mp4", model):
+    print(localization.at_seconds, localization.probability, localization.frame_map.peak())
 """
 
 import lazy_loader

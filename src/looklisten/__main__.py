@@ -1,4 +1,4 @@
-"""`python -m looklisten` is the shell's `looklisten`."""
+"""`python -m looklisten` is the same as the command `looklisten`."""
 
 import sys
 

@@ -1,165 +1,146 @@
-"""The shell: `looklisten VERB …`."""
+"""The command line: `looklisten VERB ...`.
 
+stdout is data: a table on a terminal, JSON in a pipe or with `--json`. stderr is for people.
+Exit codes: 0 done; 1 an error, or a `doctor` that misses something; 2 wrong usage; 3 done, but some
+inputs failed (see failures.jsonl); 130 interrupted.
+"""
+
+import difflib
 import errno
 import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
 from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result, emit
-from looklisten.app.terminal import talk
+from looklisten.app.output import FAILURE, INTERRUPTED, SUCCESS, WRONG_USAGE, emit
+from looklisten.app.terminal import messages
 from looklisten.app.verbs import VERBS
-from looklisten.app.verbs.train import train_with
 from looklisten.errors import LookListenError
 from looklisten.names import printable
 from looklisten.system.processes import is_first_process, keep_freed_memory
 
-NOT_READY = 1
-SOME_FAILED = 3
-INTERRUPTED = 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Run one verb and return the exit code."""
+    # The allocator belongs to the whole process, so only a program may change it, not a library.
     keep_freed_memory()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in given or not sys.stdout.isatty()
-    given = [argument for argument in given if argument != "--json"]
+    _set_up_streams()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # A pipe is read by a program. `--json` can be anywhere, also among the options of a verb.
+    as_json = "--json" in words or not sys.stdout.isatty()
+    words = [word for word in words if word != "--json"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        _print_verbs()
+        return SUCCESS
+    if words[0] == "--version":
+        Console(highlight=False).print(version("looklisten"))
+        return SUCCESS
+    try:
+        return _run(words[0], words[1:], as_json)
+    except LookListenError as error:
+        _print_error(str(error))
+        return WRONG_USAGE if isinstance(error, UsageError) else FAILURE
+    except OSError as error:
+        # Errors of the library are sentences. Those of the operating system become one here.
+        _print_error(explain(error))
+        return FAILURE
+    except KeyboardInterrupt:
+        messages.print("stopped; run the same command again to continue", style="yellow")
+        return INTERRUPTED
+
+
+def _set_up_streams() -> None:
+    """Send the log and warnings to stderr, and let any file name be printed."""
     logging.basicConfig(
+        # Of several training processes, the others report errors only.
         level=logging.INFO if is_first_process() else logging.ERROR,
         format="%(message)s",
-        handlers=[RichHandler(console=talk, show_time=False, show_path=False, show_level=False)],
+        handlers=[
+            RichHandler(console=messages, show_time=False, show_path=False, show_level=False)
+        ],
     )
     logging.captureWarnings(True)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a name may hold what the terminal's encoding has not
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name can have letters that the terminal's encoding lacks.
             stream.reconfigure(errors="backslashreplace")
-    if not given or given[0] in ("-h", "--help", "help"):
-        _show_help()
-        return 0
-    if given[0] == "--version":
-        from importlib.metadata import version
-
-        Console(highlight=False).print(version("looklisten"))
-        return 0
-    try:
-        return _run(given[0], given[1:], as_json)
-    except UsageError as error:
-        _say_error(str(error))
-        return 2
-    except LookListenError as error:
-        return _say_error(str(error))
-    except OSError as error:
-        return _say_error(_explain(error))
-    except KeyboardInterrupt:
-        talk.print("stopped; the same command goes on from what is done", style="yellow")
-        return INTERRUPTED
 
 
-def _run(verb: str, arguments: list[str], as_json: bool) -> int:
-    if verb not in VERBS:
-        import difflib
-
-        near = difflib.get_close_matches(verb, VERBS, 1)
-        raise UsageError(
-            f"there is no verb {verb!r}; "
-            + (f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}")
-        )
-    function = train_with(_value(arguments, "--config", "tiny")) if verb == "train" else VERBS[verb]
-    if verb == "openl3":  # reads its flags itself
-        result = function(arguments)
-    else:
-        result = tyro.cli(
-            function,
-            args=arguments,
-            prog=f"looklisten {verb}",
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    if result:
-        emit(result, as_json)
-    return exit_code(result)
+def _run(name: str, arguments: Sequence[str], as_json: bool) -> int:
+    """Run the verb `name`, print its output and return its exit code."""
+    if name not in VERBS:
+        similar = difflib.get_close_matches(name, VERBS, 1)
+        hint = f"did you mean {similar[0]}?" if similar else f"the verbs are {', '.join(VERBS)}"
+        raise UsageError(f"there is no verb {name!r}; {hint}")
+    output = VERBS[name].run(arguments)
+    if output.values:
+        emit(output.values, as_json)
+    if output.message:
+        messages.print(output.message, style="yellow")
+    return output.exit_code
 
 
-def exit_code(result: Result) -> int:
-    """What a result says of itself: `failed` counts inputs that failed, `stopped_by` names a
-    signal, `ready` is the doctor's yes or no.
-    """
-    if result.get("failed"):
-        return SOME_FAILED
-    if result.get("stopped_by"):
-        talk.print(
-            f"stopped by {result['stopped_by']} and saved; the same command goes on from there",
-            style="yellow",
-        )
-        return INTERRUPTED
-    return 0 if result.get("ready", True) else NOT_READY
+def _print_error(sentence: str) -> None:
+    if is_first_process():
+        messages.print(sentence, style="red", soft_wrap=True, markup=False)
 
 
-def _value(arguments: list[str], option: str, default: str) -> str:
-    """The value of an option that is needed before the others can be read."""
-    for place, argument in enumerate(arguments):
-        if argument == option and place + 1 < len(arguments):
-            return arguments[place + 1]
-        if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-    return default
-
-
-def _say_error(sentence: str) -> int:
-    if not is_first_process():
-        return 1
-    talk.print(sentence, style="red", soft_wrap=True, markup=False)
-    return 1
-
-
-def _explain(error: OSError) -> str:
-    """An error of the system as a sentence: what was being done to which file, and what to do next."""
-    name = (
-        printable(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else ""
-    )
+def explain(error: OSError) -> str:
+    """An error of the operating system as a sentence that says what to do next."""
+    has_name = isinstance(error.filename, (str, bytes))
+    name = printable(os.fsdecode(error.filename)) if has_name else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" while writing {name}" if name else ""
-        return f"the disk is full{where}; free some room and run the same command again, what is done is kept"
+        while_writing = f" while writing {name}" if name else ""
+        return (
+            f"the disk is full{while_writing}; free some space and run the same command again, "
+            "finished work is not lost"
+        )
+    # A read-only file system can be read, so it was writing that failed.
     if error.errno == errno.EROFS:
-        return f"no permission while writing {name or 'a file'}: {error.strerror}; choose a folder that may be written"
+        return _no_permission(f"while writing {name or 'a file'}", error, "choose another folder")
     if error.errno in (errno.EACCES, errno.EPERM):
         if not name:
-            return f"no permission to read or write: {error.strerror}; choose a folder that may be written"
+            return _no_permission("to read or write", error, "choose another folder")
         if _cannot_be_read(error.filename):
-            return f"no permission while reading {name}: {error.strerror}; make it readable, or leave it out"
-        return f"no permission while writing {name}: {error.strerror}; choose a folder that may be written"
-    return f"{error.strerror or error}{f': {name}' if name else ''}"
+            return _no_permission(
+                f"while reading {name}", error, "make it readable or leave it out"
+            )
+        return _no_permission(f"while writing {name}", error, "choose another folder")
+    return f"{error.strerror or error}: {name}" if name else str(error.strerror or error)
 
 
-def _cannot_be_read(path: str | bytes) -> bool:
-    """Whether a file that is there, or a folder above it, refuses to be read."""
-    place = Path(os.fsdecode(path))
-    if os.path.lexists(place):
-        return not os.access(place, os.R_OK | os.X_OK if place.is_dir() else os.R_OK)
-    return place.parent.is_dir() and not os.access(place.parent, os.X_OK)
+def _no_permission(action: str, error: OSError, next_step: str) -> str:
+    return f"no permission {action}: {error.strerror}; {next_step}"
 
 
-def _show_help() -> None:
+def _cannot_be_read(filename: str | bytes) -> bool:
+    """Whether an existing file, or the folder above it, cannot be read."""
+    # The error itself does not say whether the file was opened for reading or for writing.
+    path = Path(os.fsdecode(filename))
+    if os.path.lexists(path):
+        return not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
+    return path.parent.is_dir() and not os.access(path.parent, os.X_OK)
+
+
+def _print_verbs() -> None:
+    """The help of `looklisten` without a verb."""
     table = Table(show_header=False, box=None, padding=(0, 2))
-    for verb, function in VERBS.items():
-        doc = function.__doc__ or ""
-        table.add_row(f"  {verb}", doc.strip().splitlines()[0])
+    for verb in VERBS.values():
+        table.add_row(f"  {verb.name}", verb.summary)
     console = Console()
     console.print(
-        "[bold]looklisten[/bold]: learns from unlabelled video with sound what looks and sounds alike\n"
+        "[bold]looklisten[/bold]: learns from unlabeled video what looks and sounds alike\n"
     )
     console.print(table)
-    console.print("\nlooklisten VERB --help tells the options; --json prints JSON on a screen too.")
+    console.print("\n`looklisten VERB --help` lists the options. `--json` prints JSON everywhere.")
 
 
 if __name__ == "__main__":

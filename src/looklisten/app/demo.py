@@ -1,7 +1,6 @@
-"""The whole job on videos it makes itself: synth, prepare, train, evaluate, probe, localize,
-report.
+"""The demo: make videos, prepare, train, evaluate, probe, localize, and write a report.
 
-Each finished stage leaves a record, so a demo that was stopped goes on where it was.
+Each finished stage leaves a record, so a demo that was stopped continues where it was.
 """
 
 import json
@@ -10,12 +9,13 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from looklisten.app.pages.report import write_report
 from looklisten.app.pages.unit_page import best_units, write_unit_page
-from looklisten.app.terminal import Bar, talk
+from looklisten.app.terminal import ProgressBar, messages
 from looklisten.config import Config
 from looklisten.data.clips import Clip
 from looklisten.data.prepare import prepare
@@ -33,23 +33,25 @@ from looklisten.inference.moments import Moment
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.scenes import CLASSES
 from looklisten.media.synth.synth import synth
-from looklisten.model.checkpoint import load_checkpoint_network
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run, open_network
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
 from looklisten.training.metrics_log import read_metrics
 
-STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
-SAMPLE_VIDEOS = 4
+RECIPE = "similarity"
+TEST_SHARE = 0.2
+VIDEOS_IN_REPORT = 4
+IMAGES_IN_SHEET = 6
 MOMENTS_PER_CLIP = 3
-BEST_UNITS = 4
-"""Of each side, shown in the report; the gallery has all."""
+BEST_UNITS_PER_SIDE = 4
+"""Units of each side that the report has; the page of units has all of them."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoOptions:
     """What the demo makes and trains."""
 
     out: Path
@@ -61,150 +63,208 @@ class Plan:
     @property
     def world(self) -> WorldOptions:
         return WorldOptions(
-            videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=0.2
+            videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=TEST_SHARE
         )
 
     @property
     def config(self) -> Config:
-        changes = {"seed": self.seed} | ({"steps": self.steps} if self.steps else {})
-        return Config.load("similarity").changed("train", **changes)
+        changes = {"seed": self.seed}
+        if self.steps:
+            changes["steps"] = self.steps
+        return Config.load(RECIPE).changed("train", **changes)
 
 
-def run(plan: Plan, fresh: bool = False, workers: int | None = None) -> dict[str, Any]:
-    """Run what is not done yet and return the contents of `results.json`. Raises ConfigError when
-    `out` holds another demo.
-    """
-    out = plan.out
-    folders = {name: out / name for name in ("videos", "shards", "run", "stages")}
-    if fresh:
-        for folder in folders.values():
-            shutil.rmtree(folder, ignore_errors=True)
-    _check_same_plan(out, plan)
+class _Stages:
+    """Runs the stages of a demo and remembers on disk what each gave."""
 
-    def stage(name: str, work: Callable[[Bar], dict[str, Any]]) -> dict[str, Any]:
-        record = folders["stages"] / f"{name}.json"
-        if record.exists():
-            talk.print(f"{name}: done before", style="dim")
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.seconds: dict[str, float] = {}
+
+    def run(self, name: str, work: Callable[[ProgressBar], dict[str, Any]]) -> dict[str, Any]:
+        """The result of a stage: of an earlier call if there was one, else of `work`."""
+        record_path = self._folder / f"{name}.json"
+        if record_path.exists():
+            messages.print(f"{name}: already done", style="dim")
         else:
-            began = time.perf_counter()
-            with Bar(name) as bar:
-                result = work(bar)
-            write_json(record, {"seconds": round(time.perf_counter() - began, 1), "result": result})
-        done: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        return done
+            start_seconds = time.perf_counter()
+            with ProgressBar(name) as progress:
+                result = work(progress)
+            seconds = round(time.perf_counter() - start_seconds, 1)
+            write_json(record_path, {"seconds": seconds, "result": result})
+        # Read back even a new result, so that a resumed demo and an uninterrupted one are equal.
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+        self.seconds[name] = record["seconds"]
+        result_of_record: dict[str, Any] = record["result"]
+        return result_of_record
 
-    videos, shards, run_folder = folders["videos"], folders["shards"], folders["run"]
-    done = {
-        "synth": stage("synth", lambda bar: synth(videos, plan.world, workers, bar)),
-        "prepare": stage(
-            "prepare",
-            lambda bar: prepare(
-                [videos / "labels.csv"], shards, None, videos / "boxes.csv", workers, bar
-            ),
-        ),
-        "train": stage(
-            "train", lambda bar: {"step": train(shards, plan.config, run_folder, progress=bar).step}
-        ),
-    }
-    model, data = load_checkpoint_network(run_folder), Shards(shards)
-    held_out = data.select(data.held_out_mask(plan.config.train.held_out_fraction))
-    done["evaluate"] = stage(
-        "evaluate",
-        lambda bar: evaluate(model, held_out, seed=plan.seed, progress=bar).as_dict(),
-    )
-    done["probe"] = stage(
-        "probe",
-        lambda bar: {
-            k: v.as_dict()
-            for k, v in probe(model, data, MOMENTS_PER_CLIP, plan.seed, progress=bar).items()
-        },
-    )
-    done["localize"] = stage("localize", lambda bar: _best_pointing(model, held_out, bar))
-    method = done["localize"]["result"]["method"]
 
-    began = time.perf_counter()
-    metrics = read_metrics(run_folder)
+class _Demo:
+    """The folders of a demo, and the work of each stage. A stage returns what is recorded of it."""
+
+    def __init__(self, options: DemoOptions, workers: int | None) -> None:
+        self.options = options
+        self.workers = workers
+        self.videos = options.out / "videos"
+        self.shards = options.out / "shards"
+        self.run_folder = options.out / "run"
+        self.stages = options.out / "stages"
+
+    def remove(self) -> None:
+        """Remove what an earlier demo made, and no other file of the folder."""
+        for folder in (self.videos, self.shards, self.run_folder, self.stages):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @cached_property
+    def run(self) -> Run:
+        return open_network(self.run_folder)
+
+    @cached_property
+    def held_out(self) -> Shards:
+        return self.run.held_out(Shards(self.shards))
+
+    def make_videos(self, progress: ProgressBar) -> dict[str, Any]:
+        return synth(self.videos, self.options.world, self.workers, progress)
+
+    def make_shards(self, progress: ProgressBar) -> dict[str, Any]:
+        table = self.videos / "labels.csv"
+        boxes = self.videos / "boxes.csv"
+        return prepare([table], self.shards, None, boxes, self.workers, progress)
+
+    def train(self, progress: ProgressBar) -> dict[str, Any]:
+        result = train(self.shards, self.options.config, self.run_folder, progress=progress)
+        return {"step": result.step}
+
+    def evaluate(self, progress: ProgressBar) -> dict[str, Any]:
+        seed = self.options.seed
+        return evaluate(self.run, self.held_out, seed=seed, progress=progress).as_dict()
+
+    def probe(self, progress: ProgressBar) -> dict[str, Any]:
+        seed = self.options.seed
+        sides = probe(self.run, self.shards, MOMENTS_PER_CLIP, seed, progress=progress)
+        return {side: result.as_dict() for side, result in sides.items()}
+
+    def localize(self, progress: ProgressBar) -> dict[str, Any]:
+        """The pointing accuracy of the method that points best, and that of each method."""
+        methods: tuple[Method, ...] = ("correspondence",)
+        if isinstance(self.run.l3net.fusion, AlignedFusion):
+            methods = ("correspondence", "similarity")
+        results = {}
+        for method in methods:
+            results[method] = pointing(self.run, self.held_out, method, progress=progress)
+        best = max(results.values(), key=lambda result: result.pointing)
+        # The report names the better method; the accuracy of both is a result, too.
+        accuracies = {method: result.pointing for method, result in results.items()}
+        return best.as_dict() | {"methods": accuracies}
+
+
+def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) -> dict[str, Any]:
+    """Run the stages that are not done and return the contents of `results.json`.
+
+    Raises ConfigError if `options.out` holds a demo with other settings, unless it is `fresh`.
+    """
+    work = _Demo(options, workers)
+    if fresh:
+        work.remove()
+    _check_same_options(options)
+    stages = _Stages(work.stages)
+    # The order matters: each stage reads what the one before wrote.
+    stages.run("synth", work.make_videos)
+    prepared = stages.run("prepare", work.make_shards)
+    stages.run("train", work.train)
+    metrics = read_metrics(work.run_folder)
+    hours = round(options.videos * options.seconds / 3600, 3)
     results = {
-        "avc": done["evaluate"]["result"],
-        "probe": done["probe"]["result"],
-        "localization": done["localize"]["result"],
-        "throughput": {
-            "prepare_x_realtime": done["prepare"]["result"]["x_realtime"],
-            "train_pairs_per_second": statistics.median(
-                row["pairs_per_second"] for row in metrics if "pairs_per_second" in row
-            ),
-            "train_data_wait": round(
-                statistics.mean(row["data_wait"] for row in metrics if "data_wait" in row), 4
-            ),
-        },
-        "seconds": {name: record["seconds"] for name, record in done.items()},
-        "world": asdict(plan.world) | {"hours": round(plan.videos * plan.seconds / 3600, 3)},
+        "avc": stages.run("evaluate", work.evaluate),
+        "probe": stages.run("probe", work.probe),
+        "localization": stages.run("localize", work.localize),
+        "throughput": _throughput(prepared, metrics),
+        "seconds": stages.seconds,
+        "world": asdict(options.world) | {"hours": hours},
         "environment": environment(),
     }
-    found = [localized_middle(clip, model, method) for clip in examples(held_out)]
-    gallery = units(model, held_out)
-    results["units"] = gallery.as_dict()
-    write_unit_page(out / "gallery.html", gallery, model)
-    (out / "heatmap.png").write_bytes(
-        contact_sheet([SheetColumn.of(*moment) for moment in found[:6]])
-    )
-    results["seconds"]["report"] = round(time.perf_counter() - began, 1)
-    best = best_units(gallery, model, count=BEST_UNITS)
-    write_report(
-        out / "report.html", results, metrics, found, plan.config, _samples(videos, found), best
-    )
-    write_json(out / "results.json", results)
-    talk.print(f"open {out / 'report.html'}", style="bold")
+    _write_pages(work, results, metrics)
+    write_json(options.out / "results.json", results)
+    messages.print(f"open {options.out / 'report.html'}", style="bold")
     return results
 
 
-def _best_pointing(model: L3Net, held_out: Shards, bar: Bar) -> dict[str, Any]:
-    """The pointing of the method whose maps point better, with what each had."""
-    methods: tuple[Method, ...] = (
-        ("correspondence", "similarity")
-        if isinstance(model.fusion, AlignedFusion)
-        else ("correspondence",)
+def _write_pages(work: _Demo, results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> None:
+    """Write the report, the page of units and a sheet of heat maps; add to `results`."""
+    start_seconds = time.perf_counter()
+    out = work.options.out
+    model = work.run.l3net
+    method = results["localization"]["method"]
+    moments = [localize_middle(clip, model, method) for clip in examples(work.held_out)]
+    all_units = units(work.run, work.held_out)
+    results["units"] = all_units.as_dict()
+    write_unit_page(out / "gallery.html", all_units, model)
+    columns = [SheetColumn.of(moment, maps) for moment, maps in moments[:IMAGES_IN_SHEET]]
+    (out / "heatmap.png").write_bytes(contact_sheet(columns))
+    # The report shows the seconds of all stages, its own included.
+    results["seconds"]["report"] = round(time.perf_counter() - start_seconds, 1)
+    write_report(
+        out / "report.html",
+        results,
+        metrics,
+        moments,
+        work.options.config,
+        _sample_videos(work.videos, moments),
+        best_units(all_units, model, count=BEST_UNITS_PER_SIDE),
     )
-    tried = {method: pointing(model, held_out, method, progress=bar) for method in methods}
-    best = max(tried.values(), key=lambda one: one.pointing)
-    return best.as_dict() | {"methods": {method: one.pointing for method, one in tried.items()}}
 
 
-def _check_same_plan(out: Path, plan: Plan) -> None:
-    wanted = json.loads(
-        json.dumps({"world": asdict(plan.world), "config": plan.config.model_dump(mode="json")})
-    )
-    path = out / "stages" / "plan.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
+def _throughput(prepared: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How fast videos were prepared and trained on."""
+    training_rates = [row["pairs_per_second"] for row in metrics if "pairs_per_second" in row]
+    waiting_shares = [row["data_wait"] for row in metrics if "data_wait" in row]
+    return {
+        "prepare_x_realtime": prepared["x_realtime"],
+        "train_pairs_per_second": statistics.median(training_rates),
+        "train_data_wait": round(statistics.mean(waiting_shares), 4),
+    }
+
+
+def _check_same_options(options: DemoOptions) -> None:
+    """Raise ConfigError if the folder holds a demo with other settings."""
+    settings = {"world": asdict(options.world), "config": options.config.model_dump(mode="json")}
+    # Through JSON, because tuples come back from the file as lists.
+    settings = json.loads(json.dumps(settings))
+    path = options.out / "stages" / "plan.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
         raise ConfigError(
-            f"{out} holds a demo of other settings; add --fresh to start over, or choose another folder"
+            f"{options.out} holds a demo with other settings; add --fresh to start over, or choose "
+            "another folder"
         )
-    write_json(path, wanted)
+    write_json(path, settings)
 
 
 def examples(held_out: Shards) -> list[Clip]:
-    """One held-out clip a class, the first in which a silent thing stands by: the first, not the
-    best.
-    """
+    """One held-out clip per class: the first one with a silent object, if there is any."""
     clips = list(held_out)
+    # By name, not by how well the network does on them.
     clips.sort(key=lambda clip: (all(box.sounding for box in clip.boxes), clip.key))
-    return [
-        next(clip for clip in clips if label in clip.labels)
-        for label in CLASSES
-        if any(label in clip.labels for clip in clips)
-    ]
+    first_of_class: dict[str, Clip] = {}
+    # The demo's videos have one label each; a clip counts for all that it has.
+    for clip in clips:
+        for label in clip.labels:
+            first_of_class.setdefault(label, clip)
+    return [first_of_class[label] for label in CLASSES if label in first_of_class]
 
 
-def localized_middle(clip: Clip, model: L3Net, method: Method) -> tuple[Moment, Localization]:
+def localize_middle(clip: Clip, model: L3Net, method: Method) -> tuple[Moment, Localization]:
     """The moment in the middle of a clip, and its normalized maps."""
     options = LocalizeOptions(every_seconds=clip.duration_seconds, method=method)
     moment, localization = next(localize_each(clip, model, options))
     return moment, normalize_maps([localization])[0]
 
 
-def _samples(videos: Path, found: Sequence[tuple[Moment, Localization]]) -> list[tuple[str, bytes]]:
-    """A few of the videos themselves, with what they are called."""
-    return [
-        (", ".join(moment.clip.labels), (videos / moment.clip.source).read_bytes())
-        for moment, _ in found[:SAMPLE_VIDEOS]
-    ]
+def _sample_videos(
+    videos: Path, moments: Sequence[tuple[Moment, Localization]]
+) -> list[tuple[str, bytes]]:
+    """Labels and bytes of the videos that the report plays."""
+    samples = []
+    for moment, _ in moments[:VIDEOS_IN_REPORT]:
+        clip = moment.clip
+        samples.append((", ".join(clip.labels), (videos / clip.source).read_bytes()))
+    return samples

@@ -1,12 +1,12 @@
-"""What this installation can do, and what is missing for what. Looks, computes nothing, needs
-nothing that is optional.
+"""What this installation can do, and what is missing for which verb.
+
+It looks and computes nothing, and needs no optional package.
 """
 
 import importlib
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,131 +15,155 @@ from typing import Any, Literal
 from looklisten.system.devices import choose_device, choose_precision
 from looklisten.system.processes import cpu_count
 
-Mode = Literal["r", "w"]
+CodecMode = Literal["r", "w"]
+"""Decoders are for reading, encoders for writing."""
 
 GIGABYTE = 10**9
 MIN_FREE_DISK_BYTES = 1 * GIGABYTE
 
-CORE = ("torch", "av", "numpy", "pyarrow", "soxr", "simplejpeg")
-"""Packages with compiled parts, which may be installed and yet not load."""
+CORE_PACKAGES = ("torch", "av", "numpy", "pyarrow", "soxr", "simplejpeg")
+"""Packages with compiled parts, which can be installed and still fail to load."""
 
-_PLAIN = "h264 hevc vp8 vp9 mpeg4 mpeg2video mjpeg prores vvc aac mp3 opus vorbis ac3 eac3 flac pcm_s16le amrnb"
-DECODERS = {name: (name,) for name in _PLAIN.split()} | {
-    "av1": (
-        "libdav1d",
-        "libaom-av1",
-        "libgav1",
-    ),  # FFmpeg's own `av1` decodes on a graphics card alone
-    "dts": ("dca",),
-}
-"""What videos in the wild are made with, and the decoders of FFmpeg of which any one will do."""
+_SINGLE_DECODERS = (
+    "h264",
+    "hevc",
+    "vp8",
+    "vp9",
+    "mpeg4",
+    "mpeg2video",
+    "mjpeg",
+    "prores",
+    "vvc",
+    "aac",
+    "mp3",
+    "opus",
+    "vorbis",
+    "ac3",
+    "eac3",
+    "flac",
+    "pcm_s16le",
+    "amrnb",
+)
+DECODERS: dict[str, tuple[str, ...]] = {name: (name,) for name in _SINGLE_DECODERS}
+"""Common formats of videos, and the decoders of FFmpeg of which one is enough."""
+# FFmpeg's own `av1` is left out: it decodes only with a graphics card.
+DECODERS["av1"] = ("libdav1d", "libaom-av1", "libgav1")
+DECODERS["dts"] = ("dca",)
 
 ENCODERS = ("libx264", "aac")
-"""What `synth` writes."""
+"""The encoders that `synth` uses."""
 
-NEEDED = {
+NEEDED_CODECS = {
     "h264 decoder": "prepare and localize cannot read most MP4 files",
-    "aac decoder": "prepare and localize cannot hear most MP4 files",
-    "libx264 encoder": "synth and demo cannot make videos",
-    "aac encoder": "synth and demo cannot give their videos sound",
+    "aac decoder": "prepare and localize cannot read the sound of most MP4 files",
+    "libx264 encoder": "synth and demo cannot write videos",
+    "aac encoder": "synth and demo cannot write the sound of their videos",
 }
+"""Codecs that are needed, and the consequence if one is missing."""
 
 
 @dataclass(frozen=True)
-class Extra:
-    """A package that some things can use and nothing needs."""
+class OptionalPackage:
+    """A package that adds abilities and that no verb needs."""
 
     name: str
-    what_for: str
-    how_to_get: str
+    purpose: str
+    installation: str
 
 
-EXTRAS = (
-    Extra("ray", "prepare on a Ray cluster", "pip install 'looklisten[ray]'"),
-    Extra("s3fs", "videos and shards at s3:// addresses", "pip install 'looklisten[remote]'"),
-    Extra("aiohttp", "videos at https:// addresses", "pip install 'looklisten[remote]'"),
-    Extra(
+OPTIONAL_PACKAGES = (
+    OptionalPackage("ray", "prepare on a Ray cluster", "pip install 'looklisten[ray]'"),
+    OptionalPackage(
+        "s3fs", "videos and shards at s3:// addresses", "pip install 'looklisten[remote]'"
+    ),
+    OptionalPackage("aiohttp", "videos at https:// addresses", "pip install 'looklisten[remote]'"),
+    OptionalPackage(
         "huggingface_hub",
         "networks from and to the Hugging Face Hub",
         "pip install 'looklisten[hub]'",
     ),
-    Extra("onnx", "export --format onnx", "pip install 'looklisten[onnx]'"),
-    Extra(
-        "onnxruntime",
-        "export --format onnx, which checks what it writes",
-        "pip install 'looklisten[onnx]'",
+    OptionalPackage("onnx", "export --format onnx", "pip install 'looklisten[onnx]'"),
+    OptionalPackage(
+        "onnxruntime", "the check of export --format onnx", "pip install 'looklisten[onnx]'"
     ),
-    Extra("onnxscript", "export --format onnx", "pip install 'looklisten[onnx]'"),
-    Extra("h5py", "weight files of OpenL3", "pip install 'looklisten[openl3]'"),
-    Extra("tensorboard", "the curves of a run in a browser", "comes with looklisten"),
+    OptionalPackage("onnxscript", "export --format onnx", "pip install 'looklisten[onnx]'"),
+    OptionalPackage("h5py", "weight files of OpenL3", "pip install 'looklisten[openl3]'"),
+    OptionalPackage("tensorboard", "curves of a run in a browser", "comes with looklisten"),
 )
 
 
 def doctor() -> dict[str, Any]:
-    """Versions, device, machine, codecs and extras; `ready` is whether every verb has what it
-    needs, `missing` says what lacks.
+    """Versions, device, machine, codecs and optional packages.
 
-    What cannot be known here is None.
+    `ready` is whether every verb has what it needs. `missing` has one sentence for each problem.
+    A value that cannot be found out is None.
     """
-    broken = {name: reason for name in CORE if (reason := _why_broken(name))}
-    decoders = _codecs(DECODERS, "r", broken)
-    encoders = _codecs({name: (name,) for name in ENCODERS}, "w", broken)
-    disk = {"here": _free_bytes(Path.cwd()), "temporary": _free_bytes(Path(tempfile.gettempdir()))}
-    missing = [
-        *_missing_packages(broken),
-        *([] if "av" in broken else _missing_codecs(decoders, encoders)),
-        *_missing_disk(disk["here"]),
-    ]
+    # First, because FFmpeg and the device can be asked only if PyAV and PyTorch load.
+    broken = broken_packages()
+    has_av = "av" not in broken
+    decoders = _present_and_missing(DECODERS, "r", has_av)
+    encoders = _present_and_missing({name: (name,) for name in ENCODERS}, "w", has_av)
+    free_bytes = {
+        "here": _free_bytes(Path.cwd()),
+        "temporary": _free_bytes(Path(tempfile.gettempdir())),
+    }
+    missing = _missing_packages(broken)
+    if has_av:
+        # Without PyAV all codecs are missing, which its own sentence says already.
+        missing += _missing_codecs(decoders, encoders)
+    missing += _missing_disk_space(free_bytes["here"])
+
+    versions = {"looklisten": _version("looklisten"), "python": platform.python_version()}
+    versions |= {name: _version(name) for name in CORE_PACKAGES}
     return {
         "ready": not missing,
         "missing": missing,
-        "versions": {"looklisten": _version("looklisten"), "python": platform.python_version()}
-        | {name: _version(name) for name in CORE},
-        "ffmpeg": {} if "av" in broken else _ffmpeg_versions(),
-        **_computing(broken),
+        "versions": versions,
+        "ffmpeg": _ffmpeg_versions() if has_av else {},
+        **_device_and_precision("torch" not in broken),
         "cores": cpu_count(),
-        "memory_gigabytes": {name: _gigabytes(size) for name, size in memory_bytes().items()},
-        "disk_free_gigabytes": {name: _gigabytes(size) for name, size in disk.items()},
+        "memory_gigabytes": _in_gigabytes(memory_bytes()),
+        "disk_free_gigabytes": _in_gigabytes(free_bytes),
         "decoders": decoders,
         "encoders": encoders,
-        "extras": [
-            {"name": extra.name, "version": _version(extra.name)} | asdict(extra)
-            for extra in EXTRAS
-        ],
+        "optional_packages": [_describe(package) for package in OPTIONAL_PACKAGES],
     }
 
 
-def _why_broken(package: str) -> str:
-    """What the package says when it cannot be imported; nothing when it can."""
-    try:
-        importlib.import_module(package)
-    except Exception as error:  # a compiled part that does not load may raise anything
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    return ""
+def broken_packages() -> dict[str, str]:
+    """The core packages that cannot be imported, each with the first line of its error."""
+    reasons = {}
+    for name in CORE_PACKAGES:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a compiled part that does not load can raise anything
+            reasons[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return reasons
 
 
 def _missing_packages(broken: dict[str, str]) -> list[str]:
-    return [
-        f"{name} cannot be imported ({reason}), so nearly nothing works; install it again: pip install --force-reinstall {name}"
-        for name, reason in broken.items()
-    ]
+    sentences = []
+    for name, reason in broken.items():
+        sentences.append(
+            f"{name} cannot be imported ({reason}), so almost nothing works; install it again: "
+            f"pip install --force-reinstall {name}"
+        )
+    return sentences
 
 
-def _codecs(
-    wanted: dict[str, tuple[str, ...]], mode: Mode, broken: dict[str, str]
+def _present_and_missing(
+    formats: dict[str, tuple[str, ...]], mode: CodecMode, has_av: bool
 ) -> dict[str, list[str]]:
-    """Which of the codecs are there and which not."""
-    found = {
-        name: "av" not in broken and any(has_codec(one, mode) for one in names)
-        for name, names in wanted.items()
-    }
-    return {
-        state: [name for name, there in found.items() if there is so]
-        for state, so in (("present", True), ("missing", False))
-    }
+    """Which formats have at least one of their codecs."""
+    present: list[str] = []
+    missing: list[str] = []
+    for name, codecs in formats.items():
+        is_present = has_av and any(has_codec(codec, mode) for codec in codecs)
+        (present if is_present else missing).append(name)
+    return {"present": present, "missing": missing}
 
 
-def has_codec(name: str, mode: Mode) -> bool:
+def has_codec(name: str, mode: CodecMode) -> bool:
     """Whether FFmpeg has a decoder (mode "r") or an encoder ("w") of this name."""
     from av.codec import Codec
 
@@ -151,26 +175,30 @@ def has_codec(name: str, mode: Mode) -> bool:
 
 
 def _missing_codecs(decoders: dict[str, list[str]], encoders: dict[str, list[str]]) -> list[str]:
-    absent = [
-        f"{name} {kind}"
-        for kind, codecs in (("decoder", decoders), ("encoder", encoders))
-        for name in codecs["missing"]
-    ]
+    absent = [f"{name} decoder" for name in decoders["missing"]]
+    absent += [f"{name} encoder" for name in encoders["missing"]]
+    sentences = []
+    for codec in absent:
+        if codec in NEEDED_CODECS:
+            sentences.append(
+                f"this FFmpeg has no {codec}, so {NEEDED_CODECS[codec]}; PyAV's own wheel has it: "
+                "pip install --force-reinstall --only-binary av av"
+            )
+    return sentences
+
+
+def _missing_disk_space(free_bytes: int | None) -> list[str]:
+    if free_bytes is None or free_bytes >= MIN_FREE_DISK_BYTES:
+        return []
     return [
-        f"this FFmpeg has no {codec}, so {NEEDED[codec]}; PyAV's own wheel has it: pip install --force-reinstall --only-binary av av"
-        for codec in absent
-        if codec in NEEDED
+        f"only {_gigabytes(free_bytes)} GB are free in {Path.cwd()}; prepare and train need more, "
+        "free some space or work in another folder"
     ]
 
 
-def _missing_disk(free: int | None) -> Iterable[str]:
-    if free is not None and free < MIN_FREE_DISK_BYTES:
-        yield f"only {_gigabytes(free)} GB are free in {Path.cwd()}; prepare and train need more, free some room or work in another folder"
-
-
-def _computing(broken: dict[str, str]) -> dict[str, Any]:
-    """Device and precision that work would run with, and why."""
-    if "torch" in broken:
+def _device_and_precision(has_torch: bool) -> dict[str, Any]:
+    """Device and precision that verbs would use, each with its reason."""
+    if not has_torch:
         return {"device": None, "precision": None}
     device = choose_device()
     return {"device": asdict(device), "precision": asdict(choose_precision(device.value))}
@@ -182,6 +210,15 @@ def _ffmpeg_versions() -> dict[str, str]:
     return {name: ".".join(map(str, numbers)) for name, numbers in av.library_versions.items()}
 
 
+def _describe(package: OptionalPackage) -> dict[str, Any]:
+    return {
+        "name": package.name,
+        "version": _version(package.name),
+        "purpose": package.purpose,
+        "installation": package.installation,
+    }
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -190,18 +227,18 @@ def _version(package: str) -> str | None:
 
 
 def memory_bytes() -> dict[str, int | None]:
-    """Memory of this machine: all of it, and what is left for new work."""
+    """Memory of this machine: all of it, and what is available for new work."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return {"total": None, "available": None}
-    kibibytes = {
-        name: int(rest.split()[0])
-        for name, _, rest in (line.partition(":") for line in lines)
-        if rest.split()
-    }
-    found = {"total": kibibytes.get("MemTotal"), "available": kibibytes.get("MemAvailable")}
-    return {name: None if size is None else size * 2**10 for name, size in found.items()}
+    sizes: dict[str, int] = {}
+    for line in lines:
+        name, _, size = line.partition(":")
+        if size.split():
+            # The file counts in kibibytes, although it writes kB.
+            sizes[name] = int(size.split()[0]) * 2**10
+    return {"total": sizes.get("MemTotal"), "available": sizes.get("MemAvailable")}
 
 
 def _free_bytes(folder: Path) -> int | None:
@@ -209,6 +246,10 @@ def _free_bytes(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
+
+
+def _in_gigabytes(sizes: dict[str, int | None]) -> dict[str, float | None]:
+    return {name: _gigabytes(size) for name, size in sizes.items()}
 
 
 def _gigabytes(size: int | None) -> float | None:

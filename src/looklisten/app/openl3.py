@@ -1,16 +1,16 @@
-"""`looklisten openl3`: OpenL3's command line, flag by flag. argparse reads it, since tyro knows no
-short flags of two letters.
+"""The command line of OpenL3, flag by flag, for the verb `openl3`.
+
+argparse reads it, because tyro has no short flags of two letters.
 """
 
 import logging
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from looklisten.app.terminal import Bar
+from looklisten.app.terminal import ProgressBar
 from looklisten.errors import SourceError
 from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -19,21 +19,25 @@ SUFFIXES_OF_MODALITY = {
     "image": IMAGE_SUFFIXES,
     "video": VIDEO_SUFFIXES,
 }
-"""What is taken from a folder; a file named by itself is tried whatever its name."""
+"""Files that are taken from a folder. A file that is named itself can have any suffix."""
+
+SUFFIXES_IN_ERROR = 6
 
 
-def run(arguments: Sequence[str]) -> dict[str, Any]:
-    """What the command line asks for: counts, and the sentences of inputs that failed; nothing when
-    all is well and --quiet.
+def embed_with_openl3(arguments: Sequence[str]) -> dict[str, Any]:
+    """Run the command line: counts of inputs and outputs, and why inputs failed.
+
+    With --quiet only failures are returned.
     """
-    args = parser().parse_args(arguments)
-    with _only_warnings(args.quiet):
-        return _run(args)
+    flags = parser().parse_args(arguments)
+    with _warnings_only(flags.quiet):
+        sources = folders_by_file(flags.inputs, flags.modality, flags.output_dir)
+        return _embed(flags, sources)
 
 
 @contextmanager
-def _only_warnings(quiet: bool) -> Iterator[None]:
-    """With `quiet`, no information is logged; afterwards the logger is as it was."""
+def _warnings_only(quiet: bool) -> Iterator[None]:
+    """With `quiet`, log no information inside of the block."""
     logger = logging.getLogger("looklisten")
     level = logger.level
     if quiet:
@@ -44,95 +48,125 @@ def _only_warnings(quiet: bool) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _run(args: Namespace) -> dict[str, Any]:
-    sources = find(args.inputs, args.modality, args.output_dir)
-    outcomes = _embed(args, sources)
-    done = {
-        name: sum(len(outcome[name]) for outcome in outcomes) for name in ("written", "skipped")
+def _embed(flags: Namespace, sources: dict[str, str | None]) -> dict[str, Any]:
+    """Embed the sound of the sources, their images, or (of videos) both."""
+    written = skipped = 0
+    failures: dict[str, str] = {}
+    # Of a video both sides are embedded, as OpenL3 does, into two files.
+    steps = {
+        "audio": [_embed_sound],
+        "image": [_embed_images],
+        "video": [_embed_sound, _embed_images],
     }
-    failures = {
-        path: reason for outcome in outcomes for path, reason in outcome["failures"].items()
-    }
-    failed: dict[str, Any] = (
-        {"failed": len(failures), "failures": failures} if failures else {"failed": 0}
-    )
-    if args.quiet:
-        return failed if failures else {}
-    return {"inputs": len(sources)} | done | failed
+    for step in steps[flags.modality]:
+        outcome = step(flags, sources)
+        written += len(outcome.written)
+        skipped += len(outcome.skipped)
+        failures |= outcome.failures
+    result: dict[str, Any] = {}
+    if not flags.quiet:
+        result |= {"inputs": len(sources), "written": written, "skipped": skipped}
+    if failures or not flags.quiet:
+        result["failed"] = len(failures)
+    if failures:
+        result["failures"] = failures
+    return result
 
 
-def _embed(args: Namespace, sources: dict[str, str | None]) -> list[dict[str, Any]]:
+def _embed_sound(flags: Namespace, sources: dict[str, str | None]) -> Any:
     from looklisten.interop.openl3 import files, models
 
-    how = {"weights": args.weights, "device": args.device, "precision": args.precision}
-    words = (args.input_repr, args.content_type)
-    outcomes = []
-    if args.modality in ("audio", "video"):
-        with Bar("weights: MB", args.quiet) as bar:
-            hears = models.load_audio_embedding_model(
-                *words, args.audio_embedding_size, args.audio_frontend, progress=bar, **how
-            )
-        with Bar("openl3: sounds", args.quiet) as bar:
-            outputs = files.Outputs(args.suffix, args.overwrite, not args.quiet, bar)
-            word = "audio" if args.modality == "video" else ""
-            heard = (not args.no_audio_centering, args.audio_hop_size, args.audio_batch_size)
-            outcomes.append(files.embed_audio(sources, hears, outputs, *heard, word=word))
-    if args.modality in ("image", "video"):
-        with Bar("weights: MB", args.quiet) as bar:
-            sees = models.load_image_embedding_model(
-                *words, args.image_embedding_size, progress=bar, **how
-            )
-        with Bar(
-            "openl3: pictures" if args.modality == "image" else "openl3: videos", args.quiet
-        ) as bar:
-            outputs = files.Outputs(args.suffix, args.overwrite, not args.quiet, bar)
-            embed = files.embed_images if args.modality == "image" else files.embed_frames
-            outcomes.append(embed(sources, sees, outputs, args.image_batch_size))
-    return [asdict(outcome) for outcome in outcomes]
-
-
-def find(inputs: Sequence[str], modality: str, output_dir: str | None) -> dict[str, str | None]:
-    """The files that `inputs` name, each with the folder that its vectors go to.
-
-    A folder is searched through, below too, and what lies below goes into folders of the same
-    names. Raises SourceError.
-    """
-    found: dict[str, str | None] = {}
-    for given in map(Path, inputs):
-        if not given.exists():
-            raise SourceError(f"there is no file or folder {given}")
-        if given.is_file():
-            found[str(given)] = output_dir
-            continue
-        inside = [
-            path
-            for path in sorted(given.rglob("*"))
-            if path.suffix.lower() in SUFFIXES_OF_MODALITY[modality] and path.is_file()
-        ]
-        for path in inside:
-            if not any(part.startswith(".") for part in path.relative_to(given).parts):
-                found[str(path)] = (
-                    None
-                    if output_dir is None
-                    else str(Path(output_dir) / path.parent.relative_to(given))
-                )
-    if not found:
-        kinds = ", ".join(sorted(SUFFIXES_OF_MODALITY[modality])[:6])
-        raise SourceError(
-            f"{', '.join(inputs)} holds no {modality} file (looked for {kinds} … in it and below)"
+    with ProgressBar("weights: MB", flags.quiet) as progress:
+        model = models.load_audio_embedding_model(
+            flags.input_repr,
+            flags.content_type,
+            flags.audio_embedding_size,
+            flags.audio_frontend,
+            weights=flags.weights,
+            device=flags.device,
+            precision=flags.precision,
+            progress=progress,
         )
-    return found
+    with ProgressBar("openl3: sounds", flags.quiet) as progress:
+        return files.embed_audio(
+            sources,
+            model,
+            files.Outputs(flags.suffix, flags.overwrite, not flags.quiet, progress),
+            not flags.no_audio_centering,
+            flags.audio_hop_size,
+            flags.audio_batch_size,
+            word="audio" if flags.modality == "video" else "",
+        )
+
+
+def _embed_images(flags: Namespace, sources: dict[str, str | None]) -> Any:
+    from looklisten.interop.openl3 import files, models
+
+    with ProgressBar("weights: MB", flags.quiet) as progress:
+        model = models.load_image_embedding_model(
+            flags.input_repr,
+            flags.content_type,
+            flags.image_embedding_size,
+            weights=flags.weights,
+            device=flags.device,
+            precision=flags.precision,
+            progress=progress,
+        )
+    is_video = flags.modality == "video"
+    embed = files.embed_frames if is_video else files.embed_images
+    title = "openl3: videos" if is_video else "openl3: images"
+    with ProgressBar(title, flags.quiet) as progress:
+        outputs = files.Outputs(flags.suffix, flags.overwrite, not flags.quiet, progress)
+        return embed(sources, model, outputs, flags.image_batch_size)
+
+
+def folders_by_file(
+    inputs: Sequence[str], modality: str, output_dir: str | None
+) -> dict[str, str | None]:
+    """The files that `inputs` name, each with the folder of its vectors (None: the file's own).
+
+    The subfolders of a folder are searched too, and appear again in `output_dir`.
+    Raises SourceError.
+    """
+    folders: dict[str, str | None] = {}
+    for path in map(Path, inputs):
+        # A typing error must not end as a set of vectors with a missing part.
+        if not path.exists():
+            raise SourceError(f"there is no file or folder {path}")
+        if path.is_file():
+            folders[str(path)] = output_dir
+            continue
+        for file in _files_in(path, SUFFIXES_OF_MODALITY[modality]):
+            subfolder = file.parent.relative_to(path)
+            folders[str(file)] = None if output_dir is None else str(Path(output_dir) / subfolder)
+    if not folders:
+        suffixes = ", ".join(sorted(SUFFIXES_OF_MODALITY[modality])[:SUFFIXES_IN_ERROR])
+        raise SourceError(
+            f"{', '.join(inputs)} holds no {modality} file (looked for {suffixes} … in it and its "
+            "subfolders)"
+        )
+    return folders
+
+
+def _files_in(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
+    """Files with one of the suffixes in a folder and below it, without hidden ones."""
+    # Sorted, so that two calls go through the files in the same order.
+    for path in sorted(folder.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in suffixes and path.is_file() and not is_hidden:
+            yield path
 
 
 def parser() -> ArgumentParser:
-    """OpenL3's flags, with its short forms and defaults; the last group is ours."""
-    about = "Vectors of OpenL3's networks into .npz files, as OpenL3's own command writes them."
-    flags = ArgumentParser("looklisten openl3", description=about)
+    """OpenL3's flags, with its short forms and defaults; the last group is not OpenL3's."""
+    # Names and defaults are OpenL3's, so that its command lines work unchanged.
+    description = "Write the vectors of OpenL3's networks into .npz files, as OpenL3 writes them."
+    flags = ArgumentParser("looklisten openl3", description=description)
     add = flags.add_argument
     add("modality", choices=["audio", "image", "video"], help="what the inputs are")
-    add("inputs", nargs="+", metavar="INPUT", help="file, or folder (searched below too)")
+    add("inputs", nargs="+", metavar="INPUT", help="file, or folder (searched with subfolders)")
     add("--output-dir", "-o", help="folder of the .npz files; by default that of the input")
-    add("--suffix", "-x", help="written as NAME_SUFFIX.npz")
+    add("--suffix", "-x", help="files are named NAME_SUFFIX.npz")
     add(
         "--input-repr",
         "-i",
@@ -159,7 +193,7 @@ def parser() -> ArgumentParser:
         "--no-audio-centering",
         "-n",
         action="store_true",
-        help="times are the beginnings of the windows, not their middles",
+        help="times are the starts of the windows, not their middles",
     )
     add(
         "--audio-hop-size",
@@ -167,7 +201,7 @@ def parser() -> ArgumentParser:
         type=_positive(float),
         default=0.1,
         metavar="SECONDS",
-        help="between windows",
+        help="time from one window to the next",
     )
     add(
         "--audio-batch-size",
@@ -183,7 +217,7 @@ def parser() -> ArgumentParser:
         type=int,
         choices=[8192, 512],
         default=8192,
-        help="length of a vector of a picture",
+        help="length of a vector of an image",
     )
     add(
         "--image-batch-size",
@@ -191,43 +225,45 @@ def parser() -> ArgumentParser:
         type=_positive(int),
         default=32,
         metavar="N",
-        help="pictures at a time",
+        help="images at a time",
     )
     add(
         "--audio-frontend",
         "-af",
         choices=["kapre", "librosa"],
         default="kapre",
-        help="whose spectrogram; both are computed here",
+        help="whose spectrogram; looklisten computes both",
     )
-    add("--overwrite", "-ow", action="store_true", help="compute anew what is there already")
-    add("--quiet", "-q", action="store_true", help="say nothing but errors")
-    ours = flags.add_argument_group("beyond OpenL3").add_argument
-    ours(
+    add("--overwrite", "-ow", action="store_true", help="compute files again that exist")
+    add("--quiet", "-q", action="store_true", help="print errors only")
+    add_own = flags.add_argument_group("not in OpenL3").add_argument
+    add_own(
         "--weights",
-        metavar="PLACE",
-        help="weight file, folder of such, or address; by default the published ones, fetched once",
+        metavar="SOURCE",
+        help="weight file, folder of weight files, or address; by default the published ones, "
+        "downloaded once",
     )
-    ours("--device", default="auto", help="auto, cpu, cuda, mps")
-    ours(
+    add_own("--device", default="auto", help="auto, cpu, cuda, mps")
+    add_own(
         "--precision",
         choices=["float32", "bfloat16", "auto"],
         default="float32",
-        help="bfloat16 is faster, cosine above 0.999",
+        help="bfloat16 is faster; its vectors have a cosine above 0.999 with those of float32",
     )
     return flags
 
 
 def _positive(kind: type) -> Callable[[str], Any]:
+    """A reader of numbers above 0, for argparse."""
+
     def read(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = 0
         if not 0 < value < float("inf"):
-            raise ArgumentTypeError(
-                f"{text!r} is no {'whole ' if kind is int else ''}number above 0"
-            )
+            number = "whole number" if kind is int else "number"
+            raise ArgumentTypeError(f"{text!r} is no {number} above 0")
         return value
 
     return read

@@ -1,9 +1,13 @@
-"""Results on stdout: JSON, or tables on a terminal."""
+"""What a verb returns, and how it is printed on stdout: JSON, or tables on a terminal.
+
+Knows no verb. Nothing else in looklisten writes to stdout.
+"""
 
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,102 +16,149 @@ from rich.table import Table
 
 from looklisten.system.processes import is_first_process
 
-Result = dict[str, Any]
+SUCCESS = 0
+FAILURE = 1
+WRONG_USAGE = 2
+SOME_INPUTS_FAILED = 3
+INTERRUPTED = 130
+"""The exit codes of the command line."""
 
-TABULAR = ("rows", "other_sounds", "published")
-"""Parts of a result that are records of one kind, which a table shows under headings."""
-TABLE_ENTRIES = 20
-"""Entries of one part of a result that a table shows; JSON has them all."""
+MAX_TABLE_ENTRIES = 20
+"""A table on a terminal has at most this many entries of one dict; JSON has all of them."""
+
+Values = Mapping[str, Any]
+"""Names and values, with everything that JSON can hold and paths."""
 
 
-def emit(result: Result, as_json: bool) -> None:
-    """The result on stdout: one line of JSON, or a table for people; of many processes the first
-    one's.
+@dataclass(frozen=True)
+class Output:
+    """The result of a verb: values for stdout, and the exit code."""
+
+    values: Values
+    """Printed on stdout; nothing is printed if it is empty."""
+    exit_code: int = SUCCESS
+    message: str = ""
+    """A sentence for stderr."""
+
+    @classmethod
+    def of_inputs(cls, values: Values) -> "Output":
+        """Values that count in `failed` the inputs that failed; if any did, the exit code is 3."""
+        return cls(values, SOME_INPUTS_FAILED if values["failed"] else SUCCESS)
+
+
+def emit(values: Values, as_json: bool) -> None:
+    """Print values on stdout: one line of JSON, or tables.
+
+    Of several training processes only the first one prints.
     """
     if not is_first_process():
         return
     if as_json:
-        sys.stdout.write(json.dumps(_plain(result)) + "\n")
+        sys.stdout.write(json.dumps(_json_value(values)) + "\n")
         sys.stdout.flush()
         return
-    console = Console(markup=False, emoji=False)  # a name in brackets is a name
-    table = Table(show_header=False, box=None)
-    for name, value in _flat(
-        {key: value for key, value in result.items() if key not in TABULAR}
-    ).items():
-        table.add_row(name.replace("_", " "), value)
-    console.print(table)
-    for key in filter(result.get, TABULAR):
-        console.print(_with_headings(result[key]))
+    # Without markup: a file named `a [b].mp4` is printed as it is.
+    console = Console(markup=False, emoji=False)
+    for table in tables_of(values):
+        console.print(table)
 
 
-def _with_headings(rows: Sequence[dict[str, Any]]) -> Table:
-    """Records of one kind as a table, their fields' names above."""
-    table = Table(box=None)
-    for heading in rows[0] if rows else ():
-        table.add_column(heading.replace("_", " "))
-    for row in rows:
-        table.add_row(
-            *(
-                _joined(list(value)) if isinstance(value, (list, tuple)) else _cell(value)
-                for value in row.values()
-            )
-        )
+def tables_of(values: Values) -> list[Table]:
+    """One table of names and values, then one table for each list of records among the values."""
+    lines: list[tuple[str, str]] = []
+    lists_of_records: list[tuple[str, Sequence[Values]]] = []
+    _sort_values(values, "", lines, lists_of_records)
+
+    # Values of one line each come first; tables are below them, wherever they were in the values.
+    names_and_values = Table(show_header=False, box=None)
+    for name, text in lines:
+        names_and_values.add_row(name, text)
+    tables = [names_and_values]
+    for name, records in lists_of_records:
+        # A single list needs no title.
+        title = name if len(lists_of_records) > 1 else None
+        tables.append(_table_with_headings(title, records))
+    return tables
+
+
+def _sort_values(
+    values: Values,
+    prefix: str,
+    lines: list[tuple[str, str]],
+    lists_of_records: list[tuple[str, Sequence[Values]]],
+) -> None:
+    """Add each value to `lines` or, if it is a list of records, to `lists_of_records`."""
+    for key, value in values.items():
+        name = prefix + key.replace("_", " ")
+        if isinstance(value, Mapping) and value:
+            first_entries = dict(list(value.items())[:MAX_TABLE_ENTRIES])
+            _sort_values(first_entries, f"{name} ", lines, lists_of_records)
+            missing = len(value) - len(first_entries)
+            if missing:
+                lines.append((f"{name} …", f"and {missing:,} more (--json has all)"))
+        elif _is_list_of_records(value):
+            lists_of_records.append((name, value))
+        else:
+            lines.append((name, _cell(value)))
+
+
+def _is_list_of_records(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return all(isinstance(item, Mapping) for item in value)
+
+
+def _table_with_headings(title: str | None, records: Sequence[Values]) -> Table:
+    """One row per record and one column per field; a field that a record lacks is an empty cell."""
+    # Valuess of one list may have different fields; a dict keeps their order.
+    fields = list(dict.fromkeys(field for record in records for field in record))
+    table = Table(box=None, title=title, title_justify="left", title_style="bold")
+    for field in fields:
+        table.add_column(field.replace("_", " "))
+    for record in records:
+        cells = [_cell(record[field]) if field in record else "" for field in fields]
+        table.add_row(*cells)
     return table
 
 
-def _plain(value: Any) -> Any:
-    """Paths as text, no-number as null, so that the JSON is JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+def _cell(value: Any) -> str:
+    """One value as text for people."""
+    if value is None:
+        return "–"
+    # Before numbers, because bool is a kind of int.
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and abs(value) < 1000:
+        return f"{value:,.4g}"
+    if isinstance(value, (int, float)):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return _joined([f"{key} {_cell(item)}" for key, item in value.items()])
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return _joined(value)
+    return str(value)
+
+
+def _joined(items: Iterable[Any]) -> str:
+    """Numbers as a range, words in one line, sentences below each other."""
+    values = list(items)
+    if not values:
+        return "none"
+    if not all(isinstance(value, str) for value in values):
+        return " – ".join(_cell(value) for value in values)
+    has_sentences = any(" " in value for value in values)
+    return ("\n" if has_sentences else ", ").join(values)
+
+
+def _json_value(value: Any) -> Any:
+    """The same value in types of JSON: paths become text, infinities and NaN become null."""
+    if isinstance(value, Mapping):
+        return {key: _json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, Path):
         return str(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _flat(result: Result, above: str = "") -> dict[str, str]:
-    rows: dict[str, str] = {}
-    for key, value in result.items():
-        if isinstance(value, dict) and value:
-            rows |= _flat(dict(list(value.items())[:TABLE_ENTRIES]), f"{above}{key} ")
-            if len(value) > TABLE_ENTRIES:
-                rows[f"{above}{key} …"] = (
-                    f"and {len(value) - TABLE_ENTRIES:,} more (--json has all)"
-                )
-        elif (
-            isinstance(value, (list, tuple))
-            and value
-            and all(isinstance(item, dict) for item in value)
-        ):
-            rows |= {
-                f"{above}{key} {item['name']}": " · ".join(
-                    _cell(v) for k, v in item.items() if k != "name"
-                )
-                for item in value
-            }
-        elif isinstance(value, (dict, list, tuple)):
-            rows[above + key] = _joined(list(value))
-        else:
-            rows[above + key] = _cell(value)
-    return rows
-
-
-def _joined(items: Sequence[Any]) -> str:
-    """Numbers as a range, words in a line, sentences under each other."""
-    if not all(isinstance(item, str) for item in items):
-        return " – ".join(_cell(item) for item in items)
-    return ("\n" if any(" " in item for item in items) else ", ").join(items) or "none"
-
-
-def _cell(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "–", True: "yes", False: "no"}[value]
-    return (
-        f"{value:,.4g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:,}"
-        if isinstance(value, (int, float))
-        else str(value)
-    )
+    # JSON has no NaN. Python would write one, which other programs cannot read.
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

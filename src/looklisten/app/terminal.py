@@ -1,5 +1,6 @@
-"""What a person sees on stderr while work runs: bars with rate and time left; plain lines where
-there is no screen.
+"""Messages and progress bars on stderr.
+
+On a terminal a bar is redrawn, with rate and time left. Elsewhere it is a plain line now and then.
 """
 
 import sys
@@ -22,66 +23,79 @@ from rich.text import Text
 from looklisten.system.processes import is_first_process
 
 PLAIN_INTERVAL_SECONDS = 15.0
+"""Time between two lines of progress where stderr is not a terminal."""
 
-talk = Console(stderr=True, highlight=False)
+messages = Console(stderr=True, highlight=False)
+"""The console of everything that is for people and not data."""
 
 
 class RateColumn(ProgressColumn):
-    """Units a second."""
+    """Units per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f}/s" if task.speed else "", style="cyan")
 
 
-class Bar:
-    """A `Progress` that draws on stderr; where stderr is no screen, a line every fifteen seconds
-    and one at the end.
+class ProgressBar:
+    """A `looklisten.system.progress.Progress` on stderr, for use in a `with` block.
+
+    Where stderr is not a terminal it prints a line every fifteen seconds and one at the end.
     """
 
     def __init__(self, title: str, quiet: bool = False) -> None:
-        self._title, self._quiet = title, quiet or not is_first_process()
-        self._screen = sys.stderr.isatty() and not self._quiet
-        self._started = self._said = time.monotonic()
-        self._last, self._first = "", -1
-        columns = (
+        # With several training processes, only the first one reports.
+        self._quiet = quiet or not is_first_process()
+        self._on_terminal = sys.stderr.isatty() and not self._quiet
+        self._title = title
+        self._unprinted_line = ""
+        self._start_seconds = time.monotonic()
+        self._printed_seconds = self._start_seconds
+        self._done_at_start: int | None = None
+        self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             RateColumn(),
             TimeElapsedColumn(),
-        )
-        self._progress = Progress(
-            *columns,
             TimeRemainingColumn(),
             TextColumn("{task.fields[facts]}"),
-            console=talk,
-            disable=not self._screen,
+            console=messages,
+            disable=not self._on_terminal,
         )
         self._task = self._progress.add_task(title, total=None, facts="")
 
     def __call__(self, done: int, total: int, /, **facts: str) -> None:
+        """Report that `done` of `total` units are done."""
         if self._quiet:
             return
-        told = "  ".join(f"{name} {value}" for name, value in facts.items())
-        if self._screen:
-            self._progress.update(self._task, completed=done, total=total, facts=told)
+        facts_text = "  ".join(f"{name} {value}" for name, value in facts.items())
+        if self._on_terminal:
+            self._progress.update(self._task, completed=done, total=total, facts=facts_text)
             return
         now = time.monotonic()
-        if (
-            self._first < 0
-        ):  # work that is gone on with begins somewhere, and its rate is counted from there
-            self._started, self._first = now, done
-        gone = done - self._first
-        left = f"  {(now - self._started) / gone * (total - done):.0f} s left" if gone else ""
-        self._last = f"{self._title} {done}/{total}{left}  {told}".rstrip()
-        if now - self._said >= PLAIN_INTERVAL_SECONDS:
-            self._say(now)
+        if self._done_at_start is None:
+            # Resumed work starts with a part done. Its rate is counted from here.
+            self._start_seconds = now
+            self._done_at_start = done
+        time_left = self._time_left(done, total, now)
+        self._unprinted_line = f"{self._title} {done}/{total}{time_left}  {facts_text}".rstrip()
+        if now - self._printed_seconds >= PLAIN_INTERVAL_SECONDS:
+            self._print_line(now)
 
-    def _say(self, now: float) -> None:
-        talk.print(self._last, soft_wrap=True)
-        self._said, self._last = now, ""
+    def _time_left(self, done: int, total: int, now: float) -> str:
+        """The time left at the rate so far; empty before the first unit is done."""
+        done_since_start = done - (self._done_at_start or 0)
+        if not done_since_start:
+            return ""
+        seconds_per_unit = (now - self._start_seconds) / done_since_start
+        return f"  {seconds_per_unit * (total - done):.0f} s left"
 
-    def __enter__(self) -> "Bar":
+    def _print_line(self, now: float) -> None:
+        messages.print(self._unprinted_line, soft_wrap=True)
+        self._printed_seconds = now
+        self._unprinted_line = ""
+
+    def __enter__(self) -> "ProgressBar":
         self._progress.start()
         return self
 
@@ -92,5 +106,5 @@ class Bar:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        if self._last:
-            self._say(time.monotonic())
+        if self._unprinted_line:
+            self._print_line(time.monotonic())

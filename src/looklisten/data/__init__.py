@@ -1,0 +1,1 @@
+"""Videos -> shards on disk -> batches of pairs. Knows no network."""

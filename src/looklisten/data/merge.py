@@ -10,7 +10,7 @@ from looklisten.data.batches import Record, failure_line, record_name
 from looklisten.data.options import PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.plan import BatchPlan
-from looklisten.data.shards import FORMAT_VERSION
+from looklisten.data.shard_files import FORMAT_VERSION
 from looklisten.names import encode_name, printable
 
 SHARD_NAME = re.compile(r"clips-\d{6}-\d{3}\.arrow")

@@ -205,7 +205,9 @@ class PairStream:
     def choose(self, epoch: int, step: int, parts: int = 1) -> PairChoices:
         """The choices of the batch at (epoch, step), computed in `parts`; reads no media."""
         videos = self._order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        # The 1 keeps these numbers apart from those that order the videos.
         rng = np.random.default_rng((self.seed, epoch, step, 1))
+        # Six numbers a row for any settings, so that no setting changes what the others draw.
         chance = rng.random((6, len(videos)))
         first = self._first[videos]
         clip_counts = self._first[videos + 1] - first
@@ -215,6 +217,7 @@ class PairStream:
             clips = clips[_rows_with_repeats(repeated, len(videos))]
         frames = np.empty_like(clips)
         starts = np.empty_like(clips)
+        # Rows 0 and 1, 2 and 3 … are now of one video each.
         for number, row in enumerate(repeated):
             two_rows = slice(2 * number, 2 * number + 2)
             long_clips = self._long[int(videos[row])]
@@ -252,6 +255,7 @@ class PairStream:
         for clip in self._clips[self._first[video] : self._first[video + 1]].tolist():
             seconds = len(self.shards.waveform(clip)) / SAMPLE_RATE_HZ
             gaps = np.diff(self.shards.frame_seconds(clip), prepend=0.0, append=seconds)
+            # The gaps before the first frame and after the last count too.
             if seconds >= SAME_VIDEO_SECONDS + WINDOW_SECONDS and gaps.max() < WINDOW_SECONDS:
                 long_clips.append(clip)
         return long_clips
@@ -266,10 +270,12 @@ class PairStream:
         times = self.shards.frame_seconds(clip)
         apart = round(SAME_VIDEO_SECONDS * SAMPLE_RATE_HZ)
         room = len(self.shards.waveform(clip)) - WINDOW_SAMPLES - apart
+        # Two numbers in the room that is left, with the distance put between them.
         early, late = sorted(int(number * (room + 1)) for number in chance[0])
         starts = np.array([early, late + apart])
         frames = np.empty(2, np.int64)
         for row, start in enumerate(starts):
+            # A frame of its own second; `_long_clips` made sure that there is one.
             end = start + WINDOW_SAMPLES
             in_window = (times >= start / SAMPLE_RATE_HZ) & (times < end / SAMPLE_RATE_HZ)
             numbers = np.flatnonzero(in_window)
@@ -285,6 +291,7 @@ class PairStream:
         # Process r has every `ranks`-th row, so a row that lies `ranks` further is of the same
         # process.
         distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
+        # Partners are among the rows that are compared in one step, not in the full batch.
         frames = [self._frame(choices, row) for row in range(len(rows))]
         waveforms = [self._waveform(choices, row) for row in range(len(rows))]
         compared_videos = self.shards.video_ids[all_choices.clips[compared_rows]]
@@ -338,11 +345,13 @@ class PairStream:
                 for index in range(first, stop):
                     for number in range(parts):
                         waiting.append(pool.submit(make, index, number))
+                        # Enough to keep all threads busy; more would only take memory.
                         if len(waiting) > 2 * threads:
                             yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
             finally:
+                # When the reader stops early, threads must not make what nobody reads.
                 for future in waiting:
                     future.cancel()
 
@@ -386,6 +395,7 @@ def pair_up(rows: NDArray[np.int64], video_ids: NDArray[Any], distance: int = 1)
         and video_numbers[same_video_rows] == video_numbers[same_video_rows + 1]
     ):
         same_video_rows += 2
+    # 0 and 1, 2 and 3 … are partners.
     partners = np.arange(size) ^ 1
     partners[same_video_rows:] = np.roll(np.arange(same_video_rows, size), -distance)
     # A single row after same-video rows has no other row of its kind.

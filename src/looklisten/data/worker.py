@@ -22,7 +22,7 @@ from typing import Any
 from looklisten.data.clips import Clip
 from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
-from looklisten.data.shards import write_shards
+from looklisten.data.shard_files import write_shards
 from looklisten.data.worker_messages import BatchRequest, SourceOutcome, SourceRequest
 from looklisten.errors import LookListenError, SourceError, TooShortError
 from looklisten.media.isolation.limits import WorkerLimits
@@ -101,7 +101,7 @@ class Worker:
         except queue.Empty:
             self.stop()
             raise WorkerLost(
-                f"the decoder made no progress for {self.limits.stall_seconds:g} s and was stopped",
+                f"the decoder did not advance for {self.limits.stall_seconds:g} s and was stopped",
                 hung=True,
             ) from None
         if answer is None:

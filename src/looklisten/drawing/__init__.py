@@ -1,0 +1,1 @@
+"""Arrays -> pixels: heat maps over frames and spectrograms, overlay videos, figures."""

@@ -1,0 +1,1 @@
+"""Measures networks: correspondence, linear probes, localization, units."""

@@ -18,12 +18,15 @@ from torch import Tensor
 from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
+# The size decides which pairs a seed gives, so it is no option.
 MAX_BATCH = 64
 
 PairScorer = Callable[[Tensor, Tensor], Tensor]
@@ -81,6 +84,7 @@ class PairScores:
 
         Decisions on videos that share an image file or a sound file are not independent.
         """
+        # Each frame and each sound is in two decisions: one positive and one negative.
         frame_videos = self.videos.tolist()
         sound_videos = frame_videos
         if self.negative_videos is not None:
@@ -91,8 +95,8 @@ class PairScores:
 
 
 def evaluate(
-    model: L3Net,
-    clips: Shards,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     pairs: int = 4000,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -110,13 +114,18 @@ def evaluate(
     Intervals are over videos. Videos that `synth` composed share image files and sound files, so
     their intervals are over those files. The labels.csv next to the videos names them.
 
-    `clips`: usually the held-out clips (`Shards.held_out`).
+    `network`: an opened run, or a plain network.
+    `shards`: a folder or its shards, for the held-out videos of the run; or a selection of clips
+        (`Shards.select`), which is taken as it is.
     `scorer`: scores the pairs; by default the network's fusion does.
     `files`: another table of the files that videos were composed of.
 
     Raises ConfigError for clips of fewer than two videos, and for clips of one class where
     negatives are to be of another.
     """
+    model = network_of(network)
+    clips = clips_to_evaluate(network, shards)
+    # One pass over the videos gives both figures, of the same frames and sounds.
     kinds: tuple[Negatives, ...] = ("any", "other-class")
     scores_of_kind = _scores(model, clips, pairs, seed, progress, scorer, kinds)
     scores = _checked(scores_of_kind[negatives], clips)
@@ -181,8 +190,10 @@ def _scores(
         videos = np.array(batch.video_ids)
         for kind in kinds:
             rows = np.arange(len(batch.labels))
+            # All rows of a batch are of different videos.
             partners = np.roll(rows, -1)
             if kind == "other-class":
+                # By the batch's own number, so that the other kind of negatives changes nothing.
                 rng = np.random.default_rng((seed, index, 2))
                 rows, partners = pair_with_other_classes(batch.labels, rng)
             if not len(rows):
@@ -236,12 +247,13 @@ def fusion_inputs(
     )
     stream = PairStream(clips, _batch_size(videos), seed, transform)
     steps = math.ceil(rows / stream.batch_size)
+    # Training measures its network between two steps.
     was_training = model.training
     model.eval()
     for step, batch in enumerate(stream.batches(0, steps), 1):
         vision = model.look(batch.frames.to(device))
         audio = model.listen(batch.waveforms.to(device))
-        yield (batch, *model.fusion.read(vision, audio))
+        yield (batch, *model.fusion.features(vision, audio))
         progress(step, steps)
     model.train(was_training)
 
@@ -268,6 +280,7 @@ def pair_with_other_classes(
     )
     largest = int(counts.argmax()) if len(counts) else 0
     partners = len(rows) - int(counts.max(initial=0))
+    # Rows of the largest class have as many partners as there are rows of other classes.
     in_largest = class_of_row == largest
     has_partner = ~in_largest | (np.cumsum(in_largest) <= partners)
     rows = rows[has_partner]

@@ -51,6 +51,7 @@ def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFil
     Raises SourceError when `files` cannot be read, or names none of the videos.
     """
     root = str(clips.manifest.get("root") or "")
+    # Not every set of shards names the folder of its videos.
     if not files and not root:
         return SharedFiles({}, {})
     table = Path(files) if files else Path(decode_name(root)) / TABLE

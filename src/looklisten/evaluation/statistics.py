@@ -48,6 +48,7 @@ def confidence_interval(
     if weights is not None:
         shares = weights / weights.sum()
     mean = min(max(float(shares @ numbers), 0.0), 1.0)
+    # Kish's effective size: without weights it is the number of values.
     effective_count = 1 / float(shares @ shares)
     if groups:
         names = [np.asarray(group) for group in groups]
@@ -79,12 +80,14 @@ def _independent_count(
     """How many independent values have the variance that the mean has between groups."""
     codes = [np.unique(name, return_inverse=True)[1] for name in names]
     groups = min(int(code.max()) + 1 for code in codes)
+    # One group says nothing of others.
     if groups < 2:
         return 0.0
     variances = [_variance(code, deviations) for code in codes]
     variance = variances[0]
     if len(codes) == 2:
         by_both = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1)
+        # The difference may be negative in a small sample, so each kind alone is the least.
         variance = max(sum(variances) - _variance(by_both, deviations), *variances)
     bernoulli_variance = mean * (1 - mean)
     if bernoulli_variance == 0:

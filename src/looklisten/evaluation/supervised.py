@@ -20,9 +20,9 @@ from looklisten.evaluation.correspondence import (
     fusion_scorer,
     score_pairs,
 )
-from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
-from looklisten.model.objectives.labels import LabelsObjective
+from looklisten.model.networks import Run
+from looklisten.model.objectives.objective import ClassScores
 from looklisten.system.progress import Progress, no_progress
 
 
@@ -45,7 +45,7 @@ class ClassAccuracy:
 @torch.inference_mode()
 def class_accuracy(
     model: L3Net,
-    heads: LabelsObjective,
+    class_scores: ClassScores,
     classes: Sequence[str],
     clips: Shards,
     rows: int = 1000,
@@ -57,8 +57,9 @@ def class_accuracy(
     right_vision: list[Tensor] = []
     right_audio: list[Tensor] = []
     for batch, vision, audio in fusion_inputs(model, clips_of_classes, rows, seed, progress):
+        # On the CPU, as the scores are few and labels are words.
         truth = torch.tensor([classes.index(label) for label in batch.labels])
-        vision_scores, audio_scores = heads.scores(vision, audio)
+        vision_scores, audio_scores = class_scores(vision, audio)
         right_vision.append(vision_scores.argmax(-1).cpu() == truth)
         right_audio.append(audio_scores.argmax(-1).cpu() == truth)
     return ClassAccuracy(
@@ -84,29 +85,28 @@ class DirectCombination:
 
 
 def direct_combination(
-    saved: Checkpoint,
+    run: Run,
     model: L3Net,
     shards: Shards,
     pairs: int = 4000,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> DirectCombination:
-    """The combination for `model`, which is that of `saved`.
+    """The combination for `model`, which is that of `run`.
 
     Raises ConfigError when the run learned no labels, or has no validation videos.
     """
-    heads = saved.objective().to(next(model.parameters()).device)
-    if not isinstance(heads, LabelsObjective):
+    objective = run.objective().to(next(model.parameters()).device)
+    if not objective.uses_labels:
         raise ConfigError(
-            f"{saved.path} has no class scores to combine; "
-            'train one with train.objective = "labels"'
+            f'{run.name} has no class scores to combine; train one with train.objective = "labels"'
         )
 
     def agreement(vision: Tensor, audio: Tensor) -> Tensor:
-        vision_classes, audio_classes = heads.scores(vision, audio)
+        vision_classes, audio_classes = objective.class_scores(vision, audio)
         return (vision_classes * audio_classes).sum(-1)
 
-    clips = validation_clips(saved, shards)
+    clips = validation_clips(run, shards)
     threshold, accuracy = best_threshold(
         score_pairs(model, clips, pairs, seed, progress, agreement)
     )
@@ -114,7 +114,7 @@ def direct_combination(
 
 
 def scorer_with_validation_threshold(
-    saved: Checkpoint,
+    run: Run,
     model: L3Net,
     shards: Shards,
     pairs: int = 4000,
@@ -122,14 +122,14 @@ def scorer_with_validation_threshold(
     progress: Progress = no_progress,
     negatives: Negatives = "any",
 ) -> PairScorer:
-    """The network's own scores, with the threshold that is best on the validation videos of its run.
+    """The network's own scores, with the best threshold on the validation videos of its run.
 
     A network that memorized its training videos sets its threshold too high for new ones.
     `direct_combination` chooses its threshold on the same videos.
 
     Raises ConfigError when the run has no validation videos.
     """
-    clips = validation_clips(saved, shards)
+    clips = validation_clips(run, shards)
     scores = score_pairs(model, clips, pairs, seed, progress, None, negatives)
     threshold, _ = best_threshold(scores)
     return _above(threshold, fusion_scorer(model))
@@ -140,12 +140,12 @@ def _above(threshold: float, scorer: PairScorer) -> PairScorer:
     return lambda vision, audio: scorer(vision, audio).double() - threshold
 
 
-def validation_clips(saved: Checkpoint, shards: Shards) -> Shards:
+def validation_clips(run: Run, shards: Shards) -> Shards:
     """The clips that a run chooses thresholds on. Raises ConfigError when there are none."""
-    clips = shards.validation(saved)
+    clips = shards.validation(run)
     if not len(clips):
         raise ConfigError(
-            f"{saved.path} kept no videos to choose a threshold on; "
+            f"{run.name} kept no videos to choose a threshold on; "
             "train it with train.validation_fraction = 0.1"
         )
     return clips
@@ -157,8 +157,10 @@ def best_threshold(scores: PairScores) -> tuple[float, float]:
     It lies half-way between two scores. A score above it is a yes.
     """
     values = np.unique(np.concatenate([scores.positives, scores.negatives]).astype(np.float64))
+    # Between two neighboring scores every threshold has the same decisions.
     half_ways = (values[:-1] + values[1:]) / 2
     thresholds = np.concatenate([[values[0] - 1], half_ways, [values[-1] + 1]])
+    # In sorted scores, a binary search counts those above all thresholds at once.
     positives = np.sort(scores.positives)
     negatives = np.sort(scores.negatives)
     positives_right = len(positives) - np.searchsorted(positives, thresholds, "right")

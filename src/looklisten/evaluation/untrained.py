@@ -27,7 +27,7 @@ def untrained_network(
 ) -> L3Net:
     """A network with the initial weights of `seed`, in evaluation mode.
 
-    batches: frames and sounds from which batch-norm statistics are set; None keeps the initial
+    `batches`: frames and sounds from which batch-norm statistics are set; None keeps the initial
         mean 0 and variance 1.
 
     Statistics from data make the untrained network as strong as it can be. For shards they come

@@ -1,0 +1,1 @@
+"""Networks in use: embeddings, heat maps, unit activations."""

@@ -67,6 +67,7 @@ def moment_number(clip: Clip, config: ModelConfig, count: int, number: int) -> M
 
 def moment_starts(clip: Clip, count: int) -> list[int]:
     """The first sample of each of the seconds that `moments` gives."""
+    # The first sample of the last second.
     room = len(clip.waveform) - WINDOW_SAMPLES
     count = min(count, 1 + room // LEAST_STEP_SAMPLES)
     if count <= 1:
@@ -87,6 +88,7 @@ def moment_at(clip: Clip, config: ModelConfig, start: int, frame: int) -> Moment
     `config`: of the network that takes the moment.
     """
     input_frames = neighbor_frames(frame, len(clip.frames), config.frames_per_pair)
+    # Each stored frame is decoded once, also where a short clip repeats it.
     images = {}
     for number in {frame, *input_frames}:
         images[number] = decode_jpeg(clip.frames[number], config.resize_pixels)
@@ -104,6 +106,7 @@ def look_and_listen(model: L3Net, batch: Sequence[Moment]) -> tuple[TowerOutput,
     """The outputs of the vision tower and of the audio tower; frames have a center crop."""
     device = next(model.parameters()).device
     crop_pixels = model.config.crop_pixels
+    # The center, where training crops at random: half of the room on each side.
     squares = [crop(moment.vision_input, crop_pixels, 0.5, 0.5) for moment in batch]
     waveforms = torch.from_numpy(np.stack([moment.waveform for moment in batch]))
     return model.look(stack(squares).to(device)), model.listen(waveforms.to(device))
@@ -131,7 +134,8 @@ def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> Momen
                 flush()
     if waiting:
         flush()
-    no_vectors = np.zeros((0, model.config.widths[-1]), np.float32)
+    # So that no clip gives an array of the right width, too.
+    no_vectors = np.zeros((0, model.vision.features), np.float32)
     return MomentVectors(
         vision=np.concatenate([no_vectors, *vision]),
         audio=np.concatenate([no_vectors, *audio]),

@@ -82,6 +82,7 @@ class StrongestVideos:
         """Take one more video into account; of equal ones the first comes first."""
         values = np.concatenate([self.activations, activations[:, None]], 1)
         numbers = np.concatenate([self.moments, moments[:, None]], 1)
+        # One column more than is kept: the weakest one goes.
         order = np.argsort(-values, axis=1, kind="stable")[:, :-1]
         self.activations = np.take_along_axis(values, order, 1)
         self.moments = np.take_along_axis(numbers, order, 1)
@@ -95,6 +96,7 @@ def video_activations(
     Frames have a center crop, as in the evaluation of the vision tower. The model must be in
     evaluation mode.
     """
+    # `groupby` needs the clips of a video next to each other, which `_by_video` sees to.
     vectors = _vectors(model, clips, per_clip, progress)
     for video, group in groupby(vectors, key=lambda row: row[0]):
         rows = list(group)
@@ -151,10 +153,12 @@ def strongest_activations(
     for side in SIDES:
         numbers = strongest[side].moments
         activations_of[side] = [[None] * numbers.shape[1] for _ in numbers]
+        # -1 stands for "no video activates this unit so often".
         for unit, rank in zip(*np.nonzero(numbers >= 0), strict=True):
             clip, moment = divmod(int(numbers[unit, rank]), per_clip)
             address = MomentAddress(clip, moment, per_clip)
             units_of.setdefault(address, []).append((side, int(unit), int(rank)))
+    # Sorted, so that moments of one clip are read together.
     addresses = sorted(units_of)
     for start in range(0, len(addresses), MOMENTS_PER_BATCH):
         batch = addresses[start : start + MOMENTS_PER_BATCH]

@@ -1,0 +1,1 @@
+"""Other formats and interfaces: OpenL3, HEAR, ONNX, the Hugging Face Hub."""

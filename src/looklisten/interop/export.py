@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.interop.loading import open_network
-from looklisten.interop.pretrained import WHOLE, describe, write_text, write_weights
-from looklisten.model.checkpoint import Checkpoint
+from looklisten.interop.pretrained import describe, write_text, write_weights
+from looklisten.model.networks import Run, open_network
+from looklisten.model.published_folder import NETWORK_FILES
 
 Wanted = Literal["audio", "vision", "both"]
 Format = Literal["safetensors", "onnx"]
@@ -27,10 +27,11 @@ SNIPPETS: Mapping[Side, str] = {
 import json, pathlib, torch
 from safetensors.torch import load_file
 from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
-from looklisten.model.backbones.vgg import Tower
+from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
-front_end, tower = LogSpectrogram(*about["front_end"]), Tower(**about["towers"]["audio"]).eval()
+front_end = LogSpectrogram(*about["front_end"])
+tower = BACKBONES[about["config"]["model"]["backbone"]](**about["towers"]["audio"]).eval()
 tower.load_state_dict(load_file("audio.safetensors"))
 sound = torch.zeros(1, 48_000)  # a second at 48 kHz, int16 or floats in -1..1
 vectors = tower(front_end(round_to_int16(sound))).vector  # rounded to 16 bits, as in training
@@ -40,10 +41,10 @@ vectors = tower(front_end(round_to_int16(sound))).vector  # rounded to 16 bits, 
 ```python
 import json, pathlib, torch
 from safetensors.torch import load_file
-from looklisten.model.backbones.vgg import Tower
+from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
-tower = Tower(**about["towers"]["vision"]).eval()
+tower = BACKBONES[about["config"]["model"]["backbone"]](**about["towers"]["vision"]).eval()
 tower.load_state_dict(load_file("vision.safetensors"))
 model, frames = about["config"]["model"], torch.zeros(1, 3, 224, 224, dtype=torch.uint8)  # shorter side model["resize_pixels"]
 vectors = tower(frames.repeat(1, model["frames_per_pair"], 1, 1) / 255 * 2 - 1).vector  # neighbouring frames side by side
@@ -80,21 +81,21 @@ def export(
         raise ConfigError(
             f"weights hold every layer, so there is no {layer} to choose; --layer is for --format onnx"
         )
-    saved = open_network(where)
+    run = open_network(where)
     sides: tuple[Side, ...] = ("audio", "vision") if side == "both" else (side,)
     return (
-        _weights(saved, Path(out), sides)
+        _weights(run, Path(out), sides)
         if format == "safetensors"
-        else _onnx(saved, Path(out), sides, layer or "pool4")
+        else _onnx(run, Path(out), sides, layer or "pool4")
     )
 
 
-def _weights(saved: Checkpoint, out: Path, sides: tuple[Side, ...]) -> dict[str, Any]:
-    network, both = saved.model(), len(sides) > 1
+def _weights(run: Run, out: Path, sides: tuple[Side, ...]) -> dict[str, Any]:
+    network, both = run.l3net, len(sides) > 1
     files = {f"{side}.safetensors": getattr(network, side).state_dict() for side in sides}
     if both:
-        files[WHOLE[1]] = network.state_dict()
-    write_weights(out, files, describe(network, saved))
+        files[NETWORK_FILES[1]] = network.state_dict()
+    write_weights(out, files, describe(network, run.checkpoint))
     whole = WHOLE_SNIPPET.format(name=out.name) if both else ""
     write_text(out / "README.md", README + "".join(SNIPPETS[side] for side in sides) + whole)
     return {
@@ -103,12 +104,12 @@ def _weights(saved: Checkpoint, out: Path, sides: tuple[Side, ...]) -> dict[str,
     }
 
 
-def _onnx(saved: Checkpoint, out: Path, sides: tuple[Side, ...], layer: str) -> dict[str, Any]:
+def _onnx(run: Run, out: Path, sides: tuple[Side, ...], layer: str) -> dict[str, Any]:
     from looklisten.interop.onnx import write_onnx
 
-    network, files = saved.model(), {side: out / f"{side}.onnx" for side in sides}
+    network, files = run.l3net, {side: out / f"{side}.onnx" for side in sides}
     differences = {
-        side: write_onnx(network, side, layer, path, saved) for side, path in files.items()
+        side: write_onnx(network, side, layer, path, run.checkpoint) for side, path in files.items()
     }
     return {
         "files": list(map(str, files.values())),

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import Encoder, encoder_of
-from looklisten.interop.loading import load
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.model.networks import load
 
 TIMESTAMP_HOP_SECONDS = 0.05
 """HEAR's tasks of events allow 50 ms of error."""

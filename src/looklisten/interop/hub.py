@@ -4,36 +4,16 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from looklisten.errors import CheckpointError, ConfigError
+from looklisten.model.networks import HUB_NAME
 
-PREFIX = "hf-hub:"
-NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 FILES = ("config.json", "model.safetensors")
-LOCAL = "runs"
-"""The folder that runs lie in by default: a mistyped run must not become a question to a server."""
 OFFLINE = "LOOKLISTEN_OFFLINE"
 """Environment variable: 1 forbids the network."""
-
-
-def hub_name(where: str | Path) -> str | None:
-    """The name on the Hub that `where` can only mean, such as `org/name`; None when it is a path of
-    this machine.
-
-    A name that begins with a folder that is here is a path; `hf-hub:org/name` always is a name, and
-    a `Path` never.
-    """
-    if isinstance(where, Path):
-        return None
-    name = where.removeprefix(PREFIX)
-    if not NAME.fullmatch(name):
-        return None
-    first = name.partition("/")[0]
-    return name if where != name or not (first == LOCAL or Path(first).exists()) else None
 
 
 def download(
@@ -77,7 +57,7 @@ def upload(
     """Put the files of `folder` on the Hub as the model `name`, made if it is not there; returns
     its address.
     """
-    if not NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name on the Hub; give it as org/name")
     with _client(f"{folder} could not be uploaded as {name}") as hub:
         api = hub.HfApi(token=token)

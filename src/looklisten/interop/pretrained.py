@@ -5,28 +5,26 @@ The config says how the network is built, what it was trained on and what was me
 have the network's own keys.
 """
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from looklisten.errors import CheckpointError
 from looklisten.interop.card import model_card
-from looklisten.model.backbones.vgg import Block, Vgg
-from looklisten.model.checkpoint import Checkpoint, read_checkpoint, sha256_of
+from looklisten.model.checkpoint import Checkpoint, sha256_of
 from looklisten.model.l3net import L3Net
+from looklisten.model.published_folder import (
+    CONFIG_NAME,
+    LIBRARY,
+    NETWORK_FILES,
+    is_published,
+    read_published_config,
+)
 from looklisten.system.files import atomic_write, write_json
 
-LIBRARY = "looklisten"
-CONFIG = "config.json"
-WHOLE = ("model.safetensors", "full.safetensors")
-"""Names that the weights of a whole network go by: saved for loading, or exported beside its
-towers.
-"""
 FACTS = ("made", "measured")
 MEASURES = ("held_out_accuracy", "probe_audio", "probe_vision")
 
@@ -36,7 +34,7 @@ def write_pretrained(folder: Path, network: L3Net, saved: Checkpoint | None, nam
     it comes from one.
     """
     about = describe(network, saved)
-    write_weights(folder, {WHOLE[0]: network.state_dict()}, about)
+    write_weights(folder, {NETWORK_FILES[0]: network.state_dict()}, about)
     write_text(folder / "README.md", model_card(name, about))
     return folder
 
@@ -56,7 +54,7 @@ def write_weights(
                 )
             )
     write_json(
-        folder / CONFIG, about | {"sha256": {name: sha256_of(folder / name) for name in files}}
+        folder / CONFIG_NAME, about | {"sha256": {name: sha256_of(folder / name) for name in files}}
     )
 
 
@@ -81,20 +79,7 @@ def describe(network: L3Net, saved: Checkpoint | None) -> dict[str, Any]:
         "results": dict(run.results) if run else {},
         **(_facts(run) if run else {name: {} for name in FACTS}),
         "front_end": [config.front_end, config.window],
-        "towers": {side: _shape(getattr(network, side), network) for side in ("audio", "vision")},
-    }
-
-
-def _shape(tower: Vgg, network: L3Net) -> dict[str, Any]:
-    """The arguments that build the tower again."""
-    (first, *_) = tower.blocks
-    assert isinstance(first, Block)
-    return {
-        "in_channels": first.conv1.in_channels,
-        "widths": list(network.config.widths),
-        "first_stride": network.config.first_stride,
-        "normalized_input": not isinstance(tower.input_norm, nn.Identity),
-        "pools_keeping_columns": sum(columns == 1 for _, columns in tower.pools),
+        "towers": {"audio": network.audio.settings(), "vision": network.vision.settings()},
     }
 
 
@@ -106,8 +91,8 @@ def _facts(saved: Checkpoint) -> dict[str, Any]:
     from looklisten.training.metrics_log import read_metrics
     from looklisten.training.run_facts import read_run_facts
 
-    if (saved.path / CONFIG).is_file():  # it came as such a folder and goes as one
-        about = read_config(saved.path)
+    if is_published(saved.path):  # it came as such a folder and goes as one
+        about = read_published_config(saved.path)
         return {name: about.get(name, {}) for name in FACTS}
     run = saved.path.parent.parent if saved.path.parent.name == "checkpoints" else saved.path
     rows = [row for row in read_metrics(run) if row["step"] <= saved.step] + [
@@ -122,28 +107,3 @@ def _facts(saved: Checkpoint) -> dict[str, Any]:
     if accuracy := measured.get(MEASURES[0]):
         accuracy["pairs"] = EVALUATED_PAIRS
     return {"made": read_run_facts(run), "measured": measured}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's `config.json`; raises CheckpointError when it is damaged or another library's."""
-    try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG} is damaged: {error}") from None
-    if not isinstance(about, dict) or about.get("library_name") != LIBRARY:
-        raise CheckpointError(
-            f"{folder / CONFIG} is of another library, not of looklisten; give a folder that `looklisten publish` wrote"
-        )
-    return about
-
-
-def read_pretrained(folder: Path) -> Checkpoint:
-    """A folder of `write_pretrained`, or of exported towers with the whole network beside them."""
-    read_config(folder)
-    weights = next((name for name in WHOLE if (folder / name).is_file()), None)
-    if weights is None:
-        raise CheckpointError(
-            f"{folder} holds no whole network ({' or '.join(WHOLE)}); its README.md says how to load a tower alone, "
-            f"or write it again with `looklisten export RUN {folder} --side both`"
-        )
-    return read_checkpoint(folder, CONFIG, weights)

@@ -5,9 +5,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from looklisten.interop.hub import upload
-from looklisten.interop.loading import open_network
 from looklisten.interop.pretrained import write_pretrained
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import open_network
 
 
 def save_pretrained(model: L3Net | str | Path, folder: str | Path, name: str = "") -> Path:
@@ -21,8 +21,8 @@ def save_pretrained(model: L3Net | str | Path, folder: str | Path, name: str = "
     folder = Path(folder)
     if isinstance(model, L3Net):
         return write_pretrained(folder, model, None, name or folder.name)
-    saved = open_network(model)
-    return write_pretrained(folder, saved.model(), saved, name or folder.name)
+    run = open_network(model)
+    return write_pretrained(folder, run.l3net, run.checkpoint, name or folder.name)
 
 
 def push_to_hub(

@@ -81,7 +81,7 @@ def decode_image(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8
             f"{path} has more pixels than any photograph and may be made to fill the memory; scale it down first"
         ) from None
     except (OSError, ValueError, SyntaxError) as error:
-        raise SourceError(f"{path} cannot be read as a picture: {error}") from None
+        raise SourceError(f"{path} cannot be read as an image: {error}") from None
 
 
 def crop_middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -35,9 +35,9 @@ def image_from_pillow(
     try:
         pixels = to_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError) as error:
-        raise SourceError(f"this picture of mode {image.mode} cannot be read: {error}") from None
+        raise SourceError(f"this image of mode {image.mode} cannot be read: {error}") from None
     if not pixels.size:
-        raise SourceError(f"this picture of {image.width} x {image.height} pixels is empty")
+        raise SourceError(f"this image of {image.width} x {image.height} pixels is empty")
     return fit_image(torch.from_numpy(pixels), shorter_side_pixels)
 
 

@@ -1,0 +1,1 @@
+"""The network: towers, fusion, objectives, checkpoints. Knows no media file."""

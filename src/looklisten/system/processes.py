@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import joblib
-
 from looklisten.system.progress import Progress, no_progress
 
 IDLE_WORKER_SECONDS = 15
@@ -79,6 +77,9 @@ def map_unordered(
     if count == 1:
         results: Iterator[_Result] = map(function, items)
     else:
+        # joblib imports NumPy, and the help of the command line imports this module.
+        import joblib
+
         # joblib's own process pool needs no `if __name__ == "__main__"` in the caller's script.
         # Workers that a killed parent leaves behind end by themselves when nothing comes for a
         # while.

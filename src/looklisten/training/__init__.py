@@ -1,0 +1,1 @@
+"""Shards -> a run: the loop, one step, many processes."""

@@ -1,0 +1,1 @@
+"""HTML pages with everything inside: pairs, units, the report of the demo."""

@@ -1,5 +1,6 @@
-"""The demo's page: one HTML file that needs nothing else. Knows results and pictures, computes
-neither.
+"""The page of the demo: one HTML file that needs no other file.
+
+Knows results and images, computes neither.
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from looklisten.app.pages.page import inline, write_page
+from looklisten.app.pages.page import data_url, write_page
 from looklisten.config import Config
 from looklisten.drawing.figures import (
     encode_png,
@@ -19,46 +20,53 @@ from looklisten.drawing.figures import (
 )
 from looklisten.inference.localization.records import Localization
 from looklisten.inference.moments import Moment
-from looklisten.model.objectives import chance_loss
+from looklisten.model.backbones import feature_count
+from looklisten.model.objectives import find_objective
 
 
 def write_report(
     path: Path,
     results: dict[str, Any],
     metrics: Sequence[dict[str, Any]],
-    found: Sequence[tuple[Moment, Localization]],
+    localizations: Sequence[tuple[Moment, Localization]],
     config: Config,
     samples: Sequence[tuple[str, bytes]],
     best_units: Markup,
 ) -> None:
-    """Write the page: what was done, the table, the curves, moments with their maps, the best
-    units, sample videos (name, MP4 bytes).
+    """Write the page of a demo.
+
+    `metrics`: the rows of `metrics.jsonl`, for the curves.
+    `samples`: name and MP4 file of some videos.
+    `best_units`: a filled template.
     """
-    moments = [
-        {
-            "label": ", ".join(moment.clip.labels),
-            "silent": ", ".join(
-                sorted({box.label for box in moment.clip.boxes if not box.sounding})
-            ),
-            "video": moment.clip.video_id,
-            "at": f"{localization.at_seconds:.1f}",
-            "probability": f"{localization.probability:.0%}",
-            "frame": inline(encode_png(frame_image(moment.frame)), "image/png"),
-            "frame_map": inline(encode_png(frame_overlay(moment.frame, localization)), "image/png"),
-            "sound_map": inline(encode_png(spectrogram_overlay(localization)), "image/png"),
-        }
-        for moment, localization in found
-    ]
+    chance = find_objective(config.train.objective).chance_loss(config.train)
+    loss_curves = data_url(training_curves(metrics, chance), "image/png")
+    videos = [(name, data_url(video, "video/mp4")) for name, video in samples]
     write_page(
         path,
         "report.html.j2",
         results=results,
         config=config,
-        curves=inline(
-            training_curves(metrics, chance_loss(config.train.objective, config.train.batch_size)),
-            "image/png",
-        ),
-        moments=moments,
+        unit_count=feature_count(config.model),
+        curves=loss_curves,
+        moments=[_moment_values(moment, localization) for moment, localization in localizations],
         best_units=best_units,
-        samples=[(name, inline(video, "video/mp4")) for name, video in samples],
+        samples=videos,
     )
+
+
+def _moment_values(moment: Moment, localization: Localization) -> dict[str, str]:
+    """The values of the template for one moment with its maps."""
+    clip = moment.clip
+    # A label has a box for each frame, and is named once.
+    silent_labels = {box.label for box in clip.boxes if not box.sounding}
+    return {
+        "label": ", ".join(clip.labels),
+        "silent": ", ".join(sorted(silent_labels)),
+        "video": clip.video_id,
+        "at": f"{localization.at_seconds:.1f}",
+        "probability": f"{localization.probability:.0%}",
+        "frame": data_url(encode_png(frame_image(moment.frame)), "image/png"),
+        "frame_map": data_url(encode_png(frame_overlay(moment.frame, localization)), "image/png"),
+        "sound_map": data_url(encode_png(spectrogram_overlay(localization)), "image/png"),
+    }

@@ -1,9 +1,8 @@
-"""The gallery of units: one page of what fires each of them most, with maps, sounds and classes.
-Knows no label but as a word.
+"""The page of units: the moments that activate each unit most, with maps, sounds and classes.
 
-A page of 1,024 units must open at once. So each moment's picture and sound are stored once, small
-and compressed, whoever shows them; a map is a few bytes that the browser colors and enlarges; and
-the browser draws the units that are in view, no others.
+A page of 1,024 units must open at once. So each moment's frame and sound are stored once, small and
+compressed, for all units that it activates. A map is a few bytes that the browser colors and
+enlarges. The browser draws only the units that are in view.
 """
 
 import base64
@@ -20,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from looklisten.app.pages.page import fragment, inline, write_page
-from looklisten.data.shards import Shards
+from looklisten.app.pages.page import data_url, fill_template, write_page
 from looklisten.drawing.figures import spectrogram_image
 from looklisten.drawing.heatmap_colors import RgbImage, overlay_image
 from looklisten.evaluation.units.naming import Unit, Units
@@ -32,98 +30,113 @@ from looklisten.media.frames import crop, resize
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
-PICTURE_PIXELS = 120
+FRAME_PIXELS = 120
 """The side of a frame, and the width of a spectrogram, which is half as high."""
-PICTURE_QUALITY = 65
+WEBP_QUALITY = 65
 SOUND_BITS_PER_SECOND = 48_000
-MAP_PLACES = 16
-"""A map is stored with at most so many rows and columns, each the maximum of those it stands for."""
+MAP_POSITIONS = 16
+"""The most rows and columns of a stored map, each the maximum of those that it replaces."""
 LEVELS = 256
 
 
 def write_unit_page(
-    path: Path, found: Units, model: L3Net, progress: Progress = no_progress
+    path: Path, units: Units, model: L3Net, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Write all units as one HTML file that needs nothing else, and return where it is and its
-    size.
+    """Write all units as one HTML file that needs no other file, and return its path and size.
 
-    `model` is the network that `found` was made with.
+    `model`: the network of the units.
     """
-    heard = {firing.address for unit in found.of("audio") for firing in unit.strongest}
-    order = sorted({firing.address for unit in found.units for firing in unit.strongest})
+    # Sounds are most of the bytes, and vision units do not show them.
+    audio_moments = {
+        activation.address for unit in units.of("audio") for activation in unit.strongest
+    }
+    addresses = sorted(
+        {activation.address for unit in units.units for activation in unit.strongest}
+    )
     moments = []
-    for done, place in enumerate(order, 1):
-        moments.append(_shown(place, model, found.clips, place in heard))
-        progress(done, len(order))
-    number = {place: index for index, place in enumerate(order)}
-    units = [_told(unit, number) for unit in found.units]
-    data = {"units": units, "moments": moments, "palette": _text(_palette())}
-    most = max((len(unit.strongest) for unit in found.units), default=1)
-    classes = sorted({unit.preferred for unit in found.units} - {""})
+    for done, address in enumerate(addresses, 1):
+        moment = address.load(units.clips, model.config)
+        moments.append(_moment_values(moment, model, with_sound=address in audio_moments))
+        progress(done, len(addresses))
+    number_of = {address: number for number, address in enumerate(addresses)}
+    data = {
+        "units": [_unit_values(unit, number_of) for unit in units.units],
+        "moments": moments,
+        "palette": _base64(_palette()),
+    }
     write_page(
         path,
         "units.html.j2",
         data=data,
-        found=found.as_dict(),
-        classes=classes,
-        top=max(most, 1),
-        shards=found.clips.path.name,
+        result=units.as_dict(),
+        classes=sorted({unit.preferred for unit in units.units} - {""}),
+        top=max([1, *(len(unit.strongest) for unit in units.units)]),
+        shards=units.clips.path.name,
     )
-    return {"page": str(path), "page_bytes": path.stat().st_size, "moments_shown": len(order)}
+    return {"page": str(path), "page_bytes": path.stat().st_size, "moments_shown": len(addresses)}
 
 
-def best_units(found: Units, model: L3Net, count: int = 4) -> Markup:
-    """The `count` most selective units of each side (`Units.best`) as a piece of HTML that a page
-    may take in as it is.
-    """
-    sides = {
-        side: [_drawn(unit, model, found.clips) for unit in found.best(side, count)]
-        for side in SIDES
-    }
-    return fragment("best_units.html.j2", sides=sides)
+def best_units(units: Units, model: L3Net, count: int = 4) -> Markup:
+    """The `count` most selective units of each side (`Units.best`), as HTML for another page."""
+    sides = {}
+    for side in SIDES:
+        sides[side] = [_best_unit_values(unit, units, model) for unit in units.best(side, count)]
+    return fill_template("best_units.html.j2", sides=sides)
 
 
-def _drawn(unit: Unit, model: L3Net, shards: Shards) -> dict[str, Any]:
-    """A unit with its pictures under their maps, and of audio its sounds."""
+def _best_unit_values(unit: Unit, units: Units, model: L3Net) -> dict[str, Any]:
+    """The values of the template for a unit: images with their maps on top, and sounds of audio."""
     rows = []
-    for firing in unit.strongest:
-        moment, heat = firing.address.load(shards, model.config), _scaled(firing, unit)
+    for activation in unit.strongest:
+        moment = activation.address.load(units.clips, model.config)
+        heat = _scaled(activation, unit)
         frame = _frame(moment, model)
         row = {
             "label": ", ".join(moment.clip.labels),
-            "what": f"{firing.video_id} at {firing.at_seconds:.2f} s",
+            "title": f"{activation.video_id} at {activation.at_seconds:.2f} s",
             "sound": "",
         }
         if unit.side == "audio":
-            row["spectrogram"] = inline(
-                webp(overlay_image(_spectrogram(moment, model), heat)), "image/webp"
-            )
-            row["sound"] = inline(mp3(moment.waveform), "audio/mpeg")
+            spectrogram = overlay_image(_spectrogram(moment, model), heat)
+            row["spectrogram"] = data_url(webp(spectrogram), "image/webp")
+            row["sound"] = data_url(mp3(moment.waveform), "audio/mpeg")
         else:
             frame = overlay_image(frame, heat)
-        rows.append(row | {"frame": inline(webp(frame), "image/webp")})
+        row["frame"] = data_url(webp(frame), "image/webp")
+        rows.append(row)
     return {"unit": unit, "rows": rows}
 
 
-def _shown(place: MomentAddress, model: L3Net, shards: Shards, heard: bool) -> dict[str, Any]:
-    """A moment as the page keeps it; with its second of sound where an audio unit fires in it."""
-    moment = place.load(shards, model.config)
-    shown = {
-        "video": moment.clip.video_id,
-        "labels": list(moment.clip.labels),
-        "start": round(moment.clip.start_seconds + moment.start_seconds, 3),
-        "at": round(moment.clip.start_seconds + moment.frame_seconds, 3),
-        "frame": _text(webp(_frame(moment, model))),
+def _moment_values(moment: Moment, model: L3Net, with_sound: bool) -> dict[str, Any]:
+    """A moment as the page stores it; its sound only where an audio unit shows it."""
+    clip = moment.clip
+    values = {
+        "video": clip.video_id,
+        "labels": list(clip.labels),
+        "sound_seconds": round(clip.start_seconds + moment.start_seconds, 3),
+        "frame_seconds": round(clip.start_seconds + moment.frame_seconds, 3),
+        "frame": _base64(webp(_frame(moment, model))),
     }
-    if heard:
-        shown |= {
-            "spectrogram": _text(webp(_spectrogram(moment, model))),
-            "sound": _text(mp3(moment.waveform)),
-        }
-    return shown
+    if with_sound:
+        values["spectrogram"] = _base64(webp(_spectrogram(moment, model)))
+        values["sound"] = _base64(mp3(moment.waveform))
+    return values
 
 
-def _told(unit: Unit, number: dict[MomentAddress, int]) -> dict[str, Any]:
+def _unit_values(unit: Unit, number_of: dict[MomentAddress, int]) -> dict[str, Any]:
+    """A unit as the page stores it, with the numbers of its moments and their maps."""
+    strongest = []
+    for activation in unit.strongest:
+        # One byte a position; the browser looks up its color in the palette.
+        levels = _levels(_scaled(activation, unit))
+        strongest.append(
+            [
+                number_of[activation.address],
+                round(activation.activation, 4),
+                list(levels.shape),
+                _base64(levels.tobytes()),
+            ]
+        )
     return {
         "side": unit.side,
         "number": unit.number,
@@ -131,73 +144,59 @@ def _told(unit: Unit, number: dict[MomentAddress, int]) -> dict[str, Any]:
         "precision": unit.average_precision,
         "purity": unit.purity,
         "strong": unit.strong,
-        "firings": [
-            [
-                number[firing.address],
-                round(firing.activation, 4),
-                list(values.shape),
-                _text(values.tobytes()),
-            ]
-            for firing in unit.strongest
-            for values in [_levels(_scaled(firing, unit))]
-        ],
+        "strongest": strongest,
     }
 
 
-def _scaled(firing: UnitActivation, unit: Unit) -> Float[np.ndarray, "rows columns"]:
-    """A map in 0..1 of the unit's strongest activation, so that its moments compare; of sound high
-    frequencies above.
+def _scaled(activation: UnitActivation, unit: Unit) -> Float[np.ndarray, "rows columns"]:
+    """A map by the unit's highest activation, in 0..1, so that its moments can be compared.
+
+    The first row is at the top; of sound, the highest frequencies.
     """
-    values = firing.heat_map.values / np.float32(unit.activation or 1)
+    values = activation.heat_map.values / np.float32(unit.activation or 1)
     return values[::-1] if unit.side == "audio" else values
 
 
 def _levels(values: Float[np.ndarray, "rows columns"]) -> NDArray[np.uint8]:
-    """At most `MAP_PLACES` rows and columns of whole numbers below `LEVELS`."""
-    size = [min(length, MAP_PLACES) for length in values.shape]
-    pooled = functional.adaptive_max_pool2d(
-        torch.from_numpy(np.ascontiguousarray(values, np.float32))[None], size
-    )[0].numpy()
+    """The map as whole numbers below `LEVELS`, with at most `MAP_POSITIONS` rows and columns."""
+    size = [min(length, MAP_POSITIONS) for length in values.shape]
+    batch = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
+    # The maximum, as a mean would lose a narrow peak.
+    pooled = functional.adaptive_max_pool2d(batch, size)[0].numpy()
     return np.asarray(np.rint(pooled.clip(0, 1) * (LEVELS - 1)), np.uint8)
 
 
 def _palette() -> bytes:
-    """For each level of a map the color and opacity, RGBA, that laid over a picture give what
-    `overlay_image` gives.
-    """
+    """The color and opacity of each level, RGBA: over an image they look like `overlay_image`."""
     levels = np.linspace(0, 1, LEVELS, dtype=np.float32)[None]
-    black, white = (
-        overlay_image(np.full((1, LEVELS, 3), ground, np.float32), levels)[0] for ground in (0, 1)
-    )
-    opacity = 1 - (white - black).mean(1, keepdims=True)
-    colors = np.concatenate([(black / opacity).clip(0, 1), opacity], 1)
-    return np.asarray(np.rint(colors * 255), np.uint8).tobytes()
+    on_black = overlay_image(np.full((1, LEVELS, 3), 0, np.float32), levels)[0]
+    on_white = overlay_image(np.full((1, LEVELS, 3), 1, np.float32), levels)[0]
+    # Drawn over black and over white, a color differs by what is transparent.
+    opacity = 1 - (on_white - on_black).mean(1, keepdims=True)
+    color = (on_black / opacity).clip(0, 1)
+    return np.asarray(np.rint(np.concatenate([color, opacity], 1) * 255), np.uint8).tobytes()
 
 
 def _frame(moment: Moment, model: L3Net) -> RgbImage:
-    """The central square that the vision tower saw, small."""
-    square = resize(crop(moment.frame, model.config.crop_pixels, 0.5, 0.5), PICTURE_PIXELS)
+    """The center crop that the vision tower gets, small."""
+    square = resize(crop(moment.frame, model.config.crop_pixels, 0.5, 0.5), FRAME_PIXELS)
     return square.numpy().astype(np.float32) / np.float32(255)
 
 
 @torch.inference_mode()
 def _spectrogram(moment: Moment, model: L3Net) -> RgbImage:
     device = next(model.parameters()).device
-    values = (
-        model.front_end(torch.from_numpy(moment.waveform.copy())[None].to(device))[0, 0]
-        .float()
-        .cpu()
-        .numpy()
-    )
-    return spectrogram_image(values, PICTURE_PIXELS // 2, PICTURE_PIXELS)
+    # A copy, as the waveform is a view of a file that nobody may write to.
+    waveforms = torch.from_numpy(moment.waveform.copy())[None].to(device)
+    values = model.front_end(waveforms)[0, 0].float().cpu().numpy()
+    return spectrogram_image(values, FRAME_PIXELS // 2, FRAME_PIXELS)
 
 
-def webp(picture: RgbImage) -> bytes:
-    """A small picture in about two thirds of the bytes that a JPEG takes."""
+def webp(image: RgbImage) -> bytes:
+    """A small image in about two thirds of the bytes of a JPEG."""
+    levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)).save(
-        buffer, "WEBP", quality=PICTURE_QUALITY
-    )
+    Image.fromarray(levels).save(buffer, "WEBP", quality=WEBP_QUALITY)
     return buffer.getvalue()
 
 
@@ -209,14 +208,14 @@ def mp3(waveform: Int16[np.ndarray, " samples"]) -> bytes:
             "libmp3lame", SAMPLE_RATE_HZ, layout="mono", options={"compression_level": "7"}
         )
         stream.bit_rate = SOUND_BITS_PER_SECOND
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(waveform)[None], format="s16p", layout="mono"
-        )
+        samples = np.ascontiguousarray(waveform)[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="s16p", layout="mono")
         frame.sample_rate = SAMPLE_RATE_HZ
         container.mux(stream.encode(frame))
+        # Without input, the encoder gives what it still holds.
         container.mux(stream.encode(None))
     return buffer.getvalue()
 
 
-def _text(data: bytes) -> str:
+def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()

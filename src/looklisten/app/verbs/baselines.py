@@ -1,4 +1,4 @@
-"""The verb `baselines`."""
+"""The verb `baselines`: the paper's correspondence table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,14 +6,14 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import DeviceName, UsageError
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
 from looklisten.config import Config
 from looklisten.system.files import check_writable
 
 
-def baselines(
+def run_baselines(
     shards: Positional[str],
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/baselines"),
@@ -22,39 +22,39 @@ def baselines(
     seeds: str = "0,1,2",
     pairs: int = 4000,
     teacher: Path | None = None,
-    device: str = "auto",
-) -> Result:
-    """The paper's correspondence table on labelled shards: supervised baselines, a fixed teacher,
-    L3-Net. Run again it goes on.
+    device: DeviceName = "auto",
+) -> Output:
+    """Measure the paper's correspondence table: supervised baselines, a fixed teacher, L3-Net.
+
+    Run it again to continue where it stopped.
 
     Args:
-        shards: Labelled shards (`prepare` of a table with a column label).
-        out: Folder of the table: results.json, and seed-N/ with a run for each row.
-        config: Recipe of all rows: network, batch, rate, steps.
+        shards: Labeled shards (`prepare` of a table with a column label).
+        out: Folder of the table: results.json, and seed-N/ with one run per row.
+        config: Recipe of all rows: network, batch size, learning rate, steps.
         steps: Steps of each run; by default the recipe's.
-        seeds: Joined by commas; each trains every row once.
-        pairs: At least so many held-out pairs, half of them positive, the same for all rows.
+        seeds: Seeds joined by commas; every row is trained once with each.
+        pairs: Evaluate at least this many held-out pairs, half of them positive, the same for all
+            rows.
         teacher: Checkpoint whose vision tower is the fixed teacher; by default the supervised one.
-        device: auto, cpu, cuda, mps.
     """
-    from looklisten.training.baselines import baselines as run
+    from looklisten.training.baselines import baselines
 
-    if not all(seed.strip().isdecimal() for seed in seeds.split(",")):
+    # Wrong options must be reported before the first of many trainings.
+    seed_numbers = _numbers(seeds)
+    recipe = Config.load(config)
+    check_writable(out)
+    if steps is not None:
+        recipe = recipe.changed("train", steps=steps)
+    with ProgressBar("baselines: steps") as progress:
+        table = baselines(shards, out, recipe, seed_numbers, pairs, teacher, device, progress)
+    return Output(table.as_dict())
+
+
+def _numbers(seeds: str) -> list[int]:
+    words = [word.strip() for word in seeds.split(",")]
+    if not all(word.isdecimal() for word in words):
         raise UsageError(
             f"--seeds are whole numbers joined by commas, such as 0,1,2; not {seeds!r}"
         )
-    settings = Config.load(config)
-    check_writable(out)
-    if steps is not None:
-        settings = settings.changed("train", steps=steps)
-    with Bar("baselines: steps") as bar:
-        return run(
-            shards,
-            out,
-            settings,
-            [int(seed) for seed in seeds.split(",")],
-            pairs,
-            teacher,
-            device,
-            bar,
-        ).as_dict()
+    return [int(word) for word in words]

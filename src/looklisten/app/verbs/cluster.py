@@ -1,67 +1,66 @@
-"""The verb `cluster`."""
+"""The verb `cluster`: k-means clusters and single units against classes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import check_writable_file
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import DeviceName, NetworkName, check_writable_file
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
+
+if TYPE_CHECKING:
+    from looklisten.evaluation.units.clustering import Clustering
 
 
-def cluster(
+def run_cluster(
     shards: Positional[str],
     /,
-    checkpoint: Path = Path("runs/tiny"),
+    checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     split: str = "held-out",
     k: int = 64,
     kmeans_seeds: int = 10,
-    device: str = "auto",
-) -> Result:
-    """Whether vectors fall into classes nobody told of: NMI of k-means, units that prefer a class,
-    beside the untrained network.
+    device: DeviceName = "auto",
+) -> Output:
+    """Measure how well clusters of vectors, and single units, agree with classes.
+
+    The untrained network is measured in the same way.
 
     Args:
-        shards: Labelled shards (`prepare` of a table with a column label).
-        checkpoint: Folder of a run or of one checkpoint.
-        out: Picture to write: the vectors of both sides in a plane (t-SNE), colored by class.
-        split: held-out, all, or a split's name.
-        k: Clusters; fewer where there are too few videos.
-        kmeans_seeds: Times that k-means starts anew.
-        device: auto, cpu, cuda, mps.
+        shards: Labeled shards (`prepare` of a table with a column label).
+        out: Image to write: the vectors of both sides in a plane (t-SNE), colored by class.
+        split: held-out, all, or the name of a split.
+        k: Number of clusters; fewer where there are too few videos.
+        kmeans_seeds: Runs of k-means, each from other starting points.
     """
-    from looklisten.data.shards import Shards
-    from looklisten.evaluation.units.clustering import cluster as run
-    from looklisten.evaluation.units.clustering import tsne_positions
-    from looklisten.inference.unit_activations import SIDES
-    from looklisten.model.checkpoint import open_checkpoint
-    from looklisten.system.devices import choose_device
-    from looklisten.system.files import atomic_write
+    from looklisten.evaluation.units.clustering import cluster
+    from looklisten.model.networks import open_network
 
     if out is not None:
         check_writable_file(out)
-    saved, data = open_checkpoint(checkpoint), Shards(shards)
-    network, train = saved.model().to(choose_device(device).value), saved.config.train
-    with Bar("cluster: clips") as bar:
-        found = run(network, data, split, train.held_out_fraction, k, train.seed, kmeans_seeds, bar)
+    run = open_network(checkpoint, device)
+    with ProgressBar("cluster: clips") as progress:
+        result = cluster(run, shards, split, k=k, seeds=kmeans_seeds, progress=progress)
+    # The image needs t-SNE, which takes longer than the figures, so it is made on request.
     if out is None:
-        return found.as_dict()
-    from looklisten.drawing.figures import class_scatter
+        return Output(result.as_dict())
+    _write_image(out, result)
+    return Output(result.as_dict() | {"image": out})
 
-    titles = {
-        side: f"{side}: NMI {found.row(side, 'trained').nmi:.3f}, {found.row(side, 'trained').n} items"
-        for side in SIDES
-    }
+
+def _write_image(out: Path, result: "Clustering") -> None:
+    """The vectors of each side as points of a plane."""
+    from looklisten.drawing.figures import class_scatter
+    from looklisten.evaluation.units.clustering import tsne_positions
+    from looklisten.inference.unit_activations import SIDES
+    from looklisten.system.files import atomic_write
+
+    panels = []
+    for side in SIDES:
+        row = result.row(side, "trained")
+        title = f"{side}: NMI {row.nmi:.3f}, {row.n} items"
+        panels.append((title, tsne_positions(result.vectors[side]), result.labels[side]))
     with atomic_write(out) as scratch:
-        scratch.write_bytes(
-            class_scatter(
-                [
-                    (titles[side], tsne_positions(found.vectors[side]), found.labels[side])
-                    for side in SIDES
-                ]
-            )
-        )
-    return found.as_dict() | {"picture": str(out)}
+        scratch.write_bytes(class_scatter(panels))

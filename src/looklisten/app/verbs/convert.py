@@ -1,4 +1,4 @@
-"""The verb `convert`."""
+"""The verb `convert`: weight files of OpenL3 -> safetensors and JSON."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,26 +6,25 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
 from looklisten.system.files import check_writable
 
 
-def convert(
+def run_convert(
     weights: Annotated[Positional[str], tyro.conf.arg(metavar="WEIGHTS.h5")],
     out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT")],
     /,
-) -> Result:
-    """Turn a weight file of OpenL3 into a folder of safetensors and JSON that everything here
-    reads.
+) -> Output:
+    """Convert a weight file of OpenL3 into a folder of safetensors and JSON.
 
     Args:
-        weights: Keras file (.h5, .h5.gz) named as OpenL3 names it, or a published network such as
-            openl3:audio-mel256-env.
+        weights: Keras file (.h5, .h5.gz) with the name that OpenL3 gives it, or a published network
+            such as openl3:audio-mel256-env.
         out: Folder to write.
     """
-    from looklisten.interop.openl3 import convert as run
+    from looklisten.interop.openl3 import convert
 
     check_writable(out)
-    with Bar("weights: MB") as bar:
-        return dict(run(weights, out, bar))
+    with ProgressBar("weights: MB") as progress:
+        return Output(convert(weights, out, progress))

@@ -1,14 +1,15 @@
-"""The verb `demo`."""
+"""The verb `demo`: everything once, on videos that it makes."""
 
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from looklisten.app.output import Result
+from looklisten.app.command_line import WorkerCount
+from looklisten.app.output import Output
 from looklisten.system.files import check_writable
 
 
-def demo(
+def run_demo(
     out: Positional[Path] = Path("demo"),
     /,
     videos: int = 3000,
@@ -16,21 +17,19 @@ def demo(
     steps: int | None = None,
     seed: int = 0,
     fresh: bool = False,
-    workers: int | None = None,
-) -> Result:
-    """The whole job on videos it makes itself, ending in report.html and results.json. Run again it
-    resumes.
+    workers: WorkerCount = None,
+) -> Output:
+    """Make videos, train on them and measure, up to report.html; run it again to resume.
 
     Args:
         out: Folder for everything.
-        videos: How many videos to make.
-        seconds: Length of each.
-        steps: Training steps; by default those of the recipe tiny.
-        seed: Draws the world and the training.
-        fresh: Start over: remove what an earlier demo left in the folder.
-        workers: Processes; by default one a core.
+        videos: Number of videos to make.
+        seconds: Length of each video.
+        steps: Training steps; by default those of the recipe similarity.
+        seed: Seed of the videos and of the training.
+        fresh: Remove what an earlier demo left in the folder, and start over.
     """
-    from looklisten.app.demo import Plan, run
+    from looklisten.app.demo import DemoOptions, demo
 
     check_writable(out)
-    return run(Plan(out, videos, seconds, steps, seed), fresh=fresh, workers=workers)
+    return Output(demo(DemoOptions(out, videos, seconds, steps, seed), fresh, workers))

@@ -1,4 +1,4 @@
-"""The verb `export`."""
+"""The verb `export`: the towers for other programs, as safetensors or ONNX."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,31 +6,29 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.output import Result
+from looklisten.app.command_line import NETWORK_HELP
+from looklisten.app.output import Output
 from looklisten.system.files import check_writable
 
 
-def export(
-    network: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")],
+def run_export(
+    network: Annotated[Positional[str], tyro.conf.arg(metavar="RUN", help=NETWORK_HELP)],
     out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT")],
     /,
     format: Literal["safetensors", "onnx"] = "safetensors",
     side: Literal["audio", "vision", "both"] = "both",
     layer: Literal["pool4", "conv4_2", "aligned"] | None = None,
-) -> Result:
-    """Write the towers on their own, for other programs: weights with plain keys, or ONNX with the
-    front end inside.
+) -> Output:
+    """Write the towers for use in other programs: as safetensors, or as ONNX with the front end.
 
     Args:
-        network: Folder of a run, of one checkpoint or of a published network, or a name on the
-            Hugging Face Hub (org/name).
         out: Folder to write into.
-        format: safetensors (audio, vision and full weights with a README on loading them) or onnx
-            (checked against PyTorch).
+        format: safetensors (weights of audio, vision and both, and a README on loading them) or
+            onnx (checked against PyTorch).
         side: Which tower.
-        layer: With onnx: which layer is the vector; by default pool4.
+        layer: With onnx: the layer whose vector is the output; by default pool4.
     """
-    from looklisten.interop.export import export as run
+    from looklisten.interop.export import export
 
     check_writable(out)
-    return run(network, out, format, side, layer or "")
+    return Output(export(network, out, format, side, layer or ""))

@@ -1,4 +1,4 @@
-"""The verb `inspect`."""
+"""The verb `inspect`: a summary of shards, and a page of training pairs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,41 +7,39 @@ import tyro
 from tyro.conf import Positional
 
 from looklisten.app.command_line import check_writable_file
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
 from looklisten.config import Config
 
 
-def inspect(
+def run_inspect(
     shards: Positional[str],
     /,
     pairs: int = 0,
     config: str = "tiny",
     seed: int = 0,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("pairs.html"),
-) -> Result:
-    """What a prepared set holds: clips, hours, pictures, labels, marks; with --pairs also a page of
-    pairs as training sees them.
+) -> Output:
+    """Summarize shards: clips, hours, images, labels, marks; with --pairs also a page of pairs.
 
     Args:
         shards: Folder that `prepare` wrote.
-        pairs: Show so many pairs on a page to look at and listen to, half of them positive.
-        config: Recipe of the training whose pairs are shown: tiny, l3, or a TOML file.
-        seed: The training's seed, which draws the pairs.
+        pairs: Write a page with this many pairs as training sees and hears them, half of them
+            positive.
+        config: Recipe of the training that the pairs are from: tiny, l3, or a TOML file.
+        seed: The seed of that training.
         out: The page.
     """
-    from looklisten.data.inspection import inspect as run
-
-    settings = Config.load(config)
-    if pairs:
-        check_writable_file(out)
-    with Bar("inspect: picture sizes") as bar:
-        summary = run(shards, bar)
-    if not pairs:
-        return summary
     from looklisten.app.pages.pair_page import write_pair_page
+    from looklisten.data.inspection import inspect
     from looklisten.data.shards import Shards
 
-    return summary | {
-        "pairs": write_pair_page(out, Shards(shards), settings.changed("train", seed=seed), pairs)
-    }
+    # The pairs depend on the recipe: it sets the crop, the front end and the size of a batch.
+    training_config = Config.load(config).changed("train", seed=seed)
+    if pairs:
+        check_writable_file(out)
+    with ProgressBar("inspect: image sizes") as progress:
+        summary = inspect(shards, progress)
+    if pairs:
+        summary["pairs"] = write_pair_page(out, Shards(shards), training_config, pairs)
+    return Output(summary)

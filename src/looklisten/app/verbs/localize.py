@@ -1,70 +1,62 @@
-"""The verb `localize`."""
+"""The verb `localize`: a video with heat maps of what sounds."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import DeviceName, NetworkName
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
+from looklisten.inference.localization.options import LocalizeFileOptions
 from looklisten.system.files import check_writable
 
+_DEFAULTS = LocalizeFileOptions()
 
-def localize(
+
+def run_localize(
     video: Positional[Path],
     /,
-    checkpoint: str = "runs/tiny",
+    checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
-    method: Literal["correspondence", "similarity", "unit"] | None = None,
-    units: tuple[int, int] | None = None,
-    every_seconds: float = 1.0,
-    video_every_seconds: float = 0.2,
-    no_video: bool = False,
-    device: str = "auto",
-) -> Result:
-    """A video in which glows what sounds, over the picture and over the spectrogram; the maps as
-    pictures and as arrays too.
+    device: DeviceName = "auto",
+    # One record is inside of the other; without prefixes the names of options do not show it.
+    options: Annotated[OmitArgPrefixes[LocalizeFileOptions], tyro.conf.arg(name="")] = _DEFAULTS,
+) -> Output:
+    """Write a video with heat maps of what sounds, over its frames and its spectrogram.
+
+    The maps are also written as images and as arrays.
 
     Args:
-        video: A video with picture and sound.
-        checkpoint: Folder of a run, of one checkpoint or of a published network, or a name on the
-            Hugging Face Hub (org/name).
+        video: A video with frames and sound.
         out: Folder for overlay.mp4, sheet.png, NNN_frame.png, NNN_sound.png and maps.npz.
-        method: correspondence (gradient of the network's yes), similarity (how alike each place and
-            the sound are) or unit (where one unit fires). By default similarity of networks with
-            fusion similarity or dense, correspondence of others.
-        units: With unit: which vision and audio unit; by default those that fire most.
-        every_seconds: Seconds between pictures.
-        video_every_seconds: Seconds between the maps of overlay.mp4; in between they are mixed.
-        no_video: Leave overlay.mp4 away, which takes most of the time; maps are then as far apart
-            as pictures.
-        device: auto, cpu, cuda, mps.
     """
     from looklisten.media.isolation.parent import warm_up
 
-    warm_up()  # beside loading PyTorch, so that nobody waits for it
+    # The decoder's process starts while PyTorch is imported, which saves its start time.
+    warm_up()
     from looklisten.drawing.localization_folder import localize_video, write_stills
     from looklisten.drawing.overlay_video import overlay
-    from looklisten.inference.localization.options import LocalizeFileOptions, LocalizeOptions
-    from looklisten.interop.loading import load_network
-    from looklisten.system.devices import choose_device
+    from looklisten.model.networks import open_network
 
     check_writable(out)
-    maps = LocalizeOptions(every_seconds, method, units)
-    options = LocalizeFileOptions(maps, video_every_seconds, overlay=not no_video)
-    model = load_network(checkpoint).to(choose_device(device).value)
-    with Bar("localize: seconds") as bar:
-        localized = localize_video(video, model, options, bar)
-    with Bar("localize: images") as bar:
-        written = write_stills(localized, out, bar)
+    model = open_network(checkpoint, device).l3net
+    with ProgressBar("localize: seconds") as progress:
+        localized = localize_video(video, model, options, progress)
+    with ProgressBar("localize: images") as progress:
+        files = write_stills(localized, out, progress)
     localizations = localized.localizations
     if options.overlay:
-        with Bar("localize: seconds of overlay.mp4") as bar:
-            written["overlay"] = str(overlay(video, localizations, out / "overlay.mp4", bar))
-    mean_probability = sum(item.probability for item in localizations) / len(localizations)
-    return {
+        with ProgressBar("localize: seconds of overlay.mp4") as progress:
+            path = out / "overlay.mp4"
+            files["overlay"] = str(
+                overlay(video, localizations, path, progress, localized.video_info)
+            )
+    probabilities = [localization.probability for localization in localizations]
+    summary = {
         "moments": len(localizations),
         "stills": len(localized.still_frames),
-        "mean_probability": round(mean_probability, 4),
-    } | written
+        "mean_probability": round(sum(probabilities) / len(probabilities), 4),
+    }
+    return Output(summary | files)

@@ -1,97 +1,71 @@
-"""The verb `prepare`."""
+"""The verb `prepare`: videos -> shards."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import UsageError, WorkerCount
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
+from looklisten.data.options import Engine, LabelSource, PrepareOptions
+from looklisten.media.isolation.limits import WorkerLimits
+
+_DEFAULTS = PrepareOptions()
+_DEFAULT_LIMITS = WorkerLimits()
 
 
-def prepare(
+def run_prepare(
     paths: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="VIDEOS... OUT")],
     /,
-    labels: Literal["table", "folder"] = "table",
+    labels: LabelSource = "table",
     boxes: str | None = None,
-    skip: str = "",
-    clip_seconds: float = 10.0,
-    min_clip_seconds: float = 1.0,
-    frames_per_second: float = 5.0,
-    shorter_side_pixels: int = 256,
-    jpeg_quality: int = 90,
-    shard_megabytes: int = 256,
-    max_megapixels: float = 40.0,
-    max_hours: float = 24.0,
-    stall_seconds: float = 120.0,
-    memory_megabytes: int = 4096,
-    engine: Literal["local", "ray"] = "local",
+    engine: Engine = "local",
     task_index: int | None = None,
     num_tasks: int = 1,
-    workers: int | None = None,
+    workers: WorkerCount = None,
     again: bool = False,
-) -> Result:
-    """Cut videos into shards that training reads. Run it again to finish an interrupted run or to
-    add videos.
+    options: Annotated[PrepareOptions, tyro.conf.arg(name="")] = _DEFAULTS,
+    limits: Annotated[WorkerLimits, tyro.conf.arg(name="")] = _DEFAULT_LIMITS,
+) -> Output:
+    """Cut videos into shards for training; run it again to finish or to add videos.
 
     Args:
         paths: Videos, folders, globs, text lists, or tables (CSV, TSV, Parquet) with a column path;
-            last the folder of the shards. Each may be an address such as s3://bucket/videos.
-        labels: From the table's column label, or the name of the folder that a video lies in.
-        boxes: Table of known places: path, time, x0, y0, x1, y1, label, sounding.
-        skip: Leave out clips with one of these marks: silent, still, black, clipped, short,
-            duplicate, damaged, out-of-phase, hdr (joined by commas).
-        clip_seconds: Longest clip.
-        min_clip_seconds: Shortest clip.
-        frames_per_second: Frames kept a second, at their own timestamps.
-        shorter_side_pixels: Frames are scaled down to this shorter side, never up.
-        jpeg_quality: 1 to 100.
-        shard_megabytes: Largest shard file.
-        max_megapixels: Larger frames are refused.
-        max_hours: A longer video is cut off there.
-        stall_seconds: A video that does not get on by a second for so long is given up.
-        memory_megabytes: What one worker may take for one video.
-        engine: This machine (local), or a Ray cluster that is running (ray).
+            then the folder of the shards. Each can be an address such as s3://bucket/videos.
+        labels: From the table's column label, or from the name of the video's folder.
+        boxes: Table of annotated boxes: path, time, x0, y0, x1, y1, label, sounding.
+        engine: This machine (local), or a Ray cluster that is running (ray). On a cluster --workers
+            is the number of tasks at a time.
         task_index: In a job array: which share of the work this call does, from 0.
-        num_tasks: In a job array: how many shares there are.
-        workers: Processes; by default one a core. With ray: tasks at a time.
-        again: Prepare anew what failed and what has changed since; without it only what both failed
-            and has changed.
+        num_tasks: In a job array: the number of shares.
+        again: Prepare again all that failed and all that has changed. Without it, only what failed
+            and has changed since.
+        options: How clips are cut and stored.
+        limits: What one video can cost.
     """
-    from looklisten.data.options import PrepareOptions
-    from looklisten.data.prepare import prepare as run
-    from looklisten.media.isolation.limits import WorkerLimits
+    from looklisten.data.prepare import prepare
 
-    settings = PrepareOptions(
-        clip_seconds=clip_seconds,
-        min_clip_seconds=min_clip_seconds,
-        frames_per_second=frames_per_second,
-        shorter_side_pixels=shorter_side_pixels,
-        jpeg_quality=jpeg_quality,
-        shard_megabytes=shard_megabytes,
-        skip=tuple(mark.strip() for mark in skip.split(",") if mark.strip()),
-        max_megapixels=max_megapixels,
-        max_hours=max_hours,
-    )
     if len(paths) < 2:
         raise UsageError(
-            "prepare needs the videos and then the folder of the shards: looklisten prepare VIDEOS... OUT"
+            "prepare needs the videos and then the folder of the shards: "
+            "looklisten prepare VIDEOS... OUT"
         )
+    # Without an index each task of the array would do the work of all.
     if num_tasks > 1 and task_index is None:
         raise UsageError(
             "--num-tasks needs --task-index: which share of the work this call does, from 0"
         )
+    # No option marks the output, as with `cp`: it is the last of the paths.
     *inputs, out = paths
-    limits = WorkerLimits(stall_seconds=stall_seconds, memory_megabytes=memory_megabytes)
-    with Bar("prepare: videos") as bar:
-        return run(
+    with ProgressBar("prepare: videos") as progress:
+        summary = prepare(
             inputs,
             out,
-            settings,
+            options,
             boxes,
             workers,
-            bar,
+            progress,
             labels=labels,
             limits=limits,
             engine=engine,
@@ -99,3 +73,4 @@ def prepare(
             num_tasks=num_tasks,
             again=again,
         )
+    return Output.of_inputs(summary)

@@ -1,4 +1,4 @@
-"""The verb `publish`."""
+"""The verb `publish`: a network and its model card in a folder or on the Hub."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,28 +6,26 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.output import Result
+from looklisten.app.command_line import NETWORK_HELP
+from looklisten.app.output import Output
 from looklisten.system.files import check_writable
 
 
-def publish(
-    network: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")],
+def run_publish(
+    network: Annotated[Positional[str], tyro.conf.arg(metavar="RUN", help=NETWORK_HELP)],
     out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT")],
     /,
     hub: str = "",
     private: bool = False,
-) -> Result:
-    """Write a network as a folder with a card of its own numbers, for others to load; with --hub
-    upload it too.
+) -> Output:
+    """Write a network and a model card into a folder; with --hub also upload it.
 
     Args:
-        network: Folder of a run, of one checkpoint or of a published network, or a name on the
-            Hugging Face Hub (org/name).
         out: Folder to write config.json, model.safetensors and README.md into.
         hub: Name on the Hugging Face Hub (org/name) to upload it as.
-        private: With --hub: nobody else may see it.
+        private: With --hub: only its owner can see it.
     """
-    from looklisten.interop.publish import publish as run
+    from looklisten.interop.publish import publish
 
     check_writable(out)
-    return run(network, out, hub, private)
+    return Output(publish(network, out, hub, private))

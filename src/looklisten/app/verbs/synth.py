@@ -1,92 +1,69 @@
-"""The verb `synth`."""
+"""The verb `synth`: make videos whose labels, boxes and onsets are known."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
-from looklisten.media.synth.options import CollageOptions, WorldOptions
+from looklisten.app.command_line import UsageError, WorkerCount
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
+from looklisten.media.synth.options import CollageOptions, SynthOptions, WorldOptions
 from looklisten.system.files import check_writable
 
+_DEFAULTS = WorldOptions()
 
-def synth(
+
+def run_synth(
     out: Positional[Path],
     /,
-    videos: int = WorldOptions.videos,
-    seed: int = WorldOptions.seed,
-    seconds: float = WorldOptions.seconds,
-    side_pixels: int = WorldOptions.side_pixels,
-    frames_per_second: int = WorldOptions.frames_per_second,
-    silent_share: float = WorldOptions.silent_share,
-    test_share: float = WorldOptions.test_share,
-    random_classes: int = WorldOptions.random_classes,
     images: Path | None = None,
     sounds: Path | None = None,
     same: tuple[str, ...] = (),
     speed_change: float = CollageOptions.speed_change,
-    workers: int | None = None,
-) -> Result:
-    """Make videos with known truth: MP4 files, labels.csv, boxes.csv, onsets.csv. Or compose videos
-    of your own images and sounds.
+    workers: WorkerCount = None,
+    options: Annotated[WorldOptions, tyro.conf.arg(name="")] = _DEFAULTS,
+) -> Output:
+    """Make videos whose labels, boxes and onsets are known, or compose videos of your own files.
+
+    It writes MP4 files, labels.csv, boxes.csv and onsets.csv.
 
     Args:
         out: Folder to write.
-        videos: Number of videos.
-        seed: The same seed and options give the same files.
-        seconds: Length of each video.
-        side_pixels: Width and height.
-        frames_per_second: Frame rate.
-        silent_share: Share of the videos with a second, silent object of another class.
-        test_share: Share of the videos in the split "test"; the others are in "train".
-        random_classes: Use this many randomly generated classes instead of the twelve fixed ones.
         images: Compose videos of your own images: FOLDER/CLASS/FILE, or a table with path and
             label. Needs --sounds.
         sounds: Your own sounds, in the same form; matched with the images by class.
         same: Classes with two names, such as drum_kit=drum: the name among the images, then the
-            name among the sounds.
+            name among the sounds. Several are separated by spaces.
         speed_change: Play your sounds faster or slower by up to this share, which changes their
             pitch too.
-        workers: Number of processes; by default one for each core.
+        options: What the videos contain.
     """
-    from looklisten.media.synth.synth import synth as run
+    from looklisten.media.synth.synth import synth
 
     check_writable(out)
     if (images is None) != (sounds is None):
         raise UsageError("--images and --sounds go together: a video is composed of one of each")
-    options: WorldOptions | CollageOptions
+    settings: WorldOptions | CollageOptions = options
     if images and sounds:
-        options = CollageOptions(
+        # Composed videos have only the options that both kinds of videos share.
+        shared = {field.name: getattr(options, field.name) for field in fields(SynthOptions)}
+        settings = CollageOptions(
             images=str(images),
             sounds=str(sounds),
-            videos=videos,
-            seed=seed,
-            seconds=seconds,
-            side_pixels=side_pixels,
-            frames_per_second=frames_per_second,
-            test_share=test_share,
-            same=tuple(_two_names(pair) for pair in same),
+            same=tuple(_two_names(text) for text in same),
             speed_change=speed_change,
+            **shared,
         )
-    else:
-        options = WorldOptions(
-            videos=videos,
-            seed=seed,
-            seconds=seconds,
-            side_pixels=side_pixels,
-            frames_per_second=frames_per_second,
-            silent_share=silent_share,
-            test_share=test_share,
-            random_classes=random_classes,
-        )
-    with Bar("synth: videos") as bar:
-        return run(out, options, workers, bar)
+    with ProgressBar("synth: videos") as progress:
+        return Output(synth(out, settings, workers, progress))
 
 
-def _two_names(pair: str) -> tuple[str, str]:
+def _two_names(text: str) -> tuple[str, str]:
     """`drum_kit=drum` -> its two names."""
-    image_name, equals, sound_name = pair.partition("=")
-    if not equals or "=" in sound_name:
-        raise UsageError(f"--same takes IMAGES_NAME=SOUNDS_NAME, not {pair}")
-    return image_name, sound_name
+    names = text.split("=")
+    if len(names) != 2:
+        raise UsageError(f"--same takes IMAGES_NAME=SOUNDS_NAME, not {text}")
+    return names[0], names[1]

@@ -1,6 +1,6 @@
-"""The verb `train`."""
+"""The verb `train`: shards -> a run, or a short trial of settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,32 +8,35 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import UsageError
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import DeviceName, UsageError, Verb, parse, summary_of
+from looklisten.app.output import INTERRUPTED, SUCCESS, Output
+from looklisten.app.terminal import ProgressBar
 from looklisten.config import Config
 from looklisten.system.files import check_writable
 
+DEFAULT_RECIPE = "tiny"
 
-def train_with(recipe: str) -> Callable[..., Result]:
-    """The verb `train`, its options' defaults being those of `recipe`."""
-    settings = Config.load(recipe)
-    name = Path(recipe).stem
 
-    def train(
+def train_with(recipe: str) -> Callable[..., Output]:
+    """The function of the verb, whose options have the values of `recipe` as defaults."""
+    recipe_settings = Config.load(recipe)
+    recipe_name = Path(recipe).stem
+
+    def run_train(
         shards: Positional[str],
         /,
-        config: str = recipe,  # noqa: ARG001 (read before the other options, for their defaults)
+        # `option_value` reads --config before the other options, for their defaults.
+        config: str = recipe,  # noqa: ARG001
         # torchrun reads every option first and finds --run ambiguous, hence another name.
-        run: Annotated[Path, tyro.conf.arg(aliases=["-o", "--out"])] = Path("runs") / name,
-        device: str = "auto",
+        run: Annotated[Path, tyro.conf.arg(aliases=["-o", "--out"])] = Path("runs") / recipe_name,
+        device: DeviceName = "auto",
         resume: Literal["auto", "never", "other-data"] = "auto",
         overfit: int = 0,
         sweep: tuple[str, ...] = (),
         sweep_steps: int = 300,
-        settings: Annotated[Config, tyro.conf.arg(name="")] = settings,
-    ) -> Result:
-        """Train L3-Net on shards, without a label. Run it again to go on where it stopped.
+        settings: Annotated[Config, tyro.conf.arg(name="")] = recipe_settings,
+    ) -> Output:
+        """Train L3-Net on shards, without labels; run it again to continue where it stopped.
 
         Under torchrun (`torchrun --nproc-per-node=4 -m looklisten train … -o RUN`) the processes
         share each batch.
@@ -44,33 +47,59 @@ def train_with(recipe: str) -> Callable[..., Result]:
                 (and others there), or a TOML file. Its values are the defaults of the options
                 below.
             run: Folder of the run: config.toml, metrics.jsonl, tensorboard/, checkpoints/. Under
-                torchrun write -o, as it has a --run of its own.
-            device: auto, cpu, cuda, cuda:1, mps.
-            resume: Go on where the folder's run stopped (auto); refuse a folder that holds one
-                (never); or go on even if the shards are others and train on videos that were held
-                out before (other-data).
-            overfit: Instead of a run: can so many videos be learnt by heart within a minute?
+                torchrun use -o, because torchrun has its own --run.
+            resume: Continue the run of the folder (auto); refuse a folder with a run (never); or
+                continue on other shards, even if they train on videos that were held out before
+                (other-data).
+            overfit: Instead of a run: test whether the network memorizes this many videos in a
+                minute.
             sweep: Instead of a run: short ones with each of these values, such as lr=1e-5,3e-5,1e-4
                 (lr is train.learning_rate; several settings make every combination), and which is
                 best.
             sweep_steps: Steps of each short run.
-            settings: What the recipe says; any of it can be changed here.
+            settings: The recipe's settings; any of them can be changed here.
         """
-        from looklisten.training.loop import train as run_training
-        from looklisten.training.overfit import overfit as learn_by_heart
-        from looklisten.training.sweep import sweep as run_sweep
+        from looklisten.training.loop import train
+        from looklisten.training.overfit import overfit as memorize
+        from looklisten.training.sweep import sweep as train_briefly
 
-        if not overfit:
-            check_writable(run)
         if overfit and sweep:
-            raise UsageError("--overfit and --sweep are two questions; ask one at a time")
+            raise UsageError("--overfit and --sweep cannot be combined; use one at a time")
         if overfit:
-            with Bar("overfit: seconds") as bar:
-                return asdict(learn_by_heart(shards, settings, overfit, device, progress=bar))
+            # This writes nothing, so the folder of the run is not checked.
+            with ProgressBar("overfit: seconds") as progress:
+                memorized = memorize(shards, settings, overfit, device, progress=progress)
+            return Output(asdict(memorized))
+        check_writable(run)
         if sweep:
-            with Bar("sweep: steps") as bar:
-                return run_sweep(shards, settings, run, sweep, sweep_steps, device, bar).as_dict()
-        with Bar("train: steps") as bar:
-            return asdict(run_training(shards, settings, run, device, bar, resume))
+            with ProgressBar("sweep: steps") as progress:
+                table = train_briefly(shards, settings, run, sweep, sweep_steps, device, progress)
+            return Output(table.as_dict())
+        with ProgressBar("train: steps") as progress:
+            result = train(shards, settings, run, device, progress, resume)
+        if result.stopped_by:
+            # A job scheduler restarts a job that ends with this exit code.
+            message = f"stopped by {result.stopped_by} and saved; run the same command to continue"
+            return Output(asdict(result), INTERRUPTED, message)
+        return Output(asdict(result), SUCCESS)
 
-    return train
+    return run_train
+
+
+def run_with_recipe(arguments: Sequence[str]) -> Output:
+    """Run the verb with the recipe that its option --config names."""
+    recipe = option_value(arguments, "--config", DEFAULT_RECIPE)
+    return parse("train", train_with(recipe), arguments)
+
+
+def option_value(arguments: Sequence[str], option: str, default: str) -> str:
+    """The value of one option, read before the others."""
+    for index, argument in enumerate(arguments):
+        if argument == option and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return default
+
+
+TRAIN = Verb("train", summary_of(train_with(DEFAULT_RECIPE)), run_with_recipe)

@@ -1,4 +1,4 @@
-"""The verb `units`."""
+"""The verb `units`: a page of what each unit responds to."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,46 +6,41 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import check_writable_file
-from looklisten.app.output import Result
-from looklisten.app.terminal import Bar
+from looklisten.app.command_line import NETWORK_HELP, DeviceName, check_writable_file
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
 
 
-def units(
-    network: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")],
+def run_units(
+    network: Annotated[Positional[str], tyro.conf.arg(metavar="RUN", help=NETWORK_HELP)],
     shards: Annotated[Positional[str], tyro.conf.arg(metavar="SHARDS")],
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("gallery.html"),
     top: int = 5,
     per_clip: int = 1,
     split: str = "held-out",
-    device: str = "auto",
-) -> Result:
-    """What each unit of both towers looks and listens for: a page of the clips that fire it most,
-    with maps, sounds and classes.
+    device: DeviceName = "auto",
+) -> Output:
+    """Write a page of the clips to which each unit responds most, with maps, sounds and classes.
 
     Args:
-        network: Folder of a run, of one checkpoint or of a published network, or a name on the
-            Hugging Face Hub (org/name).
-        shards: Folder that `prepare` wrote; labels name the units, and none are needed.
-        out: The page, one HTML file that needs nothing else.
-        top: Clips shown of each unit, each of another video.
-        per_clip: Moments of each clip that are looked at; the one that fires a unit most stands for
-            its video.
-        split: held-out, all, or a split's name.
-        device: auto, cpu, cuda, mps.
+        shards: Folder that `prepare` wrote; with labels the units are named.
+        out: The page, one HTML file without external parts.
+        top: Clips per unit, each of another video.
+        per_clip: Moments of each clip that are measured; a video counts with its strongest one.
+        split: held-out, all, or the name of a split.
     """
     from looklisten.app.pages.unit_page import write_unit_page
     from looklisten.data.shards import Shards
-    from looklisten.evaluation.units.naming import units as run
-    from looklisten.interop.loading import open_trained
-    from looklisten.system.devices import choose_device
+    from looklisten.evaluation.units.naming import units
+    from looklisten.model.networks import open_network
 
+    # Before the network runs, so that the error does not come after minutes of work.
     check_writable_file(out)
-    saved, data = open_trained(network), Shards(shards)
-    model, train = saved.model().to(choose_device(device).value), saved.config.train
-    clips = data.split(split, data.held_out_mask(train.held_out_fraction))
-    with Bar("units: clips") as bar:
-        found = run(model, clips, top, per_clip, train.seed, bar)
-    with Bar("units: moments drawn") as bar:
-        return found.as_dict() | write_unit_page(out, found, model, bar)
+    run = open_network(network, device)
+    clips = Shards(shards).split(split, run.split.held_out_fraction)
+    with ProgressBar("units: clips") as progress:
+        result = units(run, clips, top, per_clip, progress=progress)
+    with ProgressBar("units: moments drawn") as progress:
+        page = write_unit_page(out, result, run.l3net, progress)
+    return Output(result.as_dict() | page)

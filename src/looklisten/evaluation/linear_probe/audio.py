@@ -23,6 +23,7 @@ from looklisten.media.isolation.readers import read_audio
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
 from looklisten.system.progress import Progress, no_progress
 
+# A sound is in memory as a whole, and no set has longer ones.
 MAX_HOURS = 1.0
 """Longer sounds are cut off there."""
 
@@ -53,6 +54,7 @@ def spaced_windows(
 
     A sound shorter than `clip_seconds` is repeated first.
     """
+    # All sounds of a set are repeated to the same length, so that padding tells no class.
     clip_samples = round(clip_seconds * SAMPLE_RATE_HZ)
     repeated = repeat_to_length(samples, max(clip_samples, WINDOW_SAMPLES))
     last_start = len(repeated) - WINDOW_SAMPLES
@@ -68,8 +70,11 @@ def log_mel_statistics(
 ) -> Float[Tensor, "batch features"]:
     """Mean and deviation over time of each of 40 log-mel bands."""
     frames = waveforms.float().unfold(-1, LOG_MEL.window_samples, LOG_MEL.hop_samples)
-    magnitudes = torch.fft.rfft(frames * torch.hann_window(LOG_MEL.window_samples)).abs()
-    bands = (magnitudes @ mel_filters(LOG_MEL)).clamp_min(LOG_MEL.floor).log()
+    window = torch.hann_window(LOG_MEL.window_samples)
+    magnitudes = torch.fft.rfft(frames * window).abs()
+    bands = magnitudes @ mel_filters(LOG_MEL)
+    # The floor keeps digital silence finite.
+    bands = bands.clamp_min(LOG_MEL.floor).log()
     return torch.cat([bands.mean(1), bands.std(1)], dim=1)
 
 

@@ -4,21 +4,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from looklisten.config import Config, ModelConfig, Side
+from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.audio import log_mel_extractor
 from looklisten.evaluation.linear_probe.features import FeatureExtractor, network_extractor
 from looklisten.evaluation.linear_probe.images import color_extractor
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
-from looklisten.evaluation.untrained import initial_seed, untrained_network
+from looklisten.evaluation.untrained import untrained_network
 from looklisten.inference.encoder import Encoder
-from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run, open_network
 from looklisten.system.devices import choose_device
-
-UNTRAINED_PREFIX = "untrained:"
-"""Stands before the name of a recipe and means its network with initial weights."""
 
 UNTRAINED = "untrained"
 """The baseline that is the same network with its initial weights."""
@@ -28,15 +25,13 @@ SIMPLE_DESCRIPTIONS: dict[Side, dict[str, Callable[[], FeatureExtractor]]] = {
     "vision": {"colors": color_extractor},
 }
 
+# On ESC-10 the accuracies of several seeds lie 3 points apart, so one seed would not tell whether
+# training helps. Sets of images are large, so that each further network is expensive.
 UNTRAINED_SEEDS: dict[Side, int] = {"audio": 3, "vision": 1}
-"""How many untrained networks are measured by default.
+"""How many untrained networks are measured by default."""
 
-On ESC-10 the accuracies of several seeds lie 3 points apart. Sets of images are large, so that one
-network is expensive.
-"""
-
-ProbedModel = str | Path | L3Net | Encoder
-"""The folder of a run or checkpoint, `untrained:RECIPE`, or a network."""
+ProbedModel = str | Path | Run | L3Net | Encoder
+"""A network, or a name that `looklisten.open` takes, such as the folder of a run."""
 
 
 def compared_extractors(
@@ -48,26 +43,29 @@ def compared_extractors(
     """
     side = files.side
     device = choose_device(options.device).value
+    run = _run_of(model, device)
     baselines = _chosen_baselines(options.compare, files)
     extractors = []
-    if isinstance(model, str) and model.startswith(UNTRAINED_PREFIX):
+    if run.is_untrained:
         # The network itself is untrained, so it is measured once, by several seeds.
         baselines = [UNTRAINED, *(name for name in baselines if name != UNTRAINED)]
-    elif isinstance(model, (str, Path)):
-        network: L3Net | Encoder = open_checkpoint(model).model()
-        extractors.append(network_extractor(str(model), network, side, options.layer, device))
     else:
-        extractors.append(network_extractor("network", model, side, options.layer, device))
+        extractor = network_extractor(run.name, run.network, side, options.layer, device)
+        extractors.append(extractor)
     for name in baselines:
-        if name != UNTRAINED:
+        if name == UNTRAINED:
+            extractors += _untrained_extractors(run, side, options, device)
+        else:
             extractors.append(SIMPLE_DESCRIPTIONS[side][name]())
-            continue
-        config, first_seed = _config_and_seed(model)
-        for repetition in range(options.untrained_seeds or UNTRAINED_SEEDS[side]):
-            network = untrained_network(config, first_seed + repetition)
-            extractor = network_extractor(UNTRAINED, network, side, options.layer, device)
-            extractors.append(replace(extractor, repetition=repetition))
     return extractors
+
+
+def _run_of(model: ProbedModel, device: str) -> Run:
+    if isinstance(model, Run):
+        return model
+    if isinstance(model, (str, Path)):
+        return open_network(model, device)
+    return Run("network", model)
 
 
 def _chosen_baselines(compare: str, files: LabeledFiles) -> list[str]:
@@ -87,17 +85,18 @@ def _chosen_baselines(compare: str, files: LabeledFiles) -> list[str]:
     return names
 
 
-def _config_and_seed(model: ProbedModel) -> tuple[ModelConfig, int]:
-    """The settings of a network, and the seed of its initial weights; 0 if that is not known."""
-    if isinstance(model, L3Net):
-        return model.config, initial_seed(model, None)
-    if not isinstance(model, (str, Path)):
+def _untrained_extractors(
+    run: Run, side: Side, options: ProbeOptions, device: str
+) -> list[FeatureExtractor]:
+    """The untrained network, once for each seed, counted from that of the run."""
+    if not isinstance(run.network, L3Net):
         raise ConfigError(
-            "the untrained form of this network is not known; name other baselines to compare with"
+            f"the untrained form of {run.name} is not known; "
+            f"choose other baselines with --compare, or none"
         )
-    name = str(model)
-    if name.startswith(UNTRAINED_PREFIX):
-        config = Config.load(name.removeprefix(UNTRAINED_PREFIX))
-    else:
-        config = open_checkpoint(model).config
-    return config.model, config.train.seed
+    extractors = []
+    for repetition in range(options.untrained_seeds or UNTRAINED_SEEDS[side]):
+        network = untrained_network(run.network.config, run.seed + repetition)
+        extractor = network_extractor(UNTRAINED, network, side, options.layer, device)
+        extractors.append(replace(extractor, repetition=repetition))
+    return extractors

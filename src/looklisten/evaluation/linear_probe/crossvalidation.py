@@ -6,7 +6,7 @@ what is fitted for it.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,12 @@ INNER_GROUPS = 5
 FitAndScore = Callable[[Tensor, Tensor, Tensor, Sequence[float], int], Iterable[Tensor]]
 """(examples, their classes, others, costs, number of classes) -> for each cost the scores of the
 others `[others, classes]`."""
+
+
+FoldNames = frozenset[str]
+
+ItemMask = NDArray[np.bool_]
+"""Which items are meant `[items]`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +55,17 @@ def logistic_scores(
     examples: Tensor, classes: Tensor, others: Tensor, costs: Sequence[float], n_classes: int
 ) -> Iterator[Tensor]:
     """Log-probabilities by logistic regression over all classes on z-scored examples."""
+    # Whole clips are few, so scikit-learn on the CPU is fast enough.
     scaling = ZScore.of(examples)
     fitted = ((examples - scaling.mean) / scaling.deviation).numpy()
     tested = ((others - scaling.mean) / scaling.deviation).numpy()
     for cost in costs:
-        model = LogisticRegression(C=cost, max_iter=2000).fit(fitted, classes.numpy())
+        model = LogisticRegression(C=cost, max_iter=2000)
+        model.fit(fitted, classes.numpy())
+        log_probabilities = torch.from_numpy(model.predict_log_proba(tested))
         # Classes without a training example can never be predicted.
         scores = torch.full((len(others), n_classes), -torch.inf)
-        scores[:, model.classes_] = torch.from_numpy(model.predict_log_proba(tested)).float()
+        scores[:, model.classes_] = log_probabilities.float()
         yield scores
 
 
@@ -81,10 +90,10 @@ class CrossValidation:
         """Predict each tested fold by a fit on the others, at the cost that is best in those."""
         searches = {fold: self._cost_search(fold) for fold in self.tested}
         # Two tested folds share the fit that leaves out both of them, so it is made once.
-        data_of_fit: dict[frozenset[str], CrossValidation] = {}
-        for data, fits in searches.values():
-            for left_out in fits:
-                data_of_fit[left_out] = data
+        data_of_fit: dict[FoldNames, CrossValidation] = {}
+        for search in searches.values():
+            for left_out in search.fits:
+                data_of_fit[left_out] = search.data
         n_fits = len(data_of_fit) + len(self.tested)
         n_correct = {}
         for left_out, data in data_of_fit.items():
@@ -94,11 +103,13 @@ class CrossValidation:
         items = []
         classes = []
         costs: dict[str, float] = {}
-        for fold, (_, fits) in searches.items():
+        for fold, search in searches.items():
             totals = np.zeros(len(self.classifier.costs), dtype=np.int64)
-            for left_out in fits:
+            for left_out in search.fits:
+                of_fit = n_correct[left_out]
                 for inner_fold in left_out - {fold}:
-                    totals += n_correct[left_out][inner_fold]
+                    totals += of_fit[inner_fold]
+            # Of equally good costs argmax takes the lowest, which is also the fastest.
             costs[fold] = self.classifier.costs[int(np.argmax(totals))]
             is_tested = self.usable & (self.folds == fold)
             is_fitted = self.usable & (self.folds != fold)
@@ -108,25 +119,30 @@ class CrossValidation:
             progress(len(n_correct) + len(costs), n_fits)
         return FoldPredictions(np.concatenate(items), np.concatenate(classes), costs)
 
-    def _cost_search(self, fold: str) -> tuple["CrossValidation", list[frozenset[str]]]:
-        """The data, and the folds that each fit leaves out, to choose a cost for a tested fold.
+    def _cost_search(self, fold: str) -> "_CostSearch":
+        """How a cost is chosen for a tested fold.
 
         Each fit leaves out the tested fold and one other. If there is only one other fold, its
         clips form groups, and each fit leaves out one group.
         """
-        others = [str(other) for other in np.unique(self.folds[self.folds != fold])]
-        if len(others) > 1:
-            return self, [frozenset((fold, other)) for other in others]
         is_fitted = self.folds != fold
+        others = [str(other) for other in np.unique(self.folds[is_fitted])]
+        if len(others) > 1:
+            pairs = [FoldNames((fold, other)) for other in others]
+            return _CostSearch(self, pairs)
         groups = np.full(len(self.folds), "", dtype=object)
         for class_index in np.unique(self.classes[is_fitted]):
             members = np.flatnonzero(is_fitted & (self.classes == class_index))
+            # Groups by rank within a class have all classes in equal shares.
             for rank, item in enumerate(members):
                 groups[item] = f"{others[0]}, group {rank % INNER_GROUPS}"
-        inner = replace(self, folds=groups.astype(str), usable=self.usable & is_fitted)
-        return inner, [frozenset((str(group),)) for group in np.unique(groups[is_fitted])]
+        # The tested fold is not usable here, so that no fit of the search can see it.
+        usable = self.usable & is_fitted
+        inner = replace(self, folds=groups.astype(str), usable=usable)
+        names = np.unique(groups[is_fitted])
+        return _CostSearch(inner, [FoldNames((str(name),)) for name in names])
 
-    def _correct_by_cost(self, left_out: frozenset[str]) -> dict[str, Int[np.ndarray, " costs"]]:
+    def _correct_by_cost(self, left_out: FoldNames) -> dict[str, Int[np.ndarray, " costs"]]:
         """For each fold left out: how many of its clips each cost classifies correctly."""
         is_tested = self.usable & np.isin(self.folds, list(left_out))
         scores = self._clip_scores(self.usable & ~is_tested, is_tested, self.classifier.costs)
@@ -136,11 +152,12 @@ class CrossValidation:
         return {fold: is_correct[:, folds == fold].sum(1) for fold in left_out}
 
     def _clip_scores(
-        self, is_fitted: NDArray[np.bool_], is_tested: NDArray[np.bool_], costs: Sequence[float]
+        self, is_fitted: ItemMask, is_tested: ItemMask, costs: Sequence[float]
     ) -> list[NDArray[np.float32]]:
         """For each cost the scores `[clips, classes]` of the tested clips: means over windows."""
         n_windows = self.vectors.shape[1]
         n_classes = int(self.classes.max()) + 1
+        # Each window is an example of its own with the class of its clip.
         classes = torch.from_numpy(self.classes[is_fitted]).repeat_interleave(n_windows)
         window_scores = self.classifier.fit_and_score(
             self._windows(is_fitted),
@@ -155,6 +172,13 @@ class CrossValidation:
             clip_scores.append(by_clip.mean(1).cpu().numpy())
         return clip_scores
 
-    def _windows(self, mask: NDArray[np.bool_]) -> Float[Tensor, "windows features"]:
-        windows = self.vectors[mask].reshape(-1, self.vectors.shape[2])
+    def _windows(self, mask: ItemMask) -> Float[Tensor, "windows features"]:
+        n_features = self.vectors.shape[2]
+        windows = self.vectors[mask].reshape(-1, n_features)
         return torch.from_numpy(windows).to(self.device)
+
+
+class _CostSearch(NamedTuple):
+    data: CrossValidation
+    fits: list[FoldNames]
+    """The folds of `data` that each fit leaves out."""

@@ -13,25 +13,21 @@ from torch import Tensor
 
 from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.inference.embedding.fingerprints import network_sha256
 from looklisten.inference.embedding.options import Precision
 from looklisten.inference.encoder import Encoder, encoder_of, vector_length
 from looklisten.inference.layers import TEXTURE
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
+from looklisten.model.network_key import network_key
 from looklisten.system.devices import choose_precision, to_device
 
 BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
-CHUNK_BYTES = 8e6
-"""On a CPU a batch is computed in chunks whose largest feature map takes about this many bytes.
 
-Larger maps do not fit in the processor's caches. Unless `keep_freed_memory` was called, their
-memory is also requested from the system each time. The full-size audio tower computes 40 windows
-a second one by one and 20 in chunks of 32 on two cores; that of `tiny` 1,100 and 2,200 (LOG.md).
-"""
-
-SOUND_ROUNDING = "16bit"
-"""In cache keys: networks get sound that is rounded to 16 bits."""
+# Larger maps do not fit in the processor's caches. Unless `keep_freed_memory` was called, their
+# memory is also requested from the system each time. The full-size audio tower computes 40 windows
+# a second one by one and 20 in chunks of 32 on two cores; that of `tiny` 1,100 and 2,200 (LOG.md).
+MAX_MAP_BYTES = 8e6
+"""On a CPU a batch is computed in chunks whose largest feature map takes about this many bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +60,8 @@ class FeatureExtractor:
         with torch.inference_mode():
             vectors = []
             for chunk in torch.split(batch, self.chunk_rows or len(batch)):
-                vectors.append(self.encode(chunk.to(self.device)).float().cpu())
+                encoded = self.encode(chunk.to(self.device))
+                vectors.append(encoded.float().cpu())
             return torch.cat(vectors).numpy()
 
 
@@ -78,7 +75,7 @@ def network_extractor(
 ) -> FeatureExtractor:
     """The vectors of one layer of a network.
 
-    precision: of an L3Net; by default the fastest one of the device.
+    `precision`: of an L3Net; by default the fastest one of the device.
 
     Raises ConfigError if the network has no such layer.
     """
@@ -90,13 +87,11 @@ def network_extractor(
     encoder = encoder_of(to_device(model, device), precision)
     _check_layer(encoder, side, layer)
     extractor = _extractor_of_encoder(name, encoder, side, layer)
-    # A cache may hold vectors of an older version, which did not round sound to 16 bits.
-    rounding = f"-{SOUND_ROUNDING}" if side == "audio" else ""
-    weights = network_sha256(encoder)[:16]
+    weights = network_key(model)[:16]
     on_cpu = encoder.device.type == "cpu"
     return replace(
         extractor,
-        key=f"{weights}-{side}-{layer}-{precision}{rounding}",
+        key=f"{weights}-{side}-{layer}-{precision}",
         chunk_rows=_chunk_rows(model, side) if on_cpu else 0,
     )
 
@@ -125,11 +120,12 @@ def _extractor_of_encoder(name: str, encoder: Encoder, side: Side, layer: str) -
 
 
 def _chunk_rows(model: L3Net, side: Side) -> int:
-    """How many rows have a first feature map, the largest one, of about `CHUNK_BYTES`."""
+    """How many rows have a first feature map, the largest one, of about `MAX_MAP_BYTES`."""
     if side == "audio":
         n_input_pixels = model.front_end(torch.zeros(1, WINDOW_SAMPLES)).numel()
     else:
         n_input_pixels = model.config.crop_pixels**2
-    n_values = model.config.widths[0] * n_input_pixels / model.config.first_stride**2
-    bytes_per_row = 2 * n_values  # bfloat16
-    return max(1, int(CHUNK_BYTES / bytes_per_row))
+    n_values = model.tower(side).peak_values_per_pixel * n_input_pixels
+    # bfloat16 has two bytes; in float32 a chunk is twice as large.
+    bytes_per_row = 2 * n_values
+    return max(1, int(MAX_MAP_BYTES / bytes_per_row))

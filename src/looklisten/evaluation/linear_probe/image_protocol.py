@@ -4,6 +4,7 @@ They are trained on random crops and tested on central ones. Vectors of small se
 of large sets are computed in every epoch.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ STORED_BATCH_ROWS = 128
 MAX_STORED_BYTES = 4e9
 """Sets whose vectors would take more than this are streamed."""
 VALIDATION_SHARE = 20
-"""Without a validation split, one of this many training images chooses the setting."""
+"""Without a split `val`, one of this many training images chooses the setting."""
 
 Items = Int[np.ndarray, " _"]
 
@@ -61,6 +62,7 @@ class ProbeImages:
 
     def training_batches(self, items: Items, epoch: int) -> Iterator[VectorBatch]:
         """One epoch: each of `items` once, in a random order and by a random square."""
+        # A resumed training draws the same order, because only seed and epoch choose it.
         order = np.random.default_rng((self.seed, epoch)).permutation(items)
         for batch_items, vectors in self.batches(order, epoch):
             yield vectors, self.classes[batch_items]
@@ -73,6 +75,7 @@ class ProbeImages:
 
     def _stored(self, items: Items, epoch: int | None) -> Iterator[VectorsOfItems]:
         assert self.stored is not None
+        # View 0 is the central square.
         view = 0 if epoch is None else 1 + epoch % RANDOM_VIEWS
         readable = items[self.stored.usable[items]]
         for start in range(0, len(readable), STORED_BATCH_ROWS):
@@ -91,10 +94,12 @@ class ProbeImages:
     ) -> tuple[Items, Int[np.ndarray, "settings _"]]:
         """The readable ones of `items`, and the class that each layer predicts for each."""
         readable: list[int] = []
+        # The empty batch keeps the shapes if no item is readable.
         classes = [np.zeros((len(layers.layers), 0), np.int64)]
         for batch_items, vectors in self.batches(items, None):
             readable.extend(batch_items)
-            classes.append(layers(vectors).argmax(2).cpu().numpy())
+            predicted = layers(vectors).argmax(2)
+            classes.append(predicted.cpu().numpy())
         return np.array(readable, dtype=np.int64), np.concatenate(classes, axis=1)
 
 
@@ -118,6 +123,7 @@ def split_items(files: LabeledFiles, fold: str) -> ItemSplit:
     if fold == "val" or not is_validation.any():
         others = np.flatnonzero(~is_tested)
         paths = [files.paths[item] for item in others]
+        # By rank within the class, so that each class is in the validation images.
         ranks = rank_within_class(paths, files.labels[others].tolist())
         chosen = others[ranks % VALIDATION_SHARE == 0]
         is_validation = np.isin(np.arange(len(is_tested)), chosen)
@@ -148,7 +154,7 @@ def predict_images(
 
     Of several settings, the one is used that is best on the validation images.
 
-    state_folder: the layers are saved there after each epoch, so that an interrupted probe resumes.
+    `state_folder`: the layers are saved there after each epoch; an interrupted probe resumes.
     """
     truth = images.classes.cpu().numpy()
     items = []
@@ -162,14 +168,15 @@ def predict_images(
 
         layers = train_softmax(
             batches,
-            steps=-(-len(split.fitted) // images.batch_rows),
+            steps=math.ceil(len(split.fitted) / images.batch_rows),
             epochs=epochs,
             n_classes=int(truth.max()) + 1,
             state_file=state_folder / f"fold-{fold}.safetensors" if state_folder else None,
             progress=progress,
         )
         validation, by_setting = images.predicted_classes(layers, split.validation)
-        best = int((by_setting == truth[validation]).sum(1).argmax())
+        n_correct = (by_setting == truth[validation]).sum(1)
+        best = int(n_correct.argmax())
         tested, by_setting = images.predicted_classes(layers, split.tested)
         chosen[fold] = str(SETTINGS[best])
         items.append(tested)

@@ -46,17 +46,22 @@ def crop_square(
         return crop(pixels, side_pixels, 0.5, 0.5)
     down, right, flip = map(float, random)
     square = crop(pixels, side_pixels, down, right)
-    return square.flip(1) if flip < 0.5 else square
+    is_mirrored = flip < 0.5
+    return square.flip(1) if is_mirrored else square
 
 
 def image_views(
     files: LabeledFiles, extractor: FeatureExtractor, item: int, keys: Sequence[ViewKey | None]
 ) -> UInt8[Tensor, "views 3 side side"]:
     """Squares of one image, which is decoded once: central for None, random for each key."""
+    # All views are cut from one image, because decoding takes most of the time.
     pixels = read_image(files.root / files.paths[item], extractor.resize_pixels)
     squares = []
     for key in keys:
-        random = None if key is None else np.random.default_rng((*key, item)).random(3)
+        random = None
+        if key is not None:
+            # The item is part of the seed, so that images of one epoch differ in their crops.
+            random = np.random.default_rng((*key, item)).random(3)
         squares.append(crop_square(pixels, extractor.crop_pixels, random))
     return stack(squares)
 
@@ -68,7 +73,9 @@ def image_vectors(
     progress: Progress = no_progress,
 ) -> VectorCache:
     """Vectors `[items, 1 + RANDOM_VIEWS, width]`: of the central square, then of random ones."""
-    keys = [None, *((view,) for view in range(RANDOM_VIEWS))]
+    keys: list[ViewKey | None] = [None]
+    for view in range(RANDOM_VIEWS):
+        keys.append((view,))
 
     def read(item: int) -> Tensor:
         return image_views(files, extractor, item, keys)
@@ -85,7 +92,7 @@ def streamed_image_vectors(
 ) -> Iterator[VectorsOfItems]:
     """Vectors of one square of each item, in batches, none of which is stored.
 
-    failures: gets the reason for each image that cannot be read.
+    `failures`: gets the reason for each image that cannot be read.
     """
     pending: dict[int, Tensor] = {}
 
@@ -131,11 +138,17 @@ def colors_and_edges(
     mean_square = functional.adaptive_avg_pool2d(pixels.square(), GRID_CELLS)
     # Rounding can make the variance of an even color negative.
     deviation = (mean_square - mean.square()).clamp_min(0).sqrt()
-    gray = functional.pad(pixels.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    # Replicated borders have no edge of their own.
+    gray = pixels.mean(1, keepdim=True)
+    gray = functional.pad(gray, (1, 1, 1, 1), mode="replicate")
     down = gray[..., 2:, 1:-1] - gray[..., :-2, 1:-1]
     right = gray[..., 1:-1, 2:] - gray[..., 1:-1, :-2]
+    # Opposite gradients are edges of the same orientation. They differ by a half turn, which the
+    # remainder removes.
     half_turns = torch.atan2(down, right) / torch.pi
     orientation = (half_turns * EDGE_ORIENTATIONS).floor().long() % EDGE_ORIENTATIONS
-    has_orientation = functional.one_hot(orientation[:, 0], EDGE_ORIENTATIONS).permute(0, 3, 1, 2)
-    edges = functional.adaptive_avg_pool2d(has_orientation * torch.hypot(down, right), GRID_CELLS)
-    return torch.cat([mean.flatten(1), deviation.flatten(1), edges.flatten(1)], dim=1)
+    has_orientation = functional.one_hot(orientation[:, 0], EDGE_ORIENTATIONS)
+    strengths = has_orientation.permute(0, 3, 1, 2) * torch.hypot(down, right)
+    edges = functional.adaptive_avg_pool2d(strengths, GRID_CELLS)
+    parts = [mean, deviation, edges]
+    return torch.cat([part.flatten(1) for part in parts], dim=1)

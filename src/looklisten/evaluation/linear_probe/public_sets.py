@@ -1,5 +1,6 @@
 """Linear probes of labeled sets: a table of one network, its baselines and published figures."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -53,6 +54,13 @@ class ProbeRow:
     the ends of the interval too; `chosen` is that of the first."""
 
 
+RowAndFailures = tuple[ProbeRow, dict[int, str]]
+"""The row of one extractor, and the reason for each item that could not be read."""
+
+Measure = Callable[[FeatureExtractor, Progress], RowAndFailures]
+"""(extractor, progress over the items) -> its row and failures."""
+
+
 @dataclass(frozen=True)
 class ProbeTable:
     """The network, its baselines, and what others reported on the same set."""
@@ -85,8 +93,8 @@ def probe_labeled_set(
 ) -> ProbeTable:
     """What a linear classifier reads from frozen vectors of a labeled set, by the paper's protocol.
 
-    name, path: the set, and the folder or table that it is in.
-    model: the folder of a run, a network, or `untrained:RECIPE`.
+    `name`, `path`: the set, and the folder or table that it is in.
+    `model`: a network, or a name that `looklisten.open` takes, such as the folder of a run.
 
     Vectors are stored in the folder `options.cache`; without one they are computed each time.
     Raises SourceError if the set is not at `path` or, unless `options.partial`, incomplete. Raises
@@ -95,7 +103,8 @@ def probe_labeled_set(
     files = open_labeled_set(name, path, options.partial)
     extractors = compared_extractors(model, files, options)
     probe_side = probe_audio if files.side == "audio" else probe_images
-    return probe_side(files, extractors, options.layer, options.cache, progress)
+    cache = Path(options.cache) if options.cache else None
+    return probe_side(files, extractors, options.layer, cache, progress)
 
 
 def probe_audio(
@@ -114,11 +123,11 @@ def probe_audio(
     Descriptions of whole clips get a logistic regression instead. Vectors of textures, which is not
     a layer of the paper's, are summarized to one vector for each clip first.
 
-    layer: the name that the table reports.
+    `layer`: the name that the table reports.
     """
     _, classes = np.unique(files.labels, return_inverse=True)
 
-    def measure(extractor: FeatureExtractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
+    def measure(extractor: FeatureExtractor, progress: Progress) -> RowAndFailures:
         cached = audio_vectors(files, extractor, cache, progress)
         summarize = extractor.summarizes_clips
         vectors = clip_statistics(cached.vectors) if summarize else cached.vectors
@@ -128,13 +137,15 @@ def probe_audio(
             folds=files.folds,
             usable=cached.usable,
             tested=files.tested,
+            # The paper's SVM is for windows; a description of a whole clip is another method.
             classifier=LOGISTIC if extractor.whole_clips else SVM,
             device=extractor.device,
         )
 
         def fit_progress(done: int, total: int, /, **facts: str) -> None:
             fits = f"{done}/{total}"
-            progress(len(files), len(files), network=extractor.name, classifiers=fits, **facts)
+            n_items = len(files)
+            progress(n_items, n_items, network=extractor.name, classifiers=fits, **facts)
 
         predictions = data.predictions(fit_progress)
         is_correct = predictions.classes == classes[predictions.items]
@@ -159,13 +170,13 @@ def probe_images(
     One linear layer is trained by cross-entropy and Adam on random crops and flips, and tested on
     central crops.
 
-    layer: the name that the table reports.
-    stream: read every image again in every epoch and store no vector; by default only if the
+    `layer`: the name that the table reports.
+    `stream`: read every image again in every epoch and store no vector; by default only if the
         vectors of all images would take over 4 GB.
     """
     _, classes = np.unique(files.labels, return_inverse=True)
 
-    def measure(extractor: FeatureExtractor, progress: Progress) -> tuple[ProbeRow, dict[int, str]]:
+    def measure(extractor: FeatureExtractor, progress: Progress) -> RowAndFailures:
         stored_bytes = len(files) * (1 + RANDOM_VIEWS) * extractor.width * 4
         streams = stored_bytes > MAX_STORED_BYTES if stream is None else stream
 
@@ -185,6 +196,7 @@ def probe_images(
         )
         state_folder = None
         if streams and cache and extractor.key:
+            # Only streamed training takes long enough to be worth a state on disk.
             state_name = f"{extractor.key}-{files.fingerprint()}-layers-{epochs}"
             state_folder = cache / files.labeled_set.name / state_name
         predictions = predict_images(images, epochs, state_folder, training_progress)
@@ -194,10 +206,6 @@ def probe_images(
         return row, images.failures
 
     return _table(files, extractors, layer, measure, progress)
-
-
-Measure = Callable[[FeatureExtractor, Progress], tuple[ProbeRow, dict[int, str]]]
-"""(extractor, progress over the items) -> its row, and the reasons for unreadable items."""
 
 
 def _table(
@@ -212,9 +220,11 @@ def _table(
     for number, extractor in enumerate(extractors):
         row, unreadable = measure(extractor, _part(progress, number, len(extractors)))
         failures |= unreadable
+        # Further seeds of the untrained network follow its first one.
         if extractor.repetition == 0:
             rows_of_networks.append([])
         rows_of_networks[-1].append(row)
+    # Chance is that of the tested items; other folds may have other shares.
     tested_labels = files.labels[np.isin(files.folds, files.tested)]
     _, class_sizes = np.unique(tested_labels, return_counts=True)
     return ProbeTable(
@@ -263,8 +273,11 @@ def _row(
     chosen: tuple[str, ...],
 ) -> ProbeRow:
     """The row of one network; `is_correct` and `folds` are over the tested items."""
-    names = dict.fromkeys(folds.tolist())
-    by_fold = np.array([is_correct[folds == fold].mean() for fold in names])
+    # Folds keep the order in which they were tested.
+    accuracies = []
+    for fold in dict.fromkeys(folds.tolist()):
+        accuracies.append(is_correct[folds == fold].mean())
+    by_fold = np.array(accuracies)
     # The accuracy is the mean over folds, so that an item of a small fold weighs more.
     _, fold_indices, fold_sizes = np.unique(folds, return_inverse=True, return_counts=True)
     weights = 1 / fold_sizes[fold_indices]
@@ -280,4 +293,6 @@ def _row(
 
 
 def _deviation(folds: NDArray[np.float64]) -> float:
-    return float(folds.std(ddof=1)) if len(folds) > 1 else float("nan")
+    if len(folds) == 1:
+        return math.nan
+    return float(folds.std(ddof=1))

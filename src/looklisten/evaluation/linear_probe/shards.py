@@ -20,12 +20,14 @@ from looklisten.config import Side
 from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.held_out import fraction_held_out, network_of, opened_shards
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import MomentVectors, embed_clips
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 PROBED_SIDES: tuple[Side, ...] = ("audio", "vision")
@@ -59,11 +61,11 @@ class Probe:
 
 
 def probe(
-    model: L3Net,
-    shards: Shards,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     per_clip: int = ProbeOptions.per_clip,
     seed: int | None = None,
-    held_out_fraction: float = 0.1,
+    held_out_fraction: float | None = None,
     progress: Progress = no_progress,
     files: str | Path | None = None,
     embed: EmbedClips = embed_clips,
@@ -74,15 +76,20 @@ def probe(
     moment has the label of its clip. For vision, clips whose boxes show objects of other labels are
     left out, because their frames have no single correct answer.
 
-    seed: of the untrained network's weights; by default that of the network's own initial weights,
-        else 0. The untrained accuracy moves by some points from one seed to another. Its batch-norm
-        statistics come from the training videos, which makes it as strong as it can be.
-    files: the table of the files that videos were composed of (see `evaluate`).
-    embed: computes the vectors.
+    `network`: an opened run, or a network without its run.
+    `shards`: a folder, or its shards.
+    `held_out_fraction`: by default that of the run; a network without its run needs it.
+    `seed`: of the untrained network's weights; by default that of the network's own initial
+        weights, else 0. The untrained accuracy moves by some points from one seed to another. Its
+        batch-norm statistics come from the training videos, which makes it as strong as it can be.
+    `files`: the table of the files that videos were composed of (see `evaluate`).
+    `embed`: computes the vectors.
 
     Raises ConfigError if fewer than two classes are labeled on either side of the split.
     """
-    is_held_out = shards.held_out_mask(held_out_fraction)
+    model = network_of(network)
+    shards = opened_shards(shards)
+    is_held_out = shards.held_out_mask(fraction_held_out(network, held_out_fraction))
     known = set(shards.names[~is_held_out]) - {""}
     training = shards.select(~is_held_out & (shards.names != ""))
     held_out = shards.select(is_held_out & np.isin(shards.names, list(known)))
@@ -91,20 +98,22 @@ def probe(
             f"a probe needs labeled clips of at least 2 classes, also among the held-out clips; "
             f"{shards.path} has none or too few"
         )
+    # A frame that shows two classes has no single correct answer.
     has_one_label = np.array([has_single_label(clip) for clip in chain(training, held_out)])
     shared_files = shared_files_of(shards, files)
     untrained = untrained_like(model, shards.select(~is_held_out), initial_seed(model, seed))
     networks = [model.eval(), untrained]
     results: list[dict[Side, _HeldOutMoments]] = []
     n_clips = len(training) + len(held_out)
-    for network in networks:
+    for measured_network in networks:
 
         def clips(n_before: int = len(results) * n_clips) -> Iterator[Clip]:
             for number, clip in enumerate(chain(training, held_out)):
                 progress(n_before + number + 1, len(networks) * n_clips)
                 yield clip
 
-        vectors = embed(network, clips(), per_clip)
+        # In one call, so that batches are filled across the border of the two parts.
+        vectors = embed(measured_network, clips(), per_clip)
         by_side = {}
         for side in PROBED_SIDES:
             usable = np.ones(n_clips, dtype=bool) if side == "audio" else has_one_label
@@ -135,7 +144,7 @@ def _classify(
 ) -> _HeldOutMoments:
     """Fit on the moments of `training`, predict those of `held_out`, which follow them.
 
-    usable: the clips, of both, whose moments are fitted and predicted.
+    `usable`: the clips, of both, whose moments are fitted and predicted.
     """
     labels = np.concatenate([training.names, held_out.names])[vectors.clips]
     videos = np.concatenate([training.video_ids, held_out.video_ids])[vectors.clips]
@@ -164,11 +173,13 @@ def _classifier() -> Pipeline:
 
 
 def _summary(trained: _HeldOutMoments, untrained: _HeldOutMoments) -> Probe:
+    # Both networks answered about the same moments.
     _, class_sizes = np.unique(trained.labels, return_counts=True)
+    chance = class_sizes.max() / class_sizes.sum()
     return Probe(
         accuracy=float(trained.is_correct.mean()),
         untrained=float(untrained.is_correct.mean()),
-        chance=float(class_sizes.max() / class_sizes.sum()),
+        chance=float(chance),
         n=len(trained.is_correct),
         n_videos=len(np.unique(trained.videos)),
         ci95=confidence_interval(trained.is_correct, [trained.groups]),
@@ -194,16 +205,20 @@ def quick_probe(
 
     For watching a run: it takes some seconds and is noisy. `can_probe` tells if it is possible.
 
-    seed: chooses the clips; the middle moment of each is classified.
+    `seed`: chooses the clips; the middle moment of each is classified.
     """
     known = list(set(shards.names[~held_out]) - {""})
     is_known = np.isin(shards.names, known)
     rng = np.random.default_rng(seed)
-    training = rng.permutation(np.flatnonzero(~held_out & is_known))[:QUICK_TRAINING_CLIPS]
-    tested = rng.permutation(np.flatnonzero(held_out & is_known))[:QUICK_HELD_OUT_CLIPS]
-    clips = np.concatenate([np.sort(training), np.sort(tested)])
+    training = rng.permutation(np.flatnonzero(~held_out & is_known))
+    training = np.sort(training[:QUICK_TRAINING_CLIPS])
+    tested = rng.permutation(np.flatnonzero(held_out & is_known))
+    tested = np.sort(tested[:QUICK_HELD_OUT_CLIPS])
+    clips = np.concatenate([training, tested])
+    # It is called in the middle of a training, which must go on in its own mode.
     was_training = model.training
-    vectors = embed_clips(model.eval(), (shards[int(clip)] for clip in clips), per_clip=1)
+    chosen_clips = (shards[int(clip)] for clip in clips)
+    vectors = embed_clips(model.eval(), chosen_clips, per_clip=1)
     model.train(was_training)
     labels = shards.names[clips]
     is_training = np.arange(len(clips)) < len(training)
@@ -211,5 +226,6 @@ def quick_probe(
     for side in PROBED_SIDES:
         features = _features(vectors, side)
         classifier = _classifier().fit(features[is_training], labels[is_training])
-        accuracies[side] = float(classifier.score(features[~is_training], labels[~is_training]))
+        predicted = classifier.predict(features[~is_training])
+        accuracies[side] = float(np.mean(predicted == labels[~is_training]))
     return accuracies

@@ -40,6 +40,7 @@ class SoftmaxSetting(NamedTuple):
         return f"rate {self.learning_rate:g}, decay {self.weight_decay:g}"
 
 
+# All are trained on the same batches, since reading the vectors takes most of the time.
 SETTINGS = (
     SoftmaxSetting(1e-4, 1e-4),
     SoftmaxSetting(1e-4, 1e-2),
@@ -88,10 +89,13 @@ def train_softmax(
 ) -> SoftmaxLayers:
     """Layers trained on `epochs` epochs, each with about `steps` batches, `batches(epoch)`.
 
-    state_file: written after each epoch; an interrupted training resumes from it.
+    `state_file`: written after each epoch; an interrupted training resumes from it.
     """
+    # A resumed training needs only their width; its means and deviations are in the state.
     examples = _first_vectors(batches(0))
-    layers = SoftmaxLayers(examples.shape[1], n_classes, len(settings)).to(examples.device)
+    n_features = examples.shape[1]
+    layers = SoftmaxLayers(n_features, n_classes, len(settings))
+    layers = layers.to(examples.device)
     layers.set_scaling(examples)
     optimizer = torch.optim.Adam(
         [
@@ -102,6 +106,7 @@ def train_softmax(
     first_epoch = _load_state(state_file, layers, optimizer) if state_file else 0
     for epoch in range(first_epoch, epochs):
         for number, (vectors, classes) in enumerate(batches(epoch)):
+            # The number of batches is an estimate: unreadable images make it smaller.
             epochs_done = min(epoch + number / steps, epochs)
             cosine = 0.5 * (1 + math.cos(math.pi * epochs_done / epochs))
             for group, setting in zip(optimizer.param_groups, settings, strict=True):
@@ -119,12 +124,14 @@ def softmax_step(
     layers: SoftmaxLayers, optimizer: torch.optim.Optimizer, vectors: Tensor, classes: Tensor
 ) -> Float[Tensor, " settings"]:
     """One step of all layers on one batch; returns the mean cross-entropy of each before it."""
-    losses = torch.stack([functional.cross_entropy(scores, classes) for scores in layers(vectors)])
+    losses = []
+    for scores in layers(vectors):
+        losses.append(functional.cross_entropy(scores, classes))
     optimizer.zero_grad()
-    # No layer depends on another, so the gradient of the sum is that of each loss alone.
-    torch.autograd.backward(losses.sum())
+    # No layer depends on another, so each gets the gradient of its own loss only.
+    torch.autograd.backward(losses)
     optimizer.step()
-    return losses.detach()
+    return torch.stack(losses).detach()
 
 
 def _first_vectors(batches: Iterator[VectorBatch]) -> Float[Tensor, "examples features"]:
@@ -141,9 +148,12 @@ def _save_state(
 ) -> None:
     tensors = dict(layers.state_dict())
     for parameter, state in optimizer.state_dict()["state"].items():
+        # safetensors has no nesting, so that the names carry it.
         for name, tensor in state.items():
             tensors[f"{OPTIMIZER_PREFIX}{parameter}.{name}"] = tensor
-    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    on_cpu = {}
+    for name, tensor in tensors.items():
+        on_cpu[name] = tensor.cpu().contiguous()
     with atomic_write(file) as scratch:
         scratch.write_bytes(save(on_cpu, {"epochs_done": str(epochs_done)}))
 
@@ -152,18 +162,21 @@ def _load_state(file: Path, layers: SoftmaxLayers, optimizer: torch.optim.Optimi
     """Put a saved state into `layers` and `optimizer`; returns the number of epochs done."""
     if not file.is_file():
         return 0
-    tensors: dict[str, Tensor] = {}
-    parameter_states: dict[int, dict[str, Tensor]] = {}
+    layer_tensors: dict[str, Tensor] = {}
+    adam_state: dict[int, dict[str, Tensor]] = {}
     with safe_open(file, "pt") as state:
         epochs_done = int(state.metadata()["epochs_done"])
-        for name in state.keys():  # noqa: SIM118 (not a dictionary)
-            tensor = state.get_tensor(name)
-            if name.startswith(OPTIMIZER_PREFIX):
-                number, _, key = name.removeprefix(OPTIMIZER_PREFIX).partition(".")
-                parameter_states.setdefault(int(number), {})[key] = tensor
-            else:
-                tensors[name] = tensor
-    layers.load_state_dict(tensors)
+        names = list(state.keys())
+        tensors = {name: state.get_tensor(name) for name in names}
+    for name, tensor in tensors.items():
+        if not name.startswith(OPTIMIZER_PREFIX):
+            layer_tensors[name] = tensor
+            continue
+        number, _, key = name.removeprefix(OPTIMIZER_PREFIX).partition(".")
+        of_parameter = adam_state.setdefault(int(number), {})
+        of_parameter[key] = tensor
+    layers.load_state_dict(layer_tensors)
+    # The groups hold rates and decays, which the settings give and the loop sets.
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": parameter_states, "param_groups": groups})
+    optimizer.load_state_dict({"state": adam_state, "param_groups": groups})
     return epochs_done

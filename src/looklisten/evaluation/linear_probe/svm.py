@@ -25,12 +25,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+# After z-scoring the number of features is the mean squared length of an example, so one grid fits
+# all layers. The largest cost is often chosen; above it hardly any example is inside the margin.
 COSTS = (0.1, 1.0, 10.0, 100.0)
-"""C times the number of features.
-
-After z-scoring the number of features is the mean squared length of an example, so one grid fits
-all layers. The largest cost is often chosen; above it hardly any example is inside the margin.
-"""
+"""C times the number of features."""
 MAX_NEWTON_STEPS = 30
 MAX_GRADIENT_STEPS = 200
 RESIDUAL_TOLERANCE = 1e-3
@@ -38,8 +36,8 @@ RESIDUAL_TOLERANCE = 1e-3
 LOSS_TOLERANCE = 1e-4
 """Newton steps end when one lowers no loss by more than this share of it."""
 PRECONDITIONER_RANK = 200
+# Well above the rounding of single precision; an approximate inverse needs no less.
 SMALLEST_RIDGE = 1e-5
-"""Well above the rounding of single precision; an approximate inverse needs no less."""
 STEP_LENGTHS = (1.0, 0.5, 0.25, 0.125)
 MAX_EXAMPLES_PER_FEATURE = 2.0
 """Up to this ratio the products of all examples are computed once; above it, in each step."""
@@ -66,7 +64,8 @@ class ZScore:
     ) -> Float[Tensor, "examples width"]:
         """z-scored examples with a constant 1 for the intercept, over the root of their length."""
         scaled = (examples - self.mean).div_(self.deviation)
-        with_intercept = torch.cat([scaled, scaled.new_ones(len(scaled), 1)], dim=1)
+        ones = scaled.new_ones(len(scaled), 1)
+        with_intercept = torch.cat([scaled, ones], dim=1)
         return with_intercept.div_(examples.shape[1] ** 0.5)
 
 
@@ -88,21 +87,28 @@ class LowRankPreconditioner:
         """The leading directions of these examples; the same each time."""
         rank = min(PRECONDITIONER_RANK, *examples.shape)
         devices = [examples.device] if examples.device.type == "cuda" else []
+        # The fixed seed makes results repeatable; the fork leaves the caller's numbers alone.
         with torch.random.fork_rng(devices):
             torch.manual_seed(0)
             basis, singular_values, _ = torch.svd_lowrank(examples, q=rank, niter=1)
         eigenvalues = singular_values.square()
-        return cls(basis, eigenvalues.clamp_min(1e-6 * float(eigenvalues[0])))
+        # Eigenvalues below rounding are noise, and dividing by them would amplify it.
+        floor = 1e-6 * float(eigenvalues[0])
+        return cls(basis, eigenvalues.clamp_min(floor))
 
     def approximate_inverse(
         self, active: Float[Tensor, "examples classes"], ridge: float
     ) -> LinearMap:
         """Approximately the inverse of a Newton system with the `active` examples of each class."""
-        overlaps = torch.stack([self.basis.T @ (mask[:, None] * self.basis) for mask in active.T])
+        overlaps = []
+        for mask in active.T:
+            overlaps.append(self.basis.T @ (mask[:, None] * self.basis))
+        matrices = torch.stack(overlaps)
         # With fewer active examples than directions, only the ridge keeps the matrix positive. That
         # takes double precision, on the CPU because not every device has it.
-        ridges = torch.diag((ridge / self.eigenvalues).clamp_min(SMALLEST_RIDGE)).double().cpu()
-        factors = torch.linalg.cholesky(overlaps.double().cpu() + ridges).to(overlaps)
+        ridges = torch.diag((ridge / self.eigenvalues).clamp_min(SMALLEST_RIDGE))
+        sums = matrices.double().cpu() + ridges.double().cpu()
+        factors = torch.linalg.cholesky(sums).to(matrices)
 
         def solve(right_side: Float[Tensor, "examples classes"]) -> Tensor:
             projected = (self.basis.T @ (active * right_side)).T[..., None]
@@ -143,6 +149,7 @@ def svm_scores(
         def tested_values(weights: Tensor) -> Tensor:
             return tested @ (fitted.T @ weights)
 
+    # One for all costs and classes: it depends on the examples only.
     preconditioner = LowRankPreconditioner.of(fitted)
     weights = torch.zeros_like(signs)
     for cost in costs:
@@ -160,8 +167,8 @@ def fit_squared_hinge(
 ) -> Float[Tensor, "examples classes"]:
     """The weight of each example for each class.
 
-    decision_values: weights -> the decision values of the examples.
-    signs: 1 where an example is of the class, else -1.
+    `decision_values`: weights -> the decision values of the examples.
+    `signs`: 1 where an example is of the class, else -1.
     """
     ridge = 1 / (2 * cost)
 
@@ -187,12 +194,13 @@ def fit_squared_hinge(
         # Along a step the values are linear and the squared length is quadratic. Shorter steps
         # therefore need no further product, and each class takes its best one.
         constant_term = (weights * values).sum(0)
-        linear_term = (weights * change).sum(0)
+        linear_term = 2 * (weights * change).sum(0)
         quadratic_term = (step * change).sum(0)
         losses = []
         for length in STEP_LENGTHS:
-            squared_lengths = constant_term + 2 * length * linear_term + length**2 * quadratic_term
-            losses.append(loss_of(values + length * change, squared_lengths))
+            squared_lengths = constant_term + length * linear_term + length**2 * quadratic_term
+            new_values = values + length * change
+            losses.append(loss_of(new_values, squared_lengths))
         best_loss, best_index = torch.stack(losses).min(0)
         best_length = torch.tensor(STEP_LENGTHS, device=signs.device)[best_index]
         length_of_class = torch.where(best_loss < loss, best_length, 0.0)
@@ -219,7 +227,8 @@ def conjugate_gradients(
         image = system(direction)
         curvature = (direction * image).sum(0)
         # A column is done, too, if rounding has left no curvature.
-        is_active = (residual.square().sum(0) > tolerance) & (curvature > 0)
+        is_above_tolerance = residual.square().sum(0) > tolerance
+        is_active = is_above_tolerance & (curvature > 0)
         if not bool(is_active.any()):
             break
         length = torch.where(is_active, product / curvature, 0.0)

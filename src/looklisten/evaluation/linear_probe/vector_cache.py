@@ -26,6 +26,7 @@ from looklisten.system.progress import Progress, no_progress
 
 SAVE_SECONDS = 20.0
 """How often vectors are saved; an interruption costs at most this much work."""
+# Enough to keep the threads busy while the network computes a batch.
 ITEMS_AHEAD_PER_THREAD = 4
 
 ReadItem = Callable[[int], Tensor]
@@ -61,6 +62,7 @@ class VectorCache:
         self.vectors = np.lib.format.open_memmap(vectors_file, "r+")
         if self.vectors.shape != self.shape or self.vectors.dtype != np.float32:
             return False
+        # The vectors of these items are on disk; the other rows may hold anything.
         saved = json.loads(done_file.read_text(encoding="utf-8"))
         self.n_done = saved["done"]
         self.failures = {int(item): reason for item, reason in saved["failed"].items()}
@@ -76,8 +78,9 @@ class VectorCache:
 
     def append(self, vectors: Float[np.ndarray, "items rows width"]) -> None:
         """Store the vectors of the next items."""
-        self.vectors[self.n_done : self.n_done + len(vectors)] = vectors
-        self.n_done += len(vectors)
+        end = self.n_done + len(vectors)
+        self.vectors[self.n_done : end] = vectors
+        self.n_done = end
 
     def append_failure(self, reason: str) -> None:
         """Record that the next item cannot be read."""
@@ -114,9 +117,11 @@ def cached_vectors(
     """
     folder = None
     if cache and extractor.key:
+        # All that vectors depend on is in the name, so that none can be mixed up.
         name = f"{extractor.key}-{files.fingerprint()}-{rows}"
         folder = cache / files.labeled_set.name / name
     vectors = VectorCache(folder, (len(files), rows, extractor.width))
+    # Whole clips differ in length and cannot be stacked.
     items_per_batch = 1 if extractor.whole_clips else max(extractor.batch_rows // rows, 1)
     last_save = time.monotonic()
     pending: list[Tensor] = []
@@ -170,5 +175,6 @@ def read_ahead(read: ReadItem, items: Sequence[int]) -> Iterator[tuple[int, Tens
             for first, future in queue:
                 yield first, future.result()
         finally:
+            # The caller may stop early; what is not started would be read for nothing.
             for _, future in queue:
                 future.cancel()

@@ -63,6 +63,7 @@ def network_predictor(model: L3Net, method: Method, untrained: bool = False) -> 
 def fixed_rules(moments: Sequence[AnnotatedMoment]) -> Iterator[MapPredictor]:
     """The center of the image; its largest object, where silent ones are annotated; all of it."""
     from_center = np.linspace(-1, 1, CENTER_CELLS, dtype=np.float32)
+    # A cone: pointing needs the center alone, the cIoU of half the image needs an order.
     distance = np.hypot(from_center[:, None], from_center[None])
     center_map = 1 - distance / np.float32(2**0.5)
     constant_map = np.ones((1, 1), np.float32)
@@ -117,9 +118,11 @@ def load_batches(
         if frame is None or sound is None:
             continue
         size = tuple(frame.frame.shape)
+        # Images of different shapes cannot be in one tensor.
         waiting.setdefault(size, []).append((question, question.moment(frame, sound)))
         if len(waiting[size]) == MOMENTS_PER_BATCH:
             yield waiting.pop(size)
+    # Of each size the last batch, which is not full.
     yield from waiting.values()
 
 
@@ -127,5 +130,6 @@ def _load(annotated: AnnotatedMoment, failures: dict[str, str]) -> Moment | None
     try:
         return annotated.load()
     except SourceError as error:
+        # One bad file does not stop the measurement of the others.
         failures.setdefault(annotated.video_id, str(error))
         return None

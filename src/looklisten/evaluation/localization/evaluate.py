@@ -7,6 +7,7 @@ from shards or from elsewhere. `table` and `metrics` have the numbers, `baseline
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from looklisten.data.clips import Box, Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
+from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.localization.baselines import (
     MapPredictor,
     fixed_rules,
@@ -33,6 +35,7 @@ from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_number, moments
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 BOX_TOLERANCE_SECONDS = 0.2
@@ -111,14 +114,15 @@ def _columns(row: LocalizationRow, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
+    # More digits than the intervals justify would only make a table hard to read.
     if isinstance(value, tuple):
         return [_rounded(number) for number in value]
     return round(value, 4) if isinstance(value, float) else value
 
 
 def localization(
-    model: L3Net,
-    clips: Shards,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     methods: Sequence[Method] = (),
     per_clip: int = 2,
     seed: int = 0,
@@ -128,14 +132,17 @@ def localization(
 
     The baselines are the untrained network, the center, the largest object and the whole image.
 
-    `clips`: usually the held-out clips (`Shards.held_out`).
+    `network`: an opened run, or a plain network.
+    `shards`: a folder or its shards, for the held-out videos of the run; or a selection of clips
+        (`Shards.select`), which is taken as it is.
     `methods`: by default all that the network has.
     `seed`: draws the other sounds and the untrained network.
 
     Raises ConfigError when no clip has boxes of sounding objects, and for a method that the network
     does not have.
     """
-    annotated = annotated_moments(model, clips, per_clip)
+    model = network_of(network)
+    annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
     return localization_table(model, annotated, methods, seed, progress)
 
 
@@ -151,6 +158,7 @@ def localization_table(
     Raises SourceError when none of them can be read.
     """
     model.eval()
+    # Only in a fusion with a common space is a position of the frame similar to a sound.
     has_similarity = isinstance(model.fusion, AlignedFusion)
     if not methods:
         methods = [
@@ -161,9 +169,30 @@ def localization_table(
     for method in methods:
         if method != "unit":
             predictors.append(network_predictor(untrained, method, untrained=True))
-    predictors += fixed_rules(annotated)
+    notes = []
+    if not has_similarity:
+        notes.append(
+            f'similarity is left out: with fusion "{model.config.fusion}" '
+            "image and sound share no space"
+        )
+    return compare_predictors(predictors, annotated, seed, progress, notes)
+
+
+def compare_predictors(
+    predictors: Sequence[MapPredictor],
+    annotated: Sequence[AnnotatedMoment],
+    seed: int = 0,
+    progress: Progress = no_progress,
+    notes: Sequence[str] = (),
+) -> LocalizationTable:
+    """The table of some predictors and of the fixed rules; `notes` are added to its own note.
+
+    Raises SourceError when no moment can be read.
+    """
+    all_predictors = [*predictors, *fixed_rules(annotated)]
     failures: dict[str, str] = {}
-    answers = answer_questions(predictors, list(questions(annotated, seed)), failures, progress)
+    answers = answer_questions(all_predictors, list(questions(annotated, seed)), failures, progress)
+    # All predictors have answers to the same questions.
     first_answers = answers[0]
     matched = answers_of_kind(first_answers, "matched")
     if not matched:
@@ -171,24 +200,20 @@ def localization_table(
         raise SourceError(
             f"none of {len(annotated)} moments can be read; the first: {first_failure}"
         )
-    rows = _rows(predictors, answers)
+    rows = _rows(all_predictors, answers)
     whole_image = rows[-1]
-    notes = [
+    # Objects often fill much of an image, so a map of all of it is a strong baseline.
+    whole_image_note = (
         f"a map of the whole image has a cIoU of {whole_image.ciou:.3f} here "
         f"and an AUC of {whole_image.auc:.3f}: compare the others with it"
-    ]
-    if not has_similarity:
-        notes.append(
-            f'similarity is left out: with fusion "{model.config.fusion}" '
-            "image and sound share no space"
-        )
+    )
     return LocalizationTable(
         rows=tuple(rows),
         n=len(matched),
         n_videos=len({answer.question.of_frame.video_id for answer in first_answers}),
         n_swaps=len(answers_of_kind(first_answers, "swapped")),
         failures=failures,
-        notes=tuple(notes),
+        notes=(whole_image_note, *notes),
     )
 
 
@@ -226,6 +251,7 @@ def answer_questions(
 
 def boxes_at(clip: Clip, clip_seconds: float) -> list[Box]:
     """The boxes nearest in time to a moment of the clip; none when the nearest is too far."""
+    # All boxes of one frame are at the same time, but for rounding.
     distances = [abs(box.clip_seconds - clip_seconds) for box in clip.boxes]
     nearest = min(distances, default=np.inf)
     if nearest > BOX_TOLERANCE_SECONDS:
@@ -253,6 +279,7 @@ def annotated_moments(model: L3Net, clips: Shards, per_clip: int = 2) -> list[An
             sounding_boxes = tuple(box for box in boxes if box.sounding)
             silent_boxes = tuple(box for box in boxes if not box.sounding)
             if sounding_boxes:
+                # Only the address is kept: the images of all moments would not fit into memory.
                 load_moment = partial(load, clip_number, number)
                 annotated.append(
                     AnnotatedMoment(clip.video_id, sounding_boxes, silent_boxes, load_moment)
@@ -289,30 +316,40 @@ class Pointing:
 
 
 def pointing(
-    model: L3Net,
-    clips: Shards,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     method: Method | None = None,
     per_clip: int = 2,
     progress: Progress = no_progress,
 ) -> Pointing:
     """Pointing accuracy over `per_clip` frames of each clip whose sounding objects have boxes.
 
-    This is the first column of `localization`, for a quick look.
+    This is the first column of `localization`, for a quick look. It takes `network` and `shards` as
+    `localization` does.
 
     Raises ConfigError when no clip has boxes of sounding objects.
     """
-    annotated = annotated_moments(model, clips, per_clip)
+    model = network_of(network)
+    annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
+    predictor = network_predictor(model.eval(), method or default_method(model))
+    return pointing_of(predictor, annotated, progress)
+
+
+def pointing_of(
+    predictor: MapPredictor,
+    annotated: Sequence[AnnotatedMoment],
+    progress: Progress = no_progress,
+) -> Pointing:
+    """The pointing accuracy of a predictor of maps over annotated moments."""
     own_sounds = [Question("matched", moment, moment, moment.sounding) for moment in annotated]
-    method = method or default_method(model)
-    center_rule = next(fixed_rules(annotated))
-    predictors = [network_predictor(model.eval(), method), center_rule]
+    predictors = [predictor, next(fixed_rules(annotated))]
     row, center = _rows(predictors, answer_questions(predictors, own_sounds, {}, progress))
     return Pointing(
         pointing=row.pointing,
         center=center.pointing,
         n=len(annotated),
         ci95=row.pointing_ci95,
-        method=method,
+        method=predictor.name,
         with_silent=row.with_silent,
         on_silent=row.on_silent,
         n_with_silent=sum(bool(moment.silent) for moment in annotated),

@@ -33,6 +33,7 @@ def point_in_boxes(
     """
     if point is None or not boxes:
         return False
+    # The borders belong to a box.
     x, y = point
     holding = [box for box in boxes if box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1]
     return len(holding) >= min(min_annotators, len(boxes))
@@ -44,6 +45,7 @@ def truth_map(boxes: Sequence[Box], min_annotators: int = 1) -> Float[np.ndarray
     With 1 this is the union of boxes (VGG-SS). With 2 it is the consensus of annotators
     (Flickr-SoundNet). Corners are rounded down to pixels and moved inside the image.
     """
+    # Boxes of annotators overlap, so they are counted pixel by pixel.
     count = np.zeros((SIDE_PIXELS, SIDE_PIXELS), np.float32)
     for box in boxes:
         x0, y0, x1, y1 = map(_pixel, (box.x0, box.y0, box.x1, box.y1))
@@ -73,7 +75,9 @@ def above_median_mask(values: Map) -> Bool[np.ndarray, "side side"]:
     0..1 first. The mask of a constant map is the full image.
     """
     square = resize_map(values)
+    # The upper of the two middle values, as in the evaluator.
     median = np.sort(square, axis=None)[square.size // 2]
+    # Where most of a map is its highest value, no pixel is above the median.
     mask: Bool[np.ndarray, "side side"] = (square > median) | (square == square.max())
     return mask
 
@@ -122,6 +126,7 @@ def detection_scores(
     misses = sounds.sum() - detected_sounding
     precision = true_detections / detections
     recall = true_detections / np.maximum(true_detections + misses, 1)
+    # From the end, as precision is the highest of all lower thresholds.
     best_precision = np.maximum.accumulate(precision[::-1])[::-1]
     average_precision = (best_precision * np.diff(recall, prepend=0.0)).sum()
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)

@@ -20,7 +20,7 @@ QuestionKind = Literal["matched", "silence", "mismatched", "swapped"]
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedMoment:
-    """One moment of a video with boxes of sounding and of silent objects; media are loaded later."""
+    """One moment of a video with boxes of sounding and silent objects; media are loaded later."""
 
     video_id: str
     sounding: tuple[Box, ...]
@@ -87,8 +87,10 @@ def questions(moments: Sequence[AnnotatedMoment], seed: int = 0) -> Iterator[Que
     rng = np.random.default_rng(seed)
     for moment in moments:
         yield Question("matched", moment, moment, moment.sounding)
+        # Nothing in the frame makes the other sounds, so these questions have no target.
         yield Question("silence", moment, None, ())
         visible_labels = moment.sounding_labels | moment.silent_labels
+        # The first in random order that fits is a uniform draw among those that fit.
         for other in _other_videos(moments, moment, rng):
             if not other.sounding_labels & visible_labels:
                 yield Question("mismatched", moment, other, ())
@@ -104,6 +106,7 @@ def questions(moments: Sequence[AnnotatedMoment], seed: int = 0) -> Iterator[Que
 def _can_swap(moment: AnnotatedMoment) -> bool:
     """Whether one silent label, and no sounding one of the same name, is in the frame."""
     sounding, silent = moment.sounding_labels, moment.silent_labels
+    # A sound of one label could not tell which of several silent objects is meant.
     return len(silent) == 1 and bool(sounding) and not sounding & silent
 
 

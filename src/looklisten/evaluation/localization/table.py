@@ -145,6 +145,7 @@ def _position_columns(matched: Sequence[MapAnswer]) -> dict[str, Any]:
     on_target = [answer.points_at_target for answer in matched]
     with_silent = [answer for answer in matched if answer.question.of_frame.silent]
     on_silent = [answer.points_at(answer.question.of_frame.silent) for answer in with_silent]
+    # These masks do not depend on the weight, which only scales a map.
     cious = np.array([ciou(above_median_mask(answer.values), answer.truth) for answer in matched])
     return {
         "pointing": mean_or_nan(on_target),
@@ -161,6 +162,7 @@ def _detection_columns(
 ) -> dict[str, Any]:
     """Whether maps have higher peaks, and are right, where a visible object makes the sound."""
     confidence = np.array([answer.peak for answer in (*matched, *others)])
+    # The others have no target, so no map of theirs is right.
     sounds = np.arange(len(confidence)) < len(matched)
     ciou_right = np.zeros_like(sounds)
     pointing_right = np.zeros_like(sounds)
@@ -184,6 +186,7 @@ def _swap_columns(swapped: Sequence[MapAnswer]) -> dict[str, Any]:
     elsewhere = []
     for answer in swapped:
         on_target = answer.points_at_target
+        # A position in both boxes counts as followed.
         on_former = answer.points_at(answer.question.of_frame.sounding) and not on_target
         followed.append(on_target)
         stayed.append(on_former)

@@ -46,9 +46,9 @@ def read_annotated_moments(
     A moment is the annotated frame, or the middle frame of a video, with the middle second of its
     sound.
 
-    media: a folder with `frames/NAME.jpg` and `audio/NAME.wav`, or with videos in it or below it.
-    annotations: what `localization_set.annotations` names.
-    ids: a list whose first column names the clips to measure, such as flickr_test.csv of the
+    `media`: a folder with `frames/NAME.jpg` and `audio/NAME.wav`, or with videos in it or below it.
+    `annotations`: what `localization_set.annotations` names.
+    `ids`: a list whose first column names the clips to measure, such as flickr_test.csv of the
         owners; by default all clips.
 
     Raises SourceError if a file is not as described. Raises it for clips without media, too,
@@ -65,10 +65,11 @@ def read_annotated_moments(
     if (media / "frames").is_dir():
         loaders = _load_frames_and_sounds(media, config)
     else:
+        # All clips count, not only the listed ones: they decide which file names are ambiguous.
         videos = localization_set.find_videos(media, all_boxes)
-        loaders = {
-            clip: with_arguments(_moment_of_video, video, config) for clip, video in videos.items()
-        }
+        loaders = {}
+        for clip, video in videos.items():
+            loaders[clip] = with_arguments(_moment_of_video, video, config)
     missing = [clip for clip in boxes if clip not in loaders]
     if missing and (len(missing) == len(boxes) or not partial):
         raise _missing_media(media, annotations, missing, len(boxes))
@@ -128,6 +129,7 @@ def _load_frames_and_sounds(media: Path, config: ModelConfig) -> LoaderByClip:
 
 def _moment_of_frame(frame: Path, sound: Path, config: ModelConfig) -> Moment:
     """A frame with the middle second of a sound."""
+    # As in shards, where sound has 16 bits.
     samples = np.clip(np.rint(read_audio(sound) * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1)
     waveform = samples.astype(np.int16)
     # The evaluator of the owners repeats short sounds too.

@@ -7,17 +7,18 @@ from looklisten.evaluation.sets.file_listing import files_with_suffix
 from looklisten.evaluation.sets.labeled_set import (
     FROM_OLDER_TABLES,
     FROM_REVIEW,
-    LabeledFile,
+    LabeledItem,
     LabeledSet,
     PublishedFigure,
 )
 from looklisten.media.formats import AUDIO_SUFFIXES
 
 _FOLDER_OF_FOLD = {"1": "scenes_stereo", "2": "scenes_stereo_testset"}
+# Letters up to the number, so that `busystreet01` is not `bus`.
 _SCENE_NAME = re.compile(r"([a-z]+?)[_-]?\d+")
 
 
-def read_dcase2013(root: Path) -> list[LabeledFile]:
+def read_dcase2013(root: Path) -> list[LabeledItem]:
     """The challenge's two folders; the class is the name of the file without its number."""
     files = []
     for fold, folder in _FOLDER_OF_FOLD.items():
@@ -25,7 +26,7 @@ def read_dcase2013(root: Path) -> list[LabeledFile]:
             scene_name = _SCENE_NAME.fullmatch(file.stem)
             if scene_name is None:
                 continue
-            files.append(LabeledFile(file.relative_to(root).as_posix(), scene_name[1], fold))
+            files.append(LabeledItem(file.relative_to(root).as_posix(), scene_name[1], fold))
     return files
 
 
@@ -40,6 +41,7 @@ DCASE2013 = LabeledSet(
     folds=("1", "2"),
     # The paper fits on the public part and tests on the other.
     tested=("2",),
+    # Two windows for each second, as in the paper.
     clip_seconds=30.0,
     windows=60,
     # Section 4.1, table 2 of the paper.

@@ -11,28 +11,29 @@ from looklisten.evaluation.sets.file_listing import (
 from looklisten.evaluation.sets.labeled_set import (
     FROM_OLDER_TABLES,
     FROM_REVIEW,
-    LabeledFile,
+    LabeledItem,
     LabeledSet,
     PublishedFigure,
 )
 from looklisten.media.formats import AUDIO_SUFFIXES
 
 _FOLDS = ("1", "2", "3", "4", "5")
+# Fold, id on Freesound, take, and perhaps the number of the class.
 _CLIP_NAME = re.compile(r"([1-5])-\d+-[A-Z]\d*(-\d+)?")
 _FROM_ESC_PAGE = "the ESC-50 page"
 
 
-def read_esc50(root: Path) -> list[LabeledFile]:
+def read_esc50(root: Path) -> list[LabeledItem]:
     """The repository's `meta/esc50.csv` and `audio/`, or the older layout with class folders."""
     return _files_of_table(root, only_esc10=False)
 
 
-def read_esc10(root: Path) -> list[LabeledFile]:
+def read_esc10(root: Path) -> list[LabeledItem]:
     """The rows of ESC-50 with `esc10` set, or the older distribution of ESC-10 alone."""
     return _files_of_table(root, only_esc10=True)
 
 
-def _files_of_table(root: Path, only_esc10: bool) -> list[LabeledFile]:
+def _files_of_table(root: Path, only_esc10: bool) -> list[LabeledItem]:
     table = root / "meta" / "esc50.csv"
     if not table.is_file():
         return _files_of_class_folders(root)
@@ -42,20 +43,21 @@ def _files_of_table(root: Path, only_esc10: bool) -> list[LabeledFile]:
     for row in rows:
         if only_esc10 and row["esc10"].strip().lower() != "true":
             continue
-        files.append(LabeledFile(f"audio/{row['filename']}", row["category"], row["fold"]))
+        files.append(LabeledItem(f"audio/{row['filename']}", row["category"], row["fold"]))
     return checked_files(root, files, table)
 
 
-def _files_of_class_folders(root: Path) -> list[LabeledFile]:
+def _files_of_class_folders(root: Path) -> list[LabeledItem]:
     """Files such as `001 - Dog bark/1-100032-A.ogg`: class and fold stand in the names."""
     files = []
     for file in files_with_suffix(root, AUDIO_SUFFIXES):
         clip_name = _CLIP_NAME.fullmatch(file.stem)
         if clip_name is None or file.parent == root:
             continue
+        # Folders were once numbered: `001 - Dog bark`.
         label = re.sub(r"^\d+ - ", "", file.parent.name)
         fold = clip_name[1]
-        files.append(LabeledFile(file.relative_to(root).as_posix(), label, fold))
+        files.append(LabeledItem(file.relative_to(root).as_posix(), label, fold))
     return files
 
 

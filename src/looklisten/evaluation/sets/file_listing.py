@@ -4,31 +4,39 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from looklisten.errors import SourceError
-from looklisten.evaluation.sets.labeled_set import LabeledFile
+from looklisten.evaluation.sets.labeled_set import LabeledItem
 from looklisten.names import parse_split
 from looklisten.tables import as_records, read_table
 
 
 def files_with_suffix(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     """Files with these suffixes in and below a folder, sorted by path; hidden files are skipped."""
+    # Sorted, since the order of items is part of caches and of random choices.
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in suffixes and not file.name.startswith("."):
             yield file
 
 
-def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[LabeledFile]:
+def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[LabeledItem]:
     """Files in a layout of `CLASS/.../FILE`, or of `SPLIT/CLASS/.../FILE`.
 
     The second layout is assumed if the name of every top folder is that of a split.
     """
-    relative = [file.relative_to(root) for file in files_with_suffix(root, suffixes)]
-    inside_folders = [path for path in relative if len(path.parts) > 1]
-    in_splits = all(parse_split(path.parts[0]) and len(path.parts) > 2 for path in inside_folders)
+    inside_folders = []
+    in_splits = True
+    for file in files_with_suffix(root, suffixes):
+        path = file.relative_to(root)
+        # A file at the top has no class.
+        if len(path.parts) == 1:
+            continue
+        inside_folders.append(path)
+        if len(path.parts) == 2 or not parse_split(path.parts[0]):
+            in_splits = False
     files = []
     for path in inside_folders:
         label = path.parts[1] if in_splits else path.parts[0]
         fold = parse_split(path.parts[0]) if in_splits else ""
-        files.append(LabeledFile(path.as_posix(), label, fold))
+        files.append(LabeledItem(path.as_posix(), label, fold))
     return files
 
 
@@ -47,6 +55,7 @@ def table_rows(
         raise SourceError(f"{table} cannot be read ({error}); {advice}") from None
     except SourceError as error:
         raise SourceError(f"{error}; {advice}") from None
+    # All rows have the same columns.
     present = rows[0].keys() if rows else set()
     missing = [column for column in columns if column not in present]
     if alternatives and not present & set(alternatives):
@@ -59,7 +68,7 @@ def table_rows(
     return rows
 
 
-def checked_files(root: Path, files: list[LabeledFile], table: Path) -> list[LabeledFile]:
+def checked_files(root: Path, files: list[LabeledItem], table: Path) -> list[LabeledItem]:
     """`files`, after a check that each exists. Raises SourceError if some do not."""
     missing = [file.path for file in files if not (root / file.path).is_file()]
     if missing:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+
 from looklisten.data.clips import Box
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets.localization_set import BoxesByClip, LocalizationSet, sounding_box
@@ -33,8 +35,10 @@ def _boxes_of_annotators(file: Path) -> tuple[Box, ...]:
     try:
         # Expat itself refuses entities that unfold without end.
         for element in ElementTree.parse(file).iter("bbox"):  # noqa: S314
-            corners = [float(child.text or "") for child in list(element)[1:5]]
-            boxes.append(sounding_box([corner / IMAGE_SIDE_PIXELS for corner in corners], ""))
+            # The first child is the name of the object.
+            pixels = [float(child.text or "") for child in list(element)[1:5]]
+            corners = np.array(pixels) / IMAGE_SIDE_PIXELS
+            boxes.append(sounding_box(corners.tolist(), ""))
     except (OSError, ElementTree.ParseError, ValueError):
         raise SourceError(
             f"{file} has a box that is not a name and four numbers; "

@@ -6,20 +6,23 @@ from looklisten.evaluation.sets.file_listing import files_in_class_folders
 from looklisten.evaluation.sets.labeled_set import (
     FROM_REVIEW,
     NOT_CHECKED,
-    LabeledFile,
+    LabeledItem,
     LabeledSet,
     PublishedFigure,
 )
 from looklisten.media.formats import IMAGE_SUFFIXES
 
+_FOLDS = ("train", "val")
 
-def read_imagenet(root: Path) -> list[LabeledFile]:
+
+def read_imagenet(root: Path) -> list[LabeledItem]:
     """The folders `train` and `val`, each with one folder for each synset.
 
     The owner distributes the validation images in one folder; they must be sorted by synset.
     """
+    # Distributions also have a folder `test`, whose labels are not public.
     files = files_in_class_folders(root, IMAGE_SUFFIXES)
-    return [file for file in files if file.fold in ("train", "val")]
+    return [file for file in files if file.fold in _FOLDS]
 
 
 IMAGENET = LabeledSet(
@@ -28,9 +31,10 @@ IMAGENET = LabeledSet(
     side="vision",
     read=read_imagenet,
     expected="train/n01440764/*.JPEG … and val/n01440764/*.JPEG …",
+    # 1,281,167 training and 50,000 validation images.
     n_files=1_331_167,
     n_classes=1000,
-    folds=("train", "val"),
+    folds=_FOLDS,
     tested=("val",),
     # Section 4.2, table 3 of the paper.
     published=(

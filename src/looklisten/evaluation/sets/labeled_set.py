@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from looklisten.config import Side
 
 
-class LabeledFile(NamedTuple):
+class LabeledItem(NamedTuple):
     """One file of a set with its class and its fold."""
 
     path: str
@@ -50,7 +50,7 @@ class LabeledSet:
     """The name in sentences and tables, such as "ESC-50"."""
     side: Side
     """`audio` for sounds, `vision` for images."""
-    read: Callable[[Path], list[LabeledFile]]
+    read: Callable[[Path], list[LabeledItem]]
     """Lists the files of the set in a folder. It opens no media and returns a fixed order."""
     expected: str
     """Which files lie where; an error quotes it if the set is missing."""
@@ -95,6 +95,7 @@ class LabeledFiles:
 
     def fingerprint(self) -> str:
         """A hash of the names and sizes of all files."""
+        # Sizes instead of contents: reading all files of ImageNet would take hours.
         digest = hashlib.sha256()
         for path in self.paths:
             size_bytes = (self.root / path).stat().st_size

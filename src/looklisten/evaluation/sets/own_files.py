@@ -8,7 +8,7 @@ from looklisten.evaluation.sets.file_listing import (
     files_in_class_folders,
     table_rows,
 )
-from looklisten.evaluation.sets.labeled_set import LabeledFile, LabeledSet
+from looklisten.evaluation.sets.labeled_set import LabeledItem, LabeledSet
 from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from looklisten.names import normalize_split
 
@@ -16,37 +16,39 @@ TABLE_NAME = "labels.csv"
 """A folder with a file of this name is read by that table."""
 
 
-def read_sounds(root: Path) -> list[LabeledFile]:
+def read_sounds(root: Path) -> list[LabeledItem]:
     """Sounds by a table, or by one folder for each class."""
     return _read(root, AUDIO_SUFFIXES)
 
 
-def read_images(root: Path) -> list[LabeledFile]:
+def read_images(root: Path) -> list[LabeledItem]:
     """Images by a table, or by one folder for each class."""
     return _read(root, IMAGE_SUFFIXES)
 
 
-def _read(root: Path, suffixes: frozenset[str]) -> list[LabeledFile]:
+def _read(root: Path, suffixes: frozenset[str]) -> list[LabeledItem]:
     table = root if root.is_file() else root / TABLE_NAME
     if table.is_file():
         return _files_of_table(table)
     return files_in_class_folders(root, suffixes)
 
 
-def _files_of_table(table: Path) -> list[LabeledFile]:
+def _files_of_table(table: Path) -> list[LabeledItem]:
     """Files of a table with the columns path, label or class, and optionally fold or split.
 
     Paths are relative to the folder of the table.
     """
     rows = table_rows(table, ("path",), ("label", "class"))
     label_column = "label" if "label" in rows[0] else "class"
+    # Both words are common, and a split is a fold that is not tested in turn.
     fold_column = next((column for column in ("fold", "split") if column in rows[0]), "")
     files = []
     for row in rows:
         fold = normalize_split(row[fold_column]) if fold_column else ""
-        files.append(LabeledFile(row["path"], row[label_column], fold))
-    has_fold = [bool(file.fold) for file in files]
-    if any(has_fold) and not all(has_fold):
+        files.append(LabeledItem(row["path"], row[label_column], fold))
+    # Folds made from names would put files of one fold of the owner on both sides.
+    n_with_fold = sum(file.fold != "" for file in files)
+    if 0 < n_with_fold < len(files):
         raise SourceError(
             f"{table}: some rows have a {fold_column} and others have none; "
             f"fill the column, or remove it so that folds are made from the names"

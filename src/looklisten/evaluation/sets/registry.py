@@ -14,20 +14,26 @@ from looklisten.evaluation.sets.esc import ESC10, ESC50
 from looklisten.evaluation.sets.flickr_soundnet import FLICKR_SOUNDNET
 from looklisten.evaluation.sets.folds import hashed_folds, tested_folds
 from looklisten.evaluation.sets.imagenet import IMAGENET
-from looklisten.evaluation.sets.labeled_set import LabeledFile, LabeledFiles, LabeledSet
+from looklisten.evaluation.sets.labeled_set import LabeledFiles, LabeledItem, LabeledSet
 from looklisten.evaluation.sets.localization_set import LocalizationSet
 from looklisten.evaluation.sets.own_files import IMAGES, SOUNDS
 from looklisten.evaluation.sets.urbansound8k import URBANSOUND8K
 from looklisten.evaluation.sets.vggss import VGGSS
 
 LABELED_SETS: dict[str, LabeledSet] = {
-    labeled_set.name: labeled_set
-    for labeled_set in (ESC50, ESC10, DCASE2013, URBANSOUND8K, SOUNDS, IMAGENET, IMAGES)
+    ESC50.name: ESC50,
+    ESC10.name: ESC10,
+    DCASE2013.name: DCASE2013,
+    URBANSOUND8K.name: URBANSOUND8K,
+    SOUNDS.name: SOUNDS,
+    IMAGENET.name: IMAGENET,
+    IMAGES.name: IMAGES,
 }
 """The sets that `looklisten probe` measures, by name."""
 
 LOCALIZATION_SETS: dict[str, LocalizationSet] = {
-    localization_set.name: localization_set for localization_set in (VGGSS, FLICKR_SOUNDNET)
+    VGGSS.name: VGGSS,
+    FLICKR_SOUNDNET.name: FLICKR_SOUNDNET,
 }
 """The sets with boxes that `looklisten evaluate` measures, by name."""
 
@@ -61,9 +67,12 @@ def open_labeled_set(name: str, path: str | Path, partial: bool = False) -> Labe
         _check_complete(labeled_set, files, expectation)
     labels = np.array([file.label for file in files])
     folds = np.array([file.fold for file in files])
+    # Readers give folds to all files or to none.
     if "" in folds:
         folds = hashed_folds(files)
-    tested = tuple(fold for fold in labeled_set.tested or tested_folds(folds) if fold in folds)
+    # With `partial`, a fold of the protocol may be missing.
+    chosen = labeled_set.tested or tested_folds(folds)
+    tested = tuple(fold for fold in chosen if fold in folds)
     n_classes = len(np.unique(labels))
     n_folds = len(np.unique(folds))
     if n_classes < 2 or n_folds < 2 or not tested:
@@ -83,7 +92,7 @@ def open_labeled_set(name: str, path: str | Path, partial: bool = False) -> Labe
 
 
 def _check_complete(
-    labeled_set: LabeledSet, files: Sequence[LabeledFile], expectation: str
+    labeled_set: LabeledSet, files: Sequence[LabeledItem], expectation: str
 ) -> None:
     """Raises SourceError if a file, a class or a fold of the set is missing."""
     # The size of a user's own set is not known.

@@ -5,21 +5,22 @@ from pathlib import Path
 from looklisten.evaluation.sets.file_listing import checked_files, table_rows
 from looklisten.evaluation.sets.labeled_set import (
     NOT_CHECKED,
-    LabeledFile,
+    LabeledItem,
     LabeledSet,
     PublishedFigure,
 )
 
 
-def read_urbansound8k(root: Path) -> list[LabeledFile]:
+def read_urbansound8k(root: Path) -> list[LabeledItem]:
     """The table `metadata/UrbanSound8K.csv` and the ten folders in `audio/`."""
     table = root / "metadata" / "UrbanSound8K.csv"
+    # Nothing found is reported with the expected layout by the caller.
     if not table.is_file():
         return []
     files = []
     for row in table_rows(table, ("slice_file_name", "fold", "class")):
         path = f"audio/fold{row['fold']}/{row['slice_file_name']}"
-        files.append(LabeledFile(path, row["class"], row["fold"]))
+        files.append(LabeledItem(path, row["class"], row["fold"]))
     return checked_files(root, files, table)
 
 

@@ -51,9 +51,11 @@ def find_vggss_videos(folder: Path, clips: Iterable[str]) -> dict[str, Path]:
     videos = {}
     for clip in clips:
         video = youtube_id(clip)
+        # One character separates the id from the start.
         start_seconds = clip[YOUTUBE_ID_LETTERS + 1 :]
         files = files_by_start.get(video, {})
         file = files.get(int(start_seconds) * 1000) if start_seconds.isdecimal() else None
+        # Without a start in its name, a file could be any of several clips of the video.
         if not file and clips_of_video[video] == 1:
             file = files.get(None)
         if file:

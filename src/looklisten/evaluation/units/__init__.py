@@ -1,0 +1,1 @@
+"""Which classes the vectors and single units prefer."""

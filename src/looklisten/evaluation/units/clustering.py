@@ -5,8 +5,9 @@ class. The baselines are random clusters and the untrained network. Knows labels
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,12 +22,18 @@ from looklisten.config import Side
 from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.held_out import (
+    fraction_held_out,
+    network_of,
+    opened_shards,
+)
 from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
 from looklisten.evaluation.untrained import initial_seed, untrained_like
-from looklisten.inference.moments import embed_clips
+from looklisten.inference.moments import MomentVectors, embed_clips
 from looklisten.inference.unit_activations import SIDES
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 PAPER_CLUSTERS = 64
@@ -40,6 +47,8 @@ paper's would not compare better.
 ITEMS_PER_CLUSTER = 10
 """With fewer, random clusters alone agree with the labels well; the paper has about 30."""
 
+ClipEmbedder = Callable[[L3Net, Iterable[Clip], int], MomentVectors]
+"""A network, clips and a number of moments of each -> the vectors of those moments."""
 NetworkKind = Literal["random", "untrained", "trained"]
 PAPER_FIGURES: dict[tuple[Side, NetworkKind], tuple[float, int | None]] = {
     ("vision", "random"): (0.165, None),
@@ -118,14 +127,18 @@ class Clustering:
 
 
 def cluster(
-    model: L3Net,
-    shards: Shards,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     split: str = "held-out",
-    held_out_fraction: float = 0.1,
+    held_out_fraction: float | None = None,
     k: int = PAPER_CLUSTERS,
     seed: int | None = None,
     seeds: int = 10,
     progress: Progress = no_progress,
+    *,
+    max_videos: int = MAX_VIDEOS,
+    items_per_cluster: int = ITEMS_PER_CLUSTER,
+    embed: ClipEmbedder = embed_clips,
 ) -> Clustering:
     """k-means of pool4 vectors of one clip a video, compared with the labels.
 
@@ -133,16 +146,24 @@ def cluster(
     time from another start. For vision, clips whose boxes show objects of other labels are left
     out, as in `probe`.
 
-    `split`: `held-out` videos, `all`, or the name of a split of the shards. At most `MAX_VIDEOS`
-        videos are used.
+    `network`: an opened run, or a plain network.
+    `shards`: a folder or its shards.
+    `split`: `held-out` videos, `all`, or the name of a split of the shards. At most `max_videos`
+        are used.
+    `held_out_fraction`: by default that of the run; a plain network needs it.
     `seed`: draws the videos and the weights of the untrained network; by default the seed of the
         network itself.
 
+    `items_per_cluster`: at least so many; else there are fewer than `k` clusters.
+    `embed`: gives the vectors of clips.
+
     Raises ConfigError for a split that is not there, and for labels of fewer than two classes.
     """
+    model = network_of(network)
+    shards = opened_shards(shards)
     seed = initial_seed(model, seed)
-    held_out = shards.held_out_mask(held_out_fraction)
-    clips = _one_clip_a_video(shards.split(split, held_out), seed)
+    fraction = fraction_held_out(network, held_out_fraction)
+    clips = _one_clip_a_video(shards.split(split, fraction), seed, max_videos)
     usable: dict[Side, NDArray[np.bool_]] = {
         "vision": np.array([has_single_label(clip) for clip in clips], dtype=bool),
         "audio": np.ones(len(clips), dtype=bool),
@@ -153,7 +174,8 @@ def cluster(
             "clusters are compared with labels, of at least 2 classes; "
             f"the {split} videos of {shards.path} have fewer"
         )
-    k, reason = choose_k(k, min(len(truth[side]) for side in SIDES))
+    # Both sides have the same k, so that their figures compare.
+    k, reason = choose_k(k, min(len(truth[side]) for side in SIDES), items_per_cluster)
     rows: list[ClusterAgreement] = []
     for side in SIDES:
         random_clusters = []
@@ -161,15 +183,18 @@ def cluster(
             rng = np.random.default_rng((seed, number))
             random_clusters.append(rng.integers(k, size=len(truth[side])))
         rows.append(_agreement(side, "random", truth[side], random_clusters, None))
+    held_out = shards.held_out_mask(fraction)
+    # Batch-norm statistics come from training videos, where there are any.
     training = ~held_out if not held_out.all() else held_out
     vectors: dict[Side, Float[np.ndarray, "items features"]] = {}
     networks: dict[NetworkKind, L3Net] = {
         "untrained": untrained_like(model, shards.select(training), seed),
         "trained": model.eval(),
     }
-    for turn, (kind, network) in enumerate(networks.items()):
+    # The trained network comes last, as its vectors are those of the result.
+    for turn, (kind, measured_network) in enumerate(networks.items()):
         counted = _counted(clips, progress, turn * len(clips), 2 * len(clips))
-        moment_vectors = embed_clips(network, counted, per_clip=1)
+        moment_vectors = embed(measured_network, counted, 1)
         for side in SIDES:
             vectors[side] = getattr(moment_vectors, side)[usable[side]]
             covered = selectivity(vectors[side], truth[side]).covered
@@ -185,15 +210,17 @@ def _counted(clips: Shards, progress: Progress, done_before: int, total: int) ->
         yield clip
 
 
-def choose_k(wanted_k: int, items: int) -> tuple[int, str]:
+def choose_k(
+    wanted_k: int, items: int, items_per_cluster: int = ITEMS_PER_CLUSTER
+) -> tuple[int, str]:
     """The number of clusters for so many items, and why."""
     if wanted_k < 2:
         raise ConfigError(f"k-means needs at least 2 clusters; {wanted_k} were asked for")
-    largest_k = max(items // ITEMS_PER_CLUSTER, 2)
+    largest_k = max(items // items_per_cluster, 2)
     if wanted_k > largest_k:
         return (
             largest_k,
-            f"{items} items are too few for {wanted_k} clusters of at least {ITEMS_PER_CLUSTER}; "
+            f"{items} items are too few for {wanted_k} clusters of at least {items_per_cluster}; "
             "figures compare at the same k and n only",
         )
     return wanted_k, "the paper's" if wanted_k == PAPER_CLUSTERS else "asked for"
@@ -242,11 +269,12 @@ def _agreement(
     )
 
 
-def _one_clip_a_video(clips: Shards, seed: int) -> Shards:
-    """The first labeled clip of each video, or of `MAX_VIDEOS` of them."""
+def _one_clip_a_video(clips: Shards, seed: int, max_videos: int) -> Shards:
+    """The first labeled clip of each video, or of `max_videos` of them."""
     labeled = clips.select(clips.names != "")
+    # In the order of the clips, not of the names.
     first = np.sort(np.unique(labeled.video_ids, return_index=True)[1])
-    drawn = np.random.default_rng(seed).permutation(first)[:MAX_VIDEOS]
+    drawn = np.random.default_rng(seed).permutation(first)[:max_videos]
     is_drawn = np.zeros(len(labeled), dtype=bool)
     is_drawn[drawn] = True
     return labeled.select(is_drawn)

@@ -6,6 +6,7 @@ Without labels units have numbers only.
 """
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from looklisten.config import Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.clustering import PAPER_FIGURES, NetworkKind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
@@ -26,6 +28,7 @@ from looklisten.inference.unit_activations import (
     video_activations,
 )
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 MAX_LABELED_VIDEOS = 20_000
@@ -40,7 +43,7 @@ Activations = dict[Side, Float[np.ndarray, " units"]]
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """One unit of a tower's last layer (pool4), with the class it prefers where there are labels."""
+    """One unit of a tower's last layer (pool4), with the class it prefers, if labels are known."""
 
     side: Side
     number: int
@@ -119,6 +122,7 @@ class Units:
         for unit in active:
             if unit.preferred:
                 best_of_class.setdefault(unit.preferred, unit)
+        # A stable sort: the best unit of each class comes first, then all others, each in order.
         active.sort(key=lambda unit: best_of_class.get(unit.preferred) is not unit)
         return active[:count]
 
@@ -184,14 +188,14 @@ class LabeledVideos:
 
 
 def units(
-    model: L3Net,
-    clips: Shards,
+    network: L3Net | Run,
+    shards: Shards | str | Path,
     top: int = 5,
     per_clip: int = 1,
     seed: int | None = None,
     progress: Progress = no_progress,
 ) -> Units:
-    """For each unit of both towers the `top` videos that activate it most, and the class it prefers.
+    """The `top` videos that activate each unit of both towers most, and the class that it prefers.
 
     Each video counts with one moment, as in the paper: of `per_clip` evenly spread over each of its
     clips, the one that activates the unit most. Preferences are measured on at most
@@ -200,9 +204,12 @@ def units(
     Memory does not grow with the set, but for the labeled videos.
 
     The untrained network has the initial weights of `seed`, and batch-norm statistics from the
-    clips of the folder that are not in `clips`. The number of covered classes depends on these
+    clips of the folder that are not searched. The number of covered classes depends on these
     weights: it is 9 to 12 on the videos of the demo.
 
+    `network`: an opened run, or a plain network.
+    `shards`: a folder or its shards, for the held-out videos of the run; or a selection of clips
+        (`Shards.select`), which is taken as it is.
     `seed`: draws labeled videos and the weights of the untrained network; by default the seed of
         the network itself.
 
@@ -213,28 +220,34 @@ def units(
             "units are shown by at least 1 clip, of at least 1 moment each; "
             f"{top} and {per_clip} were asked for"
         )
+    model = network_of(network)
+    clips = clips_to_evaluate(network, shards)
     if not len(clips):
         raise ConfigError(f"no clip of {clips.path} is left to look at; choose another split")
     seed = initial_seed(model, seed)
     labeled_videos = _labeled_videos(clips, seed)
     audio_videos = labeled_videos.class_of_video["audio"]
     labeled_clips = clips.select(np.isin(clips.video_ids, list(audio_videos)))
+    # Clips of the first pass, and of the second one by the untrained network.
     first_passes = len(clips) + len(labeled_clips)
 
     def after(before: int) -> Progress:
+        # The third pass has as many moments as it finds, which is not known before.
         return lambda done, part, /, **_: progress(before + done, max(first_passes, before + part))
 
-    width = model.config.widths[-1]
+    width = model.vision.features
     strongest = {side: StrongestVideos(width, top) for side in SIDES}
     activations_of: dict[str, Activations] = {}
     for video in video_activations(model.eval(), clips, per_clip, after(0)):
         for side in SIDES:
             strongest[side].add(video.activations[side], video.moments[side])
+        # Only for labeled videos: activations of all videos would not fit into memory.
         if video.video_id in audio_videos:
             activations_of[video.video_id] = video.activations
     preferences = labeled_videos.preferences(activations_of)
     coverage = labeled_videos.coverage("trained", preferences)
     if coverage:
+        # For held-out clips, these are the training clips.
         other_clips = clips.complement()
         untrained = untrained_like(model, other_clips if len(other_clips) else clips, seed)
         untrained_activations: dict[str, Activations] = {}
@@ -284,6 +297,7 @@ def _labeled_videos(clips: Shards, seed: int) -> LabeledVideos:
         if len(labels) == 1 and labels != {""}:
             single_labels[video] = labels.pop()
     videos = list(single_labels)
+    # In the order of the clips, so that the result does not depend on the draw below the limit.
     drawn = np.random.default_rng(seed).permutation(len(videos))[:MAX_LABELED_VIDEOS]
     audio = {videos[number]: single_labels[videos[number]] for number in sorted(drawn.tolist())}
     vision = {}

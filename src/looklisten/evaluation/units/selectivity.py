@@ -77,6 +77,7 @@ def selectivity(activations: Float[np.ndarray, "items units"], labels: NDArray[A
         precision_at_rank = is_class.cumsum(0) / ranks
         precision[number] = (is_class * precision_at_rank).sum(0) / count
         purity[number] = is_class[: min(TOP_ITEMS, count)].mean(0)
+    # Average precision of a class with one item is 1 for any unit that has it on top.
     large = np.bincount(class_of_item) >= LEAST_ITEMS
     # Where no class is large, all take part.
     allowed = np.where(large[:, None] | ~large.any(), precision, -1.0)

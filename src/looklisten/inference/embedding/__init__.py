@@ -1,0 +1,1 @@
+"""Sound, images and videos -> vectors with their times."""

@@ -1,0 +1,1 @@
+"""Frames and sound -> heat maps."""

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
         process_video_file,
     )
     from looklisten.interop.openl3.images import get_image_embedding
-    from looklisten.interop.openl3.models import convert, load, recognizes
+    from looklisten.interop.openl3.models import convert, load
 
 _HOME = {
     "audio": ("get_audio_embedding", "preprocess_audio"),
     "files": ("get_output_path", "process_audio_file", "process_image_file", "process_video_file"),
     "images": ("get_image_embedding",),
-    "models": ("convert", "load", "recognizes"),
+    "models": ("convert", "load"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -48,7 +48,6 @@ __all__ = [
     "process_audio_file",
     "process_image_file",
     "process_video_file",
-    "recognizes",
 ]
 
 

@@ -6,7 +6,6 @@ from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.networks import OpenL3Net
 from looklisten.interop.openl3.published import locate
 from looklisten.interop.openl3.variants import (
-    SCHEME,
     WORDS,
     Side,
     Variant,
@@ -15,28 +14,17 @@ from looklisten.interop.openl3.variants import (
     variant_of_file,
 )
 from looklisten.interop.openl3.weights import (
-    ABOUT,
     Weights,
     channels_in,
     read_folder,
     read_keras,
     write_folder,
 )
+from looklisten.model.networks import OPENL3_FILE, OPENL3_PREFIX
 from looklisten.system.devices import choose_device, choose_precision, to_device
 from looklisten.system.progress import Progress, no_progress
 
 FRONTENDS = ("kapre", "librosa")
-
-
-def recognizes(source: str | Path) -> bool:
-    """Whether `load` takes it: `openl3:audio-mel256-env`, a weight file of Keras, or a folder that
-    `convert` wrote.
-    """
-    return (
-        str(source).startswith(SCHEME)
-        or str(source).endswith((".h5", ".h5.gz", ".hdf5"))
-        or (Path(source) / ABOUT).is_file()
-    )
 
 
 def load(source: str | Path, progress: Progress = no_progress) -> OpenL3Net:
@@ -52,11 +40,11 @@ def load(source: str | Path, progress: Progress = no_progress) -> OpenL3Net:
 
 def _read(source: str | Path, progress: Progress) -> tuple[Variant, Weights, str]:
     """(network, weights, where they are from)."""
-    if str(source).startswith(SCHEME):
+    if str(source).startswith(OPENL3_PREFIX):
         kind = variant_named(str(source))
         return kind, read_keras(locate(kind, progress=progress)), str(source)
     path = Path(source)
-    if (path / ABOUT).is_file():
+    if (path / OPENL3_FILE).is_file():
         return *read_folder(path), str(path)
     told, weights = variant_of_file(path), read_keras(path)
     side: Side = "audio" if channels_in(weights) == 1 else "vision"
@@ -83,7 +71,7 @@ def convert(
     kind, weights, origin = _read(source, progress)
     _build(OpenL3Net(kind), weights, str(source))  # so that a folder is written of networks alone
     write_folder(Path(out), weights, kind, origin)
-    return {"network": f"{SCHEME}{kind.name}", "folder": str(out)}
+    return {"network": f"{OPENL3_PREFIX}{kind.name}", "folder": str(out)}
 
 
 def _build(net: OpenL3Net, weights: Weights, source: str) -> OpenL3Net:
@@ -179,7 +167,7 @@ def _net(kind: Variant, embedding_size: int, frontend: str = "kapre") -> OpenL3N
 
 def _ready(net: OpenL3Net, path: Path, device: str, precision: str) -> OpenL3Net:
     """The network with its weights, on the device."""
-    weights = read_folder(path)[1] if (path / ABOUT).is_file() else read_keras(path)
+    weights = read_folder(path)[1] if (path / OPENL3_FILE).is_file() else read_keras(path)
     chosen = choose_device(device).value
     net.precision = choose_precision(chosen, precision).value
     return to_device(_build(net, weights, str(path)), chosen)

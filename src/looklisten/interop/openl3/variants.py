@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from looklisten.interop.openl3.errors import OpenL3Error
+from looklisten.model.networks import OPENL3_PREFIX
 
 Side = Literal["audio", "vision"]
 InputRepr = Literal["linear", "mel128", "mel256"]
 ContentType = Literal["music", "env"]
 
-SCHEME = "openl3:"
 VERSION = "v0_4_0"
 """Of the published files: those that OpenL3 0.4.0 to 0.4.2 use."""
 
@@ -92,11 +92,11 @@ def variant_named(name: str) -> Variant:
     """The published network `openl3:audio-mel256-env`; raises OpenL3Error, one sentence, for a name
     that is none.
     """
-    found = _PATTERN.fullmatch(name.removeprefix(SCHEME))
+    found = _PATTERN.fullmatch(name.removeprefix(OPENL3_PREFIX))
     if not found or not found[3]:
         names = "audio or image, then linear, mel128 or mel256, then music or env"
         raise OpenL3Error(
-            f"{name} is no network that OpenL3 published; a name is {SCHEME} and {names}, such as {SCHEME}audio-mel256-env"
+            f"{name} is no network that OpenL3 published; a name is {OPENL3_PREFIX} and {names}, such as {OPENL3_PREFIX}audio-mel256-env"
         )
     word, input_repr, content_type = found.groups()
     return variant("audio" if word == "audio" else "vision", input_repr, content_type)

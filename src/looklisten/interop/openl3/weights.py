@@ -23,10 +23,9 @@ from torch import Tensor
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.networks import CHANNELS
 from looklisten.interop.openl3.variants import Variant, variant
+from looklisten.model.networks import OPENL3_FILE
 from looklisten.system.files import atomic_write, write_json
 
-ABOUT = "openl3.json"
-"""The file that makes a folder one of these."""
 WEIGHTS = "model.safetensors"
 
 LAYERS = (
@@ -126,13 +125,13 @@ def write_folder(out: Path, weights: Weights, kind: Variant, source: str) -> Non
             "source": source,
             "sha256": hashlib.sha256(data).hexdigest(),
         }
-        write_json(scratch / ABOUT, about)
+        write_json(scratch / OPENL3_FILE, about)
 
 
 def read_folder(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
     """What `write_folder` wrote; raises OpenL3Error, one sentence, when it is damaged."""
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = json.loads((folder / OPENL3_FILE).read_text(encoding="utf-8"))
         kind = variant(about["side"], about["input_repr"], about["content_type"])
         data = (folder / WEIGHTS).read_bytes()
         if hashlib.sha256(data).hexdigest() != about["sha256"]:

@@ -1,0 +1,1 @@
+"""A media file -> frames and sound on one clock."""

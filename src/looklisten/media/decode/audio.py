@@ -1,4 +1,4 @@
-"""Audio."""
+"""The audio stream of a file -> mono sound at 48 kHz on the clock of the file."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,154 +12,168 @@ from looklisten.media.decode.clock import Clock
 from looklisten.media.decode.options import ChunkResampler, DecodeOptions
 from looklisten.media.decode.packets import decode_packet
 from looklisten.media.decode.placement import RESYNC_SECONDS, BlockPlacer, PlacedBlock
-from looklisten.media.decode.records import SOUND_IN_PAST, AudioChunk, DecodeReport, Packet
+from looklisten.media.decode.records import OLD_AUDIO, AudioChunk, DecodeReport, Packet
 from looklisten.media.decode.sample_planes import SamplePlanes
 from looklisten.media.downmix import Mixer, zero_level
 
 
 class AudioDecoder:
-    """Puts decoded sound on the clock: mono, short gaps filled with silence, overlaps cut,
-    resampled.
+    """Decodes the packets of one audio stream.
 
-    Decoders give some 20 ms at a time; about a second is gathered before anything is computed.
+    Channels are mixed, short gaps are filled with silence, overlaps are cut, other rates are
+    resampled. Decoders give some 20 ms at a time; about a second is gathered before it is computed.
     """
 
     def __init__(
-        self, stream: av.AudioStream, clock: Clock, wanted: DecodeOptions, report: DecodeReport
+        self, stream: av.AudioStream, clock: Clock, options: DecodeOptions, report: DecodeReport
     ) -> None:
-        self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
-        self._kind: tuple[str, tuple[str, ...], int] | None = None
-        self._follower = BlockPlacer()
-        self._parts = 0
+        self._stream = stream
+        self._clock = clock
+        self._options = options
+        self._report = report
+        self._layout: tuple[str, tuple[str, ...], int] | None = None
+        """Sample format, names of the channels and rate of what is gathered."""
+        self._placer = BlockPlacer()
+        self._parts_begun = 0
+        """How many of the later parts of a concatenated file have begun."""
         self._late_seconds = 0.0
-        """By how much the parts of a joined file begin later than their packets say."""
+        """How much later the current part begins than its packets say."""
         self._gathered: list[list[NDArray[Any]]] = []
         self._gathered_samples = 0
         self._reader = SamplePlanes()
         self._mixer: Mixer | None = None
         self._resampler: ChunkResampler | None = None
         self._start_seconds = 0.0
-        self._emitted = 0
+        """Where the current run of sound without a gap begins."""
+        self._emitted_samples = 0
         self.is_over = False
 
     def feed(self, packet: Packet | None) -> Iterator[AudioChunk]:
-        damaged = self._report.damaged_count
+        """Decode a packet; None flushes the decoder."""
+        damaged_before = self._report.damaged_count
         frames = decode_packet(self._stream.codec_context, packet, self._report)
-        at = self._clock.at(packet, self._stream) if packet is not None else None
-        if at is not None and at < self._wanted.start_seconds:
-            self._report.damaged_count = damaged  # a run-up may refer to packets that were not read
+        start = None
+        if packet is not None:
+            start = self._clock.seconds_of(packet, self._stream)
+        if start is not None and start < self._options.start_seconds:
+            # A packet of the run-up may refer to packets that were not read: that is no damage.
+            self._report.damaged_count = damaged_before
         for frame in frames:
             yield from self._take(frame)
 
     def pause(self) -> Iterator[AudioChunk]:
-        """What was gathered, when no more sound may come for long."""
-        if self._gathered or self._follower.waits or self._resampler:
+        """What was gathered, for when no more sound may come for long."""
+        if self._gathered or self._placer.has_waiting or self._resampler:
             yield from self._end()
 
-    def rest(self) -> Iterator[AudioChunk]:
-        """What the decoder, the gathering and the resampler still hold."""
+    def finish(self) -> Iterator[AudioChunk]:
+        """What the decoder, the placer and the resampler still hold."""
         yield from self.feed(None)
         yield from self._end()
 
     def _take(self, frame: av.AudioFrame) -> Iterator[AudioChunk]:
         names = tuple(channel.name for channel in frame.layout.channels)
-        kind = (frame.format.name, names, frame.sample_rate)
+        layout = (frame.format.name, names, frame.sample_rate)
         try:
-            planes, each = self._reader.read(frame)
+            planes, items_per_sample = self._reader.read(frame)
         except ValueError as error:
             self._report.damaged_count += 1
             self._report.last_error = str(error)
             return
-        if kind != self._kind:
+        if layout != self._layout:
             yield from self._end()
-            self._kind = kind
-        at = self._behind_parts(self._clock.at(frame, self._stream))
-        for placed in self._follower.feed(at, frame.samples, frame.sample_rate, (planes, each)):
-            yield from self._place(placed)
-        self.is_over = at is not None and at >= self._wanted.stop_seconds
+            self._layout = layout
+        start = self._after_parts(self._clock.seconds_of(frame, self._stream))
+        content = (planes, items_per_sample)
+        for placed in self._placer.feed(start, frame.samples, frame.sample_rate, content):
+            yield from self._gather(placed)
+        self.is_over = start is not None and start >= self._options.stop_seconds
 
-    def _behind_parts(self, at: float | None) -> float | None:
-        """Where a file of sound alone is joined of parts, each begins where the samples before it
-        end.
+    def _after_parts(self, start: float | None) -> float | None:
+        """The time of a frame, moved behind the samples of the parts before its own.
 
-        The last packets of a part may have no times, as in FLAC; what they hold is known only when
-        it is decoded.
+        This is for concatenated files of sound alone. The last packets of a part may have no times,
+        as in FLAC, so how long the part is becomes known only when it is decoded.
         """
-        if at is None or len(self._clock.streams) > 1:
-            return at
-        while (
-            self._parts < len(self._clock.parts_seconds)
-            and at >= self._clock.parts_seconds[self._parts] - RESYNC_SECONDS
-        ):
-            self._parts += 1
-            self._late_seconds = max(self._follower.end_seconds - at, self._late_seconds)
-        return at + self._late_seconds
+        if start is None or len(self._clock.streams) > 1:
+            return start
+        part_starts = self._clock.part_starts_seconds
+        while self._parts_begun < len(part_starts):
+            if start < part_starts[self._parts_begun] - RESYNC_SECONDS:
+                break
+            self._parts_begun += 1
+            self._late_seconds = max(self._placer.end_seconds - start, self._late_seconds)
+        return start + self._late_seconds
 
-    def _place(self, placed: PlacedBlock) -> Iterator[AudioChunk]:
-        """Gather a block of samples, with silence before it or its beginning cut off where its
-        place asks for that.
-        """
-        planes, each = placed.block
+    def _gather(self, placed: PlacedBlock) -> Iterator[AudioChunk]:
+        """Gather a placed block, with silence before it or with its beginning cut."""
+        planes, items_per_sample = placed.block
         rate_hz = placed.rate_hz
         shift = placed.shift_samples
         if placed.start_seconds is not None:
             yield from self._close()
-            self._start_seconds, self._emitted = placed.start_seconds, 0
+            self._start_seconds = placed.start_seconds
+            self._emitted_samples = 0
         if self._resampler is None and rate_hz != SAMPLE_RATE_HZ:
-            self._resampler = self._wanted.make_resampler(rate_hz)
+            self._resampler = self._options.make_resampler(rate_hz)
         if shift > 0:
-            planes = [
-                np.concatenate([np.full(shift * each, zero_level(plane), plane.dtype), plane])
-                for plane in planes
-            ]
+            planes = [_with_silence_before(plane, shift * items_per_sample) for plane in planes]
         elif shift < 0:
-            planes = [plane[-shift * each :] for plane in planes]
-            if self._follower.end_seconds > self._wanted.start_seconds:
-                self._report.add_lost(SOUND_IN_PAST, -shift / rate_hz)
+            planes = [plane[-shift * items_per_sample :] for plane in planes]
+            if self._placer.end_seconds > self._options.start_seconds:
+                self._report.add_lost(OLD_AUDIO, -shift / rate_hz)
         self._gathered.append(planes)
         self._gathered_samples += placed.samples + shift
         if self._gathered_samples >= rate_hz:
             yield from self._flush()
 
     def _flush(self) -> Iterator[AudioChunk]:
-        if self._gathered and self._kind:
-            _, names, rate_hz = self._kind
-            if self._mixer is None or self._mixer.channels != names:
-                self._mixer = Mixer(names, rate_hz)
-            samples = self._mixer.mix(
-                [np.concatenate(plane) for plane in zip(*self._gathered, strict=True)]
-            )
-            if self._mixer.was_out_of_phase:
-                self._report.flags.add("out-of-phase")
-            self._gathered, self._gathered_samples = [], 0
-            yield from self._emit(
-                self._resampler.resample_chunk(samples) if self._resampler else samples
-            )
+        """Mix and resample what was gathered."""
+        if not self._gathered or not self._layout:
+            return
+        _, names, rate_hz = self._layout
+        if self._mixer is None or self._mixer.channels != names:
+            self._mixer = Mixer(names, rate_hz)
+        planes = [np.concatenate(blocks) for blocks in zip(*self._gathered, strict=True)]
+        samples = self._mixer.mix(planes)
+        if self._mixer.was_out_of_phase:
+            self._report.flags.add("out-of-phase")
+        self._gathered = []
+        self._gathered_samples = 0
+        if self._resampler:
+            samples = self._resampler.resample_chunk(samples)
+        yield from self._emit(samples)
 
     def _end(self) -> Iterator[AudioChunk]:
-        for placed in self._follower.rest():
-            yield from self._place(placed)
+        """Emit everything, since the next block does not continue this sound."""
+        for placed in self._placer.finish():
+            yield from self._gather(placed)
         yield from self._close()
 
     def _close(self) -> Iterator[AudioChunk]:
-        """End a stretch of sound: what was gathered and what the resampler holds."""
+        """End a run of sound: emit what was gathered and what the resampler holds."""
         yield from self._flush()
         if self._resampler:
-            yield from self._emit(
-                self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            )
+            no_samples = np.zeros(0, np.float32)
+            yield from self._emit(self._resampler.resample_chunk(no_samples, last=True))
             self._resampler = None
 
     def _emit(self, samples: NDArray[np.float32]) -> Iterator[AudioChunk]:
-        start = self._start_seconds + self._emitted / SAMPLE_RATE_HZ
-        self._emitted += len(samples)
-        early = (
-            int(np.ceil((self._wanted.start_seconds - start) * SAMPLE_RATE_HZ - 0.05))
-            if start < self._wanted.start_seconds
-            else 0
-        )
-        keep = min((self._wanted.stop_seconds - start) * SAMPLE_RATE_HZ + 1e-6, len(samples))
-        if early < int(keep):
-            sound = AudioChunk(start + early / SAMPLE_RATE_HZ, samples[early : int(keep)])
-            self._report.audio_end_seconds = sound.end_seconds
-            yield sound
+        """The part of `samples` that lies between start_seconds and stop_seconds."""
+        start = self._start_seconds + self._emitted_samples / SAMPLE_RATE_HZ
+        self._emitted_samples += len(samples)
+        first = 0
+        if start < self._options.start_seconds:
+            # The tolerances keep a sample whose time differs from the limit by rounding alone.
+            first = int(np.ceil((self._options.start_seconds - start) * SAMPLE_RATE_HZ - 0.05))
+        until_stop = (self._options.stop_seconds - start) * SAMPLE_RATE_HZ + 1e-6
+        end = int(min(until_stop, len(samples)))
+        if first < end:
+            chunk = AudioChunk(start + first / SAMPLE_RATE_HZ, samples[first:end])
+            self._report.audio_end_seconds = chunk.end_seconds
+            yield chunk
+
+
+def _with_silence_before(plane: NDArray[Any], items: int) -> NDArray[Any]:
+    silence = np.full(items, zero_level(plane), plane.dtype)
+    return np.concatenate([silence, plane])

@@ -1,6 +1,7 @@
-"""Open a file and select its streams."""
+"""Opens a media file and selects the streams to decode. Decodes nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -10,6 +11,7 @@ from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.packets import encrypted_sentence, last_line
 from looklisten.media.decode.records import DecodeReport
 from looklisten.media.decode.stream_choice import (
+    StreamChoice,
     audio_of_program,
     audio_streams,
     choose_audio,
@@ -21,16 +23,20 @@ from looklisten.media.decode.stream_choice import (
 )
 
 
-def open_media(path: str | Path, wanted: DecodeOptions, report: DecodeReport) -> InputContainer:
-    report.source = str(path)
+def open_media(path: str | Path, options: DecodeOptions, report: DecodeReport) -> InputContainer:
+    """The container of a file. Raises SourceError when FFmpeg cannot open it."""
+    report.source_name = str(path)
+    ffmpeg_options = {
+        # A playlist may be named like a video. It must not make this process read other files, or
+        # contact other computers.
+        "protocol_whitelist": "file,crypto,data",
+        "max_streams": str(options.max_streams),
+    }
     try:
-        # A playlist that is named like a video must not make this process read other files or
-        # hosts.
-        options = {"protocol_whitelist": "file,crypto,data", "max_streams": str(wanted.max_streams)}
-        return av.open(str(path), metadata_errors="ignore", options=options)
+        return av.open(str(path), metadata_errors="ignore", options=ffmpeg_options)
     except (av.FFmpegError, OSError, ValueError) as error:
         report.last_error = last_line(error)
-        kind = "video" if wanted.video else "sound"
+        kind = "video" if options.video else "sound"
         raise SourceError(
             f"{path} cannot be opened as {kind}: {report.last_error}{photograph_advice(path)}"
         ) from error
@@ -39,59 +45,68 @@ def open_media(path: str | Path, wanted: DecodeOptions, report: DecodeReport) ->
 def select_streams(
     container: InputContainer,
     path: str | Path,
-    wanted: DecodeOptions,
+    options: DecodeOptions,
     report: DecodeReport | None = None,
 ) -> tuple[av.VideoStream | None, av.AudioStream | None]:
-    """The stream of pictures and the stream of sound that are meant (`stream_choice`), where they
-    are wanted.
+    """The video stream and the audio stream to decode (`stream_choice`), None where not asked for.
 
-    What is passed over is written into `report`. Raises SourceError when a wanted one is not there,
-    is encrypted or is too large.
+    Streams that are not chosen are listed in the report. Raises SourceError when a stream that is
+    asked for is missing, encrypted or too large, or when the file has too many streams.
     """
-    if len(container.streams) >= wanted.max_streams:
+    if len(container.streams) >= options.max_streams:
         raise SourceError(
-            f"{path} has {len(container.streams)} streams or more; at most {wanted.max_streams} are allowed{photograph_advice(path)}"
+            f"{path} has {len(container.streams)} streams or more; "
+            f"at most {options.max_streams} are allowed{photograph_advice(path)}"
         )
-    videos, audios = video_streams(container), audio_streams(container)
-    both = "; both picture and sound are needed" if wanted.video and wanted.audio else ""
-    if wanted.video and not wanted.audio and is_tiled_still(container, videos):
-        raise SourceError(
-            f"{path} is a photograph stored in tiles, which cannot be put together here{photograph_advice(path)}"
-        )
-    for kind, is_wanted, found in (
-        ("picture", wanted.video, videos),
-        ("sound", wanted.audio, audios),
-    ):
-        if is_wanted and not found:
-            raise SourceError(f"{path} has no {kind} stream that can be decoded{both}")
-    # The picture is chosen even if it is not wanted: in a broadcast of several programs it decides
-    # on the sound.
-    picture = choose_video(videos) if videos else None
-    related = (
-        audio_of_program(container, videos, picture.stream)
-        if picture and len(videos) > 1 and len(audios) > 1
-        else None
-    )
-    sound = choose_audio(audios, related) if audios else None
-    video = picture.stream if picture and wanted.video else None
-    audio = sound.stream if sound and wanted.audio else None
+    videos = video_streams(container)
+    audios = audio_streams(container)
+    _check_present(container, path, options, videos, audios)
+    # The video is chosen even when only the audio is decoded: in a broadcast of several programs,
+    # the audio must be that of the video's program.
+    video_choice = choose_video(videos) if videos else None
+    related = None
+    if video_choice and len(videos) > 1 and len(audios) > 1:
+        related = audio_of_program(container, videos, video_choice.stream)
+    audio_choice = choose_audio(audios, related) if audios else None
+    choices: list[StreamChoice] = []
+    video = audio = None
+    if options.video and video_choice:
+        video = video_choice.stream
+        choices.append(video_choice)
+    if options.audio and audio_choice:
+        audio = audio_choice.stream
+        choices.append(audio_choice)
     if report is not None:
-        chosen = ((picture, wanted.video), (sound, wanted.audio))
-        report.skipped_streams = [
-            words
-            for choice, is_wanted in chosen
-            if choice and is_wanted
-            for words in choice.passed_over
-        ]
-    for stream in filter(None, (video, audio)):
-        if is_encrypted(stream):
-            raise SourceError(encrypted_sentence(str(path), stream.type))
-    if video and video.width * video.height > wanted.max_megapixels * 1e6:
+        report.skipped_streams = [words for choice in choices for words in choice.skipped]
+    for choice in choices:
+        if is_encrypted(choice.stream):
+            raise SourceError(encrypted_sentence(str(path), choice.stream.type))
+    if video and video.width * video.height > options.max_megapixels * 1e6:
         raise SourceError(
-            f"{path} has frames of {video.width} x {video.height}; at most {wanted.max_megapixels:g} megapixels are allowed"
+            f"{path} has frames of {video.width} x {video.height}; "
+            f"at most {options.max_megapixels:g} megapixels are allowed"
         )
-    for stream in filter(None, (video, audio)):
-        stream.codec_context.thread_count = (
-            1  # one file, one thread: many files at once use the cores better
-        )
+    for choice in choices:
+        # One thread a file: many files are decoded at once, and that uses the cores better.
+        choice.stream.codec_context.thread_count = 1
     return video, audio
+
+
+def _check_present(
+    container: InputContainer,
+    path: str | Path,
+    options: DecodeOptions,
+    videos: list[Any],
+    audios: list[Any],
+) -> None:
+    """Raise SourceError when the file lacks a stream that is asked for."""
+    if options.video and not options.audio and is_tiled_still(container, videos):
+        raise SourceError(
+            f"{path} is a photograph stored in tiles, which FFmpeg does not join"
+            f"{photograph_advice(path)}"
+        )
+    advice = "; both video and audio are needed" if options.video and options.audio else ""
+    if options.video and not videos:
+        raise SourceError(f"{path} has no video stream that can be decoded{advice}")
+    if options.audio and not audios:
+        raise SourceError(f"{path} has no audio stream that can be decoded{advice}")

@@ -1,5 +1,6 @@
-"""The choices of one decoding pass. Imports neither NumPy nor FFmpeg, so that the shell may read the
-defaults quickly.
+"""The choices of one decoding pass.
+
+Imports neither NumPy nor FFmpeg, so that the shell reads the defaults quickly.
 """
 
 import math

@@ -1,38 +1,43 @@
-"""Packets -> frames."""
+"""Packets of a file -> the frames that they complete. Counts what cannot be decoded."""
 
 from typing import Any
 
 import av
 
 from looklisten.errors import SourceError
-from looklisten.media.decode.records import (
-    DecodeReport,
-    Packet,
-)
-
-
-def last_line(error: BaseException) -> str:
-    log = getattr(error, "log", None)
-    return str(log[2]).strip() if log else str(getattr(error, "strerror", None) or error)
+from looklisten.media.decode.records import DecodeReport, Packet
 
 
 def decode_packet(codec: Any, packet: Packet | None, report: DecodeReport) -> list[Any]:
-    """The frames that a packet completes; None flushes the decoder. Raises SourceError when the
-    packet is encrypted.
+    """The frames that a packet completes; None flushes the decoder.
+
+    A packet that cannot be decoded gives no frame and is counted in the report. Raises SourceError
+    when the packet is encrypted.
     """
     if packet is not None and packet.has_sidedata("encryption_info"):
-        raise SourceError(encrypted_sentence(report.source, codec.type))
+        raise SourceError(encrypted_sentence(report.source_name, codec.type))
     try:
         frames: list[Any] = codec.decode(packet)
+    except av.EOFError:
+        return []
     except av.FFmpegError as error:
-        if isinstance(error, av.EOFError):
-            return []
         report.damaged_count += 1
         report.last_error = last_line(error)
         return []
     return frames
 
 
-def encrypted_sentence(source: str, kind: str) -> str:
-    name = {"video": "picture", "audio": "sound"}[kind]
-    return f"{source} has an encrypted {name} stream; decrypt the file with the tool of its publisher first, or take another copy"
+def last_line(error: BaseException) -> str:
+    """The last line that FFmpeg logged about an error."""
+    log = getattr(error, "log", None)
+    if log:
+        return str(log[2]).strip()
+    return str(getattr(error, "strerror", None) or error)
+
+
+def encrypted_sentence(source_name: str, kind: str) -> str:
+    """The error for an encrypted stream of a kind, "video" or "audio"."""
+    return (
+        f"{source_name} has an encrypted {kind} stream; "
+        "decrypt the file with the tool of its publisher first, or use another copy"
+    )

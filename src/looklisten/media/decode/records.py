@@ -1,4 +1,7 @@
-"""What decoding gives."""
+"""What decoding gives: frames, chunks of sound, and a report on what was lost.
+
+The records can be sent to another process (`media.isolation.messages`). They know no clip.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,24 +12,23 @@ from numpy.typing import NDArray
 
 from looklisten.media import SAMPLE_RATE_HZ
 
-Packet = Any  # av.Packet, whose stubs have a parameter that the class has not
+OLD_AUDIO = "sound with timestamps that had passed"
+OLD_FRAMES = "frames with timestamps that had passed"
+APPENDED_FILE = "a second file appended to the first"
+"""Reasons in `DecodeReport.lost_seconds`; `data.cutting` has others."""
 
+Packet = Any
+"""An `av.Packet`. PyAV's type stubs give it a type parameter that the class lacks at runtime."""
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
-
-
-SOUND_IN_PAST = "sound with timestamps that had passed"
-PICTURE_IN_PAST = "picture with timestamps that had passed"
-UNREAD_FILE = "a second file appended to the first"
-"""Reasons of `DecodeReport.add_lost`; `data.cutting` has the others."""
+"""Luma `[height, width]` and two planes of chroma at half the resolution."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture, shown over [at, end): upright, with square pixels, as a JPEG file stores it.
+    """One frame of a video, on screen during [at_seconds, end_seconds).
 
-    `planes` are luma `[height, width]` and two of chroma at half the resolution, uint8, full range,
-    ITU-R BT.601.
+    It is upright and has square pixels. Colors are as in a JPEG file: full range, ITU-R BT.601.
     """
 
     at_seconds: float
@@ -34,31 +36,39 @@ class Frame:
     planes: Planes
 
     def jpeg(self, quality: int) -> bytes:
-        """The picture as a JPEG file, without a detour through RGB."""
+        """The frame as a JPEG file."""
+        # The planes go to the encoder as they are: a conversion to RGB and back would round twice.
         data: bytes = simplejpeg.encode_jpeg_yuv_planes(*self.planes, quality, fastdct=False)
         return data
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The picture as `[height, width, 3]`; each chroma sample stands for the four pixels that
-        it was taken from.
-        """
+        """The frame as RGB, `[height, width, 3]`."""
         height, width = self.planes[0].shape
-        luma, blue, red = (plane.astype(np.float32) for plane in self.planes)
-        blue, red = (
-            np.repeat(np.repeat(plane - 128, 2, 0), 2, 1)[:height, :width] for plane in (blue, red)
-        )
-        pixels = np.stack(
-            [luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue],
-            axis=-1,
-        )
+        luma = self.planes[0].astype(np.float32)
+        blue = _enlarged_chroma(self.planes[1], height, width)
+        red = _enlarged_chroma(self.planes[2], height, width)
+        channels = [
+            luma + 1.402 * red,
+            luma - 0.344136 * blue - 0.714136 * red,
+            luma + 1.772 * blue,
+        ]
+        pixels = np.stack(channels, axis=-1)
         rounded: NDArray[np.uint8] = np.rint(pixels).clip(0, 255).astype(np.uint8)
         return rounded
 
 
+def _enlarged_chroma(plane: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
+    """A plane of chroma, centered at 0, with each sample repeated for its four pixels."""
+    centered = plane.astype(np.float32) - 128
+    rows = np.repeat(centered, 2, axis=0)
+    return np.repeat(rows, 2, axis=1)[:height, :width]
+
+
 @dataclass(frozen=True, eq=False)
 class AudioChunk:
-    """A stretch of mono sound: `samples` float32 `[n]`. It follows the one before without a gap, or
-    over MAX_GAP_SECONDS later.
+    """Consecutive samples of mono sound at 48 kHz: float32 `[samples]`.
+
+    A chunk follows the one before without a gap, or after a gap of more than MAX_GAP_SECONDS.
     """
 
     start_seconds: float
@@ -71,25 +81,35 @@ class AudioChunk:
 
 @dataclass
 class DecodeReport:
-    """What a decoding pass met: filled while `decode` runs."""
+    """What happened in one decoding pass.
+
+    The decoder writes it while it runs, the caller reads it. A caller that ends decoding for a
+    reason of its own keeps that reason itself, or writes a `stop_reason` where a user should read
+    it.
+    """
 
     damaged_count: int = 0
-    """Packets that could not be decoded and frames that the decoder had to mend."""
+    """Packets that could not be decoded, and frames that the decoder had to repair."""
     stop_reason: str = ""
-    """Why decoding ended before the file did; empty when it did not."""
+    """Why decoding ended before the end of the file; empty when it reached the end."""
     last_error: str = ""
-    """FFmpeg's last line."""
+    """The last line that FFmpeg logged."""
     video_end_seconds: float = 0.0
+    """Where the last decoded frame ends."""
     audio_end_seconds: float = 0.0
+    """Where the last decoded sound ends."""
     lost_seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of the wanted stretch that no frame, sound or clip holds, by reason."""
+    """Seconds that should have been decoded and were not, by reason."""
     flags: set[str] = field(default_factory=set)
-    """Marks (`data.cutting.MARKS`) that decoding found and that hold for every clip of the file."""
-
+    """Properties of the whole file that every clip of it shares: `hdr`, `out-of-phase`."""
     skipped_streams: list[str] = field(default_factory=list)
-    """Streams of the kinds that were wanted and that were not chosen, each in a few words."""
-    source: str = ""
-    """The file's path, for sentences."""
+    """Streams of a decoded kind that were not chosen, each described in a few words."""
+    source_name: str = ""
+    """The path of the file, for sentences."""
+    frame_size: tuple[int, int] | None = None
+    """Width and height of the first decoded frame, upright, with square pixels, not scaled."""
+    declared_seconds: float = 0.0
+    """Length of the file as its container declares it; 0 if it declares none."""
 
     def add_lost(self, reason: str, seconds: float) -> None:
         """Count seconds that are left out, so that no loss is silent."""
@@ -98,17 +118,7 @@ class DecodeReport:
 
 @dataclass(frozen=True)
 class StreamKinds:
-    """Which streams a file has that can be decoded."""
+    """Which kinds of streams a file has that can be decoded."""
 
     has_video: bool
     has_audio: bool
-
-
-def pad_to_even(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The same plane in memory of even height and width, its edge repeated: libjpeg-turbo reads
-    that far.
-    """
-    height, width = plane.shape
-    if not (height % 2 or width % 2):
-        return np.ascontiguousarray(plane)
-    return np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]

@@ -1,10 +1,10 @@
-"""Of the streams of a file, the one of pictures and the one of sound that are meant.
+"""Which video stream and which audio stream of a file are meant.
 
 Knows the headers of streams; decodes nothing.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,13 @@ from typing import Any
 from av.container import InputContainer
 from av.stream import Disposition
 
-NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.metadata
-"""Covers, thumbnails of a timeline and data: none of these is the picture of a film, even if there
-is no other.
-"""
+NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.metadata
+"""Covers, thumbnails of a timeline and data. None of these is a video, even without another one."""
 
-SECONDARY_PICTURE = Disposition.dependent | Disposition.still_image
-"""Layers and tiles of another picture, and stills: taken only where there is nothing else."""
+SECONDARY_VIDEO = Disposition.dependent | Disposition.still_image
+"""Layers and tiles of another image, and stills: chosen only where there is nothing else."""
 
-SECONDARY_SOUND = (
+SECONDARY_AUDIO = (
     Disposition.comment
     | Disposition.visual_impaired
     | Disposition.hearing_impaired
@@ -28,54 +26,51 @@ SECONDARY_SOUND = (
     | Disposition.dependent
     | Disposition.metadata
 )
-"""A commentary, a description of the picture, a mix for people who hear badly: taken only where
-there is nothing else.
-"""
+"""Commentaries, descriptions, mixes for the hearing impaired: chosen where nothing else is."""
 
 SHORT_SHARE = 0.5
-"""A stream that is shorter than this share of the longest of its kind is a preview or a jingle,
-whatever its flags say.
-"""
+"""A stream below this share of the longest one of its kind is a preview, whatever its flags say."""
 
 ENCRYPTED_TAGS = frozenset({"encv", "enca", "drms", "drmi", "aavd"})
-"""Kinds of tracks of MP4 files whose samples are encrypted (ISO 14496-12, 8.12; FairPlay; Audible)."""
+"""Tags of encrypted tracks of MP4 files (ISO 14496-12, 8.12; FairPlay; Audible)."""
 
 ENCRYPTION_KEY_TAG = "enc_key_id"
-"""FFmpeg puts the id of the key of an encrypted Matroska track here."""
+"""The metadata where FFmpeg puts the id of the key of an encrypted Matroska track."""
 
 
 @dataclass(frozen=True)
 class StreamChoice:
-    """The stream that is meant, and in words why others were passed over."""
+    """The chosen stream, and a description of each other stream of its kind."""
 
     stream: Any
-    passed_over: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def video_streams(container: InputContainer) -> list[Any]:
-    """The streams of pictures that this FFmpeg can decode; covers and thumbnails are none."""
+    """The video streams that this FFmpeg can decode, without covers and thumbnails."""
     decodable = [stream for stream in container.streams.video if stream.codec_context]
-    return [stream for stream in decodable if not stream.disposition & NO_PICTURE]
+    return [stream for stream in decodable if not stream.disposition & NO_VIDEO]
 
 
 def audio_streams(container: InputContainer) -> list[Any]:
-    """The streams of sound that this FFmpeg can decode."""
-    return [s for s in container.streams.audio if s.codec_context]
+    """The audio streams that this FFmpeg can decode."""
+    return [stream for stream in container.streams.audio if stream.codec_context]
 
 
 def choose_video(streams: Sequence[Any]) -> StreamChoice:
-    """The picture that is meant.
+    """The video stream that is meant.
 
-    In this order: one with a size, not encrypted, no layer and no still, not much shorter than the
-    longest, marked as default, with the most pixels, with the most frames, the longest, the first.
+    Streams are compared by these properties, the first difference decides: it has a size, is not
+    encrypted, is no layer and no still, is not short, is the default, has the most pixels, has the
+    most frames, is the longest, comes first.
     """
-    longest = max((stream_seconds(s) or 0.0 for s in streams), default=0.0)
+    longest = max((stream_seconds(stream) or 0.0 for stream in streams), default=0.0)
 
     def rank(stream: Any) -> tuple[Any, ...]:
         return (
             stream.width > 0 and stream.height > 0 and stream.codec_context.format is not None,
             not is_encrypted(stream),
-            not stream.disposition & SECONDARY_PICTURE,
+            not stream.disposition & SECONDARY_VIDEO,
             not _is_short(stream, streams, longest),
             bool(stream.disposition & Disposition.default),
             stream.width * stream.height,
@@ -88,19 +83,19 @@ def choose_video(streams: Sequence[Any]) -> StreamChoice:
 
 
 def choose_audio(streams: Sequence[Any], preferred: Any = None) -> StreamChoice:
-    """The sound that is meant.
+    """The audio stream that is meant; `preferred` belongs to the chosen video.
 
-    In this order: one with a rate and channels, not encrypted, no commentary or description, not
-    much shorter than the longest, `preferred` (it belongs to the chosen picture), marked as
-    default, the first.
+    Streams are compared by these properties, the first difference decides: it has a rate and
+    channels, is not encrypted, is no commentary and no description, is not short, is `preferred`,
+    is the default, comes first.
     """
-    longest = max((stream_seconds(s) or 0.0 for s in streams), default=0.0)
+    longest = max((stream_seconds(stream) or 0.0 for stream in streams), default=0.0)
 
     def rank(stream: Any) -> tuple[Any, ...]:
         return (
             stream.codec_context.sample_rate > 0 and stream.codec_context.layout.nb_channels > 0,
             not is_encrypted(stream),
-            not stream.disposition & SECONDARY_SOUND,
+            not stream.disposition & SECONDARY_AUDIO,
             not _is_short(stream, streams, longest),
             stream is preferred,
             bool(stream.disposition & Disposition.default),
@@ -110,16 +105,19 @@ def choose_audio(streams: Sequence[Any], preferred: Any = None) -> StreamChoice:
     return _best(streams, rank)
 
 
-def _best(streams: Sequence[Any], rank: Any) -> StreamChoice:
+def _best(streams: Sequence[Any], rank: Callable[[Any], tuple[Any, ...]]) -> StreamChoice:
     best = max(streams, key=rank)
-    return StreamChoice(best, tuple(_described(stream) for stream in streams if stream is not best))
+    skipped = [_described(stream) for stream in streams if stream is not best]
+    return StreamChoice(best, tuple(skipped))
 
 
 def _described(stream: Any) -> str:
-    """Such as "stream 1, video of 64 x 48, 4.0 s, dependent"."""
-    words = [f"stream {stream.index}", str(stream.type)]
+    """A description such as "stream 1, video of 64 x 48, 4.0 s, dependent"."""
+    words = [f"stream {stream.index}"]
     if stream.type == "video":
-        words[-1] += f" of {stream.width} x {stream.height}"
+        words.append(f"video of {stream.width} x {stream.height}")
+    else:
+        words.append(str(stream.type))
     if stream.language:
         words.append(str(stream.language))
     seconds = stream_seconds(stream)
@@ -131,9 +129,9 @@ def _described(stream: Any) -> str:
 
 
 def stream_seconds(stream: Any) -> float | None:
-    """How long a stream says it lasts; None where it does not say."""
-    # Matroska has no field for it; programs put it into a tag, such as 00:00:04.021000000. For a
-    # stream without a packet FFmpeg makes up a duration, so the tag goes before.
+    """The duration of a stream by its header; None where the header does not say."""
+    # Matroska has no field for it; programs write a tag such as 00:00:04.021000000. The tag comes
+    # first, because FFmpeg invents a duration for a stream without a packet.
     for name, value in stream.metadata.items():
         if name.upper().partition("-")[0] == "DURATION":
             with contextlib.suppress(ValueError):
@@ -145,9 +143,7 @@ def stream_seconds(stream: Any) -> float | None:
 
 
 def _is_short(stream: Any, streams: Sequence[Any], longest_seconds: float) -> bool:
-    """Whether a stream is a preview: a single frame beside a film, or much shorter than the
-    longest.
-    """
+    """Whether a stream is a preview: one frame next to a video, or much shorter than the longest."""
     if stream.type == "video" and stream.frames == 1 and any(other.frames > 1 for other in streams):
         return True
     seconds = stream_seconds(stream)
@@ -155,24 +151,20 @@ def _is_short(stream: Any, streams: Sequence[Any], longest_seconds: float) -> bo
 
 
 def audio_of_program(container: InputContainer, videos: Sequence[Any], video: Any) -> Any:
-    """Of a broadcast with several programs the sound that belongs to `video`; None where there is
-    one program only.
-
-    The sound of another program is no sound of this picture.
-    """
-    related = [container.streams.best("audio", related=one) for one in videos]
-    if len({sound.index for sound in related if sound is not None}) < 2:
+    """In a broadcast of several programs, the audio stream of the program of `video`; else None."""
+    related = [container.streams.best("audio", related=other) for other in videos]
+    audio_indexes = {stream.index for stream in related if stream is not None}
+    if len(audio_indexes) < 2:
         return None
     return related[list(videos).index(video)]
 
 
 def is_tiled_still(container: InputContainer, videos: Sequence[Any]) -> bool:
-    """Whether the pictures are tiles of one photograph (HEIC, AVIF) that FFmpeg's demuxer hands out
-    one by one.
-    """
-    is_file_of_boxes = container.format.name.startswith("mov,")
-    has_film = any(stream.frames > 1 for stream in videos)
-    return is_file_of_boxes and any(map(_is_tile, videos)) and not has_film
+    """Whether the video streams are tiles of one photograph (HEIC, AVIF)."""
+    # FFmpeg's demuxer gives such tiles as separate streams and does not join them.
+    has_boxes = container.format.name.startswith("mov,")
+    has_moving_video = any(stream.frames > 1 for stream in videos)
+    return has_boxes and any(map(_is_tile, videos)) and not has_moving_video
 
 
 def _is_tile(stream: Any) -> bool:
@@ -181,7 +173,7 @@ def _is_tile(stream: Any) -> bool:
 
 
 def is_still(container: InputContainer, video: Any) -> bool:
-    """Whether a file is one picture without sound, as its header says."""
+    """Whether a file is a single frame without sound, by its header."""
     return video.frames == 1 and not audio_streams(container)
 
 
@@ -200,9 +192,7 @@ PHOTOGRAPH_BRANDS = frozenset(b"heic heix heim heis hevc hevx mif1 mif2 msf1 avi
 
 
 def photograph_advice(path: str | Path) -> str:
-    """What to do with a photograph in a HEIF file that FFmpeg cannot read, to be put behind a
-    sentence; empty for other files.
-    """
+    """The end of a sentence: what to do with a HEIF photograph; empty for other files."""
     with contextlib.suppress(OSError, ValueError), Path(path).open("rb") as file:
         start = file.read(12)
         if start[4:8] == b"ftyp" and start[8:] in PHOTOGRAPH_BRANDS:

@@ -1,8 +1,8 @@
-"""Video."""
+"""The video stream of a file -> the frames that are asked for, upright and scaled."""
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -10,210 +10,260 @@ from av.video.reformatter import Colorspace, VideoReformatter
 
 from looklisten.media.decode.clock import Clock
 from looklisten.media.decode.dynamic_range import RangeMapper, is_high_range, needs_mapping
+from looklisten.media.decode.frame_planes import (
+    displayed_size,
+    pad_to_even,
+    square_pixel_size,
+    stored_planes,
+)
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.orientation import orientation_of
 from looklisten.media.decode.packets import decode_packet
-from looklisten.media.decode.records import (
-    PICTURE_IN_PAST,
-    DecodeReport,
-    Frame,
-    Packet,
-    Planes,
-    pad_to_even,
-)
+from looklisten.media.decode.records import OLD_FRAMES, DecodeReport, Frame, Packet, Planes
 
 LOOKAHEAD_PACKETS = 20
-"""Packets are decoded so many late; codecs put frames at most 16 out of order, so every earlier
-time has been seen by then.
-"""
+"""How many packets are read before the first of them is decoded.
 
+Codecs put frames at most 16 out of order, so every earlier time has been read by then.
+"""
 
 HOLD_BINS = 2
-"""A frame that is seen for longer than so many times the time between two wanted frames is held: a
-still picture, a slide.
-"""
+"""A frame on screen for more than so many bins is held: a still, a slide."""
+
+USUAL_SECONDS = 0.04
+"""The duration of a frame where neither it nor its stream declares one."""
+
+REMEMBERED_BINS = 256
+"""Where the first times of more bins are remembered, those of old bins are dropped."""
+
+RECENT_BINS = 64
+"""Bins are old when they lie so many bins back."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """A decoded frame that is not scaled yet, on screen during [at_seconds, end_seconds)."""
+
+    at_seconds: float
+    end_seconds: float
+    frame: av.VideoFrame
 
 
 class VideoDecoder:
-    """Picks frames off the decoder by their timestamps and prepares the picked ones only."""
+    """Decodes the packets of one video stream; scales only the frames that are taken.
+
+    Takes the first frame of each bin of `options`, or with `nearest_to` for each of these times the
+    nearest frame.
+    """
 
     def __init__(
         self,
         stream: av.VideoStream,
         clock: Clock,
-        wanted: DecodeOptions,
+        options: DecodeOptions,
         report: DecodeReport,
         nearest_to: Iterator[float] | None = None,
     ) -> None:
-        self._stream, self._clock, self._wanted, self._report = stream, clock, wanted, report
+        self._stream = stream
+        self._clock = clock
+        self._options = options
+        self._report = report
         self._times = nearest_to
-        self._next_seconds = next(nearest_to, np.inf) if nearest_to else np.inf
-        self._before: tuple[float, float, av.VideoFrame] | None = None
-        self._usual_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.04
+        self._next_time = next(nearest_to, np.inf) if nearest_to else np.inf
+        self._before: _Decoded | None = None
+        """With `nearest_to`: the last frame."""
+        rate = stream.average_rate
+        self._usual_seconds = 1 / float(rate) if rate else USUAL_SECONDS
         self._waiting: deque[Packet] = deque()
         self._first_of_bin: dict[int, float] = {}
-        self._fed_times: deque[float] = deque(maxlen=4 * LOOKAHEAD_PACKETS)
-        self._hold_seconds = HOLD_BINS / wanted.frames_per_second
-        self._unused: tuple[float, av.VideoFrame] | None = None
-        """The last frame and when it begins, when it was not the first of its bin."""
+        """The earliest time in each bin, of the packets that were read."""
+        self._read_times: deque[float] = deque(maxlen=4 * LOOKAHEAD_PACKETS)
+        self._hold_seconds = HOLD_BINS / options.frames_per_second
+        self._unused: _Decoded | None = None
+        """The last frame, if it was not taken as the first of its bin."""
         self._end_seconds = 0.0
-        self.ends_seconds: float | None = None
-        """Where the whole stream says that it ends; the last frame is shown until then."""
+        self.declared_end_seconds: float | None = None
+        """Where the stream declares to end; the last frame stays on screen until then."""
         self._last_seconds = -np.inf
         self._decoded_seconds = 0.0
-        self._bin: float = -np.inf
+        """Where the packets end that could be decoded."""
+        self._last_bin: float = -np.inf
         self._scaler = VideoReformatter()
-        self._range = RangeMapper(stream.codec_context)
+        self._range_mapper = RangeMapper(stream.codec_context)
         self._decodes_all = True
         self.is_over = False
 
     def feed(self, packet: Packet) -> Iterator[Frame]:
-        at = self._clock.at(packet, self._stream)
-        if at is not None:
-            self._fed_times.append(at)
-            if at >= self._wanted.start_seconds:
-                bin_ = self._wanted.frame_bin(at)
-                self._first_of_bin[bin_] = min(at, self._first_of_bin.get(bin_, at))
+        """Take a packet; yield the frames of the packet that has waited longest."""
+        seconds = self._clock.seconds_of(packet, self._stream)
+        if seconds is not None:
+            self._read_times.append(seconds)
+            if seconds >= self._options.start_seconds:
+                number = self._options.frame_bin(seconds)
+                self._first_of_bin[number] = min(seconds, self._first_of_bin.get(number, seconds))
         self._waiting.append(packet)
         if len(self._waiting) > LOOKAHEAD_PACKETS:
             yield from self._decode(self._waiting.popleft())
 
-    def rest(self) -> Iterator[Frame]:
-        """What still waits, here and in the decoder."""
+    def finish(self) -> Iterator[Frame]:
+        """The frames that still wait, here and in the decoder."""
         while self._waiting:
             yield from self._decode(self._waiting.popleft())
         yield from self._decode(None)
         end = max(self._end_seconds, self._decoded_seconds)
-        if self.ends_seconds is not None and self.ends_seconds > end + self._hold_seconds:
-            end = self.ends_seconds
+        declared = self.declared_end_seconds
+        if declared is not None and declared > end + self._hold_seconds:
+            end = declared
             if self._before:
-                self._before = self._before[0], end, self._before[2]
-        self._report.video_end_seconds = min(end, self._wanted.stop_seconds)
+                self._before = replace(self._before, end_seconds=end)
+        self._report.video_end_seconds = min(end, self._options.stop_seconds)
         if self._times:
             yield from self._nearest(np.inf)
         elif not self.is_over:
             yield from self._held_until(self._report.video_end_seconds)
 
     def _decode(self, packet: Packet | None) -> Iterator[Frame]:
-        if self._wanted.skip_unneeded and packet is not None and not self._times:
-            needed = self._wants(packet)
-            if needed != self._decodes_all:
-                self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
-                self._decodes_all = needed
-        damaged = self._report.damaged_count
+        if self._options.skip_unneeded and packet is not None and not self._times:
+            self._set_skipping(not self._is_needed(packet))
+        damaged_before = self._report.damaged_count
         frames = decode_packet(self._stream.codec_context, packet, self._report)
-        at = self._clock.at(packet, self._stream) if packet is not None else None
-        if at is not None and at < self._wanted.start_seconds:
-            self._report.damaged_count = damaged  # a run-up may refer to frames that were not read
-        elif at is not None and self._report.damaged_count == damaged:
-            lasts = self._clock.lasts(packet, self._stream) or self._usual_seconds
-            self._decoded_seconds = max(self._decoded_seconds, at + lasts)
+        self._count_decoded(packet, damaged_before)
         for frame in frames:
-            if frame.width * frame.height > self._wanted.max_megapixels * 1e6:
+            if frame.width * frame.height > self._options.max_megapixels * 1e6:
                 self._report.stop_reason = f"its frames grow to {frame.width} x {frame.height}"
                 return
             yield from self._take(frame)
 
-    def _wants(self, packet: Packet) -> bool:
-        """Whether the frame of a packet is the first of its bin, or the last for long; all that
-        could lie beside it have been fed.
-        """
-        at = self._clock.at(packet, self._stream)
-        if at is None:
-            return True
-        bin_ = self._wanted.frame_bin(at)
-        if len(self._first_of_bin) > 256:
-            self._first_of_bin = {b: t for b, t in self._first_of_bin.items() if b > bin_ - 64}
-        if self._wanted.start_seconds <= at <= self._first_of_bin.get(bin_, at):
-            return True
-        later = min((time for time in self._fed_times if time > at), default=np.inf)
-        return self._is_held(at, later)
+    def _set_skipping(self, skips: bool) -> None:
+        """Whether the decoder skips frames that no other frame refers to."""
+        decodes_all = not skips
+        # Only on a change: the assignment costs more than the comparison.
+        if decodes_all != self._decodes_all:
+            self._stream.codec_context.skip_frame = "DEFAULT" if decodes_all else "NONREF"
+            self._decodes_all = decodes_all
 
-    def _is_held(self, at: float, later: float) -> bool:
-        """Whether a frame of time `at` is on screen long before the next one comes, in the wanted
-        stretch.
-        """
-        return later > max(at, self._wanted.start_seconds) + self._hold_seconds
+    def _count_decoded(self, packet: Packet | None, damaged_before: int) -> None:
+        """Note where a packet ends that could be decoded."""
+        start = None
+        if packet is not None:
+            start = self._clock.seconds_of(packet, self._stream)
+        if start is None:
+            return
+        if start < self._options.start_seconds:
+            # A packet of the run-up may refer to frames that were not read: that is no damage.
+            self._report.damaged_count = damaged_before
+        elif self._report.damaged_count == damaged_before:
+            declared = self._clock.duration_seconds(packet, self._stream)
+            end = start + (declared or self._usual_seconds)
+            self._decoded_seconds = max(self._decoded_seconds, end)
 
-    def _held_until(self, later: float) -> Iterator[Frame]:
-        """The last frame, when it was left out but is to be seen for long until the next one."""
-        if self._unused and self._is_held(self._unused[0], later):
-            at, frame = self._unused
+    def _is_needed(self, packet: Packet) -> bool:
+        """Whether the frame of a packet may be taken: as the first of its bin, or as a held one.
+
+        All packets that could lie next to it in time have been read.
+        """
+        seconds = self._clock.seconds_of(packet, self._stream)
+        if seconds is None:
+            return True
+        number = self._options.frame_bin(seconds)
+        if len(self._first_of_bin) > REMEMBERED_BINS:
+            oldest = number - RECENT_BINS
+            self._first_of_bin = {n: t for n, t in self._first_of_bin.items() if n > oldest}
+        first = self._first_of_bin.get(number, seconds)
+        if self._options.start_seconds <= seconds <= first:
+            return True
+        next_seconds = min((time for time in self._read_times if time > seconds), default=np.inf)
+        return self._is_held(seconds, next_seconds)
+
+    def _is_held(self, seconds: float, next_seconds: float) -> bool:
+        """Whether a frame stays on screen for long, after start_seconds."""
+        return next_seconds > max(seconds, self._options.start_seconds) + self._hold_seconds
+
+    def _held_until(self, next_seconds: float) -> Iterator[Frame]:
+        """The last frame, if it was not taken but stays on screen for long."""
+        held = self._unused
+        if held and self._is_held(held.at_seconds, next_seconds):
             self._unused = None
-            self._report.damaged_count += frame.is_corrupt
-            yield Frame(at, later, self._upright(frame))
+            self._report.damaged_count += held.frame.is_corrupt
+            yield Frame(held.at_seconds, next_seconds, self._scaled(held.frame))
 
     def _take(self, frame: av.VideoFrame) -> Iterator[Frame]:
-        at = self._clock.at(frame, self._stream)
-        if at is None:
-            at = (
-                self._last_seconds + self._usual_seconds if np.isfinite(self._last_seconds) else 0.0
-            )
-        shown = self._clock.lasts(frame, self._stream) or self._usual_seconds
-        if at <= self._last_seconds:
-            if self._wanted.start_seconds <= at < self._last_seconds - shown:
-                self._report.add_lost(PICTURE_IN_PAST, min(shown, self._last_seconds - at))
+        seconds = self._seconds_of_frame(frame)
+        duration = self._clock.duration_seconds(frame, self._stream) or self._usual_seconds
+        if seconds <= self._last_seconds:
+            if self._options.start_seconds <= seconds < self._last_seconds - duration:
+                lost_seconds = min(duration, self._last_seconds - seconds)
+                self._report.add_lost(OLD_FRAMES, lost_seconds)
             return
         if not self._times:
-            yield from self._held_until(at)
-        self._last_seconds = at
-        self._end_seconds = min(at + shown, self._wanted.stop_seconds)
-        # Until the next frame says how long this one was seen, no clip is cut beyond it.
-        self._report.video_end_seconds = min(
-            at + min(shown, self._hold_seconds), self._wanted.stop_seconds
-        )
-        if at > self._wanted.max_hours * 3600:
-            self._report.stop_reason = f"it is longer than {self._wanted.max_hours:g} hours"
-        self.is_over = at >= self._wanted.stop_seconds
+            yield from self._held_until(seconds)
+        self._note_end(seconds, duration)
+        decoded = _Decoded(seconds, seconds + duration, frame)
         if self._times:
-            yield from self._nearest(at)
-            self._before = at, at + shown, frame
+            yield from self._nearest(seconds)
+            self._before = decoded
             return
-        bin_ = self._wanted.frame_bin(at)
-        if bin_ > self._bin and at >= self._wanted.start_seconds and not self.is_over:
-            self._bin, self._unused = bin_, None
+        number = self._options.frame_bin(seconds)
+        if number > self._last_bin and seconds >= self._options.start_seconds and not self.is_over:
+            self._last_bin = number
+            self._unused = None
             self._report.damaged_count += frame.is_corrupt
-            yield Frame(at, at + shown, self._upright(frame))
+            yield Frame(seconds, decoded.end_seconds, self._scaled(frame))
         else:
-            self._unused = at, frame
+            self._unused = decoded
 
-    def _nearest(self, at: float) -> Iterator[Frame]:
-        """The frame before this one, for every time that it is nearest to; at infinity, for every
-        time until it ends.
+    def _seconds_of_frame(self, frame: av.VideoFrame) -> float:
+        """The time of a frame; without a timestamp it follows the frame before it."""
+        seconds = self._clock.seconds_of(frame, self._stream)
+        if seconds is not None:
+            return seconds
+        return self._last_seconds + self._usual_seconds if np.isfinite(self._last_seconds) else 0.0
+
+    def _note_end(self, seconds: float, duration: float) -> None:
+        """Write down how far the video has come."""
+        stop_seconds = self._options.stop_seconds
+        self._last_seconds = seconds
+        self._end_seconds = min(seconds + duration, stop_seconds)
+        # How long this frame is on screen is known only when the next one comes. A clip must not
+        # reach beyond that, so no more than the hold is reported.
+        shortest_end = seconds + min(duration, self._hold_seconds)
+        self._report.video_end_seconds = min(shortest_end, stop_seconds)
+        if seconds > self._options.max_hours * 3600:
+            self._report.stop_reason = f"it is longer than {self._options.max_hours:g} hours"
+        self.is_over = seconds >= stop_seconds
+
+    def _nearest(self, next_seconds: float) -> Iterator[Frame]:
+        """The frame before this one, for every time that it is nearest to.
+
+        If `next_seconds` is infinite, for every time until it ends.
         """
         if not self._before or not self._times:
             return
-        before, end, picture = self._before
-        last = end if at == np.inf else (before + at) / 2
-        planes = self._upright(picture) if self._next_seconds < last else None
-        while planes and self._next_seconds < last:
-            yield Frame(before, end, planes)
-            self._next_seconds = next(self._times, np.inf)
+        before = self._before
+        if next_seconds == np.inf:
+            last_time = before.end_seconds
+        else:
+            last_time = (before.at_seconds + next_seconds) / 2
+        if self._next_time >= last_time:
+            return
+        planes = self._scaled(before.frame)
+        while self._next_time < last_time:
+            yield Frame(before.at_seconds, before.end_seconds, planes)
+            self._next_time = next(self._times, np.inf)
 
-    def _upright(self, frame: av.VideoFrame) -> Planes:
-        """Square pixels, never larger than the source in any direction, turned as the display
-        matrix says.
-        """
-        aspect = (
-            float(
-                self._stream.sample_aspect_ratio
-                or self._stream.codec_context.sample_aspect_ratio
-                or 1
-            )
-            or 1.0
-        )
-        seen = (
-            (frame.width, frame.height / aspect)
-            if aspect >= 1
-            else (frame.width * aspect, frame.height)
-        )
-        scale = min(1.0, self._wanted.shorter_side_pixels / min(seen))
-        width, height = (max(round(side * scale), 1) for side in seen)
+    def _scaled(self, frame: av.VideoFrame) -> Planes:
+        """The planes of a frame, upright, with square pixels, not larger than it is stored."""
+        sides = square_pixel_size(self._stream, frame)
+        scale = min(1.0, self._options.shorter_side_pixels / min(sides))
+        width, height = (max(round(side * scale), 1) for side in sides)
         orientation = orientation_of(frame)
-        if is_high_range(self._stream.codec_context):
+        if self._report.frame_size is None:
+            self._report.frame_size = displayed_size(self._stream, frame)
+        codec = self._stream.codec_context
+        if is_high_range(codec):
             self._report.flags.add("hdr")
-        if needs_mapping(self._stream.codec_context):
-            frame = self._range.mapped(frame, width, height, "AREA")
+        if needs_mapping(codec):
+            frame = self._range_mapper.mapped(frame, width, height, "AREA")
         scaled = self._scaler.reformat(
             frame,
             width=width,
@@ -224,10 +274,5 @@ class VideoDecoder:
             interpolation="AREA",
             threads=1,
         )
-        stored: tuple[Any, ...] = scaled.planes
-        planes = (
-            np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width]
-            for p in stored
-        )
-        luma, blue, red = map(orientation.upright, planes)
+        luma, blue, red = map(orientation.upright, stored_planes(scaled))
         return pad_to_even(luma), np.ascontiguousarray(blue), np.ascontiguousarray(red)

@@ -1,0 +1,1 @@
+"""Decoding in another process, which may crash or hang."""

@@ -1,8 +1,7 @@
-"""The program that `decoder_process` starts: it runs functions by name and streams what they give.
-Holds one job at a time.
+"""The program in which `isolation.parent` runs functions. It does one job at a time.
 
-`python -m looklisten.media.isolation.child`. Messages come on stdin and go on stdout. It ends when
-stdin closes.
+It is started as `python -m looklisten.media.isolation.child`. Messages come on stdin and go to
+stdout (`isolation.messages`). It ends when stdin closes.
 """
 
 import contextlib
@@ -12,6 +11,7 @@ import queue
 import threading
 import time
 import traceback
+from collections.abc import Callable, Generator
 from copy import copy
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +19,15 @@ from typing import Any, BinaryIO
 
 from looklisten.errors import LookListenError
 from looklisten.media.decode.records import DecodeReport
+from looklisten.media.isolation.jobs import (
+    Answer,
+    Failure,
+    Heartbeat,
+    Item,
+    Request,
+    Result,
+    Stop,
+)
 from looklisten.media.isolation.messages import find, read_message, write_message
 from looklisten.media.isolation.process import (
     claim_stdout,
@@ -28,58 +37,64 @@ from looklisten.media.isolation.process import (
 )
 
 BEAT_SECONDS = 1.0
-"""How much of a video must be new before the program says that it gets on."""
+"""How often the program says that a job advances, and by how much it must have advanced."""
 
-LEAST_BYTES = 2**16
-"""A job without a report gets on when it read so much more: over a second of most sounds, far more
-than reading this number takes.
+BYTES_PER_SECOND = 2**16
+"""A job without a report advances by a second when it has read so much more.
+
+That is over a second of most sounds, and far more than reading this number takes.
 """
 
-Message = dict[str, Any]
+Send = Callable[[Any], None]
 
 
 def main() -> None:
+    """Run jobs until the parent closes stdin."""
     pipe = _Pipe()
     ignore_interrupts()
     inbox = _Inbox()
     threading.Thread(target=inbox.receive, daemon=True).start()
     quiet_decoders()
-    beating = _Beating(pipe)
-    threading.Thread(target=beating.beat, daemon=True).start()
-    pipe.say({"beat": os.getpid()})
+    heart = _Heart(pipe)
+    threading.Thread(target=heart.beat, daemon=True).start()
+    pipe.send(Heartbeat())  # the parent waits for this: the program has started
     while True:
         request = inbox.next()
-        if "function" in request:  # anything else is for a job that is over
-            _run(request, pipe, inbox, beating)
+        # An answer or a stop that is read here belongs to a job that is over.
+        if isinstance(request, Request):
+            _run(request, pipe, inbox, heart)
 
 
 class _Pipe:
-    """The way back to the parent, for the thread that works and the one that says how far it is."""
+    """The way back to the parent, shared by the thread that works and the one that beats."""
 
     def __init__(self) -> None:
-        self._file, self._lock = claim_stdout(), threading.Lock()
+        self._file = claim_stdout()
+        self._lock = threading.Lock()
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Any) -> None:
         with self._lock:
             write_message(self._write, message)
 
     def _write(self, data: bytes | memoryview) -> None:
-        rest = memoryview(data)
-        while len(rest):
-            rest = rest[self._file.write(rest) :]
+        # An unbuffered write may write less than it was given.
+        remaining = memoryview(data)
+        while len(remaining):
+            remaining = remaining[self._file.write(remaining) :]
 
 
 class _Inbox:
-    """What the parent sends: jobs, answers, and which job to stop."""
+    """What the parent sends: requests, answers, and which job to stop."""
 
     def __init__(self) -> None:
-        self._messages: queue.Queue[Message] = queue.Queue()
+        self._messages: queue.Queue[Any] = queue.Queue()
         self.stopped_job = 0
 
-    def next(self) -> Message:
+    def next(self) -> Any:
         return self._messages.get()
 
     def receive(self) -> None:
+        """Read messages until the pipe closes; then end the program."""
         with _claimed_stdin() as stdin:
 
             def read(size: int) -> bytearray:
@@ -91,13 +106,14 @@ class _Inbox:
             with contextlib.suppress(EOFError, OSError):
                 while True:
                     message = read_message(read, functions=True)
-                    self.stopped_job = message.get("stop", self.stopped_job)
+                    if isinstance(message, Stop):
+                        self.stopped_job = message.number
                     self._messages.put(message)
         os._exit(0)  # the parent is gone
 
 
 def _claimed_stdin() -> BinaryIO:
-    """The way from the parent. Who opens standard input by name, `/dev/stdin`, finds nothing there."""
+    """The way from the parent. A job that opens `/dev/stdin` then finds an empty file there."""
     stdin = os.fdopen(os.dup(0), "rb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -105,11 +121,11 @@ def _claimed_stdin() -> BinaryIO:
     return stdin
 
 
-class _Beating:
-    """Says once a second that a job gets on.
+class _Heart:
+    """Tells the parent once a second that the job advances.
 
-    A job with a report gets on when its picture and sound reach a second further. Of one without,
-    such as reading a whole sound, it is known how many bytes it read.
+    A job with a report advances when its video and sound advance by a second, or it sends an item.
+    Of another job, such as reading a whole sound, the bytes that it has read are known.
     """
 
     def __init__(self, pipe: _Pipe) -> None:
@@ -119,95 +135,102 @@ class _Beating:
         self.items_sent = 0
 
     def beat(self) -> None:
-        last = self._reached()
+        """Run forever, in a thread of its own."""
+        last = self._progress_seconds()
         while True:
             time.sleep(BEAT_SECONDS)
-            now = self._reached()
+            now = self._progress_seconds()
+            # Less than before: another job has begun.
             if self.is_working and (now >= last + BEAT_SECONDS or now < last):
                 last = now
-                self._pipe.say({"beat": 0})
+                self._pipe.send(Heartbeat())
 
-    def _reached(self) -> float:
+    def _progress_seconds(self) -> float:
         report = self.report
         if report is not None:
             return report.video_end_seconds + report.audio_end_seconds + self.items_sent
-        with contextlib.suppress(OSError, ValueError, IndexError):  # known on Linux alone
-            return float(Path("/proc/self/io").read_text().split()[1]) / LEAST_BYTES
+        with contextlib.suppress(OSError, ValueError, IndexError):  # this file exists on Linux only
+            return float(Path("/proc/self/io").read_text().split()[1]) / BYTES_PER_SECOND
         return 0.0
 
 
-class _Changes:
-    """The fields of a job's `Report` that are new since somebody asked."""
+class _ReportChanges:
+    """The fields of a report that have changed since they were last taken."""
 
     def __init__(self, report: DecodeReport) -> None:
         self.report = report
         self._before = self._now()
 
-    def _now(self) -> Message:
+    def _now(self) -> dict[str, Any]:
+        # Copies, since sets and dicts are changed in place.
         return {field.name: copy(getattr(self.report, field.name)) for field in fields(self.report)}
 
-    def take(self) -> Message:
+    def take(self) -> dict[str, Any]:
         now = self._now()
         changed = {name: value for name, value in now.items() if value != self._before[name]}
         self._before = now
         return changed
 
 
-def _run(request: Message, pipe: _Pipe, inbox: _Inbox, beating: _Beating) -> None:
-    changes = _Changes(request["report"]) if request["report"] else None
-    beating.report = changes.report if changes else None
-    beating.items_sent = 0
-    beating.is_working = True
+def _run(request: Request, pipe: _Pipe, inbox: _Inbox, heart: _Heart) -> None:
+    """Do one job and send its items and its end."""
+    changes = _ReportChanges(request.report) if request.report else None
+    heart.report = request.report
+    heart.items_sent = 0
+    heart.is_working = True
 
-    def say(message: Message) -> None:
-        pipe.say(message | {"report": changes.take()} if changes else message)
+    def send(message: Item | Result | Failure) -> None:
+        if changes:
+            message.report_changes = changes.take()
+        pipe.send(message)
 
+    end: Result | Failure
     try:
-        if request["folder"] is not None:
-            os.chdir(request["folder"])
-        limit_memory(request["memory_megabytes"])
-        keywords = {"report": changes.report} if changes else {}
-        result = find(request["function"])(*request["arguments"], **keywords)
-        value = (
-            _streamed(result, request, say, inbox, beating)
-            if inspect.isgenerator(result)
-            else result
-        )
-        end: Message = {"value": value}
+        if request.folder is not None:
+            os.chdir(request.folder)
+        limit_memory(request.memory_megabytes)
+        keywords = {"report": request.report} if request.report else {}
+        value = find(request.function)(*request.arguments, **keywords)
+        if inspect.isgenerator(value):
+            value = _send_items(value, request, send, inbox, heart)
+        end = Result(value)
     except MemoryError:
-        end = {"error": ["memory", []]}
+        end = Failure("memory", ())
     except LookListenError as error:
-        end = {"error": [f"{type(error).__module__}:{type(error).__qualname__}", [str(error)]]}
+        name = f"{type(error).__module__}:{type(error).__qualname__}"
+        end = Failure(name, (str(error),))
     except OSError as error:
-        end = {
-            "error": ["system", [error.errno or 0, error.strerror or str(error), error.filename]]
-        }
-    except Exception as error:  # whatever a file does to a decoder
-        end = {
-            "error": ["other", [f"{type(error).__name__}: {error}"]],
-            "trace": traceback.format_exc(),
-        }
-    beating.is_working = False
-    say(end)
+        words = error.strerror or str(error)
+        end = Failure("system", (error.errno or 0, words, error.filename))
+    except Exception as error:  # a damaged file may raise anything in a decoder
+        end = Failure("other", (f"{type(error).__name__}: {error}",), traceback.format_exc())
+    heart.is_working = False
+    send(end)
 
 
-def _streamed(items: Any, request: Message, say: Any, inbox: _Inbox, beating: _Beating) -> Any:
-    """Send what a generator yields until it ends, or the parent has enough; returns the generator's
-    value.
-    """
-    answer, sent = None, 0
+def _send_items(
+    items: Generator[Any, Any, Any], request: Request, send: Send, inbox: _Inbox, heart: _Heart
+) -> Any:
+    """Send what a generator yields until it ends or is stopped; returns the generator's value."""
+    answer = None
     with contextlib.closing(items):
-        while inbox.stopped_job != request["number"]:
+        while inbox.stopped_job != request.number:
             try:
                 item = items.send(answer)
             except StopIteration as stopped:
                 return stopped.value
-            say({"item": item})
-            sent += 1
-            beating.items_sent = sent
-            if request["answers"] and sent > 1:
-                answer = inbox.next().get("answer")
+            send(Item(item))
+            heart.items_sent += 1
+            # The answer to the first item is read after the second was sent, so that both processes
+            # work at once.
+            if request.has_answers and heart.items_sent > 1:
+                answer = _next_answer(inbox)
     return None
+
+
+def _next_answer(inbox: _Inbox) -> Any:
+    message = inbox.next()
+    return message.value if isinstance(message, Answer) else None
 
 
 if __name__ == "__main__":

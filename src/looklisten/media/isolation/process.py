@@ -1,8 +1,8 @@
-"""A program of this package in a process of its own: how it starts, what it may take, how it ended.
+"""A program of this package in a process of its own: how it starts, its limits, how it ended.
 
-`prepare` runs one program this way (`data.worker`), everything else that reads a user's files
-another (`decoder_child`). Both speak over pipes. Both end by themselves when the pipe closes, so a
-killed parent leaves no orphans.
+`prepare` runs one program this way (`data.worker`). Everything else that reads a user's files runs
+another one (`isolation.child`). Both communicate over pipes, and end by themselves when the pipe
+closes, so that a killed parent leaves no orphans.
 """
 
 import contextlib
@@ -18,21 +18,19 @@ from pathlib import Path
 from typing import IO
 
 UNWANTED_VARIABLES = ("PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONSTARTUP")
-"""They are meant for the program that the user started and would stop or change this one."""
+"""Variables for the program that the user started; they would stop or change this one."""
 
 
 class WorkerLost(Exception):  # noqa: N818 (an event, not a mistake)
-    """The process is gone, or was stopped because it hung; `str(error)` says how."""
+    """The process has ended, or was stopped because it hung; `str(error)` tells which."""
 
-    def __init__(self, how: str, hung: bool = False) -> None:
-        super().__init__(how)
+    def __init__(self, reason: str, hung: bool = False) -> None:
+        super().__init__(reason)
         self.hung = hung
 
 
 class ChildProcess:
-    """A running `python -m MODULE ARGUMENTS...`. `stdin` and `stdout` are the ends of its pipes,
-    unbuffered.
-    """
+    """A running `python -m MODULE ARGUMENTS...`, with the unbuffered ends of its pipes."""
 
     def __init__(
         self, module: str, *arguments: str, variables: Mapping[str, str] | None = None
@@ -67,21 +65,22 @@ class ChildProcess:
         return self._process.poll() is None
 
     def write(self, data: bytes | memoryview) -> None:
-        """All of `data`. Raises OSError when nobody reads any more, ValueError when the process was
-        stopped.
+        """Write all of `data`.
+
+        Raises OSError when nobody reads any more, ValueError when the process was stopped.
         """
-        rest = memoryview(data)
-        while len(rest):
-            rest = rest[self.stdin.write(rest) :]
+        unwritten = memoryview(data)
+        while len(unwritten):
+            unwritten = unwritten[self.stdin.write(unwritten) :]
 
     def how_it_ended(self) -> str:
-        """A sentence without a subject's name. Waits for the end."""
+        """A sentence on why the process ended. Waits for the end."""
         code = self._process.wait()
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"the decoder crashed its process ({signal.Signals(-code).name})"
-        said = self._last_line()
-        return f"the decoder ended its process with code {code}{f': {said}' if said else ''}"
+        line = self._last_line()
+        return f"the decoder ended its process with code {code}{f': {line}' if line else ''}"
 
     def _last_line(self) -> str:
         with contextlib.suppress(ValueError):  # closed already
@@ -91,22 +90,19 @@ class ChildProcess:
         return ""
 
     def kill(self) -> None:
-        """End the process, whatever it does. Pipes stay open, so that who reads them finds their
-        end.
-        """
+        """End the process. Its pipes stay open, so that a thread that reads them sees their end."""
         self._process.kill()
 
     def stop(self) -> None:
-        """End the process and close its pipes; may be called again."""
+        """End the process and close its pipes. May be called again."""
         self._process.kill()
         self._process.wait()
         self._close()
 
     def disown(self) -> None:
-        """In a process that was forked off the one that started it: close the copies of the pipes,
-        leave the process alone.
-        """
-        self._process.returncode = 0  # so that nothing here ever waits for a process of the parent
+        """Close the pipes without ending the process, in a program forked off its owner."""
+        # With a return code, nothing here ever waits for a process of the parent.
+        self._process.returncode = 0
         self._close()
 
     def _close(self) -> None:
@@ -115,13 +111,12 @@ class ChildProcess:
                 file.close()
 
 
-# What follows is for the program at the other end.
+# The functions below are for the program in the process.
 
 
 def claim_stdout() -> io.FileIO:
-    """The way back to the parent. What a library prints goes to stderr from here on, so that it
-    does not get between messages.
-    """
+    """The way back to the parent. From now on, what a library prints goes to stderr."""
+    # Printed text between the messages would make them unreadable.
     pipe = io.FileIO(os.dup(1), "w")
     os.dup2(2, 1)
     return pipe
@@ -133,7 +128,7 @@ def ignore_interrupts() -> None:
 
 
 def quiet_decoders() -> None:
-    """FFmpeg's lines go nowhere, but its errors carry its own last line."""
+    """Drop what FFmpeg logs. Its errors still have its last line."""
     import av
 
     logger = logging.getLogger("libav")
@@ -143,16 +138,16 @@ def quiet_decoders() -> None:
 
 
 def limit_memory(megabytes: int) -> None:
-    """From here on this process gets at most so much more memory; asking for more is a MemoryError.
-    Nothing without Linux.
+    """Give this process at most so much more memory; beyond that it gets a MemoryError.
+
+    Works on Linux only.
     """
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = taken + megabytes * 2**20
-        resource.setrlimit(
-            resource.RLIMIT_AS,
-            (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most),
-        )
+        _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+        limit = taken + megabytes * 2**20
+        if hard_limit != resource.RLIM_INFINITY:
+            limit = min(limit, hard_limit)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))

@@ -1,8 +1,7 @@
-"""The functions that read a user's files, each in another process (`decoder_process`): same names,
-same results.
+"""The functions that read a user's files, each in another process (`isolation.parent`).
 
-Verbs and the Python door call these. `prepare` calls the functions of `decode` directly, as it has
-a process of its own around each source (`data.worker`).
+A file that crashes a decoder then costs one file. The verbs and the Python functions call these.
+`prepare` decodes in its own worker processes and calls `media.decode` there directly.
 """
 
 import os
@@ -12,198 +11,205 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ, image_files
-from looklisten.media import redraw as redrawing
-from looklisten.media.decode import decode as direct
+from looklisten.media import redraw as in_process_redraw
+from looklisten.media.decode import decode as in_process
+from looklisten.media.decode.frame_planes import pad_to_even
 from looklisten.media.decode.options import DecodeOptions
-from looklisten.media.decode.records import (
-    AudioChunk,
-    DecodeReport,
-    Frame,
-    Planes,
-    StreamKinds,
-    pad_to_even,
-)
+from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame, Planes, StreamKinds
 from looklisten.media.isolation.parent import call_isolated, stream_isolated
-from looklisten.media.redraw import VideoInfo
+from looklisten.media.redraw import SourceFrame, VideoInfo
 from looklisten.system.files import atomic_write
 from looklisten.system.progress import Progress, no_progress
+
+Draw = Callable[[float, Planes, Planes], None]
+"""Called with the time of a frame, its planes, and the planes of the canvas that it fills."""
 
 
 @dataclass(frozen=True)
 class TimeGrid:
-    """Seconds that rise without end, of which number n follows from n alone, so that none drifts.
+    """Rising times without end. Each follows from its number alone, so that no error adds up.
 
-    The plain ones are multiples of `hop_samples` (exact). With `step_samples` each is rounded to a
-    whole sample, then to a multiple of `step_samples`, and `offset_samples` are added.
+    Time n is n x `hop_samples`, exactly. With `step_samples` it is rounded to a whole sample, then
+    to a multiple of `step_samples`, and `offset_samples` are added.
     """
 
     hop_samples: Fraction
     step_samples: int | None = None
     offset_samples: int = 0
 
-    def at(self, number: int) -> float:
+    def seconds(self, number: int) -> float:
+        """The time of this number, in seconds."""
         exact = number * self.hop_samples
         if self.step_samples is None:
             return float(exact / SAMPLE_RATE_HZ)
-        whole = floor(exact + Fraction(1, 2))
-        steps = floor(Fraction(whole, self.step_samples) + Fraction(1, 2))
+        half = Fraction(1, 2)
+        samples = floor(exact + half)
+        steps = floor(Fraction(samples, self.step_samples) + half)
         return (steps * self.step_samples + self.offset_samples) / SAMPLE_RATE_HZ
 
     def __iter__(self) -> Iterator[float]:
         number = 0
         while True:
-            yield self.at(number)
+            yield self.seconds(number)
             number += 1
 
 
 def read_streams(path: str | Path) -> StreamKinds:
-    """`decode.find_streams`."""
-    streams: StreamKinds = call_isolated(direct.list_streams, _elsewhere(path), source=path)
-    return streams
+    """`decode.list_streams` in another process."""
+    kinds: StreamKinds = call_isolated(in_process.list_streams, _path_elsewhere(path), source=path)
+    return kinds
 
 
 def read_media(
     path: str | Path,
-    wanted: DecodeOptions,
+    options: DecodeOptions,
     report: DecodeReport | None = None,
     nearest_to: TimeGrid | None = None,
 ) -> Iterator[Frame | AudioChunk]:
-    """`decode.decode`; `nearest_to` is a record here, since an iterator cannot go to another
-    process.
+    """`decode.decode_media` in another process.
+
+    `nearest_to` is a record here, since an iterator cannot be sent.
     """
-    with closing(
-        stream_isolated(
-            _decode_near_times,
-            _elsewhere(path),
-            wanted,
-            nearest_to,
-            source=path,
-            report=report or DecodeReport(),
-        )
-    ) as events:
+    events = stream_isolated(
+        _decode_media,
+        _path_elsewhere(path),
+        options,
+        nearest_to,
+        source=path,
+        report=report or DecodeReport(),
+    )
+    with closing(events):
         for event in events:
-            yield _evenly(event) if isinstance(event, Frame) else event
+            yield _with_even_luma(event) if isinstance(event, Frame) else event
 
 
-def _decode_near_times(
-    path: str | Path, wanted: DecodeOptions, nearest_to: TimeGrid | None, report: DecodeReport
+def _decode_media(
+    path: str | Path, options: DecodeOptions, nearest_to: TimeGrid | None, report: DecodeReport
 ) -> Iterator[Frame | AudioChunk]:
-    """What `decode` runs in the other process."""
-    yield from direct.decode_media(path, wanted, report, iter(nearest_to) if nearest_to else None)
+    """What `read_media` runs in the other process."""
+    times = iter(nearest_to) if nearest_to else None
+    yield from in_process.decode_media(path, options, report, times)
 
 
-def _evenly(frame: Frame) -> Frame:
-    """The frame with its brightness stored as the JPEG encoder needs it; a copy through a pipe is
-    stored tightly.
+def _with_even_luma(frame: Frame) -> Frame:
+    """The frame with its luma stored as the JPEG encoder needs it.
+
+    An array that came through a pipe is stored tightly, so the padding of the decoder is lost.
     """
     luma, blue, red = frame.planes
-    return (
-        frame
-        if not (luma.shape[0] % 2 or luma.shape[1] % 2)
-        else replace(frame, planes=(pad_to_even(luma), blue, red))
-    )
+    if not (luma.shape[0] % 2 or luma.shape[1] % 2):
+        return frame
+    return replace(frame, planes=(pad_to_even(luma), blue, red))
 
 
 def read_audio_chunks(
-    path: str | Path, wanted: DecodeOptions, report: DecodeReport | None = None
+    path: str | Path, options: DecodeOptions, report: DecodeReport | None = None
 ) -> Iterator[NDArray[np.float32]]:
-    """`decode.sound_pieces`."""
-    for piece in direct.continuous_audio(read_media(path, replace(wanted, video=False), report)):
-        assert not isinstance(piece, Frame)
-        yield piece
+    """`decode.decode_audio_chunks` in another process."""
+    events = read_media(path, replace(options, video=False), report)
+    for event in in_process.continuous_audio(events):
+        assert not isinstance(event, Frame)
+        yield event
 
 
 def read_audio(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]:
-    """`decode.read_sound`."""
-    sound: NDArray[np.float32] = call_isolated(
-        direct.decode_audio, _elsewhere(path), max_hours, source=path
+    """`decode.decode_audio` in another process."""
+    samples: NDArray[np.float32] = call_isolated(
+        in_process.decode_audio, _path_elsewhere(path), max_hours, source=path
     )
-    return sound
+    return samples
 
 
 def is_image(path: str | Path) -> bool:
-    """`image_files.begins_as_image`."""
-    return bool(call_isolated(image_files.begins_as_image, _elsewhere(path), source=path))
+    """`image_files.begins_as_image` in another process."""
+    return bool(call_isolated(image_files.begins_as_image, _path_elsewhere(path), source=path))
 
 
 def read_image_pixels(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]:
-    """`image_files.decode_image`."""
+    """`image_files.decode_image` in another process."""
     pixels: NDArray[np.uint8] = call_isolated(
-        image_files.decode_image, _elsewhere(path), shorter_side_pixels, source=path
+        image_files.decode_image, _path_elsewhere(path), shorter_side_pixels, source=path
     )
     return pixels
 
 
 def read_video_info(path: str | Path) -> VideoInfo:
-    """`redraw.outline`."""
-    found: VideoInfo = call_isolated(redrawing.measure_video, _elsewhere(path), source=path)
-    return found
+    """`redraw.measure_video` in another process."""
+    info: VideoInfo = call_isolated(
+        in_process_redraw.measure_video, _path_elsewhere(path), source=path
+    )
+    return info
 
 
 def redraw_video(
     source: str | Path,
     out: str | Path,
-    picture: tuple[int, int],
-    canvas: tuple[int, int],
-    draw: Callable[[float, Planes, Planes], None],
+    frame_size: tuple[int, int],
+    canvas_size: tuple[int, int],
+    draw: Draw,
     progress: Progress = no_progress,
 ) -> int:
-    """`redraw.redrawn`: write the video `out`, there whole or not at all; returns how many frames
-    it has.
+    """Write the video `out`, with a canvas for each frame of `source`; returns their number.
 
-    `draw(at_seconds, picture, canvas)` is called in this process. It gets the source's frame in the
-    size `picture` and fills the canvas; both are planes of luma and, at half the resolution,
-    chroma.
+    frame_size, canvas_size: width and height, even numbers.
+    draw: is called in this process with a frame in `frame_size`, and fills the canvas.
+
+    The file is complete or does not exist. Another process decodes and encodes
+    (`redraw.redraw_frames`).
     """
-    width, height = canvas
-    planes = tuple(np.empty((height // share, width // share), np.uint8) for share in (1, 2, 2))
+    width, height = canvas_size
+    canvas: Planes = (
+        np.empty((height, width), np.uint8),
+        np.empty((height // 2, width // 2), np.uint8),
+        np.empty((height // 2, width // 2), np.uint8),
+    )
     with atomic_write(Path(out)) as scratch:
-        job = stream_isolated(
-            redrawing.redraw_frames,
-            _elsewhere(source),
+        frames = stream_isolated(
+            in_process_redraw.redraw_frames,
+            _path_elsewhere(source),
             scratch.absolute(),
-            picture,
-            canvas,
+            frame_size,
+            canvas_size,
             source=source,
             answers=True,
         )
-        with closing(job) as frames:
-            return _drawn(frames, planes, draw, progress)  # type: ignore[arg-type]
+        with closing(frames):
+            return _draw_all(frames, canvas, draw, progress)
 
 
-def _drawn(
-    frames: Generator[Any, Any, Any],
-    planes: Planes,
-    draw: Callable[[float, Planes, Planes], None],
+def _draw_all(
+    frames: Generator[SourceFrame | None, Planes | None, int],
+    canvas: Planes,
+    draw: Draw,
     progress: Progress,
 ) -> int:
-    last = total = 0
-    answer = None
+    last_second = 0
+    total_seconds = 0
+    answer: Planes | None = None
     while True:
         try:
-            shown = frames.send(answer)
-        except StopIteration as end:
-            progress(max(total, last), max(total, last))
-            return int(end.value)
-        if shown is None:
+            frame = frames.send(answer)
+        except StopIteration as stopped:
+            progress(max(total_seconds, last_second), max(total_seconds, last_second))
+            return int(stopped.value)
+        if frame is None:
             continue
-        total = shown.total_seconds
-        if shown.at_seconds >= last + 1:
-            last = int(shown.at_seconds)
-            progress(last, max(total, last))
-        draw(shown.at_seconds, shown.picture, planes)
-        answer = planes
+        total_seconds = frame.total_seconds
+        if frame.at_seconds >= last_second + 1:
+            last_second = int(frame.at_seconds)
+            progress(last_second, max(total_seconds, last_second))
+        draw(frame.at_seconds, frame.planes, canvas)
+        answer = canvas
 
 
-def _elsewhere(path: str | Path) -> str:
-    """The path as another process understands it: of a file that is open here, its real name.
+def _path_elsewhere(path: str | Path) -> str:
+    """The path as another process understands it: of a file that is open here, its real path.
 
     Raises SourceError for a pipe, which this process alone can read.
     """

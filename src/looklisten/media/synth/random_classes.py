@@ -229,7 +229,8 @@ def _source(
     is_click = rng.random(len(times)) < parameters.clicks_per_second * sample_seconds
     clicks = is_click * rng.lognormal(0, 1, len(times)) * np.sign(noise)
     source = 0.0 * times
-    for weight, part in zip(parameters.source_weights, (tone, noise, clicks), strict=True):
+    parts: tuple[SoundArray, ...] = (tone, noise, clicks)
+    for weight, part in zip(parameters.source_weights, parts, strict=True):
         if weight > MIN_SOURCE_WEIGHT:
             source = source + weight * part / rms(part)
     return source

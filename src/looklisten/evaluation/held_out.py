@@ -1,0 +1,60 @@
+"""Which network and which clips an evaluation takes, from a run and a folder of shards.
+
+A run knows the videos that it held out, so that nobody has to repeat its split.
+"""
+
+from pathlib import Path
+
+from looklisten.data.shards import Shards
+from looklisten.errors import ConfigError
+from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
+
+
+def network_of(network: L3Net | Run) -> L3Net:
+    """The network itself. Raises CheckpointError for a network of OpenL3."""
+    return network if isinstance(network, L3Net) else network.l3net
+
+
+def opened_shards(shards: Shards | str | Path) -> Shards:
+    """The shards themselves, or those in a folder."""
+    return shards if isinstance(shards, Shards) else Shards(shards)
+
+
+def clips_to_evaluate(network: L3Net | Run, shards: Shards | str | Path) -> Shards:
+    """The clips that a network is evaluated on: those that its training held out.
+
+    A selection of shards (`Shards.select`) is taken as it is. A run warns where it was trained on
+    videos of these names.
+
+    Raises ConfigError for a network without its run and all clips of a folder: only a run knows
+    which of them it held out.
+    """
+    shards = opened_shards(shards)
+    if isinstance(network, L3Net):
+        if not shards.is_selection:
+            raise ConfigError(
+                "a network without its run does not know its held-out videos; "
+                'give ll.open("RUN"), or a selection of clips (Shards.select)'
+            )
+        return shards
+    # Whoever selects clips wants these; others must not have to know the fraction.
+    if not shards.is_selection:
+        return network.held_out(shards)
+    network.warn_of_trained_videos(shards.video_ids.tolist())
+    return shards
+
+
+def fraction_held_out(network: L3Net | Run, fraction: float | None) -> float:
+    """`fraction`, by default that of the training of `network`.
+
+    Raises ConfigError for a network without its run and without a fraction.
+    """
+    if fraction is not None:
+        return fraction
+    if isinstance(network, L3Net):
+        raise ConfigError(
+            "a network without its run does not know its held-out videos; "
+            'give ll.open("RUN"), or the held_out_fraction of its training'
+        )
+    return network.split.held_out_fraction
