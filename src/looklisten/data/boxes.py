@@ -49,7 +49,7 @@ def read_boxes(table_path: str | Path) -> BoxesByPath:
 def _box(row: Row) -> VideoBox:
     video_seconds = row.seconds("time")
     if video_seconds is None:
-        raise SourceError(f"{row.where}: the time is missing")
+        raise SourceError(f"{row.location}: the time is missing")
     x0, y0, x1, y1 = (row.number(column) for column in ("x0", "y0", "x1", "y1"))
     return VideoBox(video_seconds, x0, y0, x1, y1, row.text("label"), row.boolean("sounding"))
 

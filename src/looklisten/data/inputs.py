@@ -383,7 +383,7 @@ def _table(table_path: str, search: _Search) -> Iterator[Source]:
         start, stop = _stretch(row)
         path = path_cell(row)
         if not path.strip():
-            search.add_unusable(row.where, "this row has no path")
+            search.add_unusable(row.location, "this row has no path")
         elif _is_comment_row(table_path, path):
             comments += 1
         elif source := _listed_file(table_path, path, search):
@@ -409,7 +409,7 @@ def _stretch(row: tables.Row) -> tuple[float | None, float | None]:
     stop = row.seconds("stop_seconds")
     if stop is not None and stop <= (start or 0):
         raise SourceError(
-            f"{row.where}: stop_seconds {stop:g} is not after start_seconds {start or 0:g}"
+            f"{row.location}: stop_seconds {stop:g} is not after start_seconds {start or 0:g}"
         )
     return start, stop
 

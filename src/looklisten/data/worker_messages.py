@@ -4,7 +4,7 @@ They carry paths, options and counts, never media.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from looklisten.data.clips import VideoBox
 from looklisten.data.options import PrepareOptions
@@ -26,7 +26,7 @@ class BatchRequest:
         return {"batch": asdict(self)}
 
     @classmethod
-    def from_json(cls, message: dict[str, Any]) -> Self:
+    def from_json(cls, message: dict[str, Any]) -> "BatchRequest":
         fields = message["batch"]
         options = fields["options"]
         options["skip"] = tuple(options["skip"])  # JSON has no tuples
@@ -48,7 +48,7 @@ class SourceRequest:
         return {"source": asdict(self)}
 
     @classmethod
-    def from_json(cls, message: dict[str, Any]) -> Self:
+    def from_json(cls, message: dict[str, Any]) -> "SourceRequest":
         fields = message["source"]
         source = fields["source"]
         source["labels"] = tuple(source["labels"])
@@ -85,7 +85,7 @@ class SourceOutcome:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Self:
+    def from_json(cls, fields: dict[str, Any]) -> "SourceOutcome":
         return cls(**fields)
 
     def all_lost_seconds(self) -> dict[str, float]:
