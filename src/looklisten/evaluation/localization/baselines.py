@@ -48,8 +48,10 @@ def network_predictor(model: L3Net, method: Method, untrained: bool = False) -> 
     """A network by one of its methods."""
 
     def predict(batch: Sequence[AskedMoment]) -> list[WeightedMap]:
-        localizations = localize_moments(model, [moment for _, moment in batch], method)
-        return [(result.frame_map.values, result.weight) for result in localizations]
+        maps = []
+        for result in localize_moments(model, [moment for _, moment in batch], method):
+            maps.append((result.frame_map.values, result.weight))
+        return maps
 
     return MapPredictor(
         f"untrained, {method}" if untrained else method,
@@ -84,8 +86,9 @@ def untrained_for(model: L3Net, moments: Sequence[AnnotatedMoment], seed: int) -
     read are left out.
     """
     numbers = np.random.default_rng(seed).permutation(len(moments))[:CALIBRATION_MOMENTS]
-    calibration = (moments[int(number)] for number in numbers)
-    own_sounds = (Question("matched", moment, moment, ()) for moment in calibration)
+    own_sounds = []
+    for number in numbers.tolist():
+        own_sounds.append(Question("matched", moments[number], moments[number], ()))
     device = next(model.parameters()).device
     return untrained_network(model.config, seed, device, _inputs(own_sounds))
 

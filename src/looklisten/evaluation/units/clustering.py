@@ -230,11 +230,14 @@ def k_means(
     vectors: Float[np.ndarray, "items features"], k: int, seeds: int
 ) -> list[NDArray[np.int32]]:
     """The cluster of each item, from `seeds` different starts."""
+    cluster_runs = []
     with warnings.catch_warnings():
         # With fewer different vectors than clusters, some clusters stay empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        runs = [KMeans(k, n_init=1, random_state=seed) for seed in range(seeds)]
-        return [run.fit_predict(vectors) for run in runs]
+        for seed in range(seeds):
+            k_means_run = KMeans(k, n_init=1, random_state=seed)
+            cluster_runs.append(k_means_run.fit_predict(vectors))
+    return cluster_runs
 
 
 def tsne_positions(
@@ -255,8 +258,11 @@ def _agreement(
     cluster_runs: list[NDArray[Any]],
     selective: tuple[str, ...] | None,
 ) -> ClusterAgreement:
-    nmi = [normalized_mutual_info_score(truth, clusters) for clusters in cluster_runs]
-    adjusted = [adjusted_mutual_info_score(truth, clusters) for clusters in cluster_runs]
+    nmi = []
+    adjusted = []
+    for clusters in cluster_runs:
+        nmi.append(normalized_mutual_info_score(truth, clusters))
+        adjusted.append(adjusted_mutual_info_score(truth, clusters))
     return ClusterAgreement(
         side=side,
         network=kind,

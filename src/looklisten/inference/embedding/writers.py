@@ -113,7 +113,7 @@ class _Npz:
 
     def __init__(self, path: Path, provenance: Provenance) -> None:
         self._path = path
-        # A header with the number of rows stands before the rows, and the number is known at the
+        # The header, which is before the rows, has their number, and that is known only at the
         # end. So rows wait in a file of their own.
         self._row_files: dict[str, BinaryIO] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
