@@ -63,7 +63,7 @@ def test_a_run_folder_has_config_checkpoints_and_metrics(run_path, shards):
     logged = [row["held_out_accuracy"] for row in rows if "held_out_accuracy" in row][-1]
     held_out = shards.select(shards.held_out_mask(0.1))
     again = evaluate(load(run_path), held_out, EVALUATED_PAIRS)
-    assert measured == logged == again.accuracy
+    assert measured == logged == pytest.approx(again.accuracy, abs=2e-3)
 
 
 def test_twice_the_same_is_the_same(shards_path, run_path, tmp_path):

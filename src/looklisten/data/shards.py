@@ -9,7 +9,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -73,9 +73,7 @@ class Shards(Sequence[Clip]):
         """The split of each clip, `[clips]`: `train`, `val` or `test` for all usual words, else the
         name as it was written.
         """
-        self.labels: list[tuple[str, ...]] = [
-            tuple(labels) for labels in table["labels"].to_pylist()
-        ]
+        self.labels: list[tuple[str, ...]] = list(map(tuple, table["labels"].to_pylist()))
         self.names: NDArray[np.str_] = np.array(
             [labels[0] if labels else "" for labels in self.labels], dtype=np.str_
         )
@@ -235,7 +233,7 @@ class Shards(Sequence[Clip]):
         return f"{are} {', '.join(counts)}, counted in videos; only `train` is trained on"
 
 
-def _normalized(splits: NDArray[np.str_]) -> NDArray[np.str_]:
+def _normalized(splits: NDArray[Any]) -> NDArray[Any]:
     # Millions of clips have a few names of splits.
     names, number_of_clip = np.unique(splits, return_inverse=True)
     normalized = [normalize_split(name) for name in names.tolist()]
