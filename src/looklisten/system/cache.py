@@ -82,3 +82,8 @@ def writable_cache(name: str) -> Path:
             "set LOOKLISTEN_CACHE to a folder of your own"
         ) from None
     return folder
+
+
+def is_offline() -> bool:
+    """Whether the environment variable `LOOKLISTEN_OFFLINE` forbids the network."""
+    return os.environ.get("LOOKLISTEN_OFFLINE", "0") not in ("", "0")
