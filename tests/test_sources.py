@@ -435,7 +435,7 @@ def test_hidden_folders_and_trash_are_left_out_and_counted(folder):
         "d.mov",
         "dog/c.webm",
     ]
-    assert "8 hidden files, hidden folders or trash folders were left out" in found.notes
+    assert "8 hidden files or folders and trash folders were left out" in found.notes
     assert [source.path for source in find_sources([folder / ".git"]).sources] == ["x.mp4"]
 
 
@@ -466,7 +466,7 @@ def test_a_remote_folder_has_the_same_account(scheme, tmp_path):
     assert [source.path.rpartition("/")[2] for source in found.sources] == ["a.mp4"]
     assert found.notes == (
         "1 file with another suffix was not looked at (.abc 1)",
-        "2 hidden files, hidden folders or trash folders were left out",
+        "2 hidden files or folders and trash folders were left out",
     )
     fsspec.filesystem(scheme).rm(top.partition("://")[2], recursive=True)
 

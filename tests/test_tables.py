@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from looklisten.cells import cell_boolean, cell_seconds, cell_texts
 from looklisten.data.boxes import read_boxes
 from looklisten.data.inputs import find_sources
 from looklisten.errors import ConfigError, SourceError
-from looklisten.tables import cell_boolean, cell_seconds, cell_texts
 
 FILES = ("a.mp4", "b.mp4", "c.mp4")
 

@@ -1,25 +1,25 @@
-"""A table or a text list -> its rows. CSV and Parquet follow the same rules.
-
-A value is missing if it is None, NaN, NaT or empty text, and only then: 0 and False are values.
-Knows no media.
-"""
+"""A table or a text list -> its rows. CSV and Parquet follow the same rules. Knows no media."""
 
 import csv
-import datetime
 import difflib
 import io
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from decimal import Decimal
-from numbers import Real
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from looklisten.cells import (
+    cell_boolean,
+    cell_number,
+    cell_seconds,
+    cell_text,
+    cell_texts,
+    is_missing,
+)
 from looklisten.errors import SourceError
 from looklisten.names import printable
 
@@ -28,124 +28,9 @@ DELIMITERS = (",", ";", "\t")
 SIMILAR = 0.8
 """A heading this similar to a known one is taken for a spelling mistake."""
 
-# A list as Python and NumPy print it, such as ['a', 'b'] or [1. 2.].
-_ITEM = r"""'[^']*'|"[^"]*"|-?\d+(?:\.\d+)?"""
-_LIST = re.compile(rf"\[\s*(?:(?:{_ITEM})(?:\s*,\s*|\s+|(?=\])))*\]")
-# 1:02:03.5, 1:30, or 1 day, 2:03:04, as programs print a duration.
-_CLOCK = re.compile(r"(?:(\d+) days?,? \+?)?(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d*)?)")
 _INTEGER_WITH_POINT = re.compile(r"-?\d+\.0+")
 # What Excel writes above the headings.
 _SEPARATOR_LINE = re.compile(r"\A\ufeff?sep=.\r?\n", re.IGNORECASE)
-
-# 0,125 and 12,5 are numbers with a decimal comma. 1,500 may be fifteen hundred, so it is refused.
-_DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|0,\d+")
-_TRUE = {"true", "yes", "y", "t", "1"}
-_FALSE = {"false", "no", "n", "f", "0"}
-
-
-def is_missing(value: Any) -> bool:
-    """None, NaN, NaT and text of nothing but spaces; nothing else."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return True
-    # Only NaN differs from itself.
-    if isinstance(value, (Real, Decimal)) and value != value:
-        return True
-    return type(value).__name__ == "NaTType"  # of pandas, which need not be installed
-
-
-def cell_text(value: Any) -> str:
-    """A single cell as text: numbers without `.0`, a missing value as "".
-
-    Raises ValueError for lists and records.
-    """
-    if is_missing(value):
-        return ""
-    if isinstance(value, str):
-        return _from_bytes(value.strip())
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace").strip()
-    if isinstance(value, (list, tuple, dict, set)):
-        kind = "record" if isinstance(value, dict) else "list"
-        raise ValueError(f"{value!r} is a {kind}, where one value is expected")
-    if isinstance(value, Decimal):
-        return format(value.normalize(), "f")
-    if isinstance(value, int):
-        return str(value)  # True is an int and becomes "True"
-    if isinstance(value, Real):
-        number = float(value)
-        return str(int(number)) if number.is_integer() else str(number)
-    return str(value)
-
-
-def cell_texts(value: Any) -> tuple[str, ...]:
-    """A cell of several values: a list, text joined by `|`, or a list as Python prints it."""
-    if isinstance(value, (list, tuple, set)):
-        texts: list[str] = []
-        for item in value:
-            texts += cell_texts(item) if isinstance(item, (list, tuple)) else [cell_text(item)]
-        return _unique(texts)
-    text = cell_text(value)
-    is_printed_list = _LIST.fullmatch(text) is not None
-    if is_printed_list:
-        parts = [item.strip("'\"") for item in re.findall(_ITEM, text)]
-    else:
-        parts = text.split("|")
-    return _unique(part.strip() for part in parts)
-
-
-def _unique(texts: Iterable[str]) -> tuple[str, ...]:
-    """The texts that are not empty, each once, in order."""
-    return tuple(dict.fromkeys(filter(None, texts)))
-
-
-def cell_seconds(value: Any) -> float | None:
-    """Seconds from a number, a duration, a time of day or text (`1.5`, `mm:ss`, `h:mm:ss`).
-
-    None if missing. Raises ValueError for dates and other values, and for times below 0.
-    """
-    if is_missing(value) or (isinstance(value, str) and value.strip().casefold() in ("nan", "nat")):
-        return None
-    seconds = _seconds(value)
-    if seconds is None:
-        raise ValueError(f"{_quoted(value)} is no number of seconds")
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"{_quoted(value)} is no time in a file; seconds are 0 or more")
-    return seconds
-
-
-def _seconds(value: Any) -> float | None:
-    if isinstance(value, (bool, datetime.datetime, datetime.date)):
-        return None
-    if isinstance(value, datetime.timedelta):
-        return value.total_seconds()
-    if isinstance(value, datetime.time):
-        whole_seconds = (value.hour * 60 + value.minute) * 60 + value.second
-        return whole_seconds + value.microsecond / 1e6
-    if isinstance(value, (Real, Decimal)):
-        return float(value)
-    text = cell_text(value)
-    if clock := _CLOCK.fullmatch(text):
-        days, hours, minutes, seconds = (float(part or 0) for part in clock.groups())
-        whole_minutes = (days * 24 + hours) * 60 + minutes
-        return whole_minutes * 60 + seconds if seconds < 60 else None
-    if _DECIMAL_COMMA.fullmatch(text):
-        text = text.replace(",", ".")
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def cell_boolean(value: Any) -> bool:
-    """Yes or no from a boolean, 0 or 1, or a word. Raises ValueError for anything else."""
-    word = cell_text(value).casefold()
-    if word not in _TRUE | _FALSE:
-        raise ValueError(f"{_quoted(value)} is neither yes nor no (write 1 or 0)")
-    return word in _TRUE
-
-
-def _quoted(value: Any) -> str:
-    return repr(printable(value)) if isinstance(value, str) else str(value)
 
 
 @dataclass(frozen=True)
@@ -180,16 +65,7 @@ class Row:
 
     def number(self, column: str) -> float:
         """A finite number, which may not be missing."""
-        try:
-            text = cell_text(self.cells.get(column)).strip()
-            if _DECIMAL_COMMA.fullmatch(text.lstrip("-")):
-                text = text.replace(",", ".")
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            value = _quoted(self.cells.get(column))
-            raise SourceError(f"{self.location}: {value} is no number, in the column {column}")
+        number: float = self._read(column, cell_number)
         return number
 
     def boolean(self, column: str) -> bool:
@@ -394,13 +270,6 @@ def decode_text(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
         "Save it as UTF-8 where this is wrong"
     )
     return text, (note,)
-
-
-def _from_bytes(text: str) -> str:
-    """The text of a cell of `decode_text`: one that is not UTF-8 is Latin-1."""
-    if not re.search("[\ud800-\udfff]", text):
-        return text
-    return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def text_lines(name: str, data: bytes) -> tuple[list[str], tuple[str, ...]]:

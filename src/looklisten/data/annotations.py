@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from looklisten.cells import cell_text
 from looklisten.errors import SourceError
 from looklisten.names import parse_split
-from looklisten.tables import cell_text, decode_text
+from looklisten.tables import decode_text
 
 CLIP_SECONDS = 10.0
 """Length of a clip if its annotation has only the start (VGGSound)."""

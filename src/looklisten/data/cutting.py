@@ -26,7 +26,7 @@ from looklisten.media.levels import is_silent
 CLIPPED_SHARE = 0.001
 """A clip is clipped if more than this share of its samples is at full scale."""
 
-GRID_CELLS = 16
+BRIGHTNESS_CELLS = 16
 """Stillness and blackness are measured on a grid of so many cells in each direction."""
 
 STILL_LEVELS = 2.0
@@ -57,7 +57,7 @@ MAX_WAITING_SOUND_SECONDS = 1800.0
 ROUNDING_SAMPLES = 1e-6
 """Times are computed in floats: a sample that is due by less than this is not due."""
 
-Span = tuple[float, float]
+SecondsSpan = tuple[float, float]
 """From second to second of the video."""
 
 
@@ -192,11 +192,11 @@ class ClipCutter:
     last_frame: _JpegFrame | None = None
     """The last frame before the first of `frames`: it is on screen until that one comes."""
     first_frame_seconds: float = np.inf
-    sound_spans: list[Span] = field(default_factory=list)
+    sound_spans: list[SecondsSpan] = field(default_factory=list)
     """Where there is sound."""
-    clip_spans: list[Span] = field(default_factory=list)
+    clip_spans: list[SecondsSpan] = field(default_factory=list)
     """What is in a clip."""
-    dropped_sound_spans: list[Span] = field(default_factory=list)
+    dropped_sound_spans: list[SecondsSpan] = field(default_factory=list)
     """Sound that was left out because no frame came for too long."""
     frames_dropped_until_seconds: float = -np.inf
     """Frames before this were left out because no sound came for too long."""
@@ -349,7 +349,7 @@ class ClipCutter:
         return frames
 
 
-def _within(spans: Sequence[Span], start: float, end: float) -> list[Span]:
+def _within(spans: Sequence[SecondsSpan], start: float, end: float) -> list[SecondsSpan]:
     """The parts of `spans` that are between `start` and `end`."""
     parts = []
     for span_start, span_end in spans:
@@ -359,13 +359,13 @@ def _within(spans: Sequence[Span], start: float, end: float) -> list[Span]:
     return parts
 
 
-def _length(spans: Sequence[Span]) -> float:
+def _length(spans: Sequence[SecondsSpan]) -> float:
     return sum(end - start for start, end in spans)
 
 
 def _brightness(luma: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Mean brightness of 16 x 16 cells, fewer of a smaller frame; float32 `[rows, columns]`."""
-    rows, columns = (min(GRID_CELLS, side) for side in luma.shape)
+    rows, columns = (min(BRIGHTNESS_CELLS, side) for side in luma.shape)
     height, width = luma.shape[0] // rows, luma.shape[1] // columns
     cells = luma[: rows * height, : columns * width].reshape(rows, height, columns, width)
     means: NDArray[np.float32] = cells.mean((1, 3), dtype=np.float32)

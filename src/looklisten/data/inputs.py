@@ -17,6 +17,7 @@ from pathlib import Path
 import fsspec
 
 from looklisten import tables
+from looklisten.cells import cell_text
 from looklisten.data.options import LabelSource
 from looklisten.data.sources import Source, SourceList, check_splits, is_remote, merge_rows
 from looklisten.errors import SourceError
@@ -84,9 +85,7 @@ class _Search:
     def all_notes(self) -> tuple[str, ...]:
         notes = [*self.notes, other_suffixes_line(self.other_suffixes)]
         if self.hidden:
-            notes.append(
-                f"{self.hidden:,} hidden files, hidden folders or trash folders were left out"
-            )
+            notes.append(f"{self.hidden:,} hidden files or folders and trash folders were left out")
         return tuple(filter(None, notes))
 
 
@@ -191,7 +190,7 @@ def _listed_file(list_path: str, text: str, search: _Search) -> Source | None:
     if is_remote(text.strip()) and not os.path.exists(next_to(list_path, text)):  # noqa: PTH110
         return Source(text.strip())
     if is_remote(list_path):
-        return Source(next_to(list_path, tables.cell_text(text)))
+        return Source(next_to(list_path, cell_text(text)))
     first = _local(next_to(list_path, as_file_name(text)))
     if isinstance(first, Source):
         return first
@@ -215,7 +214,7 @@ def _spellings(text: str) -> Iterator[str]:
     """Other names that `text` may stand for."""
     stripped = text.strip()
     yield as_file_name(stripped)
-    latin = tables.cell_text(stripped)
+    latin = cell_text(stripped)
     yield as_file_name(latin)
     # macOS and other systems store accents composed or decomposed.
     yield as_file_name(unicodedata.normalize("NFC", latin))

@@ -1,8 +1,7 @@
-"""Decoding in a separate process: a decoder that hangs, crashes or takes too much memory costs one
-file and nothing else.
+"""Decoding in a separate process: a file that crashes the decoder costs nothing but itself.
 
-Both ends of the pipe are here. `Worker` is the parent's end; `main` is the program at the other end
-(`python -m looklisten.data.worker`). The program ends by itself when its pipe closes, so a killed
+Both ends of the pipe are here. `Worker` is the parent's end. `run_worker` is the program at the
+other end (`python -m looklisten.data.worker`). It ends by itself when its pipe closes, so a killed
 parent leaves no orphans.
 """
 
@@ -185,7 +184,7 @@ class _AnswerPipe:
             self._file.flush()
 
 
-def main() -> None:
+def run_worker() -> None:
     """Read messages from stdin and answer on stdout until stdin closes."""
     pipe = _AnswerPipe(claim_stdout())
     ignore_interrupts()
@@ -320,4 +319,4 @@ def _reason_of(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker()

@@ -87,10 +87,10 @@ def find_files(top: str | Path, has_suffix: Callable[[str], bool]) -> FolderCont
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         try:
-            about = os.stat(folder)  # noqa: PTH116 (names here are text, for speed)
-            if (about.st_dev, about.st_ino) in visited:
+            file_status = os.stat(folder)  # noqa: PTH116 (names here are text, for speed)
+            if (file_status.st_dev, file_status.st_ino) in visited:
                 continue
-            visited.add((about.st_dev, about.st_ino))
+            visited.add((file_status.st_dev, file_status.st_ino))
             with os.scandir(folder) as listed:
                 entries = sorted(listed, key=lambda entry: entry.name)
         except OSError as error:
@@ -152,7 +152,7 @@ def _sort_entry(
         if entry.is_dir(follow_symlinks=False):
             folders.append(entry.path)
             return
-        about = entry.stat()
+        file_status = entry.stat()
     except OSError as error:
         problem = unreadable_reason(error)
         if entry.is_symlink():
@@ -162,12 +162,12 @@ def _sort_entry(
         else:
             contents.other_suffixes[suffix] += 1
         return
-    if stat.S_ISDIR(about.st_mode):
+    if stat.S_ISDIR(file_status.st_mode):
         links.append(entry.path)
     elif not has_suffix(suffix):
         contents.other_suffixes[suffix] += 1
-    elif stat.S_ISREG(about.st_mode):
-        contents.files.append(File(entry.path, about.st_size, about.st_mtime_ns))
+    elif stat.S_ISREG(file_status.st_mode):
+        contents.files.append(File(entry.path, file_status.st_size, file_status.st_mtime_ns))
     else:
         contents.problems.append((entry.path, "it is no file but a pipe, a socket or a device"))
 
