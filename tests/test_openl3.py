@@ -297,7 +297,7 @@ def test_predict_takes_what_preprocess_audio_returns(weights, hears):
         (np.zeros((4, 2, 2)), 48_000, r"this has the shape \(4, 2, 2\)"),
         (np.array(["a", "b"]), 48_000, "a numpy array of numbers"),
         (np.array([0.0, 0.1, np.nan]), 48_000, "NaN or infinity, first at sample 2"),
-        (np.zeros(48_000), 0, "the sample rate 0 is none"),
+        (np.zeros(48_000), 0, "0 is no sample rate"),
         ([np.zeros(9), np.zeros(9)], [48_000], "2 sounds came with 1 sample rates"),
     ],
 )
@@ -309,7 +309,7 @@ def test_bad_sound_is_one_sentence(hears, audio, sr, sentence):
 def test_bad_words_are_one_sentence(weights, hears, sees):
     audio = tone(1.0)
     for options, sentence in (
-        ({"hop_size": 0.0}, "the hop size 0.0 is none"),
+        ({"hop_size": 0.0}, "0.0 is no hop size"),
         ({"batch_size": 0}, "the batch size 0"),
         ({"frontend": "librosa"}, 'loaded with frontend="kapre"'),
         ({"model": sees}, "not openl3:image-mel256"),
@@ -466,7 +466,7 @@ def test_bad_weight_files_are_one_sentence(weights, tmp_path):
         ("cut.h5.gz", "is no Keras weight file, or a damaged one"),
         ("missing_mel256.h5", "there is no weight file"),
         ("audio_mel256.h5", "named as a network for audio, and its first layer is one for image"),
-        ("nameless.h5", "does not tell which spectrogram"),
+        ("nameless.h5", "does not tell the spectrogram"),
         ("image_mel256.h5", "has 1 layers with weights; a network of OpenL3 has 16"),
     ):
         with pytest.raises(openl3.OpenL3Error, match=sentence):
