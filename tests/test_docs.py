@@ -132,9 +132,10 @@ def test_every_command_has_a_verb_and_options_that_exist(capsys):
                     assert exists, f"{block.page}:{block.line}: {verb} has no {option}"
 
 
+# Half of the videos is held out, because an evaluation on a few videos needs many batches.
 SMALL_TRAINING = (
-    "--train.steps 2 --train.batch-size 4 --model.widths 4 8 8 16 --model.resize-pixels 64 "
-    "--model.crop-pixels 48"
+    "--train.steps 2 --train.batch-size 4 --train.held-out-fraction 0.5 "
+    "--model.widths 4 8 8 16 --model.resize-pixels 64 --model.crop-pixels 48"
 )
 SMALLER = {
     "train": shlex.split(SMALL_TRAINING),
@@ -152,7 +153,7 @@ def run_page(page, capsys):
             continue
         if block.language == "python":
             text = block.text.replace('ll.Config.load("tiny")', "small_config")
-            names["small_config"] = small_config(steps=2)
+            names["small_config"] = small_config(steps=2, held_out_fraction=0.5)
             exec(text, names)
         elif block.language == "sh":
             for verb, *words in commands_of(block):
@@ -166,7 +167,7 @@ def user_folder(world, tmp_path, monkeypatch):
     """A current folder with the media that the pages name."""
     monkeypatch.chdir(tmp_path)
     Path("my_videos").mkdir()
-    for number in range(12):
+    for number in range(24):
         shutil.copy(world / f"{number:06d}.mp4", "my_videos")
     shutil.copy(world / "000000.mp4", "clip.mp4")
     shutil.copy(world / "000001.mp4", "my_videos/clip.mp4")
