@@ -268,7 +268,7 @@ def test_a_run_without_class_scores_or_validation_videos_is_refused(
     monkeypatch.setattr(shards, "validation_mask", lambda *_: no_clips)
     with pytest.raises(
         ConfigError,
-        match=r"kept no videos to choose a threshold on; "
+        match=r"has no validation videos to choose a threshold on; "
         r"train it with train\.validation_fraction = 0\.1",
     ):
         direct_combination(saved, saved.l3net, shards)

@@ -193,7 +193,7 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, held_o
     table.write_text("\n".join(["path,image,sound", *rows]) + "\n")
     over_videos = evaluate(model, held_out, pairs=200)
     over_files = evaluate(model, held_out, pairs=200, files=table)
-    assert over_files.interval_over == "files of pictures and of sounds"
+    assert over_files.interval_over == "image files and sound files"
     assert over_files.accuracy == over_videos.accuracy
     assert np.diff(over_files.ci95) > np.diff(over_videos.ci95)
     files = shared_files_of(shards, table)

@@ -290,7 +290,7 @@ def test_without_labels_units_are_numbers(colored, tmp_path):
             "units are shown by at least 1 clip, of at least 1 moment each; 0 and 1 were asked for",
         ),
         ({"per_clip": -1}, "5 and -1 were asked for"),
-        ({"mask": False}, "no clip of .* is left to look at; choose another split"),
+        ({"mask": False}, "no clip of .* is left; choose another split"),
     ],
 )
 def test_errors_of_units(options, sentence, colored):

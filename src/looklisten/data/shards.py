@@ -73,9 +73,7 @@ class Shards(Sequence[Clip]):
         """The split of each clip, `[clips]`: `train`, `val` or `test` for all usual words, else the
         name as it was written.
         """
-        self.labels: list[tuple[str, ...]] = [
-            tuple(labels) for labels in table["labels"].to_pylist()
-        ]
+        self.labels: list[tuple[str, ...]] = list(map(tuple, table["labels"].to_pylist()))
         self.names: NDArray[np.str_] = np.array(
             [labels[0] if labels else "" for labels in self.labels], dtype=np.str_
         )

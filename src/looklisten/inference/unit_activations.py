@@ -150,12 +150,12 @@ def strongest_activations(
     The network sees each moment once, for all units that it activates.
     """
     activations_of: dict[Side, list[list[UnitActivation | None]]] = {}
-    # The units, with their ranks, that each moment is shown for.
+    # The units, with their ranks, that each moment is among the strongest of.
     units_of: dict[MomentAddress, list[tuple[Side, int, int]]] = {}
     for side in SIDES:
         numbers = strongest[side].moments
         activations_of[side] = [[None] * numbers.shape[1] for _ in numbers]
-        # -1 stands for "no video activates this unit so often".
+        # -1: fewer videos activate this unit.
         for unit, rank in zip(*np.nonzero(numbers >= 0), strict=True):
             clip, moment = divmod(int(numbers[unit, rank]), per_clip)
             address = MomentAddress(clip, moment, per_clip)
@@ -174,9 +174,10 @@ def strongest_activations(
                     maps[side][unit],
                 )
         progress(start + len(batch), len(addresses))
-    result: dict[Side, list[tuple[UnitActivation, ...]]] = {}
+    result: dict[Side, list[tuple[UnitActivation, ...]]] = {side: [] for side in SIDES}
     for side in SIDES:
-        result[side] = [tuple(filter(None, ranks)) for ranks in activations_of[side]]
+        for ranks in activations_of[side]:
+            result[side].append(tuple(filter(None, ranks)))
     return result
 
 

@@ -41,7 +41,9 @@ def write_report(
     """
     chance = find_objective(config.train.objective).chance_loss(config.train)
     loss_curves = data_url(training_curves(metrics, chance), "image/png")
-    videos = [(name, data_url(video, "video/mp4")) for name, video in samples]
+    videos = []
+    for name, video in samples:
+        videos.append((name, data_url(video, "video/mp4")))
     write_page(
         path,
         "report.html.j2",

@@ -82,8 +82,8 @@ def _largest_objects(batch: Sequence[AskedMoment]) -> list[WeightedMap]:
 def untrained_for(model: L3Net, moments: Sequence[AnnotatedMoment], seed: int) -> L3Net:
     """A network of the same shape with initial weights, as strong as it can be.
 
-    Its batch-norm statistics are set from moments that it will be asked about. Those that cannot be
-    read are left out.
+    Its batch-norm statistics are set from moments that it will predict maps for. Moments that
+    cannot be read are left out.
     """
     numbers = np.random.default_rng(seed).permutation(len(moments))[:CALIBRATION_MOMENTS]
     own_sounds = []
@@ -93,15 +93,15 @@ def untrained_for(model: L3Net, moments: Sequence[AnnotatedMoment], seed: int) -
     return untrained_network(model.config, seed, device, _inputs(own_sounds))
 
 
-def _inputs(asked: Iterable[Question]) -> Iterator[FramesAndSounds]:
-    for batch in load_batches(asked, failures={}):
+def _inputs(all_questions: Iterable[Question]) -> Iterator[FramesAndSounds]:
+    for batch in load_batches(all_questions, failures={}):
         frames = stack([moment.vision_input for _, moment in batch])
         waveforms = np.stack([moment.waveform for _, moment in batch])
         yield frames, torch.from_numpy(waveforms)
 
 
 def load_batches(
-    asked: Iterable[Question], failures: dict[str, str]
+    all_questions: Iterable[Question], failures: dict[str, str]
 ) -> Iterator[list[AskedMoment]]:
     """The questions with their moments, in batches of frames of one size.
 
@@ -111,7 +111,7 @@ def load_batches(
     waiting: dict[tuple[int, ...], list[AskedMoment]] = {}
     annotated: AnnotatedMoment | None = None
     frame: Moment | None = None
-    for question in asked:
+    for question in all_questions:
         if question.of_frame is not annotated:
             annotated = question.of_frame
             frame = _load(annotated, failures)

@@ -165,9 +165,9 @@ def localization_table(
     # Only in a fusion with a common space is a position of the frame similar to a sound.
     has_similarity = isinstance(model.fusion, AlignedFusion)
     if not methods:
-        methods = [
-            method for method in get_args(Method) if has_similarity or method != "similarity"
-        ]
+        methods = list(get_args(Method))
+        if not has_similarity:
+            methods.remove("similarity")
     untrained = untrained_for(model, annotated, seed)
     predictors = [network_predictor(model, method) for method in methods]
     for method in methods:
@@ -234,7 +234,7 @@ def _rows(
 
 def answer_questions(
     predictors: Sequence[MapPredictor],
-    asked: Sequence[Question],
+    all_questions: Sequence[Question],
     failures: dict[str, str],
     progress: Progress = no_progress,
 ) -> list[list[MapAnswer]]:
@@ -243,13 +243,13 @@ def answer_questions(
     `failures` gets the videos that cannot be read, and why.
     """
     answers: list[list[MapAnswer]] = [[] for _ in predictors]
-    for batch in load_batches(asked, failures):
+    for batch in load_batches(all_questions, failures):
         for predictor, own_answers in zip(predictors, answers, strict=True):
             for (question, _), (values, weight) in zip(
                 batch, predictor.predict(batch), strict=True
             ):
                 own_answers.append(MapAnswer(question, values, weight))
-        progress(len(answers[0]), len(asked))
+        progress(len(answers[0]), len(all_questions))
     return answers
 
 

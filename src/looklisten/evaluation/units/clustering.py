@@ -169,13 +169,14 @@ def cluster(
         "audio": np.ones(len(clips), dtype=bool),
     }
     truth = {side: clips.names[usable[side]] for side in SIDES}
-    if any(len(set(truth[side])) < 2 for side in SIDES):
+    class_counts = [len(set(labels)) for labels in truth.values()]
+    if min(class_counts) < 2:
         raise ConfigError(
             "clusters are compared with labels, of at least 2 classes; "
             f"the {split} videos of {shards.path} have fewer"
         )
     # Both sides have the same k, so that their figures compare.
-    k, reason = choose_k(k, min(len(truth[side]) for side in SIDES), items_per_cluster)
+    k, reason = choose_k(k, min(map(len, truth.values())), items_per_cluster)
     rows: list[ClusterAgreement] = []
     for side in SIDES:
         random_clusters = []

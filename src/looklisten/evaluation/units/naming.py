@@ -225,7 +225,7 @@ def units(
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
     if not len(clips):
-        raise ConfigError(f"no clip of {clips.path} is left to look at; choose another split")
+        raise ConfigError(f"no clip of {clips.path} is left; choose another split")
     seed = initial_seed(model, seed)
     labeled_videos = _labeled_videos(clips, seed)
     audio_videos = labeled_videos.class_of_video["audio"]
