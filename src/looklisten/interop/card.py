@@ -10,6 +10,7 @@ import tomlkit
 UNKNOWN = "not recorded"
 NOT_MEASURED = "not measured"
 
+# The Hub reads this header. Its keys are the Hub's.
 HEADER = """\
 ---
 library_name: looklisten
@@ -49,31 +50,31 @@ whoever publishes this. License: not chosen yet.
 """
 
 
-def model_card(name: str, about: dict[str, Any]) -> str:
+def model_card(name: str, description: dict[str, Any]) -> str:
     """The `README.md` of a network.
 
-    `about`: what its `config.json` says. `name`: what it is loaded by.
+    `description`: what its `config.json` says. `name`: what it is loaded by.
     """
-    model = about["config"]["model"]
-    rows = [("", ""), ("---", "---"), *_rows(about)]
+    model = description["config"]["model"]
+    rows = [("", ""), ("---", "---"), *_rows(description)]
     return HEADER + TEXT.format(
         name=name,
-        looklisten_version=about["looklisten_version"],
+        looklisten_version=description["looklisten_version"],
         channels=3 * model["frames_per_pair"],
         crop_pixels=model["crop_pixels"],
         rows="\n".join(f"| {title} | {value} |" for title, value in rows),
         unknown=UNKNOWN,
-        settings=tomlkit.dumps(about["config"]),
+        settings=tomlkit.dumps(description["config"]),
     )
 
 
-def _rows(about: dict[str, Any]) -> list[tuple[str, str]]:
-    facts = about["made"]
-    train = about["config"].get("train", {})
+def _rows(description: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = description["made"]
+    train = description["config"].get("train", {})
     environment = facts.get("environment", {})
     steps = objective = started = UNKNOWN
-    if about["step"]:
-        steps = f"{about['step']:,}, each of {train['batch_size']} videos"
+    if description["step"]:
+        steps = f"{description['step']:,}, each of {train['batch_size']} videos"
     if train:
         objective = f"{train['objective']}, negatives: {train['negatives']}"
     if environment:
@@ -88,10 +89,10 @@ def _rows(about: dict[str, Any]) -> list[tuple[str, str]]:
         ("seed", str(train.get("seed", UNKNOWN))),
         (
             "AVC accuracy on held-out videos",
-            _measured(about, "held_out_accuracy", accuracy_note),
+            _measured(description, "held_out_accuracy", accuracy_note),
         ),
-        ("linear probe of sounds", _measured(about, "probe_audio", probe_note)),
-        ("linear probe of frames", _measured(about, "probe_vision", probe_note)),
+        ("linear probe of sounds", _measured(description, "probe_audio", probe_note)),
+        ("linear probe of frames", _measured(description, "probe_vision", probe_note)),
         ("begun on", started),
         ("other benchmarks", NOT_MEASURED),
     ]
@@ -103,8 +104,8 @@ def _amount(videos: dict[str, Any] | None) -> str:
     return f"{videos['videos']:,} videos, {videos['hours']:.4g} hours"
 
 
-def _measured(about: dict[str, Any], name: str, note: str) -> str:
-    figure = about["measured"].get(name)
+def _measured(description: dict[str, Any], name: str, note: str) -> str:
+    figure = description["measured"].get(name)
     if not figure:
         return NOT_MEASURED
     note = note.format(**figure)

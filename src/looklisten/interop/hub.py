@@ -34,6 +34,7 @@ def download_network(
             cache_dir=cache_dir,
             local_files_only=local_files_only or is_offline(),
             token=token,
+            # Nobody needs the rest of a repository to load its network.
             allow_patterns=[CONFIG_NAME, NETWORK_FILES[0]],
         )
     if not (Path(folder) / CONFIG_NAME).is_file():

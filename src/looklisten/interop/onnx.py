@@ -147,9 +147,11 @@ def write_onnx(
         program = torch.onnx.export(
             TowerVectors(network, side, layer, front_end).eval(),
             (trial[:2],),
+            # The older exporter is deprecated.
             dynamo=True,
             input_names=[INPUT_NAME[side]],
             output_names=[OUTPUT_NAME],
+            # Any number of rows.
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )
@@ -169,6 +171,7 @@ def write_onnx(
             f"{difference:.2g} of their largest value, more than {MAX_RELATIVE_DIFFERENCE:g}; "
             "please report this with the versions that `looklisten doctor` prints"
         )
+    # Written last, so that a file that exists has passed the comparison.
     with atomic_write(path) as scratch:
         scratch.write_bytes(data)
     return difference

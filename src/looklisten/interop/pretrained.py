@@ -36,23 +36,23 @@ def write_pretrained(
     `checkpoint`: where the network comes from, if it comes from a checkpoint. `title`: what the
     model card calls the network.
     """
-    about = describe(network, checkpoint)
-    write_weights(folder, {NETWORK_FILES[0]: network.state_dict()}, about)
-    write_text(folder / "README.md", model_card(title, about))
+    description = describe(network, checkpoint)
+    write_weights(folder, {NETWORK_FILES[0]: network.state_dict()}, description)
+    write_text(folder / "README.md", model_card(title, description))
     return folder
 
 
 def write_weights(
-    folder: Path, files: Mapping[str, Mapping[str, Tensor]], about: dict[str, Any]
+    folder: Path, files: Mapping[str, Mapping[str, Tensor]], description: dict[str, Any]
 ) -> None:
-    """Write safetensors files, then the `config.json` with `about` and the files' hashes."""
+    """Write safetensors files, then the `config.json` with `description` and the files' hashes."""
     for name, tensors in files.items():
         plain_tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         with atomic_write(folder / name) as scratch:
             scratch.write_bytes(save(plain_tensors, {"format": "pt"}))
     hashes = {name: sha256_of(folder / name) for name in files}
     # Last, so that a folder that was interrupted does not look complete.
-    write_json(folder / CONFIG_NAME, about | {"sha256": hashes})
+    write_json(folder / CONFIG_NAME, description | {"sha256": hashes})
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,20 +67,23 @@ def describe(network: L3Net, checkpoint: Checkpoint | None) -> dict[str, Any]:
     A network without training has step 0, no results, and only `model` in its config.
     """
     model_config = network.config
-    about: dict[str, Any] = {"library_name": LIBRARY, "looklisten_version": version("looklisten")}
+    description: dict[str, Any] = {
+        "library_name": LIBRARY,
+        "looklisten_version": version("looklisten"),
+    }
     if checkpoint and checkpoint.step:
-        about["step"] = checkpoint.step
-        about["config"] = checkpoint.config.model_dump(mode="json")
-        about["results"] = dict(checkpoint.results)
-        about |= _facts(checkpoint)
+        description["step"] = checkpoint.step
+        description["config"] = checkpoint.config.model_dump(mode="json")
+        description["results"] = dict(checkpoint.results)
+        description |= _facts(checkpoint)
     else:
-        about["step"] = 0
-        about["config"] = {"model": model_config.model_dump(mode="json")}
-        about["results"] = {}
-        about |= {name: {} for name in FACTS}
-    about["front_end"] = [model_config.front_end, model_config.window]
-    about["towers"] = {"audio": network.audio.settings(), "vision": network.vision.settings()}
-    return about
+        description["step"] = 0
+        description["config"] = {"model": model_config.model_dump(mode="json")}
+        description["results"] = {}
+        description |= {name: {} for name in FACTS}
+    description["front_end"] = [model_config.front_end, model_config.window]
+    description["towers"] = {"audio": network.audio.settings(), "vision": network.vision.settings()}
+    return description
 
 
 def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -92,8 +95,8 @@ def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
     path = checkpoint.path
     if is_published(path):  # a published folder that is published again keeps its facts
-        about = read_published_config(path)
-        return {name: about.get(name, {}) for name in FACTS}
+        description = read_published_config(path)
+        return {name: description.get(name, {}) for name in FACTS}
     run = path.parent.parent if path.parent.name == "checkpoints" else path
     rows = [row for row in read_metrics(run) if row["step"] <= checkpoint.step]
     rows.append({"step": checkpoint.step} | dict(checkpoint.results))

@@ -38,6 +38,7 @@ def push_to_hub(
 
     Needs `looklisten[hub]`.
     """
+    # The Hub gets a folder, and the user asked for none on this machine.
     with TemporaryDirectory(prefix="looklisten-") as scratch:
         folder = save_pretrained(model, Path(scratch) / "model", repo)
         return upload_network(folder, repo, token, private, revision, commit_message)

@@ -114,6 +114,7 @@ def preprocess_audio(
     windows = list(cut_windows([mono_at_48khz(audio, sr)], hop_size, center))
     if input_repr is None:
         return np.stack(windows)[:, None]
+    # OpenL3 computes spectrograms outside of the network only for its front end librosa.
     front_end = OpenL3Net(variant("audio", input_repr, None), "librosa").front_end
     spectrograms = []
     for window in windows:
@@ -164,6 +165,7 @@ def _mono(audio: NDArray[Any]) -> Waveform:
             f"this has the shape {audio.shape}; transpose it?"
         )
     mono = audio.mean(axis=1, dtype=np.float64) if audio.ndim == 2 else audio.astype(np.float64)
+    # The full range of an integer type becomes -1..1; unsigned types have silence in the middle.
     if audio.dtype.kind in "iu":
         half_range = 2.0 ** (8 * audio.dtype.itemsize - 1)
         zero = half_range if audio.dtype.kind == "u" else 0

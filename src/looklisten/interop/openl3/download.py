@@ -16,6 +16,7 @@ from looklisten.system.files import atomic_write
 
 def git_blob_id(path: Path) -> str:
     """What git calls the content of a file: SHA-1 of "blob", its size, a zero and its bytes."""
+    # Git chose SHA-1; here it only finds damaged files.
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(2**20):

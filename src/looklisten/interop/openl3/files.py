@@ -219,6 +219,7 @@ def embed_images(
     embedding_size: int = 8192,
 ) -> FilesResult:
     """Write the vector of each image; `batch_size` images are embedded at a time."""
+    # Images of several files fill one batch; each file's vector is written after its batch.
     squares: list[NDArray[np.float32]] = []
     outs: list[Path] = []
 
@@ -273,6 +274,7 @@ def _write_each(
                 f"{path_of_out[out]} and {path} would both be written to {out}; "
                 "give them to two calls, each with a suffix"
             )
+    # A killed run leaves scratch files in the folders that it wrote to.
     for folder in {out.parent for out in path_of_out}:
         remove_abandoned_scratch(folder)
     result = FilesResult()

@@ -140,6 +140,7 @@ def _scales_integers(frames: NDArray[Any]) -> bool:
 
 
 def _center_squares_of(frames: NDArray[Any]) -> Tensor:
+    # The order of these steps decides the last bits, and is that of OpenL3.
     values = frames.astype(np.float32)
     if frames.dtype.kind != "f" and _scales_integers(frames):
         values = np.maximum(values / np.float32(np.iinfo(frames.dtype).max), -1)

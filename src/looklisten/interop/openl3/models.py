@@ -49,6 +49,7 @@ def _read(source: str | Path) -> tuple[Variant, TensorsByName, str]:
     named_variant = variant_of_file(path)
     weights = read_keras(path)
     side: Side = "audio" if input_channels(weights) == 1 else "vision"
+    # The weights of all audio networks have the same shapes; only the name tells the spectrogram.
     if named_variant is None and side == "audio":
         raise OpenL3Error(
             f"the name of {path} does not tell the spectrogram of its network; "
@@ -143,6 +144,7 @@ def load_image_embedding_model_from_path(
     model_path: str | Path, embedding_size: int, *, device: str = "auto", precision: str = "float32"
 ) -> OpenL3Net:
     """OpenL3's image network from a weight file of any name. Raises OpenL3Error."""
+    # The spectrogram of the partner network makes no difference for images.
     net = _build(Variant("vision", "mel256"), embedding_size)
     return _load_weights(net, Path(model_path), device, precision)
 

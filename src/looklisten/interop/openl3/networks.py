@@ -26,11 +26,9 @@ CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
 """Filters of each convolution; 2 x 2 max-pooling follows every second one but the last."""
 EPSILON = 1e-3
 """Of every batch-norm: the default of Keras."""
+# After all other convolutions batch-norm comes before ReLU. The weights were trained so.
 LATE_NORM = 1
-"""In the vision tower, ReLU comes before batch-norm after this convolution.
-
-After all others batch-norm comes first. The weights were trained so.
-"""
+"""In the vision tower, batch-norm comes after ReLU behind this convolution."""
 
 SIZES: dict[Side, dict[str, int]] = {
     side: {"pool4": CHANNELS[-1], "conv4_2": CHANNELS[-1] * rows * columns}
@@ -40,18 +38,15 @@ SIZES: dict[Side, dict[str, int]] = {
 
 CROP_PIXELS, RESIZE_PIXELS = 224, 256
 
+# PyTorch cannot tell whether a single channel is channels-last, and then a CPU takes ten times as
+# long as for two channels.
 MIN_CHANNELS = 2
-"""Fewer input channels are filled up with zeros.
+"""Fewer input channels are filled up with zeros."""
 
-PyTorch cannot tell whether a single channel is channels-last, and then a CPU takes ten times as
-long as for two channels.
-"""
-
+# So few, because then all values between two layers stay in the cache of the CPU. The vectors are
+# the same for any number (benchmarks/RESULTS.md).
 CPU_ROWS = 2
-"""Rows that a CPU computes at a time, so that all values between two layers stay in its cache.
-
-The vectors are the same for any number (benchmarks/RESULTS.md).
-"""
+"""Rows that a CPU computes at a time."""
 
 
 def halved(
@@ -120,6 +115,7 @@ class OpenL3Net(nn.Module):
                 assert isinstance(conv, nn.Conv2d)
                 self.convs[index] = fuse_conv_bn_eval(conv, norm)
                 self.norms[index] = nn.Identity()
+        # The added channels are zero in the weights too, so the result does not change.
         first = self.convs[0]
         assert isinstance(first, nn.Conv2d)
         first.in_channels = self.first_channels = max(first.in_channels, MIN_CHANNELS)

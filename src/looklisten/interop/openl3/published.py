@@ -41,6 +41,7 @@ def locate(network: Variant, weights: str | Path | None = None) -> Path:
     name = f"{network.stem}-{VERSION}.h5.gz"
     blob_id = BLOB_IDS[network.stem]
     cached = cache_folder("openl3") / name
+    # A disk error or another program may have changed the file since its download.
     if cached.exists():
         if git_blob_id(cached) == blob_id:
             return cached

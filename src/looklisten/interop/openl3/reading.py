@@ -20,9 +20,11 @@ from looklisten.media.frames import resize
 from looklisten.media.isolation.parent import call_isolated
 from looklisten.media.isolation.readers import read_audio_chunks, read_media
 
+# No video has as many frames per second, so every frame is kept. OpenL3 reads a file to its end.
 EVERY_FRAME = DecodeOptions(
     frames_per_second=1e6, shorter_side_pixels=RESIZE_PIXELS, audio=False, max_hours=np.inf
 )
+# The resampler is OpenL3's, because another one changes the vectors (docs/openl3.md).
 SOUND = DecodeOptions(video=False, make_resampler=KaiserBest)
 
 _log = logging.getLogger("looklisten")

@@ -113,11 +113,12 @@ def input_channels(weights: TensorsByName) -> int:
 
 def write_folder(out: Path, weights: TensorsByName, network: Variant, source: str) -> None:
     """Write a folder that `read_folder` reads; it is complete or absent."""
+    # Through bytes, so that their hash is known before anything is written.
     data = save({name: tensor.contiguous() for name, tensor in weights.items()})
     with atomic_write(out) as scratch:
         scratch.mkdir()
         (scratch / WEIGHTS_FILE).write_bytes(data)
-        about = {
+        description = {
             "format": "OpenL3",
             "name": network.name,
             "side": network.side,
@@ -126,7 +127,7 @@ def write_folder(out: Path, weights: TensorsByName, network: Variant, source: st
             "source": source,
             "sha256": hashlib.sha256(data).hexdigest(),
         }
-        write_json(scratch / OPENL3_FILE, about)
+        write_json(scratch / OPENL3_FILE, description)
 
 
 def read_folder(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
@@ -135,10 +136,12 @@ def read_folder(folder: Path) -> tuple[Variant, dict[str, Tensor]]:
     Raises OpenL3Error when the folder is damaged.
     """
     try:
-        about = json.loads((folder / OPENL3_FILE).read_text(encoding="utf-8"))
-        network = variant(about["side"], about["input_repr"], about["content_type"])
+        description = json.loads((folder / OPENL3_FILE).read_text(encoding="utf-8"))
+        network = variant(
+            description["side"], description["input_repr"], description["content_type"]
+        )
         data = (folder / WEIGHTS_FILE).read_bytes()
-        if hashlib.sha256(data).hexdigest() != about["sha256"]:
+        if hashlib.sha256(data).hexdigest() != description["sha256"]:
             raise OpenL3Error(
                 f"{folder / WEIGHTS_FILE} is damaged: its bytes are not those that were written; "
                 "convert the weight file again"
