@@ -170,7 +170,7 @@ class StreamingEmbedder:
         return self._record(
             [
                 self._sound.push(piece)
-                for piece in self._resampler.push(samples_first(samples, fixed=True))
+                for piece in self._resampler.push(samples_first(samples, first_is_time=True))
             ]
         )
 
