@@ -37,6 +37,7 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import CORRESPOND
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives.avc import AvcObjective
+from looklisten.model.objectives.objective import PairTargets
 from looklisten.system.devices import choose_device, choose_precision, to_device
 from looklisten.system.processes import cpu_count, keep_freed_memory
 from looklisten.training.augmentation import augment
@@ -91,7 +92,9 @@ def plain_step(
         weight_decay=config.train.weight_decay,
         foreach=False,
     )
-    positives, negatives = (mask.to(device) for mask in batch.pairing.masks(everyone=False))
+    objective = AvcObjective(config, network.vision.features)
+    masks = batch.pairing.masks(everyone=False)
+    targets = PairTargets(*(mask.to(device) for mask in masks))
     partners = batch.pairing.partners
     layout = torch.channels_last if channels_last else torch.contiguous_format
 
@@ -114,10 +117,8 @@ def plain_step(
                 )
                 loss = functional.cross_entropy(logits.float(), truth)
             else:
-                sides = network.fusion.project(
-                    network.look(frames).vector, network.audio(sounds).vector
-                )
-                loss = AvcObjective()(network.fusion, *sides, positives, negatives).loss
+                vision, audio = network.look(frames).vector, network.audio(sounds).vector
+                loss = objective(network.fusion, vision, audio, targets).loss
         loss.backward()
         optimizer.step()
         return float(loss.detach())

@@ -10,7 +10,6 @@ import pytest
 import looklisten
 
 ROOT = Path(looklisten.__file__).parent
-README = Path(__file__).parents[1] / "README.md"
 
 LAYERS = [
     {"__main__", "__init__"},
@@ -241,36 +240,3 @@ def test_names_say_what_is_inside():
             if name.strip("_").lower() in VAGUE_NAMES:
                 uses.append(f"{relative(file)}:{line}: {name}")
     assert not uses
-
-
-TREE = re.compile(r"^## Where things are\n.*?^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TREE_LINE = re.compile(r"^( *)([\w./-]+?)(/?)(?: {2,}(\S.*))?$")
-
-
-def tree_of_readme():
-    """Path below src/looklisten -> what README says of it; "" where it says nothing.
-
-    The tree is indented by two spaces for each folder and has one file or folder per line.
-    """
-    entries = {}
-    folders = []
-    for line in TREE.search(README.read_text(encoding="utf-8"))[1].splitlines():
-        if not line.strip():
-            continue
-        indent, name, is_folder, description = TREE_LINE.match(line).groups()
-        depth = len(indent) // 2
-        del folders[depth:]
-        path = "/".join([*folders, name])
-        entries[path.removeprefix("src/looklisten").removeprefix("/")] = description or ""
-        if is_folder:
-            folders.append(name)
-    return entries
-
-
-@pytest.mark.xfail(strict=False, reason="README tree is being rewritten")
-def test_readme_has_every_module_with_a_description():
-    entries = tree_of_readme()
-    modules = {path for path in entries if path.endswith(".py")}
-    files = {relative(file) for file in python_files() if file.name != "__init__.py"}
-    assert modules == files
-    assert not [path for path in sorted(modules) if not entries[path]]

@@ -29,11 +29,10 @@ from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.model.networks import load, open_network
 from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.training import baselines as table
-from looklisten.training import checkpointing
-from looklisten.training.baselines import METHODS, baselines
+from looklisten.training import loop
+from looklisten.training.baselines import METHODS
 from looklisten.training.batches import select_labeled, training_stream
 from looklisten.training.learner import Learner
-from looklisten.training.loop import train
 from looklisten.training.metrics_log import read_metrics
 
 SUPERVISED = small_config(
@@ -46,9 +45,13 @@ SUPERVISED = small_config(
 )
 
 
-@pytest.fixture(autouse=True)
-def _few_pairs(monkeypatch):
-    monkeypatch.setattr(checkpointing, "EVALUATED_PAIRS", 24)
+def train(*args, **kwargs):
+    """Measures little on held-out videos, so that the tests are quick."""
+    return loop.train(*args, evaluated_pairs=24, **kwargs)
+
+
+def baselines(*args, **kwargs):
+    return table.baselines(*args, evaluated_pairs=24, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,6 @@ def told(shards_path, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PairStream, "batches", watched)
-        patch.setattr(checkpointing, "EVALUATED_PAIRS", 24)
         train(shards_path, SUPERVISED, out)
     return out, trained_on
 
@@ -95,7 +97,7 @@ def test_labels_are_learnt_by_heart(shards):
 
 
 def test_the_sides_are_trained_apart(shards):
-    """What the vision tower becomes does not depend on the sounds, so one run trains two networks."""
+    """The vision tower does not depend on the sounds, so one run trains two networks."""
     one, batch = learner_and_batch(shards, SUPERVISED)
     other, _ = learner_and_batch(shards, SUPERVISED)
     one.step([batch], 1, 1e-2)
@@ -211,7 +213,8 @@ def test_a_tower_of_another_build_is_refused(told):
     other = small_config(audio_from=str(told[0])).changed("model", front_end="paper")
     with pytest.raises(
         CheckpointError,
-        match=r"the audio tower of .* cannot be taken over: its model.front_end is compact, here it is paper",
+        match=r"the audio tower of .* cannot be taken over: "
+        r"its model.front_end is compact, here it is paper",
     ):
         Learner(other, "cpu").initialize()
     with pytest.raises(CheckpointError, match="nowhere is not there"):
@@ -265,7 +268,8 @@ def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
     monkeypatch.setattr(shards, "validation_mask", lambda *_: no_clips)
     with pytest.raises(
         ConfigError,
-        match=r"kept no videos to choose a threshold on; train it with train\.validation_fraction = 0\.1",
+        match=r"kept no videos to choose a threshold on; "
+        r"train it with train\.validation_fraction = 0\.1",
     ):
         direct_combination(saved, saved.l3net, shards)
 
@@ -321,14 +325,14 @@ def test_class_accuracy_of_heads_that_know(told, shards, held_out, monkeypatch):
     Knowing(monkeypatch, shards)
     classes, heads = (
         open_checkpoint(told[0]).config.train.classes,
-        LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc"))),
+        LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc")), features=16),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = class_accuracy(load(told[0]), heads, classes, held_out, 24)
+    found = class_accuracy(load(told[0]), heads.class_scores, classes, held_out, 24)
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
-    assert class_accuracy(load(told[0]), heads, classes, held_out, 24).audio == 0
+    assert class_accuracy(load(told[0]), heads.class_scores, classes, held_out, 24).audio == 0
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
@@ -346,18 +350,21 @@ def test_negatives_of_other_classes_are_a_permutation(labels, seed):
     )
 
 
-def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path, monkeypatch):
+def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path):
     trained = []
-    monkeypatch.setattr(table, "train", lambda *args: trained.append(args[2].name) or train(*args))
+
+    def progress(*_, of, **__):
+        trained.append(of.removesuffix(", seed 0"))
+
     config = small_config(steps=1)
-    first = baselines(shards_path, tmp_path, config, [0], pairs=24)
+    first = baselines(shards_path, tmp_path, config, [0], pairs=24, progress=progress)
     assert trained == ["labels", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
     assert [row.method for row in first.rows] == list(METHODS)
     assert {(row.n_pairs, row.n_videos, row.deviation) for row in first.rows} == {(24, 12, None)}
     assert all(row.ci95[0] <= row.accuracy <= row.ci95[1] for row in first.rows)
     assert [row.paper for row in first.rows] == [0.65, 0.74, 0.74, None, 0.74]
     (tmp_path / "seed-0" / "teacher.json").unlink()
-    again = baselines(shards_path, tmp_path, config, [0], pairs=24)
+    again = baselines(shards_path, tmp_path, config, [0], pairs=24, progress=progress)
     assert trained[5:] == ["teacher"]
     assert asdict(again) == asdict(first)
     runs = {name: open_checkpoint(tmp_path / "seed-0" / name).config.train for name in trained}
@@ -416,7 +423,7 @@ def test_means_over_seeds_by_hand():
             for kind in ("any", "other-class")
         }
 
-    row = table._summary("l3", [asked(0.6), asked(0.8)])
+    row = table._row("l3", [asked(0.6), asked(0.8)])
     assert row.accuracy == row.other_class == pytest.approx(0.7)
     assert row.ci95 == pytest.approx((0.6, 0.8))
     assert row.deviation == pytest.approx(0.02**0.5)

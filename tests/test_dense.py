@@ -8,18 +8,23 @@ import torch
 
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
-from looklisten.inference.embedding import dense
-from looklisten.inference.embedding.dense import DenseSound, check_dense
+from looklisten.inference.embedding.dense import DenseAudio, check_dense
 from looklisten.inference.embedding.embed import embed
+from looklisten.inference.embedding.options import EmbedOptions
+from looklisten.inference.embedding.records import concatenate
 from looklisten.inference.embedding.windows import WindowGrid
 from looklisten.inference.encoder import encoder_of
 from looklisten.media.spectrogram import LogSpectrogram
-from looklisten.model.backbones.vgg_streaming import StreamingVgg, reach
+from looklisten.model.backbones.vgg_streaming import StreamingVgg
 from looklisten.model.l3net import L3Net
 
 RATE_HZ = 48_000
 PAPER_GRID_SAMPLES = 8 * 240
 """Three poolings of columns that lie 240 samples apart."""
+
+
+def lookahead_columns(tower):
+    return tower.streaming(tower.layers["pool4"], torch.float32).lookahead_columns
 
 
 def network(**settings):
@@ -72,11 +77,11 @@ def test_a_rolling_tower_makes_the_map_of_the_whole_picture(model):
     picture = torch.randn(1, 1, 40, 400)
     whole = model.audio(picture)
     sizes = [150, 61, 100, 89]
-    for raw, image in ((True, whole.conv4_2), (False, whole.map)):
+    for raw, image in ((True, whole.named_maps["conv4_2"]), (False, whole.map)):
         rolling = StreamingVgg(model.audio, torch.float32, raw)
         rolled = torch.cat([rolling.push(strip) for strip in picture.split(sizes, dim=3)], 3)
         # The right border of the whole picture has zeros beside it, which no strip knows.
-        known = (400 - reach(model.audio) - 1) // model.audio.reduction + 1
+        known = (400 - lookahead_columns(model.audio) - 1) // model.audio.stride + 1
         assert known > 10
         assert rolled.shape[3] == known
         assert torch.allclose(rolled, image[..., :known], atol=1e-4 * float(image.abs().max()))
@@ -87,19 +92,22 @@ def test_reach_is_what_a_place_sees(model):
     """A change beyond the reach changes nothing; a change at its end does."""
     torch.manual_seed(1)
     picture = torch.randn(1, 1, 32, 500)
-    place, reduction = 8, model.audio.reduction
-    last = place * reduction + reach(model.audio)
-    before = model.audio(picture).conv4_2[..., place]
+    place, reduction = 8, model.audio.stride
+    last = place * reduction + lookahead_columns(model.audio)
+    before = model.audio(picture).named_maps["conv4_2"][..., place]
     for column, changes in ((last + 1, False), (last, True)):
         other = picture.clone()
         other[..., column:] += 100
-        assert bool((model.audio(other).conv4_2[..., place] != before).any()) == changes
+        assert (
+            bool((model.audio(other).named_maps["conv4_2"][..., place] != before).any()) == changes
+        )
 
 
 def test_places_are_counted_as_the_tower_makes_them(model):
     for columns in (98, 199, 200, 207):
         assert (
-            model.audio.places(columns) == model.audio(torch.zeros(1, 1, 32, columns)).map.shape[3]
+            model.audio.map_columns(columns)
+            == model.audio(torch.zeros(1, 1, 32, columns)).map.shape[3]
         )
 
 
@@ -115,7 +123,9 @@ def test_a_window_is_pooled_from_its_own_places(layer):
     starts = np.round(found.start_seconds * RATE_HZ).astype(int)
     assert (starts % PAPER_GRID_SAMPLES == 0).all()
     for row, place in zip(found.vectors, starts // PAPER_GRID_SAMPLES, strict=True):
-        inside = (tower.conv4_2 if layer == "conv4_2" else tower.map)[0, :, :, place : place + 24]
+        inside = (tower.named_maps["conv4_2"] if layer == "conv4_2" else tower.map)[
+            0, :, :, place : place + 24
+        ]
         own = (
             inside.reshape(16, 4, 8, 3, 8).amax((2, 4))
             if layer == "conv4_2"
@@ -126,7 +136,7 @@ def test_a_window_is_pooled_from_its_own_places(layer):
 
 def test_starts_are_the_places_nearest_to_the_exact_ones(model):
     grid = WindowGrid.of(0.1)
-    sound = DenseSound(encoder_of(model), "pool4", grid)
+    sound = DenseAudio(encoder_of(model), EmbedOptions(hop_seconds=0.1), "noise")
     assert sound.step_samples <= grid.hop_samples
     for number in range(200):
         assert abs(sound.start(number) - number * grid.hop_samples) <= sound.step_samples / 2
@@ -155,19 +165,22 @@ def test_windows_differ_from_plain_ones_at_their_borders_alone():
         0
     ]
     within = tower[..., place : place + 24]
-    far = -(-reach(model.audio) // 8) - 1
+    far = -(-lookahead_columns(model.audio) // 8) - 1
     assert far == 4
     tolerance = 1e-4 * float(alone.abs().max())
     assert torch.allclose(alone[..., far:-far], within[..., far:-far], atol=tolerance)
     assert not torch.allclose(alone[..., far - 1], within[..., far - 1], atol=tolerance)
 
 
-def test_the_width_of_strips_changes_vectors_by_rounding_only(model, monkeypatch):
-    wave = noise(4)
-    one = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.2, dense=True)
-    monkeypatch.setattr(dense, "STRIP_SECONDS", 1.7)
-    other = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.2, dense=True)
-    assert np.allclose(one.vectors, other.vectors, atol=1e-5 * np.abs(one.vectors).max())
+def test_the_length_of_chunks_changes_vectors_only_by_rounding(model):
+    waveform = noise(4)
+    options = EmbedOptions(hop_seconds=0.2, dense=True)
+    short, long = (
+        DenseAudio(encoder_of(model), options, "noise", chunk_seconds) for chunk_seconds in (1, 1.7)
+    )
+    short_vectors = concatenate([short.push(waveform), short.finish()]).vectors
+    long_vectors = concatenate([long.push(waveform), long.finish()]).vectors
+    assert np.allclose(short_vectors, long_vectors, atol=1e-5 * np.abs(short_vectors).max())
 
 
 def test_aligned_vectors_and_half_precision_are_dense_too():
@@ -187,23 +200,18 @@ def test_aligned_vectors_and_half_precision_are_dense_too():
         assert cosines(plain, found).mean() > 0.9
 
 
-def test_what_cannot_be_dense_says_why(monkeypatch):
+def test_errors_of_dense_embedding():
     model = network()
-    with pytest.raises(
-        ConfigError, match=r"a hop of at least 0\.005 s; ask for that, or leave dense away"
-    ):
+    with pytest.raises(ConfigError, match=r"a hop of at least 0\.005 s; choose a longer hop, or"):
         embed(noise(1), model, sample_rate_hz=RATE_HZ, hop_seconds=0.004, dense=True)
 
     class Relative(LogSpectrogram):
-        """Below the loudest place of its second, as OpenL3's."""
+        """Relative to the loudest value of its second, as in OpenL3."""
 
         def forward(self, waveforms):
             image = super().forward(waveforms)
             return image - image.amax((2, 3), keepdim=True)
 
     model.front_end = Relative("paper")
-    with pytest.raises(
-        ConfigError,
-        match="brings every second to its own loudest place, so that windows share nothing",
-    ):
+    with pytest.raises(ConfigError, match="this network scales each second by its loudest value"):
         check_dense(encoder_of(model))

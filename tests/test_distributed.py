@@ -96,7 +96,7 @@ def test_two_processes_have_the_losses_of_one(shards_path, recipe, tmp_path, set
     assert "2 processes" in said
 
 
-WHAT_EACH_PROCESS_SEES = """
+REPORT_OF_EACH_PROCESS = """
 import json, os, sys, time
 from pathlib import Path
 from looklisten.config import Config
@@ -113,13 +113,15 @@ def gloo():
     return sorted(name for name in names if "gloo" in name)
 
 during = []
-run = train(sys.argv[1], Config.load(sys.argv[2]), sys.argv[3], progress=lambda *_, **__: during.append(gloo()))
+shards, recipe, folder = sys.argv[1:]
+run = train(shards, Config.load(recipe), folder, progress=lambda *_, **__: during.append(gloo()))
 saved = open_checkpoint(run.path).step
 deadline = time.monotonic() + 5
 while gloo() and time.monotonic() < deadline:  # the kernel lists a thread for a moment longer
     time.sleep(0.01)
-seen = {"during": during, "after": gloo(), "saved": saved, "told": [run.step, run.held_out_accuracy, run.best_step, run.best_accuracy]}
-Path(f"{sys.argv[3]}.{os.environ['RANK']}.json").write_text(json.dumps(seen))
+result = [run.step, run.held_out_accuracy, run.best_step, run.best_accuracy]
+report = {"during": during, "after": gloo(), "saved": saved, "result": result}
+Path(f"{folder}.{os.environ['RANK']}.json").write_text(json.dumps(report))
 """
 """A run by its Python call; then which of this process's threads were gloo's at each step (the
 first process sees them) and after, and the step of the checkpoint that is there, and what the run
@@ -131,7 +133,7 @@ tells of itself.
 def seen(shards_path, recipe, tmp_path):
     """What each of two processes sees of a run of two steps."""
     script = tmp_path / "see.py"
-    script.write_text(WHAT_EACH_PROCESS_SEES)
+    script.write_text(REPORT_OF_EACH_PROCESS)
     process = started(
         [*torchrun(2), str(script), str(shards_path), str(recipe(steps=2)), str(tmp_path / "run")]
     )
@@ -153,7 +155,7 @@ def test_no_process_outlives_its_run_by_a_thread_or_leaves_before_it_is_saved(se
     )
     assert first["after"] == second["after"] == []
     assert first["saved"] == second["saved"] == 2
-    assert first["told"] == second["told"] and first["told"][2] == 2
+    assert first["result"] == second["result"] and first["result"][2] == 2
 
 
 def test_a_run_goes_on_with_another_number_of_processes(shards_path, recipe, tmp_path):
@@ -186,11 +188,11 @@ def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(shards_path,
     assert killed_at - 5 <= told["resumed_from"] < 400
     assert "resumed" in said
     steps = [row["step"] for row in read_metrics(run) if "loss" in row]
-    assert steps == list(range(1, 401)), "every step stands in the diary once"
+    assert steps == list(range(1, 401)), "every step is in the metrics once"
 
 
 def kill_a_worker(process, run, after_step):
-    """Kill the second worker by its rank once the run has a checkpoint; the step of the newest one."""
+    """Kill the second worker once the run has a checkpoint; the step of the newest one."""
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and process.poll() is None:
         done = max((int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")), default=0)
@@ -246,7 +248,8 @@ def test_what_cannot_be_shared_is_said_once(shards_path, recipe, tmp_path):
     assert out == ""
     assert (
         said.count(
-            "a part of 9 videos cannot be shared equally by 2 processes; set train.batch_size to a multiple of 2"
+            "a part of 9 videos cannot be shared equally by 2 processes; "
+            "set train.batch_size to a multiple of 2"
         )
         == 1
     )

@@ -141,7 +141,7 @@ SMALLER = {
     "evaluate": ["--pairs", "20"],
     "probe": ["--partial", "--compare", "none"],
 }
-"""Options that make a verb of a page fast; the set that it probes is a small part of the real one."""
+"""Options that make a verb of a page fast. The set that it probes is a part of the real one."""
 
 
 def run_page(page, capsys):

@@ -112,7 +112,8 @@ def test_a_package_that_does_not_load_is_reported_with_its_error(package, capsys
     assert code == 1
     (sentence,) = report["missing"]
     assert sentence.startswith(
-        f"{package} cannot be imported (ImportError: libstdc++.so.6: version `GLIBCXX_3.4.30' not found)"
+        f"{package} cannot be imported "
+        "(ImportError: libstdc++.so.6: version `GLIBCXX_3.4.30' not found)"
     )
     assert (report["device"] is None) == (package == "torch")
     assert (not report["decoders"]["present"]) == (package == "av")

@@ -91,15 +91,15 @@ def test_a_hop_is_the_decimal_that_it_prints_as():
 def test_windows_hold_the_samples_that_their_starts_say(cuts, hop, center):
     wave = np.arange(1, 3 * RATE_HZ + 1, dtype=np.float32)
     cutter = WindowCutter(WindowGrid.of(hop, center))
-    found = [cutter.push(piece) for piece in np.split(wave, sorted(cuts))] + [cutter.finish()]
-    starts, sound = (
-        np.concatenate([getattr(some, what) for some in found]) for what in ("starts", "sound")
-    )
+    blocks = [cutter.push(piece) for piece in np.split(wave, sorted(cuts))]
+    blocks.append(cutter.finish())
+    starts = np.concatenate([block.starts for block in blocks])
+    waveforms = np.concatenate([block.waveforms for block in blocks])
     padded = np.concatenate(
         [np.zeros(RATE_HZ, np.float32), wave, np.zeros(2 * RATE_HZ, np.float32)]
     )
     assert len(starts) == WindowGrid.of(hop, center).count(len(wave))
-    for start, window in zip(starts, sound, strict=True):
+    for start, window in zip(starts, waveforms, strict=True):
         assert np.array_equal(window, padded[RATE_HZ + start : 2 * RATE_HZ + start])
 
 
@@ -471,7 +471,9 @@ def test_a_network_of_another_house_embeds_too(tmp_path):
         embed(np.zeros((9, 9, 3), np.uint8), Loudness())
     with pytest.raises(ConfigError, match="has no layer 'pool4' of audio; it has loudness"):
         embed(wave, Loudness(), sample_rate_hz=RATE_HZ, layer="pool4")
-    with pytest.raises(ConfigError, match="Loudness has a precision of its own"):
+    with pytest.raises(ConfigError, match="Loudness has its own precision"):
         embed(wave, Loudness(), sample_rate_hz=RATE_HZ, precision="bfloat16")
-    with pytest.raises(ConfigError, match="looks inside a network of this package"):
+    with pytest.raises(
+        ConfigError, match="dense embedding needs an L3Net, and this network is a Loudness"
+    ):
         embed(wave, Loudness(), sample_rate_hz=RATE_HZ, dense=True)

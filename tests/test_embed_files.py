@@ -1,6 +1,4 @@
-"""Many files through the shell: each gives a whole file of vectors or a line in failures.jsonl, and
-nothing is done twice.
-"""
+"""Many files through the command line: each gives a file of vectors or a line in failures.jsonl."""
 
 import json
 import os
@@ -21,7 +19,8 @@ from conftest import write_clock_video, write_sound
 from crashing import mov_with_channel_map
 from looklisten.app.cli import main
 from looklisten.inference.embedding.embed import embed
-from looklisten.inference.embedding.files import _Failures, fitting_name
+from looklisten.inference.embedding.failures import FailureLog
+from looklisten.inference.embedding.output_files import shorten_name
 from looklisten.interop.publish import save_pretrained
 from looklisten.model.networks import load
 
@@ -42,8 +41,8 @@ def media(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(media, run_path, tmp_path_factory):
-    """One run over everything."""
+def vectors_of_media(media, run_path, tmp_path_factory):
+    """The output of one run over all files."""
     out = tmp_path_factory.mktemp("out") / "vectors"
     torch.set_num_threads(2)  # as every test has: the number of threads is part of the last bit
     assert main(["embed", str(media), "--checkpoint", str(run_path), "-o", str(out)]) == 3, (
@@ -52,20 +51,20 @@ def whole(media, run_path, tmp_path_factory):
     return out
 
 
-def names(out):
+def file_names(out):
     return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
 
 
-def told(capsys):
+def printed(capsys):
     return json.loads(capsys.readouterr().out)
 
 
-def test_every_file_has_its_vectors_in_the_same_structure(whole, media, run_path):
+def test_every_file_has_its_vectors_in_the_same_folders(vectors_of_media, media, run_path):
     vectors = ["a/x.wav.npz", "b/clock.mp4.npz", "b/x.flac.npz", "b/x.wav.npz", "picture.png.npz"]
-    assert names(whole) == sorted([*vectors, "embed.json", "failures.jsonl"])
+    assert file_names(vectors_of_media) == sorted([*vectors, "embed.json", "failures.jsonl"])
     model = load(run_path)
     for name in vectors:
-        found = np.load(whole / name)
+        found = np.load(vectors_of_media / name)
         source = media / name.removesuffix(".npz")
         for side in (
             ("audio", "vision")
@@ -87,44 +86,48 @@ def test_every_file_has_its_vectors_in_the_same_structure(whole, media, run_path
             }
 
 
-def test_what_failed_is_written_down(whole, media):
-    (line,) = (whole / "failures.jsonl").read_text().splitlines()
+def test_failures_are_written_down(vectors_of_media, media):
+    (line,) = (vectors_of_media / "failures.jsonl").read_text().splitlines()
     assert json.loads(line)["source"] == "broken.mp3"
     assert "cannot be opened" in json.loads(line)["reason"]
 
 
-def test_done_files_are_left_and_failed_ones_tried_again(whole, media, run_path, tmp_path, capsys):
+def test_a_second_run_embeds_only_what_is_missing_or_failed(
+    vectors_of_media, media, run_path, tmp_path, capsys
+):
     out = tmp_path / "vectors"
-    shutil.copytree(whole, out)
+    shutil.copytree(vectors_of_media, out)
     command = ["embed", str(media), "--checkpoint", str(run_path), "-o", str(out)]
     before = (out / "a" / "x.wav.npz").stat().st_mtime_ns
     (out / "b" / "x.wav.npz").unlink()
     assert main(command) == 3
-    summary = told(capsys)
+    summary = printed(capsys)
     assert (summary["sources"], summary["embedded"], summary["skipped"], summary["failed"]) == (
         6,
         1,
         4,
         1,
     )
-    assert (out / "b" / "x.wav.npz").read_bytes() == (whole / "b" / "x.wav.npz").read_bytes(), (
-        "the same bytes as the first time"
-    )
+    assert (out / "b" / "x.wav.npz").read_bytes() == (
+        vectors_of_media / "b" / "x.wav.npz"
+    ).read_bytes(), "the same bytes as the first time"
     assert (out / "a" / "x.wav.npz").stat().st_mtime_ns == before
     assert len((out / "failures.jsonl").read_text().splitlines()) == 1
     assert main([*command, "--overwrite"]) == 3
-    assert told(capsys)["embedded"] == 5
+    assert printed(capsys)["embedded"] == 5
     assert (out / "a" / "x.wav.npz").stat().st_mtime_ns > before
 
 
 @pytest.mark.parametrize(
     "changed", [["--hop-seconds", "0.25"], ["--layer", "conv4_2"], ["--center"], ["--normalize"]]
 )
-def test_a_folder_holds_vectors_of_one_kind(whole, media, run_path, tmp_path, capsys, changed):
+def test_a_folder_holds_vectors_of_one_kind(
+    vectors_of_media, media, run_path, tmp_path, capsys, changed
+):
     out = tmp_path / "vectors"
-    shutil.copytree(whole, out)
+    shutil.copytree(vectors_of_media, out)
     assert main(["embed", str(media), "--checkpoint", str(run_path), "-o", str(out), *changed]) == 1
-    assert "holds vectors made otherwise" in re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert "holds vectors with other settings" in re.sub(r"\s+", " ", capsys.readouterr().err)
 
 
 def command_of(media, run_path, out, *options):
@@ -145,9 +148,9 @@ def test_a_name_that_is_not_utf8_is_embedded_once(two_sounds, run_path, tmp_path
     (two_sounds / "a.wav").rename(two_sounds / os.fsdecode(b"caf\xe9.wav"))
     command = command_of(two_sounds, run_path, tmp_path / "out")
     main(command)
-    assert told(capsys)["embedded"] == 2
+    assert printed(capsys)["embedded"] == 2
     main(command)
-    again = told(capsys)
+    again = printed(capsys)
     assert (again["skipped"], again["failed"]) == (2, 0)
 
 
@@ -171,15 +174,13 @@ def test_vectors_of_two_networks_never_share_a_folder(two_sounds, run_path, tmp_
     shutil.rmtree(network)
     other_network(run_path, network)
     assert main(command_of(two_sounds, network, out)) == 1
-    said = re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert re.search(
-        r"holds vectors made otherwise \(step 20, now step 0\): other weights \([0-9a-f]{12} instead of",
-        said,
-    ), said
+    message = re.sub(r"\s+", " ", capsys.readouterr().err)
+    difference = r"\(step 20, now step 0\): another network \([0-9a-f]{12} instead of"
+    assert re.search(f"holds vectors with other settings {difference}", message), message
     assert before == {path: path.read_bytes() for path in out.glob("*.npz")}
     # The same weights from another place are the same network.
     assert main(command_of(two_sounds, run_path, out)) == 0
-    assert told(capsys)["skipped"] == 2
+    assert printed(capsys)["skipped"] == 2
 
 
 def test_overwriting_leaves_no_vectors_of_two_kinds(two_sounds, run_path, tmp_path, capsys):
@@ -187,9 +188,9 @@ def test_overwriting_leaves_no_vectors_of_two_kinds(two_sounds, run_path, tmp_pa
     assert main(command_of(two_sounds, run_path, out)) == 0
     assert main(command_of(two_sounds / "a.wav", other, out, "--overwrite")) == 1
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert "holds 1 files of vectors made otherwise that --overwrite would not renew" in said
+    assert "holds 1 files of vectors with other settings that --overwrite would not replace" in said
     assert main(command_of(two_sounds, other, out, "--overwrite")) == 0
-    assert told(capsys)["embedded"] == 2
+    assert printed(capsys)["embedded"] == 2
 
 
 def test_an_interrupted_overwriting_goes_on(two_sounds, run_path, tmp_path, capsys):
@@ -204,7 +205,7 @@ def test_an_interrupted_overwriting_goes_on(two_sounds, run_path, tmp_path, caps
     capsys.readouterr()
     assert main(command_of(two_sounds, other, out)) == 0
     assert (out / "b.wav.npz").read_bytes() != old
-    summary = told(capsys)
+    summary = printed(capsys)
     assert (summary["embedded"], summary["skipped"]) == (1, 1)
 
 
@@ -218,11 +219,11 @@ def test_a_source_that_changed_is_made_anew(two_sounds, run_path, tmp_path, caps
     shutil.copy(two_sounds / "b.wav", two_sounds / "a.wav")  # of the same size
     os.utime(two_sounds / "b.wav", (1e9, 1e9))  # touched, but the same bytes
     assert main(command) == 0
-    summary = told(capsys)
+    summary = printed(capsys)
     assert (summary["embedded"], summary["changed"], summary["skipped"]) == (1, 1, 1)
     assert (out / f"a.wav.{format}").read_bytes() != before
     assert main(command) == 0
-    assert told(capsys)["skipped"] == 2
+    assert printed(capsys)["skipped"] == 2
 
 
 def test_a_folder_of_vectors_does_not_depend_on_where_its_sources_lie(
@@ -233,7 +234,7 @@ def test_a_folder_of_vectors_does_not_depend_on_where_its_sources_lie(
     two_sounds.rename(tmp_path / "moved")
     capsys.readouterr()
     assert main(command_of(tmp_path / "moved", run_path, out)) == 0
-    assert told(capsys)["skipped"] == 2
+    assert printed(capsys)["skipped"] == 2
 
 
 def test_a_folder_of_an_older_version_is_refused_in_a_sentence(
@@ -248,7 +249,7 @@ def test_a_folder_of_an_older_version_is_refused_in_a_sentence(
     )
     assert main(command_of(two_sounds, run_path, out)) == 1
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert "does not say which weights made the vectors" in said
+    assert "does not say which network made the vectors" in said
     assert "take another folder, or --overwrite" in said
 
 
@@ -257,14 +258,14 @@ def test_names_that_are_too_long_for_a_file_system(two_sounds, run_path, tmp_pat
     for letter in ("x", "y"):
         shutil.copy(two_sounds / "a.wav", two_sounds / f"{'é' * 123}a{letter}.wav")
     assert main(command_of(two_sounds, run_path, tmp_path / "out")) == 0
-    assert told(capsys)["embedded"] == 4
+    assert printed(capsys)["embedded"] == 4
     made = [path for path in (tmp_path / "out").glob("*.npz") if "~" in path.name]
     assert len(made) == 2
     assert all(len(os.fsencode(path.name)) <= 255 for path in made)
     sources = {json.loads(str(np.load(path)["about"]))["source"] for path in made}
     assert sources == {f"{'é' * 123}a{letter}.wav" for letter in ("x", "y")}
     assert main(command_of(two_sounds, run_path, tmp_path / "out")) == 0
-    assert told(capsys)["skipped"] == 4
+    assert printed(capsys)["skipped"] == 4
 
 
 @settings(deadline=None)
@@ -273,11 +274,11 @@ def test_names_that_are_too_long_for_a_file_system(two_sounds, run_path, tmp_pat
     st.sampled_from(["", ".npz", ".parquet"]),
 )
 def test_every_name_fits(name, suffix):
-    fitted = fitting_name(name, suffix)
+    fitted = shorten_name(name, suffix)
     assert fitted.endswith(suffix)
     assert len(fitted.encode("utf-8", "surrogatepass")) <= 255 or "\\u" in ascii(name)
-    assert fitting_name(name, suffix) == fitted
-    assert fitting_name(name + "x", suffix) != fitted
+    assert shorten_name(name, suffix) == fitted
+    assert shorten_name(name + "x", suffix) != fitted
 
 
 def kills_the_decoder(folder):
@@ -300,7 +301,7 @@ def test_a_file_that_kills_the_decoder_costs_itself_and_is_remembered(
     crash, out = kills_the_decoder(two_sounds), tmp_path / "out"
     command = command_of(two_sounds, run_path, out, "--modality", "audio")
     assert main(command) == 3
-    summary = told(capsys)
+    summary = printed(capsys)
     assert (summary["embedded"], summary["failed"], summary["not_opened"]) == (2, 1, 0)
     (line,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
     assert line["source"] == "crash.mov"
@@ -312,12 +313,12 @@ def test_a_file_that_kills_the_decoder_costs_itself_and_is_remembered(
     assert json.loads(captured.out)["not_opened"] == 1
     assert (out / "failures.jsonl").read_text() == json.dumps(line) + "\n"
 
-    assert main([*command, "--again"]) == 3
-    assert told(capsys)["not_opened"] == 0
+    assert main([*command, "--retry-crashed"]) == 3
+    assert printed(capsys)["not_opened"] == 0
 
     shutil.copy(two_sounds / "a.wav", crash)  # repaired
     assert main(command) == 0
-    summary = told(capsys)
+    summary = printed(capsys)
     assert (summary["embedded"], summary["failed"], summary["not_opened"]) == (1, 0, 0)
     assert (out / "failures.jsonl").read_text() == ""
 
@@ -330,16 +331,16 @@ def test_a_file_that_hangs_the_decoder_costs_itself(two_sounds, run_path, tmp_pa
         main(command_of(tmp_path / "list.txt", run_path, tmp_path / "out", "--stall-seconds", "3"))
         == 3
     )
-    assert told(capsys)["embedded"] == 2
+    assert printed(capsys)["embedded"] == 2
 
 
 def test_failures_hold_names_that_are_no_utf8(tmp_path):
-    failures = _Failures(tmp_path / "failures.jsonl")
-    failures.keep(lambda _: True)
+    failures = FailureLog(tmp_path / "failures.jsonl")
+    failures.keep_lines(lambda _: True)
     failures.add("caf\udce9.mp4", "caf\udce9.mp4 is no media")
     failures.add("café.mp4", "nor this")
-    again = _Failures(tmp_path / "failures.jsonl")
-    again.keep(lambda _: True)
+    again = FailureLog(tmp_path / "failures.jsonl")
+    again.keep_lines(lambda _: True)
     assert [line["source"] for line in again.lines] == ["caf\udce9.mp4", "café.mp4"]
 
 
@@ -394,8 +395,8 @@ def test_one_side_of_a_video(media, run_path, tmp_path, modality):
     assert arrays == {side, f"{side}_start_seconds", "about"}
 
 
-def test_the_formats_hold_the_same(whole, media, run_path, tmp_path):
-    reference = np.load(whole / "b" / "clock.mp4.npz")
+def test_the_formats_hold_the_same(vectors_of_media, media, run_path, tmp_path):
+    reference = np.load(vectors_of_media / "b" / "clock.mp4.npz")
     for format in ("parquet", "jsonl"):
         command = [
             "embed",
@@ -439,37 +440,44 @@ def test_a_list_with_a_name_that_leads_nowhere(media, run_path, tmp_path, capsys
         )
         == 3
     )
-    assert told(capsys)["sources"] == 2
+    assert printed(capsys)["sources"] == 2
     assert "there is no such file" in (tmp_path / "out" / "failures.jsonl").read_text()
     (media / "list.txt").unlink()
 
 
-def test_a_killed_run_leaves_whole_files_only(media, run_path, tmp_path):
-    """What is half written when the process ends is under another name, and swept by the next run."""
+def test_a_killed_run_leaves_only_complete_files(media, run_path, tmp_path):
+    """A file that is not complete has another name, and the next run deletes it."""
     out = tmp_path / "out"
     program = f"""
 import os
-import looklisten.inference.embedding.files as files
 from looklisten.app.cli import main
+from looklisten.inference.embedding.writers import (
+    VECTOR_FORMATS, VectorFormat, register_vector_format
+)
 
-def some(parts):
-    yield next(iter(parts))
-    os._exit(9)
+class KilledWriter:
+    def __init__(self, path, provenance):
+        self.writer = VECTOR_FORMATS["npz"].open(path, provenance)
 
-files.gathered = some
-main(["embed", {str(media)!r}, "--checkpoint", {str(run_path)!r}, "-o", {str(out)!r}])
+    def __enter__(self):
+        return self
+
+    def write(self, block):
+        self.writer.write(block)
+        os._exit(9)
+
+register_vector_format(VectorFormat("killed", KilledWriter, lambda path: {{}}))
+arguments = ["--checkpoint", {str(run_path)!r}, "-o", {str(out)!r}, "--format", "killed"]
+main(["embed", {str(media)!r}, *arguments])
 """
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", program], check=False, env=os.environ, capture_output=True
-        ).returncode
-        == 9
-    )
-    assert any(".aside-" in name for name in names(out))
-    assert not any(name.endswith(".npz") and ".aside-" not in name for name in names(out))
+    command = [sys.executable, "-c", program]
+    killed = subprocess.run(command, check=False, env=os.environ, capture_output=True)
+    assert killed.returncode == 9, killed.stderr
+    assert any(".aside-" in name for name in file_names(out))
+    assert not any(name.endswith(".killed") and ".aside-" not in name for name in file_names(out))
     main(["embed", str(media), "--checkpoint", str(run_path), "-o", str(out)])
-    assert not any(".aside-" in name for name in names(out))
-    assert "a/x.wav.npz" in names(out)
+    assert not any(".aside-" in name for name in file_names(out))
+    assert "a/x.wav.npz" in file_names(out)
 
 
 @pytest.mark.parametrize(
@@ -482,7 +490,7 @@ main(["embed", {str(media)!r}, "--checkpoint", {str(run_path)!r}, "-o", {str(out
         (["EMPTY"], 1, "holds no sound, picture or video"),
     ],
 )
-def test_wrong_words_end_in_a_sentence(
+def test_wrong_arguments_give_an_error(
     media, run_path, tmp_path, capsys, arguments, code, sentence
 ):
     (tmp_path / "empty").mkdir()

@@ -203,7 +203,7 @@ def test_every_collection_of_paths_is_many_things(model, sounds, collection):
     usual = Embedder(model).encode(sounds)
     assert np.array_equal(Embedder(model).encode(collection(sounds)), usual)
     assert np.array_equal(AudioEmbedder(model).transform(collection(sounds)), usual)
-    with pytest.raises(ConfigError, match="embed takes one thing, and this is a collection"):
+    with pytest.raises(ConfigError, match="embed takes one source, and this is a collection"):
         embed(collection(sounds), model)
 
 
@@ -312,13 +312,13 @@ def test_dlpack_is_enough(model):
         (object(), "something of type object cannot be embedded"),
         (
             {"a": 1},
-            r"of type dict cannot be embedded; give its values in a list, such as list\(x.values\(\)\)",
+            r"of type dict cannot be embedded; pass its values in a list, such as list\(x\.values",
         ),
-        (io.BytesIO(b"RIFF"), "of type BytesIO cannot be embedded; give the path of the file"),
-        (b"RIFF\0\0", "of type bytes cannot be embedded; they are what a file holds"),
+        (io.BytesIO(b"RIFF"), "of type BytesIO cannot be embedded; pass the path of the file"),
+        (b"RIFF\0\0", "of type bytes cannot be embedded; these are the contents of a file"),
         (
             Column(["a", "b", "c", "d"], (2, 2)),
-            r"it is a table of 2 x 2; give the column of the paths, such as table\['path'\]",
+            r"it is a table of 2 x 2; pass the column of the paths, such as table\['path'\]",
         ),
         (
             np.ma.array([0.1, 0.2], mask=[False, True]),
@@ -344,12 +344,12 @@ def test_what_is_no_sound_is_one_sentence(model, given, sentence):
 def test_a_thing_without_a_name_is_told_by_its_number(model, sounds):
     with pytest.raises(
         SourceError,
-        match=r"number 2 of what is to be encoded: something of type float cannot .* it is NaN, so a value",
+        match=r"number 2 of the inputs: something of type float cannot .* it is NaN, so a value",
     ):
         Embedder(model).encode(Column([str(sounds[0]), float("nan")]))
     with pytest.raises(
         SourceError,
-        match="number 2 of what is to be encoded: the sound holds a value that is no number",
+        match="number 2 of the inputs: the sound holds a value that is no number",
     ):
         Embedder(model).encode([WAVE, WAVE * np.nan], sample_rate_hz=RATE_HZ)
 
@@ -460,12 +460,12 @@ def test_pictures_that_cannot_be_shown_are_one_sentence(model):
         embed(Image.new("F", (60, 60)), model)
     with pytest.raises(SourceError, match="this image of 0 x 5 pixels is empty"):
         embed(Image.new("RGB", (0, 5)), model)
-    with pytest.raises(SourceError, match="a picture has no sound"):
+    with pytest.raises(SourceError, match="an image has no sound"):
         embed(Image.new("RGB", (60, 60)), model, side="audio")
     with pytest.raises(SourceError, match=r"this array is \[3, 60, 70\]; put the colors last"):
         embed(np.zeros((3, 60, 70), np.uint8), model)
     with pytest.raises(
-        SourceError, match=r"pictures are uint8, or floats in 0\.\.1, and these are bool"
+        SourceError, match=r"images are uint8, or floats in 0\.\.1, and this array is bool"
     ):
         embed(np.zeros((60, 70, 3), bool), model)
 

@@ -20,7 +20,7 @@ def test_the_code_of_the_page_runs(world, run_path, tmp_path, capsys):
         exec("\n".join(blocks), {})
     finally:
         os.chdir(before)
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("(4, 16) [0.  0.5 1. ] pool4")
-    assert said[1] == "(4, 16) (4, 16)"
-    assert said[-1] == "['bell' 'drum']"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("(4, 16) [0.  0.5 1. ] pool4")
+    assert lines[1] == "(4, 16) (4, 16)"
+    assert lines[-1] == "['bell' 'drum']"

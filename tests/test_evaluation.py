@@ -53,11 +53,11 @@ class RuleNetwork(L3Net):
 
     def look(self, frames):
         vector = frames.float().mean((1, 2, 3))[:, None]
-        return TowerOutput(vector[..., None, None], vector[..., None, None], vector)
+        return TowerOutput(vector[..., None, None], vector)
 
     def listen(self, waveforms):
         vector = waveforms.float().abs().mean(1)[:, None]
-        return TowerOutput(vector[..., None, None], vector[..., None, None], vector)
+        return TowerOutput(vector[..., None, None], vector)
 
 
 def test_an_oracle_is_always_right_and_its_opposite_never(model, held_out):
@@ -66,10 +66,10 @@ def test_an_oracle_is_always_right_and_its_opposite_never(model, held_out):
 
         def look(self, frames):
             self.rows = torch.arange(len(frames)).float()[:, None]
-            return TowerOutput(self.rows[..., None, None], self.rows[..., None, None], self.rows)
+            return TowerOutput(self.rows[..., None, None], self.rows)
 
         def listen(self, waveforms):
-            return TowerOutput(self.rows[..., None, None], self.rows[..., None, None], self.rows)
+            return TowerOutput(self.rows[..., None, None], self.rows)
 
     oracle = RowNumbers(model, lambda v, a: (v == a).float() * 2 - 1)
     result = evaluate(oracle, held_out, pairs=200)

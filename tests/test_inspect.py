@@ -30,6 +30,7 @@ from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
 from looklisten.model.fusions import Fusion
 from looklisten.model.objectives.avc import AvcObjective
+from looklisten.model.objectives.objective import PairTargets
 from looklisten.training.augmentation import augment
 from looklisten.training.batches import training_stream
 
@@ -327,18 +328,19 @@ def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
         yes[place[pair.frame.video_id], place[pair.sound.video_id]] = float(pair.positive)
 
     class Oracle(Fusion):
-        def answer(self, vision, audio):
+        def project(self, vision, audio):
+            return vision, audio
+
+        def logits(self, vision, audio):
             says = yes[vision[..., 0].long(), audio[..., 0].long()]
             return torch.stack([1 - says, says], -1)
 
     rows = torch.arange(6.0)[:, None]
-    batch = training_stream(
-        shards.select(~shards.held_out_mask(config.train.held_out_fraction)), config
-    ).batch(0)
-    assert (
-        float(AvcObjective()(Oracle(), rows, rows, *batch.pairing.masks(everyone=False)).accuracy)
-        == 1.0
-    )
+    clips = shards.select(~shards.held_out_mask(config.train.held_out_fraction))
+    batch = training_stream(clips, config).batch(0)
+    targets = PairTargets(*batch.pairing.masks(everyone=False))
+    objective = AvcObjective(config, features=1)
+    assert float(objective(Oracle(), rows, rows, targets).accuracy) == 1.0
 
 
 def test_a_small_set_shows_what_there_is(tmp_path, capsys):

@@ -8,7 +8,7 @@ from labeled_set_files import esc_rows, make_empty_files, urbansound8k_rows, wri
 from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.linear_probe.public_sets import probe_labeled_set
-from looklisten.evaluation.sets.file_listing import SOUND_SUFFIXES, files_with_suffix
+from looklisten.evaluation.sets.file_listing import files_with_suffix
 from looklisten.evaluation.sets.folds import hashed_folds
 from looklisten.evaluation.sets.labeled_set import LabeledItem, LabeledSet, PublishedFigure
 from looklisten.evaluation.sets.registry import (
@@ -17,6 +17,7 @@ from looklisten.evaluation.sets.registry import (
     register_labeled_set,
 )
 from looklisten.media.decode.decode import decode_audio
+from looklisten.media.formats import AUDIO_SUFFIXES
 
 
 def make_esc(root, classes=4):
@@ -202,7 +203,7 @@ def test_a_sound_file_is_read_completely_at_48_khz(tmp_path):
 def read_pitches(root):
     """The labeled files of a toy set: `PITCH-FOLD.wav`."""
     files = []
-    for file in files_with_suffix(root, SOUND_SUFFIXES):
+    for file in files_with_suffix(root, AUDIO_SUFFIXES):
         pitch, fold = file.stem.split("-")
         files.append(LabeledItem(file.name, pitch, fold))
     return files

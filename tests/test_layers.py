@@ -9,8 +9,8 @@ from torch.nn import functional
 from conftest import small_config
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
-from looklisten.inference.embedding.dense import DenseSound
-from looklisten.inference.embedding.windows import WindowGrid
+from looklisten.inference.embedding.dense import DenseAudio
+from looklisten.inference.embedding.options import EmbedOptions
 from looklisten.inference.encoder import choose_layer, encode_rows, encoder_of
 from looklisten.inference.layers import TEXTURE_BANDS, layer_width, side_vectors, texture
 from looklisten.interop.onnx import write_onnx
@@ -33,7 +33,7 @@ def test_at_the_papers_sizes_the_grid_is_plain_pooling():
     seen = model.look(torch.randint(0, 255, (2, 3, 224, 224), dtype=torch.uint8))
     assert torch.equal(
         side_vectors(model, heard, "audio", "conv4_2"),
-        functional.max_pool2d(heard.conv4_2, 8).flatten(1),
+        functional.max_pool2d(heard.named_maps["conv4_2"], 8).flatten(1),
     )
     assert torch.equal(
         side_vectors(model, seen, "vision", "conv4_2"),
@@ -66,7 +66,7 @@ def test_a_texture_is_the_means_and_deviations_over_time_of_all_blocks_by_bands(
     assert (
         vectors.shape == (2, layer_width(model, "audio", "texture")) == (2, 2 * TEXTURE_BANDS * 10)
     )
-    raw = model.listen(noise()).conv4_2
+    raw = model.listen(noise()).named_maps["conv4_2"]
     quarter = raw.shape[2] // TEXTURE_BANDS
     means, deviations = (
         vectors[:, 2 * TEXTURE_BANDS * 4 :].unflatten(1, (2, 6, TEXTURE_BANDS)).unbind(1)
@@ -97,9 +97,9 @@ def test_a_texture_is_of_sound_window_by_window(tmp_path):
         3,
         layer_width(model, "audio", "texture"),
     )
-    with pytest.raises(ConfigError, match="not of frames"):
+    with pytest.raises(ConfigError, match="cannot be used for frames"):
         choose_layer(encoder, "vision", "texture")
-    with pytest.raises(ConfigError, match="not dense"):
-        DenseSound(encoder, "texture", WindowGrid.of(0.1))
-    with pytest.raises(ConfigError, match="not of an ONNX file"):
+    with pytest.raises(ConfigError, match="with dense"):
+        DenseAudio(encoder, EmbedOptions(layer="texture", hop_seconds=0.1), "noise")
+    with pytest.raises(ConfigError, match="or in an ONNX file"):
         write_onnx(model, "audio", "texture", tmp_path / "a.onnx")

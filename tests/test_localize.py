@@ -137,10 +137,10 @@ def test_similarity_of_a_position_is_the_answer_for_a_frame_that_repeats_this_po
     with torch.no_grad():
         vision = network.look(moment.frame.permute(2, 0, 1)[None])
         audio = network.listen(torch.from_numpy(moment.waveform)[None])
-        side = round(network.fusion.places**0.5)
+        side = round(network.fusion.positions**0.5)
         repeated = vision.map[..., 11:12, 19:20].expand(-1, -1, side, side)
-        vision_of_position = TowerOutput(repeated, repeated, repeated[..., 0, 0])
-        fusion_inputs = network.fusion.read(vision_of_position, audio)
+        vision_of_position = TowerOutput(repeated, repeated[..., 0, 0])
+        fusion_inputs = network.fusion.features(vision_of_position, audio)
         probability = torch.sigmoid(correspondence_logit(network.fusion(*fusion_inputs)))
     assert localization.frame_map.values[11, 19] == pytest.approx(float(probability), abs=1e-5)
     assert localization.frame_map.values.shape == (32, 32)

@@ -39,7 +39,7 @@ def elsewhere():
 
 @pytest.fixture
 def lock(tmp_path):
-    found = FolderLock(tmp_path / "run", beat_seconds=0.1, stale_seconds=1.0)
+    found = FolderLock(tmp_path / "run", renewal_seconds=0.1, stale_seconds=1.0)
     yield found
     found.release()
 
@@ -49,7 +49,8 @@ def test_a_lock_is_there_while_it_is_held_and_gone_after(lock, tmp_path):
     lock.check()
     with pytest.raises(
         ConfigError,
-        match=rf"run is being trained by process {os.getpid()} on .*; wait for it, stop it, or give another",
+        match=rf"run is being trained by process {os.getpid()} on .*; "
+        r"wait for it, stop it, or give another",
     ):
         FolderLock(tmp_path / "run").acquire()
     lock.release()

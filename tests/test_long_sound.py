@@ -1,4 +1,4 @@
-"""A long recording needs no more memory than a short one but for its vectors."""
+"""A long recording needs no more memory than a short one, except for its vectors."""
 
 import os
 import subprocess
@@ -22,20 +22,25 @@ from looklisten.config import ModelConfig
 torch.set_num_threads(1)
 path, seconds, dense = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "dense"
 model = ll.L3Net(ModelConfig(widths=(2, 2, 2, 2), first_stride=2, front_end="compact")).eval()
-ll.embed(np.zeros(480_000, np.float32), model, sample_rate_hz=48_000, hop_seconds=1.0, dense=dense)  # libraries take their share
+# Libraries allocate memory on first use.
+silence = np.zeros(480_000, np.float32)
+ll.embed(silence, model, sample_rate_hz=48_000, hop_seconds=1.0, dense=dense)
 
-def peak():  # of this program; what getrusage tells begins with the peak of the process that started it
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+def peak_kilobytes():
+    # Of this process alone; getrusage begins with the peak of the parent process.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1])
 
-before = peak()
-found = ll.embed(path, model, hop_seconds=HOP, dense=dense)
-assert len(found) == 1 + -(-(seconds - 1) // HOP), len(found)
-print(before, peak())
+before = peak_kilobytes()
+embeddings = ll.embed(path, model, hop_seconds=HOP, dense=dense)
+assert len(embeddings) == 1 + -(-(seconds - 1) // HOP), len(embeddings)
+print(before, peak_kilobytes())
 """
 
 
 def write_silence(path: Path, seconds: int) -> Path:
-    """A WAV file of 4 kHz and 8 bits, by hand: its header and zeros, mostly never on the disk."""
+    """A WAV file of 4 kHz and 8 bits: a header and a sparse file of zeros."""
     size = seconds * 4000
     header = b"RIFF" + (36 + size).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
     header += b"".join(
@@ -48,17 +53,17 @@ def write_silence(path: Path, seconds: int) -> Path:
     return path
 
 
-def peak_megabytes(path: Path, seconds: int, way: str, hop: int) -> tuple[float, float]:
-    """Before the sound, and with it."""
+def peak_megabytes(path: Path, seconds: int, mode: str, hop: int) -> tuple[float, float]:
+    """Peak memory (before embedding the file, after it)."""
     program = PROGRAM.replace("HOP", str(hop))
-    told = subprocess.run(
-        [sys.executable, "-c", program, path, str(seconds), way],
+    result = subprocess.run(
+        [sys.executable, "-c", program, path, str(seconds), mode],
         check=True,
         capture_output=True,
         text=True,
         env=os.environ,
     )
-    before, after = map(int, told.stdout.split())
+    before, after = map(int, result.stdout.split())
     return before / 1000, after / 1000
 
 

@@ -20,18 +20,19 @@ from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.correspondence import evaluate
-from looklisten.evaluation.linear_probe.shards import probe
+from looklisten.evaluation.linear_probe.shards import probe, quick_probe
 from looklisten.inference.localization.localize import localize
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.synth import synth
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.model.networks import load
-from looklisten.model.objectives import chance_loss
+from looklisten.model.objectives import find_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
-from looklisten.training import checkpointing, distributed
+from looklisten.training import loop
 from looklisten.training.augmentation import step_seed
 from looklisten.training.batches import training_stream
-from looklisten.training.loop import train
+from looklisten.training.distributed import ProcessWorld
+from looklisten.training.learner import Learner
 from looklisten.training.meter import PLATEAU_STEPS, PlateauWarning, TrainingMeter
 from looklisten.training.metrics_log import read_metrics
 from looklisten.training.schedule import learning_rate
@@ -56,10 +57,9 @@ def long_path(tmp_path_factory):
     return folder / "shards"
 
 
-@pytest.fixture(autouse=True)
-def _few_pairs(monkeypatch):
-    """The loop's looks at held-out videos are quick ones here."""
-    monkeypatch.setattr(checkpointing, "EVALUATED_PAIRS", 48)
+def train(*args, **kwargs):
+    """Measures little on held-out videos, so that the tests are quick."""
+    return loop.train(*args, evaluated_pairs=48, **kwargs)
 
 
 def steps_of(run):
@@ -118,12 +118,12 @@ def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(
 
 def test_measuring_does_not_count_into_the_speed():
     now = [100.0]
-    meter = TrainingMeter(8, distributed.ProcessWorld(), clock=lambda: now[0])
+    meter = TrainingMeter(8, ProcessWorld(), clock=lambda: now[0])
     outcome = LossAndAccuracy(torch.tensor(0.7), torch.tensor(0.5))
     for pause in (0.0, 1.0):
         meter.add(1, outcome, [], 0.0)
         now[0] += 0.25 + pause
-        meter.leave_out(pause)
+        meter.exclude(pause)
         row = meter.read(Path())
         assert row["videos_per_second"] == pytest.approx(8 / 0.25)
         assert row["pairs_per_second"] == pytest.approx(2 * row["videos_per_second"])
@@ -185,14 +185,14 @@ def test_deterministic_kernels_are_asked_for_and_the_process_is_as_before(shards
 @pytest.mark.parametrize("objective", ["avc", "contrastive"])
 def test_a_stuck_loss_is_said_once(caplog, objective):
     settings = small_config(objective=objective, warmup_steps=50).train
-    chance = chance_loss(objective, 8)
+    chance = find_objective(objective).chance_loss(settings)
     assert chance == pytest.approx(math.log(2) + (math.log(8) if objective == "contrastive" else 0))
 
     def warnings(losses):
         caplog.clear()
         watch = PlateauWarning(settings)
         for number, loss in enumerate(losses, 1):
-            watch.look(10 * number, loss)
+            watch.update(10 * number, loss)
         return [record for record in caplog.records if record.levelno == logging.WARNING]
 
     looks = 50 // 10 + PLATEAU_STEPS // 10 + 2
@@ -238,10 +238,14 @@ def test_a_batch_in_parts_is_the_same_rows(shards, shards_path, tmp_path):
     ]
     for part in parts:
         assert sorted(part.pairing.partners.tolist()) == [0, 1, 2, 3]
-    assert math.isfinite(train(shards_path, config, tmp_path).loss)
+    run = train(shards_path, config, tmp_path)
+    (first, *_) = [row["loss"] for row in read_metrics(tmp_path) if "loss" in row]
+    learner = Learner(config, "cpu")
+    assert first == pytest.approx(float(learner.step(parts[:2], 1, 0.0).loss), abs=1e-6)
+    assert run.step == 3
 
 
-def test_the_diary_has_gradients_and_quick_probes(shards_path, tmp_path):
+def test_the_metrics_have_gradients_and_quick_probes(shards_path, tmp_path):
     train(shards_path, small_config(steps=6, probe_every=3), tmp_path)
     rows = read_metrics(tmp_path)
     assert all(row["gradient_norm"] > 0 for row in rows if "loss" in row)
@@ -251,7 +255,9 @@ def test_the_diary_has_gradients_and_quick_probes(shards_path, tmp_path):
         if "probe_audio" in row
     }
     assert probed.keys() == {3, 6}
-    assert all(0 <= value <= 1 for pair in probed.values() for value in pair)
+    network, shards = load(tmp_path), Shards(shards_path)
+    again = quick_probe(network, shards, shards.held_out_mask(0.1), seed=0)
+    assert probed[6] == pytest.approx((again["audio"], again["vision"]))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +274,10 @@ def test_other_views_and_negatives_train_and_serve(long_path, tmp_path, model, s
     train(long_path, type(small_config()).of(whole, "the test"), tmp_path)
     network, shards = load(tmp_path), Shards(long_path)
     held_out = shards.select(shards.held_out_mask(0.1))
-    assert evaluate(network, held_out, pairs=20).n_pairs >= 20
+    result = evaluate(network, held_out, pairs=20)
+    assert result.accuracy == (result.positives_right + result.negatives_right) / 2
+    again = evaluate(network, held_out, pairs=20)
+    assert again == result
     assert probe(network, shards, per_clip=1, held_out_fraction=0.1)["vision"].n > 0
     assert len(localize(shards[0], network)) == 4
 
@@ -289,7 +298,6 @@ def test_stairs_go_down_after_every_so_many_epochs():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"objective": "contrastive", "negatives": "roll"}, "compares with every other row"),
         ({"batch_size": 8, "accumulate": 3}, "cannot be computed in 3 equal parts"),
         (
             {"batch_size": 6, "accumulate": 2, "negatives": "same-video"},
@@ -303,9 +311,35 @@ def test_settings_that_cannot_be_together_are_said(settings, sentence):
         small_config(**settings)
 
 
-def test_contrast_needs_one_space():
-    with pytest.raises(ConfigError, match=r"needs one space for both sides: set model\.fusion to"):
-        small_config(objective="contrastive").changed("model", fusion="concat")
+@pytest.mark.parametrize(
+    ("section", "settings", "sentence"),
+    [
+        (
+            "train",
+            {"objective": "contrastive", "negatives": "roll"},
+            "compares with every other row",
+        ),
+        (
+            "model",
+            {"fusion": "concat"},
+            r"needs one space for both sides: set model\.fusion to",
+        ),
+        (
+            "train",
+            {"objective": "none"},
+            r"there is no objective 'none' .* avc, contrastive, labels",
+        ),
+        ("model", {"backbone": "none"}, r"there is no backbone 'none' .* vgg"),
+        ("model", {"first_stride": 64}, "leaves nothing after 4 blocks"),
+    ],
+)
+def test_settings_that_do_not_fit_the_objective_or_the_backbone_are_refused(
+    shards_path, tmp_path, section, settings, sentence
+):
+    config = small_config(objective="contrastive", negatives="all").changed(section, **settings)
+    with pytest.raises(ConfigError, match=sentence):
+        train(shards_path, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_couples_are_two_far_moments_of_one_video(long_path):

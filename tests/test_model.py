@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import small_config
 from looklisten.config import Config, ModelConfig
 from looklisten.data.pairs import pair_up
 from looklisten.errors import ConfigError
@@ -29,9 +30,9 @@ from looklisten.model.fusions import (
 )
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
-from looklisten.model.objectives import chance_loss
 from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.contrastive import ContrastiveObjective
+from looklisten.model.objectives.objective import PairTargets
 
 VISION_SHAPES = [(64, 224, 224), (128, 112, 112), (256, 56, 56), (512, 28, 28)]
 AUDIO_SHAPES = [(64, 257, 199), (128, 128, 99), (256, 64, 49), (512, 32, 24)]
@@ -76,7 +77,7 @@ def test_every_output_shape(l3, side, shapes):
     assert seen == {
         (index, name): shape for index, shape in enumerate(shapes) for name in ("conv1", "conv2")
     }
-    assert out.conv4_2.shape[1:] == out.map.shape[1:] == shapes[-1]
+    assert out.named_maps["conv4_2"].shape[1:] == out.map.shape[1:] == shapes[-1]
     assert out.vector.shape == (1, 512)
 
 
@@ -140,8 +141,8 @@ def test_conv4_2_is_before_batch_norm_and_the_vector_is_the_maximum_of_the_map()
     ):
         values.uniform_(0.5, 2)
     out = tower(torch.randn(2, 3, 17, 23))
-    assert out.conv4_2.min() < 0
-    assert torch.allclose(torch.relu(last.bn2(out.conv4_2)), out.map)
+    assert out.named_maps["conv4_2"].min() < 0
+    assert torch.allclose(torch.relu(last.bn2(out.named_maps["conv4_2"])), out.map)
     assert torch.equal(out.vector, out.map.flatten(2).max(2).values)
     assert out.map.shape == (2, 8, 8, 11)
 
@@ -168,10 +169,10 @@ def small_net(fusion, **settings):
 @pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense"])
 def test_all_pairs_are_the_pairs_one_by_one(fusion):
     net = small_net(fusion)
-    vision, audio = net.fusion.read(
+    vision, audio = net.fusion.features(
         net.look(torch.rand(3, 3, 32, 32)), net.listen(torch.rand(5, 48_000) - 0.5)
     )
-    matrix = net.fusion.answer_all(*net.fusion.project(vision, audio))
+    matrix = net.fusion.all_pairs_logits(*net.fusion.project(vision, audio))
     for i in range(3):
         for j in range(5):
             assert torch.allclose(
@@ -184,15 +185,17 @@ def test_similarities_and_logits_are_float32_under_autocast(fusion):
     """The same numbers as without autocast: small sums in bfloat16 make unequal pairs equal."""
     net = small_net(fusion)
     sides = net.fusion.project(
-        *net.fusion.read(
+        *net.fusion.features(
             net.look(torch.rand(6, 3, 32, 32)), net.listen(torch.rand(6, 48_000) - 0.5)
         )
     )
-    asked = {"answer": net.fusion.answer, "answer_all": net.fusion.answer_all}
+    asked = {"logits": net.fusion.logits, "all_pairs_logits": net.fusion.all_pairs_logits}
     if fusion != "concat":
         asked |= {
-            "compare": net.fusion.compare,
-            "decide": lambda *both: net.fusion.decide(net.fusion.compare(*both)),
+            "similarities": net.fusion.similarities,
+            "similarity_logits": lambda *both: net.fusion.similarity_logits(
+                net.fusion.similarities(*both)
+            ),
         }
     for name, ask in asked.items():
         exact = ask(*sides)
@@ -208,10 +211,11 @@ def test_a_contrastive_step_has_the_loss_of_float32_similarities_under_autocast(
     vision, audio = torch.nn.functional.normalize(
         torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0)), dim=-1
     )
+    net.fusion.vision, net.fusion.audio = torch.nn.Identity(), torch.nn.Identity()
     pairs = masks(64, "all")
-    exact = ContrastiveObjective()(net.fusion, vision, audio, *pairs).loss
+    exact = contrastive()(net.fusion, vision, audio, pairs).loss
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(ContrastiveObjective()(net.fusion, vision, audio, *pairs).loss, exact)
+        assert torch.equal(contrastive()(net.fusion, vision, audio, pairs).loss, exact)
 
 
 def test_a_vector_of_zeros_has_a_bounded_gradient():
@@ -225,7 +229,7 @@ def test_a_vector_of_zeros_has_a_bounded_gradient():
 def test_the_dense_similarity_is_the_soft_maximum_over_places_of_each_moment_averaged():
     net = small_net("dense")
     seen, heard = net.look(torch.rand(2, 3, 32, 24)), net.listen(torch.rand(2, 48_000) - 0.5)
-    found = net.fusion.compare(*net.fusion.project(*net.fusion.read(seen, heard)))
+    found = net.fusion.similarities(*net.fusion.project(*net.fusion.features(seen, heard)))
     for i in range(2):
         for j in range(2):
             best = []
@@ -249,7 +253,7 @@ def test_similarity_hears_the_whole_second_and_softly_takes_the_place_nearest_to
     eyes, ear = net.fusion.vision(seen.map[0].flatten(1).T), net.fusion.audio(heard.vector)
     best = (10 * torch.cosine_similarity(eyes, ear)).exp().mean().log() / 10
     assert torch.allclose(
-        net.fusion.compare(*net.fusion.project(*net.fusion.read(seen, heard)))[0, 0],
+        net.fusion.similarities(*net.fusion.project(*net.fusion.features(seen, heard)))[0, 0],
         best,
         atol=1e-5,
     )
@@ -259,11 +263,11 @@ def test_similarity_hears_the_whole_second_and_softly_takes_the_place_nearest_to
 def test_at_the_training_crop_the_soft_maximum_is_the_logarithm_of_the_mean(fusion):
     net = small_net(fusion, sharpness=4.0)
     seen, heard = net.look(torch.rand(3, 3, 32, 32)), net.listen(torch.rand(3, 48_000) - 0.5)
-    eyes, ears = net.fusion.project(*net.fusion.read(seen, heard))
-    assert net.fusion.places == eyes.shape[1] == 16 * 16
+    eyes, ears = net.fusion.project(*net.fusion.features(seen, heard))
+    assert net.fusion.positions == eyes.shape[1] == 16 * 16
     alike = torch.einsum("npw,mtw->npmt", eyes, ears)
     best = ((4 * alike).exp().mean(1).log() / 4).mean(2)
-    assert torch.allclose(net.fusion.compare(eyes, ears), best, atol=1e-5)
+    assert torch.allclose(net.fusion.similarities(eyes, ears), best, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["similarity", "dense"])
@@ -293,13 +297,13 @@ def test_a_place_more_never_lowers_the_soft_maximum_and_one_without_evidence_lea
 ):
     fusion = SimilarityFusion(2, 2, 10.0, 49)
     few, all_of_them = (
-        fusion.best(torch.tensor(values, dtype=torch.float64), 0)
+        fusion.soft_maximum(torch.tensor(values, dtype=torch.float64), 0)
         for values in (evidence, [*evidence, *more])
     )
     assert all_of_them >= few - 1e-6
     strong = torch.tensor([0.9] * 4 + [0.0] * 45, dtype=torch.float64)
     wide = torch.cat([strong, torch.zeros(60, dtype=torch.float64)])
-    assert abs(float(fusion.best(wide, 0) - fusion.best(strong, 0))) < 0.001
+    assert abs(float(fusion.soft_maximum(wide, 0) - fusion.soft_maximum(strong, 0))) < 0.001
 
 
 def test_what_a_similarity_means_is_in_the_config_and_old_checkpoints_have_its_old_value(tmp_path):
@@ -309,7 +313,7 @@ def test_what_a_similarity_means_is_in_the_config_and_old_checkpoints_have_its_o
     network = L3Net(config.model)
     path = save_checkpoint(tmp_path, 1, config, network.state_dict(), {}, {})
     assert load(path).fusion.sharpness == 7
-    assert L3Net(load(path).config).fusion.places == 8 * 8
+    assert L3Net(load(path).config).fusion.positions == 8 * 8
     about = json.loads((path / "checkpoint.json").read_text())
     assert about["config"]["model"].pop("sharpness") == 7
     (path / "checkpoint.json").write_text(json.dumps(about))
@@ -320,7 +324,7 @@ def test_what_a_similarity_means_is_in_the_config_and_old_checkpoints_have_its_o
 
 
 def test_a_front_end_keeps_its_numbers_since_checkpoints_know_only_its_name():
-    """Change no row: a saved network means its sound by these. Another front end gets another name."""
+    """Change no row: a saved network needs them. Another front end gets another name."""
     rows = {name: tuple(asdict(row).values()) for name, row in FRONT_ENDS.items()}
     none = ("none", 0, "htk", 0.0)
     openl3 = (2048, 242, 2048, 1e-10, 0.0, 1.0, 80.0, "end")
@@ -348,9 +352,9 @@ def test_pools_that_keep_time_give_moments_that_lie_closer():
     picture = torch.rand(1, 1, 64, 98)
     assert usual(picture).map.shape == (1, 4, 4, 6)
     assert kept(picture).map.shape == (1, 4, 4, 24)
-    assert (usual.reduction, kept.reduction) == (16, 4)
-    with pytest.raises(ValueError, match="4 blocks have 3 pools"):
-        ModelConfig(**settings, pools_keeping_time=4)
+    assert (usual.stride, kept.stride) == (16, 4)
+    with pytest.raises(ConfigError, match="4 blocks have 3 pools"):
+        L3Net(ModelConfig(**settings, pools_keeping_time=4))
 
 
 def test_concat_fusion_is_fc1_relu_fc2():
@@ -360,36 +364,52 @@ def test_concat_fusion_is_fc1_relu_fc2():
     assert torch.allclose(net(vision, audio), plain, atol=1e-5)
 
 
-class Oracle(Fusion):
+class VectorFusion(Fusion):
+    """A fusion that compares the vectors as they are."""
+
+    def project(self, vision, audio):
+        return vision, audio
+
+
+class Oracle(VectorFusion):
     """Says yes exactly when both sides are equal."""
 
-    def answer(self, vision, audio):
+    def logits(self, vision, audio):
         yes = (vision == audio).all(-1).float() * 2 - 1
         return torch.stack([-9 * yes, 9 * yes], -1)
 
 
 def masks(rows, negatives):
-    return pair_up(np.arange(rows), np.arange(rows).astype(str)).masks(everyone=negatives == "all")
+    pairing = pair_up(np.arange(rows), np.arange(rows).astype(str))
+    return PairTargets(*pairing.masks(everyone=negatives == "all"))
+
+
+def avc():
+    return AvcObjective(small_config(), features=6)
+
+
+def contrastive():
+    return ContrastiveObjective(small_config(), features=6)
 
 
 @pytest.mark.parametrize("negatives", ["roll", "all"])
 def test_objective_is_small_for_who_knows_and_large_for_who_lies(negatives):
     vectors = torch.eye(6)
-    right = AvcObjective()(Oracle(), vectors, vectors, *masks(6, negatives))
+    right = avc()(Oracle(), vectors, vectors, masks(6, negatives))
     assert right.accuracy == 1
     assert right.loss < 1e-6
 
     class Liar(Oracle):
-        def answer(self, vision, audio):
-            return -super().answer(vision, audio)
+        def logits(self, vision, audio):
+            return -super().logits(vision, audio)
 
-    wrong = AvcObjective()(Liar(), vectors, vectors, *masks(6, negatives))
+    wrong = avc()(Liar(), vectors, vectors, masks(6, negatives))
     assert wrong.accuracy == 0
     assert wrong.loss > 10
 
 
-class Deaf(Fusion):
-    def answer(self, vision, audio):
+class Deaf(VectorFusion):
+    def logits(self, vision, audio):
         yes = (vision[..., :1] + 0 * audio[..., :1]).expand(
             *torch.broadcast_shapes(vision.shape, audio.shape)[:-1], 1
         )
@@ -397,8 +417,8 @@ class Deaf(Fusion):
 
 
 class Blind(Deaf):
-    def answer(self, vision, audio):
-        return super().answer(audio, vision)
+    def logits(self, vision, audio):
+        return super().logits(audio, vision)
 
 
 @pytest.mark.parametrize("one_sided", [Deaf(), Blind()])
@@ -407,9 +427,7 @@ def test_who_sees_one_side_only_cannot_beat_chance(negatives, one_sided):
     """Law 3: negatives are the same frames and sounds paired otherwise, so either side alone says
     nothing.
     """
-    outcome = AvcObjective()(
-        one_sided, torch.randn(10, 4), torch.randn(10, 4), *masks(10, negatives)
-    )
+    outcome = avc()(one_sided, torch.randn(10, 4), torch.randn(10, 4), masks(10, negatives))
     assert float(outcome.accuracy) == pytest.approx(0.5)
 
 
@@ -419,10 +437,13 @@ class Alike(AlignedFusion):
     def __init__(self):
         torch.nn.Module.__init__(self)
 
-    def compare(self, vision, audio):
+    def project(self, vision, audio):
+        return vision, audio
+
+    def similarities(self, vision, audio):
         return vision @ audio.T
 
-    def decide(self, similarity):
+    def similarity_logits(self, similarity):
         yes = 9 * (similarity - 0.99).sign()
         return torch.stack([-yes, yes], -1)
 
@@ -436,18 +457,21 @@ def test_contrast_of_one_side_cannot_beat_chance(deaf):
         torch.nn.functional.normalize(torch.randn(10, 4), dim=-1),
         torch.ones(10, 4) / 2,
     )
-    outcome = ContrastiveObjective()(
-        Alike(), *((known, unknown) if deaf else (unknown, known)), *masks(10, "all")
+    outcome = contrastive()(
+        Alike(), *((known, unknown) if deaf else (unknown, known)), masks(10, "all")
     )
     assert float(outcome.accuracy) == pytest.approx(0.5)
-    assert float(outcome.loss.detach()) >= chance_loss("contrastive", 10) - 1e-4
+    assert (
+        float(outcome.loss.detach())
+        >= ContrastiveObjective.chance_loss(small_config(batch_size=10).train) - 1e-4
+    )
 
 
 def test_contrast_is_small_for_who_knows_and_learns_its_temperature():
-    contrast = ContrastiveObjective()
+    contrast = contrastive()
     rows = torch.eye(6)
-    right = contrast(Alike(), rows, rows, *masks(6, "all"))
-    wrong = contrast(Alike(), rows, rows.roll(1, 0), *masks(6, "all"))
+    right = contrast(Alike(), rows, rows, masks(6, "all"))
+    wrong = contrast(Alike(), rows, rows.roll(1, 0), masks(6, "all"))
     assert float(right.loss.detach()) < 1e-4 < 10 < float(wrong.loss.detach())
     wrong.loss.backward()
     assert contrast.log_scale.grad > 0, "who is wrong should become less sure"
@@ -460,7 +484,7 @@ def test_who_knows_the_video_alone_cannot_tell_its_moments_apart():
     ids = np.array(["a", "a", "b", "b", "c", "c"])
     of_video = torch.eye(3).repeat_interleave(2, dim=0)
     same_video = pair_up(np.arange(6), ids)
-    outcome = AvcObjective()(Oracle(), of_video, of_video, *same_video.masks(everyone=False))
+    outcome = avc()(Oracle(), of_video, of_video, PairTargets(*same_video.masks(everyone=False)))
     assert float(outcome.accuracy) == pytest.approx(0.5)
     assert same_video.partners.tolist() == [1, 0, 3, 2, 5, 4]
 
@@ -473,13 +497,13 @@ def test_couples_stand_against_each_other_and_the_rest_in_turn():
 
 
 def test_roll_pairs_each_frame_with_the_next_sound():
-    class Recorder(Fusion):
-        def answer(self, vision, audio):
+    class Recorder(VectorFusion):
+        def logits(self, vision, audio):
             near = (audio[..., :1] - vision[..., :1]).remainder(6)
             return torch.cat([10 * (near == 1), 10 * (near == 0)], -1).float()
 
     places = torch.arange(6.0)[:, None]
-    assert AvcObjective()(Recorder(), places, places, *masks(6, "roll")).accuracy == 1
+    assert avc()(Recorder(), places, places, masks(6, "roll")).accuracy == 1
 
 
 def test_several_frames_begin_as_their_mean():
@@ -495,19 +519,42 @@ def test_several_frames_begin_as_their_mean():
     assert three.look((frames * 255).byte()).vector.shape == (2, 8)
 
 
-@pytest.mark.parametrize("initialization", ["he-normal", "he-uniform", "xavier-uniform"])
-@pytest.mark.parametrize("window", ["hann", "hamming", "rectangular"])
-def test_untold_choices_can_be_made(initialization, window):
+@pytest.mark.parametrize(
+    ("initialization", "variance", "is_uniform"),
+    [
+        # He: 2 / inputs. Xavier: 2 / (inputs + outputs). A 3 x 3 kernel counts nine times.
+        ("he-normal", 2 / (64 * 9), False),
+        ("he-uniform", 2 / (64 * 9), True),
+        ("xavier-uniform", 2 / (64 * 9 + 64 * 9), True),
+    ],
+)
+def test_initial_weights_have_the_variance_of_their_rule(initialization, variance, is_uniform):
     torch.manual_seed(0)
     config = ModelConfig(
-        widths=(4, 8),
-        resize_pixels=32,
-        crop_pixels=32,
-        initialization=initialization,
-        window=window,
+        widths=(64, 8), resize_pixels=32, crop_pixels=32, initialization=initialization
     )
-    logits = L3Net(config)(torch.rand(2, 3, 32, 32), torch.rand(2, 48_000) - 0.5)
-    assert torch.isfinite(logits).all()
+    network = L3Net(config)
+    weight = network.vision.blocks[0].conv2.weight
+    assert weight.var().item() == pytest.approx(variance, rel=0.03)
+    largest_uniform = (3 * variance) ** 0.5
+    assert (weight.abs().max().item() <= largest_uniform) == is_uniform
+    assert not network.fusion.fc1.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("window", "at_edge", "at_quarter"),
+    [("hann", 0, 0.5), ("hamming", 0.08, 0.54), ("rectangular", 1, 1)],
+)
+def test_windows_of_the_fourier_transform_have_their_textbook_values(window, at_edge, at_quarter):
+    """The value of a window at a sample is the spectrum's magnitude of an impulse there."""
+    front_end = L3Net(ModelConfig(resize_pixels=32, crop_pixels=32, widths=(4, 8), window=window))
+    wave = torch.zeros(3, WINDOW_SAMPLES)
+    length = FRONT_ENDS["paper"].window_samples
+    for row, sample in enumerate((0, length // 4, length // 2)):
+        wave[row, sample] = 1.0
+    first_column = front_end.front_end(wave)[:, 0, 10, 0]
+    values = (5 * first_column).exp()
+    assert values.tolist() == pytest.approx([at_edge, at_quarter, 1], abs=1e-5)
 
 
 def test_distance_fusion_starts_with_near_means_yes():

@@ -353,6 +353,11 @@ def test_only_still_moments_keep_their_frame(clock, network):
     assert all(frame.shape[2] == 3 for frame in localized.still_frames.values())
 
 
+def test_the_pass_for_maps_measures_the_video(clock, network):
+    localized = localize_video(clock, network, LocalizeFileOptions(LocalizeOptions()))
+    assert localized.video_info == measure_video(clock)
+
+
 def test_the_overlay_of_a_truncated_file_has_its_readable_part(network, tmp_path):
     whole, source = tmp_path / "whole.mkv", tmp_path / "broken.mkv"
     write_clock_video(whole, seconds=4.0)

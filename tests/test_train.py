@@ -14,10 +14,12 @@ import torch
 from conftest import small_config
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
+from looklisten.evaluation.correspondence import evaluate
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.model.networks import load
 from looklisten.system.devices import names_bfloat16
 from looklisten.training.augmentation import augment
+from looklisten.training.held_out import EVALUATED_PAIRS
 from looklisten.training.loop import train
 from looklisten.training.metrics_log import read_metrics
 from looklisten.training.schedule import learning_rate
@@ -46,7 +48,7 @@ def test_first_losses_are_the_golden_ones(run_path):
     assert len(golden) == 20
 
 
-def test_a_run_folder_tells_everything(run_path):
+def test_a_run_folder_has_config_checkpoints_and_metrics(run_path, shards):
     assert Config.load(run_path / "config.toml") == small_config()
     assert [path.name for path in saved_steps(run_path / "checkpoints")] == [
         "step-000000010",
@@ -57,7 +59,11 @@ def test_a_run_folder_tells_everything(run_path):
     assert {"loss", "accuracy", "learning_rate", "pairs_per_second", "data_wait"} <= rows[0].keys()
     assert any("held_out_accuracy" in row for row in rows)
     assert list((run_path / "tensorboard").glob("events.out.tfevents.*"))
-    assert open_checkpoint(run_path).results["held_out_accuracy"] == pytest.approx(0.5, abs=0.5)
+    measured = open_checkpoint(run_path).results["held_out_accuracy"]
+    logged = [row["held_out_accuracy"] for row in rows if "held_out_accuracy" in row][-1]
+    held_out = shards.select(shards.held_out_mask(0.1))
+    again = evaluate(load(run_path), held_out, EVALUATED_PAIRS)
+    assert measured == logged == again.accuracy
 
 
 def test_twice_the_same_is_the_same(shards_path, run_path, tmp_path):
@@ -140,7 +146,8 @@ def test_another_config_is_refused_and_the_run_left_alone(shards_path, run_path,
     before = weights(tmp_path / "run")
     with pytest.raises(
         CheckpointError,
-        match=r"was trained with another config: train.seed was 0 and is 1; give another run folder",
+        match=r"was trained with another config: train.seed was 0 and is 1; "
+        r"give another run folder",
     ):
         train(shards_path, small_config(seed=1), tmp_path / "run")
     assert same(weights(tmp_path / "run"), before)

@@ -30,9 +30,11 @@ from looklisten.system.processes import is_first_process, keep_freed_memory
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    # The allocator belongs to the whole process, so only a program may change it, not a library.
     keep_freed_memory()
     _set_up_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # A pipe is read by a program. `--json` can be anywhere, also among the options of a verb.
     as_json = "--json" in words or not sys.stdout.isatty()
     words = [word for word in words if word != "--json"]
     if not words or words[0] in ("-h", "--help", "help"):
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(str(error))
         return WRONG_USAGE if isinstance(error, UsageError) else FAILURE
     except OSError as error:
+        # Errors of the library are sentences. Those of the operating system become one here.
         _print_error(explain(error))
         return FAILURE
     except KeyboardInterrupt:
@@ -100,6 +103,7 @@ def explain(error: OSError) -> str:
             f"the disk is full{while_writing}; free some space and run the same command again, "
             "finished work is not lost"
         )
+    # A read-only file system can be read, so it was writing that failed.
     if error.errno == errno.EROFS:
         return _no_permission(f"while writing {name or 'a file'}", error, "choose another folder")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -119,6 +123,7 @@ def _no_permission(action: str, error: OSError, next_step: str) -> str:
 
 def _cannot_be_read(filename: str | bytes) -> bool:
     """Whether an existing file, or the folder above it, cannot be read."""
+    # The error itself does not say whether the file was opened for reading or for writing.
     path = Path(os.fsdecode(filename))
     if os.path.lexists(path):
         return not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)

@@ -98,6 +98,7 @@ def check_writable_file(file: Path) -> None:
     """Raise UsageError or ConfigError where `file` is a folder or its folder cannot be written."""
     if file.is_dir():
         raise UsageError(f"{printable(file)} is a folder; name a file")
+    # A file that exists is replaced, so only its folder must be writable.
     check_writable(file.parent)
 
 

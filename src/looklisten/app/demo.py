@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from looklisten.media.synth.scenes import CLASSES
 from looklisten.media.synth.synth import synth
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
-from looklisten.model.networks import open_network
+from looklisten.model.networks import Run, open_network
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
@@ -98,84 +99,119 @@ class _Stages:
         return result_of_record
 
 
+class _Demo:
+    """The folders of a demo, and the work of each stage. A stage returns what is recorded of it."""
+
+    def __init__(self, options: DemoOptions, workers: int | None) -> None:
+        self.options = options
+        self.workers = workers
+        self.videos = options.out / "videos"
+        self.shards = options.out / "shards"
+        self.run_folder = options.out / "run"
+        self.stages = options.out / "stages"
+
+    def remove(self) -> None:
+        """Remove what an earlier demo made, and no other file of the folder."""
+        for folder in (self.videos, self.shards, self.run_folder, self.stages):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @cached_property
+    def run(self) -> Run:
+        return open_network(self.run_folder)
+
+    @cached_property
+    def held_out(self) -> Shards:
+        return self.run.held_out(Shards(self.shards))
+
+    def make_videos(self, progress: ProgressBar) -> dict[str, Any]:
+        return synth(self.videos, self.options.world, self.workers, progress)
+
+    def make_shards(self, progress: ProgressBar) -> dict[str, Any]:
+        table = self.videos / "labels.csv"
+        boxes = self.videos / "boxes.csv"
+        return prepare([table], self.shards, None, boxes, self.workers, progress)
+
+    def train(self, progress: ProgressBar) -> dict[str, Any]:
+        result = train(self.shards, self.options.config, self.run_folder, progress=progress)
+        return {"step": result.step}
+
+    def evaluate(self, progress: ProgressBar) -> dict[str, Any]:
+        seed = self.options.seed
+        return evaluate(self.run, self.held_out, seed=seed, progress=progress).as_dict()
+
+    def probe(self, progress: ProgressBar) -> dict[str, Any]:
+        seed = self.options.seed
+        sides = probe(self.run, self.shards, MOMENTS_PER_CLIP, seed, progress=progress)
+        return {side: result.as_dict() for side, result in sides.items()}
+
+    def localize(self, progress: ProgressBar) -> dict[str, Any]:
+        """The pointing accuracy of the method that points best, and that of each method."""
+        methods: tuple[Method, ...] = ("correspondence",)
+        if isinstance(self.run.l3net.fusion, AlignedFusion):
+            methods = ("correspondence", "similarity")
+        results = {}
+        for method in methods:
+            results[method] = pointing(self.run, self.held_out, method, progress=progress)
+        best = max(results.values(), key=lambda result: result.pointing)
+        # The report names the better method; the accuracy of both is a result, too.
+        accuracies = {method: result.pointing for method, result in results.items()}
+        return best.as_dict() | {"methods": accuracies}
+
+
 def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) -> dict[str, Any]:
     """Run the stages that are not done and return the contents of `results.json`.
 
     Raises ConfigError if `options.out` holds a demo with other settings, unless it is `fresh`.
     """
-    out = options.out
-    videos = out / "videos"
-    shards_folder = out / "shards"
-    run_folder = out / "run"
-    stages_folder = out / "stages"
+    work = _Demo(options, workers)
     if fresh:
-        for folder in (videos, shards_folder, run_folder, stages_folder):
-            shutil.rmtree(folder, ignore_errors=True)
-    _check_same_options(out, options)
-    config = options.config
-    stages = _Stages(stages_folder)
+        work.remove()
+    _check_same_options(options)
+    stages = _Stages(work.stages)
+    # The order matters: each stage reads what the one before wrote.
+    stages.run("synth", work.make_videos)
+    prepared = stages.run("prepare", work.make_shards)
+    stages.run("train", work.train)
+    metrics = read_metrics(work.run_folder)
+    hours = round(options.videos * options.seconds / 3600, 3)
+    results = {
+        "avc": stages.run("evaluate", work.evaluate),
+        "probe": stages.run("probe", work.probe),
+        "localization": stages.run("localize", work.localize),
+        "throughput": _throughput(prepared, metrics),
+        "seconds": stages.seconds,
+        "world": asdict(options.world) | {"hours": hours},
+        "environment": environment(),
+    }
+    _write_pages(work, results, metrics)
+    write_json(options.out / "results.json", results)
+    messages.print(f"open {options.out / 'report.html'}", style="bold")
+    return results
 
-    def make_shards(progress: ProgressBar) -> dict[str, Any]:
-        table = videos / "labels.csv"
-        return prepare([table], shards_folder, None, videos / "boxes.csv", workers, progress)
 
-    def train_network(progress: ProgressBar) -> dict[str, Any]:
-        return {"step": train(shards_folder, config, run_folder, progress=progress).step}
-
-    stages.run("synth", lambda progress: synth(videos, options.world, workers, progress))
-    prepared = stages.run("prepare", make_shards)
-    stages.run("train", train_network)
-
-    run = open_network(run_folder)
-    model = run.l3net
-    shards = Shards(shards_folder)
-    held_out = run.held_out(shards)
-
-    def evaluate_pairs(progress: ProgressBar) -> dict[str, Any]:
-        return evaluate(model, held_out, seed=options.seed, progress=progress).as_dict()
-
-    def probe_sides(progress: ProgressBar) -> dict[str, Any]:
-        sides = probe(run, shards, MOMENTS_PER_CLIP, options.seed, progress=progress)
-        return {side: result.as_dict() for side, result in sides.items()}
-
-    correspondence = stages.run("evaluate", evaluate_pairs)
-    probes = stages.run("probe", probe_sides)
-    localization = stages.run(
-        "localize", lambda progress: _best_pointing(model, held_out, progress)
-    )
-
+def _write_pages(work: _Demo, results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> None:
+    """Write the report, the page of units and a sheet of heat maps; add to `results`."""
     start_seconds = time.perf_counter()
-    metrics = read_metrics(run_folder)
-    moments = []
-    for clip in examples(held_out):
-        moments.append(localize_middle(clip, model, localization["method"]))
-    all_units = units(model, held_out)
+    out = work.options.out
+    model = work.run.l3net
+    method = results["localization"]["method"]
+    moments = [localize_middle(clip, model, method) for clip in examples(work.held_out)]
+    all_units = units(work.run, work.held_out)
+    results["units"] = all_units.as_dict()
     write_unit_page(out / "gallery.html", all_units, model)
     columns = [SheetColumn.of(moment, maps) for moment, maps in moments[:IMAGES_IN_SHEET]]
     (out / "heatmap.png").write_bytes(contact_sheet(columns))
-    results = {
-        "avc": correspondence,
-        "probe": probes,
-        "localization": localization,
-        "throughput": _throughput(prepared, metrics),
-        "seconds": stages.seconds | {"report": round(time.perf_counter() - start_seconds, 1)},
-        "world": asdict(options.world)
-        | {"hours": round(options.videos * options.seconds / 3600, 3)},
-        "environment": environment(),
-        "units": all_units.as_dict(),
-    }
+    # The report shows the seconds of all stages, its own included.
+    results["seconds"]["report"] = round(time.perf_counter() - start_seconds, 1)
     write_report(
         out / "report.html",
         results,
         metrics,
         moments,
-        config,
-        _sample_videos(videos, moments),
+        work.options.config,
+        _sample_videos(work.videos, moments),
         best_units(all_units, model, count=BEST_UNITS_PER_SIDE),
     )
-    write_json(out / "results.json", results)
-    messages.print(f"open {out / 'report.html'}", style="bold")
-    return results
 
 
 def _throughput(prepared: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -189,29 +225,16 @@ def _throughput(prepared: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> 
     }
 
 
-def _best_pointing(model: L3Net, held_out: Shards, progress: ProgressBar) -> dict[str, Any]:
-    """The pointing accuracy of the method that points best, and the accuracy of each method."""
-    methods: tuple[Method, ...] = ("correspondence",)
-    if isinstance(model.fusion, AlignedFusion):
-        methods = ("correspondence", "similarity")
-    results = {}
-    for method in methods:
-        results[method] = pointing(model, held_out, method, progress=progress)
-    best = max(results.values(), key=lambda result: result.pointing)
-    accuracies = {method: result.pointing for method, result in results.items()}
-    return best.as_dict() | {"methods": accuracies}
-
-
-def _check_same_options(out: Path, options: DemoOptions) -> None:
+def _check_same_options(options: DemoOptions) -> None:
     """Raise ConfigError if the folder holds a demo with other settings."""
     settings = {"world": asdict(options.world), "config": options.config.model_dump(mode="json")}
     # Through JSON, because tuples come back from the file as lists.
     settings = json.loads(json.dumps(settings))
-    path = out / "stages" / "plan.json"
+    path = options.out / "stages" / "plan.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
         raise ConfigError(
-            f"{out} holds a demo with other settings; add --fresh to start over, or choose another "
-            "folder"
+            f"{options.out} holds a demo with other settings; add --fresh to start over, or choose "
+            "another folder"
         )
     write_json(path, settings)
 
@@ -222,6 +245,7 @@ def examples(held_out: Shards) -> list[Clip]:
     # By name, not by how well the network does on them.
     clips.sort(key=lambda clip: (all(box.sounding for box in clip.boxes), clip.key))
     first_of_class: dict[str, Clip] = {}
+    # The demo's videos have one label each; a clip counts for all that it has.
     for clip in clips:
         for label in clip.labels:
             first_of_class.setdefault(label, clip)

@@ -98,6 +98,7 @@ def doctor() -> dict[str, Any]:
     `ready` is whether every verb has what it needs. `missing` has one sentence for each problem.
     A value that cannot be found out is None.
     """
+    # First, because FFmpeg and the device can be asked only if PyAV and PyTorch load.
     broken = broken_packages()
     has_av = "av" not in broken
     decoders = _present_and_missing(DECODERS, "r", has_av)

@@ -52,6 +52,7 @@ def _embed(flags: Namespace, sources: dict[str, str | None]) -> dict[str, Any]:
     """Embed the sound of the sources, their images, or (of videos) both."""
     written = skipped = 0
     failures: dict[str, str] = {}
+    # Of a video both sides are embedded, as OpenL3 does, into two files.
     steps = {
         "audio": [_embed_sound],
         "image": [_embed_images],
@@ -129,6 +130,7 @@ def folders_by_file(
     """
     folders: dict[str, str | None] = {}
     for path in map(Path, inputs):
+        # A typing error must not end as a set of vectors with a missing part.
         if not path.exists():
             raise SourceError(f"there is no file or folder {path}")
         if path.is_file():
@@ -148,6 +150,7 @@ def folders_by_file(
 
 def _files_in(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     """Files with one of the suffixes in a folder and below it, without hidden ones."""
+    # Sorted, so that two calls go through the files in the same order.
     for path in sorted(folder.rglob("*")):
         is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in suffixes and path.is_file() and not is_hidden:
@@ -156,6 +159,7 @@ def _files_in(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
 
 def parser() -> ArgumentParser:
     """OpenL3's flags, with its short forms and defaults; the last group is not OpenL3's."""
+    # Names and defaults are OpenL3's, so that its command lines work unchanged.
     description = "Write the vectors of OpenL3's networks into .npz files, as OpenL3 writes them."
     flags = ArgumentParser("looklisten openl3", description=description)
     add = flags.add_argument

@@ -69,6 +69,7 @@ def tables_of(values: Values) -> list[Table]:
     lists_of_records: list[tuple[str, Sequence[Values]]] = []
     _sort_values(values, "", lines, lists_of_records)
 
+    # Values of one line each come first; tables are below them, wherever they were in the values.
     names_and_values = Table(show_header=False, box=None)
     for name, text in lines:
         names_and_values.add_row(name, text)
@@ -124,6 +125,7 @@ def _cell(value: Any) -> str:
     """One value as text for people."""
     if value is None:
         return "–"
+    # Before numbers, because bool is a kind of int.
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and abs(value) < 1000:
@@ -156,6 +158,7 @@ def _json_value(value: Any) -> Any:
         return [_json_value(item) for item in value]
     if isinstance(value, Path):
         return str(value)
+    # JSON has no NaN. Python would write one, which other programs cannot read.
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from looklisten.data.cutting import CutReport
 from looklisten.drawing.figures import (
     SheetColumn,
     contact_sheet,
@@ -30,7 +31,7 @@ from looklisten.drawing.figures import (
 from looklisten.inference.localization.localize import localize_each
 from looklisten.inference.localization.options import LocalizeFileOptions
 from looklisten.inference.localization.records import HeatMap, Localization, normalize_maps
-from looklisten.media.isolation.readers import read_video_info
+from looklisten.media.redraw import VideoInfo
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import atomic_write
 from looklisten.system.progress import Progress, no_progress
@@ -43,6 +44,8 @@ class LocalizedVideo:
     """The maps of a video, and the frames of the moments that become still images."""
 
     localizations: Sequence[Localization]
+    video_info: VideoInfo | None
+    """Size and length of the video, for its overlay."""
     still_frames: dict[int, UInt8[Tensor, "height width 3"]]
     """Number of the localization -> its frame. Not all have one: hours of video fit into memory."""
 
@@ -60,11 +63,11 @@ def localize_video(
     if options.overlay:
         map_every_seconds = min(still_every_seconds, options.overlay_every_seconds)
     map_options = replace(options.maps, every_seconds=map_every_seconds)
-    total_seconds = round(read_video_info(video).duration_seconds)
+    report = CutReport()
     next_still_seconds = 0.0
     localizations: list[Localization] = []
     still_frames: dict[int, Tensor] = {}
-    for moment, localization in localize_each(video, model, map_options):
+    for moment, localization in localize_each(video, model, map_options, report=report):
         at_seconds = localization.at_seconds
         # Maps lie on a grid of their own. One that is half a step early is taken, so that still
         # images come as often as `every_seconds` says.
@@ -73,8 +76,12 @@ def localize_video(
             late_seconds = max(at_seconds - next_still_seconds, 0)
             next_still_seconds += still_every_seconds * (1 + late_seconds // still_every_seconds)
         localizations.append(localization)
-        progress(round(at_seconds), max(total_seconds, round(at_seconds)))
-    return LocalizedVideo(normalize_maps(localizations), still_frames)
+        progress(round(at_seconds), max(round(report.declared_seconds), round(at_seconds)))
+    video_info = None
+    if report.frame_size:
+        # This pass has seen the frames, so the overlay need not open the file for their size.
+        video_info = VideoInfo(*report.frame_size, report.declared_seconds)
+    return LocalizedVideo(normalize_maps(localizations), video_info, still_frames)
 
 
 def write_stills(

@@ -50,13 +50,14 @@ def overlay(
     localizations: Sequence[Localization],
     out: str | Path,
     progress: Progress = no_progress,
+    video_info: VideoInfo | None = None,
 ) -> Path:
     """Write the video `out` (MP4, H.264) with the maps that `localize` gave for the file `source`.
 
     It has all frames of the source at their times, and its sound. Sound in AAC, MP3, Opus, FLAC and
     similar codecs is copied, other sound becomes AAC. Frames are at least 480 pixels wide and at
     most 1,280 pixels wide and high. Five maps per second (`every_seconds=0.2`) look smooth. When
-    writing fails, no file is left.
+    writing fails, no file is left. Without `video_info` the file is opened once more for it.
 
     Raises SourceError when the file has no video with sound, ConfigError for no maps or another
     suffix than .mp4.
@@ -66,7 +67,7 @@ def overlay(
     if Path(out).suffix.lower() not in (".mp4", ".m4v"):
         mp4_name = Path(out).with_suffix(".mp4").name
         raise ConfigError(f"{out}: the overlay is an MP4 file; name it {mp4_name}")
-    canvas = _Canvas(read_video_info(source), localizations)
+    canvas = _Canvas(video_info or read_video_info(source), localizations)
     redraw_video(source, out, canvas.frame_size, canvas.size, canvas.draw, progress)
     return Path(out)
 

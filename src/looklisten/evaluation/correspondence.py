@@ -253,7 +253,7 @@ def fusion_inputs(
     for step, batch in enumerate(stream.batches(0, steps), 1):
         vision = model.look(batch.frames.to(device))
         audio = model.listen(batch.waveforms.to(device))
-        yield (batch, *model.fusion.read(vision, audio))
+        yield (batch, *model.fusion.features(vision, audio))
         progress(step, steps)
     model.train(was_training)
 

@@ -22,7 +22,7 @@ from looklisten.evaluation.correspondence import (
 )
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
-from looklisten.model.objectives.labels import LabelsObjective
+from looklisten.model.objectives.objective import ClassScores
 from looklisten.system.progress import Progress, no_progress
 
 
@@ -45,7 +45,7 @@ class ClassAccuracy:
 @torch.inference_mode()
 def class_accuracy(
     model: L3Net,
-    heads: LabelsObjective,
+    class_scores: ClassScores,
     classes: Sequence[str],
     clips: Shards,
     rows: int = 1000,
@@ -59,7 +59,7 @@ def class_accuracy(
     for batch, vision, audio in fusion_inputs(model, clips_of_classes, rows, seed, progress):
         # On the CPU, as the scores are few and labels are words.
         truth = torch.tensor([classes.index(label) for label in batch.labels])
-        vision_scores, audio_scores = heads.scores(vision, audio)
+        vision_scores, audio_scores = class_scores(vision, audio)
         right_vision.append(vision_scores.argmax(-1).cpu() == truth)
         right_audio.append(audio_scores.argmax(-1).cpu() == truth)
     return ClassAccuracy(
@@ -96,14 +96,14 @@ def direct_combination(
 
     Raises ConfigError when the run learned no labels, or has no validation videos.
     """
-    heads = run.objective().to(next(model.parameters()).device)
-    if not isinstance(heads, LabelsObjective):
+    objective = run.objective().to(next(model.parameters()).device)
+    if not objective.uses_labels:
         raise ConfigError(
             f'{run.name} has no class scores to combine; train one with train.objective = "labels"'
         )
 
     def agreement(vision: Tensor, audio: Tensor) -> Tensor:
-        vision_classes, audio_classes = heads.scores(vision, audio)
+        vision_classes, audio_classes = objective.class_scores(vision, audio)
         return (vision_classes * audio_classes).sum(-1)
 
     clips = validation_clips(run, shards)

@@ -1,4 +1,8 @@
-"""Which of a network's layers is the vector of a frame or of a second of sound. Knows tensors only."""
+"""The layers of a network whose vectors can be embeddings of a frame or a second of sound.
+
+Each tower lists its own layers. Two more come from the network: `aligned`, from the fusion, and
+`texture`, from all blocks of the audio tower. Knows tensors only.
+"""
 
 import torch
 from jaxtyping import Float, Num
@@ -7,112 +11,119 @@ from torch.nn import functional
 
 from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.fusions import MIN_NORM, AlignedFusion, DistanceFusion
+from looklisten.model.backbones import Layer, TowerOutput
+from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
 
-GRID: dict[Side, tuple[int, int]] = {"audio": (4, 3), "vision": (4, 4)}
-"""What conv4_2 is max-pooled to: 4 bands x 3 moments of sound, 4 x 4 of a frame. At the paper's
-sizes these are pools of 8 x 8 (32 x 24 x 512 -> 6144) and of 7 x 7 (28 x 28 x 512 -> 8192; paper,
-sections 4.1 and 4.2).
-"""
-
+ALIGNED = "aligned"
+"""The layer in the space that the vectors of sound and of frames share."""
 TEXTURE = "texture"
-"""The layer of sound that is made of all blocks."""
+"""The layer of sound with statistics of all blocks."""
 TEXTURE_BANDS = 4
-"""Parts of the frequency axis that a texture tells apart."""
+"""Parts of the frequency axis that a texture describes separately."""
 
 
-def texture(
-    model: L3Net, waveforms: Num[Tensor, "batch samples"]
-) -> Float[Tensor, "batch features"]:
-    """How every unit of every block behaves over time: its mean and deviation in each of `TEXTURE_BANDS`
-    parts of the frequency axis.
+def layers_of(model: L3Net, side: Side) -> tuple[str, ...]:
+    """The names of the layers of one side, the usual one first."""
+    tower = model.tower(side)
+    names = list(tower.layers)
+    if model.fusion.aligns_vectors:
+        names.append(ALIGNED)
+    if side == "audio" and tower.block_widths:
+        names.append(TEXTURE)
+    return tuple(names)
 
-    Of the second convolutions, before batch-norm and ReLU; float32; block by block, means before
-    deviations, unit by unit. Sounds such as rain or applause are recognized by such statistics of
-    simple filters (McDermott and Simoncelli, "Sound texture perception via statistics of the
-    auditory periphery", 2011), which a maximum over time loses.
+
+def check_layer(model: L3Net, side: Side, layer: str) -> None:
+    """Raises ConfigError, one sentence, when the network has no layer of this name and side.
+
+    `texture` is refused too, because its vectors are not pooled from one map.
     """
-    statistics = []
-    for raw in model.audio.raw_maps(model.spectrogram(waveforms)):
-        bands = functional.adaptive_avg_pool2d(raw, (TEXTURE_BANDS, raw.shape[3])).float()
-        deviation, mean = torch.std_mean(bands, dim=3, correction=0)
-        statistics += [mean.flatten(1), deviation.flatten(1)]
-    return torch.cat(statistics, 1)
+    if layer == TEXTURE:
+        raise ConfigError(
+            "texture is a layer of single windows of sound: it cannot be used for frames, "
+            "with dense, or in an ONNX file"
+        )
+    tower_layers = model.tower(side).layers
+    if layer == ALIGNED and not model.fusion.aligns_vectors:
+        reason = "whose two sides share no space"
+        if model.fusion.shares_space:
+            reason = "which has no single vector of a frame"
+        raise ConfigError(
+            f'this network was trained with fusion "{model.config.fusion}", {reason}; train one '
+            f'with model.fusion = "distance" (recipe tiny, contrastive or ave) for aligned vectors'
+        )
+    if layer != ALIGNED and layer not in tower_layers:
+        raise ConfigError(
+            f"there is no layer {layer!r}; the layers are {', '.join([*tower_layers, ALIGNED])} "
+            f"and, of sound, texture"
+        )
+
+
+def pooled_layer(model: L3Net, side: Side, layer: str) -> Layer:
+    """The map and the grid that the vectors of a layer are pooled from.
+
+    Raises ConfigError when the network has no such layer.
+    """
+    check_layer(model, side, layer)
+    tower = model.tower(side)
+    # The fusion aligns the maximum of each feature over the last map.
+    return Layer(tower.features) if layer == ALIGNED else tower.layers[layer]
 
 
 def side_vectors(
-    model: L3Net, tower: TowerOutput, side: Side, layer: str
+    model: L3Net, output: TowerOutput, side: Side, layer: str
 ) -> Float[Tensor, "batch features"]:
-    """One vector a row, float32, from what the tower of `side` said.
+    """One vector a row, float32, from the output of the tower of `side`.
 
-    `pool4`: each unit's maximum over all places. `conv4_2`: the last convolution max-pooled to
-        `GRID`; of sound before batch-norm and ReLU, of frames after (paper, sections 4.1 and 4.2).
-        `aligned`: the unit vector in the space that both sides share. Raises ConfigError when the
-        network has no such layer.
+    A layer of the tower is its map, max-pooled to a grid. `aligned` is the unit vector in the space
+    that both sides share. Raises ConfigError when the network has no such layer.
     """
-    check_layer(model, layer)
-    if layer == "conv4_2":
-        return functional.adaptive_max_pool2d(
-            image_of(tower, side, layer).float(), GRID[side]
-        ).flatten(1)
-    return vectors_from_pooled(model, tower.vector.float(), side, layer)
-
-
-def check_layer(model: L3Net, layer: str) -> None:
-    """Raises ConfigError, one sentence, when the network has no such layer."""
-    if layer == TEXTURE:
-        raise ConfigError(
-            "texture is a layer of windows of sound, embedded one by one: not of frames, not dense, not of an ONNX file"
-        )
-    if layer not in ("pool4", "conv4_2", "aligned"):
-        raise ConfigError(
-            f"there is no layer {layer!r}; the layers are pool4, conv4_2, aligned and, of sound, texture"
-        )
-    if layer == "aligned" and not isinstance(model.fusion, DistanceFusion):
-        lacking = (
-            "which has no one vector of a frame"
-            if isinstance(model.fusion, AlignedFusion)
-            else "whose two sides share no space"
-        )
-        raise ConfigError(
-            f'this network was trained with fusion "{model.config.fusion}", {lacking}; '
-            f'train one with model.fusion = "distance" (recipe tiny, contrastive or ave) for aligned vectors'
-        )
-
-
-def image_of(
-    tower: TowerOutput, side: Side, layer: str
-) -> Float[Tensor, "batch features rows columns"]:
-    """The map that a layer is pooled from."""
-    return tower.conv4_2 if layer == "conv4_2" and side == "audio" else tower.map
-
-
-def grid_of(side: Side, layer: str) -> tuple[int, int]:
-    """What the map is pooled to, rows and columns."""
-    return GRID[side] if layer == "conv4_2" else (1, 1)
+    pooled_from = pooled_layer(model, side, layer)
+    if pooled_from == Layer(model.tower(side).features):
+        # The tower has pooled its last map over all positions already.
+        pooled = output.vector.float()
+    else:
+        map_ = output.map_of(pooled_from).float()
+        pooled = functional.adaptive_max_pool2d(map_, pooled_from.grid).flatten(1)
+    return vectors_from_pooled(model, pooled, side, layer)
 
 
 def vectors_from_pooled(
     model: L3Net, pooled: Float[Tensor, "batch pooled"], side: Side, layer: str
 ) -> Float[Tensor, "batch features"]:
-    """A layer's vectors from its map, pooled: the same, but for `aligned`."""
-    if layer != "aligned":
+    """The vectors of a layer from its pooled map: the same values, except for `aligned`."""
+    if layer != ALIGNED:
         return pooled
-    assert isinstance(model.fusion, DistanceFusion)
-    head = model.fusion.vision if side == "vision" else model.fusion.audio
-    return functional.normalize(head(pooled).float(), dim=-1, eps=MIN_NORM)
+    assert isinstance(model.fusion, AlignedFusion)
+    return model.fusion.aligned(pooled, side)
 
 
 def layer_width(model: L3Net, side: Side, layer: str) -> int:
     """The length of the vectors of `side_vectors`, or of `texture`."""
+    tower = model.tower(side)
     if layer == TEXTURE:
-        return 2 * TEXTURE_BANDS * sum(model.config.widths)
-    rows, columns = GRID[side]
-    features = model.config.widths[-1]
-    return {
-        "pool4": features,
-        "conv4_2": features * rows * columns,
-        "aligned": model.config.fusion_width,
-    }[layer]
+        # A mean and a deviation for each unit of each block, in each band.
+        return 2 * TEXTURE_BANDS * sum(tower.block_widths)
+    if layer == ALIGNED:
+        return model.config.fusion_width
+    return tower.layers[layer].width
+
+
+def texture(
+    model: L3Net, waveforms: Num[Tensor, "batch samples"]
+) -> Float[Tensor, "batch features"]:
+    """Mean and deviation over time of every unit of every block, in each frequency band; float32.
+
+    The order is: block by block, means before deviations, unit by unit. Sounds such as rain or
+    applause are recognized by such statistics of simple filters (McDermott and Simoncelli, "Sound
+    texture perception via statistics of the auditory periphery", 2011). A maximum over time loses
+    them.
+    """
+    statistics = []
+    for block_map in model.audio.block_maps(model.spectrogram(waveforms)):
+        columns = block_map.shape[3]
+        bands = functional.adaptive_avg_pool2d(block_map, (TEXTURE_BANDS, columns)).float()
+        deviation, mean = torch.std_mean(bands, dim=3, correction=0)
+        statistics += [mean.flatten(1), deviation.flatten(1)]
+    return torch.cat(statistics, 1)

@@ -135,7 +135,7 @@ def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> Momen
     if waiting:
         flush()
     # So that no clip gives an array of the right width, too.
-    no_vectors = np.zeros((0, model.config.widths[-1]), np.float32)
+    no_vectors = np.zeros((0, model.vision.features), np.float32)
     return MomentVectors(
         vision=np.concatenate([no_vectors, *vision]),
         audio=np.concatenate([no_vectors, *audio]),

@@ -27,10 +27,11 @@ SNIPPETS: Mapping[Side, str] = {
 import json, pathlib, torch
 from safetensors.torch import load_file
 from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
-from looklisten.model.backbones.vgg import Tower
+from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
-front_end, tower = LogSpectrogram(*about["front_end"]), Tower(**about["towers"]["audio"]).eval()
+front_end = LogSpectrogram(*about["front_end"])
+tower = BACKBONES[about["config"]["model"]["backbone"]](**about["towers"]["audio"]).eval()
 tower.load_state_dict(load_file("audio.safetensors"))
 sound = torch.zeros(1, 48_000)  # a second at 48 kHz, int16 or floats in -1..1
 vectors = tower(front_end(round_to_int16(sound))).vector  # rounded to 16 bits, as in training
@@ -40,10 +41,10 @@ vectors = tower(front_end(round_to_int16(sound))).vector  # rounded to 16 bits, 
 ```python
 import json, pathlib, torch
 from safetensors.torch import load_file
-from looklisten.model.backbones.vgg import Tower
+from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
-tower = Tower(**about["towers"]["vision"]).eval()
+tower = BACKBONES[about["config"]["model"]["backbone"]](**about["towers"]["vision"]).eval()
 tower.load_state_dict(load_file("vision.safetensors"))
 model, frames = about["config"]["model"], torch.zeros(1, 3, 224, 224, dtype=torch.uint8)  # shorter side model["resize_pixels"]
 vectors = tower(frames.repeat(1, model["frames_per_pair"], 1, 1) / 255 * 2 - 1).vector  # neighbouring frames side by side

@@ -23,7 +23,7 @@ from torch.nn import functional
 from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import encoder_of
-from looklisten.inference.layers import GRID, check_layer, side_vectors
+from looklisten.inference.layers import pooled_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, round_to_int16
@@ -84,14 +84,13 @@ class TowerVectors(nn.Module):
 
     def forward(self, batch: Num[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
         if self.side == "audio":
-            tower = self.network.audio(self.front_end(round_to_int16(batch)))
+            output = self.network.audio(self.front_end(round_to_int16(batch)))
         else:
-            tower = self.network.look(batch)
-        if self.layer == "conv4_2":
-            return max_in_cells(
-                tower.conv4_2 if self.side == "audio" else tower.map, *GRID[self.side]
-            ).flatten(1)
-        return side_vectors(self.network, tower, self.side, self.layer)
+            output = self.network.look(batch)
+        pooled_from = pooled_layer(self.network, self.side, self.layer)
+        if pooled_from.grid == (1, 1):
+            return side_vectors(self.network, output, self.side, self.layer)
+        return max_in_cells(output.map_of(pooled_from), *pooled_from.grid).flatten(1)
 
 
 def max_in_cells(
@@ -120,7 +119,7 @@ def write_onnx(
     and layer; `saved` is the checkpoint it comes from. Raises ConfigError without the extra, for a
     layer that the network lacks, and when the vectors differ by more than 1e-3.
     """
-    check_layer(network, layer)
+    pooled_layer(network, side, layer)  # raises where the network has no such layer
     encoder = encoder_of(network)
     trial = trial_batch(network, side)
     with torch.inference_mode():

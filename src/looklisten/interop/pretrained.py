@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from looklisten.interop.card import model_card
-from looklisten.model.backbones.vgg import Block, Vgg
 from looklisten.model.checkpoint import Checkpoint, sha256_of
 from looklisten.model.l3net import L3Net
 from looklisten.model.published_folder import (
@@ -80,20 +79,7 @@ def describe(network: L3Net, saved: Checkpoint | None) -> dict[str, Any]:
         "results": dict(run.results) if run else {},
         **(_facts(run) if run else {name: {} for name in FACTS}),
         "front_end": [config.front_end, config.window],
-        "towers": {side: _shape(getattr(network, side), network) for side in ("audio", "vision")},
-    }
-
-
-def _shape(tower: Vgg, network: L3Net) -> dict[str, Any]:
-    """The arguments that build the tower again."""
-    (first, *_) = tower.blocks
-    assert isinstance(first, Block)
-    return {
-        "in_channels": first.conv1.in_channels,
-        "widths": list(network.config.widths),
-        "first_stride": network.config.first_stride,
-        "normalized_input": not isinstance(tower.input_norm, nn.Identity),
-        "pools_keeping_columns": sum(columns == 1 for _, columns in tower.pools),
+        "towers": {"audio": network.audio.settings(), "vision": network.vision.settings()},
     }
 
 

@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from looklisten.errors import SourceError
 from looklisten.media.decode.clock import Clock
 from looklisten.media.decode.dynamic_range import RangeMapper, needs_mapping
-from looklisten.media.decode.frame_planes import square_pixel_size, stored_planes
+from looklisten.media.decode.frame_planes import displayed_size, stored_planes
 from looklisten.media.decode.open import open_media, select_streams
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.orientation import orientation_of
@@ -73,11 +73,8 @@ def measure_video(source: str | Path) -> VideoInfo:
         for packet in container.demux(video):
             frames = decode_packet(video.codec_context, packet if packet.size else None, report)
             if frames:
-                width, height = square_pixel_size(video, frames[0])
-                if orientation_of(frames[0]).swaps_sides:
-                    width, height = height, width
-                duration_seconds = (container.duration or 0) / av.time_base
-                return VideoInfo(max(round(width), 1), max(round(height), 1), duration_seconds)
+                width, height = displayed_size(video, frames[0])
+                return VideoInfo(width, height, (container.duration or 0) / av.time_base)
     reason = f": {report.last_error}" if report.last_error else ""
     raise SourceError(f"{source} has no frame that can be decoded{reason}")
 

@@ -1,8 +1,8 @@
-"""A network on disk: safetensors and JSON, enough to build it again, never a pickle. Whole or
-absent, and it knows when it is damaged.
+"""A network on disk: safetensors and JSON, enough to build it again, never a pickle.
 
 A checkpoint is a folder: `model.safetensors`, `optimizer.safetensors`, and `checkpoint.json` with
-the step, the whole config and the hash of both files.
+the step, the whole config and the hashes of both files. It is written atomically, and the hashes
+show damage.
 """
 
 import hashlib
@@ -18,12 +18,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from looklisten.config import Config
 from looklisten.errors import CheckpointError
+from looklisten.model.backbones import feature_count
 from looklisten.model.l3net import L3Net
-from looklisten.model.objectives import build_objective
+from looklisten.model.objectives import Objective, build_objective
 from looklisten.system.files import atomic_write
 
 STEP_FOLDER = re.compile(r"step-(\d{9})")
@@ -31,7 +32,7 @@ STEP_FOLDER = re.compile(r"step-(\d{9})")
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A saved moment of training."""
+    """A network at one step of its training, as it is on disk."""
 
     path: Path
     step: int
@@ -39,45 +40,49 @@ class Checkpoint:
     results: Mapping[str, float]
     """What was measured on held-out videos at this step; empty when nothing was."""
     weights: str = "model.safetensors"
-    computing: Mapping[str, str] = field(default_factory=dict)
-    """How its steps were computed: precision, compile, device, hardware; empty for a checkpoint of
-    an older version.
+    computation: Mapping[str, str] = field(default_factory=dict)
+    """How its steps were computed: precision, compile, device, hardware.
+
+    Empty for a checkpoint of an older version.
     """
 
     def model(self, strict: bool = True) -> L3Net:
-        """The network, in evaluation mode, on the CPU. Not `strict`: parts that the file lacks
-        begin at random, others are left out.
+        """The network, in evaluation mode, on the CPU.
+
+        If not `strict`, parts that the file lacks keep their initial weights, and other parts of
+        the file are ignored. Raises CheckpointError when the weights do not fit the config.
         """
         network = L3Net(self.config.model)
         try:
             network.load_state_dict(self._tensors(self.weights), strict=strict)
         except RuntimeError as error:
             raise CheckpointError(
-                f"the weights in {self.path} do not fit its own config: {str(error).splitlines()[-1].strip()}"
+                f"the weights in {self.path} do not fit its own config: {_last_line(error)}"
             ) from None
+        # A network of step 0 comes from no run, so nobody knows its seed.
         network.initial_seed = self.config.train.seed if self.step else None
         return network.eval()
 
-    def objective(self) -> nn.Module:
-        """What it was asked in training, with the weights that only the question has, in evaluation
-        mode, on the CPU.
+    def objective(self) -> Objective:
+        """The objective with its own weights, in evaluation mode, on the CPU.
+
+        Raises CheckpointError when the weights do not fit the config.
         """
-        asked = build_objective(self.config)
-        own = {
-            key.removeprefix("objective/"): value
-            for key, value in self.optimizer().items()
-            if key.startswith("objective/")
-        }
+        objective = build_objective(self.config, feature_count(self.config.model))
+        weights = {}
+        for name, value in self.optimizer().items():
+            if name.startswith("objective/"):
+                weights[name.removeprefix("objective/")] = value
         try:
-            asked.load_state_dict(own)
+            objective.load_state_dict(weights)
         except RuntimeError as error:
             raise CheckpointError(
-                f"the objective in {self.path} does not fit its own config: {str(error).splitlines()[-1].strip()}"
+                f"the objective in {self.path} does not fit its own config: {_last_line(error)}"
             ) from None
-        return asked.eval()
+        return objective.eval()
 
     def optimizer(self) -> dict[str, Tensor]:
-        """The optimizer's tensors by `parameter name/moment`."""
+        """The optimizer's tensors by `parameter/key`, and the objective's by `objective/name`."""
         return self._tensors("optimizer.safetensors")
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
@@ -89,6 +94,11 @@ class Checkpoint:
             ) from None
 
 
+def _last_line(error: Exception) -> str:
+    # PyTorch's messages name the problem at their end.
+    return str(error).splitlines()[-1].strip()
+
+
 def save_checkpoint(
     folder: Path,
     step: int,
@@ -96,36 +106,31 @@ def save_checkpoint(
     model: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
     results: Mapping[str, float],
-    computing: Mapping[str, str] | None = None,
+    computation: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `folder/step-000000100`; a crash leaves it whole or absent. `computing`: how its steps
-    were computed.
-    """
+    """Write `folder/step-000000100` atomically. `computation`: how its steps were computed."""
     path = folder / f"step-{step:09d}"
     with atomic_write(path) as scratch:
         scratch.mkdir()
         for name, tensors in (("model", model), ("optimizer", optimizer)):
+            contiguous = {key: value.contiguous() for key, value in tensors.items()}
             # Through bytes, so that a full disk is an OSError like any other.
-            (scratch / f"{name}.safetensors").write_bytes(
-                save({key: value.contiguous() for key, value in tensors.items()})
-            )
+            (scratch / f"{name}.safetensors").write_bytes(save(contiguous))
+        files = sorted(scratch.glob("*.safetensors"))
         about = {
             "step": step,
             "config": config.model_dump(mode="json"),
             "results": dict(results),
-            "computing": dict(computing or {}),
-            "sha256": {
-                file.name: sha256_of(file) for file in sorted(scratch.glob("*.safetensors"))
-            },
+            "computing": dict(computation or {}),
+            "sha256": {file.name: sha256_of(file) for file in files},
         }
-        (scratch / "checkpoint.json").write_text(
-            json.dumps(about, indent=1) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(about, indent=1) + "\n"
+        (scratch / "checkpoint.json").write_text(text, encoding="utf-8")
     return path
 
 
 def sha256_of(file: Path) -> str:
-    """Of the file's bytes, in hexadecimal."""
+    """The hash of a file's bytes, in hexadecimal."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -136,84 +141,91 @@ def saved_steps(folder: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint's folder names."""
+    """The step in the name of a checkpoint's folder."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` and the one with the highest held-out accuracy, which
-    `folder/best` then links to.
+    """Remove all but the newest `keep` and the one with the highest held-out accuracy.
+
+    `folder/best` becomes a link to the latter.
     """
     saved = saved_steps(folder)
     best = best_saved(folder)[1]
     if best:
-        link = folder / f".best-{os.getpid()}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(best.name)
-        if (folder / "best").is_dir() and not (folder / "best").is_symlink():
-            shutil.rmtree(folder / "best")  # a copy of a run may have turned the link into a folder
-        link.replace(folder / "best")
+        _link_best(folder, best)
     for old in saved[:-keep]:
         if old != best:
-            # A crash half-way leaves no folder that looks whole: its JSON goes first.
+            # The JSON is removed first. So a crash in between leaves no folder that looks complete.
             (old / "checkpoint.json").unlink(missing_ok=True)
             shutil.rmtree(old)
 
 
+def _link_best(folder: Path, best: Path) -> None:
+    link = folder / "best"
+    new_link = folder / f".best-{os.getpid()}"
+    new_link.unlink(missing_ok=True)
+    new_link.symlink_to(best.name)
+    if link.is_dir() and not link.is_symlink():
+        # Copying a run may have turned the link into a folder.
+        shutil.rmtree(link)
+    new_link.replace(link)
+
+
 def best_saved(folder: Path) -> tuple[float, Path | None]:
-    """The highest held-out accuracy among the checkpoints in `folder`, and where it is; (NaN, None)
-    when none was measured.
+    """The highest held-out accuracy among the checkpoints in `folder`, and the checkpoint.
+
+    Of equal ones the newest. (NaN, None) when none was measured.
     """
-    measured = [
-        (accuracy, path)
-        for path in saved_steps(folder)
-        if (accuracy := _held_out_accuracy(path)) is not None
-    ]
+    measured = []
+    for path in saved_steps(folder):
+        accuracy = _held_out_accuracy(path)
+        if accuracy is not None:
+            measured.append((accuracy, path))
     return max(measured, default=(math.nan, None))
 
 
 def _held_out_accuracy(path: Path) -> float | None:
-    """What was measured at this very checkpoint; None when nothing was, or it cannot be read."""
+    """What was measured at this checkpoint; None when nothing was, or it cannot be read."""
     try:
-        accuracy: float | None = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))[
-            "results"
-        ].get("held_out_accuracy")
+        about = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        accuracy: float | None = about["results"].get("held_out_accuracy")
     except (OSError, ValueError, KeyError):
         return None
     return accuracy
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """A checkpoint by its own folder, by its run's folder or by the run's `checkpoints` folder
-    (then the newest whole one).
+    """The checkpoint at `path`: its own folder, its run, or the run's `checkpoints` folder.
 
-    Raises CheckpointError, one sentence, when there is none or it is damaged.
+    In the last two cases it is the newest that is not damaged. Raises CheckpointError, one
+    sentence, when there is none.
     """
     path = Path(path)
     if (path / "checkpoint.json").is_file():
         return read_checkpoint(path)
     saved = saved_steps(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
     if not saved:
-        what = "holds no checkpoint" if path.exists() else "is not there"
+        problem = "holds no checkpoint" if path.exists() else "is not there"
         raise CheckpointError(
-            f"{path} {what}; give the folder of a run that `looklisten train` wrote, or one of its checkpoints"
+            f"{path} {problem}; give the folder of a run that `looklisten train` wrote, "
+            f"or one of its checkpoints"
         )
-    damage: list[str] = []
+    damages: list[str] = []
     for candidate in reversed(saved):
         try:
             return read_checkpoint(candidate)
         except CheckpointError as error:
-            damage.append(str(error))
-    raise CheckpointError(f"no checkpoint of {path} is whole: {damage[0]}")
+            damages.append(str(error))
+    raise CheckpointError(f"all checkpoints of {path} are damaged: {damages[0]}")
 
 
 def read_checkpoint(
     path: Path, about_name: str = "checkpoint.json", weights: str = "model.safetensors"
 ) -> Checkpoint:
-    """The folder `path` as the JSON file in it describes it: step, config, results, and the hashes
-    that its files must have.
+    """The checkpoint in the folder `path`, as the JSON file `about_name` in it describes it.
 
-    Raises CheckpointError, one sentence, when it is damaged.
+    Raises CheckpointError, one sentence, when a file is damaged.
     """
     try:
         about: dict[str, Any] = json.loads((path / about_name).read_text(encoding="utf-8"))
@@ -223,8 +235,7 @@ def read_checkpoint(
                     f"{path / name} is damaged: its bytes are not those that were written"
                 )
         config = Config.of(about["config"], f"{path / about_name}")
-        return Checkpoint(
-            path, about["step"], config, about["results"], weights, about.get("computing", {})
-        )
+        computation = about.get("computing", {})
+        return Checkpoint(path, about["step"], config, about["results"], weights, computation)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / about_name} is damaged: {error}") from None

@@ -1,99 +1,116 @@
-"""Fusions: how the features of the two towers are compared."""
+"""Fusions: how the features of the two towers are compared, and the logits of an answer.
+
+A fusion has three steps. `features` takes what it compares from the towers' outputs. `project`
+transforms each side by itself, once per row. `logits` answers for any two projections.
+"""
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.config import ModelConfig
-from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.backbones.vgg import Vgg
+from looklisten.config import ModelConfig, Side
+from looklisten.model.backbones import Backbone, TowerOutput
 
 CORRESPOND = 1
-"""The class of the two logits that says yes."""
-
-
+"""The index of the logit of "they correspond"."""
 MIN_NORM = 1e-6
-"""A shorter vector is divided by this instead of by its length, so that the gradient of a vector of
-zeros is bounded.
+"""A shorter vector is divided by this instead of by its length.
+
+So the gradient of a vector of zeros is bounded.
 """
+MIN_SQUARED_DISTANCE = 1e-6
+"""The gradient of a square root has no bound at zero."""
 
-
-Own = TypeVar("Own")
-
-
-Tensors = ParamSpec("Tensors")
-
-
-Result = TypeVar("Result")
+SelfT = TypeVar("SelfT")
+Arguments = ParamSpec("Arguments")
+ResultT = TypeVar("ResultT")
 
 
 def in_float32(
-    method: Callable[Concatenate[Own, Tensors], Result],
-) -> Callable[Concatenate[Own, Tensors], Result]:
-    """`method`, its tensors and its arithmetic in float32 also where autocast is on.
+    method: Callable[Concatenate[SelfT, Arguments], ResultT],
+) -> Callable[Concatenate[SelfT, Arguments], ResultT]:
+    """Make `method` compute in float32, its tensor arguments too, also under autocast.
 
     Similarities and logits are small sums. bfloat16 has 8 bits, which would make unequal pairs
     equal.
     """
 
     @wraps(method)
-    def computed(self: Own, *tensors: Tensors.args, **named: Tensors.kwargs) -> Result:
-        kinds = {one.device.type for one in (*tensors, *named.values()) if isinstance(one, Tensor)}
-        # PyTorch knows no autocast of the device "meta", on which nothing is computed.
-        kind = next(iter(kinds - {"meta"}), None)
-        if kind is None or not torch.is_autocast_enabled(kind):
-            return method(self, *tensors, **named)
-        with torch.autocast(kind, enabled=False):
-            wide = [one.float() if isinstance(one, Tensor) else one for one in tensors]
-            wide_named = {
-                name: one.float() if isinstance(one, Tensor) else one for name, one in named.items()
-            }
-            return method(self, *wide, **wide_named)  # type: ignore[arg-type]
+    def float32_method(self: SelfT, *args: Arguments.args, **kwargs: Arguments.kwargs) -> ResultT:
+        device_type = _autocast_device_type((*args, *kwargs.values()))
+        if device_type is None:
+            return method(self, *args, **kwargs)
+        with torch.autocast(device_type, enabled=False):
+            float_args = [_as_float32(value) for value in args]
+            float_kwargs = {name: _as_float32(value) for name, value in kwargs.items()}
+            return method(self, *float_args, **float_kwargs)  # type: ignore[arg-type]
 
-    return computed  # type: ignore[return-value]
+    return float32_method  # type: ignore[return-value]
+
+
+def _autocast_device_type(values: tuple[object, ...]) -> str | None:
+    """The device type of the tensors, if autocast is on for it."""
+    for value in values:
+        # PyTorch has no autocast for the device "meta", on which nothing is computed.
+        if isinstance(value, Tensor) and value.device.type != "meta":
+            device_type = value.device.type
+            return device_type if torch.is_autocast_enabled(device_type) else None
+    return None
+
+
+def _as_float32(value: object) -> object:
+    return value.float() if isinstance(value, Tensor) else value
 
 
 class Fusion(nn.Module):
-    """How the two sides meet: each is read off its tower and projected for itself, once a row; any
-    two projections are answered.
-    """
+    """The part of the network that compares the features of the two towers."""
 
-    def read(
-        self, seen: TowerOutput, heard: TowerOutput
-    ) -> tuple[Float[Tensor, "n *places features"], Float[Tensor, "m *moments features"]]:
-        """What of the towers' outputs this fusion compares: their vectors, or several parts a row."""
-        return seen.vector, heard.vector
+    shares_space: ClassVar[bool] = False
+    """Whether both sides become vectors of one space, so that a similarity has a meaning."""
+    aligns_vectors: ClassVar[bool] = False
+    """Whether a whole frame and a whole second of sound each have one vector in that space."""
+
+    def features(
+        self, vision: TowerOutput, audio: TowerOutput
+    ) -> tuple[Float[Tensor, "n *positions features"], Float[Tensor, "m *times features"]]:
+        """What this fusion compares: by default one vector a side, or several vectors a row."""
+        return vision.vector, audio.vector
 
     def project(
         self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
-        """What `answer` needs of what was read, each side by itself."""
+        """What `logits` needs of the features, each side by itself."""
         raise NotImplementedError
 
-    def answer(
+    def logits(
         self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]
     ) -> Float[Tensor, "*all 2"]:
-        """Logits (does not, does correspond), row by row."""
+        """Logits (does not, does correspond) of two projections, row by row."""
         raise NotImplementedError
 
-    def answer_all(
-        self, vision: Float[Tensor, "n *places width"], audio: Float[Tensor, "m *moments width"]
+    def all_pairs_logits(
+        self,
+        vision: Float[Tensor, "n *positions width"],
+        audio: Float[Tensor, "m *times width"],
     ) -> Float[Tensor, "n m 2"]:
         """Logits of every row of `vision` with every row of `audio`."""
-        return self.answer(vision[:, None], audio[None])
+        return self.logits(vision[:, None], audio[None])
 
     def forward(
         self,
-        vision: Float[Tensor, "n *places features"],
-        audio: Float[Tensor, "n *moments features"],
+        vision: Float[Tensor, "n *positions features"],
+        audio: Float[Tensor, "n *times features"],
     ) -> Float[Tensor, "n 2"]:
-        """Logits (does not, does correspond) of what was read of pairs, row by row."""
-        return self.answer(*self.project(vision, audio))
+        """Logits (does not, does correspond) of the features of pairs, row by row."""
+        return self.logits(*self.project(vision, audio))
+
+    def initialize_threshold(self) -> None:
+        """Set the initial values that are not drawn at random; by default there are none."""
 
 
 class ConcatFusion(Fusion):
@@ -107,29 +124,30 @@ class ConcatFusion(Fusion):
     def project(
         self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
-        """What either side adds to fc1: a layer over (vision, audio) is a sum of one product a
-        side.
-        """
-        for_vision, for_audio = self.fc1.weight.chunk(2, dim=1)
-        return functional.linear(vision, for_vision, self.fc1.bias), functional.linear(
-            audio, for_audio
-        )
+        """What each side adds to fc1."""
+        # A layer over (vision, audio) is a sum of one product for each side. So each product is
+        # computed once per row, not once per pair.
+        vision_weight, audio_weight = self.fc1.weight.chunk(2, dim=1)
+        vision_part = functional.linear(vision, vision_weight, self.fc1.bias)
+        audio_part = functional.linear(audio, audio_weight)
+        return vision_part, audio_part
 
     @in_float32
-    def answer(
+    def logits(
         self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]
     ) -> Float[Tensor, "*all 2"]:
         return self.fc2(functional.relu(vision + audio))  # type: ignore[no-any-return]
 
 
 class AlignedFusion(Fusion):
-    """Each side to unit vectors by two layers of its own, their similarity to two logits.
+    """Base of the fusions that turn each side into unit vectors and compare only their similarity.
 
     The two sides meet in nothing but a similarity, so they learn one space.
     """
 
-    first_slope: float
-    first_threshold: float
+    shares_space = True
+    initial_slope: ClassVar[float]
+    initial_threshold: ClassVar[float]
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
@@ -137,154 +155,174 @@ class AlignedFusion(Fusion):
         self.audio = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
         self.fc3 = nn.Linear(1, 2)
 
-    def start_right(self) -> None:
-        """Begin with "near means yes", or the network may learn to be far where it agrees ("Objects
-        that Sound", section 3.1).
+    def initialize_threshold(self) -> None:
+        """Begin with "similar means yes"; both numbers are learned from there.
+
+        From random values the network may learn vectors that are far apart where they correspond
+        ("Objects that Sound", section 3.1).
         """
-        slope = torch.tensor([-self.first_slope, self.first_slope])
+        slope = torch.tensor([-self.initial_slope, self.initial_slope])
         with torch.no_grad():
             self.fc3.weight.copy_(slope[:, None])
-            self.fc3.bias.copy_(-slope * self.first_threshold)
+            self.fc3.bias.copy_(-slope * self.initial_threshold)
 
     def project(
         self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
-        """Unit vectors of one space, in float32."""
-        sides = self.vision(vision).float(), self.audio(audio).float()
-        seen, heard = (functional.normalize(side, dim=-1, eps=MIN_NORM) for side in sides)
-        return seen, heard
+        """Unit vectors of the shared space, in float32."""
+        return self.aligned(vision, "vision"), self.aligned(audio, "audio")
 
-    def compare(
-        self, vision: Float[Tensor, "n *places width"], audio: Float[Tensor, "m *moments width"]
+    def aligned(
+        self, features: Float[Tensor, "*n features"], side: Side
+    ) -> Float[Tensor, "*n width"]:
+        """Unit vectors of the shared space of one side, in float32."""
+        layers = self.vision if side == "vision" else self.audio
+        return functional.normalize(layers(features).float(), dim=-1, eps=MIN_NORM)
+
+    def similarities(
+        self,
+        vision: Float[Tensor, "n *positions width"],
+        audio: Float[Tensor, "m *times width"],
     ) -> Float[Tensor, "n m"]:
-        """The similarity, -1..1, of every row of `vision` with every row of `audio`."""
+        """The similarity of every row of `vision` with every row of `audio`."""
         raise NotImplementedError
 
-    def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
-        """Logits (does not, does correspond) of similarities."""
+    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+        """Logits of pairs whose sides are so similar."""
         raise NotImplementedError
 
 
 class DistanceFusion(AlignedFusion):
-    """The distance of two unit vectors (AVE-Net, "Objects that Sound" 2018).
+    """The distance of two unit vectors (AVE-Net, "Objects that Sound" 2018)."""
 
-    The threshold begins at a distance of 1.2, about that of unrelated vectors behind a ReLU; both
-    numbers are learnt from there.
-    """
-
-    first_slope, first_threshold = -2.5, 1.2
+    aligns_vectors = True
+    # The threshold is a distance of about that of unrelated vectors behind a ReLU.
+    initial_slope, initial_threshold = -2.5, 1.2
 
     @in_float32
-    def compare(
+    def similarities(
         self, vision: Float[Tensor, "n width"], audio: Float[Tensor, "m width"]
     ) -> Float[Tensor, "n m"]:
         return vision @ audio.T
 
     @in_float32
-    def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
-        distance = (2 - 2 * similarity[..., None]).clamp_min(1e-6).sqrt()
+    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+        # The squared distance of two unit vectors is 2 - 2 * similarity.
+        distance = (2 - 2 * similarity[..., None]).clamp_min(MIN_SQUARED_DISTANCE).sqrt()
         return self.fc3(distance)  # type: ignore[no-any-return]
 
     @in_float32
-    def answer(
+    def logits(
         self, vision: Float[Tensor, "*#pairs width"], audio: Float[Tensor, "*#pairs width"]
     ) -> Float[Tensor, "*all 2"]:
-        return self.decide((vision * audio).sum(-1))
+        return self.similarity_logits((vision * audio).sum(-1))
 
 
-class SimilarityFusion(AlignedFusion):
-    """The sound with the place of the frame that is nearest to it (AVOL-Net, "Objects that Sound"
-    2018: multiple instances).
+class PositionFusion(AlignedFusion):
+    """Base of the fusions that compare the sound with every position of the frame.
 
-    Every place of the vision tower's map has a unit vector. (There the vectors have no unit length;
-    here they have, as in what came after it, so that a similarity means the same for every sound.)
-    The maximum over places is a soft one, so that more places than one learn from a pair: with the
-    hard one nothing was learnt for the first 200 to 500 steps (LOG.md, 2026-11-24).
+    Every position of the vision tower's map has a unit vector. A soft maximum over the positions
+    decides (multiple instances, as in AVOL-Net, "Objects that Sound" 2018). There the vectors have
+    no unit length; here they have, so that a similarity means the same for every sound.
 
-    The soft maximum is log(sum over places of exp(sharpness x similarity) / places) / sharpness.
-    `places` is how many a training frame has, whatever frame is looked at: places without evidence,
-    such as a wide frame has more of, then change next to nothing. A network of all its training
-    crops has the logarithm of the mean.
+    The soft maximum is log(sum over positions of exp(sharpness x similarity) / positions) /
+    sharpness. `positions` is the number that a training frame has, whatever frame is compared:
+    then positions without evidence, of which a wide frame has more, change next to nothing.
     """
 
-    first_slope, first_threshold = 5.0, 0.5
+    # Through a hard maximum only one position learns from a pair. With it nothing was learned in
+    # the first 200 to 500 steps (LOG.md, 2026-11-24).
 
-    def __init__(self, features: int, width: int, sharpness: float, places: int) -> None:
+    initial_slope, initial_threshold = 5.0, 0.5
+
+    def __init__(self, features: int, width: int, sharpness: float, positions: int) -> None:
         super().__init__(features, width)
-        self.sharpness, self.places = sharpness, places
+        self.sharpness = sharpness
+        self.positions = positions
 
-    def read(
-        self, seen: TowerOutput, heard: TowerOutput
-    ) -> tuple[Float[Tensor, "n places features"], Float[Tensor, "m moments features"]]:
-        return seen.map.flatten(2).transpose(1, 2), heard.vector[:, None]
+    def features(
+        self, vision: TowerOutput, audio: TowerOutput
+    ) -> tuple[Float[Tensor, "n positions features"], Float[Tensor, "m times features"]]:
+        return vision.map.flatten(2).transpose(1, 2), self.audio_features(audio)
+
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
+        """The vectors of the sound that are compared with every position."""
+        raise NotImplementedError
 
     @in_float32
-    def compare(
-        self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]
+    def similarities(
+        self, vision: Float[Tensor, "n positions width"], audio: Float[Tensor, "m times width"]
     ) -> Float[Tensor, "n m"]:
-        """The best place of each moment, softly, averaged over the moments."""
-        return self._best(torch.einsum("npw,mtw->npmt", self.sharpness * vision, audio), 1).mean(2)
+        """The soft maximum over the positions for each time of the sound, averaged over times."""
+        # The vectors are multiplied by the sharpness, because they are smaller than the product.
+        scaled = torch.einsum("npw,mtw->npmt", self.sharpness * vision, audio)
+        return self._soft_maximum(scaled, 1).mean(2)
 
     @in_float32
-    def decide(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
         return self.fc3(similarity[..., None])  # type: ignore[no-any-return]
 
     @in_float32
-    def answer(
-        self, vision: Float[Tensor, "*n places width"], audio: Float[Tensor, "*n moments width"]
+    def logits(
+        self, vision: Float[Tensor, "*n positions width"], audio: Float[Tensor, "*n times width"]
     ) -> Float[Tensor, "*n 2"]:
-        return self.decide(
-            self._best(self.sharpness * vision @ audio.transpose(-1, -2), -2).mean(-1)
-        )
-
-    def best(self, similarity: Float[Tensor, "*volume"], dimension: int) -> Float[Tensor, "*rest"]:
-        """The soft maximum of similarities over the places that lie along `dimension`."""
-        return self._best(self.sharpness * similarity, dimension)
-
-    def _best(self, sharpened: Float[Tensor, "*volume"], dimension: int) -> Float[Tensor, "*rest"]:
-        """The same of similarities that come times `sharpness`, where that is cheaper on the
-        vectors.
-        """
-        evidence = (sharpened - self.sharpness).exp_().sum(dimension).float()
-        return (evidence / self.places).log() / self.sharpness + 1
+        scaled = self.sharpness * vision @ audio.transpose(-1, -2)
+        return self.similarity_logits(self._soft_maximum(scaled, -2).mean(-1))
 
     @in_float32
-    def answer_all(
-        self, vision: Float[Tensor, "n places width"], audio: Float[Tensor, "m moments width"]
+    def all_pairs_logits(
+        self, vision: Float[Tensor, "n positions width"], audio: Float[Tensor, "m times width"]
     ) -> Float[Tensor, "n m 2"]:
-        return self.decide(self.compare(vision, audio))
+        return self.similarity_logits(self.similarities(vision, audio))
+
+    def soft_maximum(
+        self, similarity: Float[Tensor, "*volume"], dimension: int
+    ) -> Float[Tensor, "*remaining"]:
+        """The soft maximum of similarities over the positions that lie along `dimension`."""
+        return self._soft_maximum(self.sharpness * similarity, dimension)
+
+    def _soft_maximum(
+        self, scaled: Float[Tensor, "*volume"], dimension: int
+    ) -> Float[Tensor, "*remaining"]:
+        """The same of similarities that are multiplied by `sharpness` already."""
+        # No similarity is above 1, so exp(scaled - sharpness) cannot overflow.
+        evidence = (scaled - self.sharpness).exp_().sum(dimension).float()
+        return (evidence / self.positions).log() / self.sharpness + 1
 
 
-class DenseFusion(SimilarityFusion):
-    """Each moment of the sound with the place that is nearest to it, averaged over the second
-    (after DenseAV, Hamilton et al. 2024).
+class SimilarityFusion(PositionFusion):
+    """The whole second of sound with the most similar position (AVOL-Net, section 4 there)."""
 
-    So it tells where in the frame and when in the second.
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
+        return audio.vector[:, None]
+
+
+class DenseFusion(PositionFusion):
+    """Each time of the sound with the most similar position, averaged over the second.
+
+    So it tells where in the frame and when in the second (after DenseAV, Hamilton et al. 2024).
     """
 
-    def read(
-        self, seen: TowerOutput, heard: TowerOutput
-    ) -> tuple[Float[Tensor, "n places features"], Float[Tensor, "m moments features"]]:
-        return seen.map.flatten(2).transpose(1, 2), heard.map.amax(2).transpose(1, 2)
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
+        return audio.map.amax(2).transpose(1, 2)
 
 
-WHOLE_FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion}
-"""Over one vector a side."""
+VECTOR_FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion}
+"""Fusions of one vector a side."""
+POSITION_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
+"""Fusions of every position of the frame."""
 
 
-PLACES_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
-"""Over every place of the frame."""
-
-
-def build_fusion(config: ModelConfig, vision: Vgg) -> Fusion:
-    """The fusion that `config` names, its weights not drawn yet."""
-    features, width = config.widths[-1], config.fusion_width
-    if config.fusion in PLACES_FUSIONS:
-        places = vision.places(config.crop_pixels) ** 2
-        return PLACES_FUSIONS[config.fusion](features, width, config.sharpness, places)
-    return WHOLE_FUSIONS[config.fusion](features, width)
+def build_fusion(config: ModelConfig, vision: Backbone) -> Fusion:
+    """The fusion that `config` names, for towers like `vision`; its weights are not drawn yet."""
+    if config.fusion in POSITION_FUSIONS:
+        positions = vision.map_columns(config.crop_pixels) ** 2
+        return POSITION_FUSIONS[config.fusion](
+            vision.features, config.fusion_width, config.sharpness, positions
+        )
+    return VECTOR_FUSIONS[config.fusion](vision.features, config.fusion_width)
 
 
 def correspondence_logit(logits: Float[Tensor, "*pairs 2"]) -> Float[Tensor, "*pairs"]:
-    """One number a pair: the log-odds that the sound belongs to the picture."""
+    """One number for each pair: the log-odds that frame and sound correspond."""
     return logits[..., CORRESPOND] - logits[..., 1 - CORRESPOND]

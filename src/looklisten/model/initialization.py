@@ -1,4 +1,4 @@
-"""The initial weights of a network."""
+"""The initial weights of convolutions and fully-connected layers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +14,10 @@ INITIALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def initialize_weights(network: nn.Module, config: ModelConfig) -> None:
-    """Draw the weights of convolutions and fully-connected layers as `config` says; biases become
-    zero.
-    """
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            INITIALIZATIONS[config.initialization](module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+def initialize_weights(module: nn.Module, config: ModelConfig) -> None:
+    """Draw the weights of all layers in `module` as `config` says; biases become zero."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            INITIALIZATIONS[config.initialization](layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,23 +1,22 @@
-"""L3-Net: two towers, the front end and the fusion."""
+"""L3-Net: the two towers, the front end before the audio tower, and the fusion of both."""
 
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from looklisten.config import ModelConfig
+from looklisten.config import ModelConfig, Side
 from looklisten.media.frames import frames_to_unit
 from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
-from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.backbones.vgg import Vgg
-from looklisten.model.fusions import AlignedFusion, build_fusion
+from looklisten.model.backbones import Backbone, TowerOutput, find_backbone
+from looklisten.model.fusions import build_fusion
 from looklisten.model.initialization import initialize_weights
 from looklisten.system.processes import single_thread_after_fork
 
 
 class L3Net(nn.Module):
-    """The network of "Look, Listen and Learn" (ICCV 2017), section 2, at the sizes that `config`
-    says.
+    """The network of "Look, Listen and Learn" (ICCV 2017), section 2, as `config` describes it.
 
-    Each tower runs once for each frame and each sound; pairs are formed on the vectors.
+    Each tower runs once for each frame and each sound; pairs are formed on the features. Raises
+    ConfigError when there is no such backbone, or when the settings do not fit it.
     """
 
     def __init__(self, config: ModelConfig | None = None) -> None:
@@ -25,45 +24,53 @@ class L3Net(nn.Module):
         single_thread_after_fork()
         self.config = config = config or ModelConfig()
         self.initial_seed: int | None = None
-        """The seed that the weights began with, where a checkpoint knows it."""
+        """The seed of the initial weights, where a checkpoint knows it."""
+        backbone = find_backbone(config.backbone)
+        backbone.check(config)
+
         self.front_end = LogSpectrogram(config.front_end, config.window)
-        self.vision = Vgg(3 * config.frames_per_pair, config.widths, config.first_stride)
+        # A front end in decibels gives values far from mean 0 and deviation 1.
         normalized = bool(self.front_end.spec.range_decibels)
-        self.audio = Vgg(
-            1, config.widths, config.first_stride, normalized, config.pools_keeping_time
-        )
+        # The names of these modules are the names of the weights in every checkpoint. Their order
+        # is the order in which initial weights are drawn: another order gives other numbers.
+        self.vision = backbone.from_config(config, "vision", 3 * config.frames_per_pair, False)
+        self.audio = backbone.from_config(config, "audio", 1, normalized)
         self.fusion = build_fusion(config, self.vision)
         initialize_weights(self, config)
-        self.vision.inflate(config.frames_per_pair)
-        if isinstance(self.fusion, AlignedFusion):
-            self.fusion.start_right()
+        self.vision.inflate_input(config.frames_per_pair)
+        self.fusion.initialize_threshold()
+
+    def tower(self, side: Side) -> Backbone:
+        """The tower of one side."""
+        return self.vision if side == "vision" else self.audio
 
     def look(self, frames: Num[Tensor, "batch channels height width"]) -> TowerOutput:
-        """Frames as uint8 or as floats in 0..1, of any size that survives the pooling.
+        """The vision tower's output for frames, uint8 or floats in 0..1.
 
-        Three channels, or as many times three as `frames_per_pair` says, in the order of time.
+        Frames have any size that survives the pooling. They have three channels, or as many times
+        three as `frames_per_pair` says, in the order of time.
         """
-        return self.vision(self.normalized(frames))  # type: ignore[no-any-return]
+        return self.vision(self.normalize_frames(frames))  # type: ignore[no-any-return]
 
-    def normalized(
+    def normalize_frames(
         self, frames: Num[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """What the vision tower is given: -1..1."""
+        """The input of the vision tower: -1..1."""
         return frames_to_unit(frames) * 2 - 1
 
     def listen(self, waveforms: Num[Tensor, "batch samples"]) -> TowerOutput:
-        """Sound at 48 kHz, int16 or floats in -1..1; one second in training."""
+        """The audio tower's output for sound at 48 kHz, int16 or floats in -1..1.
+
+        In training a waveform has one second.
+        """
         return self.audio(self.spectrogram(waveforms))  # type: ignore[no-any-return]
 
     def spectrogram(
         self, waveforms: Num[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch 1 bands columns"]:
-        """What the audio tower is given. Floats are rounded to 16 bits first, since training reads
-        16-bit sound.
-
-        This is the one place where sound of a user becomes the network's input. Training calls
-        `front_end` itself: its sound is 16-bit already, and a random gain comes after the rounding.
-        """
+        """The input of the audio tower. Floats are rounded to 16 bits, which training reads."""
+        # All sound of a user enters the network here. Training calls `front_end` itself: its sound
+        # has 16 bits already, and its random gain comes after the rounding.
         return self.front_end(round_to_int16(waveforms))  # type: ignore[no-any-return]
 
     def forward(
@@ -72,4 +79,5 @@ class L3Net(nn.Module):
         waveforms: Num[Tensor, "batch samples"],
     ) -> Float[Tensor, "batch 2"]:
         """Logits (does not, does correspond) of row i of `frames` with row i of `waveforms`."""
-        return self.fusion(*self.fusion.read(self.look(frames), self.listen(waveforms)))  # type: ignore[no-any-return]
+        features = self.fusion.features(self.look(frames), self.listen(waveforms))
+        return self.fusion(*features)  # type: ignore[no-any-return]

@@ -23,14 +23,13 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from looklisten.config import Config
 from looklisten.errors import CheckpointError
 from looklisten.model.checkpoint import Checkpoint, open_checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
-from looklisten.model.objectives import build_objective
+from looklisten.model.objectives import Objective, build_objective
 from looklisten.model.published_folder import is_published, read_published
 from looklisten.model.training_videos import HELD_OUT, TRAINED_ON, recorded_videos
 from looklisten.names import first_few
@@ -208,11 +207,11 @@ class Run:
                 first_few(trained),
             )
 
-    def objective(self) -> nn.Module:
+    def objective(self) -> Objective:
         """The training objective with its own weights, in evaluation mode, on the CPU."""
         if self.checkpoint is not None:
             return self.checkpoint.objective()
-        return build_objective(self.config).eval()
+        return build_objective(self.config, self.l3net.vision.features).eval()
 
 
 def open_network(

@@ -1,4 +1,4 @@
-"""Random changes of frames and sounds."""
+"""Random changes of frames and sounds in training, and moving a batch to the device."""
 
 import hashlib
 
@@ -6,43 +6,45 @@ import torch
 from jaxtyping import Float, Int16, UInt8
 from torch import Tensor
 
-from looklisten.config import AugmentConfig, Config
+from looklisten.config import Config
 from looklisten.data.pairs import PairBatch
-from looklisten.media import frames as frames_
+from looklisten.media import frames as media_frames
 from looklisten.media import spectrogram
-
-
-def step_seed(seed: int, step: int) -> int:
-    """The seed of what a step draws, below 2^64 as PyTorch wants it, for any seed."""
-    if seed < 2**32:
-        return (seed << 32) + step
-    return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:8], "big")
-
-
-def on_device(
-    batch: PairBatch, device: str
-) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
-    """Frames in 0..1 and waveforms in -1..1, on the device."""
-    frames: UInt8[Tensor, "own channels height width"] = batch.frames.to(device, non_blocking=True)
-    waveforms: Int16[Tensor, "own samples"] = batch.waveforms.to(device, non_blocking=True)
-    return frames_.frames_to_unit(frames), spectrogram.int16_to_float(waveforms)
 
 
 def augment(
     batch: PairBatch, config: Config, step: int, device: str
 ) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
-    """The same with brightness and saturation of frames and the gain of sounds changed.
+    """Frames with other brightness and saturation, and waveforms with another gain.
 
-    Drawn from the seed and the step alone, each frame and each sound for itself, the same whichever
-    process has the row.
+    The changes depend on the seed and the step alone. Each frame and each sound has its own, the
+    same in whichever process its row is.
     """
-    settings: AugmentConfig = config.augment
+    settings = config.augment
     generator = torch.Generator().manual_seed(step_seed(config.train.seed, step))
-    chance = (torch.rand(3, config.train.batch_size, generator=generator) * 2 - 1)[
-        :, batch.rows
-    ].to(device)
-    frames, waveforms = on_device(batch, device)
-    frames = frames_.jitter(
-        frames, settings.brightness * chance[0], 1 + settings.saturation * chance[1]
+    # Drawn for the whole batch, so that the number of processes changes nothing.
+    uniform = torch.rand(3, config.train.batch_size, generator=generator) * 2 - 1
+    brightness, saturation, gain = uniform[:, batch.rows].to(device)
+    frames, waveforms = move_to_device(batch, device)
+    frames = media_frames.jitter(
+        frames, settings.brightness * brightness, 1 + settings.saturation * saturation
     )
-    return frames, waveforms * (1 + settings.gain * chance[2])[:, None]
+    return frames, waveforms * (1 + settings.gain * gain)[:, None]
+
+
+def move_to_device(
+    batch: PairBatch, device: str
+) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
+    """Frames in 0..1 and waveforms in -1..1, on the device."""
+    # They travel as integers, which are smaller.
+    frames: UInt8[Tensor, "own channels height width"] = batch.frames.to(device, non_blocking=True)
+    waveforms: Int16[Tensor, "own samples"] = batch.waveforms.to(device, non_blocking=True)
+    return media_frames.frames_to_unit(frames), spectrogram.int16_to_float(waveforms)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of the random changes of one step: below 2^64, as PyTorch requires, for any seed."""
+    if seed < 2**32:
+        return (seed << 32) + step
+    # A larger seed leaves no bits for the step, so both are mixed.
+    return int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:8], "big")

@@ -1,8 +1,8 @@
-"""The paper's correspondence table on labeled shards: supervised baselines, fixed features,
-L3-Net, all asked the same held-out pairs.
+"""The paper's correspondence table on labeled shards: all methods on the same held-out pairs.
 
-Every network is trained with the same settings, steps and videos. Each finished stage leaves its
-record, so that an interrupted table goes on.
+The methods are supervised baselines, fixed features, and L3-Net. Every network is trained with the
+same settings, steps and videos. Each finished stage writes a record, so that an interrupted table
+can be resumed.
 """
 
 import hashlib
@@ -22,38 +22,51 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import Negatives, evaluate
 from looklisten.evaluation.supervised import class_accuracy, direct_combination
 from looklisten.model.networks import open_network
-from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.system.devices import choose_device, to_device
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.system.progress import Progress, no_progress
+from looklisten.training.held_out import EVALUATED_PAIRS
 from looklisten.training.lock import FolderLock
 from looklisten.training.loop import train
 from looklisten.training.sweep import progress_of_run
 
 Method = Literal["direct", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
-"""Supervised direct combination, supervised pretraining twice, a fixed vision network that sound
-learns from, L3-Net itself.
+"""A row of the table.
+
+Supervised direct combination, supervised pretraining twice, a fixed vision network that sound
+learns from, and L3-Net.
 """
 METHODS: tuple[Method, ...] = get_args(Method)
-PAPER = {"direct": 0.65, "pretraining-frozen": 0.74, "pretraining-finetuned": 0.74, "l3": 0.74}
-"""AVC accuracy on Kinetics-Sounds, as later readers quote it; whether pretrained towers were frozen
-is untold, so 0.74 is of either.
+PAPER_ACCURACIES = {
+    "direct": 0.65,
+    "pretraining-frozen": 0.74,
+    "pretraining-finetuned": 0.74,
+    "l3": 0.74,
+}
+"""AVC accuracy on Kinetics-Sounds, as later papers quote it.
+
+Whether pretrained towers were frozen is not stated, so 0.74 is of either.
 """
 VALIDATION_FRACTION = 0.1
-"""Of the training videos, where the settings name none: the direct combination needs videos to
-choose its threshold on.
+"""Of the training videos, where the settings name none.
+
+The direct combination needs videos to choose its threshold with.
 """
-KINDS: tuple[Negatives, ...] = ("any", "other-class")
+MEASURED_NEGATIVES: tuple[Negatives, ...] = ("any", "other-class")
 NOTE = (
-    "accuracy: negatives are of any other video, of the same class too, as in training without labels (noise, the same for all rows); "
-    "other_class: negatives of other classes only; intervals over videos, their ends averaged over the seeds; deviation over the seeds"
+    "accuracy: negatives are of any other video, of the same class too, as in training without "
+    "labels (noise, the same for all rows); other_class: negatives of other classes only; "
+    "intervals over videos, their ends averaged over the seeds; deviation over the seeds"
 )
+
+_Record = dict[str, Any]
+"""The results of one run, as its JSON file has them."""
 
 
 @dataclass(frozen=True)
 class BaselineRow:
-    """One row: means over the seeds, all of them asked the same pairs."""
+    """One row: means over the seeds, all of them measured on the same pairs."""
 
     method: Method
     accuracy: float
@@ -62,7 +75,7 @@ class BaselineRow:
     deviation: float | None
     """Standard deviation over the seeds; None for one seed."""
     other_class: float
-    """The same with negatives of other classes only."""
+    """The accuracy with negatives of other classes only."""
     other_class_ci95: tuple[float, float]
     n_pairs: int
     n_videos: int
@@ -72,15 +85,16 @@ class BaselineRow:
 
 @dataclass(frozen=True)
 class BaselineTable:
-    """The rows, and what they rest on."""
+    """The rows, and the settings that they share."""
 
     rows: tuple[BaselineRow, ...]
     seeds: tuple[int, ...]
     steps: int
     chance: float
     named: dict[str, float]
-    """How often the supervised networks name a held-out frame and second right; means over the
-    seeds.
+    """Accuracy of the supervised networks on single held-out frames and single held-out seconds.
+
+    Means over the seeds.
     """
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,129 +110,164 @@ def baselines(
     teacher: str | Path | None = None,
     device: str = "auto",
     progress: Progress = no_progress,
+    evaluated_pairs: int = EVALUATED_PAIRS,
 ) -> BaselineTable:
-    """Train and evaluate every row of the table for each of `seeds`, into `OUT/seed-N/`, with
-    `OUT/results.json` at the end.
+    """Train and evaluate every row of the table for each of `seeds`, into `OUT/seed-N/`.
 
-    `config` is that of the L3 row. `teacher`: a checkpoint whose vision tower the fixed teacher is;
-    else the supervised one of the same seed. Raises ConfigError when `out` holds a table of other
-    settings (other seeds may join), when another process works on one of the seeds, or labels are
-    missing.
+    At the end it writes `OUT/results.json`. `config` is that of the L3 row. `teacher` is the
+    checkpoint whose vision tower is the fixed teacher; by default it is the supervised one of the
+    same seed.
+
+    Raises ConfigError when `out` holds a table of other settings (other seeds may be added), when
+    another process works on one of the seeds, or when labels are missing.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(
-            "a table is made by one process; without torchrun, give each GPU its seeds, and at the end run it with all"
+            "a table is made by one process; run it without torchrun: give each GPU its own "
+            "seeds, and at the end run it once with all seeds"
         )
     if not seeds:
         raise ConfigError("a table needs at least one seed")
-    # Whole paths: a stage that stopped half-way is the same one from another working directory.
-    out, data = Path(out).resolve(), Shards(shards)
+    # Absolute paths, so that a stage can be resumed from another working directory.
+    out = Path(out).resolve()
+    teacher = str(Path(teacher).resolve()) if teacher else ""
+    data = Shards(shards)
     if not config.train.validation_fraction:
         config = config.changed("train", validation_fraction=VALIDATION_FRACTION)
+    # Each run is measured once, at its end, by the table itself.
     config = config.changed("train", evaluate_every=config.train.steps, probe_every=0)
-    teacher = str(Path(teacher).resolve()) if teacher else ""
     _check_same_table(out, data, config, pairs, teacher)
-    plans = {
-        seed: _configs(
-            config.changed("train", seed=seed), str(out / f"seed-{seed}" / "labels"), teacher
-        )
-        for seed in seeds
-    }
-    stages = [
-        (seed, run, settings)
-        for seed, configs in plans.items()
-        for run, settings in configs.items()
-    ]
-    found: dict[int, dict[str, dict[str, Any]]] = {seed: {} for seed in plans}
+
+    records: dict[int, dict[str, _Record]] = {seed: {} for seed in seeds}
     with ExitStack() as cleanup:
-        # A lock for each seed, not for the table: several machines may each have some of its seeds.
-        for seed in plans:
-            lock = FolderLock(out / f"seed-{seed}")
+        # A lock for each seed, not for the table: several machines may share its seeds.
+        for seed in records:
+            lock = FolderLock(_seed_folder(out, seed))
             lock.acquire()
             cleanup.callback(lock.release)
-        for number, (seed, run, settings) in enumerate(stages):
-            told = progress_of_run(progress, number, len(stages), f"{run}, seed {seed}")
-            work = partial(_row, data, out / f"seed-{seed}" / run, settings, pairs, device, told)
-            found[seed][run] = _stage(out / f"seed-{seed}" / f"{run}.json", work)
-    table = BaselineTable(
-        rows=tuple(
-            _summary(method, [found[seed][_run_of(method)] for seed in seeds]) for method in METHODS
-        ),
-        seeds=tuple(seeds),
-        steps=config.train.steps,
-        chance=0.5,
-        named={
-            side: statistics.mean(found[seed]["labels"]["named"][side] for seed in seeds)
-            for side in ("vision", "audio")
-        },
-    )
-    write_json(
-        out / "results.json",
-        table.as_dict() | {"config": config.model_dump(mode="json"), "environment": environment()},
-    )
+        stages = _stages(out, config, list(records), teacher)
+        for number, (seed, run, run_config) in enumerate(stages):
+            folder = _seed_folder(out, seed)
+            own_progress = progress_of_run(progress, number, len(stages), f"{run}, seed {seed}")
+            measure = partial(
+                _train_and_measure,
+                data,
+                folder / run,
+                run_config,
+                pairs,
+                device,
+                own_progress,
+                evaluated_pairs,
+            )
+            records[seed][run] = _read_or_make(folder / f"{run}.json", measure)
+    table = _table([records[seed] for seed in seeds], tuple(seeds), config.train.steps)
+    about = {"config": config.model_dump(mode="json"), "environment": environment()}
+    write_json(out / "results.json", table.as_dict() | about)
     return table
 
 
-def _configs(config: Config, labels: str, teacher: str) -> dict[str, Config]:
-    """The settings of each run of a seed, in their order: the supervised networks first, since
-    others begin with their towers.
-    """
-    taken = {"vision_from": labels, "audio_from": labels}
+def _seed_folder(out: Path, seed: int) -> Path:
+    return out / f"seed-{seed}"
+
+
+def _stages(
+    out: Path, config: Config, seeds: Sequence[int], teacher: str
+) -> list[tuple[int, str, Config]]:
+    """Seed, name and config of each run, in the order in which they are trained."""
+    stages = []
+    for seed in seeds:
+        supervised_run = str(_seed_folder(out, seed) / "labels")
+        seed_config = config.changed("train", seed=seed)
+        for run, run_config in _run_configs(seed_config, supervised_run, teacher).items():
+            stages.append((seed, run, run_config))
+    return stages
+
+
+def _run_configs(config: Config, supervised_run: str, teacher: str) -> dict[str, Config]:
+    """The config of each run of a seed. The supervised run is first: others use its towers."""
+    towers = {"vision_from": supervised_run, "audio_from": supervised_run}
+    teacher_run = teacher or supervised_run
     return {
         "labels": config.changed("train", objective="labels"),
-        "pretraining-frozen": config.changed("train", freeze="towers", **taken),
-        "pretraining-finetuned": config.changed("train", **taken),
-        "teacher": config.changed("train", freeze="vision", vision_from=teacher or labels),
+        "pretraining-frozen": config.changed("train", freeze="towers", **towers),
+        "pretraining-finetuned": config.changed("train", **towers),
+        "teacher": config.changed("train", freeze="vision", vision_from=teacher_run),
         "l3": config,
     }
 
 
 def _run_of(method: Method) -> str:
-    """The direct combination is made of the supervised run, the others are runs of their own."""
+    """The run that a row is measured on."""
+    # The direct combination is computed from the supervised run; the others have runs of their own.
     return "labels" if method == "direct" else method
 
 
-def _row(
-    data: Shards, run: Path, config: Config, pairs: int, device: str, progress: Progress
-) -> dict[str, Any]:
-    """Train one network, and ask it. Raises KeyboardInterrupt when a signal ended the training,
-    after it was saved.
+def _train_and_measure(
+    data: Shards,
+    run: Path,
+    config: Config,
+    pairs: int,
+    device: str,
+    progress: Progress,
+    evaluated_pairs: int,
+) -> _Record:
+    """Train one network, and measure it.
+
+    Raises KeyboardInterrupt when a signal ended the training, after it was saved.
     """
-    if train(data.path, config, run, device, progress).stopped_by:
+    result = train(data.path, config, run, device, progress, evaluated_pairs=evaluated_pairs)
+    # The record must come from all steps, so a run that was stopped early has none.
+    if result.stopped_by:
         raise KeyboardInterrupt
-    saved = open_network(run)
-    model, settings = to_device(saved.l3net, choose_device(device).value), saved.config.train
-    held_out, scorer, result = data.held_out(saved), None, dict[str, Any]()
-    heads = saved.objective().to(choose_device(device).value)
-    if isinstance(heads, LabelsObjective):
-        direct = direct_combination(saved, model, data, pairs)
+    trained = open_network(run)
+    settings = trained.config.train
+    model = to_device(trained.l3net, choose_device(device).value)
+    objective = trained.objective().to(choose_device(device).value)
+    held_out = data.held_out(trained)
+    scorer = None
+    record = _Record()
+    if objective.uses_labels:
+        direct = direct_combination(trained, model, data, pairs)
         scorer = direct.scorer
-        result["named"] = asdict(
-            class_accuracy(model, heads, settings.classes, held_out, pairs // 2)
+        accuracy = class_accuracy(
+            model, objective.class_scores, settings.classes, held_out, pairs // 2
         )
-        result |= {"threshold": direct.threshold, "validation_accuracy": direct.validation_accuracy}
-    measured = {
-        kind: evaluate(model, held_out, pairs, scorer=scorer, negatives=kind).as_dict()
-        for kind in KINDS
-    }
-    return result | measured
+        record["named"] = asdict(accuracy)
+        record["threshold"] = direct.threshold
+        record["validation_accuracy"] = direct.validation_accuracy
+    for negatives in MEASURED_NEGATIVES:
+        measured = evaluate(model, held_out, pairs, scorer=scorer, negatives=negatives)
+        record[negatives] = measured.as_dict()
+    return record
 
 
-def _stage(record: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` gives, or gave when it was done before."""
-    if not record.exists():
-        write_json(record, work())
-    done: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    return done
+def _read_or_make(path: Path, make: Callable[[], _Record]) -> _Record:
+    """The record at `path`; made by `make` where there is none yet."""
+    if not path.exists():
+        write_json(path, make())
+    # Read back also when it is new, so that both ways give the same types.
+    record: _Record = json.loads(path.read_text(encoding="utf-8"))
+    return record
 
 
-def _summary(method: Method, found: list[dict[str, Any]]) -> BaselineRow:
-    def mean_of(kind: Negatives) -> tuple[float, tuple[float, float]]:
-        low, high = (statistics.mean(one[kind]["ci95"][end] for one in found) for end in (0, 1))
-        return statistics.mean(one[kind]["accuracy"] for one in found), (low, high)
+def _table(
+    records: Sequence[dict[str, _Record]], seeds: tuple[int, ...], steps: int
+) -> BaselineTable:
+    """The table of the records of each seed, by run."""
+    rows = []
+    for method in METHODS:
+        rows.append(_row(method, [of_seed[_run_of(method)] for of_seed in records]))
+    named = {}
+    for side in ("vision", "audio"):
+        named[side] = statistics.mean(of_seed["labels"]["named"][side] for of_seed in records)
+    return BaselineTable(rows=tuple(rows), seeds=seeds, steps=steps, chance=0.5, named=named)
 
-    (accuracy, ci95), (other_class, other_class_ci95) = mean_of("any"), mean_of("other-class")
-    by_seed = tuple(one["any"]["accuracy"] for one in found)
+
+def _row(method: Method, records: Sequence[_Record]) -> BaselineRow:
+    """The row of a method, from the records of its seeds."""
+    accuracy, ci95 = _mean_accuracy(records, "any")
+    other_class, other_class_ci95 = _mean_accuracy(records, "other-class")
+    by_seed = tuple(record["any"]["accuracy"] for record in records)
     return BaselineRow(
         method=method,
         accuracy=accuracy,
@@ -226,23 +275,34 @@ def _summary(method: Method, found: list[dict[str, Any]]) -> BaselineRow:
         deviation=statistics.stdev(by_seed) if len(by_seed) > 1 else None,
         other_class=other_class,
         other_class_ci95=other_class_ci95,
-        n_pairs=found[0]["any"]["n_pairs"],
-        n_videos=found[0]["any"]["n_videos"],
+        n_pairs=records[0]["any"]["n_pairs"],
+        n_videos=records[0]["any"]["n_videos"],
         by_seed=by_seed,
-        paper=PAPER.get(method),
+        paper=PAPER_ACCURACIES.get(method),
     )
+
+
+def _mean_accuracy(
+    records: Sequence[_Record], negatives: Negatives
+) -> tuple[float, tuple[float, float]]:
+    """Accuracy and interval, averaged over the seeds."""
+    measured = [record[negatives] for record in records]
+    low = statistics.mean(values["ci95"][0] for values in measured)
+    high = statistics.mean(values["ci95"][1] for values in measured)
+    return statistics.mean(values["accuracy"] for values in measured), (low, high)
 
 
 def _check_same_table(out: Path, data: Shards, config: Config, pairs: int, teacher: str) -> None:
     """Raises ConfigError when `out` holds rows of other shards or settings; seeds may be added."""
-    videos = hashlib.sha256(json.dumps(data.manifest["shards"]).encode()).hexdigest()
-    wanted = {
+    shards_digest = hashlib.sha256(json.dumps(data.manifest["shards"]).encode()).hexdigest()
+    # The seed is left out: rows of other seeds may be added to a table.
+    plan = {
         "config": config.changed("train", seed=0).model_dump(mode="json"),
         "pairs": pairs,
         "teacher": teacher,
-        "shards": videos,
+        "shards": shards_digest,
     }
     path = out / "plan.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != wanted:
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != plan:
         raise ConfigError(f"{out} holds a table of other shards or settings; choose another folder")
-    write_json(path, wanted)
+    write_json(path, plan)

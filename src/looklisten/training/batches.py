@@ -1,40 +1,104 @@
-"""Which videos a training reads, and the batches it makes of them."""
+"""The clips that a training reads, and the batches it makes of them."""
 
 import logging
 import math
+import time
+from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.config import Config
-from looklisten.data.pairs import FrameTransform, PairStream
+from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.model.objectives import find_objective
+from looklisten.system.processes import cpu_count
+from looklisten.training.distributed import ProcessWorld
+
+MAX_LOADER_THREADS = 12
 
 _log = logging.getLogger("looklisten")
 
 
 def select_labeled(
-    data: Shards, allowed: NDArray[np.bool_], config: Config
+    data: Shards, clips: NDArray[np.bool_], config: Config
 ) -> tuple[NDArray[np.bool_], Config]:
-    """With the objective "labels": the clips of `allowed` whose label is a class, and the config
-    with the classes; else both as they are.
+    """The clips of the mask `clips`, `[clips]`, that the objective can use, and the fitting config.
 
-    A config without classes gets those of the clips. Raises ConfigError when these are fewer than
-    two.
+    An objective that uses labels takes the clips whose label is one of `train.classes`. A config
+    without classes gets those of the clips. Raises ConfigError when these are fewer than two.
     """
-    if config.train.objective != "labels":
-        return allowed, config
-    classes = config.train.classes or tuple(sorted(set(data.names[allowed].tolist()) - {""}))
+    if not find_objective(config.train.objective).uses_labels:
+        return clips, config
+    classes = config.train.classes
+    if not classes:
+        names = set(data.names[clips].tolist())
+        classes = tuple(sorted(names - {""}))
     if len(classes) < 2:
         raise ConfigError(
-            f'the objective "labels" needs training clips of at least 2 labels; {data.path} has {len(classes)}'
+            f'the objective "{config.train.objective}" needs training clips of at least 2 labels; '
+            f"{data.path} has {len(classes)}"
         )
-    return allowed & np.isin(data.names, classes), config.changed("train", classes=classes)
+    return clips & np.isin(data.names, classes), config.changed("train", classes=classes)
+
+
+def fit_batch_size(
+    config: Config, videos: int, ranks: int = 1, data: Shards | None = None
+) -> Config:
+    """The config with a batch that `videos` videos fill and `ranks` processes share equally.
+
+    Every row of a batch is another video. `data` helps to explain an error. Raises ConfigError when
+    there are too few videos.
+    """
+    if videos < 2:
+        advice = _describe_splits(data) if data else ""
+        raise ConfigError(
+            f"training needs at least 2 videos in addition to the held-out ones, and there are "
+            f"{videos}; {advice or 'prepare more videos'}"
+        )
+    if videos >= config.train.batch_size:
+        return config
+    # Same-video negatives come in couples.
+    unit = math.lcm(ranks, 2 if config.train.negatives == "same-video" else 1)
+    batch_size = videos // unit * unit
+    if batch_size < 2:
+        raise ConfigError(
+            f"{ranks} processes need a multiple of {unit} videos to share a batch, "
+            f"and there are {videos} to train on"
+        )
+    reason = f" and shared in multiples of {unit}" if batch_size < videos else ""
+    _log.warning(
+        "only %d videos to train on: the batch is lowered from %d to %d%s",
+        videos,
+        config.train.batch_size,
+        batch_size,
+        reason,
+    )
+    return config.changed("train", batch_size=batch_size, accumulate=1)
+
+
+def _describe_splits(data: Shards) -> str:
+    """What to do where the shards name splits; nothing where they name none."""
+    names = [name for name in np.unique(data.splits).tolist() if name]
+    if not names:
+        return ""
+    counts = []
+    for name in names:
+        videos = set(data.video_ids[data.splits == name])
+        counts.append(f"{name} ({len(videos)} videos)")
+    return (
+        f"the splits of {data.path} are {', '.join(counts)}, "
+        f"and `train` is the split that is trained on"
+    )
 
 
 def training_stream(clips: Shards, config: Config) -> PairStream:
-    """The positives of training on `clips`: frames have a random crop and may be mirrored."""
+    """The batches of a training on `clips`.
+
+    Frames are cropped at random positions and, if the config says so, mirrored.
+    """
     model, settings = config.model, config.train
     transform = FrameTransform(
         model.resize_pixels,
@@ -44,8 +108,8 @@ def training_stream(clips: Shards, config: Config) -> PairStream:
         frames=model.frames_per_pair,
     )
     share = settings.same_video_share if settings.negatives == "same-video" else 0.0
-    # Each process's batch-norm marks its rows, so a negative must not be the pair that joins two
-    # processes' rows.
+    # The batch-norm of each process leaves a trace in its rows. A negative must not be the only
+    # pair that joins rows of two processes.
     within_process = settings.batch_norm == "local" and settings.negatives == "roll"
     return PairStream(
         clips,
@@ -58,42 +122,30 @@ def training_stream(clips: Shards, config: Config) -> PairStream:
     )
 
 
-def fit_batch_size(
-    config: Config, videos: int, ranks: int = 1, data: Shards | None = None
-) -> Config:
-    """The config with a batch that the videos can fill, and that `ranks` processes can share; every
-    row is another video.
-
-    Raises ConfigError when there are too few videos.
-    """
-    if videos < 2:
-        raise ConfigError(
-            f"training needs at least 2 videos beside the held-out ones, and there are {videos}; "
-            f"{(data and _splits_of(data)) or 'prepare more videos'}"
-        )
-    if videos >= config.train.batch_size:
-        return config
-    unit = math.lcm(ranks, 2 if config.train.negatives == "same-video" else 1)
-    fitting = videos // unit * unit
-    if fitting < 2:
-        raise ConfigError(
-            f"{ranks} processes need a multiple of {unit} videos to share a batch, and there are {videos} to train on"
-        )
-    reason = f" and shared in multiples of {unit}" if fitting < videos else ""
-    _log.warning(
-        "only %d videos to train on: the batch is lowered from %d to %d%s",
-        videos,
-        config.train.batch_size,
-        fitting,
-        reason,
+def load_batches(
+    stream: PairStream, config: Config, world: ProcessWorld, first_step: int, on_gpu: bool
+) -> Iterator[tuple[list[PairBatch], float]]:
+    """The batches after `first_step`, each as its parts, and the seconds that it was waited for."""
+    settings = config.train
+    batches = stream.batches(
+        first_step,
+        settings.steps,
+        _loader_threads(world, on_gpu),
+        world.rank,
+        world.ranks,
+        settings.accumulate,
+        pin=on_gpu,
     )
-    return config.changed("train", batch_size=fitting, accumulate=1)
+    while True:
+        began = time.perf_counter()
+        parts = list(islice(batches, settings.accumulate))
+        if not parts:
+            return
+        yield parts, time.perf_counter() - began
 
 
-def _splits_of(data: Shards) -> str:
-    """What to do where the shards name splits; nothing where they name none."""
-    names = [name for name in np.unique(data.splits).tolist() if name]
-    if not names:
-        return ""
-    counts = [f"{name} ({len(set(data.video_ids[data.splits == name]))} videos)" for name in names]
-    return f"the splits of {data.path} are {', '.join(counts)}, and `train` is the split that is trained on"
+def _loader_threads(world: ProcessWorld, on_gpu: bool) -> int:
+    # While a GPU computes a step, many cores can decode. A CPU needs its cores for the step.
+    if not on_gpu:
+        return 2
+    return max(2, min(cpu_count() // world.local_ranks, MAX_LOADER_THREADS))

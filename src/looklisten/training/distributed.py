@@ -1,14 +1,14 @@
-"""Many processes, one batch: who this process is, and what the processes tell each other. One
-process alone needs none of it.
+"""Many processes, one batch: which process this is, and what the processes send to each other.
 
-`torchrun` starts the processes and says in the environment who they are. Collectives are written so
-that the mean over processes of each one's gradient (what DistributedDataParallel takes) is the
-gradient of the mean of their losses.
+`torchrun` starts the processes and describes each in its environment. One process alone needs no
+communication. Collectives are written so that the mean over processes of each one's gradient (which
+DistributedDataParallel takes) is the gradient of the mean of their losses.
 """
 
 import contextlib
+import gc
 import os
-import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 import torch
 
-# Imported while there is no group: as defaults of its functions this module keeps for good the
-# group that there is at its import, and DistributedDataParallel imports it (seen with torch 2.13).
-# The group's threads then outlived `destroy_process_group`, and one that lives while the
-# interpreter ends can abort the process, all its work done (pytorch issue 190489).
+# Imported before there is a process group. Default arguments in this module keep the group that
+# exists at its import, and DistributedDataParallel imports it (measured with torch 2.13). The
+# threads of the group would then outlive `destroy_process_group`, and a thread that lives while the
+# interpreter ends can abort the process after all its work (pytorch issue 190489).
 import torch.distributed.nn.functional
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
@@ -28,24 +28,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from looklisten.config import TrainConfig
 from looklisten.errors import ConfigError, LookListenError
+from looklisten.model.objectives import find_objective
 
-PATIENCE = timedelta(hours=2)
-"""How long the processes wait for one of them, which may be measuring held-out videos."""
+COLLECTIVE_TIMEOUT = timedelta(hours=2)
+"""How long processes wait for another one, which may be measuring held-out videos."""
 
-LAST_BREATH_SECONDS = 0.5
-"""What the group's threads get at the end to let go of their tensors; they need microseconds, and
-on a busy machine their turn.
-"""
-
-
-Told = TypeVar("Told")
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
 class ProcessWorld:
-    """Who this process is among `ranks`; `local_rank` and `local_ranks` count those of this
-    machine.
-    """
+    """Which of `ranks` processes this is; `local_rank` counts the processes of this machine."""
 
     rank: int = 0
     ranks: int = 1
@@ -57,24 +50,24 @@ class ProcessWorld:
         return self.rank == 0
 
     def check_batch(self, settings: TrainConfig) -> None:
-        """Raises ConfigError when the batch does not divide into equal shares, or a share holds no
-        pair of two videos.
-        """
+        """Raises ConfigError when the batch does not divide into equal shares of useful pairs."""
         parts = settings.accumulate
-        size = settings.batch_size // parts
-        if size % self.ranks:
+        rows = settings.batch_size // parts
+        if rows % self.ranks:
             raise ConfigError(
-                f"a part of {size} videos cannot be shared equally by {self.ranks} processes; "
+                f"a part of {rows} videos cannot be shared equally by {self.ranks} processes; "
                 f"set train.batch_size to a multiple of {self.ranks * parts}"
             )
-        if size == self.ranks and not settings.gather_negatives and settings.objective != "labels":
+        needs_negatives = find_objective(settings.objective).trains_fusion
+        if needs_negatives and rows == self.ranks and not settings.gather_negatives:
             raise ConfigError(
-                f"each of {self.ranks} processes has one video a part, so none has a negative of its own; "
-                f"set train.batch_size to at least {2 * self.ranks * parts}, or train.gather_negatives to true"
+                f"each of {self.ranks} processes has one video a part, so none has a negative of "
+                f"its own; set train.batch_size to at least {2 * self.ranks * parts}, or "
+                f"train.gather_negatives to true"
             )
 
-    def shared(self, module: nn.Module, device: str) -> nn.Module:
-        """`module` with its gradients averaged over all processes; itself when there is one."""
+    def average_gradients(self, module: nn.Module, device: str) -> nn.Module:
+        """`module` with its gradients averaged over all processes; itself if there is one."""
         if self.ranks == 1:
             return module
         on_gpu = device.startswith("cuda")
@@ -85,104 +78,123 @@ class ProcessWorld:
         )
 
     def gather(self, rows: Float[Tensor, "own ..."]) -> Float[Tensor, "all ..."]:
-        """The rows of all processes in the batch's order: row i of process r is row i * ranks + r.
-        Gradients flow back.
-        """
-        gathered: Tensor = _Gather.apply(rows, self) if self.ranks > 1 else rows  # type: ignore[no-untyped-call]
-        return gathered
+        """The rows of all processes in the order of the batch; gradients flow back.
 
-    def any(self, flag: bool) -> bool:
-        """Whether any process says so; all get the same answer. Asked of processors, so no GPU
-        waits.
+        Row i of process r is row i * ranks + r of the result.
         """
         if self.ranks == 1:
+            return rows
+        all_rows: Tensor = _GatherRows.apply(rows, self)  # type: ignore[no-untyped-call]
+        return all_rows
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true in any process; all processes get the same answer."""
+        if self.ranks == 1:
             return flag
+        # A tensor on the CPU goes through gloo, so that no GPU has to wait.
         votes = torch.tensor(int(flag))
         distributed.all_reduce(votes)
         return bool(votes)
 
     def mean(self, values: list[float]) -> list[float]:
-        """The mean of each over all processes."""
+        """The mean of each value over all processes."""
         if self.ranks == 1:
             return values
         total = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(total)
         return (total / self.ranks).tolist()
 
-    def agree(self, value: str) -> bool:
-        """Whether all processes have the same value; all get the same answer."""
+    def all_equal(self, value: str) -> bool:
+        """Whether all processes have the same value; all processes get the same answer."""
         if self.ranks == 1:
             return True
-        first = self.told(lambda: value)
-        return not self.any(value != first)
+        first_value = self.broadcast_from_first(lambda: value)
+        return not self.any(value != first_value)
 
-    def told(self, find: Callable[[], Told]) -> Told:
-        """What `find` gives in the first process, in all; an error of it is raised in all."""
+    def broadcast_from_first(self, compute: Callable[[], ValueT]) -> ValueT:
+        """The result of `compute` in the first process, in all processes.
+
+        A LookListenError that `compute` raises is raised in all processes.
+        """
         if self.ranks == 1:
-            return find()
-        said: list[Any] = [None, None]
+            return compute()
+        result_and_error: list[Any] = [None, None]
         if self.is_first:
             try:
-                said[0] = find()
+                result_and_error[0] = compute()
             except LookListenError as error:
-                said[1] = error
-        distributed.broadcast_object_list(said)
-        if said[1]:
-            raise said[1]
-        return said[0]  # type: ignore[no-any-return]
+                result_and_error[1] = error
+        distributed.broadcast_object_list(result_and_error)
+        if result_and_error[1]:
+            raise result_and_error[1]
+        return result_and_error[0]  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
 def process_world(device: str) -> Iterator[ProcessWorld]:
-    """The world that `torchrun` started this process in, left again at the end; a world of one
-    without torchrun.
+    """The processes that `torchrun` started, connected until the block ends.
+
+    Without torchrun it is a world of one process. Whoever calls `average_gradients` must release
+    its result before the block ends. Raises LookListenError when another process is lost.
     """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     if ranks == 1:
         yield ProcessWorld()
         return
     world = ProcessWorld(
-        int(os.environ["RANK"]),
-        ranks,
-        int(os.environ["LOCAL_RANK"]),
-        int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
+        rank=int(os.environ["RANK"]),
+        ranks=ranks,
+        local_rank=int(os.environ["LOCAL_RANK"]),
+        local_ranks=int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
     )
-    store, rank, ranks = next(rendezvous("env://", timeout=PATIENCE))
-    # After a restart the store still holds the addresses of the processes before (seen with torch
-    # 2.13), so each attempt has its own names.
-    attempt = PrefixStore(
-        f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-{ranks}", store
-    )
-    # gloo beside NCCL, for what processors tell each other.
-    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    distributed.init_process_group(
-        backend, store=attempt, rank=rank, world_size=ranks, timeout=PATIENCE
-    )
+    _connect(device)
     try:
         yield world
-    except RuntimeError as error:
-        if isinstance(error, distributed.DistError) or "gloo" in str(error).lower():
+    except BaseException as error:
+        # The frames of the error hold the module of `average_gradients`, which must be released.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        if _is_lost_process(error):
+            cause = str(error).splitlines()[0]
             raise LookListenError(
-                f"another process of the run was lost ({str(error).splitlines()[0]:.120}); "
-                f"with torchrun --max-restarts it goes on from the last checkpoint by itself, else run the same command again"
+                f"another process of the run was lost ({cause:.120}); with torchrun "
+                f"--max-restarts the run resumes from its last checkpoint by itself, "
+                f"else run the same command again"
             ) from None
         raise
     finally:
-        # A thread of gloo that still lets go of a tensor waits for the interpreter's lock, and the
-        # group's destructor, called by that of DistributedDataParallel, waits for the thread and
-        # holds the lock: seen with torch 2.13, a run that hung at its end. Asleep we do not hold
-        # it.
-        time.sleep(LAST_BREATH_SECONDS)
         distributed.destroy_process_group()
 
 
-class _Gather(torch.autograd.Function):
+def _is_lost_process(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
+
+
+def _connect(device: str) -> None:
+    """Create the process group of this process."""
+    store, rank, ranks = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
+    # After a restart the store still holds the addresses of the earlier processes (measured with
+    # torch 2.13), so each attempt has its own names.
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+    attempt = PrefixStore(f"attempt-{restarts}-{ranks}", store)
+    # gloo in addition to NCCL, for values on the CPU.
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    distributed.init_process_group(
+        backend, store=attempt, rank=rank, world_size=ranks, timeout=COLLECTIVE_TIMEOUT
+    )
+
+
+# Written by hand, because the `all_gather` of torch.distributed.nn.functional falls back to an
+# all-to-all on gloo.
+class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, world: ProcessWorld) -> Tensor:
         ctx.world = world
-        parts = [torch.empty_like(rows) for _ in range(world.ranks)]
-        distributed.all_gather(parts, rows.contiguous())
-        return torch.stack(parts, dim=1).flatten(0, 1)
+        rows_by_rank = [torch.empty_like(rows) for _ in range(world.ranks)]
+        distributed.all_gather(rows_by_rank, rows.contiguous())
+        return torch.stack(rows_by_rank, dim=1).flatten(0, 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -191,9 +203,7 @@ class _Gather(torch.autograd.Function):
         return gradient[ctx.world.rank :: ctx.world.ranks], None
 
 
-class _Mean(torch.autograd.Function):
-    """The mean over processes."""
-
+class _MeanOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004
         values = values.clone()
@@ -208,8 +218,9 @@ class _Mean(torch.autograd.Function):
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch-norm over the rows of all processes, each of which has equally many, on any device;
-    PyTorch's own needs a GPU.
+    """Batch-norm over the rows of all processes, on any device; PyTorch's own needs a GPU.
+
+    Each process must have the same number of rows.
     """
 
     def forward(
@@ -217,32 +228,38 @@ class SyncBatchNorm(nn.BatchNorm2d):
     ) -> Float[Tensor, "batch features rows columns"]:
         if not self.training:
             return super().forward(x)
+        # Sums of bfloat16 values lose too many digits.
         wide = x.float()
-        mean: Tensor = _Mean.apply(wide.mean((0, 2, 3)))  # type: ignore[no-untyped-call]
-        centred = wide - mean[:, None, None]
-        variance: Tensor = _Mean.apply(centred.square().mean((0, 2, 3)))  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            count = x.numel() // x.shape[1] * distributed.get_world_size()
-            assert (
-                self.num_batches_tracked is not None
-                and self.running_mean is not None
-                and self.running_var is not None
-            )
-            assert self.momentum is not None
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        mean: Tensor = _MeanOverProcesses.apply(wide.mean((0, 2, 3)))  # type: ignore[no-untyped-call]
+        centered = wide - mean[:, None, None]
+        own_variance = centered.square().mean((0, 2, 3))
+        variance: Tensor = _MeanOverProcesses.apply(own_variance)  # type: ignore[no-untyped-call]
+        self._update_running_statistics(x, mean, variance)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _update_running_statistics(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        values = x.numel() // x.shape[1] * distributed.get_world_size()
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        # PyTorch keeps the unbiased variance.
+        self.running_var.lerp_(variance * (values / (values - 1)), self.momentum)
 
 
 def synchronize_batch_norm(network: nn.Module, device: str) -> None:
-    """Let every batch-norm of `network` take its statistics over all processes; parameters keep
-    their names.
+    """Let every batch-norm of `network` take its statistics over all processes.
+
+    The parameters keep their names.
     """
     if device.startswith("cuda"):
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
+            # The class alone changes: parameters, their names and their values stay.
             module.__class__ = SyncBatchNorm

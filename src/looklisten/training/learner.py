@@ -1,82 +1,70 @@
-"""x"""
+"""One step of training: augment, run the towers, compute the loss, descend.
+
+It is the same on one device or many. A step is a pure function of weights, optimizer, config,
+shards and step: pairs and augmentation are drawn from the seed and the step, whichever process
+computes which rows.
+"""
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import gc
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from looklisten.config import Config, ModelConfig
+from looklisten.config import Config
 from looklisten.data.pairs import PairBatch
 from looklisten.errors import CheckpointError
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
-from looklisten.model.objectives.labels import LabelsObjective
 from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.system.devices import Choice, choose_device, choose_precision, to_device
-from looklisten.system.environment import processor_name
-from looklisten.training.augmentation import augment, on_device
+from looklisten.training.augmentation import augment, move_to_device
+from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
-
-THRESHOLD_HASTE = 10.0
-"""Times the learning rate, for the threshold of the yes and no beside a contrastive objective
-(LOG.md, 2026-11-24).
-"""
-
-
-COMPILE_MIN_STEPS = 1000
-"""Shorter runs end before torch.compile has earned its minute back."""
-
-
-CUBLAS_WORKSPACE = ":4096:8"
-"""A setting with which NVIDIA's matrix product gives the same bits each time (CUDA's documentation
-names two).
-"""
 
 
 class TrainingModule(nn.Module):
-    """The network and the question it is asked, from a batch to its loss: what is differentiated,
-    compiled and shared.
+    """The network and the objective, from a batch to its loss.
+
+    This is what is differentiated and shared by processes, and what torch.compile speeds up.
     """
 
     def __init__(self, network: L3Net, config: Config, world: ProcessWorld, compiled: bool) -> None:
         super().__init__()
         self.network = network
-        self.objective = build_objective(config)
-        self._gather = world.gather if config.train.gather_negatives else None
-        # A compiled function beside the module, which stays as it is for measuring and saving.
-        towers = (network.vision.forward, network.audio.forward)
-        self._see, self._hear = (torch.compile(tower) for tower in towers) if compiled else towers
+        self.objective = build_objective(config, network.vision.features)
+        self._gather = {"gather": world.gather} if config.train.gather_negatives else {}
+        self._vision_tower = network.vision.forward
+        self._audio_tower = network.audio.forward
+        if compiled:
+            # Functions are compiled, not modules, so that the network can be measured and saved
+            # as it is.
+            self._vision_tower = torch.compile(network.vision.forward)
+            self._audio_tower = torch.compile(network.audio.forward)
 
     def forward(
         self,
         frames: Float[Tensor, "own channels height width"],
         waveforms: Float[Tensor, "own samples"],
-        *asked: Tensor,
+        targets: tuple[Tensor, ...],
     ) -> LossAndAccuracy:
-        """`asked`: the masks of positives and of negatives, `[own, all]`; with labels each row's
-        place among the classes, `[own]`.
-        """
+        """`targets`: those of the objective, for the rows of this process."""
         fusion = self.network.fusion
-        vision, audio = fusion.read(
-            self._see(self.network.normalized(frames)),
-            self._hear(self.network.front_end(waveforms)),
-        )
-        if isinstance(self.objective, LabelsObjective):
-            return self.objective(vision, audio, *asked)  # type: ignore[no-any-return]
-        sides = fusion.project(vision, audio)
-        others = {"gather": self._gather} if self._gather else {}
-        return self.objective(fusion, *sides, *asked, **others)  # type: ignore[no-any-return]
+        vision = self._vision_tower(self.network.normalize_frames(frames))
+        audio = self._audio_tower(self.network.front_end(waveforms))
+        features = fusion.features(vision, audio)
+        return self.objective(fusion, *features, targets, **self._gather)  # type: ignore[no-any-return]
 
 
 class Learner:
     """A network in training on one device, with its optimizer.
 
-    `before`: how the steps of a resumed run were computed, as its checkpoint says; automatic
-        choices stay what they were then.
+    `saved_computation`: how the steps of a resumed run were computed, as its checkpoint says.
+    Automatic choices then stay what they were.
     """
 
     def __init__(
@@ -84,286 +72,273 @@ class Learner:
         config: Config,
         device: str = "auto",
         world: ProcessWorld | None = None,
-        before: Mapping[str, str] | None = None,
+        saved_computation: Mapping[str, str] | None = None,
     ) -> None:
-        self.config, self.world = config, world or ProcessWorld()
+        self.config = config
+        self.world = world or ProcessWorld()
         self.device = choose_device(device, self.world.local_rank)
         self.precision = choose_precision(self.device.value, config.train.precision)
         self.compiled = choose_compile(config, self.device.value)
-        self.changes: list[str] = []
-        """Sentences about what is computed otherwise than before."""
-        if before:
-            self._go_on_as(before)
+        self.warnings: list[str] = []
+        """Sentences about what is computed in another way than before the run was resumed."""
+        if saved_computation:
+            self._keep_choices(saved_computation)
+
+        # Everything random from here on, in this order: network, then objective.
         torch.manual_seed(config.train.seed)
         self.network = to_device(L3Net(config.model), self.device.value)
         if config.train.batch_norm == "sync" and self.world.ranks > 1:
             synchronize_batch_norm(self.network, self.device.value)
-        self.pretext = TrainingModule(
-            self.network, config, self.world, self.compiled.value == "on"
-        ).to(self.device.value)
-        # Beside a contrastive objective the two numbers of the threshold have far to go, and
-        # nothing but themselves to disturb.
-        contrastive = config.train.objective == "contrastive"
-        self._frozen = frozen_parts(self.network, config)
+        module = TrainingModule(self.network, config, self.world, self.compiled.value == "on")
+        self.module = module.to(self.device.value)
+        self._shared_module: nn.Module | None = None
+
+        self._frozen = frozen_parts(self.network, config, self.module.objective.trains_fusion)
         for part in self._frozen:
             part.requires_grad_(False)
-        named = {name: p for name, p in self.pretext.named_parameters() if p.requires_grad}
-        threshold = {
-            name: p
-            for name, p in named.items()
-            if contrastive and name.startswith("network.fusion.fc3.")
+        parameters = {
+            _saved_name(name): parameter
+            for name, parameter in self.module.named_parameters()
+            if parameter.requires_grad
         }
-        rest = {name: p for name, p in named.items() if name not in threshold}
-        groups = [
-            {"params": list(group.values()), "haste": haste}
-            for group, haste in ((rest, 1.0), (threshold, THRESHOLD_HASTE))
-            if group
-        ]
+        groups = _parameter_groups(parameters, self.module.objective.lr_multipliers())
         self._parameters = {
-            name.removeprefix("network."): p for name, p in (rest | threshold).items()
+            name: parameter for group in groups for name, parameter in group["named"].items()
         }
-        """By name, in the optimizer's order."""
+        """By the name in a checkpoint, in the optimizer's order."""
+        # Fused: one kernel updates all parameters. On a CPU it is faster too.
         self.optimizer = torch.optim.Adam(
-            groups, config.train.learning_rate, weight_decay=config.train.weight_decay, fused=True
+            [
+                {"params": list(group["named"].values()), "lr_multiplier": group["lr_multiplier"]}
+                for group in groups
+            ],
+            config.train.learning_rate,
+            weight_decay=config.train.weight_decay,
+            fused=True,
         )
-        self._shared: nn.Module | None = None
 
-    def _go_on_as(self, before: Mapping[str, str]) -> None:
-        """Keep the automatic choices of a run that goes on, and note what differs all the same."""
-        fast = self.precision
-        if self.config.train.precision == "auto" and "precision" in before:
-            self.precision = Choice(before["precision"], "as the run began")
-        here = self.computing()
-        same_device = before.get("device") == here["device"]
-        if self.config.train.compile == "auto" and "compile" in before and same_device:
-            self.compiled = Choice(before["compile"], "as the run began")
-            here = self.computing()
-        changed = [
-            f"{name} was {before[name]} and is {here[name]}"
-            for name in here
-            if name in before and before[name] != here[name]
-        ]
-        if changed:
-            self.changes.append(
-                f"{'; '.join(changed)}: the weights may differ in rounding from those of a run that was never stopped"
+    def _keep_choices(self, saved: Mapping[str, str]) -> None:
+        """Keep the automatic choices of a resumed run, and note what differs all the same."""
+        own_precision = self.precision
+        if self.config.train.precision == "auto" and "precision" in saved:
+            self.precision = Choice(saved["precision"], "as the run began")
+        now = self.computation()
+        same_device = saved.get("device") == now["device"]
+        if self.config.train.compile == "auto" and "compile" in saved and same_device:
+            self.compiled = Choice(saved["compile"], "as the run began")
+            now = self.computation()
+
+        changes = []
+        for name, value in now.items():
+            # A checkpoint of an older version lacks some of these facts.
+            if saved.get(name, value) != value:
+                changes.append(f"{name} was {saved[name]} and is {value}")
+        if changes:
+            self.warnings.append(
+                f"{'; '.join(changes)}: the weights may differ in rounding from those of a run "
+                f"that was never stopped"
             )
-        if (
-            self.precision.value == "bfloat16"
-            and fast.value != "bfloat16"
-            and fast.reason != "asked for"
-        ):
-            self.changes.append(
-                f"the run began in bfloat16 and goes on in it, which is slow here ({fast.reason}); --train.precision float32 changes it"
+        slow_bfloat16 = self.precision.value == "bfloat16" and own_precision.value != "bfloat16"
+        if slow_bfloat16 and own_precision.reason != "asked for":
+            self.warnings.append(
+                f"the run began in bfloat16 and continues in it, which is slow here "
+                f"({own_precision.reason}); --train.precision float32 changes it"
             )
 
-    def computing(self) -> dict[str, str]:
+    def computation(self) -> dict[str, str]:
         """What the rounding of a step depends on: arithmetic, kernels and hardware."""
-        kind = torch.device(self.device.value).type
         return {
             "precision": self.precision.value,
             "compile": self.compiled.value,
             "deterministic": "on" if self.config.train.deterministic else "off",
-            "device": kind,
-            "hardware": torch.cuda.get_device_name(self.device.value)
-            if kind == "cuda"
-            else processor_name(),
-            "threads": str(torch.get_num_threads()),
-            "torch": torch.__version__,
+            **describe_computation(self.device.value),
         }
 
     def initialize(self) -> None:
-        """Begin with the towers of other checkpoints, where the config names them; raises
-        CheckpointError when they do not fit.
+        """Begin with the towers of other checkpoints, where the config names them.
+
+        Raises CheckpointError when they do not fit.
         """
-        for side, path in (
-            ("vision", self.config.train.vision_from),
-            ("audio", self.config.train.audio_from),
-        ):
-            if path:
-                getattr(self.network, side).load_state_dict(tower_of(path, side, self.config.model))
+        settings = self.config.train
+        if settings.vision_from:
+            weights = tower_weights(settings.vision_from, "vision", self.config)
+            self.network.vision.load_state_dict(weights)
+        if settings.audio_from:
+            weights = tower_weights(settings.audio_from, "audio", self.config)
+            self.network.audio.load_state_dict(weights)
 
     def step(
         self, parts: Sequence[PairBatch], step: int, rate: float, augmented: bool = True
     ) -> LossAndAccuracy:
-        """Descend once, over one batch that comes in parts; the outcome is this process's, still on
-        the device.
+        """Descend once over one batch, which comes in parts.
+
+        The result is that of this process, still on the device.
         """
-        # Wrapped late, so that what a checkpoint held is what all processes begin with.
-        shared = self._shared = self._shared or self.world.shared(self.pretext, self.device.value)
-        self.pretext.train()
+        if self._shared_module is None:
+            # Wrapped here and not in the constructor, because wrapping copies the weights of the
+            # first process to all, and a resumed run has restored them by now.
+            self._shared_module = self.world.average_gradients(self.module, self.device.value)
+        shared = self._shared_module
+        self.module.train()
+        # In training mode the statistics of a frozen batch-norm would change.
         for part in self._frozen:
             part.eval()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["haste"]
+            group["lr"] = rate * group["lr_multiplier"]
         self.optimizer.zero_grad(set_to_none=True)
-        outcomes = []
+
+        results = []
         for number, batch in enumerate(parts, 1):
             inputs = self._inputs(batch, step, augmented)
-            silent = number < len(parts) and self.world.ranks > 1
-            with shared.no_sync() if silent else contextlib.nullcontext():  # type: ignore[operator]
+            # Gradients are averaged over the processes once, after the last part.
+            skips_averaging = number < len(parts) and self.world.ranks > 1
+            averaging = shared.no_sync() if skips_averaging else contextlib.nullcontext()  # type: ignore[operator]
+            with averaging:
                 with self.autocast():
-                    outcome: LossAndAccuracy = shared(*inputs)
-                torch.autograd.backward(outcome.loss / len(parts))
-            outcomes.append(outcome)
+                    result: LossAndAccuracy = shared(*inputs)
+                torch.autograd.backward(result.loss / len(parts))
+            # Detached, because the graph of a part holds all its maps in memory.
+            results.append(LossAndAccuracy(result.loss.detach(), result.accuracy))
         self.optimizer.step()
-        if len(parts) == 1:
-            return LossAndAccuracy(outcomes[0].loss.detach(), outcomes[0].accuracy)
+        if len(results) == 1:
+            return results[0]
         return LossAndAccuracy(
-            loss=torch.stack([one.loss.detach() for one in outcomes]).mean(),
-            accuracy=torch.stack([one.accuracy for one in outcomes]).mean(),
+            loss=torch.stack([result.loss for result in results]).mean(),
+            accuracy=torch.stack([result.accuracy for result in results]).mean(),
         )
 
+    def release(self) -> None:
+        """Release what the processes share. Call it before the process group is destroyed."""
+        # The destructor of DistributedDataParallel may be the last to release the group. It then
+        # waits for a thread of gloo while it holds the interpreter's lock, for which that thread
+        # waits: the run hangs at its end. With torch 2.13, of groups created and destroyed one
+        # after the other, the fourth hung; with the module released first none of 116 did.
+        self._shared_module = None
+        gc.collect()
+
     def autocast(self) -> torch.autocast:
-        return torch.autocast(
-            torch.device(self.device.value).type,
-            torch.bfloat16,
-            enabled=self.precision.value == "bfloat16",
-        )
+        """The context that the towers compute in."""
+        device_type = torch.device(self.device.value).type
+        is_bfloat16 = self.precision.value == "bfloat16"
+        return torch.autocast(device_type, torch.bfloat16, enabled=is_bfloat16)
 
     def gradient_norm(self) -> Float[Tensor, ""]:
         """The length of the gradient of the last step, on the device."""
-        gradients = [
-            parameter.grad for parameter in self.pretext.parameters() if parameter.grad is not None
-        ]
+        # Frozen parameters, and those that the objective does not reach, have none.
+        gradients = []
+        for parameter in self.module.parameters():
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         return norm
 
-    def _inputs(self, batch: PairBatch, step: int, augmented: bool) -> tuple[Tensor, ...]:
+    def _inputs(
+        self, batch: PairBatch, step: int, augmented: bool
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        device = self.device.value
         if augmented:
-            frames, waveforms = augment(batch, self.config, step, self.device.value)
+            frames, waveforms = augment(batch, self.config, step, device)
         else:
-            frames, waveforms = on_device(batch, self.device.value)
-        return (
-            frames,
-            waveforms,
-            *(asked.to(self.device.value, non_blocking=True) for asked in self._asked(batch)),
-        )
+            frames, waveforms = move_to_device(batch, device)
+        targets = self.module.objective.targets(batch)
+        on_device = [target.to(device, non_blocking=True) for target in targets]
+        return frames, waveforms, type(targets)(*on_device)
 
-    def _asked(self, batch: PairBatch) -> tuple[Tensor, ...]:
-        settings = self.config.train
-        if settings.objective == "labels":
-            return (torch.tensor([settings.classes.index(label) for label in batch.labels]),)
-        pairing = batch.pairing if settings.gather_negatives else batch.pairing.of_own_rows()
-        return pairing.masks(everyone=settings.negatives == "all")
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """What a step needs besides the network.
 
-    def moments(self) -> dict[str, Tensor]:
-        """What a step needs beside the network: the optimizer's tensors and the objective's
-        parameters, by name.
+        These are the optimizer's tensors, as `parameter/key`, and the objective's parameters, as
+        `objective/parameter`.
         """
         names = list(self._parameters)
-        state = self.optimizer.state_dict()["state"]
-        found = {
-            f"{names[index]}/{key}": value
-            for index, values in state.items()
-            for key, value in values.items()
-        }
-        return found | {
-            f"objective/{name}": value
-            for name, value in self.pretext.objective.state_dict().items()
-        }
+        tensors = {}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                tensors[f"{names[index]}/{key}"] = value
+        for name, value in self.module.objective.state_dict().items():
+            tensors[f"objective/{name}"] = value
+        return tensors
 
-    def restore(self, network: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
-        """Go back to what a checkpoint held; raises CheckpointError when the tensors are of another
-        network.
+    def restore(self, network: dict[str, Tensor], optimizer_tensors: dict[str, Tensor]) -> None:
+        """Return to the state of a checkpoint.
+
+        Raises CheckpointError when the tensors are of another network.
         """
         parameters = self._parameters
-        index = {name: number for number, name in enumerate(parameters)}
+        index_of = {name: index for index, name in enumerate(parameters)}
         state: dict[int, dict[str, Tensor]] = {}
         try:
             self.network.load_state_dict(network)
-            for key, value in moments.items():
-                name, _, moment = key.rpartition("/")
+            for saved_name, value in optimizer_tensors.items():
+                name, _, key = saved_name.rpartition("/")
                 if name == "objective":
-                    parameters[f"objective.{moment}"].data.copy_(value)
+                    parameters[f"objective.{key}"].data.copy_(value)
                     continue
-                if value.shape == parameters[name].shape:
-                    # The fused step walks parameter and moment side by side in memory, so both must
-                    # lie in the same layout.
-                    value = torch.empty_like(parameters[name]).copy_(value)
-                state.setdefault(index[name], {})[moment] = value
+                parameter = parameters[name]
+                if value.shape == parameter.shape:
+                    # The fused step reads parameter and average side by side in memory, so both
+                    # need the same memory layout.
+                    value = torch.empty_like(parameter).copy_(value)
+                state.setdefault(index_of[name], {})[key] = value
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}"
             ) from None
-        self.optimizer.load_state_dict(
-            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def frozen_parts(network: L3Net, config: Config) -> list[nn.Module]:
-    """What training leaves as it is: the towers that the config freezes, and a fusion that nothing
-    is asked of.
-    """
-    towers = {
+def _saved_name(name: str) -> str:
+    """The name of a parameter of `TrainingModule` in a checkpoint."""
+    return name.removeprefix("network.")
+
+
+def _parameter_groups(
+    parameters: Mapping[str, nn.Parameter], lr_multipliers: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The parameters of each factor of the learning rate; those with factor 1 come first."""
+    groups: dict[float, dict[str, nn.Parameter]] = {1.0: {}}
+    for name, parameter in parameters.items():
+        multiplier = 1.0
+        for prefix, value in lr_multipliers.items():
+            if name.startswith(prefix):
+                multiplier = value
+        groups.setdefault(multiplier, {})[name] = parameter
+    return [
+        {"lr_multiplier": multiplier, "named": named}
+        for multiplier, named in groups.items()
+        if named
+    ]
+
+
+def frozen_parts(network: L3Net, config: Config, trains_fusion: bool) -> list[nn.Module]:
+    """The modules that training leaves as they are."""
+    parts: dict[str, list[nn.Module]] = {
         "none": [],
         "vision": [network.vision],
         "audio": [network.audio],
         "towers": [network.vision, network.audio],
     }
-    unasked = [network.fusion] if config.train.objective == "labels" else []
-    return [*towers[config.train.freeze], *unasked]
+    frozen = parts[config.train.freeze]
+    return frozen if trains_fusion else [*frozen, network.fusion]
 
 
-TOWER_SETTINGS = {
-    "vision": ("widths", "first_stride", "frames_per_pair"),
-    "audio": ("widths", "first_stride", "front_end", "window"),
-}
-"""What two networks must have in common for one to begin with the other's tower."""
+def tower_weights(path: str, side: str, config: Config) -> dict[str, Tensor]:
+    """The weights of one tower of a checkpoint.
 
-
-def tower_of(path: str, side: str, config: ModelConfig) -> dict[str, Tensor]:
-    """The weights of one tower of a checkpoint; raises CheckpointError when a network of `config`
-    cannot have it.
+    Raises CheckpointError when a network of `config` cannot use them.
     """
     saved = open_checkpoint(path)
-    for name in TOWER_SETTINGS[side]:
-        theirs, ours = getattr(saved.config.model, name), getattr(config, name)
-        if theirs != ours:
+    network = saved.model()
+    tower = network.vision if side == "vision" else network.audio
+    # Weights mean the same only for the same kind of input.
+    input_settings = {"vision": ("frames_per_pair",), "audio": ("front_end", "window")}[side]
+    for name in ("backbone", *tower.weight_settings, *input_settings):
+        saved_value = getattr(saved.config.model, name)
+        value = getattr(config.model, name)
+        if saved_value != value:
             raise CheckpointError(
-                f"the {side} tower of {path} cannot be taken over: its model.{name} is {theirs}, here it is {ours}; set it to the same"
+                f"the {side} tower of {path} cannot be taken over: its model.{name} is "
+                f"{saved_value}, here it is {value}; set it to the same"
             )
-    weights: dict[str, Tensor] = getattr(saved.model(), side).state_dict()
-    return weights
-
-
-def choose_compile(config: Config, device: str) -> Choice:
-    """Whether torch.compile makes the towers' kernels. A resumed run keeps what its checkpoint says
-    (`Learner`).
-    """
-    wanted = config.train.compile
-    if wanted != "auto":
-        return Choice(wanted, "asked for")
-    if not device.startswith("cuda"):
-        return Choice("off", "on a CPU it measured 0.9 times as fast")
-    if config.train.steps < COMPILE_MIN_STEPS:
-        return Choice("off", f"fewer than {COMPILE_MIN_STEPS} steps")
-    return Choice("on", "batch-norm and ReLU become one pass over memory")
-
-
-@contextlib.contextmanager
-def deterministic_kernels(wanted: bool) -> Iterator[None]:
-    """Ask CUDA for kernels that give the same bits each time; the settings of the process are as
-    before when the block ends.
-
-    An operation that has no such kernel says so in a warning of PyTorch and goes on.
-    """
-    if not wanted:
-        yield
-        return
-    enabled, warns = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    cudnn, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-    # cuBLAS reads it when it is first used, so it must be there before the first step.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warns)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn, benchmark
-        if workspace is None:
-            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+    return tower.state_dict()

@@ -1,14 +1,13 @@
-"""One training at a time in a folder. A training that was killed does not block the folder for
-long.
+"""One training at a time in a folder. A training that was killed does not block it for long.
 
 The lock is a file, `training.lock`, that says who trains. It needs no lock service of the file
 system: creating a file that must not exist yet is atomic on local disks and on NFS. The holder
-renews the file's time every few seconds. Whoever finds the file asks in this order:
+renews the file's time every few seconds. A process that finds the file asks in this order:
 
-1. Is the holder a process of this machine? Then the system knows whether it lives (outside Linux
-  only whether it is gone).
+1. Is the holder a process of this machine? Then the system knows whether it is alive (outside Linux
+   only whether it is gone).
 2. Else, is the file's time renewed? A live holder renews it; a lock that nobody renewed for
-  `stale_seconds` is taken over.
+   `stale_seconds` is taken over.
 """
 
 import contextlib
@@ -26,58 +25,60 @@ from typing import Literal
 
 from looklisten.errors import ConfigError, LookListenError
 
-log = logging.getLogger("looklisten")
-
 LOCK_NAME = "training.lock"
-BEAT_SECONDS = 15.0
+RENEWAL_SECONDS = 15.0
 """Between two renewals of the file's time."""
 STALE_SECONDS = 90.0
-"""A lock of another machine that was not renewed for so long is of a killed process."""
-CLAIM_SECONDS = 0.05
-"""Between two looks at a lock that another process is about to take over."""
-LOOK_SECONDS = 0.5
-"""Between two looks at the lock of another machine."""
+"""A lock of another machine that was not renewed for so long belongs to a killed process."""
+CLAIM_POLL_SECONDS = 0.05
+"""Between two reads of a lock that another process is about to take over."""
+RENEWAL_POLL_SECONDS = 0.5
+"""Between two reads of the time of another machine's lock."""
+
+_log = logging.getLogger("looklisten")
 
 
 @dataclass(frozen=True)
-class Holder:
-    """Which process holds a lock."""
+class LockHolder:
+    """The process that holds a lock."""
 
     host: str
     pid: int
     machine: str
-    """The boot and the space of process numbers that `pid` belongs to; empty where the system does
-    not say.
-    """
+    """The boot and the namespace of process ids that `pid` belongs to; empty if unknown."""
     started: str
-    """When the process started, in the system's ticks since the boot; empty where the system does
-    not say.
-    """
+    """When the process started, in the system's ticks since the boot; empty if unknown."""
     token: str
     """Unique for each lock."""
 
 
-def this_process() -> Holder:
-    """The process that asks, with a new token."""
+def this_process() -> LockHolder:
+    """The calling process, with a new token."""
     pid = os.getpid()
-    return Holder(platform.node(), pid, _machine(), _process_state(pid)[1], uuid.uuid4().hex)
+    _, started = _process_state(pid)
+    return LockHolder(platform.node(), pid, _machine_id(), started, uuid.uuid4().hex)
 
 
 class FolderLock:
-    """The right to train in `folder`. One process asks for it, for all processes of a run.
+    """The right to train in `folder`. One process acquires it for all processes of a run.
 
-    `acquire` raises ConfigError, one sentence, when another process has it. `check` raises it when
-    another process has taken it over. `release` gives it back and may be called more than once.
+    `acquire` raises ConfigError, one sentence, when another process has it. `check` raises
+    LookListenError when another process has taken it over. `release` may be called more than once.
     """
 
     def __init__(
-        self, folder: Path, beat_seconds: float = BEAT_SECONDS, stale_seconds: float = STALE_SECONDS
+        self,
+        folder: Path,
+        renewal_seconds: float = RENEWAL_SECONDS,
+        stale_seconds: float = STALE_SECONDS,
     ) -> None:
-        self._folder, self._path = folder, folder / LOCK_NAME
-        self._beat_seconds, self._stale_seconds = beat_seconds, stale_seconds
-        self._holder: Holder | None = None
-        self._ended = threading.Event()
-        self._beating: threading.Thread | None = None
+        self._folder = folder
+        self._path = folder / LOCK_NAME
+        self._renewal_seconds = renewal_seconds
+        self._stale_seconds = stale_seconds
+        self._holder: LockHolder | None = None
+        self._released = threading.Event()
+        self._renewing: threading.Thread | None = None
 
     def acquire(self) -> None:
         holder = this_process()
@@ -87,122 +88,128 @@ class FolderLock:
                 pass
         except OSError as error:
             raise ConfigError(
-                f"{self._folder} cannot be written to ({error.strerror or error}); give a run folder that can be"
+                f"{self._folder} cannot be written to ({error.strerror or error}); "
+                f"give a run folder that can be"
             ) from None
         self._holder = holder
-        self._ended.clear()
-        self._beating = threading.Thread(target=self._beat, name="training lock", daemon=True)
-        self._beating.start()
+        self._released.clear()
+        # A daemon thread ends with its process, also after an error.
+        self._renewing = threading.Thread(target=self._renew, name="training lock", daemon=True)
+        self._renewing.start()
 
     def check(self) -> None:
-        """Raises LookListenError when this process lost the lock: it slept for long, and another
-        one took the folder over.
+        """Raises LookListenError when this process has lost the lock.
+
+        That happens when it was suspended for long, and another process took the folder over.
         """
         if self._holder is None:
             return
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            if self._create(self._holder):  # somebody deleted it
+            # Somebody deleted the file: take the lock again, if nobody else has.
+            if self._create(self._holder):
                 return
             text = ""
         except OSError:
+            # A disk that is away for a moment says nothing about the lock.
             return
         if self._holder.token not in text:
             raise LookListenError(
-                f"{self._folder} was taken over by {_name_of(self._read())} while this process did not run for a while; "
-                f"this training ends, and its last checkpoint is kept"
+                f"{self._folder} was taken over by {_describe(self._read())} while this process "
+                f"did not run for a while; this training ends, and its last checkpoint is kept"
             )
 
     def release(self) -> None:
         if self._holder is None:
             return
-        self._ended.set()
-        if self._beating is not None:
-            self._beating.join()
-        found = self._read()
-        if found is not None and found.token == self._holder.token:
+        self._released.set()
+        if self._renewing is not None:
+            self._renewing.join()
+        current = self._read()
+        # Never delete the lock of a process that took the folder over.
+        if current is not None and current.token == self._holder.token:
             self._path.unlink(missing_ok=True)
         self._holder = None
 
-    def _create(self, holder: Holder) -> bool:
-        """Whether the lock was free and is `holder`'s now."""
+    def _create(self, holder: LockHolder) -> bool:
+        """Take the lock if it is free; whether it was."""
         return _create_file(self._path, holder)
 
-    def _read(self) -> Holder | None:
-        """Who holds the lock; None when the file is gone, or is empty because its writer was
-        killed.
-        """
-        return _holder_in(self._path)
+    def _read(self) -> LockHolder | None:
+        """Who holds the lock; None when the file is gone, or empty after its writer was killed."""
+        return _read_holder(self._path)
 
-    def _take_over(self, holder: Holder) -> bool:
-        """Whether the lock was of a dead process and is `holder`'s now; False: ask for it again.
+    def _take_over(self, holder: LockHolder) -> bool:
+        """Take the lock of a dead process; False: try again, the lock has changed.
 
-        Raises ConfigError when the lock's holder lives. Of many processes that find the same dead
-        lock, one takes it over: the one that creates the file `training.lock.OLD-TOKEN`. It reads
-        the lock again after that, because an earlier process may have taken it over and gone on.
+        Raises ConfigError when the lock's holder is alive.
         """
-        found = self._read()
-        state = _state_of(found) if found else "unknown"
+        current = self._read()
+        state = _state_of(current) if current else "unknown"
         if state == "alive":
-            assert found is not None
-            raise ConfigError(self._sentence(found))
-        if state == "unknown" and not self._falls_silent(found):
+            raise ConfigError(self._locked_sentence(current))
+        if state == "unknown" and not self._becomes_stale(current):
             return False
-        claim = self._path.with_name(f"{LOCK_NAME}.{found.token if found else 'empty'}")
+        # Of many processes that find the same dead lock, only one can create this file.
+        claim = self._path.with_name(f"{LOCK_NAME}.{current.token if current else 'empty'}")
         if not _create_file(claim, holder):
-            # Another process is about to take it over; a claim that stays is of a killed process.
-            with contextlib.suppress(FileNotFoundError):
-                if self._now() - claim.stat().st_mtime >= self._stale_seconds:
-                    claim.unlink()
-            time.sleep(CLAIM_SECONDS)
+            self._remove_abandoned(claim)
+            time.sleep(CLAIM_POLL_SECONDS)
             return False
         try:
-            if not self._path.exists() or self._read() != found:
+            # An earlier process may have taken the lock over and removed its claim since.
+            if not self._path.exists() or self._read() != current:
                 return False
-            written = self._path.with_name(f"{LOCK_NAME}.{holder.token}")
-            _create_file(written, holder)
-            written.replace(self._path)
+            new_lock = self._path.with_name(f"{LOCK_NAME}.{holder.token}")
+            _create_file(new_lock, holder)
+            new_lock.replace(self._path)
             return True
         finally:
             claim.unlink(missing_ok=True)
 
-    def _falls_silent(self, found: Holder | None) -> bool:
-        """Whether the lock stays without a sign of life until it is stale; False when it is gone.
-        ConfigError when it is renewed.
+    def _remove_abandoned(self, claim: Path) -> None:
+        """Remove a claim whose process was killed while it took the lock over."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._file_system_time() - claim.stat().st_mtime >= self._stale_seconds:
+                claim.unlink()
+
+    def _becomes_stale(self, current: LockHolder | None) -> bool:
+        """Wait until the lock is stale; False when it is gone or has another holder.
+
+        Raises ConfigError when its holder renews it meanwhile.
         """
-        first: float | None = None
-        said = False
+        first_renewal: float | None = None
+        was_logged = False
         while True:
             try:
-                renewed = self._path.stat().st_mtime
+                renewal = self._path.stat().st_mtime
             except FileNotFoundError:
                 return False
-            if self._read() != found:
-                return False  # another process holds it now: ask again
-            first = renewed if first is None else first
-            if renewed != first:
-                raise ConfigError(self._sentence(self._read() or found))
-            silent_seconds = self._now() - renewed
-            if silent_seconds >= self._stale_seconds:
+            if self._read() != current:
+                # Another process holds the lock now.
+                return False
+            if first_renewal is None:
+                first_renewal = renewal
+            if renewal != first_renewal:
+                raise ConfigError(self._locked_sentence(current))
+            age_seconds = self._file_system_time() - renewal
+            if age_seconds >= self._stale_seconds:
                 return True
-            if not said:
-                log.info(
-                    "%s was locked %.0f s ago by %s; waiting up to %.0f s to see whether it still trains",
-                    *(
-                        self._folder,
-                        max(silent_seconds, 0),
-                        _name_of(found),
-                        self._stale_seconds - silent_seconds,
-                    ),
+            if not was_logged:
+                _log.info(
+                    "%s was locked %.0f s ago by %s; "
+                    "waiting up to %.0f s to see whether it still trains",
+                    self._folder,
+                    max(age_seconds, 0),
+                    _describe(current),
+                    self._stale_seconds - age_seconds,
                 )
-                said = True
-            time.sleep(LOOK_SECONDS)
+                was_logged = True
+            time.sleep(RENEWAL_POLL_SECONDS)
 
-    def _now(self) -> float:
-        """The time by the clock that gives files their times, which on a network disk is the
-        server's.
-        """
+    def _file_system_time(self) -> float:
+        """The time by the clock that gives files their times; on a network disk the server's."""
         probe = self._path.with_name(f"{LOCK_NAME}.{uuid.uuid4().hex}")
         probe.touch()
         try:
@@ -210,24 +217,25 @@ class FolderLock:
         finally:
             probe.unlink(missing_ok=True)
 
-    def _sentence(self, found: Holder | None) -> str:
+    def _locked_sentence(self, holder: LockHolder | None) -> str:
         return (
-            f"{self._folder} is being trained by {_name_of(found)}; wait for it, stop it, or give another run folder "
-            f"(if you know that nothing trains there, delete {self._path})"
+            f"{self._folder} is being trained by {_describe(holder)}; wait for it, stop it, or "
+            f"give another run folder (if you know that nothing trains there, delete {self._path})"
         )
 
-    def _beat(self) -> None:
-        while not self._ended.wait(self._beat_seconds):
-            with contextlib.suppress(
-                OSError
-            ):  # a disk that is away for a moment; `check` says when the lock is lost
-                found = self._read()
-                if found is None or self._holder is None or found.token == self._holder.token:
-                    os.utime(self._path)  # never the lock of a process that took the folder over
+    def _renew(self) -> None:
+        """Renew the file's time until the lock is released."""
+        while not self._released.wait(self._renewal_seconds):
+            # The disk may be away for a moment. `check` finds out whether the lock is lost.
+            with contextlib.suppress(OSError):
+                current = self._read()
+                # Never renew the lock of a process that took the folder over.
+                if current is None or self._holder is None or current.token == self._holder.token:
+                    os.utime(self._path)
 
 
-def _create_file(path: Path, holder: Holder) -> bool:
-    """Whether the file did not exist yet and names `holder` now."""
+def _create_file(path: Path, holder: LockHolder) -> bool:
+    """Create a file that names `holder`; False if it exists already."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -237,57 +245,54 @@ def _create_file(path: Path, holder: Holder) -> bool:
     return True
 
 
-def _holder_in(path: Path) -> Holder | None:
+def _read_holder(path: Path) -> LockHolder | None:
     try:
-        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+        return LockHolder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _name_of(holder: Holder | None) -> str:
+def _describe(holder: LockHolder | None) -> str:
     return f"process {holder.pid} on {holder.host}" if holder else "another process"
 
 
-State = Literal["alive", "dead", "unknown"]
+ProcessState = Literal["alive", "dead", "unknown"]
 
 
-def _state_of(holder: Holder) -> State:
-    """What this machine knows of the process that holds a lock; "unknown" when it is another
-    machine's.
-    """
+def _state_of(holder: LockHolder) -> ProcessState:
+    """Whether the holder of a lock is alive; "unknown" when it belongs to another machine."""
     own = this_process()
-    here = (
-        holder.machine == own.machine if holder.machine and own.machine else holder.host == own.host
-    )
-    if not here:
+    if holder.machine and own.machine:
+        same_machine = holder.machine == own.machine
+    else:
+        same_machine = holder.host == own.host
+    if not same_machine:
         return "unknown"
     state, started = _process_state(holder.pid)
     if state == "dead":
         return "dead"
     if holder.started and started:
-        # A number is given again to a later process.
+        # The system may have given the number to a later process.
         return "alive" if holder.started == started else "dead"
     return "unknown"
 
 
-def _process_state(pid: int) -> tuple[State, str]:
-    """Whether a process of this machine lives, and when it started, in ticks since the boot (""
-    where the system does not say).
+def _process_state(pid: int) -> tuple[ProcessState, str]:
+    """Whether a process of this machine is alive, and when it started.
+
+    The time is in ticks since the boot; empty where the system does not say.
     """
     try:
-        # The name, in brackets, may hold spaces; the state is the third field, the start the
-        # twenty-second.
-        fields = (
-            Path(f"/proc/{pid}/stat")
-            .read_text(encoding="utf-8", errors="replace")
-            .rpartition(")")[2]
-            .split()
-        )
-        # A killed process that its parent has not asked for yet is a zombie.
+        # The name of the process, in brackets, may hold spaces. After it, the state is the third
+        # field of the file and the start the twenty-second.
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = text.rpartition(")")[2].split()
+        # A killed process is a zombie until its parent has asked for its exit status.
         return ("dead" if fields[0] in "ZX" else "alive"), fields[19]
     except (OSError, IndexError):
         pass
-    if sys.platform == "win32":  # where a signal 0 is no question
+    if sys.platform == "win32":
+        # There a signal 0 would end the process.
         return "unknown", ""
     try:
         os.kill(pid, 0)
@@ -298,9 +303,10 @@ def _process_state(pid: int) -> tuple[State, str]:
     return "alive", ""
 
 
-def _machine() -> str:
-    """The boot of this machine and its space of process numbers (a container has its own); empty
-    where the system does not say.
+def _machine_id() -> str:
+    """The boot of this machine and its namespace of process ids; empty if unknown.
+
+    A container has a namespace of its own, so its process ids mean nothing outside.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,78 +1,70 @@
-"""Training: shards and a config in, a run folder out."""
+"""Training: shards and a config in, a run folder out. One visible loop; `learner` has the step.
+
+A run that was killed and resumed on the same kind of CPU ends with the weights of one that was not.
+It can be resumed with another number of processes.
+"""
 
 import json
 import logging
-import signal
-import threading
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from types import FrameType, TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.config import Config, TrainConfig
 from looklisten.data.inspection import training_warnings
-from looklisten.data.pairs import PairBatch
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.model.checkpoint import (
-    Checkpoint,
-    best_saved,
-    step_of,
-)
+from looklisten.model.checkpoint import Checkpoint, best_saved, step_of
+from looklisten.model.config_checks import check_config
+from looklisten.model.objectives import find_objective
 from looklisten.system.devices import choose_device
-from looklisten.system.processes import cpu_count
 from looklisten.system.progress import Progress, no_progress
-from looklisten.training.batches import fit_batch_size, select_labeled, training_stream
-from looklisten.training.checkpointing import Checkpointer, Resume, _begin
-from looklisten.training.distributed import ProcessWorld, process_world
-from looklisten.training.learner import Learner, deterministic_kernels
-from looklisten.training.lock import FolderLock
-from looklisten.training.meter import PAIRS_A_VIDEO, PlateauWarning, TrainingMeter
-from looklisten.training.metrics_log import MetricsLog, NoMetricsLog
-from looklisten.training.provenance import (
-    training_data,
+from looklisten.training.batches import (
+    fit_batch_size,
+    load_batches,
+    select_labeled,
+    training_stream,
 )
+from looklisten.training.checkpointing import Checkpointer, Resume, open_run
+from looklisten.training.computation import deterministic_kernels
+from looklisten.training.distributed import ProcessWorld, process_world
+from looklisten.training.held_out import EVALUATED_PAIRS, HeldOutEvaluation
+from looklisten.training.interruption import Interruption
+from looklisten.training.learner import Learner
+from looklisten.training.lock import FolderLock
+from looklisten.training.meter import PAIRS_PER_VIDEO, PlateauWarning, TrainingMeter
+from looklisten.training.metrics_log import FileMetricsLog, NoMetricsLog
+from looklisten.training.provenance import TrainingData, training_data
 from looklisten.training.schedule import learning_rate
 
-log = logging.getLogger("looklisten")
-
-
-MAX_LOADER_THREADS = 12
+_log = logging.getLogger("looklisten")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training leaves behind."""
+    """The result of a training."""
 
     path: Path
     step: int
     loss: float
     accuracy: float
-    """AVC on the last training batches; with the objective "labels", here and below: how often a
-    class was named right.
-    """
+    """Of the objective on the last training batches."""
     held_out_accuracy: float
+    """The same on held-out videos."""
     best_step: int
-    """The checkpoint with the highest held-out accuracy: `checkpoints/best`; 0 when none was
-    measured.
-    """
+    """The checkpoint with the highest held-out accuracy: `checkpoints/best`; 0 if there is none."""
     best_accuracy: float
     pairs_per_second: float
-    """One positive and one negative for each video, whatever `train.negatives` says: twice the
-    videos a second.
-    """
+    """One positive and one negative for each video, whatever `train.negatives` says."""
     videos_per_second: float
     data_wait: float
     """Share of the time that steps waited for their batch."""
     resumed_from: int
     stopped_by: str
-    """The signal that ended it early, after saving; empty when it came to its end."""
+    """The signal that ended the training early, after saving; empty when it came to its end."""
 
 
 def train(
@@ -82,93 +74,101 @@ def train(
     device: str = "auto",
     progress: Progress = no_progress,
     resume: Resume = "auto",
+    evaluated_pairs: int = EVALUATED_PAIRS,
 ) -> TrainResult:
-    """Train L3-Net on the videos of `shards` that are not held out, into the folder `run`; go on
-    where `run` stopped.
+    """Train on the videos of `shards` that are not held out, into the folder `run`, or resume it.
 
     Writes `config.toml`, `made.json`, `data.json`, `metrics.jsonl`, `tensorboard/` and
     `checkpoints/`. SIGTERM, SIGUSR1 and a first Ctrl-C end it after the step, with a checkpoint.
-    Started by `torchrun` it is one of many processes that share each batch; the run folder must
-    then be one they all see. Raises ConfigError when there are too few videos, when the loss is no
-    number any more, or when another process trains in `run`. Raises CheckpointError when `run`
-    belongs to another config, when it holds checkpoints at all and `resume` is "never", or when
-    `shards` would train on videos that were held out from `run` and `resume` is not "other-data".
+    Each accuracy on held-out videos is measured on `evaluated_pairs` pairs.
+
+    Started by `torchrun` it is one of many processes that share each batch. All of them must see
+    the same run folder.
+
+    Raises ConfigError for settings that do not fit each other, when there are too few videos, when
+    the loss is not a number, or when another process trains in `run`. Raises CheckpointError when
+    `run` belongs to another config, when it holds checkpoints and `resume` is "never", or when
+    `shards` would train on videos that were held out and `resume` is not "other-data".
     """
+    check_config(config)
     run, data = Path(run), Shards(shards)
     with (
         process_world(choose_device(device).value) as world,
         Interruption() as interruption,
         ExitStack() as cleanup,
     ):
-        held_out = data.held_out_mask(config.train.held_out_fraction)
-        validation = data.validation_mask(
-            config.train.validation_fraction, config.train.held_out_fraction
-        )
-        allowed, config = select_labeled(data, ~held_out & ~validation, config)
-        read = training_data(data, allowed, held_out | validation)
-        if not world.agree(json.dumps(read.digests())):
-            raise ConfigError(
-                f"the processes of this run see different shards at {data.path}; give all of them the same set"
-            )
-        held_out, config = select_labeled(data, held_out, config)
-        config = fit_batch_size(config, len(read.trained_on), world.ranks, data)
-        world.check_batch(config.train)
+        # Every process opens the shards itself, and all must come to the same split.
+        clips, config = _split_clips(data, config, world)
         lock = FolderLock(run)
         cleanup.callback(lock.release)
-        saved = world.told(lambda: _begin(run, lock, config, resume, data, allowed, held_out, read))
+        # The first process alone writes. An error of it ends all processes with one sentence.
+        saved = world.broadcast_from_first(
+            lambda: open_run(
+                run,
+                lock,
+                config,
+                resume,
+                data=data,
+                trained_on=clips.trained_on,
+                held_out=clips.held_out,
+                videos=clips.videos,
+            )
+        )
         cleanup.enter_context(deterministic_kernels(config.train.deterministic))
-        learner = Learner(config, device, world, saved.computing if saved else None)
-        first = saved.step if saved else 0
+        learner = Learner(config, device, world, saved.computation if saved else None)
+        cleanup.callback(learner.release)
+        # A resumed run takes everything from its own checkpoint, also towers of other runs.
         if saved:
             learner.restore(saved.model().state_dict(), saved.optimizer())
         else:
             learner.initialize()
         if world.is_first:
-            _say_how(learner, data, allowed, held_out, saved)
-        stream = training_stream(data.select(allowed), config)
+            _log_start(learner, data, clips, saved)
+
+        first_step = saved.step if saved else 0
+        stream = training_stream(data.select(clips.trained_on), config)
         on_gpu = learner.device.value.startswith("cuda")
-        batches = stream.batches(
-            first,
-            config.train.steps,
-            _loader_threads(world, on_gpu),
-            world.rank,
-            world.ranks,
-            config.train.accumulate,
-            pin=on_gpu,
-        )
-        keeper = Checkpointer(run, lock, learner, data, held_out, saved)
-        meter, stuck = (
-            TrainingMeter(config.train.batch_size, world, run, first),
-            PlateauWarning(config.train),
-        )
-        step = first
-        with MetricsLog(run, first) if world.is_first else NoMetricsLog() as diary:
-            for step, (parts, waited) in enumerate(
-                _timed(batches, config.train.accumulate), first + 1
-            ):
+        batches = load_batches(stream, config, world, first_step, on_gpu)
+        held_out = HeldOutEvaluation(data, clips.held_out, config.train.seed, evaluated_pairs)
+        checkpointer = Checkpointer(run, lock, learner, held_out, saved)
+        meter = TrainingMeter(config.train.batch_size, world, run, first_step)
+        plateau = PlateauWarning(config.train)
+        step = first_step
+        with FileMetricsLog(run, first_step) if world.is_first else NoMetricsLog() as metrics_log:
+            for step, (parts, waited_seconds) in enumerate(batches, first_step + 1):
                 rate = learning_rate(config.train, step, stream.steps_per_epoch)
-                outcome = learner.step(parts, step, rate)
-                meter.add(step, outcome, parts, waited)
-                stop = world.any(bool(interruption.signal))
-                last = step == config.train.steps or stop
-                if step % config.train.log_every == 0 or last:
-                    diary.write(
-                        step,
-                        learning_rate=rate,
-                        gradient_norm=float(learner.gradient_norm()),
-                        **meter.read(run),
+                result = learner.step(parts, step, rate)
+                meter.add(step, result, parts, waited_seconds)
+                # A signal may reach one process only, and all must end at the same step.
+                was_stopped = world.any(bool(interruption.signal))
+                is_last = step == config.train.steps or was_stopped
+                if step % config.train.log_every == 0 or is_last:
+                    gradient_norm = float(learner.gradient_norm())
+                    metrics_log.write(
+                        step, learning_rate=rate, gradient_norm=gradient_norm, **meter.read(run)
                     )
-                    stuck.look(step, meter.loss)
+                    plateau.update(step, meter.loss)
                 if world.is_first:
-                    meter.leave_out(keeper.keep(step, last, stop, meter, diary))
-                    progress(step, config.train.steps, **meter.facts(), **keeper.facts())
-                if stop:
+                    measuring_seconds = checkpointer.after_step(
+                        step,
+                        is_last=is_last,
+                        was_stopped=was_stopped,
+                        metrics_log=metrics_log,
+                        check_finite=meter.check_finite,
+                    )
+                    meter.exclude(measuring_seconds)
+                    facts = meter.progress_facts() | checkpointer.progress_facts()
+                    progress(step, config.train.steps, **facts)
+                if was_stopped:
                     break
-        # Asked of the first process, which may still be saving: whoever returns finds the last
-        # checkpoint there, and says the same of it.
-        held_out_accuracy, (best_accuracy, best) = world.told(
-            lambda: (keeper.held_out_accuracy, best_saved(run / "checkpoints"))
+        # The first process may still be saving. Every process waits for it here, so that each
+        # finds the last checkpoint and returns the same result.
+        held_out_accuracy, (best_accuracy, best) = world.broadcast_from_first(
+            lambda: (checkpointer.held_out_accuracy, best_saved(run / "checkpoints"))
         )
+    stopped_by = ""
+    if step < config.train.steps:
+        stopped_by = interruption.signal or "a signal to another process"
     return TrainResult(
         path=run,
         step=step,
@@ -178,117 +178,84 @@ def train(
         best_step=step_of(best) if best else 0,
         best_accuracy=best_accuracy,
         pairs_per_second=meter.pairs_per_second,
-        videos_per_second=meter.pairs_per_second / PAIRS_A_VIDEO,
+        videos_per_second=meter.pairs_per_second / PAIRS_PER_VIDEO,
         data_wait=meter.data_wait,
-        resumed_from=first,
-        stopped_by=(interruption.signal or "a signal to another process")
-        if step < config.train.steps
-        else "",
+        resumed_from=first_step,
+        stopped_by=stopped_by,
     )
 
 
-class Interruption:
-    """Notes the first signal that asks for an end, so that the loop can save and leave; a second
-    Ctrl-C ends at once.
-    """
+@dataclass(frozen=True, eq=False)
+class _SplitClips:
+    """The clips of a training, as masks, `[clips]`."""
 
-    SIGNALS = tuple(name for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
-
-    def __init__(self) -> None:
-        self.signal = ""
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():
-            heeded = [
-                number
-                for name in self.SIGNALS
-                if signal.getsignal(number := getattr(signal, name)) != signal.SIG_IGN
-            ]
-            self._before = {number: signal.signal(number, self._note) for number in heeded}
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the interface of the system)
-        if self.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+    trained_on: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+    """Only those that the objective can use."""
+    videos: TrainingData
 
 
-def _timed(batches: Iterator[PairBatch], parts: int) -> Iterator[tuple[list[PairBatch], float]]:
-    """Each batch, as its parts, with the seconds that were waited for it."""
-    while True:
-        asked = time.perf_counter()
-        batch = list(islice(batches, parts))
-        if not batch:
-            return
-        yield batch, time.perf_counter() - asked
+def _split_clips(data: Shards, config: Config, world: ProcessWorld) -> tuple[_SplitClips, Config]:
+    """Which clips are trained on and which are held out, and the config that fits them."""
+    settings = config.train
+    held_out = data.held_out_mask(settings.held_out_fraction)
+    validation = data.validation_mask(settings.validation_fraction, settings.held_out_fraction)
+    trained_on, config = select_labeled(data, ~held_out & ~validation, config)
+    videos = training_data(data, trained_on, held_out | validation)
+    if not world.all_equal(json.dumps(videos.digests())):
+        raise ConfigError(
+            f"the processes of this run see different shards at {data.path}; "
+            f"give all of them the same set"
+        )
+    held_out, config = select_labeled(data, held_out, config)
+    config = fit_batch_size(config, len(videos.trained_on), world.ranks, data)
+    world.check_batch(config.train)
+    return _SplitClips(trained_on, held_out, videos), config
 
 
-def _loader_threads(world: ProcessWorld, on_gpu: bool) -> int:
-    """A GPU's step hides the decoding of many cores; a CPU's step wants the cores itself."""
-    return max(2, min(cpu_count() // world.local_ranks, MAX_LOADER_THREADS)) if on_gpu else 2
-
-
-def _say_how(
-    learner: Learner,
-    data: Shards,
-    allowed: NDArray[np.bool_],
-    held_out: NDArray[np.bool_],
-    saved: Checkpoint | None,
+def _log_start(
+    learner: Learner, data: Shards, clips: _SplitClips, saved: Checkpoint | None
 ) -> None:
-    world, device, precision, compiled = (
-        learner.world,
-        learner.device,
-        learner.precision,
-        learner.compiled,
-    )
-    others = f", {world.ranks} processes" if world.ranks > 1 else ""
-    log.info(
+    """Log how the run is computed, and warn of what may be wrong with it."""
+    world, device, precision = learner.world, learner.device, learner.precision
+    processes = f", {world.ranks} processes" if world.ranks > 1 else ""
+    _log.info(
         "computing on %s (%s%s) in %s (%s)",
         device.value,
         device.reason,
-        others,
+        processes,
         precision.value,
         precision.reason,
     )
-    log.info("torch.compile is %s (%s)", compiled.value, compiled.reason)
-    for sentence in [
-        *learner.changes,
-        *training_warnings(data, allowed),
+    _log.info("torch.compile is %s (%s)", learner.compiled.value, learner.compiled.reason)
+    warnings = [
+        *learner.warnings,
+        *training_warnings(data, clips.trained_on),
         *_batch_norm_warnings(learner.config.train, world.ranks),
-    ]:
-        log.warning("%s", sentence)
-    if len(set(data.video_ids[held_out])) < 2:
-        log.warning(
-            "fewer than 2 videos are held out: the accuracy on videos not trained on is not measured"
+    ]
+    for warning in warnings:
+        _log.warning("%s", warning)
+    if len(set(data.video_ids[clips.held_out])) < 2:
+        _log.warning(
+            "fewer than 2 videos are held out: "
+            "the accuracy on videos not trained on is not measured"
         )
     if saved:
-        log.info("resumed %s from step %d", saved.path.parent.parent, saved.step)
+        _log.info("resumed %s from step %d", saved.path.parent.parent, saved.step)
 
 
 def _batch_norm_warnings(settings: TrainConfig, ranks: int) -> list[str]:
-    """What to say where a positive pair shares a process's batch-norm statistics and a negative
-    pair does not.
-    """
+    """A warning where only positive pairs share the batch-norm statistics of one process."""
+    if ranks == 1 or settings.batch_norm == "sync" or not settings.gather_negatives:
+        return []
+    if not find_objective(settings.objective).trains_fusion:
+        return []
     rows = settings.batch_size // settings.accumulate // ranks
-    asks_pairs = settings.objective != "labels" and settings.gather_negatives
-    if (
-        ranks == 1
-        or settings.batch_norm == "sync"
-        or not asks_pairs
-        or (settings.negatives == "roll" and rows > 1)
-    ):
+    # A roll pairs the rows of each process among themselves.
+    if settings.negatives == "roll" and rows > 1:
         return []
     return [
-        f"both sides of a positive pair share the batch-norm statistics of one process, and those of most negatives do not, which tells "
-        f"them apart a little at {rows} rows a process; set train.batch_norm to sync, or train.gather_negatives to false"
+        f"both sides of a positive pair share the batch-norm statistics of one process, and those "
+        f"of most negatives do not, which tells them apart a little at {rows} rows a process; "
+        f"set train.batch_norm to sync, or train.gather_negatives to false"
     ]

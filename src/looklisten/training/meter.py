@@ -1,11 +1,13 @@
-"""Loss, accuracy and speed of a training, and a warning when the loss does not fall."""
+"""Loss, accuracy and speed of a training, and a warning when the loss stays that of chance."""
 
 import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,42 +15,44 @@ import torch
 from looklisten.config import TrainConfig
 from looklisten.data.pairs import PairBatch, PairChoices
 from looklisten.errors import ConfigError
-from looklisten.model.objectives import chance_loss
+from looklisten.model.objectives import find_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.system.files import write_json
 from looklisten.training.distributed import ProcessWorld
 from looklisten.training.metrics_log import read_metrics
 
-_log = logging.getLogger("looklisten")
-
-PAIRS_A_VIDEO = 2
+PAIRS_PER_VIDEO = 2
 """A video gives a batch one positive pair and one negative: the unit of `pairs_per_second`."""
-
-
 PLATEAU_STEPS = 400
-"""A loss that is where chance is for so many steps after the warm-up is stuck; the recipe tiny
-leaves it progress_of_run 150.
-"""
-
-
+"""After so many steps at the loss of chance a warning comes; the recipe tiny leaves it in 150."""
 PLATEAU_SHARE = 0.985
-"""Losses above this share of chance's are no better than it."""
-
-
+"""A loss above this share of the loss of chance is no better than chance."""
 PLATEAU_ADVICE = (
-    "the loss has been that of guessing (%.3f) for %d steps. Try, in this order: `looklisten inspect SHARDS --pairs 32` (can you tell "
-    "which sound belongs to which frame?); `looklisten train SHARDS --overfit 16` (can the network learn sixteen videos by heart?); "
-    "--sweep lr=1e-5,3e-5,1e-4,3e-4; --train.negatives all with --train.warmup-steps 100; a larger batch; more videos"
+    "the loss has been that of chance (%.3f) for %d steps. Try, in this order: "
+    "`looklisten inspect SHARDS --pairs 32` (can you tell which sound belongs to which frame?); "
+    "`looklisten train SHARDS --overfit 16` (can the network memorize sixteen videos?); "
+    "--sweep lr=1e-5,3e-5,1e-4,3e-4; --train.negatives all with --train.warmup-steps 100; "
+    "a larger batch; more videos"
 )
 
+_log = logging.getLogger("looklisten")
 
-Named = tuple[tuple[str, ...], PairChoices]
-"""What a part of a batch was made of."""
+
+@dataclass(frozen=True, eq=False)
+class _StepRecord:
+    """One step whose loss was not read yet."""
+
+    step: int
+    result: LossAndAccuracy
+    video_ids: tuple[str, ...]
+    choices: tuple[PairChoices, ...]
+    """What each part of the batch was made of."""
 
 
 class TrainingMeter:
-    """Loss, accuracy and speed since the last look, which in a resumed run may be one before
-    `first`; looking waits for the device.
+    """Means over the steps since the last reading. A reading waits for the device.
+
+    A resumed run begins with the last reading up to its `first_step`.
     """
 
     def __init__(
@@ -56,116 +60,131 @@ class TrainingMeter:
         batch_size: int,
         world: ProcessWorld,
         run: Path | None = None,
-        first: int = 0,
+        first_step: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._batch_size, self._world, self._clock = batch_size, world, clock
-        self._steps: list[tuple[int, LossAndAccuracy, list[Named]]] = []
-        self._waited, self._since = 0.0, clock()
-        before = (
-            [row for row in read_metrics(run) if "loss" in row and row["step"] <= first]
-            if run and first
-            else []
-        )
-        last = before[-1] if before else {}
-        self.loss, self.accuracy = (
-            float(last.get(name, math.nan)) for name in ("loss", "accuracy")
-        )
-        self.pairs_per_second, self.data_wait = (
-            float(last.get(name, 0.0)) for name in ("pairs_per_second", "data_wait")
-        )
+        self._batch_size = batch_size
+        self._world = world
+        self._clock = clock
+        # The losses stay on the device: reading each would make every step wait for it.
+        self._steps: list[_StepRecord] = []
+        self._waited_seconds = 0.0
+        self._reading_began = clock()
+        last = _last_reading(run, first_step) if run and first_step else {}
+        self.loss = float(last.get("loss", math.nan))
+        self.accuracy = float(last.get("accuracy", math.nan))
+        self.pairs_per_second = float(last.get("pairs_per_second", 0.0))
+        self.data_wait = float(last.get("data_wait", 0.0))
 
     def add(
-        self, step: int, outcome: LossAndAccuracy, parts: list[PairBatch], waited_seconds: float
+        self, step: int, result: LossAndAccuracy, parts: list[PairBatch], waited_seconds: float
     ) -> None:
-        self._steps.append((step, outcome, [(part.video_ids, part.choices) for part in parts]))
-        self._waited += waited_seconds
+        """Count a step; `waited_seconds`: how long it waited for its batch."""
+        video_ids = tuple(video_id for part in parts for video_id in part.video_ids)
+        choices = tuple(part.choices for part in parts)
+        self._steps.append(_StepRecord(step, result, video_ids, choices))
+        self._waited_seconds += waited_seconds
 
-    def leave_out(self, seconds: float) -> None:
-        """Time that was no training does not count into the speed."""
-        self._since += seconds
+    def exclude(self, seconds: float) -> None:
+        """Leave out time that was no training, so that it does not count into the speed."""
+        self._reading_began += seconds
 
     def read(self, run: Path) -> dict[str, float]:
-        """The means since the last reading, over all processes."""
+        """The means since the last reading, over all processes. Raises as `check_finite` does."""
         self.check_finite(run)
-        own = (
-            torch.stack([getattr(outcome, name) for _, outcome, _ in self._steps]).mean()
-            for name in ("loss", "accuracy")
-        )
-        self.loss, self.accuracy = self._world.mean([float(value) for value in own])
+        losses = torch.stack([record.result.loss for record in self._steps])
+        accuracies = torch.stack([record.result.accuracy for record in self._steps])
+        own_means = [float(losses.mean()), float(accuracies.mean())]
+        self.loss, self.accuracy = self._world.mean(own_means)
+
         now = self._clock()
-        videos_per_second = len(self._steps) * self._batch_size / (now - self._since)
-        self.pairs_per_second = PAIRS_A_VIDEO * videos_per_second
-        self.data_wait = self._waited / (now - self._since)
-        self._steps, self._waited, self._since = [], 0.0, now
-        speed = {
+        seconds = now - self._reading_began
+        videos_per_second = len(self._steps) * self._batch_size / seconds
+        self.pairs_per_second = PAIRS_PER_VIDEO * videos_per_second
+        self.data_wait = self._waited_seconds / seconds
+        self._steps = []
+        self._waited_seconds = 0.0
+        self._reading_began = now
+        return {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
             "videos_per_second": round(videos_per_second, 2),
             "pairs_per_second": round(self.pairs_per_second, 1),
             "data_wait": round(self.data_wait, 4),
         }
-        return {"loss": self.loss, "accuracy": self.accuracy, **speed}
 
     def check_finite(self, run: Path) -> None:
-        """Raises ConfigError at the first loss since the last reading that is no number, its batch
-        written out.
+        """Raises ConfigError at the first loss since the last reading that is not a number.
+
+        The batch of that step is written into the folder `run`.
         """
-        if not self._steps or bool(
-            torch.isfinite(torch.stack([outcome.loss for _, outcome, _ in self._steps])).all()
-        ):
+        if not self._steps:
             return
-        step, outcome, parts = next(
-            entry for entry in self._steps if not math.isfinite(float(entry[1].loss))
-        )
+        # One question to the device for all steps.
+        losses = torch.stack([record.result.loss for record in self._steps])
+        if bool(torch.isfinite(losses).all()):
+            return
+        finite = torch.isfinite(losses).tolist()
+        record = self._steps[finite.index(False)]
         path = run / "not-a-number.json"
-        rows = {
-            "video_ids": [video for video_ids, _ in parts for video in video_ids],
-            **{
-                name: np.concatenate([getattr(choices, name) for _, choices in parts]).tolist()
-                for name in ("clips", "frames", "sound_starts")
-            },
-        }
-        write_json(path, {"step": step, "loss": str(float(outcome.loss)), **rows})
+        loss = float(record.result.loss)
+        rows = {"video_ids": list(record.video_ids)}
+        for name in ("clips", "frames", "sound_starts"):
+            values = [getattr(choices, name) for choices in record.choices]
+            rows[name] = np.concatenate(values).tolist()
+        write_json(path, {"step": record.step, "loss": str(loss), **rows})
         raise ConfigError(
-            f"the loss became {float(outcome.loss)} at step {step}; the videos, clips, frames and sounds of its batch are in {path}; lower "
-            f"train.learning_rate or set train.precision to float32, and run again: {run} goes on from its last checkpoint"
+            f"the loss became {loss} at step {record.step}; the videos, clips, frames and sounds "
+            f"of its batch are in {path}; lower train.learning_rate or set train.precision to "
+            f"float32, and run again: {run} resumes from its last checkpoint"
         )
 
-    def facts(self) -> dict[str, str]:
+    def progress_facts(self) -> dict[str, str]:
         """The last reading in words; nothing before the first."""
         if not math.isfinite(self.loss):
             return {}
         return {
             "loss": f"{self.loss:.3f}",
             "right": f"{self.accuracy:.3f}",
-            "videos/s": _rate(self.pairs_per_second / PAIRS_A_VIDEO),
-            "pairs/s": _rate(self.pairs_per_second),
+            "videos/s": _format_rate(self.pairs_per_second / PAIRS_PER_VIDEO),
+            "pairs/s": _format_rate(self.pairs_per_second),
             "waiting for data": f"{self.data_wait:.1%}",
         }
 
 
-def _rate(value: float) -> str:
-    """Two digits where a rate has only one before the point."""
+def _last_reading(run: Path, first_step: int) -> dict[str, Any]:
+    """The last line with a loss in the metrics of a run, up to `first_step`."""
+    last: dict[str, Any] = {}
+    for row in read_metrics(run):
+        if "loss" in row and row["step"] <= first_step:
+            last = row
+    return last
+
+
+def _format_rate(value: float) -> str:
+    # Two digits, also where there is only one before the point.
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 class PlateauWarning:
-    """Warns once when the loss stays where guessing puts it."""
+    """Warns once when the loss stays that of chance after the warm-up."""
 
     def __init__(self, settings: TrainConfig) -> None:
-        choices = len(settings.classes) or settings.batch_size // settings.accumulate
-        self._chance = chance_loss(settings.objective, choices)
-        self._from = settings.warmup_steps
-        self._seen: deque[tuple[int, float]] = deque()
-        self._told = False
+        self._chance_loss = find_objective(settings.objective).chance_loss(settings)
+        self._warmup_steps = settings.warmup_steps
+        self._plateau: deque[int] = deque()
+        """Steps of the readings since the loss was last better than chance."""
+        self._has_warned = False
 
-    def look(self, step: int, loss: float) -> None:
-        """`loss`: the mean of the steps up to `step` since the last look."""
-        if self._told or step <= self._from:
+    def update(self, step: int, loss: float) -> None:
+        """`loss`: the mean of the steps up to `step` since the last reading."""
+        if self._has_warned or step <= self._warmup_steps:
             return
-        if loss < PLATEAU_SHARE * self._chance:
-            self._seen.clear()
+        if loss < PLATEAU_SHARE * self._chance_loss:
+            self._plateau.clear()
             return
-        self._seen.append((step, loss))
-        if step - self._seen[0][0] >= PLATEAU_STEPS:
-            _log.warning(PLATEAU_ADVICE, self._chance, step - self._seen[0][0])
-            self._told = True
+        self._plateau.append(step)
+        steps = step - self._plateau[0]
+        if steps >= PLATEAU_STEPS:
+            _log.warning(PLATEAU_ADVICE, self._chance_loss, steps)
+            self._has_warned = True

@@ -1,17 +1,34 @@
-"""The metrics of a run."""
+"""The metrics of a run: `metrics.jsonl` and TensorBoard's files."""
 
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.tensorboard import SummaryWriter
 
 from looklisten.system.files import atomic_write
 
 
+@runtime_checkable
+class MetricsLog(Protocol):
+    """Where a training writes its metrics. It is a context that closes the files."""
+
+    def write(self, step: int, **values: float) -> None:
+        """Record the values of one step."""
+
+    def __enter__(self) -> "MetricsLog": ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
 class NoMetricsLog:
-    """The diary of a process that keeps none."""
+    """The log of a process that writes none: all but the first."""
 
     def write(self, step: int, **values: float) -> None:
         pass
@@ -28,27 +45,34 @@ class NoMetricsLog:
         pass
 
 
-class MetricsLog(NoMetricsLog):
-    """Appends to the diary of the run in `folder`, forgetting what lies after `first_step`."""
+class FileMetricsLog:
+    """Appends to the log of the run in `folder`; lines after `first_step` are removed first.
+
+    A resumed run repeats the steps after its last checkpoint, and each step is logged once.
+    """
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._path = folder / "metrics.jsonl"
-        kept = [row for row in read_metrics(folder) if row["step"] <= first_step]
+        lines = []
+        for row in read_metrics(folder):
+            if row["step"] <= first_step:
+                lines.append(json.dumps(row) + "\n")
         with atomic_write(self._path) as scratch:
-            scratch.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            scratch.write_text("".join(lines), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(
             str(folder / "tensorboard"), purge_step=first_step + 1, flush_secs=30
         )
 
     def write(self, step: int, **values: float) -> None:
-        """One line of `metrics.jsonl` and one point a curve."""
+        """One line of `metrics.jsonl` and one point on each curve."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
+        # Other programs read the file while the run goes on.
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
-    def __enter__(self) -> "MetricsLog":
+    def __enter__(self) -> "FileMetricsLog":
         return self
 
     def __exit__(
@@ -62,10 +86,12 @@ class MetricsLog(NoMetricsLog):
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; a last line that a crash cut short is left out."""
-    rows = []
+    """The lines of a run's `metrics.jsonl`, without a last line that a crash cut short."""
     path = folder / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:

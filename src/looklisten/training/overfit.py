@@ -1,4 +1,4 @@
-"""Whether a network can memorize a few videos."""
+"""Whether a network can memorize a few videos, a test before a long training."""
 
 import math
 import time
@@ -9,29 +9,29 @@ import numpy as np
 
 from looklisten.config import Config
 from looklisten.data.shards import Shards
+from looklisten.model.config_checks import check_config
 from looklisten.system.progress import Progress, no_progress
 from looklisten.training.batches import fit_batch_size, select_labeled, training_stream
+from looklisten.training.distributed import ProcessWorld
 from looklisten.training.learner import Learner
 from looklisten.training.meter import TrainingMeter
 from looklisten.training.schedule import learning_rate
 
-LEARNT_ACCURACY = 0.95
-
-
-OVERFIT_SECONDS = 60.0
-
-
-OVERFIT_LOOK = 10
-"""Steps between looks at the accuracy."""
+MEMORIZED_ACCURACY = 0.95
+MAX_SECONDS = 60.0
+READING_STEPS = 10
+"""Steps between two readings of the accuracy."""
+MAX_WARMUP_STEPS = 20
+NO_STEP_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
 class OverfitResult:
-    """Whether a few videos could be learnt by heart."""
+    """Whether a few videos could be memorized."""
 
-    learnt: bool
+    memorized: bool
     accuracy: float
-    """AVC over the last steps, on the very videos trained on."""
+    """Over the last steps, on the videos that were trained on."""
     loss: float
     videos: int
     steps: int
@@ -44,48 +44,70 @@ def overfit(
     config: Config,
     videos: int = 16,
     device: str = "auto",
-    seconds: float = OVERFIT_SECONDS,
+    seconds: float = MAX_SECONDS,
     progress: Progress = no_progress,
 ) -> OverfitResult:
-    """Train on `videos` videos alone, without augmentation, until their pairs are told apart or
-    `seconds` have passed.
+    """Train on `videos` videos alone, without augmentation, until the network has memorized them.
 
-    Writes nothing. What cannot learn sixteen videos by heart will not learn sixteen thousand.
+    It ends after `seconds` at the latest, and writes nothing. A network that cannot memorize
+    sixteen videos will not learn from sixteen thousand. Raises ConfigError for settings that do not
+    fit each other.
     """
+    check_config(config)
     data = Shards(shards)
     chosen = sorted(set(data.video_ids))[:videos]
-    allowed = np.isin(data.video_ids, chosen)
-    allowed, config = select_labeled(data, allowed, config)
-    config = fit_batch_size(
-        config.changed("train", batch_size=videos, accumulate=1, compile="off"),
-        len(set(data.video_ids[allowed])),
-    )
-    config = config.changed("augment", flip=False).changed(
-        "train", schedule="constant", warmup_steps=min(config.train.warmup_steps, 20)
-    )
-    learner, stream = Learner(config, device), training_stream(data.select(allowed), config)
+    clips, config = select_labeled(data, np.isin(data.video_ids, chosen), config)
+    config = _easier(config, videos, len(set(data.video_ids[clips])))
+    # The same seed and initial towers as in the training that it prepares.
+    learner = Learner(config, device)
     learner.initialize()
-    meter, began, step = TrainingMeter(config.train.batch_size, learner.world), time.monotonic(), 0
-    for step, batch in enumerate(stream.batches(0, 10**9), 1):
-        outcome = learner.step([batch], step, learning_rate(config.train, step), augmented=False)
-        meter.add(step, outcome, [batch], 0.0)
-        spent = time.monotonic() - began
-        if step % OVERFIT_LOOK == 0:
+    stream = training_stream(data.select(clips), config)
+    meter = TrainingMeter(config.train.batch_size, ProcessWorld())
+
+    began = time.monotonic()
+    step = 0
+    for step, batch in enumerate(stream.batches(0, NO_STEP_LIMIT), 1):
+        rate = learning_rate(config.train, step)
+        result = learner.step([batch], step, rate, augmented=False)
+        meter.add(step, result, [batch], 0.0)
+        spent_seconds = time.monotonic() - began
+        if step % READING_STEPS == 0:
             meter.read(Path.cwd())
-            progress(min(int(spent), int(seconds)), int(seconds), **meter.facts())
-        if (step % OVERFIT_LOOK == 0 and meter.accuracy >= LEARNT_ACCURACY) or spent > seconds:
+            shown_seconds = min(int(spent_seconds), int(seconds))
+            progress(shown_seconds, int(seconds), **meter.progress_facts())
+            if meter.accuracy >= MEMORIZED_ACCURACY:
+                break
+        if spent_seconds > seconds:
             break
     if not math.isfinite(meter.loss):
+        # It ended before the first reading.
         meter.read(Path.cwd())
-    learnt = meter.accuracy >= LEARNT_ACCURACY
+    memorized = meter.accuracy >= MEMORIZED_ACCURACY
     return OverfitResult(
-        learnt=learnt,
+        memorized=memorized,
         accuracy=meter.accuracy,
         loss=meter.loss,
         videos=len(chosen),
         steps=step,
         seconds=round(time.monotonic() - began, 1),
-        advice="the pairs can be learnt; train on all videos"
-        if learnt
-        else "look at the pairs (`looklisten inspect SHARDS --pairs 32`), and try another learning rate (--sweep lr=1e-4,3e-4,1e-3)",
+        advice=_advice(memorized),
+    )
+
+
+def _easier(config: Config, batch_size: int, videos: int) -> Config:
+    """The config with one batch of all videos, a constant learning rate and no mirrored frames."""
+    # Compiling would take most of the time of such a short run.
+    config = config.changed("train", batch_size=batch_size, accumulate=1, compile="off")
+    config = fit_batch_size(config, videos)
+    warmup_steps = min(config.train.warmup_steps, MAX_WARMUP_STEPS)
+    config = config.changed("train", schedule="constant", warmup_steps=warmup_steps)
+    return config.changed("augment", flip=False)
+
+
+def _advice(memorized: bool) -> str:
+    if memorized:
+        return "the network can memorize these pairs; train on all videos"
+    return (
+        "look at the pairs (`looklisten inspect SHARDS --pairs 32`), "
+        "and try another learning rate (--sweep lr=1e-4,3e-4,1e-3)"
     )

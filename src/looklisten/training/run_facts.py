@@ -1,4 +1,7 @@
-"""What a run was made of."""
+"""`made.json` of a run: how much it was trained on, when it began, and on what machine.
+
+The card of a published network repeats these facts, so they hold no name and no path.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -14,51 +17,47 @@ from looklisten.system.files import write_json
 
 
 def write_run_facts(
-    folder: Path, data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]
+    run: Path, data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]
 ) -> None:
-    """`made.json`: how much was trained on and how much held out (no name, no path), when the run
-        began and on what machine.
-
-    `trained_on` and `held_out` are `[clips]`.
-    """
-    amounts = _amounts(data, trained_on, held_out)
-    write_json(
-        folder / "made.json",
-        amounts | {"began": f"{datetime.now(UTC):%Y-%m-%d}", "environment": environment()},
-    )
+    """Write the facts of a new run. `trained_on` and `held_out` are masks, `[clips]`."""
+    facts = _amounts(data, trained_on, held_out)
+    facts |= {"began": f"{datetime.now(UTC):%Y-%m-%d}", "environment": environment()}
+    write_json(run / "made.json", facts)
 
 
 def add_data_change(
-    folder: Path,
+    run: Path,
     step: int,
     data: Shards,
     trained_on: NDArray[np.bool_],
     held_out: NDArray[np.bool_],
 ) -> None:
-    """Add to `made.json` that the run went on after `step` with other shards, and how much they
-    hold.
-    """
-    made = read_run_facts(folder)
+    """Add that the run was resumed after `step` with other shards, and how much they hold."""
+    facts = read_run_facts(run)
     change = {"after_step": step} | _amounts(data, trained_on, held_out)
-    write_json(folder / "made.json", made | {"other_data": [*made.get("other_data", []), change]})
+    changes = [*facts.get("other_data", []), change]
+    write_json(run / "made.json", facts | {"other_data": changes})
 
 
 def _amounts(
     data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    hours = np.array(data.columns("duration_seconds")["duration_seconds"].to_pylist()) / 3600
-    return {
-        part: {
+    seconds = data.columns("duration_seconds")["duration_seconds"].to_pylist()
+    hours = np.array(seconds) / 3600
+    amounts = {}
+    for name, mask in (("trained_on", trained_on), ("held_out", held_out)):
+        amounts[name] = {
             "videos": len(set(data.video_ids[mask])),
             "clips": int(mask.sum()),
             "hours": float(hours[mask].sum()),
         }
-        for part, mask in (("trained_on", trained_on), ("held_out", held_out))
-    }
+    return amounts
 
 
-def read_run_facts(folder: Path) -> dict[str, Any]:
+def read_run_facts(run: Path) -> dict[str, Any]:
     """What `write_run_facts` wrote; empty where a run of an older version wrote nothing."""
-    path = folder / "made.json"
-    made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return made
+    path = run / "made.json"
+    if not path.exists():
+        return {}
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts

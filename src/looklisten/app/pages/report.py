@@ -20,7 +20,7 @@ from looklisten.drawing.figures import (
 )
 from looklisten.inference.localization.records import Localization
 from looklisten.inference.moments import Moment
-from looklisten.model.objectives import chance_loss
+from looklisten.model.objectives import find_objective
 
 
 def write_report(
@@ -38,7 +38,7 @@ def write_report(
     `samples`: name and MP4 file of some videos.
     `best_units`: a filled template.
     """
-    chance = chance_loss(config.train.objective, config.train.batch_size)
+    chance = find_objective(config.train.objective).chance_loss(config.train)
     loss_curves = data_url(training_curves(metrics, chance), "image/png")
     videos = [(name, data_url(video, "video/mp4")) for name, video in samples]
     write_page(

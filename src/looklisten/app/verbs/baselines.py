@@ -1,4 +1,4 @@
-"""The verb `baselines`."""
+"""The verb `baselines`: the paper's correspondence table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +40,7 @@ def run_baselines(
     """
     from looklisten.training.baselines import baselines
 
+    # Wrong options must be reported before the first of many trainings.
     seed_numbers = _numbers(seeds)
     recipe = Config.load(config)
     check_writable(out)

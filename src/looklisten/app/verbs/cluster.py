@@ -1,4 +1,4 @@
-"""The verb `cluster`."""
+"""The verb `cluster`: k-means clusters and single units against classes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,24 +35,15 @@ def run_cluster(
         k: Number of clusters; fewer where there are too few videos.
         kmeans_seeds: Runs of k-means, each from other starting points.
     """
-    from looklisten.data.shards import Shards
     from looklisten.evaluation.units.clustering import cluster
     from looklisten.model.networks import open_network
 
     if out is not None:
         check_writable_file(out)
-    network = open_network(checkpoint, device)
+    run = open_network(checkpoint, device)
     with ProgressBar("cluster: clips") as progress:
-        result = cluster(
-            network.l3net,
-            Shards(shards),
-            split,
-            network.split.held_out_fraction,
-            k,
-            network.seed,
-            kmeans_seeds,
-            progress,
-        )
+        result = cluster(run, shards, split, k=k, seeds=kmeans_seeds, progress=progress)
+    # The image needs t-SNE, which takes longer than the figures, so it is made on request.
     if out is None:
         return Output(result.as_dict())
     _write_image(out, result)

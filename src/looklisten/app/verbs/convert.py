@@ -1,4 +1,4 @@
-"""The verb `convert`."""
+"""The verb `convert`: weight files of OpenL3 -> safetensors and JSON."""
 
 from pathlib import Path
 from typing import Annotated

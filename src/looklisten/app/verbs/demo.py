@@ -1,4 +1,4 @@
-"""The verb `demo`."""
+"""The verb `demo`: everything once, on videos that it makes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The verb `doctor`."""
+"""The verb `doctor`: what this installation can do, as an exit code too."""
 
 from looklisten.app.output import FAILURE, SUCCESS, Output
 
@@ -10,5 +10,6 @@ def run_doctor() -> Output:
     """
     from looklisten.app.doctor import doctor
 
+    # An exit code lets a script stop before it starts hours of work.
     report = doctor()
     return Output(report, SUCCESS if report["ready"] else FAILURE)

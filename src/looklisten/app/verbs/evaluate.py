@@ -1,8 +1,8 @@
-"""The verb `evaluate`."""
+"""The verb `evaluate`: correspondence or localization on held-out videos."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -13,6 +13,10 @@ from looklisten.app.terminal import ProgressBar
 
 if TYPE_CHECKING:
     from looklisten.config import ModelConfig
+    from looklisten.data.shards import Shards
+    from looklisten.evaluation.correspondence import PairScorer
+    from looklisten.evaluation.localization.questions import AnnotatedMoment
+    from looklisten.model.networks import Run
 
 
 def run_evaluate(
@@ -23,7 +27,7 @@ def run_evaluate(
     pairs: int = 4000,
     seed: int = 0,
     negatives: Literal["any", "other-class"] = "any",
-    threshold: Literal["learnt", "validation"] = "learnt",
+    threshold: Literal["learned", "validation"] = "learned",
     method: tuple[Literal["unit", "correspondence", "similarity"], ...] = (),
     per_clip: int = 2,
     annotations: Path | None = None,
@@ -59,10 +63,6 @@ def run_evaluate(
     from looklisten.data.shards import Shards
     from looklisten.evaluation.correspondence import evaluate
     from looklisten.evaluation.localization.evaluate import localization, localization_table
-    from looklisten.evaluation.supervised import (
-        direct_combination,
-        scorer_with_validation_threshold,
-    )
     from looklisten.model.networks import open_network
 
     if not 1 <= len(paths) <= 2:
@@ -70,37 +70,57 @@ def run_evaluate(
             "evaluate needs shards, or a set and its folder: looklisten evaluate SHARDS, "
             "looklisten evaluate vggss MEDIA"
         )
-    network = open_network(checkpoint, device)
-    model = network.l3net
+    run = open_network(checkpoint, device)
     if len(paths) == 2:
-        questions = _annotated_set(paths, annotations, ids, partial, model.config)
+        # A public set has no held-out part: all of its clips are new to the network.
+        moments = _annotated_moments(paths, annotations, ids, partial, run.l3net.config)
         with ProgressBar(f"evaluate: {paths[0]}") as progress:
-            return Output(localization_table(model, questions, method, seed, progress).as_dict())
+            table = localization_table(run.l3net, moments, method, seed, progress)
+        return Output(table.as_dict())
     shards = Shards(paths[0])
-    held_out = network.held_out(shards)
     if task == "localization":
         with ProgressBar("evaluate: maps") as progress:
-            table = localization(model, held_out, method, per_clip, seed, progress)
+            table = localization(run, shards, method, per_clip, seed, progress)
         return Output(table.as_dict())
     with ProgressBar("evaluate: batches") as progress:
-        scorer = None
-        if network.config.train.objective == "labels":
-            scorer = direct_combination(network, model, shards, pairs, seed, progress).scorer
-        elif threshold == "validation":
-            scorer = scorer_with_validation_threshold(
-                network, model, shards, pairs, seed, progress, negatives
-            )
-        result = evaluate(model, held_out, pairs, seed, progress, scorer, negatives, files)
+        scorer = _pair_scorer(run, shards, pairs, seed, negatives, threshold, progress)
+        result = evaluate(run, shards, pairs, seed, progress, scorer, negatives, files)
     return Output(result.as_dict())
 
 
-def _annotated_set(
+def _pair_scorer(
+    run: "Run",
+    shards: "Shards",
+    pairs: int,
+    seed: int,
+    negatives: Literal["any", "other-class"],
+    threshold: str,
+    progress: ProgressBar,
+) -> "PairScorer | None":
+    """What answers whether pairs correspond, if it is not the network itself."""
+    from looklisten.evaluation.supervised import (
+        direct_combination,
+        scorer_with_validation_threshold,
+    )
+    from looklisten.model.objectives import find_objective
+
+    if find_objective(run.config.train.objective).uses_labels:
+        # Such a network has no fusion that was trained on correspondence.
+        return direct_combination(run, run.l3net, shards, pairs, seed, progress).scorer
+    if threshold == "validation":
+        return scorer_with_validation_threshold(
+            run, run.l3net, shards, pairs, seed, progress, negatives
+        )
+    return None
+
+
+def _annotated_moments(
     paths: Sequence[str],
     annotations: Path | None,
     ids: Path | None,
     partial: bool,
     config: "ModelConfig",
-) -> Any:
+) -> "Sequence[AnnotatedMoment]":
     """The moments of VGG-SS or Flickr-SoundNet, with their boxes."""
     from looklisten.evaluation.sets.annotated_media import read_annotated_moments
     from looklisten.evaluation.sets.registry import LOCALIZATION_SETS

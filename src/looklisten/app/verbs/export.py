@@ -1,4 +1,4 @@
-"""The verb `export`."""
+"""The verb `export`: the towers for other programs, as safetensors or ONNX."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""The verb `inspect`."""
+"""The verb `inspect`: a summary of shards, and a page of training pairs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +34,7 @@ def run_inspect(
     from looklisten.data.inspection import inspect
     from looklisten.data.shards import Shards
 
+    # The pairs depend on the recipe: it sets the crop, the front end and the size of a batch.
     training_config = Config.load(config).changed("train", seed=seed)
     if pairs:
         check_writable_file(out)

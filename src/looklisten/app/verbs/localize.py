@@ -1,4 +1,4 @@
-"""The verb `localize`."""
+"""The verb `localize`: a video with heat maps of what sounds."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +12,7 @@ from looklisten.app.terminal import ProgressBar
 from looklisten.inference.localization.options import LocalizeFileOptions
 from looklisten.system.files import check_writable
 
-# The record of the maps is part of the record of the files; without prefixes both are plain options.
-Options = Annotated[OmitArgPrefixes[LocalizeFileOptions], tyro.conf.arg(name="")]
+_DEFAULTS = LocalizeFileOptions()
 
 
 def run_localize(
@@ -22,7 +21,8 @@ def run_localize(
     checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
     device: DeviceName = "auto",
-    options: Options = LocalizeFileOptions(),  # noqa: B008
+    # One record is inside of the other; without prefixes the names of options do not show it.
+    options: Annotated[OmitArgPrefixes[LocalizeFileOptions], tyro.conf.arg(name="")] = _DEFAULTS,
 ) -> Output:
     """Write a video with heat maps of what sounds, over its frames and its spectrogram.
 
@@ -49,7 +49,10 @@ def run_localize(
     localizations = localized.localizations
     if options.overlay:
         with ProgressBar("localize: seconds of overlay.mp4") as progress:
-            files["overlay"] = str(overlay(video, localizations, out / "overlay.mp4", progress))
+            path = out / "overlay.mp4"
+            files["overlay"] = str(
+                overlay(video, localizations, path, progress, localized.video_info)
+            )
     probabilities = [localization.probability for localization in localizations]
     summary = {
         "moments": len(localizations),

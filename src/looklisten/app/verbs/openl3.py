@@ -1,4 +1,4 @@
-"""The verb `openl3`."""
+"""The verb `openl3`: OpenL3's command line."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,7 @@ def run_openl3(arguments: Sequence[str]) -> Output:
     from looklisten.app.openl3 import embed_with_openl3
 
     result = embed_with_openl3(arguments)
+    # With --quiet the result has no count of failures unless there are some.
     return Output(result, SOME_INPUTS_FAILED if result.get("failed") else SUCCESS)
 
 

@@ -1,4 +1,4 @@
-"""The verb `prepare`."""
+"""The verb `prepare`: videos -> shards."""
 
 from typing import Annotated
 
@@ -11,6 +11,9 @@ from looklisten.app.terminal import ProgressBar
 from looklisten.data.options import Engine, LabelSource, PrepareOptions
 from looklisten.media.isolation.limits import WorkerLimits
 
+_DEFAULTS = PrepareOptions()
+_DEFAULT_LIMITS = WorkerLimits()
+
 
 def run_prepare(
     paths: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="VIDEOS... OUT")],
@@ -22,8 +25,8 @@ def run_prepare(
     num_tasks: int = 1,
     workers: WorkerCount = None,
     again: bool = False,
-    options: Annotated[PrepareOptions, tyro.conf.arg(name="")] = PrepareOptions(),  # noqa: B008
-    limits: Annotated[WorkerLimits, tyro.conf.arg(name="")] = WorkerLimits(),  # noqa: B008
+    options: Annotated[PrepareOptions, tyro.conf.arg(name="")] = _DEFAULTS,
+    limits: Annotated[WorkerLimits, tyro.conf.arg(name="")] = _DEFAULT_LIMITS,
 ) -> Output:
     """Cut videos into shards for training; run it again to finish or to add videos.
 
@@ -48,10 +51,12 @@ def run_prepare(
             "prepare needs the videos and then the folder of the shards: "
             "looklisten prepare VIDEOS... OUT"
         )
+    # Without an index each task of the array would do the work of all.
     if num_tasks > 1 and task_index is None:
         raise UsageError(
             "--num-tasks needs --task-index: which share of the work this call does, from 0"
         )
+    # No option marks the output, as with `cp`: it is the last of the paths.
     *inputs, out = paths
     with ProgressBar("prepare: videos") as progress:
         summary = prepare(

@@ -1,4 +1,4 @@
-"""The verb `probe`."""
+"""The verb `probe`: linear probes of labeled sets and of shards."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 
-DEFAULTS = ProbeOptions()
+_DEFAULTS = ProbeOptions()
 OPTIONS_OF_SHARDS = ("per_clip",)
 OPTIONS_OF_LABELED_SETS = ("compare", "layer", "cache", "partial", "untrained_seeds")
 
@@ -23,7 +23,7 @@ def run_probe(
     paths: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="[DATASET] PATH")],
     /,
     checkpoint: Annotated[str, tyro.conf.arg(help=CHECKPOINT_HELP)] = "runs/tiny",
-    options: Annotated[ProbeOptions, tyro.conf.arg(name="")] = DEFAULTS,
+    options: Annotated[ProbeOptions, tyro.conf.arg(name="")] = _DEFAULTS,
 ) -> Output:
     """Measure what a linear classifier reads from frozen vectors, next to baselines.
 
@@ -38,6 +38,7 @@ def run_probe(
             f"--untrained-seeds {options.untrained_seeds} is less than 1; to have no untrained "
             "network in the table, use --compare none"
         )
+    # An option without effect would hide a mistake, so it is refused.
     if dataset == "shards":
         if unused := _changed(options, OPTIONS_OF_LABELED_SETS):
             raise UsageError(
@@ -68,7 +69,7 @@ def _dataset_and_path(paths: Sequence[str]) -> tuple[str, str]:
 
 def _changed(options: ProbeOptions, names: Sequence[str]) -> list[str]:
     """The options among `names` that differ from their defaults, as they are typed."""
-    changed = [name for name in names if getattr(options, name) != getattr(DEFAULTS, name)]
+    changed = [name for name in names if getattr(options, name) != getattr(_DEFAULTS, name)]
     return [f"--{name.replace('_', '-')}" for name in changed]
 
 
@@ -76,6 +77,7 @@ def _probe_labeled_set(dataset: str, path: str, checkpoint: str, options: ProbeO
     from looklisten.evaluation.linear_probe.public_sets import probe_labeled_set
     from looklisten.system.cache import writable_cache
 
+    # The library caches only on request; the command line has a folder for it.
     options = replace(options, cache=options.cache or writable_cache("probe"))
     with ProgressBar(f"probe: {dataset}") as progress:
         table = probe_labeled_set(dataset, path, checkpoint, options, progress)
@@ -83,18 +85,10 @@ def _probe_labeled_set(dataset: str, path: str, checkpoint: str, options: ProbeO
 
 
 def _probe_shards(path: str, checkpoint: str, options: ProbeOptions) -> Output:
-    from looklisten.data.shards import Shards
     from looklisten.evaluation.linear_probe.shards import probe
     from looklisten.model.networks import open_network
 
-    network = open_network(checkpoint, options.device)
+    run = open_network(checkpoint, options.device)
     with ProgressBar("probe: clips") as progress:
-        sides = probe(
-            network.l3net,
-            Shards(path),
-            options.per_clip,
-            network.seed,
-            network.split.held_out_fraction,
-            progress,
-        )
+        sides = probe(run, path, options.per_clip, progress=progress)
     return Output({side: result.as_dict() for side, result in sides.items()})

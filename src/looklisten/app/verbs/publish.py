@@ -1,4 +1,4 @@
-"""The verb `publish`."""
+"""The verb `publish`: a network and its model card in a folder or on the Hub."""
 
 from pathlib import Path
 from typing import Annotated

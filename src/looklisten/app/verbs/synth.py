@@ -1,4 +1,4 @@
-"""The verb `synth`."""
+"""The verb `synth`: make videos whose labels, boxes and onsets are known."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +13,8 @@ from looklisten.app.terminal import ProgressBar
 from looklisten.media.synth.options import CollageOptions, SynthOptions, WorldOptions
 from looklisten.system.files import check_writable
 
+_DEFAULTS = WorldOptions()
+
 
 def run_synth(
     out: Positional[Path],
@@ -22,7 +24,7 @@ def run_synth(
     same: tuple[str, ...] = (),
     speed_change: float = CollageOptions.speed_change,
     workers: WorkerCount = None,
-    options: Annotated[WorldOptions, tyro.conf.arg(name="")] = WorldOptions(),  # noqa: B008
+    options: Annotated[WorldOptions, tyro.conf.arg(name="")] = _DEFAULTS,
 ) -> Output:
     """Make videos whose labels, boxes and onsets are known, or compose videos of your own files.
 
@@ -46,6 +48,7 @@ def run_synth(
         raise UsageError("--images and --sounds go together: a video is composed of one of each")
     settings: WorldOptions | CollageOptions = options
     if images and sounds:
+        # Composed videos have only the options that both kinds of videos share.
         shared = {field.name: getattr(options, field.name) for field in fields(SynthOptions)}
         settings = CollageOptions(
             images=str(images),

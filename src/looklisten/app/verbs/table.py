@@ -1,4 +1,4 @@
-"""The verb `table`."""
+"""The verb `table`: annotations of a public set -> a table for `prepare`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,5 +34,6 @@ def run_table(
     """
     from looklisten.data.public_sets import table
 
+    # OUT is a file, so it is its folder that is checked.
     check_writable(out.parent)
     return Output(table(dataset, annotations, videos, out, classes, ontology, whole_videos))

@@ -1,4 +1,4 @@
-"""The verb `train`."""
+"""The verb `train`: shards -> a run, or a short trial of settings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -66,6 +66,7 @@ def train_with(recipe: str) -> Callable[..., Output]:
         if overfit and sweep:
             raise UsageError("--overfit and --sweep cannot be combined; use one at a time")
         if overfit:
+            # This writes nothing, so the folder of the run is not checked.
             with ProgressBar("overfit: seconds") as progress:
                 memorized = memorize(shards, settings, overfit, device, progress=progress)
             return Output(asdict(memorized))
@@ -77,6 +78,7 @@ def train_with(recipe: str) -> Callable[..., Output]:
         with ProgressBar("train: steps") as progress:
             result = train(shards, settings, run, device, progress, resume)
         if result.stopped_by:
+            # A job scheduler restarts a job that ends with this exit code.
             message = f"stopped by {result.stopped_by} and saved; run the same command to continue"
             return Output(asdict(result), INTERRUPTED, message)
         return Output(asdict(result), SUCCESS)

@@ -1,4 +1,4 @@
-"""The verb `units`."""
+"""The verb `units`: a page of what each unit responds to."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,13 +35,12 @@ def run_units(
     from looklisten.evaluation.units.naming import units
     from looklisten.model.networks import open_network
 
+    # Before the network runs, so that the error does not come after minutes of work.
     check_writable_file(out)
-    opened = open_network(network, device)
-    all_clips = Shards(shards)
-    model = opened.l3net
-    clips = all_clips.split(split, opened.split.held_out_fraction)
+    run = open_network(network, device)
+    clips = Shards(shards).split(split, run.split.held_out_fraction)
     with ProgressBar("units: clips") as progress:
-        result = units(model, clips, top, per_clip, opened.seed, progress)
+        result = units(run, clips, top, per_clip, progress=progress)
     with ProgressBar("units: moments drawn") as progress:
-        page = write_unit_page(out, result, model, progress)
+        page = write_unit_page(out, result, run.l3net, progress)
     return Output(result.as_dict() | page)

@@ -70,8 +70,11 @@ def log_mel_statistics(
 ) -> Float[Tensor, "batch features"]:
     """Mean and deviation over time of each of 40 log-mel bands."""
     frames = waveforms.float().unfold(-1, LOG_MEL.window_samples, LOG_MEL.hop_samples)
-    magnitudes = torch.fft.rfft(frames * torch.hann_window(LOG_MEL.window_samples)).abs()
-    bands = (magnitudes @ mel_filters(LOG_MEL)).clamp_min(LOG_MEL.floor).log()
+    window = torch.hann_window(LOG_MEL.window_samples)
+    magnitudes = torch.fft.rfft(frames * window).abs()
+    bands = magnitudes @ mel_filters(LOG_MEL)
+    # The floor keeps digital silence finite.
+    bands = bands.clamp_min(LOG_MEL.floor).log()
     return torch.cat([bands.mean(1), bands.std(1)], dim=1)
 
 

@@ -29,9 +29,6 @@ BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
 MAX_MAP_BYTES = 8e6
 """On a CPU a batch is computed in chunks whose largest feature map takes about this many bytes."""
 
-SOUND_ROUNDING = "16bit"
-"""In cache keys: networks get sound that is rounded to 16 bits."""
-
 
 @dataclass(frozen=True, eq=False)
 class FeatureExtractor:
@@ -63,7 +60,8 @@ class FeatureExtractor:
         with torch.inference_mode():
             vectors = []
             for chunk in torch.split(batch, self.chunk_rows or len(batch)):
-                vectors.append(self.encode(chunk.to(self.device)).float().cpu())
+                encoded = self.encode(chunk.to(self.device))
+                vectors.append(encoded.float().cpu())
             return torch.cat(vectors).numpy()
 
 
@@ -89,13 +87,11 @@ def network_extractor(
     encoder = encoder_of(to_device(model, device), precision)
     _check_layer(encoder, side, layer)
     extractor = _extractor_of_encoder(name, encoder, side, layer)
-    # A cache may hold vectors of an older version, which did not round sound to 16 bits.
-    rounding = f"-{SOUND_ROUNDING}" if side == "audio" else ""
     weights = network_key(model)[:16]
     on_cpu = encoder.device.type == "cpu"
     return replace(
         extractor,
-        key=f"{weights}-{side}-{layer}-{precision}{rounding}",
+        key=f"{weights}-{side}-{layer}-{precision}",
         chunk_rows=_chunk_rows(model, side) if on_cpu else 0,
     )
 
@@ -129,7 +125,7 @@ def _chunk_rows(model: L3Net, side: Side) -> int:
         n_input_pixels = model.front_end(torch.zeros(1, WINDOW_SAMPLES)).numel()
     else:
         n_input_pixels = model.config.crop_pixels**2
-    n_positions = n_input_pixels / model.config.first_stride**2
+    n_values = model.tower(side).peak_values_per_pixel * n_input_pixels
     # bfloat16 has two bytes; in float32 a chunk is twice as large.
-    bytes_per_row = 2 * model.config.widths[0] * n_positions
+    bytes_per_row = 2 * n_values
     return max(1, int(MAX_MAP_BYTES / bytes_per_row))

@@ -94,10 +94,12 @@ class ProbeImages:
     ) -> tuple[Items, Int[np.ndarray, "settings _"]]:
         """The readable ones of `items`, and the class that each layer predicts for each."""
         readable: list[int] = []
+        # The empty batch keeps the shapes if no item is readable.
         classes = [np.zeros((len(layers.layers), 0), np.int64)]
         for batch_items, vectors in self.batches(items, None):
             readable.extend(batch_items)
-            classes.append(layers(vectors).argmax(2).cpu().numpy())
+            predicted = layers(vectors).argmax(2)
+            classes.append(predicted.cpu().numpy())
         return np.array(readable, dtype=np.int64), np.concatenate(classes, axis=1)
 
 

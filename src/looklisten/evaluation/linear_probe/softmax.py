@@ -151,7 +151,9 @@ def _save_state(
         # safetensors has no nesting, so that the names carry it.
         for name, tensor in state.items():
             tensors[f"{OPTIMIZER_PREFIX}{parameter}.{name}"] = tensor
-    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    on_cpu = {}
+    for name, tensor in tensors.items():
+        on_cpu[name] = tensor.cpu().contiguous()
     with atomic_write(file) as scratch:
         scratch.write_bytes(save(on_cpu, {"epochs_done": str(epochs_done)}))
 

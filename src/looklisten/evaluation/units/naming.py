@@ -235,7 +235,7 @@ def units(
         # The third pass has as many moments as it finds, which is not known before.
         return lambda done, part, /, **_: progress(before + done, max(first_passes, before + part))
 
-    width = model.config.widths[-1]
+    width = model.vision.features
     strongest = {side: StrongestVideos(width, top) for side in SIDES}
     activations_of: dict[str, Activations] = {}
     for video in video_activations(model.eval(), clips, per_clip, after(0)):

@@ -1,10 +1,11 @@
-"""Vectors of many windows from one run of the tower over the long spectrogram: neighbouring windows
-share nearly all their work.
+"""Vectors of many windows from one run of the audio tower over a long spectrogram.
 
-The towers are convolutions. Places of the last map lie a fixed step apart, and a window that begins
-at one of them sees the very places that the tower would compute for it alone, but for those near
-its borders: alone, a window has zeros beside it inside the tower; here it has the sound that is
-really there. Knows an L3Net, no file.
+Neighboring windows share almost all their work. The towers are convolutions: positions of the last
+map are a fixed step apart, and a window that begins at one of them contains the positions that the
+tower would compute for the window alone. Only positions near the edges of a window differ. Alone, a
+window has zeros next to it inside the tower; here it has the sound that is next to it.
+
+Knows an L3Net, no file.
 """
 
 import math
@@ -17,93 +18,118 @@ from torch import Tensor
 from torch.nn import functional
 
 from looklisten.errors import ConfigError
-from looklisten.inference.embedding.windows import Buffer, WindowGrid, WindowVectors
-from looklisten.inference.encoder import Encoder, NetworkEncoder
-from looklisten.inference.layers import check_layer, grid_of, layer_width, vectors_from_pooled
+from looklisten.inference.embedding.options import EmbedOptions
+from looklisten.inference.embedding.records import Embeddings, audio_embeddings
+from looklisten.inference.embedding.windows import SampleBuffer, WindowGrid
+from looklisten.inference.encoder import Encoder, NetworkEncoder, choose_layer
+from looklisten.inference.layers import layer_width, pooled_layer, vectors_from_pooled
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, LogSpectrogram
-from looklisten.model.backbones.vgg_streaming import StreamingVgg, reach
 
-STRIP_SECONDS = 1.0
-"""The tower gets so much sound at a time: what a strip makes fits into the processor's caches, as a
-window's does.
-"""
+CHUNK_SECONDS = 1.0
+"""Sound that the tower gets at once; its maps then fit into the caches of the processor."""
 
 
 def check_dense(encoder: Encoder) -> NetworkEncoder:
-    """Raises ConfigError, one sentence, for networks whose windows cannot share a map."""
+    """The encoder if its network can be dense. Raises ConfigError, one sentence, if it cannot."""
     if not isinstance(encoder, NetworkEncoder):
         raise ConfigError(
-            f"dense embedding looks inside a network of this package, and {type(encoder).__name__} is another; leave dense away"
+            f"dense embedding needs an L3Net, and this network is a {type(encoder).__name__}; "
+            f"use it without dense"
         )
     if not _is_local(encoder.model.front_end, encoder.device):
         raise ConfigError(
-            "dense embedding needs a front end that computes each moment by itself, and this network's brings every second to its own "
-            "loudest place, so that windows share nothing; leave dense away"
+            "dense embedding needs a front end whose columns do not depend on each other, and "
+            "this network scales each second by its loudest value; use it without dense"
         )
     return encoder
 
 
-def _shifts(reduction: int, column_samples: int, grid: WindowGrid) -> int:
-    """How often the tower must run so that its places lie no further apart than the hop."""
-    for shifts in (n for n in range(1, reduction + 1) if reduction % n == 0):
-        if reduction // shifts * column_samples <= grid.hop_samples:
-            return shifts
-    finest = column_samples / SAMPLE_RATE_HZ
+@torch.inference_mode()
+def _is_local(front_end: LogSpectrogram, device: torch.device) -> bool:
+    """Whether the first column of a second stays equal when the end of the second is louder."""
+    quiet = torch.linspace(-1, 1, WINDOW_SAMPLES, device=device).sin()[None] * 0.1
+    middle = WINDOW_SAMPLES // 2
+    loud_end = torch.cat([quiet[:, :middle], 9 * quiet[:, middle:]], 1)
+    return torch.equal(front_end(quiet)[..., 0], front_end(loud_end)[..., 0])
+
+
+def _shift_count(reduction: int, column_samples: int, grid: WindowGrid) -> int:
+    """How many shifted runs of the tower give positions that are at most one hop apart.
+
+    `reduction` columns of the spectrogram, each `column_samples` long, are one position.
+    """
+    divisors = [count for count in range(1, reduction + 1) if reduction % count == 0]
+    for count in divisors:
+        if reduction // count * column_samples <= grid.hop_samples:
+            return count
+    shortest_seconds = column_samples / SAMPLE_RATE_HZ
     raise ConfigError(
-        f"dense embedding with this network has a hop of at least {finest:g} s; ask for that, or leave dense away"
+        f"dense embedding with this network has a hop of at least {shortest_seconds:g} s; "
+        f"choose a longer hop, or embed without dense"
     )
 
 
-def _columns(spec: FrontEnd, samples: int) -> int:
-    return (samples // spec.decimation - spec.window_samples) // spec.hop_samples + 1
+def _column_count(front_end: FrontEnd, samples: int) -> int:
+    """Columns of the spectrogram of a sound."""
+    decimated = samples // front_end.decimation
+    return (decimated - front_end.window_samples) // front_end.hop_samples + 1
 
 
-@torch.inference_mode()
-def _is_local(front_end: LogSpectrogram, device: torch.device) -> bool:
-    """Whether the first column of a second stays as it is when the second's end grows louder."""
-    wave = torch.linspace(-1, 1, WINDOW_SAMPLES, device=device).sin()[None] * 0.1
-    louder = torch.cat([wave[:, : WINDOW_SAMPLES // 2], 9 * wave[:, WINDOW_SAMPLES // 2 :]], 1)
-    return torch.equal(front_end(wave)[..., 0], front_end(louder)[..., 0])
+class DenseAudio:
+    """Embeds sound that is pushed in pieces; the audio tower runs over all of it.
 
-
-class DenseSound:
-    """Windows of a sound that is pushed in pieces: `push` and `finish` give the first samples and
-    the vectors of what is new.
-
-    A window begins at the place nearest to its exact start, so at most half of `step_samples`
-    beside it. Where places lie further apart than the hop, the tower runs several times, each
-    shifted by `step_samples`. Strips lie on fixed places, so how the sound is pushed changes
-    nothing. Behind its end a sound has silence, before its beginning zeros, as every window alone.
+    A window begins at the position nearest to its exact start, which is at most half of
+    `step_samples` away. If positions are further apart than the hop, the tower runs several times,
+    each time shifted by `step_samples`. Before and after the sound there is silence.
     """
 
-    def __init__(self, encoder: Encoder, layer: str, grid: WindowGrid) -> None:
-        self._encoder, self._layer, self._grid = check_dense(encoder), layer, grid
+    def __init__(
+        self,
+        encoder: Encoder,
+        options: EmbedOptions,
+        source: str,
+        chunk_seconds: float = CHUNK_SECONDS,
+    ) -> None:
+        layer = choose_layer(encoder, "audio", options.layer)
+        self._encoder = check_dense(encoder)
         self._model = self._encoder.model
-        check_layer(self._model, layer)
-        self._tower, self._spec = self._model.audio, self._model.front_end.spec
-        self._column_samples = self._spec.hop_samples * self._spec.decimation
-        reduction = self._tower.reduction
-        self._shifts = _shifts(reduction, self._column_samples, grid)
-        self.step_samples: int = reduction // self._shifts * self._column_samples
-        self._rows, self._columns_a_window = grid_of("audio", layer)
-        self._window_places = self._tower.places(_columns(self._spec, WINDOW_SAMPLES))
-        self.features = layer_width(self._model, "audio", layer)
-        self._buffer = Buffer(grid.padding_samples)
+        pooled_from = pooled_layer(self._model, "audio", layer)
+        self._layer = layer
+        self._options = options
+        self._source = source
+        self._grid = WindowGrid.of(options.hop_seconds, options.center)
+        self._tower = self._model.audio
+        self._front_end = self._model.front_end.spec
+        self._column_samples = self._front_end.hop_samples * self._front_end.decimation
+        # Positions of the map: how far apart they are, and how many a window has.
+        reduction = self._tower.stride
+        self._shift_count = _shift_count(reduction, self._column_samples, self._grid)
+        self.step_samples: int = reduction // self._shift_count * self._column_samples
+        """Starts of windows are multiples of this number of samples."""
+        window_columns = _column_count(self._front_end, WINDOW_SAMPLES)
+        self._window_positions = self._tower.map_columns(window_columns)
+        # A layer pools the map of a window to a grid. Rows are pooled first, in the chunk.
+        self._pooled_rows, self._pooled_columns = pooled_from.grid
+        self._vector_length = layer_width(self._model, "audio", layer)
         dtype = torch.bfloat16 if self._encoder.precision == "bfloat16" else torch.float32
-        self._towers = [
-            StreamingVgg(self._tower, dtype, raw=layer == "conv4_2") for _ in range(self._shifts)
-        ]
-        self._maps = [
-            torch.zeros(self._tower.features * self._rows, 0, device=encoder.device)
-        ] * self._shifts
-        self._map_begins = [0] * self._shifts
-        self._strip = round(STRIP_SECONDS * SAMPLE_RATE_HZ / self._column_samples)
-        self._columns = self._next = 0
+        self._towers = []
+        self._maps: list[Float[Tensor, "values positions"]] = []
+        for _ in range(self._shift_count):
+            self._towers.append(self._tower.streaming(pooled_from, dtype))
+            value_count = self._tower.features * self._pooled_rows
+            self._maps.append(torch.zeros(value_count, 0, device=encoder.device))
+        self._map_starts = [0] * self._shift_count
+        """Number of the first position that each map still holds."""
+        # Chunks begin at fixed columns, so vectors do not depend on how the sound is pushed.
+        self._chunk_columns = round(chunk_seconds * SAMPLE_RATE_HZ / self._column_samples)
+        self._buffer = SampleBuffer(self._grid.padding_samples)
+        self._done_columns = 0
+        self._next_window = 0
 
     @property
     def samples(self) -> int:
-        """How many were pushed."""
+        """Number of samples that were pushed."""
         return self._buffer.end
 
     def start(self, number: int) -> int:
@@ -111,82 +137,99 @@ class DenseSound:
         return self._step(number) * self.step_samples - self._grid.padding_samples
 
     def _step(self, number: int) -> int:
-        exact = Fraction(self._grid.start(number) + self._grid.padding_samples, self.step_samples)
-        return math.floor(exact + Fraction(1, 2))
+        """The start of a window in steps, rounded to the nearest."""
+        exact_samples = self._grid.start(number) + self._grid.padding_samples
+        return math.floor(Fraction(exact_samples, self.step_samples) + Fraction(1, 2))
 
-    def push(self, wave: Float32[np.ndarray, " samples"]) -> WindowVectors:
-        self._buffer.push(wave)
-        while self._end(self._columns + self._strip, self._shifts - 1) <= self._buffer.end:
-            self._run(self._strip)
-        return self._pool(None)
+    def push(self, waveform: Float32[np.ndarray, " samples"]) -> Embeddings:
+        """The windows that are complete now, perhaps none."""
+        self._buffer.push(waveform)
+        last_shift = self._shift_count - 1
+        while True:
+            chunk_end = self._done_columns + self._chunk_columns
+            if self._columns_end(chunk_end, last_shift) > self._buffer.end:
+                break
+            self._run_towers(self._chunk_columns)
+        return self._take_windows(None)
 
-    def finish(self) -> WindowVectors:
-        count = self._grid.count(self.samples)
-        last_place = self._step(count - 1) // self._shifts + self._window_places - 1
-        wanted = last_place * self._tower.reduction + reach(self._tower) + 1
-        while self._columns < wanted:  # behind the sound lies silence
-            self._run(min(wanted - self._columns, self._strip))
-        return self._pool(count)
+    def finish(self) -> Embeddings:
+        """The remaining windows; silence fills the last."""
+        window_count = self._grid.count(self.samples)
+        last_start = self._step(window_count - 1) // self._shift_count
+        last_position = last_start + self._window_positions - 1
+        needed_columns = last_position * self._tower.stride + self._towers[0].lookahead_columns + 1
+        while self._done_columns < needed_columns:
+            remaining_columns = needed_columns - self._done_columns
+            self._run_towers(min(remaining_columns, self._chunk_columns))
+        return self._take_windows(window_count)
 
-    def _begin(self, column: int, shift: int) -> int:
+    def _column_start(self, column: int, shift: int) -> int:
         """The first sample of a column of the spectrogram."""
-        return (
-            column * self._column_samples + shift * self.step_samples - self._grid.padding_samples
+        samples = column * self._column_samples + shift * self.step_samples
+        return samples - self._grid.padding_samples
+
+    def _columns_end(self, columns: int, shift: int) -> int:
+        """The sample after the last one of the first `columns` columns, and of one more."""
+        window_samples = self._front_end.window_samples * self._front_end.decimation
+        return self._column_start(columns, shift) + window_samples
+
+    @torch.inference_mode()
+    def _run_towers(self, columns: int) -> None:
+        """Extend the maps by the next columns of the spectrogram."""
+        # One column more on either side: the low-pass filter of a front end starts with zeros,
+        # which may reach into the first and the last column.
+        extra = min(self._done_columns, 1)
+        for shift, tower in enumerate(self._towers):
+            start = self._column_start(self._done_columns - extra, shift)
+            end = self._columns_end(self._done_columns + columns, shift)
+            waveform = torch.from_numpy(self._buffer.take(start, end))
+            spectrogram = self._model.spectrogram(waveform[None].to(self._encoder.device))
+            new_map = tower.push(spectrogram[..., extra : extra + columns])
+            size = (self._pooled_rows, new_map.shape[3])
+            pooled = functional.adaptive_max_pool2d(new_map, size)[0].flatten(0, 1)
+            self._maps[shift] = torch.cat([self._maps[shift], pooled.float()], 1)
+        self._done_columns += columns
+        self._buffer.drop_before(self._column_start(self._done_columns - 1, 0))
+
+    @torch.inference_mode()
+    def _take_windows(self, stop_window: int | None) -> Embeddings:
+        """The windows, up to number `stop_window`, whose positions are all in the maps."""
+        starts: list[int] = []
+        window_maps: list[Tensor] = []
+        while stop_window is None or self._next_window < stop_window:
+            position, shift = divmod(self._step(self._next_window), self._shift_count)
+            first = position - self._map_starts[shift]
+            last = first + self._window_positions
+            if last > self._maps[shift].shape[-1]:
+                break
+            window_maps.append(self._maps[shift][:, first:last])
+            starts.append(self.start(self._next_window))
+            self._next_window += 1
+        vectors = torch.zeros(0, self._vector_length)
+        if window_maps:
+            vectors = self._pool(window_maps)
+        self._drop_positions()
+        return audio_embeddings(
+            np.array(starts, np.int64),
+            vectors.cpu().numpy(),
+            self._source,
+            self._layer,
+            self._options,
         )
 
-    def _end(self, columns: int, shift: int) -> int:
-        """The sample behind the last of so many columns, and one more."""
-        return self._begin(columns, shift) + self._spec.window_samples * self._spec.decimation
+    def _drop_positions(self) -> None:
+        """Drop the positions before the next window."""
+        first_needed = self._step(self._next_window) // self._shift_count
+        for shift, map_values in enumerate(self._maps):
+            count = max(first_needed - self._map_starts[shift], 0)
+            count = min(count, map_values.shape[-1])
+            self._maps[shift] = map_values[:, count:]
+            self._map_starts[shift] += count
 
-    @torch.inference_mode()
-    def _run(self, strip: int) -> None:
-        """The tower over the next columns, and its map's new columns, pooled over rows to those of
-        the layer's grid.
-        """
-        # A column more on either side, which the low-pass filter's zeros may reach.
-        before = min(self._columns, 1)
-        for shift, tower in enumerate(self._towers):
-            begin = self._begin(self._columns - before, shift)
-            wave = self._buffer.take(begin, self._end(self._columns + strip, shift))
-            columns = self._model.spectrogram(torch.from_numpy(wave)[None].to(self._encoder.device))
-            image = tower.push(columns[..., before : before + strip])
-            pooled = functional.adaptive_max_pool2d(image, (self._rows, image.shape[3]))[0].flatten(
-                0, 1
-            )
-            self._maps[shift] = torch.cat([self._maps[shift], pooled.float()], 1)
-        self._columns += strip
-        self._buffer.forget(self._begin(self._columns - 1, 0))
-
-    @torch.inference_mode()
-    def _pool(self, count: int | None) -> WindowVectors:
-        """The windows, up to number `count`, whose places are all there."""
-        starts: list[int] = []
-        found: list[Tensor] = []
-        while count is None or self._next < count:
-            place, shift = divmod(self._step(self._next), self._shifts)
-            at = place - self._map_begins[shift]
-            if at + self._window_places > self._maps[shift].shape[-1]:
-                break
-            found.append(self._maps[shift][:, at : at + self._window_places])
-            starts.append(self.start(self._next))
-            self._next += 1
-        vectors = self._vectors(found) if found else torch.zeros(0, self.features)
-        for shift, held in enumerate(self._maps):
-            done = min(
-                max(self._step(self._next) // self._shifts - self._map_begins[shift], 0),
-                held.shape[-1],
-            )
-            self._maps[shift], self._map_begins[shift] = (
-                held[:, done:],
-                self._map_begins[shift] + done,
-            )
-        return WindowVectors(np.array(starts, np.int64), vectors.cpu().numpy())
-
-    def _vectors(
-        self, windows: list[Float[Tensor, "values places"]]
+    def _pool(
+        self, window_maps: list[Float[Tensor, "values positions"]]
     ) -> Float[Tensor, "n features"]:
-        pooled = functional.adaptive_max_pool1d(
-            torch.stack(windows), self._columns_a_window
-        ).flatten(1)
-        with self._encoder.arithmetic:
+        stacked = torch.stack(window_maps)
+        pooled = functional.adaptive_max_pool1d(stacked, self._pooled_columns).flatten(1)
+        with self._encoder.autocast:
             return vectors_from_pooled(self._model, pooled, "audio", self._layer)

@@ -1,14 +1,15 @@
-"""A network with its choices made, that turns a list of things into a matrix: `encode`, as users of
-sentence-transformers expect it.
+"""A network with its options, which turns a list of sources into a matrix.
 
-`model` must know no file, so `encode` is not a method of the network.
+`Embedder.encode` has the arguments that users of sentence-transformers know. It is not a method of
+the network, since `model` knows no file.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from operator import length_hint
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -16,11 +17,10 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from looklisten.errors import ConfigError, SourceError
-from looklisten.inference.embedding.arguments import Source, many_sources
-from looklisten.inference.embedding.inputs import parts
-from looklisten.inference.embedding.options import Pooling, Precision, SideChoice
-from looklisten.inference.embedding.records import Embeddings, joined, unit
-from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS, How
+from looklisten.inference.embedding.arguments import Embeddable, items_of
+from looklisten.inference.embedding.inputs import embed_blocks
+from looklisten.inference.embedding.options import EmbedChoices, EmbedOptions, Pooling, SideChoice
+from looklisten.inference.embedding.records import Embeddings, concatenate, normalize_rows
 from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net
@@ -29,96 +29,96 @@ from looklisten.system.progress import Progress, no_progress
 
 
 class Embedder:
-    """`ll.Embedder("runs/mine").encode(["a.wav", "b.mp4", "c.jpg"])` gives `[3, features]`: one
-    vector a thing.
+    """One vector for each source.
 
-    `model` is a network, or the folder of a run. Of a thing with several windows `pooling` takes
-    the mean of their vectors, each feature's maximum, or the window in the middle. The other
-    choices are those of `ll.embed`.
+        ll.Embedder("runs/mine").encode(["a.wav", "b.mp4", "c.jpg"])  # [3, features]
+
+    `model` is a network or the folder of a run. `pooling` makes one vector of the windows of a
+    source. `choices` are fields of `EmbedOptions`; they go before `options`.
     """
 
     def __init__(
         self,
         model: L3Net | Encoder | str | Path,
         side: SideChoice = "auto",
-        layer: str | None = None,
         pooling: Pooling = "mean",
-        hop_seconds: float = HOP_SECONDS,
-        center: bool = False,
-        dense: bool = False,
-        precision: Precision = "float32",
+        options: EmbedOptions | None = None,
+        **choices: Unpack[EmbedChoices],
     ) -> None:
         if pooling not in POOLINGS:
             raise ConfigError(f"there is no pooling {pooling!r}; there are {', '.join(POOLINGS)}")
-        self.encoder = encoder_of(
-            load(model) if isinstance(model, (str, Path)) else model, precision
-        )
-        self._side, self._pool = side, POOLINGS[pooling]
-        self._how = How(layer, hop_seconds, center, False, dense)
+        self._options = replace(options or EmbedOptions(), **choices)
+        if isinstance(model, (str, Path)):
+            model = load(model)
+        self.encoder = encoder_of(model, self._options.precision)
+        self._side = side
+        self._pool = POOLINGS[pooling]
 
     def encode(
         self,
-        inputs: Source | Iterable[Source],
-        batch_size: int = BATCH_SIZE,
+        inputs: Embeddable | Iterable[Embeddable],
+        batch_size: int | None = None,
         sample_rate_hz: SampleRate | None = None,
-        normalize_embeddings: bool = False,
+        normalize_embeddings: bool | None = None,
         convert_to_tensor: bool = False,
         progress: Progress = no_progress,
     ) -> Float32[np.ndarray, "*n features"] | Float[Tensor, "*n features"]:
-        """`[n, features]` in the order of `inputs` (files, arrays, tensors); of one thing that is
-        in no list, `[features]`.
+        """`[n, features]` in the order of `inputs`; `[features]` of a source that is in no list.
 
-        `inputs` may be any collection of things: a list, a column of a table, an array of paths, a
-        set, a generator. Numbers in a row or a grid are one thing. Arrays of sound need
-        `sample_rate_hz`, one for all. Raises SourceError for a thing that cannot be embedded, by
-        its name or its number.
+        `inputs` may be any collection of files, arrays and tensors: a list, a column of a table, an
+        array of paths, a set, a generator. Numbers in a row or a grid are one source. Arrays of
+        sound need `sample_rate_hz`, one for all. Raises SourceError for a source that cannot be
+        embedded, with its name or its number.
         """
-        many = many_sources(inputs)
-        things: Iterable[Any] = [inputs] if many is None else many
-        total = length_hint(things)
-        how = How(
-            self._how.layer,
-            self._how.hop_seconds,
-            self._how.center,
-            False,
-            self._how.dense,
-            batch_size,
-        )
+        options = self._options
+        if batch_size is not None:
+            options = replace(options, batch_size=batch_size)
+        # A source has the length 1 after pooling, so its windows are not normalized before.
+        is_normalized = options.normalize if normalize_embeddings is None else normalize_embeddings
+        options = replace(options, normalize=False)
+        items = items_of(inputs)
+        sources: Iterable[Any] = [inputs] if items is None else items
+        total = length_hint(sources)
         rows = []
-        for done, thing in enumerate(things, 1):
+        for number, source in enumerate(sources, 1):
             try:
-                rows.append(
-                    self._pool(joined(parts(thing, self.encoder, how, self._side, sample_rate_hz)))
-                )
+                blocks = embed_blocks(source, self.encoder, options, self._side, sample_rate_hz)
+                rows.append(self._pool(concatenate(blocks)))
             except SourceError as error:
-                if many is None or isinstance(thing, (str, os.PathLike)):
+                if items is None or isinstance(source, (str, os.PathLike)):
                     raise
-                raise SourceError(f"number {done} of what is to be encoded: {error}") from None
-            progress(done, max(total, done))
+                # An array has no name.
+                raise SourceError(f"number {number} of the inputs: {error}") from None
+            progress(number, max(total, number))
         if not rows:
             raise ConfigError("there is nothing to encode: the list is empty")
         matrix = np.stack(rows)
-        matrix = unit(matrix) if normalize_embeddings else matrix
-        found = matrix[0] if many is None else matrix
-        return torch.from_numpy(found) if convert_to_tensor else found
+        if is_normalized:
+            matrix = normalize_rows(matrix)
+        result = matrix[0] if items is None else matrix
+        return torch.from_numpy(result) if convert_to_tensor else result
 
     @staticmethod
     def similarity(
         a: Float32[np.ndarray, "n features"], b: Float32[np.ndarray, "m features"]
     ) -> Float32[np.ndarray, "n m"]:
-        """Cosines of all rows of `a` with all of `b`."""
-        cosines: Float32[np.ndarray, "n m"] = unit(a) @ unit(b).T
+        """Cosines of all rows of `a` with all rows of `b`."""
+        cosines: Float32[np.ndarray, "n m"] = normalize_rows(a) @ normalize_rows(b).T
         return cosines
 
 
-def _max(found: Embeddings) -> Float32[np.ndarray, " features"]:
-    highest: Float32[np.ndarray, " features"] = found.vectors.max(axis=0)
-    return highest
+def _maximum(embeddings: Embeddings) -> Float32[np.ndarray, " features"]:
+    maximum: Float32[np.ndarray, " features"] = embeddings.vectors.max(axis=0)
+    return maximum
 
 
-def _middle(found: Embeddings) -> Float32[np.ndarray, " features"]:
-    middle: Float32[np.ndarray, " features"] = found.vectors[len(found) // 2]
+def _middle(embeddings: Embeddings) -> Float32[np.ndarray, " features"]:
+    middle: Float32[np.ndarray, " features"] = embeddings.vectors[len(embeddings) // 2]
     return middle
 
 
-POOLINGS = {"mean": Embeddings.mean, "max": _max, "middle": _middle}
+POOLINGS: dict[Pooling, Callable[[Embeddings], Float32[np.ndarray, " features"]]] = {
+    "mean": Embeddings.mean,
+    "max": _maximum,
+    "middle": _middle,
+}

@@ -1,46 +1,50 @@
-"""Many files -> a file of vectors for each, in a folder of the same structure. What is done is
-left; what fails is written down.
+"""Many files -> one file of vectors for each, in a folder of the same structure.
+
+Files that are done are skipped, and failures are written to `failures.jsonl`.
 
 Decisions:
 
-- A file of vectors says of which bytes it was made (size, date and digest of its source) and by
-  which network and choices. It is done when all of that still holds, whatever folder the source
-  lies in now.
-- A network is known by the digest of its weights and settings. A path says nothing: a run is
-  trained on, a folder is moved.
-- Files are decoded in another process. What ends that process twice, or makes it hang, is written
-  down with its size and date, and not opened again until it, or the decoder's version, changes.
+- A file of vectors says which bytes it was made from (size, date and digest of its source), by
+  which network and with which settings. It is done while all of that holds, even if the source
+  moved to another folder.
+- A network is known by the digest of its weights and settings. Its path says nothing: a run is
+  trained further, a folder is moved.
+- Files are decoded in another process. A file that ends this process twice, or makes it hang, is
+  written down with its size and date. It is opened again only if it, or the version of the decoder,
+  changes.
 """
 
-import hashlib
-import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from looklisten.config import Side
-from looklisten.data.sources import Source, find_sources, open_source
+from looklisten.data.sources import Source, Sources, find_sources, open_source
 from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
+from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
 from looklisten.inference.embedding.fingerprints import SourceStamp, sha256_of_json
-from looklisten.inference.embedding.inputs import aligned, parts
-from looklisten.inference.embedding.options import Modality, Precision
-from looklisten.inference.embedding.records import Embeddings
-from looklisten.inference.embedding.stream import How
+from looklisten.inference.embedding.inputs import embed_aligned, embed_blocks
+from looklisten.inference.embedding.options import EmbedFilesOptions, Modality
+from looklisten.inference.embedding.output_files import (
+    NETWORK_KEY,
+    FolderFacts,
+    check_folder,
+    vector_path,
+)
+from looklisten.inference.embedding.records import Embeddings, in_large_blocks
 from looklisten.inference.embedding.writers import (
-    FORMATS,
-    Format,
-    VectorFile,
-    gathered,
-    read_made,
-    vector_file,
+    VectorFormat,
+    VectorWriter,
+    open_vector_file,
+    read_provenance,
+    vector_format_of,
 )
 from looklisten.inference.encoder import Encoder, NetworkEncoder, encoder_of
 from looklisten.media.formats import MEDIA_SUFFIXES
@@ -49,124 +53,81 @@ from looklisten.media.isolation.parent import use_limits
 from looklisten.media.isolation.readers import is_image, read_streams
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
-from looklisten.system.files import remove_abandoned_scratch, write_json
+from looklisten.system.files import remove_abandoned_scratch
 from looklisten.system.progress import Progress, no_progress
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger("looklisten")
 
-SIDES: dict[Modality, tuple[Side, ...]] = {
+MIN_ROWS_PER_WRITE = 1024
+
+MODALITY_SIDES: dict[Modality, tuple[Side, ...]] = {
     "audio": ("audio",),
     "image": ("vision",),
     "video": ("audio", "vision"),
 }
 
-
-MOST_NAME_BYTES = 255
-"""A longer name of a file or folder is refused by the file systems in use."""
-
-NAME_DIGITS = 16
-"""Hexadecimal digits of the digest that stands for the end of a name that is too long."""
+State = Literal["done", "changed", "to do"]
+"""Of a source: its vectors are there; they are there, but the source changed since; neither."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is made of every file, and where it goes."""
+class _Job:
+    """What is the same for all files of one call."""
 
-    out: Path
-    how: How
-    modality: Modality = "auto"
-    align: bool = False
-    format: Format = "npz"
-    overwrite: bool = False
-    network: str = ""
-    """What the network is called; only one that holds no weights is known by it."""
-    precision: Precision = "float32"
-    step: int | None = None
-    """The training step of the network, for `embed.json`."""
-    again: bool = False
-    """Open files again that crashed the decoder before."""
-    limits: WorkerLimits = field(default_factory=WorkerLimits)
-    """What a file may cost."""
+    root: Path
+    """The folder that paths of sources start from."""
+    folder: Path
+    options: EmbedFilesOptions
+    encoder: Encoder
+    vector_format: VectorFormat
+    facts_sha256: str
+    """Digest of everything that vectors depend on, except for the source."""
 
     def target(self, source: Source) -> Path:
-        """The whole name of the source stays in the name, so that `a.wav` and `a.mp3` are two."""
-        *folders, name = source.path.replace("://", "/").split("/")
-        return self.out.joinpath(*map(fitting_name, folders), fitting_name(name, f".{self.format}"))
-
-    def about(self, encoder: Encoder) -> dict[str, Any]:
-        """Everything that the vectors of a folder have in common."""
-        how = {name: getattr(self.how, name) for name in ("layer", "center", "normalize", "dense")}
-        same = {"modality": self.modality, "align": self.align, "precision": self.precision}
-        model = encoder.model if isinstance(encoder, NetworkEncoder) else encoder
-        network = {WEIGHTS: network_key(model, self.network), "step": self.step}
-        return network | same | how | {"hop_seconds": float(self.how.hop_seconds)}
-
-
-WEIGHTS = "network_sha256"
-"""The field of `embed.json` that says which network made the vectors."""
-
-
-def fitting_name(name: str, suffix: str = "") -> str:
-    """`name + suffix`, its end replaced by a digest of all of it where a file system would refuse
-    it as too long.
-    """
-    whole = _bytes(name + suffix)
-    if len(whole) <= MOST_NAME_BYTES:
-        return name + suffix
-    end = f"~{hashlib.sha256(whole).hexdigest()[:NAME_DIGITS]}{suffix}"
-    begin = _bytes(name)[: MOST_NAME_BYTES - len(_bytes(end))]
-    return begin.decode("utf-8", "ignore") + end
-
-
-def _bytes(name: str) -> bytes:
-    """A name as a file system has it; bytes that are no UTF-8 are what they were."""
-    try:
-        return name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return name.encode("utf-8", "backslashreplace")
+        return vector_path(self.folder, source, self.vector_format.name)
 
 
 def embed_files(
     inputs: Sequence[str | Path],
     model: L3Net | Encoder,
-    plan: Plan,
+    folder: Path,
+    options: EmbedFilesOptions,
+    network_name: str = "",
+    network_step: int | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Vectors of every file that `inputs` name (as for `prepare`, and sounds and pictures too), in
-    files below `plan.out`.
+    """Embed every file that `inputs` name; returns how many were embedded, skipped and failed.
 
-    `embed.json` there says how they were made, `failures.jsonl` has a line for each file that
-    failed or broke off. Run again it does what is not done, makes anew what changed and tries anew
-    what failed. A file that crashed the decoder is not opened again unless it changed. Raises
-    ConfigError when the folder holds vectors that were made otherwise.
+    `inputs` are those of `prepare`, and sounds and images too. Files of vectors go into `folder`.
+    There `embed.json` says how they are made, and `failures.jsonl` has a line for each file that
+    failed or ended early. A second call embeds what is not done, what changed and what failed. A
+    file that crashed the decoder is not opened again unless it changed.
+
+    `network_name` identifies a network without weights of its own. `network_step` is the training
+    step, for `embed.json`. Raises ConfigError if the folder holds vectors with other settings.
     """
-    encoder = encoder_of(model, plan.precision)
+    vector_format = vector_format_of(options.format)
+    encoder = encoder_of(model, options.vectors.precision)
     sources = find_sources(inputs, suffixes=MEDIA_SUFFIXES)
-    if any(
-        source.start_seconds is not None or source.stop_seconds is not None
-        for source in sources.found
-    ):
-        raise ConfigError(
-            "embed takes whole files, and this table names stretches; remove start_seconds and stop_seconds"
-        )
-    about = plan.about(encoder)
-    _agree(plan, about, {plan.target(source) for source in sources.found})
-    for folder in {plan.target(source).parent for source in sources.found}:
-        with suppress(OSError):  # such as a path that is too long; the file itself will say so
-            remove_abandoned_scratch(folder)
-    plan_sha256 = sha256_of_json({name: value for name, value in about.items() if name != "step"})
-    states = {
-        source.path: _state(sources.root, source, plan, plan_sha256) for source in sources.found
+    _check_no_stretches(sources.found)
+    facts = _folder_facts(encoder, options, network_name, network_step)
+    facts_of_vectors = {name: value for name, value in facts.items() if name != "step"}
+    facts_sha256 = sha256_of_json(facts_of_vectors)
+    job = _Job(sources.root, folder, options, encoder, vector_format, facts_sha256)
+    targets = {job.target(source) for source in sources.found}
+    check_folder(folder, facts, options.overwrite, targets)
+    for parent in {target.parent for target in targets}:
+        # A path may be too long; embedding its file will then give the error.
+        with suppress(OSError):
+            remove_abandoned_scratch(parent)
+    states = {source.path: _state(job, source) for source in sources.found}
+    failures = _open_failure_log(job, sources, states)
+    # A file that crashed the decoder may have vectors of an earlier run; then it is done.
+    known_losses = {
+        name: reason
+        for name, reason in failures.decoder_losses().items()
+        if states.get(name) != "done"
     }
-    failures = _Failures(plan.out / "failures.jsonl")
-    by_path = {source.path: source for source in sources.found}
-    failures.keep(
-        lambda line: (
-            states.get(line["source"]) == "done" or _is_known(line, sources.root, by_path, plan)
-        )
-    )
-    for missing in sources.missing:
-        failures.add(missing, sources.reasons.get(missing, "there is no such file"))
     counts = {
         "sources": len(sources.found) + len(sources.missing),
         "embedded": 0,
@@ -174,263 +135,218 @@ def embed_files(
         "changed": 0,
         "vectors": 0,
     }
-    # Where vectors of an earlier run are there, nothing is left to do.
-    known = {
-        name: why for name, why in failures.lost_sources().items() if states.get(name) != "done"
-    }
-    with use_limits(plan.limits):
-        for done, source in enumerate(sources.found):
-            if states[source.path] == "done":
+    limits = WorkerLimits(
+        stall_seconds=options.stall_seconds, memory_megabytes=options.memory_megabytes
+    )
+    with use_limits(limits):
+        for number, source in enumerate(sources.found):
+            state = states[source.path]
+            if state == "done":
                 counts["skipped"] += 1
-            elif source.path not in known:
-                attempt = _Attempt(sources.root, source, encoder, plan, plan_sha256)
-                made, reason, lost = attempt.run(partial(progress, done, len(sources.found)))
-                counts["embedded"] += made > 0
-                counts["changed"] += made > 0 and states[source.path] == "changed"
-                counts["vectors"] += made
-                if reason:
-                    failures.add(source.path, reason, lost)
-            progress(done + 1, len(sources.found))
-    if known:
-        first = known[min(known)]
-        log.warning(
-            "%d files ended the decoder before and did not change, so they were not opened (%s); --again opens them",
-            len(known),
-            first,
+            elif source.path not in known_losses:
+                file_progress = partial(progress, number, len(sources.found))
+                result = _Attempt(job, source, file_progress).run()
+                counts["vectors"] += result.vectors
+                if result.vectors:
+                    counts["embedded"] += 1
+                    counts["changed"] += state == "changed"
+                if result.problem:
+                    failures.add(source.path, result.problem, result.decoder_loss)
+            progress(number + 1, len(sources.found))
+    if known_losses:
+        _log.warning(
+            "%d files ended the decoder before and did not change, so they were not opened (%s); "
+            "--retry-crashed opens them",
+            len(known_losses),
+            known_losses[min(known_losses)],
         )
-    return counts | {"not_opened": len(known), "failed": len(failures.lines), "out": str(plan.out)}
+    return counts | {
+        "not_opened": len(known_losses),
+        "failed": len(failures.lines),
+        "out": str(folder),
+    }
 
 
-State = Literal["done", "changed", "to do"]
+def _check_no_stretches(sources: Iterable[Source]) -> None:
+    for source in sources:
+        if source.start_seconds is not None or source.stop_seconds is not None:
+            raise ConfigError(
+                "embed takes whole files, and this table names stretches; remove start_seconds "
+                "and stop_seconds"
+            )
 
 
-def _state(root: Path, source: Source, plan: Plan, plan_sha256: str) -> State:
-    """Whether the vectors of a source are there, made of its very bytes in the very way that is
-    asked for.
-    """
-    made = read_made(plan.target(source), plan.format)
-    if not made:
+def _folder_facts(
+    encoder: Encoder, options: EmbedFilesOptions, network_name: str, network_step: int | None
+) -> FolderFacts:
+    """Everything that the vectors of a folder have in common."""
+    vectors = options.vectors
+    network = encoder.model if isinstance(encoder, NetworkEncoder) else encoder
+    return {
+        NETWORK_KEY: network_key(network, network_name),
+        "step": network_step,
+        "modality": options.modality,
+        "align": options.align,
+        "precision": vectors.precision,
+        "layer": vectors.layer,
+        "center": vectors.center,
+        "normalize": vectors.normalize,
+        "dense": vectors.dense,
+        "hop_seconds": float(vectors.hop_seconds),
+    }
+
+
+def _state(job: _Job, source: Source) -> State:
+    provenance = read_provenance(job.target(source), job.vector_format)
+    is_other_kind = provenance.get("settings_sha256") != job.facts_sha256
+    if not provenance or job.options.overwrite or is_other_kind:
         return "to do"
-    if plan.overwrite or made.get("plan_sha256") != plan_sha256:
-        return "to do"
-    return "done" if _is_unchanged(root, source, SourceStamp.read(made)) else "changed"
+    is_same = _is_unchanged(job.root, source, SourceStamp.read(provenance))
+    return "done" if is_same else "changed"
 
 
 def _is_unchanged(root: Path, source: Source, before: SourceStamp) -> bool:
-    if (
-        "://" in source.path
-    ):  # asking would cost a request a file; what the list of files says is taken
+    if _is_remote(source):
+        # Asking would take one request for each file, so the size in the listing decides.
         return source.bytes is None or before.source_bytes in (None, source.bytes)
     return before.is_still(source.local_path(root))
 
 
-def _agree(plan: Plan, about: dict[str, Any], targets: Set[Path]) -> None:
-    """Write down how the vectors of the folder are made, or see that those in it were made so."""
-    path = plan.out / "embed.json"
-    if path.exists():
-        advice = "take another folder, or --overwrite"
-        before = _read_about(path)
-        if WEIGHTS not in before and not plan.overwrite:
-            raise ConfigError(
-                f"{path} does not say which weights made the vectors of {plan.out}, as older versions did not; {advice}"
-            )
-        other = [
-            _difference(name, before.get(name), value)
-            for name, value in about.items()
-            if name != "step" and before.get(name) != value
-        ]
-        if other and not plan.overwrite:
-            steps = (
-                f" (step {before['step']}, now step {about['step']})"
-                if before.get("step") != about["step"]
-                else ""
-            )
-            raise ConfigError(
-                f"{plan.out} holds vectors made otherwise{steps}: {', '.join(other)}; {advice}"
-            )
-        if other:
-            _check_that_all_are_renewed(plan, targets)
-    write_json(path, about)
+def _is_remote(source: Source) -> bool:
+    return "://" in source.path
 
 
-def _read_about(path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
+def _open_failure_log(job: _Job, sources: Sources, states: Mapping[str, State]) -> FailureLog:
+    """The log with the lines of earlier runs that still hold, and a line for each missing file."""
+    by_path = {source.path: source for source in sources.found}
+
+    def still_holds(line: FailureLine) -> bool:
+        if states.get(line["source"]) == "done":
+            return True
+        return _still_crashes(job, by_path.get(line["source"]), line)
+
+    failures = FailureLog(job.folder / "failures.jsonl")
+    failures.keep_lines(still_holds)
+    for missing in sources.missing:
+        failures.add(missing, sources.reasons.get(missing, "there is no such file"))
+    return failures
 
 
-def _difference(name: str, before: Any, now: Any) -> str:
-    if name == WEIGHTS:
-        return f"other weights ({str(before)[:12]} instead of {str(now)[:12]})"
-    return f"{name} {before} instead of {now}"
-
-
-def _check_that_all_are_renewed(plan: Plan, targets: Set[Path]) -> None:
-    """Raise ConfigError when overwriting would leave vectors of two kinds in the folder."""
-    about = {plan.out / name for name in ("embed.json", "failures.jsonl")}
-    written = (path for format in FORMATS for path in sorted(plan.out.rglob(f"*.{format}")))
-    left = [
-        path
-        for path in written
-        if path not in targets and path not in about and ".aside-" not in str(path)
-    ]
-    if left:
-        raise ConfigError(
-            f"{plan.out} holds {len(left)} files of vectors made otherwise that --overwrite would not renew, since their sources are not "
-            f"among the inputs, such as {left[0]}; delete them, or take another folder"
-        )
-
-
-class _Failures:
-    """`failures.jsonl`: a line for each file, written as soon as it is known."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.lines: list[dict[str, Any]] = []
-
-    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Take over the lines of an earlier run that still hold; the file has these alone then."""
-        if self._path.exists():
-            before = self._path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()
-            self.lines = [line for line in filter(None, map(_line, before)) if wanted(line)]
-        self._path.write_text("", encoding="utf-8")
-        for line in self.lines:
-            self._write(line)
-
-    def lost_sources(self) -> dict[str, str]:
-        """Files that ended the decoder, each with what it did."""
-        return {line["source"]: line["reason"] for line in self.lines if line.get("decoder_lost")}
-
-    def add(self, source: str, reason: str, lost: SourceStamp | None = None) -> None:
-        """`lost`: the bytes that ended the decoder, if they did."""
-        stamp = {"decoder_lost": True, "decoder": decoder_version(), **asdict(lost)} if lost else {}
-        self.lines.append({"source": source, "reason": reason} | stamp)
-        self._write(self.lines[-1])
-
-    def _write(self, line: dict[str, Any]) -> None:
-        # What no UTF-8 can say is written as \udcXX, which is how JSON says it.
-        with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _line(text: str) -> dict[str, Any] | None:
-    """A line of `failures.jsonl`; None for one that a killed run left unfinished."""
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return None
-    return line if isinstance(line, dict) and "source" in line else None
-
-
-def _is_known(line: dict[str, Any], root: Path, by_path: Mapping[str, Source], plan: Plan) -> bool:
-    """Whether a line of an earlier run says that a source, as it is now, ends the decoder."""
-    if (
-        not line.get("decoder_lost")
-        or line.get("decoder") != decoder_version()
-        or plan.again
-        or plan.overwrite
-    ):
+def _still_crashes(job: _Job, source: Source | None, line: FailureLine) -> bool:
+    """Whether a line of an earlier run says that the file, as it is now, ends the decoder."""
+    if job.options.retry_crashed or job.options.overwrite or source is None:
         return False
-    source = by_path.get(line["source"])
-    return source is not None and _is_unchanged(root, source, SourceStamp.read(line))
+    # Another version of the decoder may read the file.
+    if not line.get("decoder_lost") or line.get("decoder") != decoder_version():
+        return False
+    return _is_unchanged(job.root, source, SourceStamp.read(line))
 
 
-def decoder_version() -> str:
-    """Another version may read what this one crashes over."""
-    return f"PyAV {version('av')}, Pillow {version('pillow')}"
+@dataclass(frozen=True)
+class _Result:
+    """What came of one file."""
+
+    vectors: int = 0
+    problem: str = ""
+    """Why the file failed, or ended early; empty if it did not."""
+    decoder_loss: SourceStamp | None = None
+    """The stamp of a file that ended the decoder."""
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One file -> its vectors. A bad file costs itself alone; a full disk or a wrong setting stops
-    all.
-    """
+    """Embeds one file. A bad file fails alone; a full disk or a wrong setting stops all."""
 
-    root: Path
+    job: _Job
     source: Source
-    encoder: Encoder
-    plan: Plan
-    plan_sha256: str
+    progress: Callable[..., None]
 
-    def run(self, tell: Callable[..., None]) -> tuple[int, str, SourceStamp | None]:
-        """How many vectors were written, what was wrong, and the bytes that ended the decoder, if
-        they did.
-        """
+    def run(self) -> _Result:
         stamp = SourceStamp(self.source.bytes)
         try:
-            with _at_hand(self.root, self.source) as path:
-                stamp = (
-                    SourceStamp.of(path)
-                    if "://" not in self.source.path
-                    else SourceStamp(SourceStamp.of(path, False).source_bytes)
-                )
-                return (*self._twice(path, stamp, tell), None)
+            with _local_copy(self.job.root, self.source) as path:
+                stamp = self._stamp(path)
+                return self._embed_with_retry(path, stamp)
         except ConfigError:
             raise
         except DecoderLostError as error:
-            return 0, str(error), stamp
+            return _Result(problem=str(error), decoder_loss=stamp)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
                 raise
-            return 0, str(error) or type(error).__name__, None
+            return _Result(problem=str(error) or type(error).__name__)
 
-    def _twice(self, path: Path, stamp: SourceStamp, tell: Callable[..., None]) -> tuple[int, str]:
-        """A first crash is forgiven: the machine may have been short of memory."""
+    def _stamp(self, path: Path) -> SourceStamp:
+        if not _is_remote(self.source):
+            return SourceStamp.of(path)
+        # The date of a copy says nothing about the remote file.
+        return SourceStamp(SourceStamp.of(path, with_digest=False).source_bytes)
+
+    def _embed_with_retry(self, path: Path, stamp: SourceStamp) -> _Result:
         try:
-            return self._once(path, stamp, tell)
+            return self._embed(path, stamp)
         except DecoderLostError as error:
             if error.hung:
                 raise
-            return self._once(path, stamp, tell)
+            # After a first crash the file is tried again: the machine may have been short of
+            # memory.
+            return self._embed(path, stamp)
 
-    def _once(self, path: Path, stamp: SourceStamp, tell: Callable[..., None]) -> tuple[int, str]:
-        made = {"plan_sha256": self.plan_sha256} | asdict(stamp)
-        with vector_file(self.plan.target(self.source), self.plan.format, made) as file:
-            return _embed(path, self.source.path, self.encoder, self.plan, file, tell)
+    def _embed(self, path: Path, stamp: SourceStamp) -> _Result:
+        job = self.job
+        provenance = {"settings_sha256": job.facts_sha256} | asdict(stamp)
+        target = job.target(self.source)
+        vectors = 0
+        stop_reason = ""
+        with open_vector_file(target, job.vector_format, provenance) as writer:
+            for block in _blocks(path, job, writer):
+                # The name of a remote file, not of its copy.
+                writer.write(replace(block, source=self.source.path))
+                vectors += len(block)
+                stop_reason = block.stop_reason or stop_reason
+                self.progress(at=f"{block.start_seconds[-1] / 60:.0f} min")
+        problem = f"{stop_reason}; what came before is embedded" if stop_reason else ""
+        return _Result(vectors, problem)
 
 
 @contextmanager
-def _at_hand(root: Path, source: Source) -> Iterator[Path]:
-    """A local path to the source; a remote one is fetched, and removed after."""
-    if "://" not in source.path:
+def _local_copy(root: Path, source: Source) -> Iterator[Path]:
+    """A path on this machine; the copy of a remote source is deleted afterwards."""
+    if not _is_remote(source):
         yield source.local_path(root)
         return
     with TemporaryDirectory(prefix="looklisten-") as scratch:
         path = Path(scratch) / Path(source.path.partition("?")[0]).name
-        with open_source(root, source) as remote, path.open("wb") as here:
-            shutil.copyfileobj(remote, here, 2**20)
+        with open_source(root, source) as remote, path.open("wb") as copy:
+            shutil.copyfileobj(remote, copy, 2**20)
         yield path
 
 
-def _embed(
-    path: Path, name: str, encoder: Encoder, plan: Plan, file: VectorFile, tell: Callable[..., None]
-) -> tuple[int, str]:
-    sides = _sides(path, encoder, plan.modality)
-    if plan.align and len(sides) == 2:
-        both = aligned(path, encoder, plan.how)
-        pieces: Iterable[Embeddings] = [both.audio, both.vision]
-        file.note("frame_seconds", both.frame_seconds)
-    else:
-        pieces = (part for side in sides for part in gathered(parts(path, encoder, plan.how, side)))
-    count, broken_off = 0, ""
-    for part in pieces:
-        file.write(replace(part, source=name))
-        count += len(part)
-        broken_off = part.broken_off or broken_off
-        tell(at=f"{part.start_seconds[-1] / 60:.0f} min")
-    return count, f"{broken_off}; what came before is embedded" if broken_off else ""
+def _blocks(path: Path, job: _Job, writer: VectorWriter) -> Iterator[Embeddings]:
+    """The vectors of one file, side after side."""
+    options = job.options
+    sides = _sides(path, job.encoder, options.modality)
+    if options.align and len(sides) == 2:
+        both = embed_aligned(path, job.encoder, options.vectors)
+        writer.write_array("frame_seconds", both.frame_seconds)
+        yield both.audio
+        yield both.vision
+        return
+    for side in sides:
+        blocks = embed_blocks(path, job.encoder, options.vectors, side)
+        yield from in_large_blocks(blocks, MIN_ROWS_PER_WRITE)
 
 
 def _sides(path: Path, encoder: Encoder, modality: Modality) -> tuple[Side, ...]:
     if modality != "auto":
-        return SIDES[modality]
+        return MODALITY_SIDES[modality]
     if is_image(path):
         return ("vision",)
     streams = read_streams(path)
-    there = {"audio": streams.has_audio, "vision": streams.has_video}
-    return (
-        tuple(side for side in SIDES["video"] if there[side] and side in encoder.layers)
-        or SIDES["audio"]
-    )
+    sides: list[Side] = []
+    if streams.has_audio and "audio" in encoder.layers:
+        sides.append("audio")
+    if streams.has_video and "vision" in encoder.layers:
+        sides.append("vision")
+    # A file that has neither gets the error for missing sound.
+    return tuple(sides) or ("audio",)

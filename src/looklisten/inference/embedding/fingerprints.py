@@ -1,7 +1,7 @@
-"""What vectors were made of: which choices, which bytes. So that "done" is no matter of a file's
-name alone.
+"""Digests that tell whether vectors are still those of a source and of settings.
 
-Knows digests and file dates; no format of vectors.
+A file is done if these are equal, not because a file of its name exists. Knows files and their
+dates, no format of vectors.
 """
 
 import dataclasses
@@ -15,58 +15,57 @@ from typing import Any
 
 
 def sha256_of_json(value: Any) -> str:
-    """Of the JSON text that equal values have equal."""
+    """The digest of a value as JSON; equal values have equal digests."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class SourceStamp:
-    """The bytes that a file had: their number, when they were written (nanoseconds since 1970),
-    their digest.
-
-    None where nobody knows, as of a remote file's date.
-    """
+    """What is known of the content of a file. A field is None where it is unknown."""
 
     source_bytes: int | None
+    """Size of the file."""
     source_modified_ns: int | None = None
+    """When it was written: nanoseconds since 1970. Unknown for a remote file."""
     source_sha256: str | None = None
+    """Digest of its content."""
 
     @staticmethod
     def of(path: Path, with_digest: bool = True) -> "SourceStamp":
-        """Of a file of this machine; of what cannot be read, and of what is no regular file,
-        nothing is known.
+        """The stamp of a file on this machine.
+
+        Nothing is known of a file that cannot be read, or that is no regular file.
         """
         try:
-            about = path.stat()
-            if not stat.S_ISREG(about.st_mode):
-                return SourceStamp(None)
-            return SourceStamp(
-                about.st_size, about.st_mtime_ns, _digest(path) if with_digest else None
-            )
+            status = path.stat()
         except (OSError, ValueError):
             return SourceStamp(None)
+        # Reading a pipe would take its content from whoever embeds it.
+        if not stat.S_ISREG(status.st_mode):
+            return SourceStamp(None)
+        digest = _sha256_of_file(path) if with_digest else None
+        return SourceStamp(status.st_size, status.st_mtime_ns, digest)
 
     @staticmethod
     def read(facts: Mapping[str, Any]) -> "SourceStamp":
-        """What `asdict` of a stamp was written as."""
-        return SourceStamp(*(facts.get(field.name) for field in dataclasses.fields(SourceStamp)))
+        """The stamp that `asdict` was written of."""
+        values = [facts.get(field.name) for field in dataclasses.fields(SourceStamp)]
+        return SourceStamp(*values)
 
     def is_still(self, path: Path) -> bool:
-        """Whether a file of this machine has the bytes that it had. Only one with another date and
-        the same size is read.
-        """
+        """Whether a file on this machine still has the content of this stamp."""
         now = SourceStamp.of(path, with_digest=False)
         if now.source_bytes is None or now.source_bytes != self.source_bytes:
             return False
         if now.source_modified_ns == self.source_modified_ns:
             return True
-        return (
-            self.source_sha256 is not None
-            and SourceStamp.of(path).source_sha256 == self.source_sha256
-        )
+        # Only a file of the same size and another date is read: a copy has another date.
+        if self.source_sha256 is None:
+            return False
+        return _sha256_of_file(path) == self.source_sha256
 
 
-def _digest(path: Path) -> str | None:
+def _sha256_of_file(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

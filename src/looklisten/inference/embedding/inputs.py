@@ -1,5 +1,6 @@
-"""What a user hands over (a file, an array, a tensor) -> `Embeddings`, part after part. Knows media
-and an encoder.
+"""What a user passes (a file, an array, a tensor) -> `Embeddings`, block by block.
+
+Knows media and an encoder, no output.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,18 +10,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from looklisten.config import Side
 from looklisten.data.options import PrepareOptions
 from looklisten.errors import ConfigError, SourceError
-from looklisten.inference.embedding.arguments import Source, is_file, one_source
-from looklisten.inference.embedding.dense import DenseSound
-from looklisten.inference.embedding.options import SideChoice
-from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, joined, unit
-from looklisten.inference.embedding.stream import How, as_embeddings, sound_vectors
+from looklisten.inference.embedding.arguments import Embeddable, is_file, single_source
+from looklisten.inference.embedding.options import EmbedOptions, SideChoice
+from looklisten.inference.embedding.records import (
+    AlignedEmbeddings,
+    Embeddings,
+    concatenate,
+    normalize_rows,
+)
+from looklisten.inference.embedding.stream import embed_audio_pieces
+from looklisten.inference.embedding.windows import WindowGrid
 from looklisten.inference.encoder import Encoder, choose_layer, encode_rows
 from looklisten.media.arrays import as_tensor, plain_array
 from looklisten.media.decode.options import DecodeOptions
@@ -37,220 +42,249 @@ from looklisten.media.waveform import (
     resample_array,
 )
 
+AUDIO_ARRAY = "an array of sound"
+IMAGE_ARRAY = "an array of images"
 
-def parts(
-    source: Source,
+
+def embed_blocks(
+    source: Embeddable,
     encoder: Encoder,
-    how: How,
+    options: EmbedOptions,
     side: SideChoice,
     sample_rate_hz: SampleRate | None = None,
 ) -> Iterator[Embeddings]:
-    """What `embed` gives, piece after piece: a long recording needs no more memory than a short
-    one. At least one part.
+    """What `embed` gives, in consecutive blocks, at least one.
+
+    A long recording needs no more memory than a short one.
     """
-    source = one_source(source)
+    source = single_source(source)
+    if isinstance(source, (str, Path)):
+        return _embed_file(source, encoder, options, side)
     if isinstance(source, Image.Image):
         if side == "audio":
-            raise SourceError("a picture has no sound")
-        return _pictures(
-            [image_from_pillow(source, encoder.resize_pixels)], "a picture", encoder, how
-        )
-    if not isinstance(source, (str, Path)):
-        if sample_rate_hz is not None and side != "vision":
-            return _sound(resample_array(source, sample_rate_hz), "an array of sound", encoder, how)
+            raise SourceError("an image has no sound")
+        image = image_from_pillow(source, encoder.resize_pixels)
+        return _embed_images([image], "an image", encoder, options)
+    if sample_rate_hz is not None and side != "vision":
+        pieces = resample_array(source, sample_rate_hz)
+        return _embed_audio(pieces, AUDIO_ARRAY, encoder, options)
+    if side == "audio":
+        raise ConfigError("an array of sound needs its rate: pass sample_rate_hz, such as 44100")
+    return _embed_images(images_of(source, encoder), IMAGE_ARRAY, encoder, options)
+
+
+def _embed_file(
+    path: str | Path, encoder: Encoder, options: EmbedOptions, side: SideChoice
+) -> Iterator[Embeddings]:
+    if not is_file(path):
+        raise SourceError(f"there is no file {path}")
+    if is_image(path):
         if side == "audio":
-            raise ConfigError(
-                "an array of sound needs its rate: give sample_rate_hz, such as 44100"
-            )
-        return _pictures(pictures_of(source, encoder), "an array of pictures", encoder, how)
-    if not is_file(source):
-        raise SourceError(f"there is no file {source}")
-    if is_image(source):
-        if side == "audio":
-            raise SourceError(f"{source} is a picture and has no sound")
-        return _pictures([read_image(source, encoder.resize_pixels)], str(source), encoder, how)
+            raise SourceError(f"{path} is an image and has no sound")
+        image = read_image(path, encoder.resize_pixels)
+        return _embed_images([image], str(path), encoder, options)
     report = DecodeReport()
-    if (side if side != "auto" else usual_side(source, encoder)) == "audio":
-        return _sound(read_waveform_chunks(source, report), str(source), encoder, how, report)
-    return _frames(source, encoder, how, report)
+    if side == "auto":
+        side = default_side(path, encoder)
+    if side == "audio":
+        pieces = read_waveform_chunks(path, report)
+        return _embed_audio(pieces, str(path), encoder, options, report)
+    return _embed_video_frames(path, encoder, options, report)
 
 
-def usual_side(path: str | Path, encoder: Encoder) -> Side:
-    """Sound where a file has it and the network hears, else its picture."""
+def default_side(path: str | Path, encoder: Encoder) -> Side:
+    """The sound if the file has sound and the network an audio side, else the images."""
+    if "audio" not in encoder.layers:
+        return "vision"
     streams = read_streams(path)
-    return (
-        "audio"
-        if "audio" in encoder.layers and (streams.has_audio or not streams.has_video)
-        else "vision"
-    )
+    # A file that has neither gets the error for missing sound.
+    return "audio" if streams.has_audio or not streams.has_video else "vision"
 
 
-def _sound(
+def _embed_audio(
     pieces: Iterator[Float[np.ndarray, " samples"]],
     name: str,
     encoder: Encoder,
-    how: How,
+    options: EmbedOptions,
     report: DecodeReport | None = None,
 ) -> Iterator[Embeddings]:
-    sound = sound_vectors(encoder, how)
+    audio = embed_audio_pieces(encoder, options, name)
     for piece in pieces:
-        new = sound.push(piece)
-        if len(new.starts):
-            yield as_embeddings(new, name, encoder, how)
-    if not sound.samples:
-        raise SourceError(f"{name} holds no sound{_why(report)}")
-    yield replace(
-        as_embeddings(sound.finish(), name, encoder, how),
-        broken_off=report.stop_reason if report else "",
-    )
+        block = audio.push(piece)
+        if len(block):
+            yield block
+    if not audio.samples:
+        raise SourceError(f"{name} holds no sound{_decoding_problem(report)}")
+    yield replace(audio.finish(), stop_reason=report.stop_reason if report else "")
 
 
-def _why(report: DecodeReport | None) -> str:
-    why = report and (report.stop_reason or report.last_error)
-    return f" that can be decoded; {why}" if why else ""
+def _decoding_problem(report: DecodeReport | None) -> str:
+    problem = report and (report.stop_reason or report.last_error)
+    return f" that can be decoded; {problem}" if problem else ""
 
 
-def _pictures(
-    pixels: Iterable[UInt8[Tensor, "height width 3"]], name: str, encoder: Encoder, how: How
-) -> Iterator[Embeddings]:
-    squares = [crop(picture, encoder.crop_pixels, 0.5, 0.5) for picture in pixels]
-    if not squares:
-        raise SourceError(f"{name} is empty")
-    yield _seen(squares, np.zeros(len(squares)), name, encoder, how)
-
-
-def _seen(
-    squares: list[UInt8[Tensor, "side side 3"]],
-    seconds: NDArray[np.float64],
+def _embed_images(
+    images: Iterable[UInt8[Tensor, "height width 3"]],
     name: str,
     encoder: Encoder,
-    how: How,
+    options: EmbedOptions,
+) -> Iterator[Embeddings]:
+    squares = [crop(image, encoder.crop_pixels, 0.5, 0.5) for image in images]
+    if not squares:
+        raise SourceError(f"{name} is empty")
+    yield _embed_squares(squares, [0.0] * len(squares), name, encoder, options)
+
+
+def _embed_squares(
+    squares: list[UInt8[Tensor, "side side 3"]],
+    seconds: list[float],
+    name: str,
+    encoder: Encoder,
+    options: EmbedOptions,
 ) -> Embeddings:
-    layer = choose_layer(encoder, "vision", how.layer)
-    vectors: NDArray[np.float32] = encode_rows(
-        encoder, "vision", layer, stack(squares), how.batch_size
-    ).numpy()
+    layer = choose_layer(encoder, "vision", options.layer)
+    rows = encode_rows(encoder, "vision", layer, stack(squares), options.batch_size)
+    vectors = rows.numpy()
     return Embeddings(
-        unit(vectors) if how.normalize else vectors, seconds, name, "vision", layer, 0.0
+        vectors=normalize_rows(vectors) if options.normalize else vectors,
+        start_seconds=np.array(seconds),
+        source=name,
+        side="vision",
+        layer=layer,
+        window_seconds=0.0,
     )
 
 
-def pictures_of(array: Waveform, encoder: Encoder) -> Iterator[UInt8[Tensor, "height width 3"]]:
-    """The pictures of an array, resized. Raises SourceError, one sentence, for what cannot be
-    pictures.
-    """
+def images_of(array: Waveform, encoder: Encoder) -> Iterator[UInt8[Tensor, "height width 3"]]:
+    """The images of an array, resized. Raises SourceError, one sentence, for other arrays."""
     pixels = plain_array(array)
-    shape = list(pixels.shape)
-    if pixels.ndim not in (3, 4) or shape[-1] != 3 or not pixels.size:
-        advice = "; for sound give sample_rate_hz" if pixels.ndim < 3 else ""
-        if pixels.ndim >= 3 and shape[-3] == 3:
-            advice = "; put the colors last, as array.transpose(1, 2, 0) does of one picture"
-        raise SourceError(
-            f"pictures are [height, width, 3] or [n, height, width, 3], and this array is {shape}{advice}"
-        )
+    _check_image_shape(list(pixels.shape))
     if pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32, copy=False)
     elif pixels.dtype != np.uint8:
         raise SourceError(
-            f"pictures are uint8, or floats in 0..1, and these are {pixels.dtype.name}"
+            f"images are uint8, or floats in 0..1, and this array is {pixels.dtype.name}"
         )
-    for part in pixels if pixels.ndim == 4 else [pixels]:
-        picture = as_tensor(part)
-        if picture.is_floating_point():
-            if not bool(((picture >= 0) & (picture <= 1)).all()):
+    for image_pixels in pixels if pixels.ndim == 4 else [pixels]:
+        image = as_tensor(image_pixels)
+        if image.is_floating_point():
+            is_inside = (image >= 0) & (image <= 1)
+            if not bool(is_inside.all()):
                 raise SourceError(
-                    "pictures of floats lie in 0..1, and these do not; divide them, or give uint8"
+                    "images of floats lie in 0..1, and these do not; divide them, or pass uint8"
                 )
-            picture = (picture * 255).round().to(torch.uint8)
-        yield fit_image(picture, encoder.resize_pixels)
+            image = (image * 255).round().to(torch.uint8)
+        yield fit_image(image, encoder.resize_pixels)
 
 
-def _frames(
-    path: str | Path, encoder: Encoder, how: How, report: DecodeReport
-) -> Iterator[Embeddings]:
-    """The frames of a video nearest to multiples of the hop."""
-    times = TimeGrid(how.grid.hop_samples)
-    film = _Film(encoder, how, str(path))
-    for frame in read_media(path, _wanted(encoder, audio=False), report, times):
-        assert isinstance(frame, Frame)
-        yield from film.add(frame)
-    if not film.count:
-        raise SourceError(f"{path} holds no picture{_why(report)}")
-    yield replace(film.rest(), broken_off=report.stop_reason)
-
-
-def _wanted(encoder: Encoder, audio: bool) -> DecodeOptions:
-    return DecodeOptions(
-        shorter_side_pixels=max(PrepareOptions().shorter_side_pixels, encoder.resize_pixels),
-        audio=audio,
+def _check_image_shape(shape: list[int]) -> None:
+    dimensions = len(shape)
+    if dimensions in (3, 4) and shape[-1] == 3 and 0 not in shape:
+        return
+    advice = ""
+    if dimensions < 3:
+        advice = "; for sound pass sample_rate_hz"
+    elif shape[-3] == 3:
+        advice = "; put the colors last, as array.transpose(1, 2, 0) does for one image"
+    raise SourceError(
+        f"images are [height, width, 3] or [n, height, width, 3], and this array is {shape}{advice}"
     )
 
 
-class _Film:
-    """Frames of one video, gathered into batches. They go through JPEG, as those that a network is
-    trained on do.
-    """
+def _embed_video_frames(
+    path: str | Path, encoder: Encoder, options: EmbedOptions, report: DecodeReport
+) -> Iterator[Embeddings]:
+    """The frames of a video nearest to multiples of the hop."""
+    times = TimeGrid(WindowGrid.of(options.hop_seconds).hop_samples)
+    batches = _FrameBatches(encoder, options, str(path))
+    for frame in read_media(path, _decode_options(encoder, audio=False), report, times):
+        assert isinstance(frame, Frame)
+        yield from batches.add(frame)
+    if not batches.count:
+        raise SourceError(f"{path} holds no frame{_decoding_problem(report)}")
+    yield replace(batches.finish(), stop_reason=report.stop_reason)
 
-    def __init__(self, encoder: Encoder, how: How, name: str) -> None:
-        self._encoder, self._how, self._name = encoder, how, name
+
+def _decode_options(encoder: Encoder, audio: bool) -> DecodeOptions:
+    stored_pixels = PrepareOptions().shorter_side_pixels
+    return DecodeOptions(shorter_side_pixels=max(stored_pixels, encoder.resize_pixels), audio=audio)
+
+
+class _FrameBatches:
+    """Collects the frames of one video and embeds them in batches."""
+
+    def __init__(self, encoder: Encoder, options: EmbedOptions, name: str) -> None:
+        self._encoder = encoder
+        self._options = options
+        self._name = name
+        # The frames that a network is trained on went through JPEG, so these do too.
+        self._jpeg_quality = PrepareOptions().jpeg_quality
         self._squares: list[Tensor] = []
         self._seconds: list[float] = []
         self.count = 0
 
     def add(self, frame: Frame) -> Iterator[Embeddings]:
-        pixels = decode_jpeg(frame.jpeg(PrepareOptions().jpeg_quality), self._encoder.resize_pixels)
+        """The full batch before this frame, if there is one."""
+        # A batch waits for the next frame, so that `finish` always has a frame to embed.
+        if len(self._squares) == self._options.batch_size:
+            yield self._embed()
+        pixels = decode_jpeg(frame.jpeg(self._jpeg_quality), self._encoder.resize_pixels)
         self._squares.append(crop(pixels, self._encoder.crop_pixels, 0.5, 0.5))
         self._seconds.append(frame.at_seconds)
         self.count += 1
-        if len(self._squares) > self._how.batch_size:
-            last = self._squares.pop(), self._seconds.pop()
-            yield self.rest()
-            self._squares, self._seconds = [last[0]], [last[1]]
 
-    def rest(self) -> Embeddings:
-        """What waits: something always does, once a frame was added."""
-        return _seen(self._squares, np.array(self._seconds), self._name, self._encoder, self._how)
+    def finish(self) -> Embeddings:
+        """The last batch; there must have been a frame."""
+        return self._embed()
+
+    def _embed(self) -> Embeddings:
+        embeddings = _embed_squares(
+            self._squares, self._seconds, self._name, self._encoder, self._options
+        )
+        self._squares = []
+        self._seconds = []
+        return embeddings
 
 
-def aligned(source: Source, encoder: Encoder, how: How) -> AlignedEmbeddings:
-    """Both sides in one pass over the file."""
-    source = one_source(source)
+def embed_aligned(source: Embeddable, encoder: Encoder, options: EmbedOptions) -> AlignedEmbeddings:
+    """Both sides of a video at the same times, in one pass over the file."""
+    source = single_source(source)
     if not isinstance(source, (str, Path)) or is_image(source):
         raise ConfigError(
-            "only a video has two sides to align; give the path of one, or leave align away"
+            "align needs a video, which has two sides; pass the path of one, or embed without align"
         )
-    report, name = DecodeReport(), str(source)
-    sound, film = sound_vectors(encoder, how), _Film(encoder, how, name)
-    step_samples = sound.step_samples if isinstance(sound, DenseSound) else 1
-    middles = TimeGrid(
-        how.grid.hop_samples, step_samples, WINDOW_SAMPLES // 2 - how.grid.padding_samples
-    )
-    heard: list[Embeddings] = []
-    seen: list[Embeddings] = []
-    for event in checked_media(read_media(source, _wanted(encoder, audio=True), report, middles)):
+    name = str(source)
+    report = DecodeReport()
+    audio = embed_audio_pieces(encoder, options, name)
+    frames = _FrameBatches(encoder, options, name)
+    grid = WindowGrid.of(options.hop_seconds, options.center)
+    offset_samples = WINDOW_SAMPLES // 2 - grid.padding_samples
+    middles = TimeGrid(grid.hop_samples, audio.step_samples, offset_samples)
+    audio_blocks: list[Embeddings] = []
+    frame_blocks: list[Embeddings] = []
+    media = read_media(source, _decode_options(encoder, audio=True), report, middles)
+    for event in checked_media(media):
         if isinstance(event, Frame):
-            seen.extend(film.add(event))
+            frame_blocks.extend(frames.add(event))
         else:
-            heard.append(as_embeddings(sound.push(event), name, encoder, how))
-    for kind, count in (("sound", sound.samples), ("picture", film.count)):
+            audio_blocks.append(audio.push(event))
+    for kind, count in (("sound", audio.samples), ("frame", frames.count)):
         if not count:
-            raise SourceError(f"{source} holds no {kind}{_why(report)}")
-    audio = replace(
-        joined([*heard, as_embeddings(sound.finish(), name, encoder, how)]),
-        broken_off=report.stop_reason,
+            raise SourceError(f"{source} holds no {kind}{_decoding_problem(report)}")
+    audio_rows = concatenate([*audio_blocks, audio.finish()])
+    frame_rows = concatenate([*frame_blocks, frames.finish()])
+    # After the end of the frames the last one is the nearest.
+    nearest = np.minimum(np.arange(len(audio_rows)), len(frame_rows) - 1)
+    aligned_frames = replace(
+        frame_rows,
+        vectors=frame_rows.vectors[nearest],
+        start_seconds=audio_rows.start_seconds,
+        window_seconds=WINDOW_SECONDS,
+        centered=options.center,
+        stop_reason=report.stop_reason,
     )
-    vision = joined([*seen, film.rest()])
-    # Where the picture ends first, its last frame is the nearest from there on.
-    rows = np.minimum(np.arange(len(audio)), len(vision) - 1)
     return AlignedEmbeddings(
-        audio=audio,
-        vision=replace(
-            vision,
-            vectors=vision.vectors[rows],
-            start_seconds=audio.start_seconds,
-            window_seconds=WINDOW_SECONDS,
-            centered=how.center,
-            broken_off=report.stop_reason,
-        ),
-        frame_seconds=vision.start_seconds[rows],
+        audio=replace(audio_rows, stop_reason=report.stop_reason),
+        vision=aligned_frames,
+        frame_seconds=frame_rows.start_seconds[nearest],
     )

@@ -1,12 +1,17 @@
-"""The record that embedding gives: vectors with their times. Knows numbers, no network."""
+"""What embedding gives: vectors and their times. Knows numbers, no network and no file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 from looklisten.config import Side
+from looklisten.inference.embedding.options import EmbedOptions
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.spectrogram import WINDOW_SECONDS
+
+BLOCKS_PER_CONCATENATION = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,28 +20,31 @@ class Embeddings:
 
     vectors: Float32[np.ndarray, "n features"]
     start_seconds: Float64[np.ndarray, " n"]
-    """Where the window of each vector begins, on the source's clock: below zero where silence was
-    put in front. Of frames, when each is shown; of pictures, 0.
+    """Start of each window from the start of the source; below zero where silence was put before
+    the sound. For a frame its time, for an image 0.
     """
     source: str
-    """The path, or what kind of array it was."""
+    """The path, or the kind of array."""
     side: Side
     layer: str
     window_seconds: float
-    """Half-open windows [start, start + this); 0 where a vector is of a picture."""
+    """Length of a window, which ends before start + length; 0 for frames and images."""
     centered: bool = False
-    """Whether half a window of silence was put in front, so that the middles are multiples of the
-    hop.
+    """Whether half a window of silence was put before the sound, so that the middles of windows
+    are multiples of the hop.
     """
-    broken_off: str = ""
-    """Why the source ended before its time; empty when it did not."""
+    stop_reason: str = ""
+    """Why reading ended before the end of the source; empty if it did not."""
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def __repr__(self) -> str:
-        span = f", {self.start_seconds[0]:g} to {self.start_seconds[-1]:g} s" if len(self) else ""
-        return f"Embeddings({self.source!r}, {self.side} {self.layer}, {len(self)} x {self.vectors.shape[1]}{span})"
+        shape = f"{len(self)} x {self.vectors.shape[1]}"
+        times = ""
+        if len(self):
+            times = f", {self.start_seconds[0]:g} to {self.start_seconds[-1]:g} s"
+        return f"Embeddings({self.source!r}, {self.side} {self.layer}, {shape}{times})"
 
     @property
     def middle_seconds(self) -> Float64[np.ndarray, " n"]:
@@ -44,60 +52,90 @@ class Embeddings:
         return self.start_seconds + self.window_seconds / 2
 
     def mean(self) -> Float32[np.ndarray, " features"]:
-        """One vector for the whole source."""
-        average: Float32[np.ndarray, " features"] = self.vectors.mean(
-            axis=0, dtype=np.float64
-        ).astype(np.float32)
-        return average
+        """One vector for the source."""
+        # In float64, so that the mean of many windows does not depend on how they are summed.
+        mean = self.vectors.mean(axis=0, dtype=np.float64)
+        rounded: Float32[np.ndarray, " features"] = mean.astype(np.float32)
+        return rounded
 
 
 @dataclass(frozen=True, eq=False)
 class AlignedEmbeddings:
-    """Both sides of one video on the same times: row i of `vision` is the frame nearest to the
-    middle of window i of `audio`.
+    """Both sides of one video at the same times.
+
+    Row i of `vision` is the frame nearest to the middle of window i of `audio`.
     """
 
     audio: Embeddings
     vision: Embeddings
     frame_seconds: Float64[np.ndarray, " n"]
-    """When each frame is really shown; `vision.start_seconds` are those of `audio`."""
+    """Time of each frame; `vision.start_seconds` are the starts of the windows of `audio`."""
 
     def __len__(self) -> int:
         return len(self.audio)
 
 
-def unit(vectors: Float32[np.ndarray, "n features"]) -> Float32[np.ndarray, "n features"]:
-    """Each over its length; a vector of zeros stays one."""
+def audio_embeddings(
+    starts: Int64[np.ndarray, " n"],
+    vectors: Float32[np.ndarray, "n features"],
+    source: str,
+    layer: str,
+    options: EmbedOptions,
+) -> Embeddings:
+    """The record of windows of a sound, from the first sample and the vector of each."""
+    return Embeddings(
+        vectors=normalize_rows(vectors) if options.normalize else vectors,
+        start_seconds=starts / SAMPLE_RATE_HZ,
+        source=source,
+        side="audio",
+        layer=layer,
+        window_seconds=WINDOW_SECONDS,
+        centered=options.center,
+    )
+
+
+def normalize_rows(
+    vectors: Float32[np.ndarray, "n features"],
+) -> Float32[np.ndarray, "n features"]:
+    """Vectors of length 1; a vector of zeros stays a vector of zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    over: Float32[np.ndarray, "n features"] = vectors / np.maximum(
-        lengths, np.finfo(np.float32).tiny
-    )
-    return over
+    divisors = np.maximum(lengths, np.finfo(np.float32).tiny)
+    normalized: Float32[np.ndarray, "n features"] = vectors / divisors
+    return normalized
 
 
-PARTS_AT_A_TIME = 64
+def concatenate(blocks: Iterable[Embeddings]) -> Embeddings:
+    """Consecutive blocks of one source as one record; at least one block."""
+    # Thousands of small arrays that stay in memory would lie between the large ones that are
+    # freed, and the freed memory could not be used again: ten hours of sound took 1.3 GB. So
+    # blocks are concatenated in groups, as they come.
+    waiting: list[Embeddings] = []
+    groups: list[Embeddings] = []
+    for block in blocks:
+        waiting.append(block)
+        if len(waiting) == BLOCKS_PER_CONCATENATION:
+            groups.append(_concatenate(waiting))
+            waiting = []
+    return _concatenate([*groups, *waiting])
 
 
-def joined(parts: Iterable[Embeddings]) -> Embeddings:
-    """Neighbouring parts of one source as a whole.
-
-    They are joined by the dozen as they come: thousands of small arrays that stay would lie between
-    the large ones that are freed, and the memory of those would not be found again (ten hours of
-    sound took 1.3 GB).
-    """
-    few: list[Embeddings] = []
-    blocks: list[Embeddings] = []
-    for part in parts:
-        few.append(part)
-        if len(few) == PARTS_AT_A_TIME:
-            blocks.append(_concatenated(few))
-            few = []
-    return _concatenated([*blocks, *few])
+def _concatenate(blocks: Sequence[Embeddings]) -> Embeddings:
+    vectors = np.concatenate([block.vectors for block in blocks])
+    start_seconds = np.concatenate([block.start_seconds for block in blocks])
+    # The last block says whether the source ended before its end.
+    return replace(blocks[-1], vectors=vectors, start_seconds=start_seconds)
 
 
-def _concatenated(parts: list[Embeddings]) -> Embeddings:
-    vectors, start_seconds = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("vectors", "start_seconds")
-    )
-    return replace(parts[-1], vectors=vectors, start_seconds=start_seconds)
+def in_large_blocks(blocks: Iterable[Embeddings], min_rows: int) -> Iterator[Embeddings]:
+    """The same vectors in blocks of at least `min_rows`, except for the last."""
+    waiting: list[Embeddings] = []
+    row_count = 0
+    for block in blocks:
+        waiting.append(block)
+        row_count += len(block)
+        if row_count >= min_rows:
+            yield concatenate(waiting)
+            waiting = []
+            row_count = 0
+    if waiting:
+        yield concatenate(waiting)

@@ -1,4 +1,8 @@
-"""Embedding as a step of a scikit-learn pipeline. Nothing is fitted: the network stays as it is."""
+"""Embedding as a step of a scikit-learn pipeline. Nothing is fitted: the network does not change.
+
+scikit-learn reads the parameters of a step from the signature of `__init__` and sets them one by
+one. So here the fields of `EmbedOptions` are named once more, with its defaults.
+"""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,61 +14,57 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from looklisten.config import Side
 from looklisten.inference.embedding.arguments import rows_of
 from looklisten.inference.embedding.embedder import Embedder
-from looklisten.inference.embedding.options import Pooling, Precision
-from looklisten.inference.embedding.stream import BATCH_SIZE, HOP_SECONDS
+from looklisten.inference.embedding.options import EmbedOptions, Pooling, Precision
 from looklisten.inference.encoder import Encoder, choose_layer, vector_length
 from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net
 
 
-class _Step(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """What both transformers share; parameters are kept as they are given, so that `clone` and
-    `set_params` work.
-    """
+class _EmbeddingStep(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What both steps share. Parameters are stored unchanged, as `clone` and `set_params` need."""
 
     side: ClassVar[Side]
     model: L3Net | Encoder | str | Path
-    layer: str | None
-    batch_size: int
+    pooling: Pooling
 
-    def _embedder(self) -> Embedder:
+    def _options(self) -> EmbedOptions:
         raise NotImplementedError
 
-    def fit(self, X: Any = None, y: Any = None) -> "_Step":  # noqa: ARG002 (scikit-learn's names)
-        """Open the network; the data is not looked at."""
-        self.embedder_ = self._embedder()
+    def fit(self, X: Any = None, y: Any = None) -> "_EmbeddingStep":  # noqa: ARG002 (scikit-learn's names)
+        """Open the network; the data is ignored."""
+        options = self._options()
+        self.embedder_ = Embedder(self.model, self.side, self.pooling, options)
         encoder = self.embedder_.encoder
-        self._n_features_out = vector_length(
-            encoder, self.side, choose_layer(encoder, self.side, self.layer)
-        )
+        layer = choose_layer(encoder, self.side, options.layer)
+        self._n_features_out = vector_length(encoder, self.side, layer)
         return self
 
     def transform(self, X: Any) -> Float32[np.ndarray, "n features"]:
-        """`[n, features]`, a row for each thing of `X`: of a collection of files, arrays or
-        pictures, or each row of a grid of numbers.
-        """
+        """`[n, features]`: one row for each source of a collection, or for each row of a grid."""
         if not hasattr(self, "embedder_"):
             self.fit()
-        things = list(rows_of(X))
-        if not things:
+        sources = list(rows_of(X))
+        if not sources:
             return np.zeros((0, self._n_features_out), np.float32)
-        return np.asarray(
-            self.embedder_.encode(things, self.batch_size, getattr(self, "sample_rate_hz", None))
-        )
+        options = self._options()
+        sample_rate_hz = getattr(self, "sample_rate_hz", None)
+        vectors = self.embedder_.encode(sources, options.batch_size, sample_rate_hz)
+        return np.asarray(vectors)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the opened network: a saved pipeline holds what it was given."""
-        return {
-            name: value for name, value in super().__getstate__().items() if name != "embedder_"
-        }
+        # A saved pipeline holds the parameters, not the opened network.
+        state = dict(super().__getstate__())
+        state.pop("embedder_", None)
+        return state
 
 
-class AudioEmbedder(_Step):
-    """Files or arrays of sound -> one vector each. Arrays need `sample_rate_hz`. Parameters are
-    those of `ll.Embedder`.
+class AudioEmbedder(_EmbeddingStep):
+    """Files or arrays of sound -> one vector each; arrays need `sample_rate_hz`.
+
+    Parameters are those of `ll.Embedder`.
     """
 
     side = "audio"
@@ -72,35 +72,40 @@ class AudioEmbedder(_Step):
     def __init__(
         self,
         model: L3Net | Encoder | str | Path = "runs/tiny",
-        layer: str | None = None,
+        layer: str | None = EmbedOptions.layer,
         pooling: Pooling = "mean",
-        hop_seconds: float = HOP_SECONDS,
-        center: bool = False,
-        dense: bool = False,
-        precision: Precision = "float32",
-        batch_size: int = BATCH_SIZE,
+        hop_seconds: float = EmbedOptions.hop_seconds,
+        center: bool = EmbedOptions.center,
+        dense: bool = EmbedOptions.dense,
+        precision: Precision = EmbedOptions.precision,
+        batch_size: int = EmbedOptions.batch_size,
         sample_rate_hz: SampleRate | None = None,
     ) -> None:
-        self.model, self.layer, self.pooling, self.hop_seconds = model, layer, pooling, hop_seconds
-        self.center, self.dense, self.precision = center, dense, precision
-        self.batch_size, self.sample_rate_hz = batch_size, sample_rate_hz
+        self.model = model
+        self.layer = layer
+        self.pooling = pooling
+        self.hop_seconds = hop_seconds
+        self.center = center
+        self.dense = dense
+        self.precision = precision
+        self.batch_size = batch_size
+        self.sample_rate_hz = sample_rate_hz
 
-    def _embedder(self) -> Embedder:
-        return Embedder(
-            self.model,
-            "audio",
-            self.layer,
-            self.pooling,
-            self.hop_seconds,
-            self.center,
-            self.dense,
-            self.precision,
+    def _options(self) -> EmbedOptions:
+        return EmbedOptions(
+            layer=self.layer,
+            hop_seconds=self.hop_seconds,
+            center=self.center,
+            dense=self.dense,
+            precision=self.precision,
+            batch_size=self.batch_size,
         )
 
 
-class ImageEmbedder(_Step):
-    """Pictures, as files or arrays `[height, width, 3]`, or videos -> one vector each. Parameters
-    are those of `ll.Embedder`.
+class ImageEmbedder(_EmbeddingStep):
+    """Images, as files or arrays `[height, width, 3]`, or videos -> one vector each.
+
+    Parameters are those of `ll.Embedder`.
     """
 
     side = "vision"
@@ -108,21 +113,23 @@ class ImageEmbedder(_Step):
     def __init__(
         self,
         model: L3Net | Encoder | str | Path = "runs/tiny",
-        layer: str | None = None,
+        layer: str | None = EmbedOptions.layer,
         pooling: Pooling = "mean",
-        hop_seconds: float = HOP_SECONDS,
-        precision: Precision = "float32",
-        batch_size: int = BATCH_SIZE,
+        hop_seconds: float = EmbedOptions.hop_seconds,
+        precision: Precision = EmbedOptions.precision,
+        batch_size: int = EmbedOptions.batch_size,
     ) -> None:
-        self.model, self.layer, self.pooling, self.hop_seconds = model, layer, pooling, hop_seconds
-        self.precision, self.batch_size = precision, batch_size
+        self.model = model
+        self.layer = layer
+        self.pooling = pooling
+        self.hop_seconds = hop_seconds
+        self.precision = precision
+        self.batch_size = batch_size
 
-    def _embedder(self) -> Embedder:
-        return Embedder(
-            self.model,
-            "vision",
-            self.layer,
-            self.pooling,
-            self.hop_seconds,
+    def _options(self) -> EmbedOptions:
+        return EmbedOptions(
+            layer=self.layer,
+            hop_seconds=self.hop_seconds,
             precision=self.precision,
+            batch_size=self.batch_size,
         )

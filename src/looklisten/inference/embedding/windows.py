@@ -1,8 +1,7 @@
-"""Where windows of a second lie in a sound, and how they are cut from one that comes in pieces.
-Knows samples, no network.
+"""Where the windows of a sound begin, and how they are cut from sound that comes in pieces.
 
-Every start is rounded from its exact time, never added up from a rounded hop: window number k does
-not drift.
+Windows have one second. Each start is rounded from its exact time, never summed up from a rounded
+hop, so window number k does not drift. Knows samples, no network.
 """
 
 import math
@@ -17,11 +16,14 @@ from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 
+ONE_HALF = Fraction(1, 2)
+
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Windows of `WINDOW_SAMPLES`, one every `hop_samples` (exact), the first with
-    `padding_samples` of silence in front.
+    """Windows of `WINDOW_SAMPLES`, one every `hop_samples`, which is exact.
+
+    The sound has `padding_samples` of silence before it.
     """
 
     hop_samples: Fraction
@@ -29,34 +31,38 @@ class WindowGrid:
 
     @staticmethod
     def of(hop_seconds: float | Fraction, center: bool = False) -> "WindowGrid":
-        """`center` puts half a window of silence in front, so that window k has the moment k times
-        the hop in its middle.
+        """The grid of a hop.
 
-        A float is the decimal number that it prints as: 0.1 is a tenth. Raises ConfigError for a
-        hop under a sample.
+        `center` puts half a window of silence before the sound. The middle of window k is then
+        k times the hop. Raises ConfigError for a hop under one sample.
         """
-        exact = hop_seconds if isinstance(hop_seconds, Fraction) else _decimal(hop_seconds)
-        if exact * SAMPLE_RATE_HZ < 1:
+        if isinstance(hop_seconds, Fraction):
+            exact_seconds = hop_seconds
+        else:
+            exact_seconds = _exact_decimal(hop_seconds)
+        hop_samples = exact_seconds * SAMPLE_RATE_HZ
+        if hop_samples < 1:
             raise ConfigError(
-                f"hop_seconds {float(hop_seconds):g} must be at least a sample of 1/{SAMPLE_RATE_HZ} s, such as 0.5"
+                f"hop_seconds {float(hop_seconds):g} must be at least one sample "
+                f"(1/{SAMPLE_RATE_HZ} s), such as 0.5"
             )
-        return WindowGrid(exact * SAMPLE_RATE_HZ, WINDOW_SAMPLES // 2 if center else 0)
+        return WindowGrid(hop_samples, WINDOW_SAMPLES // 2 if center else 0)
 
     def start(self, number: int) -> int:
-        """The first sample of a window, from the sound's first sample; below zero where silence is
-        in front.
-        """
-        return math.floor(number * self.hop_samples + Fraction(1, 2)) - self.padding_samples
+        """The first sample of a window; below zero where it begins in the padding."""
+        return math.floor(number * self.hop_samples + ONE_HALF) - self.padding_samples
 
     def count(self, samples: int) -> int:
-        """How many windows cover a sound of so many samples, the last filled up with silence:
-        `1 + ceil((samples + padding - window) / hop)`, and one where that is none.
+        """Number of windows that cover a sound, at least one; silence fills the last.
+
+        It is `1 + ceil((samples + padding - window) / hop)`.
         """
-        over = samples + self.padding_samples - WINDOW_SAMPLES
-        return 1 + max(math.ceil(over / self.hop_samples), 0)
+        after_first = samples + self.padding_samples - WINDOW_SAMPLES
+        return 1 + max(math.ceil(after_first / self.hop_samples), 0)
 
 
-def _decimal(seconds: float) -> Fraction:
+def _exact_decimal(seconds: float) -> Fraction:
+    """The decimal number that a float prints as: 0.1 is one tenth."""
     if not 0 < seconds < math.inf:
         raise ConfigError(f"hop_seconds {seconds:g} must be a number above 0, such as 0.5")
     return Fraction(repr(float(seconds)))
@@ -64,80 +70,73 @@ def _decimal(seconds: float) -> Fraction:
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Neighbouring windows: the first sample of each, and the sound of each."""
+    """Consecutive windows: the first sample of each, and its sound."""
 
     starts: Int64[np.ndarray, " n"]
-    sound: Float32[np.ndarray, "n samples"]
+    waveforms: Float32[np.ndarray, "n samples"]
 
 
-@dataclass(frozen=True, eq=False)
-class WindowVectors:
-    """Neighbouring windows: the first sample of each, and the vector of each."""
-
-    starts: Int64[np.ndarray, " n"]
-    vectors: Float32[np.ndarray, "n features"]
-
-
-class Buffer:
-    """The end of a sound that comes in pieces; samples are known by their number from the sound's
-    first.
-    """
+class SampleBuffer:
+    """The end of a sound that comes in pieces; samples are numbered from the start of the sound."""
 
     def __init__(self, padding_samples: int = 0) -> None:
         self._pieces: list[NDArray[np.float32]] = [np.zeros(padding_samples, np.float32)]
-        self._begin, self.end = -padding_samples, 0
+        self._start = -padding_samples
+        self.end = 0
 
-    def push(self, wave: Float32[np.ndarray, " samples"]) -> None:
-        self._pieces.append(wave)
-        self.end += len(wave)
+    def push(self, waveform: Float32[np.ndarray, " samples"]) -> None:
+        self._pieces.append(waveform)
+        self.end += len(waveform)
 
-    def forget(self, begin: int) -> None:
-        """Nobody will ask for samples before `begin` again. Room is made now and then, so that tiny
-        pieces cost little.
-        """
-        begin = min(begin, self.end)
-        if begin - self._begin >= WINDOW_SAMPLES:
-            self._pieces = [self.take(begin, self.end).copy()]
-            self._begin = begin
+    def drop_before(self, start: int) -> None:
+        """Allow samples before `start` to be dropped."""
+        start = min(start, self.end)
+        # Copying for each tiny piece would cost more than keeping a second of sound.
+        if start - self._start >= WINDOW_SAMPLES:
+            self._pieces = [self.take(start, self.end).copy()]
+            self._start = start
 
-    def take(self, begin: int, end: int) -> Float32[np.ndarray, " samples"]:
-        """The samples [begin, end), silence where the sound is over."""
+    def take(self, start: int, end: int) -> Float32[np.ndarray, " samples"]:
+        """The samples [start, end), with silence after the end of the sound."""
         if len(self._pieces) > 1:
             self._pieces = [np.concatenate(self._pieces)]
-        taken = self._pieces[0][begin - self._begin : end - self._begin]
-        return np.pad(taken, (0, end - begin - len(taken)))
+        samples = self._pieces[0][start - self._start : end - self._start]
+        return np.pad(samples, (0, end - start - len(samples)))
 
 
 class WindowCutter:
-    """Windows of a grid from a sound that is pushed in pieces of any length; holds little more than
-    two windows and a piece.
+    """Cuts the windows of a grid from sound that is pushed in pieces of any length.
+
+    It holds little more than two windows and one piece.
     """
 
     def __init__(self, grid: WindowGrid) -> None:
-        self._grid, self._next = grid, 0
-        self._buffer = Buffer(grid.padding_samples)
+        self._grid = grid
+        self._next_number = 0
+        self._buffer = SampleBuffer(grid.padding_samples)
 
     @property
     def samples(self) -> int:
-        """How many were pushed."""
+        """Number of samples that were pushed."""
         return self._buffer.end
 
-    def push(self, wave: Float32[np.ndarray, " samples"]) -> Windows:
-        """The windows that are whole now."""
-        self._buffer.push(wave)
-        count = self._next
-        while self._grid.start(count) + WINDOW_SAMPLES <= self._buffer.end:
-            count += 1
-        return self._cut(count)
+    def push(self, waveform: Float32[np.ndarray, " samples"]) -> Windows:
+        """The windows that this piece completes."""
+        self._buffer.push(waveform)
+        stop_number = self._next_number
+        while self._grid.start(stop_number) + WINDOW_SAMPLES <= self._buffer.end:
+            stop_number += 1
+        return self._cut(stop_number)
 
     def finish(self) -> Windows:
-        """The windows that are left, filled up with silence."""
+        """The remaining windows; silence fills the last."""
         return self._cut(self._grid.count(self.samples))
 
-    def _cut(self, stop: int) -> Windows:
-        starts = [self._grid.start(number) for number in range(self._next, stop)]
-        sound = [self._buffer.take(start, start + WINDOW_SAMPLES) for start in starts]
-        self._next = max(stop, self._next)
-        self._buffer.forget(self._grid.start(self._next))
-        empty = np.zeros((0, WINDOW_SAMPLES), np.float32)
-        return Windows(np.array(starts, np.int64), np.stack(sound) if sound else empty)
+    def _cut(self, stop_number: int) -> Windows:
+        starts = [self._grid.start(number) for number in range(self._next_number, stop_number)]
+        waveforms = np.zeros((len(starts), WINDOW_SAMPLES), np.float32)
+        for row, start in enumerate(starts):
+            waveforms[row] = self._buffer.take(start, start + WINDOW_SAMPLES)
+        self._next_number = max(stop_number, self._next_number)
+        self._buffer.drop_before(self._grid.start(self._next_number))
+        return Windows(np.array(starts, np.int64), waveforms)

@@ -1,67 +1,148 @@
-"""`Embeddings` -> a file: .npz, Parquet or JSON lines, written a part at a time, whole or absent.
-Knows no network.
+"""Formats of files of vectors: .npz, Parquet and JSON lines, written block by block.
 
-A file holds the vectors of one source, of one side or of both.
+A file holds the vectors of one source, of one side or of both. When writing fails, no file is left.
+`register_vector_format` adds a format. Knows no network.
 """
 
 import contextlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from looklisten.inference.embedding.records import Embeddings, joined
+from looklisten.errors import ConfigError
+from looklisten.inference.embedding.records import Embeddings
 from looklisten.system.files import atomic_write
 
-Format = Literal["npz", "parquet", "jsonl"]
-
-ROWS_A_PART = 1024
-"""Vectors are written so many at a time."""
-
-Made = dict[str, Any]
+Provenance = dict[str, Any]
 """Facts about how a file of vectors was made, as JSON has them."""
 
 FLOAT32_DIGITS = 9
-"""Decimal digits that tell every float32 from its neighbours."""
+"""Decimal digits that tell every float32 from its neighbors."""
+
+COPY_BYTES = 2**20
+
+
+@runtime_checkable
+class VectorWriter(Protocol):
+    """An open file of vectors. The blocks of one side come in the order of time."""
+
+    def write(self, block: Embeddings) -> None:
+        """Append the vectors of a block."""
+
+    def write_array(self, name: str, values: NDArray[np.float64]) -> None:
+        """Add an array about all vectors of the file."""
+
+    def __enter__(self) -> "VectorWriter":
+        """Begin writing."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file; after an error it will be deleted."""
+
+
+@dataclass(frozen=True)
+class VectorFormat:
+    """A format of files of vectors. Its name is the suffix of its files."""
+
+    name: str
+    open: Callable[[Path, Provenance], VectorWriter]
+    """Opens a new file that also keeps its provenance."""
+    read_provenance: Callable[[Path], Provenance]
+    """What `open` was given. May raise OSError, ValueError or KeyError for a damaged file."""
+
+
+VECTOR_FORMATS: dict[str, VectorFormat] = {}
+"""All formats by name."""
+
+
+def register_vector_format(vector_format: VectorFormat) -> None:
+    """Make a format available to `embed_files`."""
+    VECTOR_FORMATS[vector_format.name] = vector_format
+
+
+def vector_format_of(name: str) -> VectorFormat:
+    """The format of a name. Raises ConfigError when there is none."""
+    if name not in VECTOR_FORMATS:
+        names = ", ".join(VECTOR_FORMATS)
+        raise ConfigError(f"there is no format {name!r} of vectors; there are {names}")
+    return VECTOR_FORMATS[name]
+
+
+@contextlib.contextmanager
+def open_vector_file(
+    path: Path, vector_format: VectorFormat, provenance: Provenance
+) -> Iterator[VectorWriter]:
+    """A new file of vectors, which gets its name when it is complete."""
+    with atomic_write(path) as scratch, vector_format.open(scratch, provenance) as writer:
+        yield writer
+
+
+def read_provenance(path: Path, vector_format: VectorFormat) -> Provenance:
+    """How a file of vectors was made.
+
+    Empty when the file does not say, is damaged or does not exist.
+    """
+    damages = (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, pa.ArrowException)
+    try:
+        provenance = vector_format.read_provenance(path)
+    except damages:
+        return {}
+    return provenance if isinstance(provenance, dict) else {}
 
 
 class _Npz:
-    """Arrays `audio` or `vision` `[n, features]` and `..._start_seconds` `[n]`, and `about`, a JSON
-    text.
+    """Arrays `audio` and `vision`, `[n, features]`, and `..._start_seconds`, `[n]`.
 
-    Nobody knows the number of rows before the end, so rows wait in a file beside.
+    `about` is a JSON text with everything else.
     """
 
-    def __init__(self, path: Path, made: Made) -> None:
+    def __init__(self, path: Path, provenance: Provenance) -> None:
         self._path = path
-        self._rows: dict[str, BinaryIO] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        # A header with the number of rows stands before the rows, and the number is known at the
+        # end. So rows wait in a file of their own.
+        self._row_files: dict[str, BinaryIO] = {}
+        self._shapes: dict[str, tuple[int, int]] = {}
+        self._start_seconds: dict[str, list[NDArray[np.float64]]] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
-        self._seconds: dict[str, list[NDArray[np.float64]]] = {}
-        self._about: dict[str, Any] = {"made": made} if made else {}
+        self._about: dict[str, Any] = {"provenance": provenance} if provenance else {}
 
     def __enter__(self) -> "_Npz":
         return self
 
-    def write(self, part: Embeddings) -> None:
-        rows = self._rows.get(part.side)
-        if rows is None:
-            rows = self._rows[part.side] = self._path.with_name(f"{part.side}.rows").open("w+b")
-        rows.write(np.ascontiguousarray(part.vectors, "<f4").tobytes())
-        self._seconds.setdefault(part.side, []).append(part.start_seconds)
-        done = self._shapes.get(part.side, (0,))[0]
-        self._shapes[part.side] = (done + len(part), part.vectors.shape[1])
-        self._about |= {"source": part.source, part.side: _about(part)}
+    def write(self, block: Embeddings) -> None:
+        side = block.side
+        if side not in self._row_files:
+            row_path = self._path.with_name(f"{side}.rows")
+            self._row_files[side] = row_path.open("w+b")
+            self._shapes[side] = (0, block.vectors.shape[1])
+            self._start_seconds[side] = []
+        little_endian = np.ascontiguousarray(block.vectors, "<f4")
+        self._row_files[side].write(little_endian.tobytes())
+        self._start_seconds[side].append(block.start_seconds)
+        rows, features = self._shapes[side]
+        self._shapes[side] = (rows + len(block), features)
+        self._about["source"] = block.source
+        self._about[side] = {
+            "layer": block.layer,
+            "window_seconds": block.window_seconds,
+            "centered": block.centered,
+        }
 
-    def note(self, name: str, values: NDArray[np.float64]) -> None:
+    def write_array(self, name: str, values: NDArray[np.float64]) -> None:
         self._arrays[name] = values
 
     def __exit__(
@@ -71,42 +152,43 @@ class _Npz:
         trace: TracebackType | None,
     ) -> None:
         if error is None:
-            self._finish()
-        for rows in self._rows.values():
+            self._write_archive()
+        for rows in self._row_files.values():
             rows.close()
             Path(rows.name).unlink()
 
-    def _finish(self) -> None:
-        arrays = self._arrays | {
-            f"{side}_start_seconds": np.concatenate(seconds)
-            for side, seconds in self._seconds.items()
-        }
+    def _write_archive(self) -> None:
+        arrays = dict(self._arrays)
+        for side, seconds in self._start_seconds.items():
+            arrays[f"{side}_start_seconds"] = np.concatenate(seconds)
         arrays["about"] = np.array(json.dumps(self._about, ensure_ascii=False))
         with zipfile.ZipFile(self._path, "w") as archive:
-            for side, rows in self._rows.items():
+            for side, rows in self._row_files.items():
+                shape = self._shapes[side]
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 rows.seek(0)
-                with _member(archive, side) as member:
-                    np.lib.format.write_array_header_2_0(
-                        member,
-                        {"descr": "<f4", "fortran_order": False, "shape": self._shapes[side]},
-                    )
-                    shutil.copyfileobj(rows, member, 2**20)
+                with _archive_member(archive, side) as member:
+                    np.lib.format.write_array_header_2_0(member, header)
+                    shutil.copyfileobj(rows, member, COPY_BYTES)
             for name, array in arrays.items():
-                with _member(archive, name) as member:
+                with _archive_member(archive, name) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> Any:
-    """A file in the archive, of always the same date, so that the same vectors give the same bytes."""
+def _archive_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    # `ZipInfo` has a fixed date, so that the same vectors give the same bytes.
     return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
 
 
-def _about(part: Embeddings) -> dict[str, Any]:
-    return {"layer": part.layer, "window_seconds": part.window_seconds, "centered": part.centered}
+def _npz_provenance(path: Path) -> Provenance:
+    with np.load(path, allow_pickle=False) as arrays:
+        about: dict[str, Any] = json.loads(str(arrays["about"]))
+    provenance: Provenance = about.get("provenance", {})
+    return provenance
 
 
 class _Parquet:
-    """A row a vector: source, side, layer, start_seconds, window_seconds, vector."""
+    """One row for each vector: source, side, layer, start_seconds, window_seconds, vector."""
 
     SCHEMA = pa.schema(
         [
@@ -119,22 +201,27 @@ class _Parquet:
         ]
     )
 
-    def __init__(self, path: Path, made: Made) -> None:
+    def __init__(self, path: Path, provenance: Provenance) -> None:
         self._writer = parquet.ParquetWriter(path, self.SCHEMA)
-        self._writer.add_key_value_metadata({"made": json.dumps(made)})
+        self._writer.add_key_value_metadata({"provenance": json.dumps(provenance)})
 
     def __enter__(self) -> "_Parquet":
         return self
 
-    def write(self, part: Embeddings) -> None:
-        same = {"source": part.source, "side": part.side, "layer": part.layer}
-        offsets = np.arange(len(part) + 1, dtype=np.int32) * part.vectors.shape[1]
-        columns = [pa.array([value] * len(part)) for value in same.values()]
-        columns += [pa.array(part.start_seconds), pa.array(np.full(len(part), part.window_seconds))]
-        columns.append(pa.ListArray.from_arrays(offsets, pa.array(part.vectors.ravel())))
+    def write(self, block: Embeddings) -> None:
+        rows = len(block)
+        vector_offsets = np.arange(rows + 1, dtype=np.int32) * block.vectors.shape[1]
+        columns = [
+            pa.array([block.source] * rows),
+            pa.array([block.side] * rows),
+            pa.array([block.layer] * rows),
+            pa.array(block.start_seconds),
+            pa.array(np.full(rows, block.window_seconds)),
+            pa.ListArray.from_arrays(vector_offsets, pa.array(block.vectors.ravel())),
+        ]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self.SCHEMA))
 
-    def note(self, name: str, values: NDArray[np.float64]) -> None:
+    def write_array(self, name: str, values: NDArray[np.float64]) -> None:
         self._writer.add_key_value_metadata({name: json.dumps(values.tolist())})
 
     def __exit__(
@@ -146,28 +233,38 @@ class _Parquet:
         self._writer.close()
 
 
-class _JsonLines:
-    """An object a line, a line a vector, with the names of Parquet's columns."""
+def _parquet_provenance(path: Path) -> Provenance:
+    metadata = parquet.read_metadata(path).metadata or {}
+    provenance: Provenance = json.loads(metadata.get(b"provenance", b"{}"))
+    return provenance
 
-    def __init__(self, path: Path, made: Made) -> None:
+
+class _JsonLines:
+    """One JSON object and one line for each vector, with the names of the Parquet columns."""
+
+    def __init__(self, path: Path, provenance: Provenance) -> None:
         self._file = path.open("w", encoding="utf-8", errors="backslashreplace")
-        self._made = {"made": made} if made else {}
+        self._provenance = {"provenance": provenance} if provenance else {}
 
     def __enter__(self) -> "_JsonLines":
         return self
 
-    def write(self, part: Embeddings) -> None:
-        same = {"source": part.source, "side": part.side, "layer": part.layer}
-        for start, vector in zip(part.start_seconds.tolist(), part.vectors.tolist(), strict=True):
-            short = [float(f"{value:.{FLOAT32_DIGITS}g}") for value in vector]
-            row = (
-                same
-                | {"start_seconds": start, "window_seconds": part.window_seconds, "vector": short}
-                | self._made
-            )
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    def write(self, block: Embeddings) -> None:
+        starts = block.start_seconds.tolist()
+        for start_seconds, vector in zip(starts, block.vectors.tolist(), strict=True):
+            # The shortest text that gives the same float32 again.
+            rounded = [float(f"{value:.{FLOAT32_DIGITS}g}") for value in vector]
+            row = {
+                "source": block.source,
+                "side": block.side,
+                "layer": block.layer,
+                "start_seconds": start_seconds,
+                "window_seconds": block.window_seconds,
+                "vector": rounded,
+            }
+            self._file.write(json.dumps(row | self._provenance, ensure_ascii=False) + "\n")
 
-    def note(self, name: str, values: NDArray[np.float64]) -> None:
+    def write_array(self, name: str, values: NDArray[np.float64]) -> None:
         self._file.write(json.dumps({name: values.tolist()}) + "\n")
 
     def __exit__(
@@ -179,52 +276,13 @@ class _JsonLines:
         self._file.close()
 
 
-VectorFile = _Npz | _Parquet | _JsonLines
-"""Something open: `write` takes parts of `Embeddings`, each side's in the order of time; `note` a
-column that belongs to the whole.
-"""
-
-FORMATS: dict[Format, Callable[[Path, Made], VectorFile]] = {
-    "npz": _Npz,
-    "parquet": _Parquet,
-    "jsonl": _JsonLines,
-}
+def _json_provenance(path: Path) -> Provenance:
+    with path.open(encoding="utf-8") as lines:
+        first_row: dict[str, Any] = json.loads(lines.readline())
+    provenance: Provenance = first_row.get("provenance", {})
+    return provenance
 
 
-@contextlib.contextmanager
-def vector_file(path: Path, format: Format, made: Made | None = None) -> Iterator[VectorFile]:
-    """A file to write parts to; `path` is there, whole, when the block has ended well. It keeps
-    `made` for `read_made`.
-    """
-    with atomic_write(path) as scratch, FORMATS[format](scratch, made or {}) as file:
-        yield file
-
-
-def read_made(path: Path, format: Format) -> Made:
-    """What a file of vectors was made of; empty when it does not say, is damaged or is not there."""
-    try:
-        if format == "npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                about = json.loads(str(arrays["about"]))
-        elif format == "parquet":
-            metadata = parquet.read_metadata(path).metadata or {}
-            about = {"made": json.loads(metadata.get(b"made", b"{}"))}
-        else:
-            with path.open(encoding="utf-8") as lines:
-                about = json.loads(lines.readline())
-        made: Made = about.get("made", {})
-    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, pa.ArrowException):
-        return {}
-    return made if isinstance(made, dict) else {}
-
-
-def gathered(parts: Iterable[Embeddings]) -> Iterator[Embeddings]:
-    """The same vectors in parts of about `ROWS_A_PART`."""
-    waiting: list[Embeddings] = []
-    for part in parts:
-        waiting.append(part)
-        if sum(map(len, waiting)) >= ROWS_A_PART:
-            yield joined(waiting)
-            waiting = []
-    if waiting:
-        yield joined(waiting)
+register_vector_format(VectorFormat("npz", _Npz, _npz_provenance))
+register_vector_format(VectorFormat("parquet", _Parquet, _parquet_provenance))
+register_vector_format(VectorFormat("jsonl", _JsonLines, _json_provenance))

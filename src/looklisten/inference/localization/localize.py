@@ -51,11 +51,12 @@ def localize_each(
     model: L3Net,
     options: LocalizeOptions,
     at_seconds: Sequence[float] | None = None,
+    report: CutReport | None = None,
 ) -> Iterator[tuple[Moment, Localization]]:
     """The moments of `localize`, one after the other, each with its maps before normalization.
 
     A moment holds the frame and the sound. Who drops it can localize hours of video in little
-    memory.
+    memory. `report` gets what decoding a file finds.
     """
     _check_units(model, options.units)
     model.eval()
@@ -66,7 +67,7 @@ def localize_each(
         around_seconds = min(options.every_seconds, WINDOW_SECONDS)
     moment_count = 0
     end_seconds = 0.0
-    for clip in _clips(source):
+    for clip in _clips(source, report or CutReport()):
         end_seconds = clip.start_seconds + clip.duration_seconds
         clip_times = _times_in_clip(clip, options.every_seconds, times)
         moment_count += len(clip_times)
@@ -103,7 +104,7 @@ def _times_in_clip(
     return times[is_inside] - clip.start_seconds
 
 
-def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
+def _clips(source: str | Path | Clip | Iterable[Clip], report: CutReport) -> Iterable[Clip]:
     if isinstance(source, Clip):
         return [source]
     if not isinstance(source, (str, Path)):
@@ -111,7 +112,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip]) -> Iterable[Clip]:
     path = Path(source)
     file_size = path.stat().st_size if path.is_file() else 0
     file = Source(path.name, file_size)
-    return stream_isolated(cut, path, file, PrepareOptions(), source=path, report=CutReport())
+    return stream_isolated(cut, path, file, PrepareOptions(), source=path, report=report)
 
 
 def _batches_of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:

@@ -18,8 +18,8 @@ from looklisten.inference.moments import Moment
 from looklisten.media.frames import stack
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SECONDS
-from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.fusions import AlignedFusion, Fusion, SimilarityFusion, correspondence_logit
+from looklisten.model.backbones import TowerOutput
+from looklisten.model.fusions import AlignedFusion, Fusion, PositionFusion, correspondence_logit
 from looklisten.model.l3net import L3Net
 
 GRADIENT_STEPS = 16
@@ -31,7 +31,7 @@ Maps = tuple[Float[Tensor, "batch rows columns"], Float[Tensor, "batch bands sou
 
 def default_method(model: L3Net) -> Method:
     """The method with the highest pointing accuracy for this network (benchmarks/RESULTS.md)."""
-    return "similarity" if isinstance(model.fusion, SimilarityFusion) else "correspondence"
+    return "similarity" if isinstance(model.fusion, PositionFusion) else "correspondence"
 
 
 def localize_moments(
@@ -64,7 +64,7 @@ def localize_moments(
         vision = model.look(frames)
         audio = model.listen(waveforms)
         spectrograms = model.front_end(waveforms)[:, 0].float().cpu().numpy()
-        logits = correspondence_logit(model.fusion(*model.fusion.read(vision, audio)))
+        logits = correspondence_logit(model.fusion(*model.fusion.features(vision, audio)))
         probabilities = torch.sigmoid(logits).cpu().numpy()
     followed_units = None
     if method == "unit":
@@ -131,7 +131,7 @@ def _similarity_maps(
         )
     # Each position goes through the layers that a vector of its side goes through.
     frame_positions, sound_positions = fusion.project(_positions(vision), _positions(audio))
-    projected = fusion.project(*fusion.read(vision, audio))
+    projected = fusion.project(*fusion.features(vision, audio))
     vision_vectors, audio_vectors = (_as_several_vectors(vectors) for vectors in projected)
     if audio_vectors.shape[1] > 1:
         weights = column_weights.to(audio_vectors)
@@ -139,13 +139,13 @@ def _similarity_maps(
         weights = column_weights.new_ones(1, 1).to(audio_vectors)
     frame_scores = (frame_positions @ audio_vectors.transpose(1, 2) * weights[:, None]).sum(2)
     similarities = sound_positions @ vision_vectors.transpose(1, 2)
-    if isinstance(fusion, SimilarityFusion):
+    if isinstance(fusion, PositionFusion):
         # The sound is compared with the best position of the frame, as in training.
-        sound_scores = fusion.best(similarities, 2)
+        sound_scores = fusion.soft_maximum(similarities, 2)
     else:
         sound_scores = similarities[..., 0]
-    frame_map = torch.sigmoid(correspondence_logit(fusion.decide(frame_scores)))
-    sound_map = torch.sigmoid(correspondence_logit(fusion.decide(sound_scores)))
+    frame_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(frame_scores)))
+    sound_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(sound_scores)))
     return frame_map.view_as(vision.map[:, 0]), sound_map.view_as(audio.map[:, 0])
 
 
@@ -186,10 +186,10 @@ def _correspondence_maps(fusion: Fusion, vision: TowerOutput, audio: TowerOutput
     """
 
     def logit_of_vision(tower: TowerOutput) -> Tensor:
-        return correspondence_logit(fusion(*fusion.read(tower, audio)))
+        return correspondence_logit(fusion(*fusion.features(tower, audio)))
 
     def logit_of_audio(tower: TowerOutput) -> Tensor:
-        return correspondence_logit(fusion(*fusion.read(vision, tower)))
+        return correspondence_logit(fusion(*fusion.features(vision, tower)))
 
     vision_weights = _unit_weights(logit_of_vision, vision)
     audio_weights = _unit_weights(logit_of_audio, audio)
@@ -215,7 +215,7 @@ def _unit_weights(
         share = (step + 0.5) / GRADIENT_STEPS
         with torch.enable_grad():
             point = (tower.map * share).requires_grad_()
-            scaled = TowerOutput(tower.conv4_2, point, point.amax((2, 3)))
+            scaled = TowerOutput(point, point.amax((2, 3)))
             (gradient,) = torch.autograd.grad(logit(scaled).sum(), point)
             total += gradient.sum((2, 3))
     return (total / GRADIENT_STEPS).clamp_min(0)

@@ -48,5 +48,5 @@ class LocalizeFileOptions:
     overlay_every_seconds: float = 0.2
     """Seconds between the maps of overlay.mp4; the frames between two maps get a mixture."""
     overlay: bool = True
-    """Whether to write overlay.mp4, which takes most of the time. Without it, maps are as far apart as
-    still images."""
+    """Whether to write overlay.mp4, which takes most of the time. Without it, maps are as far apart
+    as still images."""

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from looklisten.inference.layers import GRID
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.variants import WORDS, Side, Variant
 from looklisten.media.frames import frames_to_unit
 from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
+from looklisten.model.backbones.vgg import CONV4_2_GRID
 
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
 """Filters of each convolution; 2 x 2 max-pooling stands behind every second one but the last."""
@@ -32,7 +32,7 @@ other way round.
 
 SIZES: dict[Side, dict[str, int]] = {
     side: {"pool4": CHANNELS[-1], "conv4_2": CHANNELS[-1] * rows * columns}
-    for side, (rows, columns) in GRID.items()
+    for side, (rows, columns) in CONV4_2_GRID.items()
 }
 """Length of the vectors of each layer: 512, and 6144 of sound or 8192 of pictures."""
 
@@ -146,7 +146,7 @@ class OpenL3Net(nn.Module):
             if self.precision == "bfloat16"
             else contextlib.nullcontext()
         )
-        grid = GRID[self.variant.side] if layer == "conv4_2" else (1, 1)
+        grid = CONV4_2_GRID[self.variant.side] if layer == "conv4_2" else (1, 1)
         # A processor is fastest where what lies between the layers stays in its cache.
         parts = torch.split(image, CPU_ROWS if image.device.type == "cpu" else len(image))
         with bf16:

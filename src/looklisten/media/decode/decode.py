@@ -76,6 +76,7 @@ def decode_media(
         if audio:
             audio_decoder = AudioDecoder(audio, clock, options, report)
             decoders[audio.index] = audio_decoder
+        report.declared_seconds = (container.duration or 0) / av.time_base
         try:
             for packet in clock.packets(options.start_seconds):
                 yield from decoders[packet.stream_index].feed(packet)

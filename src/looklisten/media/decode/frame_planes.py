@@ -6,6 +6,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from looklisten.media.decode.orientation import orientation_of
 from looklisten.media.decode.records import Planes
 
 
@@ -29,6 +30,14 @@ def square_pixel_size(stream: av.VideoStream, frame: av.VideoFrame) -> tuple[flo
     if aspect >= 1:
         return frame.width, frame.height / aspect
     return frame.width * aspect, frame.height
+
+
+def displayed_size(stream: av.VideoStream, frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height of a stored frame, upright, with square pixels."""
+    width, height = square_pixel_size(stream, frame)
+    if orientation_of(frame).swaps_sides:
+        width, height = height, width
+    return max(round(width), 1), max(round(height), 1)
 
 
 def pad_to_even(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -106,6 +106,10 @@ class DecodeReport:
     """Streams of a decoded kind that were not chosen, each described in a few words."""
     source_name: str = ""
     """The path of the file, for sentences."""
+    frame_size: tuple[int, int] | None = None
+    """Width and height of the first decoded frame, upright, with square pixels, not scaled."""
+    declared_seconds: float = 0.0
+    """Length of the file as its container declares it; 0 if it declares none."""
 
     def add_lost(self, reason: str, seconds: float) -> None:
         """Count seconds that are left out, so that no loss is silent."""

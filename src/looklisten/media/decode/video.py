@@ -10,7 +10,12 @@ from av.video.reformatter import Colorspace, VideoReformatter
 
 from looklisten.media.decode.clock import Clock
 from looklisten.media.decode.dynamic_range import RangeMapper, is_high_range, needs_mapping
-from looklisten.media.decode.frame_planes import pad_to_even, square_pixel_size, stored_planes
+from looklisten.media.decode.frame_planes import (
+    displayed_size,
+    pad_to_even,
+    square_pixel_size,
+    stored_planes,
+)
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.orientation import orientation_of
 from looklisten.media.decode.packets import decode_packet
@@ -252,6 +257,8 @@ class VideoDecoder:
         scale = min(1.0, self._options.shorter_side_pixels / min(sides))
         width, height = (max(round(side * scale), 1) for side in sides)
         orientation = orientation_of(frame)
+        if self._report.frame_size is None:
+            self._report.frame_size = displayed_size(self._stream, frame)
         codec = self._stream.codec_context
         if is_high_range(codec):
             self._report.flags.add("hdr")

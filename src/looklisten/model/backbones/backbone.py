@@ -1,18 +1,141 @@
-"""Backbone."""
+"""The interface of a backbone: what the rest of the package may know of a tower.
 
-from dataclasses import dataclass
+Knows tensors and settings, no architecture.
+"""
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from looklisten.config import ModelConfig, Side
+from looklisten.errors import ConfigError
+
+# A string and not None, so that a layer can be written as JSON and compared easily.
+LAST_MAP = ""
+"""The `map_name` of a layer that is pooled from `TowerOutput.map`."""
 
 
 @dataclass(frozen=True, eq=False)
 class TowerOutput:
-    """What a tower says, by name, so that nobody needs hooks."""
+    """The result of one run of a tower."""
 
-    conv4_2: Float[Tensor, "batch features rows columns"]
-    """The last convolution, before batch-norm and ReLU: what the paper's evaluation pools."""
     map: Float[Tensor, "batch features rows columns"]
-    """The same after batch-norm and ReLU: where each unit fires."""
+    """The last feature map: where each unit responds."""
     vector: Float[Tensor, "batch features"]
-    """The maximum of `map` over all places (pool4)."""
+    """The maximum of `map` over all positions."""
+    named_maps: Mapping[str, Float[Tensor, "batch channels map_rows map_columns"]] = field(
+        default_factory=dict
+    )
+    """Other maps that a layer of the tower is pooled from."""
+
+    def map_of(self, layer: "Layer") -> Float[Tensor, "batch channels map_rows map_columns"]:
+        """The map that `layer` is pooled from."""
+        if layer.map_name == LAST_MAP:
+            return self.map
+        return self.named_maps[layer.map_name]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A map of a tower, max-pooled to a grid and flattened: a vector that can be an embedding."""
+
+    channels: int
+    grid: tuple[int, int] = (1, 1)
+    """Rows and columns that the map is pooled to."""
+    map_name: str = LAST_MAP
+    """A name in `TowerOutput.named_maps`, or `LAST_MAP`."""
+
+    @property
+    def width(self) -> int:
+        """The length of the vector."""
+        rows, columns = self.grid
+        return self.channels * rows * columns
+
+
+@runtime_checkable
+class StreamingTower(Protocol):
+    """A tower that reads a long spectrogram in strips, from left to right."""
+
+    @property
+    def lookahead_columns(self) -> int:
+        """Input columns that a position of the map needs after its own first column."""
+
+    def push(
+        self, columns: Float[Tensor, "1 channels rows columns"]
+    ) -> Float[Tensor, "1 features map_rows map_columns"]:
+        """The columns of the map that these columns complete."""
+
+
+class Backbone(ABC, nn.Module):
+    """A tower: from a frame or a log-spectrogram to a map, a vector and named layers.
+
+    A subclass sets the attributes in its constructor, whose arguments are those of `settings`.
+    """
+
+    weight_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings of `ModelConfig` that two networks must share to exchange the weights of a tower."""
+
+    features: int
+    """Channels of the last map."""
+    stride: int
+    """Columns of the input between two neighboring positions of the last map."""
+    layers: Mapping[str, Layer]
+    """The layers to choose from, the usual one first."""
+    block_widths: tuple[int, ...] = ()
+    """Channels of each map of `block_maps`; empty if the backbone has no such maps."""
+    peak_values_per_pixel: float
+    """Values of the largest map for each pixel of the input. It bounds the memory of a batch."""
+
+    @staticmethod
+    @abstractmethod
+    def check(config: ModelConfig) -> None:
+        """Raises ConfigError, one sentence, for settings that cannot be built."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(
+        cls, config: ModelConfig, side: Side, in_channels: int, normalized_input: bool
+    ) -> "Backbone":
+        """The tower of `side` with new weights.
+
+        `normalized_input`: begin with a batch-norm, for inputs far from mean 0 and deviation 1.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the constructor that build this tower again, as JSON can hold them."""
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
+        """Map, vector and named maps of a batch of inputs."""
+
+    @abstractmethod
+    def map_columns(self, columns: int) -> int:
+        """How many columns the last map has for an input of `columns` columns."""
+
+    def block_maps(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Iterator[Float[Tensor, "batch channels map_rows map_columns"]]:
+        """The map of each block, one after the other. Optional: see `block_widths`."""
+        raise NotImplementedError
+
+    def streaming(self, layer: Layer, dtype: torch.dtype) -> StreamingTower:  # noqa: ARG002
+        """The tower in a form that reads a long spectrogram in strips. Optional.
+
+        It computes in `dtype` and gives the map that `layer` is pooled from.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} cannot read a long spectrogram in strips; "
+            f"omit dense, or choose the backbone vgg"
+        )
+
+    def inflate_input(self, frames: int) -> None:
+        """Change the initial weights for `frames` frames side by side in the channels. Optional.
+
+        By default the weights stay as they were drawn.
+        """

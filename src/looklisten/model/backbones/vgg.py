@@ -1,13 +1,29 @@
-"""VGG."""
+"""The backbone of the paper: a VGG-like convolutional network (figure 2). Knows tensors only."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.model.backbones.backbone import TowerOutput
+from looklisten.config import ModelConfig, Side
+from looklisten.errors import ConfigError
+from looklisten.model.backbones.backbone import (
+    LAST_MAP,
+    Backbone,
+    Layer,
+    StreamingTower,
+    TowerOutput,
+)
+
+CONV4_2_GRID: dict[Side, tuple[int, int]] = {"audio": (4, 3), "vision": (4, 4)}
+"""What conv4_2 is max-pooled to: 4 x 3 cells of a spectrogram (bands, time), 4 x 4 of a frame.
+
+At the paper's sizes these are pools of 8 x 8 (32 x 24 x 512 to 6144 values) and of 7 x 7
+(28 x 28 x 512 to 8192 values; paper, sections 4.1 and 4.2).
+"""
 
 
 class Block(nn.Module):
@@ -21,19 +37,21 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, x: Float[Tensor, "batch in rows columns"]) -> tuple[Tensor, Tensor]:
-        """(second convolution's raw output, the same after batch-norm and ReLU)."""
+        """The second convolution before and after batch-norm and ReLU."""
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        # Not in place below: the raw map is a layer of its own.
         raw = self.conv2(x)
         return raw, functional.relu(self.bn2(raw))
 
 
-class Vgg(nn.Module):
-    """Blocks of `widths` filters with 2 x 2 max-pooling (no padding) between them and a maximum
-    over all places at the end.
+class Vgg(Backbone):
+    """Blocks of `widths` filters, 2 x 2 max-pooling between them, and a maximum over all positions.
 
-    `normalized_input` puts a batch-norm before them, for inputs that are far from mean 0 and
-    deviation 1. The last `pools_keeping_columns` pools halve the rows alone.
+    Pooling has no padding. `normalized_input` puts a batch-norm before the first block. The last
+    `pools_keeping_columns` pools halve the rows alone. `side` decides what conv4_2 is.
     """
+
+    weight_settings = ("widths", "first_stride")
 
     def __init__(
         self,
@@ -42,68 +60,125 @@ class Vgg(nn.Module):
         first_stride: int = 1,
         normalized_input: bool = False,
         pools_keeping_columns: int = 0,
+        side: Side = "vision",
     ) -> None:
         super().__init__()
+        self._settings = {
+            "in_channels": in_channels,
+            "widths": list(widths),
+            "first_stride": first_stride,
+            "normalized_input": normalized_input,
+            "pools_keeping_columns": pools_keeping_columns,
+            "side": side,
+        }
         self.input_norm = nn.BatchNorm2d(in_channels) if normalized_input else nn.Identity()
-        inputs = (in_channels, *widths[:-1])
-        strides = (first_stride, *(1 for _ in widths[1:]))
-        self.blocks = nn.ModuleList(
-            Block(i, w, s) for i, w, s in zip(inputs, widths, strides, strict=True)
-        )
+        self.blocks = nn.ModuleList()
+        for index, width in enumerate(widths):
+            stride = 1 if index else first_stride
+            self.blocks.append(Block(in_channels, width, stride))
+            in_channels = width
+        square_pools = len(widths) - 1 - pools_keeping_columns
+        self.pools = ((2, 2),) * square_pools + ((2, 1),) * pools_keeping_columns
+        """Rows and columns that each pool reduces to one."""
+
         self.features = widths[-1]
-        pools = len(widths) - 1
-        self.pools = ((2, 2),) * (pools - pools_keeping_columns) + ((2, 1),) * pools_keeping_columns
-        """Rows and columns that each pool makes one of."""
-        self.reduction = first_stride * 2 ** (pools - pools_keeping_columns)
-        """Columns of the input between neighbouring places of the last map."""
+        # Only the first convolution and the square pools make a map narrower.
+        self.stride = first_stride * 2**square_pools
+        self.block_widths = tuple(widths)
+        self.peak_values_per_pixel = widths[0] / first_stride**2
+        # The paper pools conv4_2 of sound before batch-norm and ReLU, and of frames after them.
+        conv4_2_map = "conv4_2" if side == "audio" else LAST_MAP
+        self.layers = {
+            "pool4": Layer(self.features),
+            "conv4_2": Layer(self.features, CONV4_2_GRID[side], conv4_2_map),
+        }
+
+    @staticmethod
+    def check(config: ModelConfig) -> None:
+        blocks = len(config.widths)
+        if config.crop_pixels < config.first_stride * 2 ** (blocks - 1):
+            raise ConfigError(
+                f"model.crop_pixels {config.crop_pixels} leaves nothing after {blocks} blocks"
+            )
+        if config.pools_keeping_time >= blocks:
+            raise ConfigError(
+                f"model.pools_keeping_time {config.pools_keeping_time}: "
+                f"{blocks} blocks have {blocks - 1} pools"
+            )
+
+    @classmethod
+    def from_config(
+        cls, config: ModelConfig, side: Side, in_channels: int, normalized_input: bool
+    ) -> "Vgg":
+        pools_keeping_columns = config.pools_keeping_time if side == "audio" else 0
+        return cls(
+            in_channels,
+            config.widths,
+            config.first_stride,
+            normalized_input,
+            pools_keeping_columns,
+            side,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self._settings)
 
     @torch.no_grad()
-    def inflate(self, times: int) -> None:
-        """Begin with a first convolution that treats `times` pictures side by side in the channels
-        as their mean.
+    def inflate_input(self, frames: int) -> None:
+        """Begin with a first convolution that treats the frames in the channels as their mean.
 
-        So motion is learnt on top of what one picture shows ("Quo Vadis", Carreira & Zisserman
-        2017, section 2.4).
+        So the network learns motion on top of what one frame shows ("Quo Vadis", Carreira and
+        Zisserman 2017, section 2.4).
         """
-        if times > 1:
-            block = self.blocks[0]
-            assert isinstance(block, Block)
-            weight = block.conv1.weight
-            first, *_ = weight.chunk(times, dim=1)
-            # Filters of one picture as He draws them have `times` times the variance of those drawn
-            # for all.
-            weight.copy_((first * times**0.5).repeat(1, times, 1, 1) / times)
+        if frames == 1:
+            return
+        weight = self._block(0).conv1.weight
+        of_one_frame, *_ = weight.chunk(frames, dim=1)
+        # He's variance depends on the number of input channels. Filters of one frame alone would
+        # have `frames` times the variance of those that were drawn for all frames.
+        of_one_frame = of_one_frame * frames**0.5
+        weight.copy_(of_one_frame.repeat(1, frames, 1, 1) / frames)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
         x = self.input_norm(x)
         for index in range(len(self.blocks)):
-            raw, x = self._block(index, x)
-        return TowerOutput(conv4_2=raw, map=x, vector=torch.amax(x, dim=(2, 3)))
+            raw, x = self._run_block(index, x)
+        return TowerOutput(map=x, vector=torch.amax(x, dim=(2, 3)), named_maps={"conv4_2": raw})
 
-    def places(self, columns: int) -> int:
-        """How many columns the last map has for an input of so many; rows too, where no pool keeps
-        the columns.
-        """
-        for index, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
+    def map_columns(self, columns: int) -> int:
+        """How many columns the last map has; rows too, where no pool keeps the columns."""
+        for index in range(len(self.blocks)):
             if index:
                 columns = columns // self.pools[index - 1][1]
-            columns = (columns - 1) // block.conv1.stride[0] + 1
+            columns = (columns - 1) // self._block(index).conv1.stride[0] + 1
         return columns
 
-    def raw_maps(
+    def block_maps(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Iterator[Float[Tensor, "batch features rows columns"]]:
-        """What the second convolution of each block gives, before batch-norm and ReLU, one after
-        the other: all are large.
+        """The second convolution of each block, before batch-norm and ReLU.
+
+        It gives one map at a time, because all of them are large.
         """
         x = self.input_norm(x)
         for index in range(len(self.blocks)):
-            raw, x = self._block(index, x)
+            raw, x = self._run_block(index, x)
             yield raw
 
-    def _block(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self.blocks[index](
-            functional.max_pool2d(x, self.pools[index - 1]) if index else x
-        )
-        return found
+    def streaming(self, layer: Layer, dtype: torch.dtype) -> StreamingTower:
+        # Imported here, because `vgg_streaming` imports the blocks of this file.
+        from looklisten.model.backbones.vgg_streaming import StreamingVgg
+
+        return StreamingVgg(self, dtype, raw=layer.map_name != LAST_MAP)
+
+    def _block(self, index: int) -> Block:
+        block = self.blocks[index]
+        assert isinstance(block, Block)
+        return block
+
+    def _run_block(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool, if it is not the first block, and convolve twice."""
+        if index:
+            x = functional.max_pool2d(x, self.pools[index - 1])
+        raw_and_map: tuple[Tensor, Tensor] = self.blocks[index](x)
+        return raw_and_map

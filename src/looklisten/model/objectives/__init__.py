@@ -1,27 +1,50 @@
-"""Objectives: what a training minimizes."""
-
-import math
-
-from torch import nn
+"""The objectives that a config can name. Each is one file here and one row of `OBJECTIVES`."""
 
 from looklisten.config import Config
+from looklisten.errors import ConfigError
 from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.contrastive import ContrastiveObjective
 from looklisten.model.objectives.labels import LabelsObjective
+from looklisten.model.objectives.objective import Objective
+
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "build_objective",
+    "find_objective",
+    "register_objective",
+]
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "avc": AvcObjective,
+    "contrastive": ContrastiveObjective,
+    "labels": LabelsObjective,
+}
+"""By the name that `train.objective` has in a config."""
 
 
-def build_objective(config: Config) -> nn.Module:
-    """What `config` asks, with the weights that only this question has."""
-    if config.train.objective == "labels":
-        return LabelsObjective(config)
-    return ContrastiveObjective() if config.train.objective == "contrastive" else AvcObjective()
+def register_objective(name: str, objective: type[Objective]) -> None:
+    """Let configs name `objective`. Raises ConfigError when another class has the name."""
+    if OBJECTIVES.get(name, objective) is not objective:
+        raise ConfigError(f"there is an objective {name!r} already; choose another name")
+    OBJECTIVES[name] = objective
 
 
-def chance_loss(objective: str, choices: int) -> float:
-    """The loss of a network that knows nothing; `choices`: the rows that a sound is sought among,
-    or the classes.
+def find_objective(name: str) -> type[Objective]:
+    """The class of an objective. Raises ConfigError when no class has the name."""
+    if name not in OBJECTIVES:
+        raise ConfigError(
+            f"there is no objective {name!r} (train.objective); the objectives are "
+            f"{', '.join(sorted(OBJECTIVES))}"
+        )
+    return OBJECTIVES[name]
+
+
+def build_objective(config: Config, features: int) -> Objective:
+    """The objective that `config` names, with new weights, for towers of `features` features.
+
+    Raises ConfigError when there is no such objective, or when the settings do not fit it.
     """
-    yes_or_no = math.log(2)
-    if objective == "labels":
-        return 2 * math.log(choices)
-    return yes_or_no if objective == "avc" else math.log(choices) + yes_or_no
+    objective = find_objective(config.train.objective)
+    objective.check(config)
+    return objective(config, features)

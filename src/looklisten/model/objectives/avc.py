@@ -1,53 +1,61 @@
-"""Audio-visual correspondence."""
+"""Audio-visual correspondence, the objective of the paper: does this sound belong to this frame?"""
+
+import math
 
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from looklisten.config import TrainConfig
 from looklisten.model.fusions import CORRESPOND, Fusion
-from looklisten.model.objectives.objective import Gather, LossAndAccuracy, alone
+from looklisten.model.objectives.objective import (
+    Gather,
+    LossAndAccuracy,
+    Objective,
+    PairTargets,
+    own_rows,
+)
 
 
-class AvcObjective(nn.Module):
-    """Cross-entropy of correspond / does not, positives and negatives weighing half each (paper,
-    section 2).
+class AvcObjective(Objective):
+    """Cross-entropy of "does correspond" and "does not" (paper, section 2).
 
-    Negatives are the very rows of the positives paired otherwise, so that nothing but the
-    correspondence can tell them apart.
+    Positives and negatives have half of the weight each. Negatives are the same rows as the
+    positives, paired in another way. So only the correspondence can tell them apart.
     """
+
+    @staticmethod
+    def chance_loss(settings: TrainConfig) -> float:  # noqa: ARG004
+        return math.log(2)
 
     def forward(
         self,
         fusion: Fusion,
-        vision: Float[Tensor, "own *places width"],
-        audio: Float[Tensor, "own *moments width"],
-        positives: Bool[Tensor, "own all"],
-        negatives: Bool[Tensor, "own all"],
-        gather: Gather = alone,
+        vision: Float[Tensor, "own *positions features"],
+        audio: Float[Tensor, "own *times features"],
+        targets: PairTargets,
+        gather: Gather = own_rows,
     ) -> LossAndAccuracy:
-        """`vision` and `audio` are the fusion's projections of one's own rows; the masks are over
-        own frames and all sounds.
-        """
-        return _halves(fusion.answer_all(vision, gather(audio)), positives, negatives)
+        # Only the sounds are gathered: each process answers for its own frames.
+        vision, audio = fusion.project(vision, audio)
+        return avc_loss(fusion.all_pairs_logits(vision, gather(audio)), targets)
 
 
-def _halves(
-    logits: Float[Tensor, "own all 2"],
-    positives: Bool[Tensor, "own all"],
-    negatives: Bool[Tensor, "own all"],
-) -> LossAndAccuracy:
-    yes, no = (
-        _half(logits.float(), positives, CORRESPOND),
-        _half(logits.float(), negatives, 1 - CORRESPOND),
-    )
+def avc_loss(logits: Float[Tensor, "own all 2"], targets: PairTargets) -> LossAndAccuracy:
+    """Cross-entropy and accuracy of the pairs of `targets`, positives and negatives half each."""
+    # bfloat16 has too few digits for a mean over many pairs.
+    logits = logits.float()
+    yes = _mean_over(logits, targets.positives, CORRESPOND)
+    no = _mean_over(logits, targets.negatives, 1 - CORRESPOND)
     return LossAndAccuracy(loss=(yes.loss + no.loss) / 2, accuracy=(yes.accuracy + no.accuracy) / 2)
 
 
-def _half(
-    logits: Float[Tensor, "own all 2"], mask: Bool[Tensor, "own all"], truth: int
+def _mean_over(
+    logits: Float[Tensor, "own all 2"], mask: Bool[Tensor, "own all"], answer: int
 ) -> LossAndAccuracy:
-    """Mean loss and accuracy over the pairs of `mask`, whose answer is `truth`."""
+    """Mean loss and accuracy over the pairs of `mask`, whose right answer is `answer`."""
+    # Weights instead of a selection, because selecting rows would wait for the device.
     weights = mask.float() / mask.sum()
-    losses = -functional.log_softmax(logits, dim=-1)[..., truth]
-    right = logits[..., truth] > logits[..., 1 - truth]
-    return LossAndAccuracy(loss=(losses * weights).sum(), accuracy=(right * weights).sum())
+    losses = -functional.log_softmax(logits, dim=-1)[..., answer]
+    is_right = logits[..., answer] > logits[..., 1 - answer]
+    return LossAndAccuracy(loss=(losses * weights).sum(), accuracy=(is_right * weights).sum())

@@ -1,59 +1,98 @@
-"""Symmetric InfoNCE."""
+"""The contrastive objective: which sound of the batch belongs to a frame, and the reverse."""
 
 import math
+from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.model.fusions import AlignedFusion
-from looklisten.model.objectives.avc import _halves
-from looklisten.model.objectives.objective import Gather, LossAndAccuracy, alone
+from looklisten.config import Config, TrainConfig
+from looklisten.errors import ConfigError
+from looklisten.model.fusions import AlignedFusion, Fusion
+from looklisten.model.objectives.avc import avc_loss
+from looklisten.model.objectives.objective import (
+    Gather,
+    LossAndAccuracy,
+    Objective,
+    PairTargets,
+    own_rows,
+)
 
-FIRST_SCALE = 1 / 0.07
-"""Similarities are multiplied by it in the first softmax; learnt from there (CLIP, Radford et al.
-2021, section 2.4).
+INITIAL_SCALE = 1 / 0.07
+"""Similarities are multiplied by the scale before the softmax.
+
+It is learned from this value (CLIP, Radford et al. 2021, section 2.4).
+"""
+MAX_SCALE = 100.0
+"""The scale stays below, as in CLIP."""
+THRESHOLD_LR_MULTIPLIER = 10.0
+"""A factor of the learning rate of the yes/no threshold (LOG.md, 2026-11-24).
+
+Its two numbers have far to go, and nothing but themselves to disturb.
 """
 
 
-MAX_SCALE = 100.0
-"""The scale is kept below, as there."""
+class ContrastiveObjective(Objective):
+    """Symmetric InfoNCE with a learned temperature (Oord et al. 2018; both directions as in CLIP).
 
-
-class ContrastiveObjective(nn.Module):
-    """Symmetric InfoNCE: which sound of the batch belongs to a frame, and which frame to a sound;
-    the temperature is learnt.
-
-    (Oord et al. 2018; both directions and the learnt scale as in CLIP.) The yes and no of the
-    fusion are learnt beside it, on similarities that it gets as they are: they change its threshold
-    and nothing else.
+    The yes/no decision of the fusion is learned separately, on similarities without gradient. It
+    changes the threshold and nothing else.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+    def __init__(self, config: Config, features: int) -> None:
+        super().__init__(config, features)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
+
+    @staticmethod
+    def check(config: Config) -> None:
+        if config.train.negatives == "roll":
+            raise ConfigError(
+                'the objective "contrastive" compares with every other row: '
+                'set train.negatives to "all" or "same-video"'
+            )
+        if config.model.fusion == "concat":
+            raise ConfigError(
+                'the objective "contrastive" needs one space for both sides: '
+                'set model.fusion to "distance"'
+            )
+
+    @staticmethod
+    def chance_loss(settings: TrainConfig) -> float:
+        rows = settings.batch_size // settings.accumulate
+        return math.log(rows) + math.log(2)
+
+    def lr_multipliers(self) -> Mapping[str, float]:
+        return {"fusion.fc3.": THRESHOLD_LR_MULTIPLIER}
 
     def forward(
         self,
-        fusion: AlignedFusion,
-        vision: Float[Tensor, "own *places width"],
-        audio: Float[Tensor, "own *moments width"],
-        positives: Bool[Tensor, "own all"],
-        negatives: Bool[Tensor, "own all"],
-        gather: Gather = alone,
+        fusion: Fusion,
+        vision: Float[Tensor, "own *positions features"],
+        audio: Float[Tensor, "own *times features"],
+        targets: PairTargets,
+        gather: Gather = own_rows,
     ) -> LossAndAccuracy:
-        """`vision` and `audio` are unit vectors of one's own rows; everything but the positives
-        stands against them.
-        """
+        """Everything in the batch but the positives counts as a negative."""
+        assert isinstance(fusion, AlignedFusion)  # `check` refuses others
+        vision, audio = fusion.project(vision, audio)
         all_vision, all_audio = gather(vision), gather(audio)
-        scale, truth = self.log_scale.exp().clamp_max(MAX_SCALE), positives.int().argmax(1)
-        of_sounds = fusion.compare(vision, all_audio)
-        of_frames = (of_sounds if all_vision is vision else fusion.compare(all_vision, audio)).T
-        to_sounds, to_frames = (
-            functional.cross_entropy(scale * similar, truth) for similar in (of_sounds, of_frames)
-        )
-        decision = _halves(fusion.decide(of_sounds.detach()), positives, negatives)
+        scale = self.log_scale.exp().clamp_max(MAX_SCALE)
+        # Each row has exactly one positive, so the maximum of its mask is its index.
+        positive = targets.positives.int().argmax(1)
+
+        sound_similarities = fusion.similarities(vision, all_audio)
+        # One process has all rows, and the similarities of both directions are the same.
+        if all_vision is vision:
+            frame_similarities = sound_similarities.T
+        else:
+            frame_similarities = fusion.similarities(all_vision, audio).T
+        to_sounds = functional.cross_entropy(scale * sound_similarities, positive)
+        to_frames = functional.cross_entropy(scale * frame_similarities, positive)
+
+        # Without a gradient the decision trains its threshold and leaves the network alone.
+        decision = avc_loss(fusion.similarity_logits(sound_similarities.detach()), targets)
         return LossAndAccuracy(
             loss=(to_sounds + to_frames) / 2 + decision.loss, accuracy=decision.accuracy
         )

@@ -1,54 +1,93 @@
-"""Labels."""
+"""The supervised objective: the class of single frames and of single seconds, for comparison.
+
+This is the one file through which a label can reach a weight.
+"""
+
+import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.config import Config
+from looklisten.config import Config, TrainConfig
+from looklisten.errors import ConfigError
+from looklisten.model.fusions import POSITION_FUSIONS, Fusion
 from looklisten.model.initialization import initialize_weights
-from looklisten.model.objectives.objective import LossAndAccuracy
+from looklisten.model.objectives.objective import (
+    Gather,
+    HeldOutVideos,
+    LossAndAccuracy,
+    Objective,
+    TrainingBatch,
+    own_rows,
+)
 
 
-class LabelsObjective(nn.Module):
-    """Cross-entropy of the class of single frames and of single seconds: two fully-connected layers
-    on each tower.
+class ClassTargets(NamedTuple):
+    """The class of each row, as an index of `train.classes`."""
 
-    (The paper's supervised baselines.) The sides share no weight, and Adam treats each weight for
-    itself, so one run trains two networks apart.
+    classes: Int64[Tensor, " own"]
+
+
+class LabelsObjective(Objective):
+    """Cross-entropy of the class, by two fully-connected layers on each tower.
+
+    These are the paper's supervised baselines. The sides share no weight, and Adam treats each
+    weight by itself, so one run trains two separate networks.
     """
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        features, width, classes = (
-            config.model.widths[-1],
-            config.model.fusion_width,
-            len(config.train.classes),
-        )
+    trains_fusion = False
+    uses_labels = True
+
+    def __init__(self, config: Config, features: int) -> None:
+        super().__init__(config, features)
+        width, classes = config.model.fusion_width, len(config.train.classes)
         self.vision = nn.Sequential(
             nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes)
         )
         self.audio = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
         initialize_weights(self, config.model)
 
-    def scores(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
-    ) -> tuple[Float[Tensor, "*n classes"], Float[Tensor, "*m classes"]]:
-        """The softmax of the classes, of vectors of either side."""
-        return self.vision(vision).float().softmax(-1), self.audio(audio).float().softmax(-1)
+    @staticmethod
+    def check(config: Config) -> None:
+        if config.model.fusion in POSITION_FUSIONS:
+            raise ConfigError(
+                f'the objective "labels" classifies whole frames, and fusion '
+                f'"{config.model.fusion}" compares positions: set model.fusion to "concat"'
+            )
+
+    @staticmethod
+    def chance_loss(settings: TrainConfig) -> float:
+        # The loss is the sum of both sides.
+        return 2 * math.log(len(settings.classes))
+
+    def targets(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
+        classes = self.config.train.classes
+        return ClassTargets(torch.tensor([classes.index(label) for label in batch.labels]))
 
     def forward(
         self,
+        fusion: Fusion,  # noqa: ARG002 (the interface of all objectives)
         vision: Float[Tensor, "own features"],
         audio: Float[Tensor, "own features"],
-        truth: Int64[Tensor, " own"],
+        targets: ClassTargets,
+        gather: Gather = own_rows,  # noqa: ARG002
     ) -> LossAndAccuracy:
-        """`truth`: the place of each row's label among the classes. The loss is the sum of both
-        sides', the accuracy their mean.
-        """
-        sides = [self.vision(vision).float(), self.audio(audio).float()]
-        right = torch.stack([(side.argmax(-1) == truth).float().mean() for side in sides])
+        """The loss is the sum of both sides' losses, the accuracy the mean of both."""
+        losses, accuracies = [], []
+        for logits in (self.vision(vision).float(), self.audio(audio).float()):
+            losses.append(functional.cross_entropy(logits, targets.classes))
+            accuracies.append((logits.argmax(-1) == targets.classes).float().mean())
         return LossAndAccuracy(
-            loss=torch.stack([functional.cross_entropy(side, truth) for side in sides]).sum(),
-            accuracy=right.mean(),
+            loss=torch.stack(losses).sum(), accuracy=torch.stack(accuracies).mean()
         )
+
+    def class_scores(
+        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+    ) -> tuple[Float[Tensor, "*n classes"], Float[Tensor, "*m classes"]]:
+        return self.vision(vision).float().softmax(-1), self.audio(audio).float().softmax(-1)
+
+    def held_out_metrics(self, videos: HeldOutVideos) -> dict[str, float]:
+        return videos.class_metrics(self.class_scores, self.config.train.classes)

@@ -1,0 +1,14 @@
+"""The checks of a config that need to know its backbone and its objective."""
+
+from looklisten.config import Config
+from looklisten.model.backbones import find_backbone
+from looklisten.model.objectives import find_objective
+
+
+def check_config(config: Config) -> None:
+    """Raises ConfigError, one sentence, for a backbone or objective that the settings do not fit.
+
+    It is separate from `Config`, which is read where PyTorch is not needed.
+    """
+    find_backbone(config.model.backbone).check(config.model)
+    find_objective(config.train.objective).check(config)
