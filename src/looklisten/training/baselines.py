@@ -161,8 +161,8 @@ def baselines(
             )
             records[seed][run] = _read_or_make(folder / f"{run}.json", measure)
     table = _table([records[seed] for seed in seeds], tuple(seeds), config.train.steps)
-    about = {"config": config.model_dump(mode="json"), "environment": environment()}
-    write_json(out / "results.json", table.as_dict() | about)
+    metadata = {"config": config.model_dump(mode="json"), "environment": environment()}
+    write_json(out / "results.json", table.as_dict() | metadata)
     return table
 
 

@@ -26,7 +26,7 @@ from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from looklisten.media.images import read_image
 from looklisten.media.synth.folder import Tables, video_name
 from looklisten.media.synth.labeled_files import (
-    Failure,
+    FileFailure,
     LabeledFile,
     failure,
     read_labeled_files,
@@ -70,7 +70,7 @@ class Collage:
     options: CollageOptions
     images: FilesBySide
     sounds: FilesBySide
-    failures: list[Failure]
+    failures: list[FileFailure]
     """Files that cannot be used."""
 
     def __post_init__(self) -> None:
@@ -184,7 +184,7 @@ def read_collage(
     )
 
 
-def _check(task: tuple[Callable[[str], None], str]) -> Failure | None:
+def _check(task: tuple[Callable[[str], None], str]) -> FileFailure | None:
     """Decode one file; what is wrong with it, or None."""
     decode_file, path = task
     try:
