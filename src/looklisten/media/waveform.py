@@ -26,7 +26,7 @@ CHUNK_SECONDS = 10.0
 MIX_BLOCK_SECONDS = 1.0
 """So much of an array with several channels is mixed at a time."""
 
-MAX_ARRAY_CHANNELS = 64
+MAX_CHANNELS = 64
 
 LOUDEST = 100.0
 """Sound beyond this is not in -1..1: it was integers that have become floats."""
@@ -83,10 +83,10 @@ def samples_first(waveform: Waveform, first_is_time: bool = False) -> NDArray[An
         raise SourceError(f"sound is [samples] or [samples, channels], and this array is {shape}")
     if array.ndim == 2 and not first_is_time and array.shape[0] < array.shape[1]:
         array = array.T
-    if array.ndim == 2 and not 0 < array.shape[1] <= MAX_ARRAY_CHANNELS:
+    if array.ndim == 2 and not 0 < array.shape[1] <= MAX_CHANNELS:
         raise SourceError(
             f"an array of {list(array.shape)} cannot be [samples, channels] "
-            f"with 1 to {MAX_ARRAY_CHANNELS} channels"
+            f"with 1 to {MAX_CHANNELS} channels"
         )
     if array.dtype.name not in FULL_SCALE and array.dtype.kind != "f":
         raise SourceError(
