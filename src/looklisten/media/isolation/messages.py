@@ -50,7 +50,7 @@ def read_message(read: Read, functions: bool = False) -> Any:
     functions: whether names of functions become functions, which imports their modules. Only for
         messages from the parent, which is trusted.
     """
-    text_bytes, body_bytes = MESSAGE_HEADER.unpack(read(HEADER.size))
+    text_bytes, body_bytes = MESSAGE_HEADER.unpack(read(MESSAGE_HEADER.size))
     text = json.loads(read(text_bytes).decode())
     return _Decoder(read(body_bytes), functions).value(text)
 
