@@ -8,12 +8,24 @@ from typing import Any
 
 import pytest
 
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
 
 LENGTHS = """
 const done = arguments[1];
-Promise.all([...document.querySelectorAll(arguments[0])].map(one => one.readyState >= 1 ? one.duration :
-  new Promise(say => { one.onloadedmetadata = () => say(one.duration); one.onerror = () => say(-1); one.load(); }))).then(done);
+const seconds = media => media.readyState >= 1 ? media.duration : new Promise(resolve => {
+  media.onloadedmetadata = () => resolve(media.duration);
+  media.onerror = () => resolve(-1);
+  media.load();
+});
+Promise.all([...document.querySelectorAll(arguments[0])].map(seconds)).then(done);
 """
 
 
@@ -29,7 +41,7 @@ def opened(page: Path, folder: Path) -> Iterator[Any]:
 
     options = Options()
     options.binary_location = chromium
-    for flag in [*FLAGS.split(), f"--user-data-dir={folder / 'profile'}"]:
+    for flag in [*FLAGS, f"--user-data-dir={folder / 'profile'}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(driver))
@@ -59,7 +71,8 @@ def addresses(browser: Any) -> set[str]:
     """How the addresses begin that the page takes anything from."""
     return set(
         browser.execute_script(
-            "return [...document.querySelectorAll('[src],[href]')].map(e => (e.src || e.href).slice(0, 5))"
+            "const elements = [...document.querySelectorAll('[src],[href]')];"
+            "return elements.map(element => (element.src || element.href).slice(0, 5))"
         )
     )
 

@@ -1,4 +1,4 @@
-"""Networks to compare with: told the labels, begun with others' towers, frozen; and the table of
+"""Networks to compare with: trained on labels, begun with others' towers, frozen; and the table of
 them all.
 """
 
@@ -55,9 +55,9 @@ def baselines(*args, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def told(shards_path, tmp_path_factory):
-    """A run that was told the labels, and the videos that it drew with augmentation."""
-    out, trained_on, drawn = tmp_path_factory.mktemp("told") / "run", set(), PairStream.batches
+def labels_run(shards_path, tmp_path_factory):
+    """A run that was trained on labels, and the videos that it drew with augmentation."""
+    out, trained_on, drawn = tmp_path_factory.mktemp("labels") / "run", set(), PairStream.batches
 
     def watched(self, *args, **kwargs):
         for batch in drawn(self, *args, **kwargs):
@@ -88,7 +88,7 @@ def learner_and_batch(shards, config, **train_settings):
     return Learner(config, "cpu"), training_stream(shards.select(allowed), config).batch(0)
 
 
-def test_labels_are_learnt_by_heart(shards):
+def test_labels_are_memorized(shards):
     learner, batch = learner_and_batch(shards, SUPERVISED)
     first, *_, last = [learner.step([batch], step, 5e-3, augmented=False) for step in range(1, 31)]
     assert first.loss > 3
@@ -107,8 +107,8 @@ def test_the_sides_are_trained_apart(shards):
     assert not same(one.network.audio.state_dict(), other.network.audio.state_dict())
 
 
-def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
-    run, _ = told
+def test_a_supervised_run_records_its_classes_and_accuracies(labels_run, shards):
+    run, _ = labels_run
     saved = open_checkpoint(run)
     assert saved.config.train.classes == tuple(sorted(set(shards.names.tolist())))
     assert Config.load(run / "config.toml") == saved.config
@@ -122,24 +122,24 @@ def test_a_supervised_run_tells_its_classes_and_how_well_it_names(told, shards):
     assert row["held_out_accuracy"] == pytest.approx((row["named_vision"] + row["named_audio"]) / 2)
 
 
-def test_neither_held_out_nor_validation_videos_are_trained_on(told, shards):
+def test_neither_held_out_nor_validation_videos_are_trained_on(labels_run, shards):
     held_out = shards.held_out_mask(0.1)
     validation = shards.validation_mask(0.2, 0.1)
     assert 2 <= validation.sum() < 18
     assert not (validation & held_out).any()
-    assert told[1] <= set(shards.video_ids[~held_out & ~validation])
+    assert labels_run[1] <= set(shards.video_ids[~held_out & ~validation])
     assert not shards.validation_mask(0.0, 0.1).any()
 
 
-def test_a_supervised_run_is_resumed_to_the_bit(told, shards_path, tmp_path):
-    shutil.copytree(told[0], tmp_path / "run")
+def test_a_supervised_run_is_resumed_to_the_bit(labels_run, shards_path, tmp_path):
+    shutil.copytree(labels_run[0], tmp_path / "run")
     shutil.rmtree(saved_steps(tmp_path / "run" / "checkpoints")[-1])
     assert train(shards_path, SUPERVISED, tmp_path / "run").resumed_from == 2
-    assert same(tensors(tmp_path / "run"), tensors(told[0]))
-    assert any(name.startswith("objective/audio") for name in tensors(told[0]))
+    assert same(tensors(tmp_path / "run"), tensors(labels_run[0]))
+    assert any(name.startswith("objective/audio") for name in tensors(labels_run[0]))
 
 
-def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
+def test_unlabeled_videos_are_refused(shards, monkeypatch):
     monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
     with pytest.raises(
         ConfigError,
@@ -148,8 +148,8 @@ def test_unlabelled_videos_cannot_be_learnt(shards, monkeypatch):
         select_labeled(shards, ~shards.held_out_mask(0.1), SUPERVISED)
 
 
-def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_path, tmp_path):
-    run = str(told[0])
+def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(labels_run, shards_path, tmp_path):
+    run = str(labels_run[0])
     config = small_config(
         steps=3, vision_from=run, audio_from=run, freeze="towers", probe_every=0, evaluate_every=1
     )
@@ -168,10 +168,8 @@ def test_frozen_towers_do_not_change_by_a_bit_and_the_rest_does(told, shards_pat
     )
 
 
-def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resuming(
-    told, shards_path, tmp_path
-):
-    shutil.copytree(told[0], tmp_path / "teacher")
+def test_a_frozen_teacher_is_not_needed_when_the_run_is_resumed(labels_run, shards_path, tmp_path):
+    shutil.copytree(labels_run[0], tmp_path / "teacher")
     settings = {
         "vision_from": str(tmp_path / "teacher"),
         "freeze": "vision",
@@ -198,8 +196,8 @@ def test_a_teacher_stays_while_sound_learns_and_needs_no_longer_be_there_on_resu
             assert not torch.equal(value, taught[name])
 
 
-def test_a_network_begins_with_the_towers_of_another_to_the_bit(told):
-    run = str(told[0])
+def test_a_network_begins_with_the_towers_of_another_to_the_bit(labels_run):
+    run = str(labels_run[0])
     learner = Learner(small_config(vision_from=run, audio_from=run), "cpu")
     fresh = Learner(small_config(), "cpu").network.fusion.state_dict()
     learner.initialize()
@@ -209,8 +207,8 @@ def test_a_network_begins_with_the_towers_of_another_to_the_bit(told):
     assert same(learner.network.fusion.state_dict(), fresh)
 
 
-def test_a_tower_of_another_build_is_refused(told):
-    other = small_config(audio_from=str(told[0])).changed("model", front_end="paper")
+def test_a_tower_of_another_build_is_refused(labels_run):
+    other = small_config(audio_from=str(labels_run[0])).changed("model", front_end="paper")
     with pytest.raises(
         CheckpointError,
         match=r"the audio tower of .* cannot be taken over: "
@@ -232,7 +230,7 @@ def test_a_threshold_by_hand():
     assert best_threshold(nothing)[1] == 0.5
 
 
-def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkeypatch):
+def test_the_threshold_is_chosen_on_validation_videos_alone(labels_run, shards, monkeypatch):
     seen, look = set(), supervised.fusion_inputs
 
     def watched(*args):
@@ -241,7 +239,7 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
             yield batch, *vectors
 
     monkeypatch.setattr(correspondence, "fusion_inputs", watched)
-    saved = open_network(told[0])
+    saved = open_network(labels_run[0])
     direct = direct_combination(saved, saved.l3net, shards, pairs=40)
     assert seen == set(shards.video_ids[shards.validation_mask(0.2, 0.1)])
     assert direct.validation_accuracy >= 0.5
@@ -256,19 +254,21 @@ def test_the_threshold_is_chosen_on_validation_videos_alone(told, shards, monkey
     )
 
 
-def test_what_cannot_be_combined_is_said(told, run_path, shards, monkeypatch):
+def test_a_run_without_class_scores_or_validation_videos_is_refused(
+    labels_run, run_path, shards, monkeypatch
+):
     other = open_network(run_path)
     with pytest.raises(
         ConfigError,
         match=r'has no class scores to combine; train one with train\.objective = "labels"',
     ):
         direct_combination(other, other.l3net, shards)
-    saved = open_network(told[0])
+    saved = open_network(labels_run[0])
     no_clips = np.zeros(len(shards), bool)
     monkeypatch.setattr(shards, "validation_mask", lambda *_: no_clips)
     with pytest.raises(
         ConfigError,
-        match=r"kept no videos to choose a threshold on; "
+        match=r"has no validation videos to choose a threshold on; "
         r"train it with train\.validation_fraction = 0\.1",
     ):
         direct_combination(saved, saved.l3net, shards)
@@ -294,9 +294,9 @@ class Knowing:
 
 
 def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_same(
-    told, shards, monkeypatch
+    labels_run, shards, monkeypatch
 ):
-    knowing, model = Knowing(monkeypatch, shards), load(told[0])
+    knowing, model = Knowing(monkeypatch, shards), load(labels_run[0])
     trained_on = shards.select(~shards.held_out_mask(0.1))
     found = evaluate(model, trained_on, 400, scorer=knowing.scorer, negatives="other-class")
     assert (found.accuracy, found.positives_right, found.negatives_right) == (1, 1, 1)
@@ -305,34 +305,34 @@ def test_who_knows_the_class_is_right_about_other_classes_and_wrong_about_the_sa
     assert 0.8 < found.negatives_right < 1, "about one in twelve negatives is of the same class"
 
 
-def test_one_class_has_no_other(told, shards, monkeypatch):
+def test_one_class_has_no_other(labels_run, shards, monkeypatch):
     monkeypatch.setattr(shards, "names", np.full(len(shards), "drum"))
     with pytest.raises(
         ConfigError, match="negatives of other classes need held-out clips of at least 2 labels"
     ):
         evaluate(
-            load(told[0]),
+            load(labels_run[0]),
             shards.select(shards.held_out_mask(0.1)),
             24,
             negatives="other-class",
         )
 
 
-def test_class_accuracy_of_heads_that_know(told, shards, held_out, monkeypatch):
+def test_class_accuracy_of_heads_that_know(labels_run, shards, held_out, monkeypatch):
     """Heads that read the class off the oracle's vectors name every frame and every sound; of one
     side turned wrong, none.
     """
     Knowing(monkeypatch, shards)
     classes, heads = (
-        open_checkpoint(told[0]).config.train.classes,
+        open_checkpoint(labels_run[0]).config.train.classes,
         LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc")), features=16),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
-    found = class_accuracy(load(told[0]), heads.class_scores, classes, held_out, 24)
+    found = class_accuracy(load(labels_run[0]), heads.class_scores, classes, held_out, 24)
     assert (found.vision, found.audio, found.n) == (1, 1, 24)
     heads.audio = torch.nn.ReLU6()
     heads.audio.forward = torch.neg
-    assert class_accuracy(load(told[0]), heads.class_scores, classes, held_out, 24).audio == 0
+    assert class_accuracy(load(labels_run[0]), heads.class_scores, classes, held_out, 24).audio == 0
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=40), st.integers(0, 99))
@@ -350,7 +350,7 @@ def test_negatives_of_other_classes_are_a_permutation(labels, seed):
     )
 
 
-def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path):
+def test_the_table_is_resumed_and_measures_all_rows_on_the_same_pairs(shards_path, tmp_path):
     trained = []
 
     def progress(*_, of, **__):
@@ -384,29 +384,31 @@ def test_the_table_goes_on_and_asks_all_rows_the_same(shards_path, tmp_path):
         baselines(shards_path, tmp_path, small_config(steps=2), [0], pairs=24)
 
 
-def test_a_teacher_of_ones_own_takes_the_place_of_the_supervised_eye_from_any_working_directory(
-    told, shards_path, tmp_path, monkeypatch
+def test_another_teacher_replaces_the_supervised_one_from_any_working_directory(
+    labels_run, shards_path, tmp_path, monkeypatch
 ):
-    monkeypatch.chdir(told[0].parent)
+    monkeypatch.chdir(labels_run[0].parent)
     config = small_config(steps=1)
-    first = baselines(shards_path, tmp_path / "table", config, [0], pairs=24, teacher=told[0].name)
-    eyes = {
+    first = baselines(
+        shards_path, tmp_path / "table", config, [0], pairs=24, teacher=labels_run[0].name
+    )
+    vision_towers = {
         name: {
             key: tensor
             for key, tensor in load(run).state_dict().items()
             if key.startswith("vision.")
         }
         for name, run in {
-            "own": told[0],
+            "own": labels_run[0],
             "taught": tmp_path / "table/seed-0/teacher",
             "labels": tmp_path / "table/seed-0/labels",
         }.items()
     }
-    assert same(eyes["taught"], eyes["own"])
-    assert not same(eyes["taught"], eyes["labels"])
+    assert same(vision_towers["taught"], vision_towers["own"])
+    assert not same(vision_towers["taught"], vision_towers["labels"])
     (tmp_path / "table" / "seed-0" / "pretraining-frozen.json").unlink()
     monkeypatch.chdir(tmp_path)
-    again = baselines(shards_path, "table", config, [0], pairs=24, teacher=told[0])
+    again = baselines(shards_path, "table", config, [0], pairs=24, teacher=labels_run[0])
     assert asdict(again) == asdict(first)
 
 
@@ -430,7 +432,7 @@ def test_means_over_seeds_by_hand():
     assert row.by_seed == (0.6, 0.8)
 
 
-def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong(
+def test_a_threshold_chosen_on_validation_videos_corrects_a_wrong_one(
     shards_path, shards, tmp_path
 ):
     """A network that says yes to everything is right in half of the pairs; its scores know more
@@ -443,9 +445,9 @@ def test_a_threshold_chosen_on_validation_videos_mends_one_that_was_learnt_wrong
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
     assert evaluate(model, held_out, pairs=200).accuracy == 0.5
     scorer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
-    mended = evaluate(model, held_out, pairs=200, scorer=scorer)
-    assert mended.positives_right < 1
-    assert mended.negatives_right > 0.2
+    corrected = evaluate(model, held_out, pairs=200, scorer=scorer)
+    assert corrected.positives_right < 1
+    assert corrected.negatives_right > 0.2
     validation = validation_clips(saved, shards)
     assert not set(validation.video_ids) & set(held_out.video_ids)
     assert evaluate(model, validation, pairs=200, scorer=scorer).accuracy > 0.5

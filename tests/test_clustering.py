@@ -117,7 +117,8 @@ def test_errors_of_cluster(run_path, shards, monkeypatch):
     monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
     with pytest.raises(
         ConfigError,
-        match=r"clusters are compared with labels, of at least 2 classes; the held-out videos of .* have fewer",
+        match=r"clusters are compared with labels, of at least 2 classes; "
+        r"the held-out videos of .* have fewer",
     ):
         cluster(open_network(run_path), shards)
 

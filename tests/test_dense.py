@@ -73,7 +73,7 @@ def cosines(a, b):
 
 
 @torch.inference_mode()
-def test_a_rolling_tower_makes_the_map_of_the_whole_picture(model):
+def test_a_streaming_tower_gives_the_map_of_the_whole_spectrogram(model):
     picture = torch.randn(1, 1, 40, 400)
     whole = model.audio(picture)
     sizes = [150, 61, 100, 89]
@@ -88,7 +88,7 @@ def test_a_rolling_tower_makes_the_map_of_the_whole_picture(model):
 
 
 @torch.inference_mode()
-def test_reach_is_what_a_place_sees(model):
+def test_reach_is_the_input_that_a_position_depends_on(model):
     """A change beyond the reach changes nothing; a change at its end does."""
     torch.manual_seed(1)
     picture = torch.randn(1, 1, 32, 500)
@@ -103,7 +103,7 @@ def test_reach_is_what_a_place_sees(model):
         )
 
 
-def test_places_are_counted_as_the_tower_makes_them(model):
+def test_the_number_of_positions_is_that_of_the_tower(model):
     for columns in (98, 199, 200, 207):
         assert (
             model.audio.map_columns(columns)
@@ -113,7 +113,7 @@ def test_places_are_counted_as_the_tower_makes_them(model):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("layer", ["pool4", "conv4_2"])
-def test_a_window_is_pooled_from_its_own_places(layer):
+def test_a_window_is_pooled_from_its_own_positions(layer):
     """Over the long spectrogram at once, by the plain tower: the windows are its places, 24 at a
     time.
     """
@@ -134,7 +134,7 @@ def test_a_window_is_pooled_from_its_own_places(layer):
         assert np.allclose(row, own.flatten().numpy(), atol=1e-4 * float(own.abs().max()))
 
 
-def test_starts_are_the_places_nearest_to_the_exact_ones(model):
+def test_starts_are_the_positions_nearest_to_the_exact_starts(model):
     grid = WindowGrid.of(0.1)
     sound = DenseAudio(encoder_of(model), EmbedOptions(hop_seconds=0.1), "noise")
     assert sound.step_samples <= grid.hop_samples
@@ -143,7 +143,7 @@ def test_starts_are_the_places_nearest_to_the_exact_ones(model):
         assert sound.start(number) % sound.step_samples == 0
 
 
-def test_windows_are_as_many_as_plain_ones_and_near_them(model):
+def test_dense_windows_are_close_to_separate_windows(model):
     wave = noise(3.3)
     for center in (False, True):
         plain = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.16, center=center)
@@ -156,7 +156,7 @@ def test_windows_are_as_many_as_plain_ones_and_near_them(model):
 
 
 @torch.inference_mode()
-def test_windows_differ_from_plain_ones_at_their_borders_alone():
+def test_dense_windows_differ_from_separate_windows_only_near_edges():
     """Inside, where the zeros beside a window do not reach, its places are the same ones."""
     model, wave = network(), noise(4)
     tower = model.listen(torch.from_numpy(wave)[None]).map[0]
@@ -183,7 +183,7 @@ def test_the_length_of_chunks_changes_vectors_only_by_rounding(model):
     assert np.allclose(short_vectors, long_vectors, atol=1e-5 * np.abs(short_vectors).max())
 
 
-def test_aligned_vectors_and_half_precision_are_dense_too():
+def test_aligned_vectors_and_bfloat16_can_be_dense():
     model, wave = network(fusion="distance"), noise(2)
     plain = embed(wave, model, sample_rate_hz=RATE_HZ, layer="aligned", hop_seconds=0.2)
     for precision in ("float32", "bfloat16"):

@@ -57,9 +57,9 @@ def started(arguments):
 
 def finished(arguments):
     process = started(arguments)
-    out, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    return json.loads(out), said
+    out, log = process.communicate(timeout=200)
+    assert process.returncode == 0, log
+    return json.loads(out), log
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def losses(run):
 def test_two_processes_have_the_losses_of_one(shards_path, recipe, tmp_path, settings):
     path = recipe(steps=50, **settings)
     train(shards_path, Config.load(path), tmp_path / "one")
-    told, said = finished(command(2, shards_path, path, tmp_path / "two"))
+    result, log = finished(command(2, shards_path, path, tmp_path / "two"))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
-    assert len(losses(tmp_path / "two")) == told["step"] == 50
-    assert "2 processes" in said
+    assert len(losses(tmp_path / "two")) == result["step"] == 50
+    assert "2 processes" in log
 
 
 REPORT_OF_EACH_PROCESS = """
@@ -130,26 +130,26 @@ tells of itself.
 
 
 @pytest.fixture
-def seen(shards_path, recipe, tmp_path):
+def reports(shards_path, recipe, tmp_path):
     """What each of two processes sees of a run of two steps."""
     script = tmp_path / "see.py"
     script.write_text(REPORT_OF_EACH_PROCESS)
     process = started(
         [*torchrun(2), str(script), str(shards_path), str(recipe(steps=2)), str(tmp_path / "run")]
     )
-    said = process.communicate(timeout=200)[1]
-    assert process.returncode == 0, said
+    log = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, log
     return [json.loads((tmp_path / f"run.{rank}.json").read_text()) for rank in (0, 1)]
 
 
 @pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc"
 )
-def test_no_process_outlives_its_run_by_a_thread_or_leaves_before_it_is_saved(seen):
+def test_no_process_outlives_its_run_by_a_thread_or_leaves_before_it_is_saved(reports):
     """A thread that lives on may abort the process while the interpreter ends: a run that did all
     its work, and failed.
     """
-    first, second = seen
+    first, second = reports
     assert len(first["during"]) == 2 and all(
         "pt_gloo_runloop" in names for names in first["during"]
     )
@@ -181,12 +181,12 @@ def test_a_killed_process_costs_the_steps_since_the_last_checkpoint(shards_path,
     path = recipe(steps=400, checkpoint_every=5, batch_norm="local")
     process = started(command(2, shards_path, path, run, restarts=1))
     killed_at = kill_a_worker(process, run, after_step=10)
-    out, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    told = json.loads(out)
-    assert told["step"] == 400
-    assert killed_at - 5 <= told["resumed_from"] < 400
-    assert "resumed" in said
+    out, log = process.communicate(timeout=200)
+    assert process.returncode == 0, log
+    result = json.loads(out)
+    assert result["step"] == 400
+    assert killed_at - 5 <= result["resumed_from"] < 400
+    assert "resumed" in log
     steps = [row["step"] for row in read_metrics(run) if "loss" in row]
     assert steps == list(range(1, 401)), "every step is in the metrics once"
 
@@ -222,16 +222,16 @@ def test_a_signal_saves_and_ends(shards_path, recipe, tmp_path, name):
     process = started(command(1, shards_path, path, tmp_path / "run"))
     wait_for_steps(process, tmp_path / "run", 3)
     process.send_signal(getattr(signal, name))
-    out, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert f"stopped by {name} and saved" in said
-    told = json.loads(out)
-    assert told["stopped_by"] == name
-    assert open_checkpoint(tmp_path / "run").step == told["step"] >= 3
-    again = recipe(steps=told["step"] + 2, evaluate_every=100_000, schedule="constant")
+    out, log = process.communicate(timeout=60)
+    assert process.returncode == 130, log
+    assert f"stopped by {name} and saved" in log
+    result = json.loads(out)
+    assert result["stopped_by"] == name
+    assert open_checkpoint(tmp_path / "run").step == result["step"] >= 3
+    again = recipe(steps=result["step"] + 2, evaluate_every=100_000, schedule="constant")
     assert (
         finished(command(1, shards_path, again, tmp_path / "run"))[0]["resumed_from"]
-        == told["step"]
+        == result["step"]
     )
 
 
@@ -241,13 +241,13 @@ def wait_for_steps(process, run, steps):
         time.sleep(0.01)
 
 
-def test_what_cannot_be_shared_is_said_once(shards_path, recipe, tmp_path):
+def test_a_batch_that_cannot_be_shared_is_refused_once(shards_path, recipe, tmp_path):
     process = started(command(2, shards_path, recipe(batch_size=9), tmp_path / "run"))
-    out, said = process.communicate(timeout=100)
+    out, log = process.communicate(timeout=100)
     assert process.returncode != 0
     assert out == ""
     assert (
-        said.count(
+        log.count(
             "a part of 9 videos cannot be shared equally by 2 processes; "
             "set train.batch_size to a multiple of 2"
         )
@@ -255,7 +255,7 @@ def test_what_cannot_be_shared_is_said_once(shards_path, recipe, tmp_path):
     )
 
 
-def test_processes_that_see_different_shards_are_refused(tmp_path):
+def test_processes_with_different_shards_are_refused(tmp_path):
     """A copy on another machine that is not the newest, say."""
     sets = [write_set(tmp_path / "new", range(9), [9]), write_set(tmp_path / "old", range(8), [9])]
     (tmp_path / "small.toml").write_text(small_config(steps=2, batch_size=4).toml())
@@ -275,25 +275,25 @@ def test_processes_that_see_different_shards_are_refused(tmp_path):
             *map(str, sets),
         ]
     )
-    said = process.communicate(timeout=200)[1]
+    log = process.communicate(timeout=200)[1]
     assert process.returncode != 0
-    assert "the processes of this run see different shards at" in said
+    assert "the processes of this run see different shards at" in log
     assert not (tmp_path / "run").exists()
 
 
-def test_processes_share_one_lock_and_local_batch_norm_is_spoken_of(tmp_path):
+def test_processes_share_one_lock_and_local_batch_norm_is_warned_of(tmp_path):
     shards = write_set(tmp_path / "shards", range(8), [8])
-    said = {}
+    log = {}
     for negatives in ("all", "roll"):
         path = tmp_path / f"{negatives}.toml"
         path.write_text(
             small_config(steps=2, batch_size=8, negatives=negatives, batch_norm="local").toml()
         )
         # A log line is folded at the width of the terminal.
-        said[negatives] = " ".join(
+        log[negatives] = " ".join(
             finished(command(2, shards, path, tmp_path / negatives))[1].split()
         )
         assert not (tmp_path / negatives / "training.lock").exists()
     sentence = "both sides of a positive pair share the batch-norm statistics of one process"
-    assert said["all"].count(sentence) == 1
-    assert sentence not in said["roll"]
+    assert log["all"].count(sentence) == 1
+    assert sentence not in log["roll"]

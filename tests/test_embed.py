@@ -1,5 +1,6 @@
-"""A vector depends on its second of sound or its picture alone: not on company, order, pieces or
-where the sound comes from.
+"""A vector depends only on its second of sound or its image.
+
+It does not depend on the batch, the order, the pieces, or where the sound comes from.
 """
 
 import math
@@ -21,7 +22,7 @@ from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.embed import embed
 from looklisten.inference.embedding.stream import StreamingEmbedder
 from looklisten.inference.embedding.windows import WindowCutter, WindowGrid
-from looklisten.inference.encoder import NetworkEncoder, encode_rows, encoder_of
+from looklisten.inference.encoder import encode_rows, encoder_of
 from looklisten.inference.layers import layer_width, side_vectors
 from looklisten.media.decode.decode import decode_media, list_streams
 from looklisten.media.decode.options import DecodeOptions
@@ -60,7 +61,7 @@ def alike(a, b):
     hop=st.fractions(Fraction(1, RATE_HZ), 40).filter(lambda hop: hop.denominator < 10**6),
     center=st.booleans(),
 )
-def test_windows_are_counted_placed_and_cover_the_sound(samples, hop, center):
+def test_windows_cover_the_sound_and_start_within_half_a_sample(samples, hop, center):
     grid = WindowGrid.of(hop, center)
     padding = RATE_HZ // 2 if center else 0
     assert grid.count(samples) == 1 + max(
@@ -74,10 +75,8 @@ def test_windows_are_counted_placed_and_cover_the_sound(samples, hop, center):
     assert grid.start(last) + RATE_HZ >= samples - Fraction(1, 2)
 
 
-def test_a_hop_is_the_decimal_that_it_prints_as():
-    """A third of a million windows on, a tenth of a second is still a tenth: hear-eval-kit's users
-    found theirs drifting.
-    """
+def test_a_hop_is_the_exact_decimal_number():
+    """Starts do not drift, even after a billion windows."""
     assert WindowGrid.of(0.1).start(10**9) == 4800 * 10**9
     assert WindowGrid.of(1 / 3).start(3 * 10**6) == 10**6 * RATE_HZ
 
@@ -88,7 +87,7 @@ def test_a_hop_is_the_decimal_that_it_prints_as():
     hop=st.sampled_from([0.013, 0.3, 1.0, 1.7]),
     center=st.booleans(),
 )
-def test_windows_hold_the_samples_that_their_starts_say(cuts, hop, center):
+def test_windows_hold_the_samples_from_their_starts(cuts, hop, center):
     wave = np.arange(1, 3 * RATE_HZ + 1, dtype=np.float32)
     cutter = WindowCutter(WindowGrid.of(hop, center))
     blocks = [cutter.push(piece) for piece in np.split(wave, sorted(cuts))]
@@ -103,13 +102,13 @@ def test_windows_hold_the_samples_that_their_starts_say(cuts, hop, center):
         assert np.array_equal(window, padded[RATE_HZ + start : 2 * RATE_HZ + start])
 
 
-def test_five_seconds_centred_at_a_tenth_give_46():
+def test_five_seconds_centered_with_a_hop_of_a_tenth_give_46_windows():
     """As OpenL3 has it (openl3#24)."""
-    found = embed(noise(5), Loudness(), sample_rate_hz=RATE_HZ, hop_seconds=0.1, center=True)
-    assert len(found) == 46
-    assert np.allclose(found.middle_seconds, np.arange(46) / 10, atol=1e-12)
-    assert found.centered
-    assert found.start_seconds[0] == -0.5
+    embeddings = embed(noise(5), Loudness(), sample_rate_hz=RATE_HZ, hop_seconds=0.1, center=True)
+    assert len(embeddings) == 46
+    assert np.allclose(embeddings.middle_seconds, np.arange(46) / 10, atol=1e-12)
+    assert embeddings.centered
+    assert embeddings.start_seconds[0] == -0.5
 
 
 def test_a_short_sound_is_filled_up_with_silence(model):
@@ -126,17 +125,17 @@ def test_a_short_sound_is_filled_up_with_silence(model):
 # Law 8
 
 
-def test_a_vector_is_what_the_network_says_of_that_second(model):
+def test_a_vector_is_the_output_of_the_network_for_its_second(model):
     wave = noise(3)
-    found = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.7)
+    embeddings = embed(wave, model, sample_rate_hz=RATE_HZ, hop_seconds=0.7)
     with torch.inference_mode():
         alone = model.listen(torch.from_numpy(wave[33_600:][:RATE_HZ])[None]).vector
-    assert np.array_equal(found.vectors[1], alone[0].numpy())
+    assert np.array_equal(embeddings.vectors[1], alone[0].numpy())
 
 
 @pytest.mark.parametrize("side", ["audio", "vision"])
 @pytest.mark.parametrize("layer", ["pool4", "conv4_2", "aligned"])
-def test_alone_or_in_company_it_is_the_same_to_the_bit(model, side, layer):
+def test_a_vector_is_the_same_alone_and_in_a_batch(model, side, layer):
     encoder = encoder_of(model)
     torch.manual_seed(1)
     rows = (
@@ -160,20 +159,20 @@ def test_alone_or_in_company_it_is_the_same_to_the_bit(model, side, layer):
     center=st.booleans(),
     dense=st.booleans(),
 )
-def test_streamed_is_whole_to_the_bit(model, cuts, rate, center, dense):
+def test_a_stream_gives_exactly_the_vectors_of_the_whole_sound(model, cuts, rate, center, dense):
     torch.set_num_threads(1)
     wave = noise(2.5, rate_hz=rate)
     choices = {"hop_seconds": 0.3, "center": center, "dense": dense}
     whole = embed(wave, model, sample_rate_hz=rate, **choices)
     stream = StreamingEmbedder(model, rate, **choices)
-    found = [stream.push(piece) for piece in np.split(wave, sorted(cuts))] + [stream.finish()]
-    assert np.array_equal(np.concatenate([part.vectors for part in found]), whole.vectors)
+    embeddings = [stream.push(piece) for piece in np.split(wave, sorted(cuts))] + [stream.finish()]
+    assert np.array_equal(np.concatenate([block.vectors for block in embeddings]), whole.vectors)
     assert np.array_equal(
-        np.concatenate([part.start_seconds for part in found]), whole.start_seconds
+        np.concatenate([block.start_seconds for block in embeddings]), whole.start_seconds
     )
 
 
-def test_a_stream_gives_a_window_as_soon_as_it_is_whole(model):
+def test_a_stream_gives_a_window_as_soon_as_it_is_complete(model):
     stream = StreamingEmbedder(model, hop_seconds=0.5)
     wave = noise(2)
     assert [len(stream.push(piece)) for piece in np.split(wave, [47_999, 48_000, 72_000])] == [
@@ -189,7 +188,7 @@ def test_a_stream_gives_a_window_as_soon_as_it_is_whole(model):
         StreamingEmbedder(model).finish()
 
 
-def test_a_file_is_its_samples(model, tmp_path):
+def test_a_file_gives_the_vectors_of_its_samples(model, tmp_path):
     wave = noise(2.3)
     path = write_sound(tmp_path / "noise.wav", wave)
     from_file = embed(path, model)
@@ -204,7 +203,7 @@ def test_a_file_of_another_rate_is_resampled_as_an_array_is(model, tmp_path):
     assert alike(embed(path, model), embed(wave, model, sample_rate_hz=44_100))
 
 
-def test_twice_is_the_same_and_half_precision_is_near(model):
+def test_embedding_is_repeatable_and_bfloat16_is_close(model):
     wave = noise(2)
     first = embed(wave, model, sample_rate_hz=RATE_HZ)
     assert alike(first, embed(wave, model, sample_rate_hz=RATE_HZ))
@@ -232,7 +231,7 @@ def test_normalized_vectors_have_length_one_and_the_same_direction(model):
 # What sound may be
 
 
-def test_arrays_of_any_kind_of_sound_are_the_same_sound(model):
+def test_arrays_of_every_layout_and_type_give_the_same_vectors(model):
     pcm = np.round(noise(1.5) * 2**15).astype(np.int16)
     reference = embed(pcm, model, sample_rate_hz=RATE_HZ)
     floats = pcm.astype(np.float32) / 2**15
@@ -251,65 +250,82 @@ def test_arrays_of_any_kind_of_sound_are_the_same_sound(model):
 # Pictures and videos
 
 
-def test_pictures_are_resized_and_cropped_as_in_training(model):
+def test_images_are_resized_and_cropped_as_in_training(model):
     pictures = np.random.default_rng(0).integers(0, 255, (3, 64, 80, 3), np.uint8)
-    found = embed(pictures, model)
+    embeddings = embed(pictures, model)
     with torch.inference_mode():
         own = model.look(torch.from_numpy(pictures[1, 8:56, 16:64]).permute(2, 0, 1)[None])
-    assert np.array_equal(found.vectors[1], own.vector[0].numpy())
-    assert (found.side, found.window_seconds, found.start_seconds.tolist()) == (
+    assert np.array_equal(embeddings.vectors[1], own.vector[0].numpy())
+    assert (embeddings.side, embeddings.window_seconds, embeddings.start_seconds.tolist()) == (
         "vision",
         0.0,
         [0.0] * 3,
     )
-    assert alike(embed(pictures.astype(np.float32) / 255, model), found)
-    assert np.array_equal(embed(pictures[2], model).vectors[0], found.vectors[2])
+    assert alike(embed(pictures.astype(np.float32) / 255, model), embeddings)
+    assert np.array_equal(embed(pictures[2], model).vectors[0], embeddings.vectors[2])
 
 
-def test_frames_are_the_nearest_to_the_times_asked_for(tmp_path):
+def test_frames_are_the_nearest_to_given_times(tmp_path):
     shown = np.array([0.0, 0.5, 0.9, 2.0, 2.1])
     write_clock_video(tmp_path / "clock.mp4", times=shown, seconds=3.0)
     wanted = [0.1, 0.24, 0.26, 0.69, 0.71, 1.44, 1.46, 2.06]
-    found = [
+    frames = [
         f
         for f in decode_media(
             tmp_path / "clock.mp4", DecodeOptions(audio=False), nearest_to=iter(wanted)
         )
         if isinstance(f, Frame)
     ]
-    assert [round(frame.at_seconds, 3) for frame in found] == [0, 0, 0.5, 0.5, 0.9, 0.9, 2.0, 2.1]
+    assert [round(frame.at_seconds, 3) for frame in frames] == [
+        0,
+        0,
+        0.5,
+        0.5,
+        0.9,
+        0.9,
+        2.0,
+        2.1,
+    ]
 
 
-def test_an_aligned_frame_shows_the_time_in_the_middle_of_its_window(model, tmp_path, monkeypatch):
-    """The video's frames show their time and its tone tells it: what reaches the network is
-    compared, not what the record says.
+def test_an_aligned_frame_is_from_the_middle_of_its_window(tmp_path):
+    """The frames and the tone of a clock video tell their time. This compares what reaches the
+    network, not what the record says.
     """
     write_clock_video(
         tmp_path / "clock.mkv", seconds=4.0, audio_late_seconds=0.2, audio_codec="pcm_s16le"
     )
-    seen, heard = [], []
+    encoder = RecordingEncoder()
+    both = embed(tmp_path / "clock.mkv", encoder, hop_seconds=0.3, align=True)
+    assert len(encoder.frames) >= len(both) == len(encoder.waveforms) > 8
+    assert np.array_equal(both.audio.start_seconds, both.vision.start_seconds)
+    for row, middle in enumerate(both.audio.middle_seconds):
+        shown_seconds = read_clock(encoder.frames[row].transpose(1, 2, 0))
+        assert abs(shown_seconds - both.frame_seconds[row]) < 0.001
+        assert abs(shown_seconds - middle) <= 0.0201, "the nearest of 25 frames per second"
+        if 0.2 < middle < 3.4:
+            heard_seconds = hear_clock(encoder.waveforms[row], RATE_HZ // 2)
+            assert abs(heard_seconds - middle) < 0.005
 
-    def look(self, side, batch, layer):
-        (seen if side == "vision" else heard).extend(batch.numpy())
+
+class RecordingEncoder:
+    """Keeps what it is given; its vectors are zeros."""
+
+    layers: ClassVar = {"audio": ("zeros",), "vision": ("zeros",)}
+    resize_pixels = crop_pixels = 256
+    device = torch.device("cpu")
+
+    def __init__(self):
+        self.frames = []
+        self.waveforms = []
+
+    def encode(self, side, batch, layer):
+        inputs = self.frames if side == "vision" else self.waveforms
+        inputs.extend(batch.numpy())
         return torch.zeros(len(batch), 2)
 
-    monkeypatch.setattr(NetworkEncoder, "encode", look)
-    whole = L3Net(ModelConfig(widths=(2,), resize_pixels=256, crop_pixels=256))
-    found = embed(tmp_path / "clock.mkv", whole, hop_seconds=0.3, align=True)
-    assert len(seen) >= len(found) == len(heard) > 8
-    assert np.array_equal(found.audio.start_seconds, found.vision.start_seconds)
-    rows = zip(
-        found.audio.middle_seconds, found.frame_seconds, seen[: len(found)], heard, strict=True
-    )
-    for middle, frame_seconds, picture, sound in rows:
-        shown = read_clock(picture.transpose(1, 2, 0))
-        assert abs(shown - frame_seconds) < 0.001
-        assert abs(shown - middle) <= 0.0201, "the nearest of 25 frames a second"
-        if 0.2 < middle < 3.4:
-            assert abs(hear_clock(sound, RATE_HZ // 2) - middle) < 0.005
 
-
-def test_both_sides_of_a_video_alone_are_those_of_the_aligned(model, tmp_path):
+def test_aligned_vectors_equal_those_of_each_side_alone(model, tmp_path):
     write_clock_video(tmp_path / "clock.mp4", seconds=2.5)
     both = embed(tmp_path / "clock.mp4", model, align=True)
     assert alike(both.audio, embed(tmp_path / "clock.mp4", model))
@@ -319,9 +335,9 @@ def test_both_sides_of_a_video_alone_are_those_of_the_aligned(model, tmp_path):
     assert np.allclose(frames.start_seconds, [0, 0.5, 1.0, 1.5, 2.0, 2.48], atol=0.021)
 
 
-def test_frames_of_a_video_are_those_that_prepare_stores(model, tmp_path):
+def test_frames_of_a_video_equal_those_that_prepare_stores(model, tmp_path):
     write_clock_video(tmp_path / "clock.mp4", seconds=1.0)
-    found = embed(tmp_path / "clock.mp4", model, side="vision", hop_seconds=0.2)
+    embeddings = embed(tmp_path / "clock.mp4", model, side="vision", hop_seconds=0.2)
     stored = [
         f.jpeg(90)
         for f in decode_media(tmp_path / "clock.mp4", DecodeOptions(audio=False))
@@ -334,7 +350,7 @@ def test_frames_of_a_video_are_those_that_prepare_stores(model, tmp_path):
         own = torch.cat(
             [side_vectors(model, model.look(square[None]), "vision", "pool4") for square in squares]
         )
-    assert np.array_equal(found.vectors, own.numpy())
+    assert np.array_equal(embeddings.vectors, own.numpy())
 
 
 # Use and training see and hear the same: shards hold 16-bit sound and JPEGs
@@ -351,7 +367,7 @@ def paper_model():
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
-def test_a_file_embeds_as_its_shards_do_to_the_bit(paper_model, tmp_path, rate_hz):
+def test_a_file_and_its_shards_give_the_same_vectors(paper_model, tmp_path, rate_hz):
     write_clock_video(
         tmp_path / "clock.mkv", seconds=3.0, sample_rate_hz=rate_hz, audio_codec="pcm_s16le"
     )
@@ -402,8 +418,8 @@ def test_arrays_of_any_type_of_the_same_sound_are_equal(paper_model, rate_hz):
     ):
         assert alike(embed(same, paper_model, sample_rate_hz=rate_hz), whole)
     stream = StreamingEmbedder(paper_model, rate_hz)
-    found = [stream.push(as_floats[:7000]), stream.push(as_floats[7000:]), stream.finish()]
-    assert np.array_equal(np.concatenate([part.vectors for part in found]), whole.vectors)
+    embeddings = [stream.push(as_floats[:7000]), stream.push(as_floats[7000:]), stream.finish()]
+    assert np.array_equal(np.concatenate([block.vectors for block in embeddings]), whole.vectors)
 
 
 @settings(deadline=None)
@@ -417,7 +433,7 @@ def test_floats_are_rounded_as_prepare_stores_them(values):
     )
 
 
-def test_networks_of_another_house_get_sound_as_it_is():
+def test_other_encoders_get_sound_without_rounding():
     finer = np.full(RATE_HZ, 2**-17, np.float32)
     assert embed(finer, Loudness(), sample_rate_hz=RATE_HZ).vectors[0, 0] == pytest.approx(2**-17)
 
@@ -426,14 +442,14 @@ def test_a_late_sound_has_silence_before_it(model, tmp_path):
     write_clock_video(
         tmp_path / "late.mkv", seconds=4.0, audio_late_seconds=1.5, audio_codec="pcm_s16le"
     )
-    found = embed(tmp_path / "late.mkv", model, hop_seconds=0.5)
+    embeddings = embed(tmp_path / "late.mkv", model, hop_seconds=0.5)
     silence = embed(np.zeros(RATE_HZ, np.float32), model, sample_rate_hz=RATE_HZ)
-    assert np.array_equal(found.vectors[0], silence.vectors[0])
-    assert len(found) == 7
-    assert not np.array_equal(found.vectors[2], silence.vectors[0])
+    assert np.array_equal(embeddings.vectors[0], silence.vectors[0])
+    assert len(embeddings) == 7
+    assert not np.array_equal(embeddings.vectors[2], silence.vectors[0])
 
 
-def test_streams_are_found(tmp_path):
+def test_streams_of_a_file_are_listed(tmp_path):
     write_clock_video(tmp_path / "clock.mp4", seconds=1.0)
     write_sound(tmp_path / "noise.flac", noise(1), codec="flac")
     assert (
@@ -460,11 +476,11 @@ class Loudness:
         return batch.abs().mean(1, keepdim=True)
 
 
-def test_a_network_of_another_house_embeds_too(tmp_path):
+def test_other_encoders_can_embed(tmp_path):
     wave = noise(2)
-    found = embed(wave, Loudness(), sample_rate_hz=RATE_HZ)
-    assert found.layer == "loudness"
-    assert np.allclose(found.vectors[2, 0], np.abs(wave[RATE_HZ:]).mean())
+    embeddings = embed(wave, Loudness(), sample_rate_hz=RATE_HZ)
+    assert embeddings.layer == "loudness"
+    assert np.allclose(embeddings.vectors[2, 0], np.abs(wave[RATE_HZ:]).mean())
     stream = StreamingEmbedder(Loudness())
     assert stream.push(wave[:10]).vectors.shape == (0, 1)
     with pytest.raises(ConfigError, match="this network has no vision side; it encodes audio"):

@@ -162,7 +162,7 @@ def other_network(run_path, folder):
     return save_pretrained(model, folder)
 
 
-def test_vectors_of_two_networks_never_share_a_folder(two_sounds, run_path, tmp_path, capsys):
+def test_vectors_of_two_networks_are_never_in_one_folder(two_sounds, run_path, tmp_path, capsys):
     """A run that is trained on is another network under the same name."""
     out, network = tmp_path / "out", tmp_path / "network"
     save_pretrained(run_path, network)
@@ -183,7 +183,7 @@ def test_vectors_of_two_networks_never_share_a_folder(two_sounds, run_path, tmp_
     assert printed(capsys)["skipped"] == 2
 
 
-def test_overwriting_leaves_no_vectors_of_two_kinds(two_sounds, run_path, tmp_path, capsys):
+def test_overwrite_leaves_no_vectors_of_two_kinds(two_sounds, run_path, tmp_path, capsys):
     out, other = tmp_path / "out", other_network(run_path, tmp_path / "other")
     assert main(command_of(two_sounds, run_path, out)) == 0
     assert main(command_of(two_sounds / "a.wav", other, out, "--overwrite")) == 1
@@ -193,7 +193,7 @@ def test_overwriting_leaves_no_vectors_of_two_kinds(two_sounds, run_path, tmp_pa
     assert printed(capsys)["embedded"] == 2
 
 
-def test_an_interrupted_overwriting_goes_on(two_sounds, run_path, tmp_path, capsys):
+def test_an_interrupted_overwrite_resumes(two_sounds, run_path, tmp_path, capsys):
     """The folder says that its vectors are the new network's; the file that was not reached yet
     says otherwise.
     """
@@ -210,7 +210,7 @@ def test_an_interrupted_overwriting_goes_on(two_sounds, run_path, tmp_path, caps
 
 
 @pytest.mark.parametrize("format", ["npz", "parquet", "jsonl"])
-def test_a_source_that_changed_is_made_anew(two_sounds, run_path, tmp_path, capsys, format):
+def test_a_source_that_changed_is_embedded_again(two_sounds, run_path, tmp_path, capsys, format):
     out = tmp_path / "out"
     command = command_of(two_sounds, run_path, out, "--format", format)
     assert main(command) == 0
@@ -226,9 +226,7 @@ def test_a_source_that_changed_is_made_anew(two_sounds, run_path, tmp_path, caps
     assert printed(capsys)["skipped"] == 2
 
 
-def test_a_folder_of_vectors_does_not_depend_on_where_its_sources_lie(
-    two_sounds, run_path, tmp_path, capsys
-):
+def test_moved_sources_are_still_done(two_sounds, run_path, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(command_of(two_sounds, run_path, out)) == 0
     two_sounds.rename(tmp_path / "moved")
@@ -237,9 +235,7 @@ def test_a_folder_of_vectors_does_not_depend_on_where_its_sources_lie(
     assert printed(capsys)["skipped"] == 2
 
 
-def test_a_folder_of_an_older_version_is_refused_in_a_sentence(
-    two_sounds, run_path, tmp_path, capsys
-):
+def test_a_folder_of_an_older_version_is_an_error(two_sounds, run_path, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(command_of(two_sounds, run_path, out)) == 0
     about = json.loads((out / "embed.json").read_text())
@@ -273,7 +269,7 @@ def test_names_that_are_too_long_for_a_file_system(two_sounds, run_path, tmp_pat
     st.text(st.characters(exclude_characters="/\0", codec=None), min_size=1, max_size=400),
     st.sampled_from(["", ".npz", ".parquet"]),
 )
-def test_every_name_fits(name, suffix):
+def test_shortened_names_fit(name, suffix):
     fitted = shorten_name(name, suffix)
     assert fitted.endswith(suffix)
     assert len(fitted.encode("utf-8", "surrogatepass")) <= 255 or "\\u" in ascii(name)
@@ -295,7 +291,7 @@ def kills_the_decoder(folder):
     return path
 
 
-def test_a_file_that_kills_the_decoder_costs_itself_and_is_remembered(
+def test_a_file_that_kills_the_decoder_fails_alone_and_is_remembered(
     two_sounds, run_path, tmp_path, capsys
 ):
     crash, out = kills_the_decoder(two_sounds), tmp_path / "out"
@@ -323,7 +319,7 @@ def test_a_file_that_kills_the_decoder_costs_itself_and_is_remembered(
     assert (out / "failures.jsonl").read_text() == ""
 
 
-def test_a_file_that_hangs_the_decoder_costs_itself(two_sounds, run_path, tmp_path, capsys):
+def test_a_file_that_hangs_the_decoder_fails_alone(two_sounds, run_path, tmp_path, capsys):
     """A pipe that nobody writes to stands for a network drive that does not answer."""
     os.mkfifo(two_sounds / "pipe.wav")
     (tmp_path / "list.txt").write_text("in/a.wav\nin/b.wav\nin/pipe.wav\n")
@@ -334,7 +330,7 @@ def test_a_file_that_hangs_the_decoder_costs_itself(two_sounds, run_path, tmp_pa
     assert printed(capsys)["embedded"] == 2
 
 
-def test_failures_hold_names_that_are_no_utf8(tmp_path):
+def test_failures_hold_names_that_are_not_utf8(tmp_path):
     failures = FailureLog(tmp_path / "failures.jsonl")
     failures.keep_lines(lambda _: True)
     failures.add("caf\udce9.mp4", "caf\udce9.mp4 is no media")
@@ -344,7 +340,7 @@ def test_failures_hold_names_that_are_no_utf8(tmp_path):
     assert [line["source"] for line in again.lines] == ["caf\udce9.mp4", "café.mp4"]
 
 
-def test_aligned_sides_have_one_time(media, run_path, tmp_path):
+def test_aligned_sides_have_the_same_times(media, run_path, tmp_path):
     out = tmp_path / "aligned"
     video = str(media / "b" / "clock.mp4")
     assert (
@@ -395,7 +391,7 @@ def test_one_side_of_a_video(media, run_path, tmp_path, modality):
     assert arrays == {side, f"{side}_start_seconds", "about"}
 
 
-def test_the_formats_hold_the_same(vectors_of_media, media, run_path, tmp_path):
+def test_all_formats_hold_the_same_vectors(vectors_of_media, media, run_path, tmp_path):
     reference = np.load(vectors_of_media / "b" / "clock.mp4.npz")
     for format in ("parquet", "jsonl"):
         command = [
@@ -425,7 +421,7 @@ def test_the_formats_hold_the_same(vectors_of_media, media, run_path, tmp_path):
             assert {(row["source"], row["layer"]) for row in own} == {("clock.mp4", "pool4")}
 
 
-def test_a_list_with_a_name_that_leads_nowhere(media, run_path, tmp_path, capsys):
+def test_a_list_with_a_missing_file(media, run_path, tmp_path, capsys):
     (media / "list.txt").write_text("a/x.wav\nnowhere.wav\n")
     assert (
         main(

@@ -46,7 +46,7 @@ def sounds(tmp_path_factory):
     return [write_sound(folder / f"{number}.wav", wave) for number, wave in enumerate(waves)]
 
 
-def test_one_vector_a_thing_in_the_order_of_the_list(model, sounds):
+def test_encode_gives_one_vector_per_source_in_order(model, sounds):
     embedder = Embedder(model)
     matrix = embedder.encode(sounds)
     assert matrix.shape == (3, 16)
@@ -61,7 +61,7 @@ def test_one_vector_a_thing_in_the_order_of_the_list(model, sounds):
     )
 
 
-def test_sounds_and_pictures_may_stand_in_one_list(model, sounds, tmp_path):
+def test_sounds_and_images_can_be_in_one_list(model, sounds, tmp_path):
     Image.effect_noise((80, 70), 60).convert("RGB").save(tmp_path / "a.png")
     mixed = Embedder(model, layer="aligned").encode(
         [sounds[0], tmp_path / "a.png", np.zeros((50, 60, 3), np.uint8)]
@@ -71,7 +71,7 @@ def test_sounds_and_pictures_may_stand_in_one_list(model, sounds, tmp_path):
     assert np.allclose(mixed[1], own, atol=1e-6)
 
 
-def test_poolings_and_what_users_of_sentence_transformers_expect(model, sounds):
+def test_poolings_and_the_options_of_sentence_transformers(model, sounds):
     own = embed(sounds[0], model).vectors
     assert np.array_equal(Embedder(model, pooling="max").encode(sounds[0]), own.max(0))
     assert np.array_equal(Embedder(model, pooling="middle").encode(sounds[0]), own[len(own) // 2])
@@ -91,14 +91,14 @@ def test_a_run_is_opened_by_its_folder(run_path, sounds):
     assert Embedder(run_path).encode(sounds[1:]).shape == (2, 16)
 
 
-def test_what_cannot_be_encoded_is_told(model, sounds, tmp_path):
+def test_errors_of_encode(model, sounds, tmp_path):
     with pytest.raises(ConfigError, match="there is nothing to encode: the list is empty"):
         Embedder(model).encode([])
     with pytest.raises(SourceError, match=r"there is no file .*nowhere\.wav"):
         Embedder(model).encode([sounds[0], tmp_path / "nowhere.wav"])
 
 
-def test_a_classifier_is_built_on_it(model):
+def test_a_classifier_on_vectors_separates_two_classes(model):
     """Low tones and high ones, arrays as a user of scikit-learn has them; fitted on some, right
     about others.
     """
@@ -118,7 +118,7 @@ def test_a_classifier_is_built_on_it(model):
 
 
 @pytest.mark.parametrize("kind", [AudioEmbedder, ImageEmbedder])
-def test_transformers_are_scikit_learns(run_path, kind, tmp_path):
+def test_the_steps_work_as_scikit_learn_expects(run_path, kind, tmp_path):
     step = kind(run_path, layer="conv4_2", pooling="max")
     twin = clone(step)
     assert twin is not step
@@ -199,7 +199,7 @@ COLLECTIONS = {
 
 
 @pytest.mark.parametrize("collection", COLLECTIONS.values(), ids=COLLECTIONS)
-def test_every_collection_of_paths_is_many_things(model, sounds, collection):
+def test_collections_of_paths_are_many_sources(model, sounds, collection):
     usual = Embedder(model).encode(sounds)
     assert np.array_equal(Embedder(model).encode(collection(sounds)), usual)
     assert np.array_equal(AudioEmbedder(model).transform(collection(sounds)), usual)
@@ -207,12 +207,12 @@ def test_every_collection_of_paths_is_many_things(model, sounds, collection):
         embed(collection(sounds), model)
 
 
-def test_a_set_is_many_things_too(model, sounds):
+def test_a_set_is_many_sources(model, sounds):
     usual = Embedder(model).encode(sounds)
     assert np.array_equal(np.sort(Embedder(model).encode(set(sounds)), 0), np.sort(usual, 0))
 
 
-def test_one_path_may_be_of_any_type(model, sounds):
+def test_a_single_path_can_have_any_type(model, sounds):
     usual = Embedder(model).encode(sounds[0])
     for path in (
         str(sounds[0]),
@@ -224,7 +224,7 @@ def test_one_path_may_be_of_any_type(model, sounds):
         assert np.array_equal(Embedder(model).encode(path), usual)
 
 
-def test_empty_collections_are_told(model):
+def test_empty_collections_are_errors(model):
     for empty in ([], (), iter(()), np.array([], object), np.array([], str), Column([])):
         with pytest.raises(ConfigError, match="there is nothing to encode: the list is empty"):
             Embedder(model).encode(empty)
@@ -261,7 +261,7 @@ SOUNDS = {
 
 
 @pytest.mark.parametrize("kind", SOUNDS.values(), ids=SOUNDS)
-def test_numbers_of_every_kind_are_one_sound(model, kind):
+def test_arrays_of_every_library_are_one_sound(model, kind):
     usual = embed(WAVE, model, sample_rate_hz=RATE_HZ).vectors
     assert np.array_equal(embed(kind(WAVE), model, sample_rate_hz=RATE_HZ).vectors, usual)
     assert np.array_equal(Embedder(model).encode(kind(WAVE), sample_rate_hz=RATE_HZ), usual[0])
@@ -273,7 +273,7 @@ def test_numbers_of_every_kind_are_one_sound(model, kind):
     )
 
 
-def test_arrays_that_may_not_be_written_are_read(model):
+def test_read_only_arrays_are_accepted(model):
     for given in (WAVE.copy(), np.full((60, 60, 3), 77, np.uint8)):
         rate = RATE_HZ if given.ndim == 1 else None
         usual = embed(given, model, sample_rate_hz=rate).vectors
@@ -282,7 +282,7 @@ def test_arrays_that_may_not_be_written_are_read(model):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
-def test_short_floats_are_read_as_they_are(model, dtype):
+def test_half_precision_arrays_are_accepted(model, dtype):
     short = torch.from_numpy(WAVE).to(dtype)
     assert np.array_equal(
         embed(short, model, sample_rate_hz=RATE_HZ).vectors,
@@ -336,12 +336,12 @@ def test_dlpack_is_enough(model):
         ("x" * 300, "cannot be opened: File name too long"),
     ],
 )
-def test_what_is_no_sound_is_one_sentence(model, given, sentence):
+def test_values_that_are_no_sound_give_an_error(model, given, sentence):
     with pytest.raises(SourceError, match=sentence):
         embed(given, model, sample_rate_hz=RATE_HZ)
 
 
-def test_a_thing_without_a_name_is_told_by_its_number(model, sounds):
+def test_errors_name_an_array_by_its_number(model, sounds):
     with pytest.raises(
         SourceError,
         match=r"number 2 of the inputs: something of type float cannot .* it is NaN, so a value",
@@ -371,7 +371,7 @@ def test_a_thing_without_a_name_is_told_by_its_number(model, sounds):
         (np.array([44100, 2]), "is of type ndarray"),
     ],
 )
-def test_rates_that_cannot_be_are_one_sentence(model, rate, sentence):
+def test_impossible_rates_give_an_error(model, rate, sentence):
     for use in (
         lambda: embed(WAVE, model, sample_rate_hz=rate),
         lambda: StreamingEmbedder(model, rate),
@@ -390,7 +390,7 @@ def test_rates_that_cannot_be_are_one_sentence(model, rate, sentence):
         torch.tensor(22_050),
     ],
 )
-def test_rates_may_be_numbers_of_any_library(model, rate):
+def test_rates_can_be_numbers_of_any_library(model, rate):
     usual = embed(WAVE, model, sample_rate_hz=22_050).vectors
     assert np.array_equal(embed(WAVE, model, sample_rate_hz=rate).vectors, usual)
 
@@ -412,7 +412,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_picture_in_memory_is_the_picture_in_a_file(model, mode, tmp_path):
+def test_an_image_in_memory_equals_the_image_file(model, mode, tmp_path):
     colors = np.random.default_rng(2).integers(0, 256, (60, 80, 4), np.uint8)
     if mode.startswith("I"):
         image = Image.fromarray((colors[..., 0].astype(np.uint16) << 8) + 13)
@@ -430,7 +430,7 @@ def test_a_picture_in_memory_is_the_picture_in_a_file(model, mode, tmp_path):
         assert np.array_equal(ImageEmbedder(model).transform([opened]), usual)
 
 
-def test_a_picture_in_memory_is_turned_as_its_exif_says(model, tmp_path):
+def test_an_image_in_memory_is_rotated_by_its_exif_data(model, tmp_path):
     image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (60, 80, 3), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -444,7 +444,7 @@ def test_a_picture_in_memory_is_turned_as_its_exif_says(model, tmp_path):
     )
 
 
-def test_colors_times_opacity_are_taken_apart(model):
+def test_colors_with_premultiplied_opacity_are_divided(model):
     colors = Image.fromarray(np.random.default_rng(2).integers(200, 256, (60, 80, 4), np.uint8))
     for plain, times in (("RGBA", "RGBa"), ("LA", "La")):
         image = colors.convert(plain)
@@ -453,7 +453,7 @@ def test_colors_times_opacity_are_taken_apart(model):
         )
 
 
-def test_pictures_that_cannot_be_shown_are_one_sentence(model):
+def test_unreadable_images_give_an_error(model):
     with pytest.raises(
         SourceError, match="this image of mode F cannot be read: its values are floating-point"
     ):
@@ -495,7 +495,7 @@ print("done")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
-def test_a_forked_process_embeds_and_does_not_hang(run_path):
+def test_a_forked_process_can_embed(run_path):
     """In another process, so that a hang ends and the threads of the tests are not forked."""
     done = subprocess.run(
         [sys.executable, "-c", FORKING, run_path],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from looklisten.data.clips import Box
 from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.correspondence import evaluate
+from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.baselines import MapPredictor
 from looklisten.evaluation.localization.evaluate import (
     annotated_moments,
@@ -20,11 +21,12 @@ from looklisten.evaluation.localization.evaluate import (
 )
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import Z95, confidence_interval
+from looklisten.evaluation.units.clustering import cluster
 from looklisten.inference.moments import embed_clips, moments
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.fusions import Fusion
 from looklisten.model.l3net import L3Net
-from looklisten.model.networks import load
+from looklisten.model.networks import load, open_network
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +156,8 @@ def test_answers_of_one_group_count_less_and_answers_of_two_kinds_of_groups_less
 @pytest.mark.parametrize(
     ("share", "pictures", "sounds"), [(0.6, 70, 59), (0.9, 40, 1000), (0.95, 30, 25)]
 )
-def test_intervals_hold_the_truth_about_as_often_as_they_say(share, pictures, sounds):
-    """Videos of few files, some pictures and some sounds harder than others; other files each time."""
+def test_intervals_contain_the_true_share_about_as_often_as_they_should(share, pictures, sounds):
+    """Videos of few files, some images and some sounds harder than others."""
     rng = np.random.default_rng(1)
     held = {"files": 0, "answers": 0}
     times = 300
@@ -191,7 +193,7 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, held_o
     table.write_text("\n".join(["path,image,sound", *rows]) + "\n")
     over_videos = evaluate(model, held_out, pairs=200)
     over_files = evaluate(model, held_out, pairs=200, files=table)
-    assert over_files.interval_over == "files of pictures and of sounds"
+    assert over_files.interval_over == "image files and sound files"
     assert over_files.accuracy == over_videos.accuracy
     assert np.diff(over_files.ci95) > np.diff(over_videos.ci95)
     files = shared_files_of(shards, table)
@@ -229,7 +231,7 @@ def test_shards_without_boxes_have_no_pointing_accuracy(model, world, tmp_path):
 
 
 def test_pointing_of_a_map_of_the_truth_and_of_the_center(model, held_out):
-    """A map with its peak at a known position has the accuracy that a hand count of the boxes has."""
+    """A map with its peak at a known position has the accuracy of a count by hand."""
 
     def predict(batch):
         maps = []
@@ -264,3 +266,34 @@ def test_boxes_at_takes_the_nearest_in_time(shards):
     clip = replace(shards[0], boxes=boxes)
     assert [box.clip_seconds for box in boxes_at(clip, 0.29)] == [0.2]
     assert boxes_at(clip, 1.0) == []
+
+
+def test_a_run_is_evaluated_on_its_own_held_out_videos(run_path, shards_path, model, held_out):
+    run = open_network(run_path)
+    result = evaluate(run, shards_path, pairs=40)
+    assert result == evaluate(run, str(shards_path), pairs=40)
+    assert result == evaluate(model, held_out, pairs=40)
+    assert pointing(run, shards_path) == pointing(model, held_out)
+    assert probe(run, shards_path, per_clip=1) == probe(
+        model, held_out.folder, per_clip=1, held_out_fraction=0.1
+    )
+
+
+def test_a_network_without_its_run_needs_a_selection(model, shards):
+    sentence = r"does not know its held-out videos; give ll\.open"
+    with pytest.raises(ConfigError, match=sentence):
+        evaluate(model, shards)
+    with pytest.raises(ConfigError, match=sentence):
+        probe(model, shards)
+    with pytest.raises(ConfigError, match=sentence):
+        cluster(model, shards)
+
+
+def test_evaluation_on_videos_that_were_trained_on_warns(run_path, shards, held_out, caplog):
+    run = open_network(run_path)
+    evaluate(run, held_out, pairs=40)
+    assert "trained on" not in caplog.text
+    trained_on = shards.select(~shards.held_out_mask(0.1))
+    evaluate(run, trained_on, pairs=40)
+    assert "36 videos have the same ids as videos that" in caplog.text
+    assert "the accuracy on them is too high" in caplog.text

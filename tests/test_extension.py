@@ -97,7 +97,7 @@ def registered():
 
 
 def config_of(**settings):
-    config = small_config(steps=3, learning_rate=1e-3, evaluate_every=3, **settings)
+    config = small_config(steps=12, learning_rate=5e-3, evaluate_every=12, **settings)
     return config.changed("model", backbone="one-convolution")
 
 
@@ -105,7 +105,7 @@ def test_a_registered_backbone_and_objective_train_probe_and_embed(
     registered, shards_path, tmp_path
 ):
     run = train(shards_path, config_of(objective="cosine"), tmp_path, evaluated_pairs=24)
-    assert run.step == 3
+    assert run.step == 12
     losses = [row["loss"] for row in read_metrics(tmp_path) if "loss" in row]
     assert losses[-1] < losses[0] < 2
     assert open_checkpoint(tmp_path).results["answer"] == 42

@@ -97,9 +97,9 @@ def test_a_texture_is_of_sound_window_by_window(tmp_path):
         3,
         layer_width(model, "audio", "texture"),
     )
-    with pytest.raises(ConfigError, match="not of frames"):
+    with pytest.raises(ConfigError, match="cannot be used for frames"):
         choose_layer(encoder, "vision", "texture")
-    with pytest.raises(ConfigError, match="not dense"):
+    with pytest.raises(ConfigError, match="with dense"):
         DenseAudio(encoder, EmbedOptions(layer="texture", hop_seconds=0.1), "noise")
-    with pytest.raises(ConfigError, match="not of an ONNX file"):
+    with pytest.raises(ConfigError, match="or in an ONNX file"):
         write_onnx(model, "audio", "texture", tmp_path / "a.onnx")

@@ -65,7 +65,7 @@ def test_truth_is_a_union_or_a_consensus():
     )  # rounded down, cut off
 
 
-def test_overlap_by_hand():
+def test_ciou_by_hand():
     """A quarter of the picture against its left half, whose lower half counts one half."""
     marked = truth_map([CORNER]) > 0
     assert ciou(marked, truth_map([CORNER])) == 1
@@ -76,13 +76,13 @@ def test_overlap_by_hand():
     assert ciou(np.zeros_like(marked), truth_map([])) == 0
 
 
-def test_the_area_under_successes_by_hand():
+def test_success_auc_by_hand():
     assert success_auc(np.array([1.0])) == 1
     assert success_auc(np.array([0.0])) == pytest.approx(0.5 / 20)
     assert success_auc(np.array([0.52, 0.2])) == pytest.approx(((10.5 + 4.5) / 2) / 20)
 
 
-def test_the_strongest_half_is_a_half_whatever_the_scale():
+def test_the_mask_above_the_median_is_half_of_the_image_at_any_scale():
     ramp = np.tile(np.arange(224, dtype=np.float32), (224, 1))
     marked = above_median_mask(ramp)
     assert marked[:, 113:].all()
@@ -96,7 +96,7 @@ def test_the_strongest_half_is_a_half_whatever_the_scale():
 
 @settings(max_examples=25, deadline=None)
 @given(arrays.arrays(np.float32, (5, 7), elements=st.integers(0, 8).map(float)))
-def test_overlap_agrees_with_the_evaluator_of_the_owners(values):
+def test_ciou_agrees_with_the_published_evaluator(values):
     """Its order of steps: scaled to 0..1, the middle of the sorted values, above it 1, what is then
     below 1 is 0.
     """
@@ -129,7 +129,7 @@ def test_average_precision_and_f1_by_hand():
     assert f1 == pytest.approx(2 * 0.6 / 1.6)
 
 
-def test_a_map_that_is_always_sure_has_the_precision_of_chance():
+def test_a_constant_confidence_has_the_precision_of_chance():
     sounds = np.repeat([True, False], [2, 4])
     assert detection_scores(np.ones(6), sounds, sounds) == (
         pytest.approx(1 / 3),
@@ -139,7 +139,6 @@ def test_a_map_that_is_always_sure_has_the_precision_of_chance():
 
 
 # --- questions and the table
-# ------------------------------------------------------------------------------------------------------
 
 
 def small_network(fusion):
@@ -185,7 +184,7 @@ def world_of(count=12, labels=("bell", "drum", "horn")):
     return items
 
 
-def test_questions_are_of_other_videos_and_of_the_labels_they_should_be():
+def test_questions_have_sounds_of_other_videos_and_of_the_right_labels():
     items = world_of()
     asked = list(questions(items, seed=1))
     assert [q.kind for q in asked[:4]] == ["matched", "silence", "mismatched", "swapped"]
@@ -207,7 +206,7 @@ def test_questions_are_of_other_videos_and_of_the_labels_they_should_be():
     assert [q.of_sound for q in asked] != [q.of_sound for q in questions(items, seed=2)]
 
 
-def test_no_swap_without_a_silent_thing_of_another_label_and_a_sound_of_it():
+def test_no_swap_without_a_silent_object_of_another_label_and_a_sound_of_it():
     bell, drum = replace(CORNER, label="bell"), replace(RIGHT, label="drum")
     alone, pair, same = ((bell,), ()), ((bell,), (drum,)), ((bell,), (replace(drum, label="bell"),))
     for boxes in (alone, pair, same):
@@ -227,7 +226,7 @@ def row_with(predictor, moments):
     return compare_predictors([predictor], moments).row(predictor.name)
 
 
-def test_a_map_that_knows_scores_one_on_everything():
+def test_a_perfect_map_scores_one_on_everything():
     knows = MapPredictor("oracle", lambda batch: [(truth_map(q.target), 1.0) for q, _ in batch])
     row = row_with(knows, world_of())
     assert (
@@ -245,27 +244,29 @@ def test_a_map_that_knows_scores_one_on_everything():
     assert 0.5 < row.pointing_ci95[0] < 1, "some videos, all right, do not prove that all are"
 
 
-def test_a_map_that_does_not_hear_is_found_out():
-    """It points at what sounds in every frame, and yet follows nothing and is as sure of silence."""
-    deaf = MapPredictor(
-        "deaf", lambda batch: [(truth_map(q.of_frame.sounding), 1.0) for q, _ in batch]
+def test_a_map_that_does_not_depend_on_the_sound():
+    """It points at the sounding object in every frame. Still it follows no sound, and its peak in
+    silence is as high.
+    """
+    soundless = MapPredictor(
+        "soundless", lambda batch: [(truth_map(q.of_frame.sounding), 1.0) for q, _ in batch]
     )
-    row = row_with(deaf, world_of())
+    row = row_with(soundless, world_of())
     assert (row.pointing, row.ciou, row.mismatched, row.silence) == (1, 1, 1, 1)
     assert (row.followed, row.stayed, row.elsewhere) == (0, 1, 0)
     assert row.average_precision == row.pointing_precision == pytest.approx(1 / 3)
     assert row.max_f1 == pytest.approx(1 / 2)
 
 
-def test_a_place_in_both_boxes_has_followed_and_not_stayed():
+def test_a_position_in_both_boxes_counts_as_followed():
     over = [
         replace(one, silent=(replace(one.sounding[0], label=one.silent[0].label, sounding=False),))
         for one in world_of()
     ]
-    deaf = MapPredictor(
-        "deaf", lambda batch: [(truth_map(q.of_frame.sounding), 1.0) for q, _ in batch]
+    soundless = MapPredictor(
+        "soundless", lambda batch: [(truth_map(q.of_frame.sounding), 1.0) for q, _ in batch]
     )
-    row = row_with(deaf, over)
+    row = row_with(soundless, over)
     assert (row.followed, row.stayed, row.elsewhere) == (1, 0, 0)
 
 
@@ -276,7 +277,7 @@ def test_a_dark_map_points_nowhere():
     assert np.isnan(row.mismatched)
 
 
-def test_a_weight_counts_in_peaks_and_not_in_places():
+def test_a_weight_changes_peaks_and_no_positions():
     """A map that is half as sure of silence and a quarter as sure of what is not seen."""
     weights = {"matched": 0.8, "swapped": 0.8, "silence": 0.4, "mismatched": 0.2}
     unsure = MapPredictor(
@@ -292,13 +293,17 @@ def test_a_weight_counts_in_peaks_and_not_in_places():
     assert (strict.average_precision, strict.pointing_precision) == (0, 1)
 
 
-def test_rules_by_hand():
+def test_fixed_rules_by_hand():
     """A quarter of the picture sounds, an eighth is silent: the largest is the one that sounds."""
     items = world_of()
     center, largest, whole = fixed_rules(items)
     asked = [(question, moment_of(0)) for question in questions(items)]
-    rows = {one.name: table_row(one.name, [MapAnswer(q, *s) for (q, _), s in zip(asked, one.predict(asked), strict=True)], 0.5, False)
-            for one in (center, largest, whole)}  # fmt: skip
+    rows = {}
+    for rule in (center, largest, whole):
+        answers = []
+        for (question, _), (values, weight) in zip(asked, rule.predict(asked), strict=True):
+            answers.append(MapAnswer(question, values, weight))
+        rows[rule.name] = table_row(rule.name, answers, 0.5, False)
     assert rows["largest object"].pointing == rows["largest object"].ciou == 1
     assert (rows["whole image"].pointing, rows["whole image"].ciou) == (0, 0)
     assert rows["whole image"].auc == pytest.approx(5.5 / 20)  # a cIoU of 1/4 everywhere
@@ -314,8 +319,16 @@ def test_rules_by_hand():
 def test_the_table_of_a_network(model, few_clips):
     table = localization(model, few_clips, per_clip=1)
     names = [row.name for row in table.rows]
-    assert names == ["unit", "correspondence", "similarity", "untrained, correspondence", "untrained, similarity", "center",
-                     "largest object", "whole image"]  # fmt: skip
+    assert names == [
+        "unit",
+        "correspondence",
+        "similarity",
+        "untrained, correspondence",
+        "untrained, similarity",
+        "center",
+        "largest object",
+        "whole image",
+    ]
     assert (table.n, table.n_videos) == (6, 6)
     unit = table.row("unit")
     assert (unit.mismatched, unit.silence, unit.uses_sound) == (1, 1, False)
@@ -359,7 +372,7 @@ def test_annotated_moments_load_the_frame_of_their_boxes(model, held_out):
     assert items[0].load().start_seconds < items[1].load().start_seconds
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_measured(model):
+def test_unreadable_moments_are_failures_and_others_are_measured(model):
     items = world_of()
 
     def broken():
@@ -374,7 +387,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_measured(model):
         localization_table(model, [replace(one, load=broken) for one in items])
 
 
-def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
+def test_the_verb_measures_public_sets(tmp_path, run_path, capsys):
     media, file = (
         make_frames_and_sounds(tmp_path / "media", VGGSS_CLIPS),
         make_vggss_annotations(tmp_path / "vggss.json"),
@@ -391,27 +404,35 @@ def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
         "cpu",
     ]
     assert main([*command, "--method", "correspondence", "unit"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in told["rows"]] == [
+    result = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in result["rows"]] == [
         "correspondence",
         "unit",
         "untrained, correspondence",
         "center",
         "whole image",
     ]
-    assert (told["moments"], told["swaps"], told["failed"]) == (2, 0, 0)
-    whole = told["rows"][-1]
+    assert (result["moments"], result["swaps"], result["failed"]) == (2, 0, 0)
+    whole = result["rows"][-1]
     assert (whole["ciou"], whole["auc"]) == (
         0,
         pytest.approx(5.5 / 20),
     )  # the box is a quarter of the picture
-    assert "a cIoU of 0.000 here and an AUC of 0.275" in told["notes"][0]
-    assert told["other_sounds"][-1] == {"name": "whole image", "followed": None, "followed_ci95": [None, None], "stayed": None,
-                                        "elsewhere": None, "mismatched": 1, "silence": 1, "threshold": 0.5}  # fmt: skip
+    assert "a cIoU of 0.000 here and an AUC of 0.275" in result["notes"][0]
+    assert result["other_sounds"][-1] == {
+        "name": "whole image",
+        "followed": None,
+        "followed_ci95": [None, None],
+        "stayed": None,
+        "elsewhere": None,
+        "mismatched": 1,
+        "silence": 1,
+        "threshold": 0.5,
+    }
     (media / "audio" / f"{VGGSS_CLIPS[1]}.wav").write_text("no sound")
     assert main(command) == 3
-    told = json.loads(capsys.readouterr().out)
-    assert (told["moments"], told["failed"]) == (1, 1)
+    result = json.loads(capsys.readouterr().out)
+    assert (result["moments"], result["failed"]) == (1, 1)
     (media / "audio" / f"{VGGSS_CLIPS[1]}.wav").unlink()
     assert main(command) == 1
     assert main([*command, "--partial"]) == 0
@@ -424,7 +445,7 @@ def test_the_shell_measures_owners_sets(tmp_path, run_path, capsys):
     assert "evaluate takes vggss or flickr-soundnet" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_shell_measures_shards(shards_path, run_path, capsys):
+def test_the_verb_measures_shards(shards_path, run_path, capsys):
     command = [
         "evaluate",
         str(shards_path),
@@ -438,9 +459,9 @@ def test_the_shell_measures_shards(shards_path, run_path, capsys):
         "cpu",
     ]
     assert main([*command, "--method", "correspondence"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["moments"] == 12
-    assert told["best_without_sound"]["name"] in {row["name"] for row in told["rows"]} - {
+    result = json.loads(capsys.readouterr().out)
+    assert result["moments"] == 12
+    assert result["best_without_sound"]["name"] in {row["name"] for row in result["rows"]} - {
         "correspondence"
     }
-    assert all(len(row) == 10 for row in told["rows"])
+    assert all(len(row) == 10 for row in result["rows"])

@@ -32,7 +32,7 @@ def write_lock(folder, holder, seconds_ago=0.0):
 
 
 @pytest.fixture
-def elsewhere():
+def other_machine():
     """A process of another machine."""
     return replace(this_process(), host="node7", machine="another boot", pid=123)
 
@@ -76,7 +76,7 @@ def test_a_lock_of_a_process_that_ended_is_taken_over_at_once(lock, tmp_path, ca
 @pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="the start of a process is read from Linux's /proc"
 )
-def test_a_process_number_that_was_given_again_holds_nothing(lock, tmp_path):
+def test_a_process_id_that_was_reused_holds_no_lock(lock, tmp_path):
     write_lock(tmp_path / "run", replace(this_process(), started="1"))
     lock.acquire()
 
@@ -84,7 +84,7 @@ def test_a_process_number_that_was_given_again_holds_nothing(lock, tmp_path):
 @pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="the state of a process is read from Linux's /proc"
 )
-def test_a_killed_process_that_nobody_reaped_holds_nothing(lock, tmp_path):
+def test_a_zombie_holds_no_lock(lock, tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
     write_lock(tmp_path / "run", replace(this_process(), pid=child.pid, started=started))
@@ -98,10 +98,10 @@ def test_a_killed_process_that_nobody_reaped_holds_nothing(lock, tmp_path):
     child.wait()
 
 
-def test_a_lock_of_another_machine_is_waited_for_and_taken_over_when_it_is_silent(
-    lock, tmp_path, elsewhere, caplog
+def test_a_lock_of_another_machine_is_waited_for_and_taken_over_when_it_is_not_renewed(
+    lock, tmp_path, other_machine, caplog
 ):
-    write_lock(tmp_path / "run", elsewhere)
+    write_lock(tmp_path / "run", other_machine)
     caplog.set_level("INFO")
     lock.acquire()
     assert (
@@ -109,16 +109,18 @@ def test_a_lock_of_another_machine_is_waited_for_and_taken_over_when_it_is_silen
     )
 
 
-def test_an_old_lock_of_another_machine_is_taken_over_at_once(lock, tmp_path, elsewhere, caplog):
-    write_lock(tmp_path / "run", elsewhere, seconds_ago=100)
+def test_an_old_lock_of_another_machine_is_taken_over_at_once(
+    lock, tmp_path, other_machine, caplog
+):
+    write_lock(tmp_path / "run", other_machine, seconds_ago=100)
     caplog.set_level("INFO")
     lock.acquire()
     assert "waiting" not in caplog.text
 
 
-def test_a_lock_that_another_machine_renews_is_respected(tmp_path, elsewhere):
+def test_a_lock_that_another_machine_renews_is_respected(tmp_path, other_machine):
     lock = FolderLock(tmp_path / "run", stale_seconds=60.0)
-    path = write_lock(tmp_path / "run", elsewhere)
+    path = write_lock(tmp_path / "run", other_machine)
     renewal = threading.Timer(0.3, os.utime, [path])
     renewal.start()
     with pytest.raises(ConfigError, match="is being trained by process 123 on node7"):
@@ -133,8 +135,8 @@ def test_a_lock_whose_writer_was_killed_before_it_wrote_is_taken_over(lock, tmp_
 
 
 @pytest.mark.parametrize("trial", range(5))
-def test_of_many_that_find_a_dead_lock_one_gets_it(trial, tmp_path, elsewhere):
-    write_lock(tmp_path / "run", elsewhere, seconds_ago=1000)
+def test_of_many_processes_that_find_a_dead_lock_one_gets_it(trial, tmp_path, other_machine):
+    write_lock(tmp_path / "run", other_machine, seconds_ago=1000)
     locks = [FolderLock(tmp_path / "run") for _ in range(8)]
     got = []
 
@@ -156,22 +158,24 @@ def test_of_many_that_find_a_dead_lock_one_gets_it(trial, tmp_path, elsewhere):
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_a_claim_of_a_killed_process_does_not_block_the_lock(lock, tmp_path, elsewhere):
-    write_lock(tmp_path / "run", elsewhere, seconds_ago=1000)
-    claim = tmp_path / "run" / f"{LOCK_NAME}.{elsewhere.token}"
+def test_a_claim_of_a_killed_process_does_not_block_the_lock(lock, tmp_path, other_machine):
+    write_lock(tmp_path / "run", other_machine, seconds_ago=1000)
+    claim = tmp_path / "run" / f"{LOCK_NAME}.{other_machine.token}"
     claim.touch()
     os.utime(claim, (1.0, 1.0))
     lock.acquire()
     assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK_NAME]
 
 
-def test_who_lost_the_lock_ends_and_who_has_it_deleted_goes_on(lock, tmp_path, elsewhere):
+def test_a_lost_lock_ends_the_training_and_a_deleted_one_is_written_again(
+    lock, tmp_path, other_machine
+):
     lock.acquire()
     (tmp_path / "run" / LOCK_NAME).unlink()
     lock.check()
     with pytest.raises(ConfigError, match="is being trained by"):
         FolderLock(tmp_path / "run").acquire()
-    write_lock(tmp_path / "run", elsewhere)
+    write_lock(tmp_path / "run", other_machine)
     with pytest.raises(
         LookListenError,
         match="was taken over by process 123 on node7 while this process did not run for a while",
@@ -190,7 +194,7 @@ def test_a_seed_of_a_table_is_worked_on_by_one_process(shards_path, tmp_path):
     assert not (tmp_path / "table" / "seed-0" / LOCK_NAME).exists()
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ConfigError, match=r"cannot be written to .*; give a run folder that can be"

@@ -95,7 +95,7 @@ def test_time_alone_makes_a_checkpoint_due(shards_path, tmp_path):
     assert steps_of(tmp_path) == [1, 2, 3, 4]
 
 
-def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(
+def test_a_loss_that_is_not_a_number_names_its_batch_and_spoils_no_checkpoint(
     shards_path, shards, tmp_path
 ):
     config = small_config(
@@ -106,14 +106,14 @@ def test_a_loss_that_is_no_number_names_its_batch_and_spoils_no_checkpoint(
         match=r"the loss became (nan|inf) at step \d+; the videos, clips, frames and sounds",
     ):
         train(shards_path, config, tmp_path)
-    told = json.loads((tmp_path / "not-a-number.json").read_text())
+    report = json.loads((tmp_path / "not-a-number.json").read_text())
     batch = training_stream(shards.select(~shards.held_out_mask(0.1)), config).batch(
-        told["step"] - 1
+        report["step"] - 1
     )
-    assert told["video_ids"] == list(batch.video_ids)
-    assert told["clips"] == batch.choices.clips.tolist()
-    assert told["sound_starts"] == batch.choices.sound_starts.tolist()
-    assert max(steps_of(tmp_path)) < told["step"]
+    assert report["video_ids"] == list(batch.video_ids)
+    assert report["clips"] == batch.choices.clips.tolist()
+    assert report["sound_starts"] == batch.choices.sound_starts.tolist()
+    assert max(steps_of(tmp_path)) < report["step"]
 
 
 def test_measuring_does_not_count_into_the_speed():
@@ -129,7 +129,7 @@ def test_measuring_does_not_count_into_the_speed():
         assert row["pairs_per_second"] == pytest.approx(2 * row["videos_per_second"])
 
 
-def test_a_run_says_videos_and_pairs_a_second(shards_path, tmp_path):
+def test_a_run_reports_videos_and_pairs_per_second(shards_path, tmp_path):
     run = train(shards_path, small_config(steps=2), tmp_path)
     assert run.pairs_per_second == 2 * run.videos_per_second > 0
     rows = [row for row in read_metrics(tmp_path) if "loss" in row]
@@ -155,13 +155,13 @@ def test_large_seeds_train_and_are_unlike_each_other(shards_path, tmp_path, seed
 
 
 @pytest.mark.parametrize("seed", [2**63, -1])
-def test_seeds_that_cannot_be_are_said(seed):
+def test_impossible_seeds_are_refused(seed):
     with pytest.raises(ConfigError, match=r"train\.seed: Input should be (less|greater) than"):
         small_config(seed=seed)
 
 
-def test_deterministic_kernels_are_asked_for_and_the_process_is_as_before(shards_path, tmp_path):
-    def asked():
+def test_deterministic_kernels_are_set_and_reset(shards_path, tmp_path):
+    def kernel_settings():
         return (
             torch.are_deterministic_algorithms_enabled(),
             torch.backends.cudnn.deterministic,
@@ -169,21 +169,21 @@ def test_deterministic_kernels_are_asked_for_and_the_process_is_as_before(shards
             os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
         )
 
-    before, during = asked(), []
+    before, during = kernel_settings(), []
     for wanted in (True, False):
         config = small_config(steps=1, deterministic=wanted)
         train(
             shards_path,
             config,
             tmp_path / str(wanted),
-            progress=lambda *_, **__: during.append(asked()),
+            progress=lambda *_, **__: during.append(kernel_settings()),
         )
-        assert asked() == before
+        assert kernel_settings() == before
     assert during == [(True, True, False, before[3] or ":4096:8"), before]
 
 
 @pytest.mark.parametrize("objective", ["avc", "contrastive"])
-def test_a_stuck_loss_is_said_once(caplog, objective):
+def test_a_loss_at_chance_is_warned_of_once(caplog, objective):
     settings = small_config(objective=objective, warmup_steps=50).train
     chance = find_objective(objective).chance_loss(settings)
     assert chance == pytest.approx(math.log(2) + (math.log(8) if objective == "contrastive" else 0))
@@ -202,7 +202,7 @@ def test_a_stuck_loss_is_said_once(caplog, objective):
     assert not warnings([chance] * (looks // 2) + [0.9 * chance] + [chance] * (looks // 2))
 
 
-def test_a_new_run_can_be_asked_for(shards_path, run_path, tmp_path):
+def test_resume_never_refuses_a_folder_with_a_run(shards_path, run_path, tmp_path):
     before = sorted(path.name for path in run_path.rglob("*"))
     with pytest.raises(
         CheckpointError, match="holds checkpoints already; give another folder for a new run"
@@ -268,7 +268,7 @@ def test_the_metrics_have_gradients_and_quick_probes(shards_path, tmp_path):
         ({}, {"negatives": "same-video", "objective": "contrastive"}),
     ],
 )
-def test_other_views_and_negatives_train_and_serve(long_path, tmp_path, model, settings):
+def test_more_frames_and_other_negatives_train_and_evaluate(long_path, tmp_path, model, settings):
     whole = small_config(steps=3, **settings).model_dump()
     whole["model"] |= model
     train(long_path, type(small_config()).of(whole, "the test"), tmp_path)
@@ -306,7 +306,7 @@ def test_stairs_go_down_after_every_so_many_epochs():
         ({"negatives": "same-video", "gather_negatives": False}, "set gather_negatives to true"),
     ],
 )
-def test_settings_that_cannot_be_together_are_said(settings, sentence):
+def test_settings_that_do_not_fit_each_other_are_refused(settings, sentence):
     with pytest.raises(ConfigError, match=sentence):
         small_config(**settings)
 
@@ -365,7 +365,7 @@ def test_couples_are_two_far_moments_of_one_video(long_path):
         assert torch.equal(positives, torch.eye(8, dtype=torch.bool))
 
 
-def test_couples_become_more(long_path):
+def test_the_share_of_couples_grows(long_path):
     shards = Shards(long_path)
     config = small_config(
         negatives="same-video", same_video_share=1.0, same_video_steps=4, batch_size=8
@@ -397,13 +397,13 @@ def test_couples_are_spread_over_the_parts(long_path, batch_size, accumulate, sh
                 assert (part.video_ids[row] == part.video_ids[partner]) == (row < 2 * count)
 
 
-def test_clips_too_short_for_couples_are_said(shards, shards_path):
+def test_clips_too_short_for_couples_are_refused(shards, shards_path):
     config = small_config(negatives="same-video")
     with pytest.raises(ConfigError, match="same-video negatives need clips of at least 3 s"):
         training_stream(shards, config)
 
 
-def test_several_frames_are_neighbours(long_path):
+def test_several_frames_are_neighbors(long_path):
     shards = Shards(long_path)
     one, three = (
         training_stream(

@@ -57,11 +57,13 @@ def test_trainable_parameters(l3):
 
 @pytest.mark.parametrize(("side", "shapes"), [("vision", VISION_SHAPES), ("audio", AUDIO_SHAPES)])
 def test_every_output_shape(l3, side, shapes):
-    seen = {}
+    output_shapes = {}
     tower = getattr(l3, side)
     hooks = [
         getattr(block, name).register_forward_hook(
-            lambda _m, _i, out, key=(index, name): seen.__setitem__(key, tuple(out.shape[1:]))
+            lambda _m, _i, out, key=(index, name): output_shapes.__setitem__(
+                key, tuple(out.shape[1:])
+            )
         )
         for index, block in enumerate(tower.blocks)
         for name in ("conv1", "conv2")
@@ -74,7 +76,7 @@ def test_every_output_shape(l3, side, shapes):
         )
     for hook in hooks:
         hook.remove()
-    assert seen == {
+    assert output_shapes == {
         (index, name): shape for index, shape in enumerate(shapes) for name in ("conv1", "conv2")
     }
     assert out.named_maps["conv4_2"].shape[1:] == out.map.shape[1:] == shapes[-1]
@@ -147,7 +149,7 @@ def test_conv4_2_is_before_batch_norm_and_the_vector_is_the_maximum_of_the_map()
     assert out.map.shape == (2, 8, 8, 11)
 
 
-def test_he_initialisation():
+def test_he_initialization():
     torch.manual_seed(0)
     weight = L3Net(Config.load("l3").model).vision.blocks[2].conv2.weight
     assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
@@ -226,34 +228,42 @@ def test_a_vector_of_zeros_has_a_bounded_gradient():
     assert net.fusion.vision[2].bias.grad.abs().max() <= 2 / 1e-6
 
 
-def test_the_dense_similarity_is_the_soft_maximum_over_places_of_each_moment_averaged():
+def test_the_dense_similarity_is_the_soft_maximum_over_positions_for_each_time_averaged():
     net = small_net("dense")
-    seen, heard = net.look(torch.rand(2, 3, 32, 24)), net.listen(torch.rand(2, 48_000) - 0.5)
-    found = net.fusion.similarities(*net.fusion.project(*net.fusion.features(seen, heard)))
+    vision, audio = net.look(torch.rand(2, 3, 32, 24)), net.listen(torch.rand(2, 48_000) - 0.5)
+    found = net.fusion.similarities(*net.fusion.project(*net.fusion.features(vision, audio)))
     for i in range(2):
         for j in range(2):
             best = []
-            for moment in range(heard.map.shape[3]):
-                ear = net.fusion.audio(heard.map[j, :, :, moment].max(1).values)
-                eyes = [
-                    net.fusion.vision(seen.map[i, :, row, column])
+            for moment in range(audio.map.shape[3]):
+                audio_vector = net.fusion.audio(audio.map[j, :, :, moment].max(1).values)
+                vision_vectors = [
+                    net.fusion.vision(vision.map[i, :, row, column])
                     for row in range(16)
                     for column in range(12)
                 ]
-                alike = np.array([torch.cosine_similarity(eye, ear, dim=0).item() for eye in eyes])
+                similarities = np.array(
+                    [
+                        torch.cosine_similarity(vision_vector, audio_vector, dim=0).item()
+                        for vision_vector in vision_vectors
+                    ]
+                )
                 # Of the 256 places of a training frame, 32 x 32; this frame has 192.
-                best.append(np.log(np.exp(10 * alike).sum() / 256) / 10)
-                assert best[-1] < alike.max()
+                best.append(np.log(np.exp(10 * similarities).sum() / 256) / 10)
+                assert best[-1] < similarities.max()
             assert found[i, j].item() == pytest.approx(np.mean(best), abs=1e-5)
 
 
-def test_similarity_hears_the_whole_second_and_softly_takes_the_place_nearest_to_it():
+def test_similarity_is_the_soft_maximum_over_positions_for_the_whole_second():
     net = small_net("similarity")
-    seen, heard = net.look(torch.rand(1, 3, 32, 32)), net.listen(torch.rand(1, 48_000) - 0.5)
-    eyes, ear = net.fusion.vision(seen.map[0].flatten(1).T), net.fusion.audio(heard.vector)
-    best = (10 * torch.cosine_similarity(eyes, ear)).exp().mean().log() / 10
+    vision, audio = net.look(torch.rand(1, 3, 32, 32)), net.listen(torch.rand(1, 48_000) - 0.5)
+    vision_vectors, audio_vector = (
+        net.fusion.vision(vision.map[0].flatten(1).T),
+        net.fusion.audio(audio.vector),
+    )
+    best = (10 * torch.cosine_similarity(vision_vectors, audio_vector)).exp().mean().log() / 10
     assert torch.allclose(
-        net.fusion.similarities(*net.fusion.project(*net.fusion.features(seen, heard)))[0, 0],
+        net.fusion.similarities(*net.fusion.project(*net.fusion.features(vision, audio)))[0, 0],
         best,
         atol=1e-5,
     )
@@ -262,12 +272,12 @@ def test_similarity_hears_the_whole_second_and_softly_takes_the_place_nearest_to
 @pytest.mark.parametrize("fusion", ["similarity", "dense"])
 def test_at_the_training_crop_the_soft_maximum_is_the_logarithm_of_the_mean(fusion):
     net = small_net(fusion, sharpness=4.0)
-    seen, heard = net.look(torch.rand(3, 3, 32, 32)), net.listen(torch.rand(3, 48_000) - 0.5)
-    eyes, ears = net.fusion.project(*net.fusion.features(seen, heard))
-    assert net.fusion.positions == eyes.shape[1] == 16 * 16
-    alike = torch.einsum("npw,mtw->npmt", eyes, ears)
-    best = ((4 * alike).exp().mean(1).log() / 4).mean(2)
-    assert torch.allclose(net.fusion.similarities(eyes, ears), best, atol=1e-5)
+    vision, audio = net.look(torch.rand(3, 3, 32, 32)), net.listen(torch.rand(3, 48_000) - 0.5)
+    vision_vectors, audio_vectors = net.fusion.project(*net.fusion.features(vision, audio))
+    assert net.fusion.positions == vision_vectors.shape[1] == 16 * 16
+    similarities = torch.einsum("npw,mtw->npmt", vision_vectors, audio_vectors)
+    best = ((4 * similarities).exp().mean(1).log() / 4).mean(2)
+    assert torch.allclose(net.fusion.similarities(vision_vectors, audio_vectors), best, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["similarity", "dense"])
@@ -276,7 +286,7 @@ def test_at_the_training_crop_the_soft_maximum_is_the_logarithm_of_the_mean(fusi
     [(12, 12, 0, 0), (0, 32, 0, 0), (0, 0, 16, 16), (40, 40, 0, 0)],
 )
 @torch.inference_mode()
-def test_bars_beside_a_frame_do_not_make_a_pair_less_likely(fusion, left, right, above, below):
+def test_bars_next_to_a_frame_do_not_make_a_pair_less_likely(fusion, left, right, above, below):
     net = small_net(fusion)
     torch.manual_seed(3)
     frames, sounds = torch.rand(6, 3, 32, 32), torch.rand(6, 48_000) - 0.5
@@ -292,9 +302,7 @@ def test_bars_beside_a_frame_do_not_make_a_pair_less_likely(fusion, left, right,
     evidence=st.lists(st.floats(-1, 1), min_size=1, max_size=30),
     more=st.lists(st.floats(-1, 1), max_size=60),
 )
-def test_a_place_more_never_lowers_the_soft_maximum_and_one_without_evidence_leaves_it(
-    evidence, more
-):
+def test_another_position_never_lowers_the_soft_maximum(evidence, more):
     fusion = SimilarityFusion(2, 2, 10.0, 49)
     few, all_of_them = (
         fusion.soft_maximum(torch.tensor(values, dtype=torch.float64), 0)
@@ -306,7 +314,7 @@ def test_a_place_more_never_lowers_the_soft_maximum_and_one_without_evidence_lea
     assert abs(float(fusion.soft_maximum(wide, 0) - fusion.soft_maximum(strong, 0))) < 0.001
 
 
-def test_what_a_similarity_means_is_in_the_config_and_old_checkpoints_have_its_old_value(tmp_path):
+def test_the_sharpness_is_in_the_config_and_old_checkpoints_have_its_old_value(tmp_path):
     config = Config.load("similarity").changed(
         "model", widths=(4, 8), resize_pixels=32, crop_pixels=32, sharpness=7.0
     )
@@ -338,7 +346,7 @@ def test_a_front_end_keeps_its_numbers_since_checkpoints_know_only_its_name():
     assert (spectrogram.LOW_PASS_LOBES, CORRESPOND) == (5, 1)
 
 
-def test_pools_that_keep_time_give_moments_that_lie_closer():
+def test_pools_that_keep_time_give_positions_that_are_closer():
     settings = {
         "widths": (4, 4, 4, 4),
         "first_stride": 2,
@@ -393,7 +401,7 @@ def contrastive():
 
 
 @pytest.mark.parametrize("negatives", ["roll", "all"])
-def test_objective_is_small_for_who_knows_and_large_for_who_lies(negatives):
+def test_the_avc_loss_is_small_for_an_oracle_and_large_for_a_liar(negatives):
     vectors = torch.eye(6)
     right = avc()(Oracle(), vectors, vectors, masks(6, negatives))
     assert right.accuracy == 1
@@ -423,7 +431,7 @@ class Blind(Deaf):
 
 @pytest.mark.parametrize("one_sided", [Deaf(), Blind()])
 @pytest.mark.parametrize("negatives", ["roll", "all"])
-def test_who_sees_one_side_only_cannot_beat_chance(negatives, one_sided):
+def test_one_side_alone_cannot_beat_chance(negatives, one_sided):
     """Law 3: negatives are the same frames and sounds paired otherwise, so either side alone says
     nothing.
     """
@@ -449,7 +457,7 @@ class Alike(AlignedFusion):
 
 
 @pytest.mark.parametrize("deaf", [True, False])
-def test_contrast_of_one_side_cannot_beat_chance(deaf):
+def test_the_contrastive_loss_of_one_side_alone_cannot_beat_chance(deaf):
     """All similarities of a row are equal when the other side is not looked at; the least such loss
     is that of guessing.
     """
@@ -467,7 +475,7 @@ def test_contrast_of_one_side_cannot_beat_chance(deaf):
     )
 
 
-def test_contrast_is_small_for_who_knows_and_learns_its_temperature():
+def test_the_contrastive_loss_is_small_for_an_oracle_and_learns_its_temperature():
     contrast = contrastive()
     rows = torch.eye(6)
     right = contrast(Alike(), rows, rows, masks(6, "all"))
@@ -477,7 +485,7 @@ def test_contrast_is_small_for_who_knows_and_learns_its_temperature():
     assert contrast.log_scale.grad > 0, "who is wrong should become less sure"
 
 
-def test_who_knows_the_video_alone_cannot_tell_its_moments_apart():
+def test_the_video_alone_does_not_tell_its_moments_apart():
     """Same-video negatives: what a whole video looks and sounds like says nothing about which
     second belongs to which frame.
     """
@@ -489,7 +497,7 @@ def test_who_knows_the_video_alone_cannot_tell_its_moments_apart():
     assert same_video.partners.tolist() == [1, 0, 3, 2, 5, 4]
 
 
-def test_couples_stand_against_each_other_and_the_rest_in_turn():
+def test_couples_are_each_others_negatives_and_the_others_in_turn():
     pairing = pair_up(np.arange(6), np.array(["a", "a", "b", "c", "d", "e"]))
     assert pairing.partners.tolist() == [1, 0, 3, 4, 5, 2]
     assert pair_up(np.arange(3), np.array(["a", "a", "b"])).partners.tolist() == [1, 0, 0]

@@ -24,7 +24,7 @@ def stream(shards):
 
 
 @given(st.floats(1.0, 10.0), st.floats(0, 1), st.floats(0, 1, exclude_max=True))
-def test_a_positive_holds_its_frame(duration, where, chance):
+def test_the_sound_of_a_positive_contains_the_time_of_its_frame(duration, where, chance):
     samples = int(duration * SAMPLE_RATE_HZ)
     frame = where * (samples - 1) / SAMPLE_RATE_HZ
     start = window_start(frame, samples, chance)
@@ -32,7 +32,7 @@ def test_a_positive_holds_its_frame(duration, where, chance):
     assert start <= frame * SAMPLE_RATE_HZ < start + WINDOW_SAMPLES
 
 
-def test_the_frame_lies_anywhere_in_its_second():
+def test_the_frame_is_anywhere_in_its_second():
     places = [
         5.0 - window_start(5.0, 10 * SAMPLE_RATE_HZ, chance) / SAMPLE_RATE_HZ
         for chance in np.linspace(0, 1, 101, endpoint=False)
@@ -111,7 +111,7 @@ def test_all_clips_of_a_long_video_are_drawn_and_never_pair_with_each_other(tmp_
     assert all(len({str(shards.video_ids[clip]) for clip in clips}) == 3 for clips in drawn)
 
 
-def test_too_few_videos_is_said(shards):
+def test_too_few_videos_are_an_error(shards):
     with pytest.raises(
         ConfigError, match=r"a batch of 64 needs as many different videos, and there are 48"
     ):
@@ -151,7 +151,7 @@ def test_with_local_batch_norm_a_roll_pairs_within_each_process(shards, ranks, p
         assert (videos != videos[partners]).all(), "law 4"
 
 
-def test_one_process_is_paired_as_ever_and_synchronized_ones_like_it(shards):
+def test_one_process_and_synchronized_processes_have_the_same_pairs(shards):
     local, sync = (
         training_stream(shards, small_config(negatives="roll", batch_norm=kind))
         for kind in ("local", "sync")

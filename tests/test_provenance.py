@@ -43,7 +43,7 @@ def sets(tmp_path_factory):
             folder / "held-out ones trained on", range(10), range(10, 12)
         ),
         "others held out": write_set(folder / "others held out", range(8), range(30, 34)),
-        "strangers": write_set(folder / "strangers", range(50, 58), range(60, 64)),
+        "unseen videos": write_set(folder / "unseen", range(50, 58), range(60, 64)),
     }
 
 
@@ -68,7 +68,7 @@ def test_a_run_records_its_shards_and_videos(recorded, sets):
     assert recorded_videos(recorded, 1)[TRAINED_ON] == {f"v{number:02d}" for number in range(8)}
 
 
-def test_the_same_shards_elsewhere_are_the_same(recorded, sets, tmp_path, caplog):
+def test_the_same_shards_in_another_folder_are_the_same(recorded, sets, tmp_path, caplog):
     shutil.copytree(sets["first"], tmp_path / "moved")
     assert not continue_record(recorded, read(tmp_path / "moved"), 8)
     assert len(read_record(recorded)) == 1
@@ -83,7 +83,7 @@ def test_the_same_shards_elsewhere_are_the_same(recorded, sets, tmp_path, caplog
         ("fewer", "does not train on 2 of the earlier videos"),
         ("others held out", "has the same videos to train on and holds out others"),
         (
-            "strangers",
+            "unseen videos",
             "has 8 videos to train on that were not trained on before "
             "and does not train on 8 of the earlier videos",
         ),
@@ -94,7 +94,7 @@ def test_the_same_shards_elsewhere_are_the_same(recorded, sets, tmp_path, caplog
         ),
     ],
 )
-def test_other_shards_are_said_and_recorded(recorded, sets, caplog, other, sentence):
+def test_other_shards_are_reported_and_recorded(recorded, sets, caplog, other, sentence):
     assert continue_record(recorded, read(sets[other]), 8)
     assert sentence in caplog.text
     assert (
@@ -127,17 +127,17 @@ def test_held_out_videos_are_not_trained_on_later(recorded, sets, caplog):
     assert not {"v08", "v09"} & recorded_videos(recorded, 8)[TRAINED_ON]
 
 
-def test_videos_held_out_before_the_last_shards_are_remembered(recorded, sets):
-    continue_record(recorded, read(sets["strangers"]), 8)
+def test_videos_held_out_by_earlier_shards_stay_recorded(recorded, sets):
+    continue_record(recorded, read(sets["unseen videos"]), 8)
     with pytest.raises(
         CheckpointError, match=r"held out then would be trained on now \(v08, v09\)"
     ):
         continue_record(recorded, read(sets["held-out ones trained on"]), 12)
 
 
-def test_what_was_recorded_and_never_trained_on_is_forgotten(recorded, sets, caplog):
+def test_an_entry_of_lost_steps_is_removed(recorded, sets, caplog):
     """A run that was killed before its next checkpoint goes on from the same step."""
-    continue_record(recorded, read(sets["strangers"]), 8)
+    continue_record(recorded, read(sets["unseen videos"]), 8)
     caplog.clear()
     assert not continue_record(recorded, read(sets["first"]), 8)
     assert caplog.text == ""
@@ -156,7 +156,7 @@ def test_a_run_without_the_lists_of_its_record_is_refused(recorded, sets, caplog
     assert [entry["from_step"] for entry in read_record(recorded)] == [0, 8]
 
 
-def test_a_run_without_a_record_goes_on_and_is_recorded_from_then_on(recorded, sets, caplog):
+def test_a_run_without_a_record_is_resumed_and_recorded_from_then_on(recorded, sets, caplog):
     (recorded / "data.json").unlink()
     caplog.set_level("INFO")
     continue_record(recorded, read(sets["held-out ones trained on"]), 8)
@@ -164,7 +164,7 @@ def test_a_run_without_a_record_goes_on_and_is_recorded_from_then_on(recorded, s
     assert [entry["from_step"] for entry in read_record(recorded)] == [8]
 
 
-def test_a_video_on_both_sides_is_said_and_goes_on(tmp_path, caplog):
+def test_a_video_on_both_sides_of_the_split_is_warned_of(tmp_path, caplog):
     both = read(write_set(tmp_path / "both", range(4), [0, 9]))
     start_record(tmp_path / "run", both)
     assert "1 videos of" in caplog.text
@@ -192,7 +192,7 @@ def run(first_run, tmp_path):
     return tmp_path / "run"
 
 
-def test_training_refuses_and_goes_on_where_it_is_told_to(run, tmp_path, caplog):
+def test_training_refuses_other_data_unless_it_is_allowed(run, tmp_path, caplog):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     others = write_set(tmp_path / "others", range(10), [20])
     with pytest.raises(
@@ -225,7 +225,7 @@ def test_videos_that_thresholds_are_chosen_on_are_kept_apart_too(one_held_out, t
         train(tmp_path / "more", config(2, **settings), tmp_path / "run")
 
 
-def test_evaluate_says_when_held_out_videos_were_trained_on(first_run, sets, caplog):
+def test_evaluate_warns_when_held_out_videos_were_trained_on(first_run, sets, caplog):
     verb = [
         "evaluate",
         str(sets["trained ones held out"]),
@@ -243,7 +243,7 @@ def test_evaluate_says_when_held_out_videos_were_trained_on(first_run, sets, cap
     assert "have the same ids" not in caplog.text
 
 
-def test_nothing_to_train_on_names_the_splits(tmp_path):
+def test_the_error_of_too_few_videos_names_the_splits(tmp_path):
     folder = write_set(
         tmp_path / "set", [], range(3), [a_clip(5, "practice"), a_clip(6, "practice")]
     )
@@ -277,7 +277,7 @@ def test_a_small_set_gives_a_batch_that_can_be_shared(caplog, videos, ranks, set
         fit_batch_size(small_config(batch_size=16), 7, 8)
 
 
-def test_how_steps_were_computed_is_kept_and_a_change_is_said(run, one_held_out, caplog):
+def test_how_steps_were_computed_is_recorded_and_a_change_is_reported(run, one_held_out, caplog):
     """Precision and compilation that were chosen automatically stay what they were, on whatever
     machine the run goes on.
     """

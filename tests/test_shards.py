@@ -1,19 +1,21 @@
-"""Shards hold what was put in, say when they are damaged, and split by video."""
+"""Shards: what is written is read, damage is an error, splits are by video, selections of clips."""
 
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from conftest import small_config
 from looklisten.data.clips import Box, Clip
 from looklisten.data.shard_files import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, write_shards
 from looklisten.data.shards import Shards
-from looklisten.errors import ShardError
+from looklisten.errors import ConfigError, ShardError
 
 
-def a_clip(number, split="", samples=48_000):
+def a_clip(number, split="", samples=48_000, sample_rate_hz=48_000):
     rng = np.random.default_rng(number)
     return Clip(
         key=f"v{number}@0.000",
@@ -23,7 +25,7 @@ def a_clip(number, split="", samples=48_000):
         frame_seconds=(0.0, 0.2, 0.7),
         frames=tuple(rng.bytes(20 + number) for _ in range(3)),
         waveform=rng.integers(-(2**15), 2**15, samples).astype(np.int16),
-        sample_rate_hz=48_000,
+        sample_rate_hz=sample_rate_hz,
         labels=("bell",) if number % 2 else (),
         split=split,
         boxes=(Box(0.2, 0.0, 0.25, 0.5, 0.75, "bell", True),),
@@ -38,7 +40,7 @@ def write_set(folder, clips, limit_bytes=10**9):
     return entries
 
 
-def test_what_goes_in_comes_out(tmp_path):
+def test_clips_are_read_as_they_were_written(tmp_path):
     clips = [a_clip(i) for i in range(2 * CLIPS_PER_RECORD_BATCH + 3)]
     write_set(tmp_path, clips)
     shards = Shards(tmp_path)
@@ -86,18 +88,19 @@ def test_other_readers_can_read_them(tmp_path):
     assert table.schema.metadata[b"looklisten.format"] == b"1"
 
 
-def test_a_shard_cut_in_half_is_said(tmp_path):
+def test_a_shard_cut_in_half_is_an_error(tmp_path):
     (entry,) = write_set(tmp_path, [a_clip(i) for i in range(3)])
     file = tmp_path / entry["name"]
     file.write_bytes(file.read_bytes()[: entry["bytes"] // 2])
     with pytest.raises(
         ShardError,
-        match=rf"has {entry['bytes'] // 2} bytes where the index says {entry['bytes']}; run the same .*prepare",
+        match=rf"has {entry['bytes'] // 2} bytes where the index says {entry['bytes']}; "
+        "run the same .*prepare",
     ):
         Shards(tmp_path)
 
 
-def test_a_missing_shard_index_or_folder_is_said(tmp_path):
+def test_a_missing_shard_index_or_folder_is_an_error(tmp_path):
     with pytest.raises(ShardError, match="is not there; make one with `looklisten prepare"):
         Shards(tmp_path / "nowhere")
     with pytest.raises(ShardError, match=r"has no index.json"):
@@ -119,7 +122,7 @@ def test_named_splits_decide(tmp_path):
     assert Shards(tmp_path).held_out_mask(0.1).tolist() == [False, True, True] * 2
 
 
-def test_without_names_adding_videos_moves_none(tmp_path):
+def test_without_named_splits_new_videos_move_no_others(tmp_path):
     (tmp_path / "few").mkdir(), (tmp_path / "many").mkdir()
     write_set(tmp_path / "few", [a_clip(i, samples=10) for i in range(60)])
     write_set(tmp_path / "many", [a_clip(i, samples=10) for i in range(200)])
@@ -143,11 +146,12 @@ def test_usual_words_for_splits_decide_too(tmp_path):
     assert shards.splits.tolist() == ["train", "val", "test", "train", "fold1", ""]
     assert shards.held_out_mask(0.1).tolist() == [False, True, True, False, True, True]
     assert shards.splits_sentence() == (
-        "the splits are train (2), fold1 (1), test (1), val (1), no name (1), counted in videos; only `train` is trained on"
+        "the splits are train (2), fold1 (1), test (1), val (1), no name (1), counted in videos; "
+        "only `train` is trained on"
     )
 
 
-def test_without_splits_there_is_nothing_to_say_of_them(tmp_path):
+def test_without_splits_there_is_no_sentence_on_them(tmp_path):
     write_set(tmp_path, [a_clip(0)])
     assert Shards(tmp_path).splits_sentence() == ""
 
@@ -158,3 +162,85 @@ def test_a_folder_that_is_not_utf_8_holds_shards(tmp_path):
     write_set(folder, [a_clip(0)])
     for read_ahead in (True, False):
         assert Shards(folder, read_ahead=read_ahead)[0].video_id == "v0"
+
+
+def test_a_selection_is_a_set_of_its_own(tmp_path):
+    clips = [a_clip(i, split="train" if i % 3 else "test") for i in range(20)]
+    write_set(tmp_path, clips)
+    shards = Shards(tmp_path)
+    mask = np.arange(20) % 2 == 1
+    selection = shards.select(mask)
+    wanted = [clip for clip, selected in zip(clips, mask, strict=True) if selected]
+    assert len(selection) == len(list(selection)) == 10
+    assert [clip.key for clip in selection] == [clip.key for clip in wanted]
+    assert selection.video_ids.tolist() == [clip.video_id for clip in wanted]
+    assert selection.labels == [clip.labels for clip in wanted]
+    assert selection.names.tolist() == ["bell"] * 10
+    assert selection.splits.tolist() == [clip.split for clip in wanted]
+    assert selection.columns("key")["key"].to_pylist() == [clip.key for clip in wanted]
+    assert bytes(selection.jpeg(9, 2)) == wanted[9].frames[2]
+    assert np.array_equal(selection.waveform(3), wanted[3].waveform)
+    assert selection.folder_numbers.tolist() == list(range(1, 20, 2))
+    assert selection.complement().folder_numbers.tolist() == list(range(0, 20, 2))
+    assert selection.complement().complement().video_ids.tolist() == selection.video_ids.tolist()
+    with pytest.raises(IndexError, match="clip 10 of 10"):
+        selection[10]
+    assert (shards.is_selection, selection.is_selection) == (False, True)
+    assert selection.folder is shards
+
+
+def test_a_selection_of_a_selection_counts_clips_of_the_folder(tmp_path):
+    write_set(tmp_path, [a_clip(i) for i in range(12)])
+    odd = Shards(tmp_path).select(np.arange(12) % 2 == 1)
+    last_two = odd.select(np.arange(6) >= 4)
+    assert last_two.folder_numbers.tolist() == [9, 11]
+    assert last_two.video_ids.tolist() == ["v9", "v11"]
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_the_split_of_a_selection_is_that_of_its_folder(tmp_path, split):
+    clips = [a_clip(i, split="test" if split and i % 5 == 0 else split) for i in range(60)]
+    write_set(tmp_path, clips)
+    shards = Shards(tmp_path)
+    few = shards.select(np.arange(60) < 7)
+    for mask_of in (
+        lambda clips: clips.held_out_mask(0.1),
+        lambda clips: clips.validation_mask(0.2, 0.1),
+    ):
+        assert mask_of(few).tolist() == mask_of(shards)[:7].tolist()
+
+
+def test_held_out_and_validation_clips_are_those_of_a_run(tmp_path):
+    write_set(tmp_path, [a_clip(i, samples=10) for i in range(60)])
+    shards = Shards(tmp_path)
+    run = SimpleNamespace(config=small_config(held_out_fraction=0.3, validation_fraction=0.2))
+    held_out = shards.held_out(run)
+    validation = shards.validation(run)
+    assert held_out.folder_numbers.tolist() == np.flatnonzero(shards.held_out_mask(0.3)).tolist()
+    assert validation.folder_numbers.tolist() == (
+        np.flatnonzero(shards.validation_mask(0.2, 0.3)).tolist()
+    )
+    assert not set(held_out.video_ids) & set(validation.video_ids)
+
+
+def test_sound_of_another_sample_rate_is_an_error(tmp_path):
+    """A network would take it for sound of another pitch."""
+    write_set(tmp_path, [a_clip(0), a_clip(1, sample_rate_hz=44_100), a_clip(2)])
+    with pytest.raises(
+        ShardError,
+        match="holds sound at 44100 Hz, and the networks take 48000 Hz; prepare the videos again",
+    ):
+        Shards(tmp_path)
+
+
+def test_a_split_is_named_all_held_out_or_by_its_own_name(tmp_path):
+    write_set(tmp_path, [a_clip(i, split=("train", "Test", "extra")[i % 3]) for i in range(9)])
+    shards = Shards(tmp_path)
+    assert len(shards.split("all", 0.1)) == 9
+    assert shards.split("held-out", 0.1).folder_numbers.tolist() == [1, 2, 4, 5, 7, 8]
+    assert shards.split("testing", 0.1).folder_numbers.tolist() == [1, 4, 7]
+    with pytest.raises(
+        ConfigError,
+        match=r"no split 'tset' in .*; the splits are all, extra, held-out, test, train",
+    ):
+        shards.split("tset", 0.1)

@@ -1,4 +1,4 @@
-"""Planted units have the right moments and classes; the page of units works with a thousand units."""
+"""Planted units have the right moments and classes; the page works with a thousand units."""
 
 import base64
 import io
@@ -180,15 +180,15 @@ def test_top_moments_are_those_of_brute_force(colored, found):
                         row - int(np.flatnonzero(owner == owner[row])[0]),
                     )
             wanted = sorted(best.items(), key=lambda one: -one[1][0])[:3]
-            told = [
+            result = [
                 (one.video_id, (one.activation, one.address.clip, one.address.moment))
                 for one in unit.strongest
             ]
-            assert [video for video, _ in told] == [video for video, _ in wanted], unit.name
-            for (_, told_one), (_, wanted_one) in zip(told, wanted, strict=True):
+            assert [video for video, _ in result] == [video for video, _ in wanted], unit.name
+            for (_, told_one), (_, wanted_one) in zip(result, wanted, strict=True):
                 assert told_one[0] == pytest.approx(wanted_one[0], rel=1e-4)
                 assert told_one[1:] == wanted_one[1:]
-            before[unit.name] = len(told)
+            before[unit.name] = len(result)
     assert max(before.values()) == 3
 
 
@@ -221,12 +221,12 @@ def test_strongest_is_sorted_keeps_the_first_of_equals_and_no_silence():
 def test_counts_are_those_of_cluster_where_a_video_is_one_clip(run_path, shards, held_out):
     model = load(run_path)
     table = cluster(open_network(run_path), shards, seeds=1)
-    told = units(model, held_out)
-    assert len(told.coverage) == 4
-    for row in told.coverage:
+    result = units(model, held_out)
+    assert len(result.coverage) == 4
+    for row in result.coverage:
         other = table.row(row.side, row.network)
         assert (row.covered, row.n) == (other.selective, other.n), row
-    assert told.as_dict()["rows"][0]["paper_covered_of_34"] == 10
+    assert result.as_dict()["rows"][0]["paper_covered_of_34"] == 10
 
 
 def test_videos_without_a_single_right_answer_are_left_out(tmp_path):
@@ -252,9 +252,11 @@ def test_the_best_are_of_different_classes_first(colored):
     activation = UnitActivation(
         MomentAddress(0, 0, 1), "a", 0.0, 1.0, HeatMap(np.ones((2, 2), np.float32))
     )
-    told = [("x", 0.9), ("x", 0.8), ("y", 0.5), ("z", 0.7)]
+    result = [("x", 0.9), ("x", 0.8), ("y", 0.5), ("z", 0.7)]
     some = Units(
-        tuple(Unit("audio", i, (activation,), name, ap, 1.0) for i, (name, ap) in enumerate(told)),
+        tuple(
+            Unit("audio", i, (activation,), name, ap, 1.0) for i, (name, ap) in enumerate(result)
+        ),
         (),
         colored,
     )
@@ -264,14 +266,16 @@ def test_the_best_are_of_different_classes_first(colored):
 
 def test_without_labels_units_are_numbers(colored, tmp_path):
     plain = [Clip(**vars(colored[i]) | {"labels": ()}) for i in range(4)]
-    told = units(planted(), write_set(tmp_path, plain).select(np.ones(4, bool)))
-    assert told.coverage == ()
-    assert {unit.preferred for unit in told.units} == {""}
-    assert told.as_dict()["criterion"] == "no labels of at least two classes, so units are numbers"
-    strengths = [unit.activation for unit in told.best("vision")]
+    result = units(planted(), write_set(tmp_path, plain).select(np.ones(4, bool)))
+    assert result.coverage == ()
+    assert {unit.preferred for unit in result.units} == {""}
+    assert (
+        result.as_dict()["criterion"] == "no labels of at least two classes, so units are numbers"
+    )
+    strengths = [unit.activation for unit in result.best("vision")]
     assert strengths == sorted(strengths, reverse=True)
     page = tmp_path / "gallery.html"
-    write_unit_page(page, told, planted())
+    write_unit_page(page, result, planted())
     with opened(page, tmp_path) as browser:
         assert browser.find_element("css selector", "article header b").text.split()[0] in SIDES
         assert not browser.find_elements("id", "coverage")
@@ -286,7 +290,7 @@ def test_without_labels_units_are_numbers(colored, tmp_path):
             "units are shown by at least 1 clip, of at least 1 moment each; 0 and 1 were asked for",
         ),
         ({"per_clip": -1}, "5 and -1 were asked for"),
-        ({"mask": False}, "no clip of .* is left to look at; choose another split"),
+        ({"mask": False}, "no clip of .* is left; choose another split"),
     ],
 )
 def test_errors_of_units(options, sentence, colored):
@@ -335,20 +339,24 @@ def test_a_map_keeps_its_peak_and_the_palette_paints_what_overlaid_paints():
 @pytest.fixture(scope="module")
 def page(colored, found, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "gallery.html"
-    told = write_unit_page(out, found, planted())
-    assert told["page_bytes"] == out.stat().st_size
-    assert told["moments_shown"] == len(
+    result = write_unit_page(out, found, planted())
+    assert result["page_bytes"] == out.stat().st_size
+    assert result["moments_shown"] == len(
         {activation.address for unit in found.units for activation in unit.strongest}
     )
     return out
 
 
-CARDS = "return [...document.querySelectorAll('article:not([hidden])')].map(a => [a.dataset.side, Number(a.dataset.number)])"
+CARDS = """
+const cards = [...document.querySelectorAll('article:not([hidden])')];
+return cards.map(card => [card.dataset.side, Number(card.dataset.number)]);
+"""
 
 
 def choose(browser, name, value):
     browser.execute_script(
-        "const one = document.getElementById(arguments[0]); one.value = arguments[1]; one.dispatchEvent(new Event('input'))",
+        "const element = document.getElementById(arguments[0]); element.value = arguments[1];"
+        "element.dispatchEvent(new Event('input'))",
         name,
         value,
     )
@@ -437,7 +445,8 @@ def test_the_gallery_shows_and_plays_and_asks_nobody(page, found, tmp_path):
         assert brightest > 200
         assert (
             browser.execute_script(
-                "return performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length"
+                "const requests = performance.getEntriesByType('resource');"
+                "return requests.filter(request => !request.name.startsWith('data:')).length"
             )
             == 0
         )
@@ -465,7 +474,10 @@ def test_a_thousand_units_hold_the_pictures_in_view_alone(colored, tmp_path):
     write_unit_page(page, many, planted())
     with opened(page, tmp_path) as browser:
         assert len(browser.execute_script(CARDS)) == 1024
-        filled = "return [...document.querySelectorAll('article')].map(a => a.querySelectorAll('img').length > 0)"
+        filled = (
+            "const cards = [...document.querySelectorAll('article')];"
+            "return cards.map(card => card.querySelectorAll('img').length > 0)"
+        )
         first, last = (
             f"document.querySelectorAll('article')[{number}].querySelector('img')"
             for number in (0, 1023)
@@ -514,13 +526,13 @@ def test_the_verb_writes_the_page_and_says_the_counts(run_path, shards_path, tmp
         )
         == 0
     )
-    told = json.loads(capsys.readouterr().out)
-    assert told["units"] == {"vision": 16, "audio": 16}
-    assert [(row["side"], row["network"]) for row in told["rows"]] == [
+    result = json.loads(capsys.readouterr().out)
+    assert result["units"] == {"vision": 16, "audio": 16}
+    assert [(row["side"], row["network"]) for row in result["rows"]] == [
         (side, one) for side in SIDES for one in ("trained", "untrained")
     ]
-    assert told["best_units"][0]["name"].startswith("vision ")
-    assert (told["page"], told["videos"]) == (str(out), 48)
+    assert result["best_units"][0]["name"].startswith("vision ")
+    assert (result["page"], result["videos"]) == (str(out), 48)
     data = json.loads(re.search(r'id="data">(.*?)</script>', out.read_text(), re.DOTALL)[1])
     assert len(data["units"]) == 32
     assert base64.b64decode(data["moments"][0]["frame"])[8:12] == b"WEBP"

@@ -197,6 +197,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _check_parts(self) -> "TrainConfig":
+        # A part of one video would have no negative.
         rows_per_part, remainder = divmod(self.batch_size, self.accumulate)
         if remainder or rows_per_part < 2:
             raise ValueError(
@@ -225,6 +226,7 @@ class Config(Section):
 
     def changed(self, section: str, **values: Any) -> "Config":
         """The same settings with other values in one section; raises ConfigError like `of`."""
+        # Through `of`, because Pydantic's own copies are not checked.
         settings = self.model_dump()
         settings[section] |= values
         return Config.of(settings, "the settings")
@@ -260,6 +262,7 @@ def recipes() -> dict[str, str]:
 
     A recipe in a folder has the folder in its name, as in `baselines/direct`.
     """
+    # Not from paths: the package may be in a zip file.
     return dict(_recipes_in(resources.files("looklisten") / "recipes"))
 
 
@@ -301,6 +304,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     section = model
     for parent in parents:
         section = section.model_fields[parent].annotation  # type: ignore[assignment]
+    # 0.5 finds a wrong letter or a missing word, and few wrong hints.
     similar = difflib.get_close_matches(key, section.model_fields, 1, 0.5)
     if similar:
         hint = f"did you mean {'.'.join([*parents, similar[0]])}?"

@@ -225,11 +225,9 @@ class PairStream:
             clips[two_rows] = clip
             frames[two_rows], starts[two_rows] = self._two_moments(clip, chance[1:3, two_rows])
         for row in range(2 * len(repeated), len(clips)):
-            clip = int(clips[row])
-            times = self.shards.frame_seconds(clip)
-            frames[row] = int(chance[1, row] * len(times))
-            samples = len(self.shards.waveform(clip))
-            starts[row] = window_start(times[frames[row]], samples, chance[2, row])
+            frame, start = self._moment(int(clips[row]), chance[1:3, row])
+            frames[row] = frame
+            starts[row] = start
         downs = rights = np.full(len(videos), 0.5)
         if self.transform.random:
             downs, rights = chance[3], chance[4]
@@ -239,11 +237,21 @@ class PairStream:
             return choices
         return choices.take(_spread_over_parts(len(repeated), len(videos), parts))
 
+    def _moment(self, clip: int, chance: NDArray[np.float64]) -> tuple[int, int]:
+        """Frame and first sample of sound of a moment of a clip; `chance` in [0, 1), `[2]`."""
+        times = self.shards.frame_seconds(clip)
+        frame = int(chance[0] * len(times))
+        samples = len(self.shards.waveform(clip))
+        return frame, window_start(times[frame], samples, chance[1])
+
     def _repeated_rows(self, index: int, videos: NDArray[np.int64]) -> list[int]:
         """The rows of batch `index` whose videos fill two rows each."""
         share = self._same_video_share * min(1.0, (index + 1) / max(self._same_video_steps, 1))
         count = round(share * len(videos) / 2)
-        rows = [row for row, video in enumerate(videos) if self._long[int(video)]]
+        rows = []
+        for row, video in enumerate(videos.tolist()):
+            if self._long[video]:
+                rows.append(row)
         return rows[:count]
 
     def _long_clips(self, video: int) -> list[int]:
@@ -292,14 +300,17 @@ class PairStream:
         # process.
         distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
         # Partners are among the rows that are compared in one step, not in the full batch.
-        frames = [self._frame(choices, row) for row in range(len(rows))]
-        waveforms = [self._waveform(choices, row) for row in range(len(rows))]
+        frames = []
+        waveforms = []
+        for row in range(len(rows)):
+            frames.append(self._frame(choices, row))
+            waveforms.append(self._waveform(choices, row))
         compared_videos = self.shards.video_ids[all_choices.clips[compared_rows]]
         return PairBatch(
             frames=stack(frames),
             waveforms=torch.from_numpy(np.stack(waveforms)),
-            video_ids=tuple(str(self.shards.video_ids[clip]) for clip in choices.clips),
-            labels=tuple(str(self.shards.names[clip]) for clip in choices.clips),
+            video_ids=tuple(self.shards.video_ids[choices.clips].tolist()),
+            labels=tuple(self.shards.names[choices.clips].tolist()),
             choices=choices,
             rows=rows,
             pairing=pair_up(rows - compared_rows[0], compared_videos, distance),
@@ -313,7 +324,8 @@ class PairStream:
             int(choices.frames[row]), stored_frames, self.transform.frames
         ):
             pixels = decode_jpeg(self.shards.jpeg(clip, frame), self.transform.resize_pixels)
-            down, right = choices.crop_downs[row], choices.crop_rights[row]
+            down = choices.crop_downs[row]
+            right = choices.crop_rights[row]
             crops.append(crop(pixels, self.transform.crop_pixels, down, right))
         square = crops[0] if len(crops) == 1 else torch.cat(crops, dim=2)
         return square.flip(1) if choices.flips[row] else square
@@ -358,10 +370,10 @@ class PairStream:
 
 def _rows_with_repeats(repeated: list[int], size: int) -> list[int]:
     """The rows of a batch in a new order: repeated ones first, twice each; `size` rows in all."""
-    twice = [row for row in repeated for _ in range(2)]
-    repeated_rows = set(repeated)
-    others = [row for row in range(size) if row not in repeated_rows]
-    return [*twice, *others][:size]
+    twice = np.repeat(repeated, 2)
+    others = np.setdiff1d(np.arange(size), repeated)
+    rows: list[int] = np.concatenate([twice, others])[:size].tolist()
+    return rows
 
 
 def _spread_over_parts(repeated_videos: int, rows: int, parts: int) -> NDArray[np.int64]:
@@ -412,7 +424,8 @@ def neighbor_frames(frame: int, frames: int, count: int) -> list[int]:
     Near an end of the clip `frame` is not in their middle. A shorter clip repeats its last frame.
     """
     first = min(max(frame - (count - 1) // 2, 0), max(frames - count, 0))
-    return [min(first + number, frames - 1) for number in range(count)]
+    numbers: list[int] = np.minimum(np.arange(first, first + count), frames - 1).tolist()
+    return numbers
 
 
 def window_start(frame_seconds: float, clip_samples: int, chance: float) -> int:

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -62,23 +62,18 @@ class Shards(Sequence[Clip]):
         self._files = ShardFiles(self.path, self.manifest, open_record_batches, read_ahead)
         table = self._files.columns(("video_id", "split", "labels", "sample_rate_hz"))
         check_sample_rates(self.path, table["sample_rate_hz"])
-        stored_splits = table["split"].to_pylist()
-        usual_names = {name: normalize_split(name) for name in set(stored_splits)}
+        stored_splits = np.array(table["split"].to_pylist(), dtype=np.str_)
         # Set in a selection only: a reference to itself would keep the files mapped for longer.
         self._folder: Shards | None = None
         # These columns are small, so they stay in memory; training reads them for every row.
         self._rows: NDArray[np.int64] = np.arange(len(table))
         """The stored row of each clip."""
         self.video_ids: NDArray[np.str_] = np.array(table["video_id"].to_pylist(), dtype=np.str_)
-        self.splits: NDArray[np.str_] = np.array(
-            [usual_names[name] for name in stored_splits], dtype=np.str_
-        )
+        self.splits: NDArray[np.str_] = _normalized(stored_splits)
         """The split of each clip, `[clips]`: `train`, `val` or `test` for all usual words, else the
         name as it was written.
         """
-        self.labels: list[tuple[str, ...]] = [
-            tuple(labels) for labels in table["labels"].to_pylist()
-        ]
+        self.labels: list[tuple[str, ...]] = list(map(tuple, table["labels"].to_pylist()))
         self.names: NDArray[np.str_] = np.array(
             [labels[0] if labels else "" for labels in self.labels], dtype=np.str_
         )
@@ -236,6 +231,13 @@ class Shards(Sequence[Clip]):
             counts.append(f"{printable(name) or 'no name'} ({videos:,})")
         are = "the splits are" if len(counts) > 1 else "the only split is"
         return f"{are} {', '.join(counts)}, counted in videos; only `train` is trained on"
+
+
+def _normalized(splits: NDArray[Any]) -> NDArray[Any]:
+    # Millions of clips have a few names of splits.
+    names, number_of_clip = np.unique(splits, return_inverse=True)
+    normalized = [normalize_split(name) for name in names.tolist()]
+    return np.array(normalized, dtype=np.str_)[number_of_clip]
 
 
 def _lowest_hashes(videos: set[str], fraction: float, salt: str) -> set[str]:

@@ -20,11 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from looklisten.data.clips import Box
-from looklisten.drawing.heatmap_colors import RgbImage, overlay_image
+from looklisten.drawing.heatmap_colors import FloatArray, RgbImage, overlay_image
+from looklisten.drawing.spectrogram_strip import CONTRAST_PERCENTILES, stretch_contrast
 from looklisten.evaluation.localization.evaluate import boxes_at
 from looklisten.inference.localization.enlarge import enlarge_map
 from looklisten.inference.localization.records import Localization
 from looklisten.inference.moments import Moment
+
+FramePixels = UInt8[Tensor, "height width 3"]
 
 GRAY_COLORS = colormaps["gray"]
 CLASS_COLORS = colormaps["tab20"]
@@ -41,7 +44,7 @@ MANY_POINTS = 40
 class SheetColumn:
     """One moment of a contact sheet."""
 
-    frame: UInt8[Tensor, "height width 3"]
+    frame: FramePixels
     localization: Localization
     labels: Sequence[str] = ()
     boxes: Sequence[Box] = ()
@@ -60,27 +63,33 @@ def encode_png(image: RgbImage) -> bytes:
     return buffer.getvalue()
 
 
-def frame_image(frame: UInt8[Tensor, "height width 3"], shorter_side_pixels: int = 256) -> RgbImage:
+def frame_image(frame: FramePixels, shorter_side_pixels: int = 256) -> RgbImage:
     """A frame in another size."""
     pixels = frame.permute(2, 0, 1)[None].float() / 255
     height, width = pixels.shape[2:]
     scale = shorter_side_pixels / min(height, width)
-    size = (round(height * scale), round(width * scale))
-    resized = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+    new_height = round(height * scale)
+    new_width = round(width * scale)
+    resized = functional.interpolate(
+        pixels,
+        (new_height, new_width),
+        mode="bilinear",
+        antialias=True,
+    )
     image: RgbImage = resized[0].permute(1, 2, 0).numpy()
     return np.clip(image, 0, 1)
 
 
-def spectrogram_image(values: NDArray[np.float32], height: int = 128, width: int = 256) -> RgbImage:
+def spectrogram_image(values: FloatArray, height: int = 128, width: int = 256) -> RgbImage:
     """A log-spectrogram `[bands, columns]` in gray, low frequencies at the bottom."""
-    # Each spectrogram has its own contrast. Percentiles, so that a click does not set it.
-    low, high = np.percentile(values, [2, 99.8])
-    levels = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    gray: RgbImage = GRAY_COLORS(enlarge_map(levels, height, width)[::-1])[..., :3]
+    low, high = np.percentile(values, CONTRAST_PERCENTILES)
+    levels = stretch_contrast(values, low, high)
+    upright = enlarge_map(levels, height, width)[::-1]
+    gray: RgbImage = GRAY_COLORS(upright)[..., :3]
     return gray.astype(np.float32)
 
 
-def frame_overlay(frame: UInt8[Tensor, "height width 3"], localization: Localization) -> RgbImage:
+def frame_overlay(frame: FramePixels, localization: Localization) -> RgbImage:
     """A frame with its heat map in color over it."""
     return overlay_image(frame_image(frame), localization.frame_map.values)
 
@@ -148,7 +157,7 @@ def _box_outline(box: Box, width: int, height: int) -> Rectangle:
     )
 
 
-def class_scatter(sides: Sequence[tuple[str, NDArray[np.float32], NDArray[Any]]]) -> bytes:
+def class_scatter(sides: Sequence[tuple[str, FloatArray, NDArray[Any]]]) -> bytes:
     """PNG of items in a plane, colored by class.
 
     `sides`: for each plot its title, the coordinates `[items, 2]` and the class of each item.

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from looklisten.inference.localization.enlarge import enlarge_map
 from looklisten.media.decode.records import Planes
 
-RgbImage = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
+
+RgbImage = FloatArray
 """`[height, width, 3]` in 0..1."""
 
 HEAT_COLORS = colormaps["inferno"]
@@ -37,7 +39,7 @@ LUMA_ZERO, LUMA_SPAN = 16, 219
 CHROMA_ZERO, CHROMA_SPAN = 128, 224
 
 
-def overlay_image(image: RgbImage, heat: NDArray[np.float32]) -> RgbImage:
+def overlay_image(image: RgbImage, heat: FloatArray) -> RgbImage:
     """`image` with `heat` in color over it; `heat` is a map in 0..1 of any size."""
     intensity = _intensity(enlarge_map(heat, *image.shape[:2]))
     image_factor, color = _mixture(intensity)
@@ -45,7 +47,7 @@ def overlay_image(image: RgbImage, heat: NDArray[np.float32]) -> RgbImage:
     return np.clip(mixed, 0, 1)
 
 
-def overlay_planes(image: Planes, heat: NDArray[np.float32], out: Planes) -> None:
+def overlay_planes(image: Planes, heat: FloatArray, out: Planes) -> None:
     """The same for a frame of a video: writes into the planes `out`.
 
     Planes are luma and, at half the resolution, two of chroma, limited range.
@@ -71,26 +73,31 @@ def rgb_to_planes(image: RgbImage) -> Planes:
 
 
 def _luma_and_chroma(
-    colors: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    colors: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Luma in 0..1 and the two chroma values, blue and red, in -0.5..0.5 (ITU-R BT.601)."""
     luma = colors @ LUMA_WEIGHTS
-    blue = (colors[..., BLUE] - luma) / (2 * (1 - LUMA_WEIGHTS[BLUE]))
-    red = (colors[..., RED] - luma) / (2 * (1 - LUMA_WEIGHTS[RED]))
-    return luma, blue, red
+    return luma, _chroma(colors, luma, BLUE), _chroma(colors, luma, RED)
 
 
-def _to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _chroma(colors: FloatArray, luma: FloatArray, channel: int) -> FloatArray:
+    highest_difference = 1 - LUMA_WEIGHTS[channel]
+    difference = colors[..., channel] - luma
+    chroma: FloatArray = difference / (2 * highest_difference)
+    return chroma
+
+
+def _to_bytes(values: FloatArray) -> NDArray[np.uint8]:
     return np.rint(values).clip(0, 255).astype(np.uint8)
 
 
-def _intensity(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+def _intensity(heat: FloatArray) -> FloatArray:
     # The square root makes medium values easy to see.
-    root: NDArray[np.float32] = np.sqrt(heat.clip(0, 1))
+    root: FloatArray = np.sqrt(heat.clip(0, 1))
     return root
 
 
-def _mixture(intensity: NDArray[np.float32]) -> tuple[NDArray[np.float32], RgbImage]:
+def _mixture(intensity: FloatArray) -> tuple[FloatArray, RgbImage]:
     """(factor of the image, color to add) for each intensity."""
     opacity = HIGHEST_OPACITY * intensity**1.5
     color_position = LOWEST_COLOR + (1 - LOWEST_COLOR) * intensity
@@ -102,7 +109,8 @@ def _mixture(intensity: NDArray[np.float32]) -> tuple[NDArray[np.float32], RgbIm
 def _tables() -> Planes:
     """For each plane a table from 256 x intensity + byte to the mixed byte."""
     # Mixing is linear in red, green and blue, so it is linear in each plane too.
-    image_factor, color = _mixture(np.linspace(0, 1, 256, dtype=np.float32))
+    intensities = np.linspace(0, 1, 256, dtype=np.float32)
+    image_factor, color = _mixture(intensities)
     luma, blue, red = _luma_and_chroma(color)
     return (
         _table(image_factor, luma, LUMA_ZERO, LUMA_SPAN),
@@ -111,9 +119,8 @@ def _tables() -> Planes:
     )
 
 
-def _table(
-    image_factor: NDArray[np.float32], added: NDArray[np.float32], zero: int, span: int
-) -> NDArray[np.uint8]:
+def _table(image_factor: FloatArray, added: FloatArray, zero: int, span: int) -> NDArray[np.uint8]:
     byte = np.arange(256, dtype=np.float32)
-    mixed = zero + (byte - zero) * image_factor[:, None] + span * added[:, None]
-    return _to_bytes(mixed).ravel()
+    from_image = (byte - zero) * image_factor[:, None]
+    from_color = span * added[:, None]
+    return _to_bytes(zero + from_image + from_color).ravel()

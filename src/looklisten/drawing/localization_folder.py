@@ -16,18 +16,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.data.cutting import CutReport
 from looklisten.drawing.figures import (
+    FramePixels,
     SheetColumn,
     contact_sheet,
     encode_png,
     frame_overlay,
     spectrogram_overlay,
 )
+from looklisten.drawing.heatmap_colors import FloatArray
 from looklisten.inference.localization.localize import localize_each
 from looklisten.inference.localization.options import LocalizeFileOptions
 from looklisten.inference.localization.records import HeatMap, Localization, normalize_maps
@@ -46,7 +46,7 @@ class LocalizedVideo:
     localizations: Sequence[Localization]
     video_info: VideoInfo | None
     """Size and length of the video, for its overlay."""
-    still_frames: dict[int, UInt8[Tensor, "height width 3"]]
+    still_frames: dict[int, FramePixels]
     """Number of the localization -> its frame. Not all have one: hours of video fit into memory."""
 
 
@@ -76,7 +76,10 @@ def localize_video(
             late_seconds = max(at_seconds - next_still_seconds, 0)
             next_still_seconds += still_every_seconds * (1 + late_seconds // still_every_seconds)
         localizations.append(localization)
-        progress(round(at_seconds), max(round(report.declared_seconds), round(at_seconds)))
+        done_seconds = round(at_seconds)
+        total_seconds = round(report.declared_seconds)
+        # A truncated file declares no length, or a wrong one.
+        progress(done_seconds, max(total_seconds, done_seconds))
     video_info = None
     if report.frame_size:
         # This pass has seen the frames, so the overlay need not open the file for their size.
@@ -119,7 +122,7 @@ def _write_maps(localized: LocalizedVideo, path: Path) -> None:
         )
 
 
-def _stacked(heat_maps: Sequence[HeatMap]) -> NDArray[np.float32]:
+def _stacked(heat_maps: Sequence[HeatMap]) -> FloatArray:
     """Maps as one array `[moments, rows, columns]`; each covers its whole frame."""
     shapes = {heat_map.values.shape for heat_map in heat_maps}
     if len(shapes) == 1:

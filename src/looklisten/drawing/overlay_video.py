@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from looklisten.drawing.heatmap_colors import overlay_planes
+from looklisten.drawing.heatmap_colors import FloatArray, overlay_planes
 from looklisten.drawing.spectrogram_strip import ScrollingSpectrogram, axis_ticks
 from looklisten.errors import ConfigError
 from looklisten.inference.localization.records import Localization
@@ -76,7 +76,7 @@ def overlay(
 class _FrameHeat:
     """What is drawn over the frame of one time."""
 
-    heat: NDArray[np.float32]
+    heat: FloatArray
     probability: float | None
     """Probability that frame and sound correspond; None where there is no sound."""
 
@@ -109,7 +109,7 @@ class _Timeline:
             share = 0.0
             before = later = nearest
         difference = later.frame_map.values - before.frame_map.values
-        heat: NDArray[np.float32] = before.frame_map.values + np.float32(share) * difference
+        heat: FloatArray = before.frame_map.values + np.float32(share) * difference
         probability = before.probability + share * (later.probability - before.probability)
         return _FrameHeat(heat, None if nearest.weight == 0 else probability)
 
@@ -202,11 +202,13 @@ class _Canvas:
         """
         coverage = _text_coverage(text, self._font_pixels)
         height, width = coverage.shape
-        left = int(np.clip(x - anchor * width, 2, self.size[0] - width - 2))
+        rightmost = self.size[0] - width - 2
+        left = int(np.clip(x - anchor * width, 2, rightmost))
         top = middle - height // 2
         area = canvas[0][top : top + height, left : left + width]
-        letters = BACKGROUND_LUMA + (coverage * ((luma - BACKGROUND_LUMA) / 255)).astype(np.uint8)
-        np.maximum(area, letters, out=area)
+        contrast = (luma - BACKGROUND_LUMA) / 255
+        brightness = (coverage * contrast).astype(np.uint8)
+        np.maximum(area, BACKGROUND_LUMA + brightness, out=area)
 
 
 def _rectangle(canvas: Planes, left: int, top: int, width: int, height: int) -> Planes:
@@ -246,7 +248,9 @@ def _text_coverage(text: str, size: int) -> NDArray[np.uint8]:
     # Matplotlib brings this font, so it is on every machine.
     font_file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     font = ImageFont.truetype(str(font_file), size)
-    image = Image.new("L", (round(font.getlength(text)) + 1, round(1.3 * size)))
+    width = round(font.getlength(text)) + 1
+    height = round(1.3 * size)
+    image = Image.new("L", (width, height))
     drawer = ImageDraw.Draw(image)
     drawer.text((0, image.height / 2), text, fill=255, font=font, anchor="lm")
     return np.asarray(image)

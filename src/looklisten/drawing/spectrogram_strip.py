@@ -6,12 +6,13 @@ localizations, no file.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from looklisten.drawing.heatmap_colors import RgbImage, overlay_image, rgb_to_planes
+from looklisten.drawing.heatmap_colors import FloatArray, RgbImage, overlay_image, rgb_to_planes
 from looklisten.inference.localization.enlarge import enlarge_map
 from looklisten.inference.localization.records import Localization
 from looklisten.media.decode.records import Planes
@@ -21,6 +22,9 @@ SPECTROGRAM_COLORS = colormaps["bone"]
 
 CONTRAST_MOMENTS = 200
 """Moments whose levels set the contrast, spread over the video."""
+
+CONTRAST_PERCENTILES = (2, 99.8)
+"""The darkest and the brightest level; one click does not make everything else dark."""
 
 TICK_STEPS_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 3600)
 
@@ -46,8 +50,9 @@ class ScrollingSpectrogram:
         self._starts = np.array([_start_seconds(item) for item in self._localizations])
         every = -(-len(localizations) // CONTRAST_MOMENTS)
         spectrograms = [item.spectrogram for item in self._localizations[::every]]
-        # Percentiles, so that a click does not make everything else dark.
-        self._low, self._high = np.percentile(np.stack(spectrograms), [2, 99.8])
+        low, high = np.percentile(np.stack(spectrograms), CONTRAST_PERCENTILES)
+        self._low = low
+        self._high = high
         # A visible part touches two sections at most.
         self._section = lru_cache(maxsize=2)(self._draw_section)
 
@@ -78,8 +83,8 @@ class ScrollingSpectrogram:
             start_pixel = round(_start_seconds(localization) * self.pixels_per_second)
             left = start_pixel - first_pixel + second
             columns = slice(left, left + second)
-            levels = (localization.spectrogram - self._low) / max(self._high - self._low, 1e-6)
-            sound_sum[:, columns] += enlarge_map(levels.clip(0, 1), self._height, second)
+            levels = stretch_contrast(localization.spectrogram, self._low, self._high)
+            sound_sum[:, columns] += enlarge_map(levels, self._height, second)
             heat_sum[:, columns] += localization.sound_map.enlarged(self._height, second)
             count[:, columns] += 1
         # Seconds of neighboring moments overlap: take the mean. Low frequencies are at the bottom.
@@ -96,6 +101,14 @@ class ScrollingSpectrogram:
         first = np.searchsorted(self._starts, first_pixel / self.pixels_per_second)
         stop = np.searchsorted(self._starts, stop_pixel / self.pixels_per_second)
         return self._localizations[first:stop]
+
+
+def stretch_contrast(values: FloatArray, low: float, high: float) -> NDArray[Any]:
+    """Values from `low` to `high` as 0..1."""
+    # A silent sound has equal values.
+    span = max(high - low, 1e-6)
+    stretched: NDArray[Any] = (values - low) / span
+    return stretched.clip(0, 1)
 
 
 def _start_seconds(localization: Localization) -> float:

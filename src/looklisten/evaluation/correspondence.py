@@ -216,7 +216,8 @@ def _concatenate(parts: Sequence[PairScores]) -> PairScores:
         return PairScores(no_scores, no_scores, no_videos, no_videos)
     columns = {}
     for field in fields(PairScores):
-        columns[field.name] = np.concatenate([getattr(part, field.name) for part in parts])
+        column = [getattr(part, field.name) for part in parts]
+        columns[field.name] = np.concatenate(column)
     return PairScores(**columns)
 
 

@@ -31,7 +31,7 @@ class SharedFiles:
     @property
     def interval_over(self) -> str:
         """What intervals are taken over, in words."""
-        return "files of pictures and of sounds" if self.images else "videos"
+        return "image files and sound files" if self.images else "videos"
 
     def image_groups(self, videos: Iterable[str]) -> NDArray[Any]:
         """For each video the name of its image file, else its own name."""

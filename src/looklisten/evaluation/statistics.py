@@ -51,7 +51,7 @@ def confidence_interval(
     # Kish's effective size: without weights it is the number of values.
     effective_count = 1 / float(shares @ shares)
     if groups:
-        names = [np.asarray(group) for group in groups]
+        names = list(map(np.asarray, groups))
         effective_count = _independent_count(
             mean, effective_count, shares * (numbers - mean), names
         )

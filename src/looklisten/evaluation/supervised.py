@@ -145,7 +145,7 @@ def validation_clips(run: Run, shards: Shards) -> Shards:
     clips = shards.validation(run)
     if not len(clips):
         raise ConfigError(
-            f"{run.name} kept no videos to choose a threshold on; "
+            f"{run.name} has no validation videos to choose a threshold on; "
             "train it with train.validation_fraction = 0.1"
         )
     return clips

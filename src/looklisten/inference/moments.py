@@ -107,9 +107,14 @@ def look_and_listen(model: L3Net, batch: Sequence[Moment]) -> tuple[TowerOutput,
     device = next(model.parameters()).device
     crop_pixels = model.config.crop_pixels
     # The center, where training crops at random: half of the room on each side.
-    squares = [crop(moment.vision_input, crop_pixels, 0.5, 0.5) for moment in batch]
-    waveforms = torch.from_numpy(np.stack([moment.waveform for moment in batch]))
-    return model.look(stack(squares).to(device)), model.listen(waveforms.to(device))
+    squares = []
+    waveforms = []
+    for moment in batch:
+        squares.append(crop(moment.vision_input, crop_pixels, 0.5, 0.5))
+        waveforms.append(moment.waveform)
+    vision_output = model.look(stack(squares).to(device))
+    audio_output = model.listen(torch.from_numpy(np.stack(waveforms)).to(device))
+    return vision_output, audio_output
 
 
 @torch.inference_mode()

@@ -80,8 +80,8 @@ class StrongestVideos:
         self, activations: Float[np.ndarray, " units"], moments: Int[np.ndarray, " units"]
     ) -> None:
         """Take one more video into account; of equal ones the first comes first."""
-        values = np.concatenate([self.activations, activations[:, None]], 1)
-        numbers = np.concatenate([self.moments, moments[:, None]], 1)
+        values = np.column_stack([self.activations, activations])
+        numbers = np.column_stack([self.moments, moments])
         # One column more than is kept: the weakest one goes.
         order = np.argsort(-values, axis=1, kind="stable")[:, :-1]
         self.activations = np.take_along_axis(values, order, 1)
@@ -101,10 +101,11 @@ def video_activations(
     for video, group in groupby(vectors, key=lambda row: row[0]):
         rows = list(group)
         moment_numbers = np.array([number for _, number, _ in rows])
+        pairs = np.stack([pair for _, _, pair in rows])
         strongest: dict[Side, Float[np.ndarray, " units"]] = {}
         strongest_moments: dict[Side, Int[np.ndarray, " units"]] = {}
         for side_number, side in enumerate(SIDES):
-            values = np.stack([pair[side_number] for _, _, pair in rows])
+            values = pairs[:, side_number]
             strongest[side] = values.max(0)
             strongest_moments[side] = moment_numbers[values.argmax(0)]
         yield VideoActivations(video, strongest, strongest_moments)
@@ -149,11 +150,12 @@ def strongest_activations(
     The network sees each moment once, for all units that it activates.
     """
     activations_of: dict[Side, list[list[UnitActivation | None]]] = {}
+    # The units, with their ranks, that each moment is among the strongest of.
     units_of: dict[MomentAddress, list[tuple[Side, int, int]]] = {}
     for side in SIDES:
         numbers = strongest[side].moments
         activations_of[side] = [[None] * numbers.shape[1] for _ in numbers]
-        # -1 stands for "no video activates this unit so often".
+        # -1: fewer videos activate this unit.
         for unit, rank in zip(*np.nonzero(numbers >= 0), strict=True):
             clip, moment = divmod(int(numbers[unit, rank]), per_clip)
             address = MomentAddress(clip, moment, per_clip)
@@ -172,9 +174,10 @@ def strongest_activations(
                     maps[side][unit],
                 )
         progress(start + len(batch), len(addresses))
-    result: dict[Side, list[tuple[UnitActivation, ...]]] = {}
+    result: dict[Side, list[tuple[UnitActivation, ...]]] = {side: [] for side in SIDES}
     for side in SIDES:
-        result[side] = [tuple(filter(None, ranks)) for ranks in activations_of[side]]
+        for ranks in activations_of[side]:
+            result[side].append(tuple(filter(None, ranks)))
     return result
 
 
@@ -196,9 +199,11 @@ def _maps(
     model: L3Net, shards: Shards, addresses: Sequence[MomentAddress]
 ) -> Iterator[tuple[Moment, dict[Side, Float[np.ndarray, "units _rows _columns"]]]]:
     """Moments with the last feature map of each side."""
-    batch = [address.load(shards, model.config) for address in addresses]
+    batch = []
+    for address in addresses:
+        batch.append(address.load(shards, model.config))
     with torch.inference_mode():
         outputs = look_and_listen(model, batch)
-    maps = [output.map.float().cpu().numpy() for output in outputs]
+    vision_maps, audio_maps = (output.map.float().cpu().numpy() for output in outputs)
     for row, moment in enumerate(batch):
-        yield moment, {side: maps[number][row] for number, side in enumerate(SIDES)}
+        yield moment, {"vision": vision_maps[row], "audio": audio_maps[row]}

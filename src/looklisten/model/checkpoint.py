@@ -117,14 +117,14 @@ def save_checkpoint(
             # Through bytes, so that a full disk is an OSError like any other.
             (scratch / f"{name}.safetensors").write_bytes(save(contiguous))
         files = sorted(scratch.glob("*.safetensors"))
-        about = {
+        metadata = {
             "step": step,
             "config": config.model_dump(mode="json"),
             "results": dict(results),
             "computing": dict(computation or {}),
             "sha256": {file.name: sha256_of(file) for file in files},
         }
-        text = json.dumps(about, indent=1) + "\n"
+        text = json.dumps(metadata, indent=1) + "\n"
         (scratch / "checkpoint.json").write_text(text, encoding="utf-8")
     return path
 
@@ -188,8 +188,8 @@ def best_saved(folder: Path) -> tuple[float, Path | None]:
 def _held_out_accuracy(path: Path) -> float | None:
     """What was measured at this checkpoint; None when nothing was, or it cannot be read."""
     try:
-        about = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
-        accuracy: float | None = about["results"].get("held_out_accuracy")
+        metadata = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        accuracy: float | None = metadata["results"].get("held_out_accuracy")
     except (OSError, ValueError, KeyError):
         return None
     return accuracy
@@ -221,21 +221,21 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_checkpoint(
-    path: Path, about_name: str = "checkpoint.json", weights: str = "model.safetensors"
+    path: Path, metadata_name: str = "checkpoint.json", weights: str = "model.safetensors"
 ) -> Checkpoint:
-    """The checkpoint in the folder `path`, as the JSON file `about_name` in it describes it.
+    """The checkpoint in the folder `path`, as the JSON file `metadata_name` in it describes it.
 
     Raises CheckpointError, one sentence, when a file is damaged.
     """
     try:
-        about: dict[str, Any] = json.loads((path / about_name).read_text(encoding="utf-8"))
-        for name, digest in about["sha256"].items():
+        metadata: dict[str, Any] = json.loads((path / metadata_name).read_text(encoding="utf-8"))
+        for name, digest in metadata["sha256"].items():
             if sha256_of(path / name) != digest:
                 raise CheckpointError(
                     f"{path / name} is damaged: its bytes are not those that were written"
                 )
-        config = Config.of(about["config"], f"{path / about_name}")
-        computation = about.get("computing", {})
-        return Checkpoint(path, about["step"], config, about["results"], weights, computation)
+        config = Config.of(metadata["config"], f"{path / metadata_name}")
+        computation = metadata.get("computing", {})
+        return Checkpoint(path, metadata["step"], config, metadata["results"], weights, computation)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path / about_name} is damaged: {error}") from None
+        raise CheckpointError(f"{path / metadata_name} is damaged: {error}") from None

@@ -28,15 +28,15 @@ def read_published_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG_NAME
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    if not isinstance(about, dict) or about.get("library_name") != LIBRARY:
+    if not isinstance(metadata, dict) or metadata.get("library_name") != LIBRARY:
         raise CheckpointError(
             f"{path} is of another library, not of looklisten; "
             "give a folder that `looklisten publish` wrote"
         )
-    return about
+    return metadata
 
 
 def read_published(folder: Path) -> Checkpoint:

@@ -134,6 +134,7 @@ def baselines(
     data = Shards(shards)
     if not config.train.validation_fraction:
         config = config.changed("train", validation_fraction=VALIDATION_FRACTION)
+    # Each run is measured once, at its end, by the table itself.
     config = config.changed("train", evaluate_every=config.train.steps, probe_every=0)
     _check_same_table(out, data, config, pairs, teacher)
 
@@ -160,8 +161,8 @@ def baselines(
             )
             records[seed][run] = _read_or_make(folder / f"{run}.json", measure)
     table = _table([records[seed] for seed in seeds], tuple(seeds), config.train.steps)
-    about = {"config": config.model_dump(mode="json"), "environment": environment()}
-    write_json(out / "results.json", table.as_dict() | about)
+    metadata = {"config": config.model_dump(mode="json"), "environment": environment()}
+    write_json(out / "results.json", table.as_dict() | metadata)
     return table
 
 
@@ -215,6 +216,7 @@ def _train_and_measure(
     Raises KeyboardInterrupt when a signal ended the training, after it was saved.
     """
     result = train(data.path, config, run, device, progress, evaluated_pairs=evaluated_pairs)
+    # The record must come from all steps, so a run that was stopped early has none.
     if result.stopped_by:
         raise KeyboardInterrupt
     trained = open_network(run)
@@ -293,6 +295,7 @@ def _mean_accuracy(
 def _check_same_table(out: Path, data: Shards, config: Config, pairs: int, teacher: str) -> None:
     """Raises ConfigError when `out` holds rows of other shards or settings; seeds may be added."""
     shards_digest = hashlib.sha256(json.dumps(data.manifest["shards"]).encode()).hexdigest()
+    # The seed is left out: rows of other seeds may be added to a table.
     plan = {
         "config": config.changed("train", seed=0).model_dump(mode="json"),
         "pairs": pairs,

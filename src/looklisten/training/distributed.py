@@ -223,6 +223,13 @@ class SyncBatchNorm(nn.BatchNorm2d):
     Each process must have the same number of rows.
     """
 
+    @classmethod
+    def like(cls, norm: nn.BatchNorm2d) -> "SyncBatchNorm":
+        """The same batch-norm, with the same parameters and statistics."""
+        synchronized = cls(norm.num_features, norm.eps, norm.momentum)
+        synchronized.load_state_dict(norm.state_dict())
+        return synchronized.to(norm.weight.device)
+
     def forward(
         self, x: Float[Tensor, "batch features rows columns"]
     ) -> Float[Tensor, "batch features rows columns"]:
@@ -259,7 +266,8 @@ def synchronize_batch_norm(network: nn.Module, device: str) -> None:
     if device.startswith("cuda"):
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            # The class alone changes: parameters, their names and their values stay.
-            module.__class__ = SyncBatchNorm
+    # A list, because the loop changes the modules.
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(parent, name, SyncBatchNorm.like(child))

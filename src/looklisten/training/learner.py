@@ -106,6 +106,7 @@ class Learner:
             name: parameter for group in groups for name, parameter in group["named"].items()
         }
         """By the name in a checkpoint, in the optimizer's order."""
+        # Fused: one kernel updates all parameters. On a CPU it is faster too.
         self.optimizer = torch.optim.Adam(
             [
                 {"params": list(group["named"].values()), "lr_multiplier": group["lr_multiplier"]}
@@ -179,6 +180,7 @@ class Learner:
             self._shared_module = self.world.average_gradients(self.module, self.device.value)
         shared = self._shared_module
         self.module.train()
+        # In training mode the statistics of a frozen batch-norm would change.
         for part in self._frozen:
             part.eval()
         for group in self.optimizer.param_groups:
@@ -195,6 +197,7 @@ class Learner:
                 with self.autocast():
                     result: LossAndAccuracy = shared(*inputs)
                 torch.autograd.backward(result.loss / len(parts))
+            # Detached, because the graph of a part holds all its maps in memory.
             results.append(LossAndAccuracy(result.loss.detach(), result.accuracy))
         self.optimizer.step()
         if len(results) == 1:
@@ -221,6 +224,7 @@ class Learner:
 
     def gradient_norm(self) -> Float[Tensor, ""]:
         """The length of the gradient of the last step, on the device."""
+        # Frozen parameters, and those that the objective does not reach, have none.
         gradients = []
         for parameter in self.module.parameters():
             if parameter.grad is not None:

@@ -93,6 +93,7 @@ class FolderLock:
             ) from None
         self._holder = holder
         self._released.clear()
+        # A daemon thread ends with its process, also after an error.
         self._renewing = threading.Thread(target=self._renew, name="training lock", daemon=True)
         self._renewing.start()
 

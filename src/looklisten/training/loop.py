@@ -97,9 +97,11 @@ def train(
         Interruption() as interruption,
         ExitStack() as cleanup,
     ):
+        # Every process opens the shards itself, and all must come to the same split.
         clips, config = _split_clips(data, config, world)
         lock = FolderLock(run)
         cleanup.callback(lock.release)
+        # The first process alone writes. An error of it ends all processes with one sentence.
         saved = world.broadcast_from_first(
             lambda: open_run(
                 run,
@@ -115,6 +117,7 @@ def train(
         cleanup.enter_context(deterministic_kernels(config.train.deterministic))
         learner = Learner(config, device, world, saved.computation if saved else None)
         cleanup.callback(learner.release)
+        # A resumed run takes everything from its own checkpoint, also towers of other runs.
         if saved:
             learner.restore(saved.model().state_dict(), saved.optimizer())
         else:

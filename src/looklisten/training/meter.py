@@ -66,6 +66,7 @@ class TrainingMeter:
         self._batch_size = batch_size
         self._world = world
         self._clock = clock
+        # The losses stay on the device: reading each would make every step wait for it.
         self._steps: list[_StepRecord] = []
         self._waited_seconds = 0.0
         self._reading_began = clock()

@@ -58,6 +58,7 @@ def overfit(
     chosen = sorted(set(data.video_ids))[:videos]
     clips, config = select_labeled(data, np.isin(data.video_ids, chosen), config)
     config = _easier(config, videos, len(set(data.video_ids[clips])))
+    # The same seed and initial towers as in the training that it prepares.
     learner = Learner(config, device)
     learner.initialize()
     stream = training_stream(data.select(clips), config)
@@ -95,6 +96,7 @@ def overfit(
 
 def _easier(config: Config, batch_size: int, videos: int) -> Config:
     """The config with one batch of all videos, a constant learning rate and no mirrored frames."""
+    # Compiling would take most of the time of such a short run.
     config = config.changed("train", batch_size=batch_size, accumulate=1, compile="off")
     config = fit_batch_size(config, videos)
     warmup_steps = min(config.train.warmup_steps, MAX_WARMUP_STEPS)

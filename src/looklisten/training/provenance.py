@@ -112,6 +112,7 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
         return True
     last = entries[-1]
     if last["sha256"] == data.digests():
+        # Entries of lost steps are removed, so that the record tells what the weights have seen.
         if len(entries) < len(read_record(run)):
             write_json(run / RECORD_NAME, {"trained_on": entries})
         return False

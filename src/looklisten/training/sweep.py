@@ -80,6 +80,7 @@ def sweep(
     configs = _grid(config, over, steps)
     trials = []
     for number, (name, trial_config) in enumerate(configs.items()):
+        # A value may be a path, whose slashes would make folders.
         folder = Path(run) / "sweep" / name.replace("/", "_")
         own_progress = progress_of_run(progress, number, len(configs), name)
         try:
@@ -108,14 +109,15 @@ def sweep(
 def _grid(config: Config, over: Sequence[str], steps: int) -> dict[str, Config]:
     """The config of each combination, by its name; raises ConfigError where one cannot be."""
     axes = [_read_axis(text) for text in over]
-    config = config.changed(
-        "train", steps=steps, evaluate_every=steps, checkpoint_every=steps, probe_every=0
-    )
     configs = {}
     for combination in itertools.product(*axes):
         changed = config
         for setting in combination:
             changed = changed.changed(setting.section, **{setting.key: setting.value})
+        # Every trial is measured and saved once, at its end.
+        changed = changed.changed(
+            "train", steps=steps, evaluate_every=steps, checkpoint_every=steps, probe_every=0
+        )
         check_config(changed)
         name = " ".join(f"{setting.axis}={setting.text}" for setting in combination)
         configs[name] = changed

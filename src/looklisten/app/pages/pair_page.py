@@ -111,7 +111,7 @@ def _sound_origin(shards: Shards, batch: PairBatch, row: int) -> Origin:
 
 def write_pair_page(path: Path, shards: Shards, config: Config, count: int) -> dict[str, Any]:
     """Write `training_pairs` as one HTML file, and return how many pairs it has."""
-    pairs = [_pair_values(pair) for pair in training_pairs(shards, config, count)]
+    pairs = list(map(_pair_values, training_pairs(shards, config, count)))
     write_page(
         path,
         "pairs.html.j2",

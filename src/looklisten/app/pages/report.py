@@ -20,6 +20,7 @@ from looklisten.drawing.figures import (
 )
 from looklisten.inference.localization.records import Localization
 from looklisten.inference.moments import Moment
+from looklisten.model.backbones import feature_count
 from looklisten.model.objectives import find_objective
 
 
@@ -40,12 +41,15 @@ def write_report(
     """
     chance = find_objective(config.train.objective).chance_loss(config.train)
     loss_curves = data_url(training_curves(metrics, chance), "image/png")
-    videos = [(name, data_url(video, "video/mp4")) for name, video in samples]
+    videos = []
+    for name, video in samples:
+        videos.append((name, data_url(video, "video/mp4")))
     write_page(
         path,
         "report.html.j2",
         results=results,
         config=config,
+        unit_count=feature_count(config.model),
         curves=loss_curves,
         moments=[_moment_values(moment, localization) for moment, localization in localizations],
         best_units=best_units,

@@ -7,6 +7,7 @@ enlarges. The browser draws only the units that are in view.
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,8 @@ def write_unit_page(
     `model`: the network of the units.
     """
     # Sounds are most of the bytes, and vision units do not show them.
-    audio_moments = {
-        activation.address for unit in units.of("audio") for activation in unit.strongest
-    }
-    addresses = sorted(
-        {activation.address for unit in units.units for activation in unit.strongest}
-    )
+    audio_moments = _addresses(units.of("audio"))
+    addresses = sorted(_addresses(units.units))
     moments = []
     for done, address in enumerate(addresses, 1):
         moment = address.load(units.clips, model.config)
@@ -74,6 +71,14 @@ def write_unit_page(
         shards=units.clips.path.name,
     )
     return {"page": str(path), "page_bytes": path.stat().st_size, "moments_shown": len(addresses)}
+
+
+def _addresses(units: Sequence[Unit]) -> set[MomentAddress]:
+    """All moments that activate some of the units most."""
+    addresses: set[MomentAddress] = set()
+    for unit in units:
+        addresses.update(activation.address for activation in unit.strongest)
+    return addresses
 
 
 def best_units(units: Units, model: L3Net, count: int = 4) -> Markup:
@@ -169,12 +174,14 @@ def _levels(values: Float[np.ndarray, "rows columns"]) -> NDArray[np.uint8]:
 def _palette() -> bytes:
     """The color and opacity of each level, RGBA: over an image they look like `overlay_image`."""
     levels = np.linspace(0, 1, LEVELS, dtype=np.float32)[None]
-    on_black = overlay_image(np.full((1, LEVELS, 3), 0, np.float32), levels)[0]
-    on_white = overlay_image(np.full((1, LEVELS, 3), 1, np.float32), levels)[0]
+    black = np.zeros((1, LEVELS, 3), np.float32)
+    on_black = overlay_image(black, levels)[0]
+    on_white = overlay_image(black + 1, levels)[0]
     # Drawn over black and over white, a color differs by what is transparent.
     opacity = 1 - (on_white - on_black).mean(1, keepdims=True)
     color = (on_black / opacity).clip(0, 1)
-    return np.asarray(np.rint(np.concatenate([color, opacity], 1) * 255), np.uint8).tobytes()
+    rgba = np.concatenate([color, opacity], 1)
+    return np.asarray(np.rint(rgba * 255), np.uint8).tobytes()
 
 
 def _frame(moment: Moment, model: L3Net) -> RgbImage:

@@ -48,8 +48,10 @@ def network_predictor(model: L3Net, method: Method, untrained: bool = False) -> 
     """A network by one of its methods."""
 
     def predict(batch: Sequence[AskedMoment]) -> list[WeightedMap]:
-        localizations = localize_moments(model, [moment for _, moment in batch], method)
-        return [(result.frame_map.values, result.weight) for result in localizations]
+        maps = []
+        for result in localize_moments(model, [moment for _, moment in batch], method):
+            maps.append((result.frame_map.values, result.weight))
+        return maps
 
     return MapPredictor(
         f"untrained, {method}" if untrained else method,
@@ -80,25 +82,26 @@ def _largest_objects(batch: Sequence[AskedMoment]) -> list[WeightedMap]:
 def untrained_for(model: L3Net, moments: Sequence[AnnotatedMoment], seed: int) -> L3Net:
     """A network of the same shape with initial weights, as strong as it can be.
 
-    Its batch-norm statistics are set from moments that it will be asked about. Those that cannot be
-    read are left out.
+    Its batch-norm statistics are set from moments that it will predict maps for. Moments that
+    cannot be read are left out.
     """
     numbers = np.random.default_rng(seed).permutation(len(moments))[:CALIBRATION_MOMENTS]
-    calibration = (moments[int(number)] for number in numbers)
-    own_sounds = (Question("matched", moment, moment, ()) for moment in calibration)
+    own_sounds = []
+    for number in numbers.tolist():
+        own_sounds.append(Question("matched", moments[number], moments[number], ()))
     device = next(model.parameters()).device
     return untrained_network(model.config, seed, device, _inputs(own_sounds))
 
 
-def _inputs(asked: Iterable[Question]) -> Iterator[FramesAndSounds]:
-    for batch in load_batches(asked, failures={}):
+def _inputs(all_questions: Iterable[Question]) -> Iterator[FramesAndSounds]:
+    for batch in load_batches(all_questions, failures={}):
         frames = stack([moment.vision_input for _, moment in batch])
         waveforms = np.stack([moment.waveform for _, moment in batch])
         yield frames, torch.from_numpy(waveforms)
 
 
 def load_batches(
-    asked: Iterable[Question], failures: dict[str, str]
+    all_questions: Iterable[Question], failures: dict[str, str]
 ) -> Iterator[list[AskedMoment]]:
     """The questions with their moments, in batches of frames of one size.
 
@@ -108,7 +111,7 @@ def load_batches(
     waiting: dict[tuple[int, ...], list[AskedMoment]] = {}
     annotated: AnnotatedMoment | None = None
     frame: Moment | None = None
-    for question in asked:
+    for question in all_questions:
         if question.of_frame is not annotated:
             annotated = question.of_frame
             frame = _load(annotated, failures)

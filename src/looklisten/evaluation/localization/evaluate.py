@@ -4,6 +4,7 @@ A network's methods are compared with baselines that do not use the sound. Knows
 from shards or from elsewhere. `table` and `metrics` have the numbers, `baselines` the baselines.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -104,13 +105,16 @@ class LocalizationTable:
             "failed": len(self.failures),
             "failures": [f"{video}: {reason}" for video, reason in self.failures.items()],
             "notes": list(self.notes),
-            "rows": [_columns(row, POSITION_COLUMNS) for row in self.rows],
-            "other_sounds": [_columns(row, OTHER_SOUND_COLUMNS) for row in self.rows],
+            "rows": self._columns(POSITION_COLUMNS),
+            "other_sounds": self._columns(OTHER_SOUND_COLUMNS),
         }
 
-
-def _columns(row: LocalizationRow, names: Sequence[str]) -> dict[str, Any]:
-    return {name: _rounded(getattr(row, name)) for name in names}
+    def _columns(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Some columns of all rows."""
+        rows = []
+        for row in self.rows:
+            rows.append({name: _rounded(getattr(row, name)) for name in names})
+        return rows
 
 
 def _rounded(value: Any) -> Any:
@@ -161,9 +165,9 @@ def localization_table(
     # Only in a fusion with a common space is a position of the frame similar to a sound.
     has_similarity = isinstance(model.fusion, AlignedFusion)
     if not methods:
-        methods = [
-            method for method in get_args(Method) if has_similarity or method != "similarity"
-        ]
+        methods = list(get_args(Method))
+        if not has_similarity:
+            methods.remove("similarity")
     untrained = untrained_for(model, annotated, seed)
     predictors = [network_predictor(model, method) for method in methods]
     for method in methods:
@@ -230,7 +234,7 @@ def _rows(
 
 def answer_questions(
     predictors: Sequence[MapPredictor],
-    asked: Sequence[Question],
+    all_questions: Sequence[Question],
     failures: dict[str, str],
     progress: Progress = no_progress,
 ) -> list[list[MapAnswer]]:
@@ -239,28 +243,34 @@ def answer_questions(
     `failures` gets the videos that cannot be read, and why.
     """
     answers: list[list[MapAnswer]] = [[] for _ in predictors]
-    for batch in load_batches(asked, failures):
+    for batch in load_batches(all_questions, failures):
         for predictor, own_answers in zip(predictors, answers, strict=True):
             for (question, _), (values, weight) in zip(
                 batch, predictor.predict(batch), strict=True
             ):
                 own_answers.append(MapAnswer(question, values, weight))
-        progress(len(answers[0]), len(asked))
+        progress(len(answers[0]), len(all_questions))
     return answers
 
 
 def boxes_at(clip: Clip, clip_seconds: float) -> list[Box]:
     """The boxes nearest in time to a moment of the clip; none when the nearest is too far."""
     # All boxes of one frame are at the same time, but for rounding.
-    distances = [abs(box.clip_seconds - clip_seconds) for box in clip.boxes]
-    nearest = min(distances, default=np.inf)
-    if nearest > BOX_TOLERANCE_SECONDS:
+    times = np.array([box.clip_seconds for box in clip.boxes])
+    distances = np.abs(times - clip_seconds)
+    if distances.min(initial=np.inf) > BOX_TOLERANCE_SECONDS:
         return []
-    return [
-        box
-        for box, distance in zip(clip.boxes, distances, strict=True)
-        if distance <= nearest + 1e-6
-    ]
+    is_nearest = distances <= distances.min() + 1e-6
+    return list(itertools.compress(clip.boxes, is_nearest))
+
+
+def _by_sound(boxes: Sequence[Box]) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
+    """The boxes of sounding objects, and those of silent ones."""
+    sounding: list[Box] = []
+    silent: list[Box] = []
+    for box in boxes:
+        (sounding if box.sounding else silent).append(box)
+    return tuple(sounding), tuple(silent)
 
 
 def annotated_moments(model: L3Net, clips: Shards, per_clip: int = 2) -> list[AnnotatedMoment]:
@@ -276,8 +286,7 @@ def annotated_moments(model: L3Net, clips: Shards, per_clip: int = 2) -> list[An
     for clip_number, clip in enumerate(clips):
         for number, moment in enumerate(moments(clip, model.config, per_clip)):
             boxes = boxes_at(clip, moment.frame_seconds)
-            sounding_boxes = tuple(box for box in boxes if box.sounding)
-            silent_boxes = tuple(box for box in boxes if not box.sounding)
+            sounding_boxes, silent_boxes = _by_sound(boxes)
             if sounding_boxes:
                 # Only the address is kept: the images of all moments would not fit into memory.
                 load_moment = partial(load, clip_number, number)

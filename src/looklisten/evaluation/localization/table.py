@@ -142,15 +142,23 @@ def _mean_peak(answers: Sequence[MapAnswer]) -> float:
 
 def _position_columns(matched: Sequence[MapAnswer]) -> dict[str, Any]:
     """Where maps are highest with the frame's own sound."""
-    on_target = [answer.points_at_target for answer in matched]
-    with_silent = [answer for answer in matched if answer.question.of_frame.silent]
-    on_silent = [answer.points_at(answer.question.of_frame.silent) for answer in with_silent]
-    # These masks do not depend on the weight, which only scales a map.
-    cious = np.array([ciou(above_median_mask(answer.values), answer.truth) for answer in matched])
+    on_target = []
+    on_target_with_silent = []
+    on_silent = []
+    moment_cious = []
+    for answer in matched:
+        on_target.append(answer.points_at_target)
+        silent_boxes = answer.question.of_frame.silent
+        if silent_boxes:
+            on_target_with_silent.append(answer.points_at_target)
+            on_silent.append(answer.points_at(silent_boxes))
+        # The mask does not depend on the weight, which only scales a map.
+        moment_cious.append(ciou(above_median_mask(answer.values), answer.truth))
+    cious = np.array(moment_cious)
     return {
         "pointing": mean_or_nan(on_target),
         "pointing_ci95": _interval_over_videos(matched, on_target),
-        "with_silent": mean_or_nan([answer.points_at_target for answer in with_silent]),
+        "with_silent": mean_or_nan(on_target_with_silent),
         "on_silent": mean_or_nan(on_silent),
         "ciou": mean_or_nan(cious >= CIOU_THRESHOLD),
         "auc": success_auc(cious),
@@ -203,4 +211,5 @@ def _interval_over_videos(
     answers: Sequence[MapAnswer], values: Sequence[float]
 ) -> tuple[float, float]:
     # Moments of one video are not independent.
-    return interval_or_nan(values, [[answer.question.of_frame.video_id for answer in answers]])
+    videos = [answer.question.of_frame.video_id for answer in answers]
+    return interval_or_nan(values, [videos])

@@ -169,13 +169,14 @@ def cluster(
         "audio": np.ones(len(clips), dtype=bool),
     }
     truth = {side: clips.names[usable[side]] for side in SIDES}
-    if any(len(set(truth[side])) < 2 for side in SIDES):
+    class_counts = [len(set(labels)) for labels in truth.values()]
+    if min(class_counts) < 2:
         raise ConfigError(
             "clusters are compared with labels, of at least 2 classes; "
             f"the {split} videos of {shards.path} have fewer"
         )
     # Both sides have the same k, so that their figures compare.
-    k, reason = choose_k(k, min(len(truth[side]) for side in SIDES), items_per_cluster)
+    k, reason = choose_k(k, min(map(len, truth.values())), items_per_cluster)
     rows: list[ClusterAgreement] = []
     for side in SIDES:
         random_clusters = []
@@ -230,11 +231,14 @@ def k_means(
     vectors: Float[np.ndarray, "items features"], k: int, seeds: int
 ) -> list[NDArray[np.int32]]:
     """The cluster of each item, from `seeds` different starts."""
+    cluster_runs = []
     with warnings.catch_warnings():
         # With fewer different vectors than clusters, some clusters stay empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        runs = [KMeans(k, n_init=1, random_state=seed) for seed in range(seeds)]
-        return [run.fit_predict(vectors) for run in runs]
+        for seed in range(seeds):
+            k_means_run = KMeans(k, n_init=1, random_state=seed)
+            cluster_runs.append(k_means_run.fit_predict(vectors))
+    return cluster_runs
 
 
 def tsne_positions(
@@ -255,8 +259,11 @@ def _agreement(
     cluster_runs: list[NDArray[Any]],
     selective: tuple[str, ...] | None,
 ) -> ClusterAgreement:
-    nmi = [normalized_mutual_info_score(truth, clusters) for clusters in cluster_runs]
-    adjusted = [adjusted_mutual_info_score(truth, clusters) for clusters in cluster_runs]
+    nmi = []
+    adjusted = []
+    for clusters in cluster_runs:
+        nmi.append(normalized_mutual_info_score(truth, clusters))
+        adjusted.append(adjusted_mutual_info_score(truth, clusters))
     return ClusterAgreement(
         side=side,
         network=kind,

@@ -116,6 +116,7 @@ class Units:
 
         Without labels, those that are activated most.
         """
+        # A unit that is never active has nothing to show.
         active = [unit for unit in self.of(side) if unit.strongest]
         active.sort(key=lambda unit: (-(unit.average_precision or 0), -unit.activation))
         best_of_class: dict[str, Unit] = {}
@@ -127,16 +128,17 @@ class Units:
         return active[:count]
 
     def as_dict(self) -> dict[str, Any]:
-        best_units = []
-        for side in SIDES:
-            best_units += [_summary(unit) for unit in self.best(side)]
+        best_units: list[dict[str, Any]] = []
+        unit_counts = {}
         never_active = {}
         for side in SIDES:
+            best_units += map(_summary, self.best(side))
+            unit_counts[side] = len(self.of(side))
             never_active[side] = sum(not unit.strongest for unit in self.of(side))
         return {
             "videos": len(np.unique(self.clips.video_ids)),
             "clips": len(self.clips),
-            "units": {side: len(self.of(side)) for side in SIDES},
+            "units": unit_counts,
             "never_active": never_active,
             "criterion": CRITERION if self.coverage else NO_CRITERION,
             "covered_classes": {f"{row.side}, {row.network}": row.covered for row in self.coverage},
@@ -223,7 +225,7 @@ def units(
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
     if not len(clips):
-        raise ConfigError(f"no clip of {clips.path} is left to look at; choose another split")
+        raise ConfigError(f"no clip of {clips.path} is left; choose another split")
     seed = initial_seed(model, seed)
     labeled_videos = _labeled_videos(clips, seed)
     audio_videos = labeled_videos.class_of_video["audio"]
@@ -299,9 +301,11 @@ def _labeled_videos(clips: Shards, seed: int) -> LabeledVideos:
     videos = list(single_labels)
     # In the order of the clips, so that the result does not depend on the draw below the limit.
     drawn = np.random.default_rng(seed).permutation(len(videos))[:MAX_LABELED_VIDEOS]
-    audio = {videos[number]: single_labels[videos[number]] for number in sorted(drawn.tolist())}
+    audio = {}
     vision = {}
-    for video, label in audio.items():
+    for number in sorted(drawn.tolist()):
+        video = videos[number]
+        audio[video] = single_labels[video]
         if all(has_single_label(clips[clip]) for clip in clips_of[video]):
-            vision[video] = label
+            vision[video] = single_labels[video]
     return LabeledVideos({"vision": vision, "audio": audio})

@@ -36,6 +36,7 @@ def single_source(value: Any) -> str | Path | Image.Image | NDArray[Any]:
     Raises SourceError for another type, ConfigError for a collection.
     """
     if isinstance(value, str):
+        # Strings of NumPy are a class of their own, which not every library accepts.
         return str(value)
     if isinstance(value, os.PathLike):
         return Path(os.fsdecode(value))
@@ -54,6 +55,7 @@ def single_source(value: Any) -> str | Path | Image.Image | NDArray[Any]:
             return single_source(array.item())
     if items_of(value) is not None:
         raise _is_collection_error()
+    # Tables of pandas have NaN where a path is missing. Only NaN differs from itself.
     if isinstance(value, float) and value != value:
         raise not_embeddable(value, "it is NaN, so a value is missing there")
     raise not_embeddable(value)
@@ -104,6 +106,7 @@ def _column_items(value: Any) -> Iterable[Any] | None:
     array = np.asarray(value)
     if array.ndim == 0:
         return None
+    # A table of one column is a column, whatever its number of dimensions.
     if array.ndim > 1 and array.size != len(array):
         shape = " x ".join(map(str, array.shape))
         raise not_embeddable(

@@ -59,6 +59,7 @@ def _shift_count(reduction: int, column_samples: int, grid: WindowGrid) -> int:
 
     `reduction` columns of the spectrogram, each `column_samples` long, are one position.
     """
+    # With divisors all runs together have positions at equal distances.
     divisors = [count for count in range(1, reduction + 1) if reduction % count == 0]
     for count in divisors:
         if reduction // count * column_samples <= grid.hop_samples:
@@ -156,6 +157,7 @@ class DenseAudio:
         """The remaining windows; silence fills the last."""
         window_count = self._grid.count(self.samples)
         last_start = self._step(window_count - 1) // self._shift_count
+        # The last position also depends on columns after it, as far as the tower reaches.
         last_position = last_start + self._window_positions - 1
         needed_columns = last_position * self._tower.stride + self._towers[0].lookahead_columns + 1
         while self._done_columns < needed_columns:

@@ -73,11 +73,12 @@ class Embedder:
         options = self._options
         if batch_size is not None:
             options = replace(options, batch_size=batch_size)
-        # A source has the length 1 after pooling, so its windows are not normalized before.
+        # Vectors are normalized after pooling. Normalizing windows before would change their mean.
         is_normalized = options.normalize if normalize_embeddings is None else normalize_embeddings
         options = replace(options, normalize=False)
         items = items_of(inputs)
         sources: Iterable[Any] = [inputs] if items is None else items
+        # A generator does not know its length; then the total grows with the count.
         total = length_hint(sources)
         rows = []
         for number, source in enumerate(sources, 1):

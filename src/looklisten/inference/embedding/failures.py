@@ -38,6 +38,7 @@ class FailureLog:
                 line = _parse(text_line)
                 if line is not None and still_holds(line):
                     self.lines.append(line)
+        # The file is written anew, so that a line which an interrupted run left incomplete goes.
         self._path.write_text("", encoding="utf-8")
         for line in self.lines:
             self._append(line)

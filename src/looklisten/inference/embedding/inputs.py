@@ -111,6 +111,7 @@ def _embed_audio(
     audio = embed_audio_pieces(encoder, options, name)
     for piece in pieces:
         block = audio.push(piece)
+        # A piece may be shorter than a window and complete none.
         if len(block):
             yield block
     if not audio.samples:
@@ -129,6 +130,7 @@ def _embed_images(
     encoder: Encoder,
     options: EmbedOptions,
 ) -> Iterator[Embeddings]:
+    # The images of an array are in memory already, so they are one block.
     squares = [crop(image, encoder.crop_pixels, 0.5, 0.5) for image in images]
     if not squares:
         raise SourceError(f"{name} is empty")
@@ -173,6 +175,7 @@ def images_of(array: Waveform, encoder: Encoder) -> Iterator[UInt8[Tensor, "heig
                 raise SourceError(
                     "images of floats lie in 0..1, and these do not; divide them, or pass uint8"
                 )
+            # Image by image: a copy of all of them would take as much memory as the array.
             image = (image * 255).round().to(torch.uint8)
         yield fit_image(image, encoder.resize_pixels)
 
@@ -206,6 +209,7 @@ def _embed_video_frames(
 
 
 def _decode_options(encoder: Encoder, audio: bool) -> DecodeOptions:
+    # The size of frames in shards, so that a file and its shards give the same vectors.
     stored_pixels = PrepareOptions().shorter_side_pixels
     return DecodeOptions(shorter_side_pixels=max(stored_pixels, encoder.resize_pixels), audio=audio)
 
@@ -257,6 +261,8 @@ def embed_aligned(source: Embeddable, encoder: Encoder, options: EmbedOptions) -
     report = DecodeReport()
     audio = embed_audio_pieces(encoder, options, name)
     frames = _FrameBatches(encoder, options, name)
+    # Frames are wanted at the middles of the windows that `audio` really gives. Dense windows begin
+    # at multiples of a step, other windows at any sample.
     grid = WindowGrid.of(options.hop_seconds, options.center)
     offset_samples = WINDOW_SAMPLES // 2 - grid.padding_samples
     middles = TimeGrid(grid.hop_samples, audio.step_samples, offset_samples)

@@ -41,6 +41,7 @@ class _EmbeddingStep(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def transform(self, X: Any) -> Float32[np.ndarray, "n features"]:
         """`[n, features]`: one row for each source of a collection, or for each row of a grid."""
+        # Nothing is fitted, so a step works in pipelines that are only used to transform.
         if not hasattr(self, "embedder_"):
             self.fit()
         sources = list(rows_of(X))

@@ -137,7 +137,9 @@ class StreamingEmbedder:
         SourceError for what cannot be sound, ConfigError after `finish`.
         """
         self._check_not_finished()
-        return self._push_all(self._resampler.push(samples_first(samples, fixed=True)))
+        # A piece may be shorter than its number of channels, so its longer axis says nothing.
+        array = samples_first(samples, first_is_time=True)
+        return self._push_all(self._resampler.push(array))
 
     def finish(self) -> Embeddings:
         """The remaining windows; silence fills the last. Raises SourceError for no sound."""

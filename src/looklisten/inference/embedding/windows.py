@@ -65,6 +65,7 @@ def _exact_decimal(seconds: float) -> Fraction:
     """The decimal number that a float prints as: 0.1 is one tenth."""
     if not 0 < seconds < math.inf:
         raise ConfigError(f"hop_seconds {seconds:g} must be a number above 0, such as 0.5")
+    # `repr` is the shortest decimal number that gives this float.
     return Fraction(repr(float(seconds)))
 
 
@@ -98,6 +99,7 @@ class SampleBuffer:
 
     def take(self, start: int, end: int) -> Float32[np.ndarray, " samples"]:
         """The samples [start, end), with silence after the end of the sound."""
+        # Only here, so that pushing many tiny pieces stays cheap.
         if len(self._pieces) > 1:
             self._pieces = [np.concatenate(self._pieces)]
         samples = self._pieces[0][start - self._start : end - self._start]

@@ -97,6 +97,7 @@ def read_provenance(path: Path, vector_format: VectorFormat) -> Provenance:
     Empty when the file does not say, is damaged or does not exist.
     """
     damages = (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, pa.ArrowException)
+    # Whatever is wrong with a damaged file, the answer is to embed its source again.
     try:
         provenance = vector_format.read_provenance(path)
     except damages:
@@ -112,7 +113,7 @@ class _Npz:
 
     def __init__(self, path: Path, provenance: Provenance) -> None:
         self._path = path
-        # A header with the number of rows stands before the rows, and the number is known at the
+        # The header, which is before the rows, has their number, and that is known only at the
         # end. So rows wait in a file of their own.
         self._row_files: dict[str, BinaryIO] = {}
         self._shapes: dict[str, tuple[int, int]] = {}
@@ -130,6 +131,7 @@ class _Npz:
             self._row_files[side] = row_path.open("w+b")
             self._shapes[side] = (0, block.vectors.shape[1])
             self._start_seconds[side] = []
+        # The same bytes on every machine, as the header says.
         little_endian = np.ascontiguousarray(block.vectors, "<f4")
         self._row_files[side].write(little_endian.tobytes())
         self._start_seconds[side].append(block.start_seconds)
@@ -210,6 +212,8 @@ class _Parquet:
 
     def write(self, block: Embeddings) -> None:
         rows = len(block)
+        # A list column is one buffer of numbers and the offsets of its rows. Python lists of floats
+        # would take many times the memory.
         vector_offsets = np.arange(rows + 1, dtype=np.int32) * block.vectors.shape[1]
         columns = [
             pa.array([block.source] * rows),
@@ -244,6 +248,7 @@ class _JsonLines:
 
     def __init__(self, path: Path, provenance: Provenance) -> None:
         self._file = path.open("w", encoding="utf-8", errors="backslashreplace")
+        # It is in every line, so that lines of several files can be put together.
         self._provenance = {"provenance": provenance} if provenance else {}
 
     def __enter__(self) -> "_JsonLines":

@@ -59,7 +59,8 @@ def localize_moments(
     method = method or default_method(model)
     device = next(model.parameters()).device
     frames = stack([moment.vision_input for moment in moments]).to(device)
-    waveforms = torch.from_numpy(np.stack([moment.waveform for moment in moments])).to(device)
+    stacked_waveforms = np.stack([moment.waveform for moment in moments])
+    waveforms = torch.from_numpy(stacked_waveforms).to(device)
     with torch.no_grad():
         vision = model.look(frames)
         audio = model.listen(waveforms)
@@ -137,13 +138,14 @@ def _similarity_maps(
         weights = column_weights.to(audio_vectors)
     else:
         weights = column_weights.new_ones(1, 1).to(audio_vectors)
-    frame_scores = (frame_positions @ audio_vectors.transpose(1, 2) * weights[:, None]).sum(2)
-    similarities = sound_positions @ vision_vectors.transpose(1, 2)
+    frame_similarities = frame_positions @ audio_vectors.transpose(1, 2)
+    frame_scores = (frame_similarities * weights[:, None]).sum(2)
+    sound_similarities = sound_positions @ vision_vectors.transpose(1, 2)
     if isinstance(fusion, PositionFusion):
         # The sound is compared with the best position of the frame, as in training.
-        sound_scores = fusion.soft_maximum(similarities, 2)
+        sound_scores = fusion.soft_maximum(sound_similarities, 2)
     else:
-        sound_scores = similarities[..., 0]
+        sound_scores = sound_similarities[..., 0]
     frame_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(frame_scores)))
     sound_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(sound_scores)))
     return frame_map.view_as(vision.map[:, 0]), sound_map.view_as(audio.map[:, 0])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from looklisten.config import ModelConfig, Side
 from looklisten.errors import ConfigError
 
+# A string and not None, so that a layer can be written as JSON and compared easily.
 LAST_MAP = ""
 """The `map_name` of a layer that is pooled from `TowerOutput.map`."""
 

@@ -39,6 +39,7 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "batch in rows columns"]) -> tuple[Tensor, Tensor]:
         """The second convolution before and after batch-norm and ReLU."""
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        # Not in place below: the raw map is a layer of its own.
         raw = self.conv2(x)
         return raw, functional.relu(self.bn2(raw))
 
@@ -81,6 +82,7 @@ class Vgg(Backbone):
         """Rows and columns that each pool reduces to one."""
 
         self.features = widths[-1]
+        # Only the first convolution and the square pools make a map narrower.
         self.stride = first_stride * 2**square_pools
         self.block_widths = tuple(widths)
         self.peak_values_per_pixel = widths[0] / first_stride**2

@@ -36,12 +36,14 @@ class AvcObjective(Objective):
         targets: PairTargets,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:
+        # Only the sounds are gathered: each process answers for its own frames.
         vision, audio = fusion.project(vision, audio)
         return avc_loss(fusion.all_pairs_logits(vision, gather(audio)), targets)
 
 
 def avc_loss(logits: Float[Tensor, "own all 2"], targets: PairTargets) -> LossAndAccuracy:
     """Cross-entropy and accuracy of the pairs of `targets`, positives and negatives half each."""
+    # bfloat16 has too few digits for a mean over many pairs.
     logits = logits.float()
     yes = _mean_over(logits, targets.positives, CORRESPOND)
     no = _mean_over(logits, targets.negatives, 1 - CORRESPOND)
@@ -52,6 +54,7 @@ def _mean_over(
     logits: Float[Tensor, "own all 2"], mask: Bool[Tensor, "own all"], answer: int
 ) -> LossAndAccuracy:
     """Mean loss and accuracy over the pairs of `mask`, whose right answer is `answer`."""
+    # Weights instead of a selection, because selecting rows would wait for the device.
     weights = mask.float() / mask.sum()
     losses = -functional.log_softmax(logits, dim=-1)[..., answer]
     is_right = logits[..., answer] > logits[..., 1 - answer]

@@ -79,9 +79,11 @@ class ContrastiveObjective(Objective):
         vision, audio = fusion.project(vision, audio)
         all_vision, all_audio = gather(vision), gather(audio)
         scale = self.log_scale.exp().clamp_max(MAX_SCALE)
+        # Each row has exactly one positive, so the maximum of its mask is its index.
         positive = targets.positives.int().argmax(1)
 
         sound_similarities = fusion.similarities(vision, all_audio)
+        # One process has all rows, and the similarities of both directions are the same.
         if all_vision is vision:
             frame_similarities = sound_similarities.T
         else:
@@ -89,6 +91,7 @@ class ContrastiveObjective(Objective):
         to_sounds = functional.cross_entropy(scale * sound_similarities, positive)
         to_frames = functional.cross_entropy(scale * frame_similarities, positive)
 
+        # Without a gradient the decision trains its threshold and leaves the network alone.
         decision = avc_loss(fusion.similarity_logits(sound_similarities.detach()), targets)
         return LossAndAccuracy(
             loss=(to_sounds + to_frames) / 2 + decision.loss, accuracy=decision.accuracy

@@ -105,6 +105,7 @@ class Objective(ABC, nn.Module):
 
     def targets(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
         """The right answers of a batch, a named tuple of tensors; by default `PairTargets`."""
+        # Without gathering, a process has only its own sounds to compare with.
         settings = self.config.train
         pairing = batch.pairing if settings.gather_negatives else batch.pairing.of_own_rows()
         return PairTargets(*pairing.masks(everyone=settings.negatives == "all"))
