@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import looklisten as ll
 from conftest import small_config, write_wav
@@ -172,6 +173,7 @@ def user_folder(world, tmp_path, monkeypatch):
     shutil.copy(world / "000000.mp4", "clip.mp4")
     shutil.copy(world / "000001.mp4", "my_videos/clip.mp4")
     write_wav(Path("my_sounds/tone.wav"), sine(440, 2.0), 48_000)
+    write_images(Path("my_images"))
     write_esc50(Path("ESC-50"))
     shutil.copytree("ESC-50", "ESC-50-master")
     return tmp_path
@@ -180,6 +182,16 @@ def user_folder(world, tmp_path, monkeypatch):
 def sine(frequency_hz, seconds, sample_rate_hz=48_000):
     times = np.arange(int(seconds * sample_rate_hz)) / sample_rate_hz
     return np.sin(2 * np.pi * frequency_hz * times).astype(np.float32) / 2
+
+
+def write_images(root):
+    """A folder per class; the images of a class have one color and some noise."""
+    noise = np.random.default_rng(0)
+    for name, color in (("red", (200, 60, 60)), ("blue", (60, 60, 200))):
+        (root / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = np.array(color) + noise.integers(-40, 40, (128, 128, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{number}.png")
 
 
 def write_esc50(root):
