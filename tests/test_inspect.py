@@ -423,6 +423,6 @@ def test_warnings_of_splits_that_are_not_known(tmp_path):
     shards = Shards(write_set(tmp_path, clips))
     (sentence,) = training_warnings(shards, ~shards.held_out_mask(0.1))
     assert (
-        sentence
-        == "the splits are train (2), fold1 (1), no name (1), counted in videos; only `train` is trained on"
+        sentence == "the splits are train (2), fold1 (1), no name (1), counted in videos; "
+        "only `train` is trained on"
     )
