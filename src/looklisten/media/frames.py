@@ -6,7 +6,7 @@ from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+BRIGHTNESS_WEIGHTS = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601).
 
 Saturation is the distance of a color from its brightness.
@@ -75,7 +75,7 @@ def jitter(
     Several frames that are stacked in the channels are changed alike.
     """
     images = frames.reshape(len(frames), -1, 3, *frames.shape[2:])
-    red, green, blue = LUMA_WEIGHTS
+    red, green, blue = BRIGHTNESS_WEIGHTS
     luma = (images[:, :, 0] * red + images[:, :, 1] * green + images[:, :, 2] * blue)[:, :, None]
     factor = saturation.view(-1, 1, 1, 1, 1)
     added = brightness.view(-1, 1, 1, 1, 1)

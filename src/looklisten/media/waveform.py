@@ -20,7 +20,7 @@ from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame
 from looklisten.media.downmix import AMBIGUOUS_CHANNELS, PhaseGuard
 from looklisten.media.isolation.readers import read_audio_chunks
 
-CHUNK_SECONDS = 10.0
+RESAMPLED_SECONDS = 10.0
 """So much of an array is resampled at a time."""
 
 MIX_BLOCK_SECONDS = 1.0
@@ -253,7 +253,7 @@ class ArrayResampler:
         Of several channels, up to MIX_BLOCK_SECONDS wait until it is known whether they cancel.
         Raises SourceError for what cannot be sound.
         """
-        step = max(round(CHUNK_SECONDS * self._rate_hz), 1)
+        step = max(round(RESAMPLED_SECONDS * self._rate_hz), 1)
         for start in range(0, len(array), step):
             for mono in self._mixer.push(scaled(array[start : start + step])):
                 yield self._resampled(mono)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HEADER = struct.Struct("<QQ")
+MESSAGE_HEADER = struct.Struct("<QQ")
 """How many bytes the JSON text has, and how many the arrays have."""
 
 ALIGNMENT = 64
@@ -36,7 +36,7 @@ def write_message(write: Write, value: Any) -> None:
     buffers: list[memoryview] = []
     text = json.dumps(_encoded(value, buffers)).encode()
     body = sum(_padded(buffer.nbytes) for buffer in buffers)
-    write(HEADER.pack(len(text), body) + text)
+    write(MESSAGE_HEADER.pack(len(text), body) + text)
     for buffer in buffers:
         write(buffer)
         padding = _padded(buffer.nbytes) - buffer.nbytes
@@ -50,7 +50,7 @@ def read_message(read: Read, functions: bool = False) -> Any:
     functions: whether names of functions become functions, which imports their modules. Only for
         messages from the parent, which is trusted.
     """
-    text_bytes, body_bytes = HEADER.unpack(read(HEADER.size))
+    text_bytes, body_bytes = MESSAGE_HEADER.unpack(read(MESSAGE_HEADER.size))
     text = json.loads(read(text_bytes).decode())
     return _Decoder(read(body_bytes), functions).value(text)
 
