@@ -106,8 +106,11 @@ def main() -> None:
         return
     for way in turns:
         print(
-            "{0:12}  {pairs_per_second:8.1f} pairs/s  a step {program_seconds:.3f} s in the program, {system_seconds:.3f} s in the system"
-            "  {resident_megabytes:.0f} MB".format(way, **result[way])
+            "{0:12}  {pairs_per_second:8.1f} pairs/s  "
+            "a step {program_seconds:.3f} s in the program, "
+            "{system_seconds:.3f} s in the system  {resident_megabytes:.0f} MB".format(
+                way, **result[way]
+            )
         )
     print("kept is {ratio:.2f} times as fast ({lowest:.2f} to {highest:.2f})".format(**result))
 

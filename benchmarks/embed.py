@@ -188,11 +188,11 @@ def main() -> None:
         return
     load = os.getloadavg()[0]
     print(
-        f"{options.threads} threads, {options.seconds:g} s of sound every {options.hop:g} s, {len(pictures)} pictures, load {load:.1f}"
+        f"{options.threads} threads, {options.seconds:g} s of sound every {options.hop:g} s, "
+        f"{len(pictures)} images, load {load:.1f}"
     )
-    print(
-        "| way | a second | times real time | ratio (lowest – highest) | lowest cosine |\n| --- | --- | --- | --- | --- |"
-    )
+    print("| way | a second | times real time | ratio (lowest – highest) | lowest cosine |")
+    print("| --- | --- | --- | --- | --- |")
     for name, row in rows.items():
         real = f"{row['times_real_time']:.2f}" if row["times_real_time"] else ""
         spread = f"{row['ratio']:.2f} ({row['ratio_lowest']:.2f} – {row['ratio_highest']:.2f})"

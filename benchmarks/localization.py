@@ -85,10 +85,8 @@ def main() -> None:
             kept[key] = measure(options.shards, run, options.per_clip, options.seed)
             options.out.write_text(json.dumps(kept, indent=1) + "\n")
         results.append(kept[key])
-        print(
-            f"{run}: {kept[key]['moments']} moments of {kept[key]['videos']} videos, {kept[key]['seconds']} s",
-            file=sys.stderr,
-        )
+        counts = f"{kept[key]['moments']} moments of {kept[key]['videos']} videos"
+        print(f"{run}: {counts}, {kept[key]['seconds']} s", file=sys.stderr)
     print(
         f"| {len(results)} runs, {results[0]['moments']} moments | "
         + " | ".join(COLUMNS).replace("_", " ")

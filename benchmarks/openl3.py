@@ -36,17 +36,32 @@ PEER = """
 import json, sys, time
 import numpy as np, tensorflow as tf, openl3
 from openl3 import models
-sounds, pictures, weights, batch = np.load(sys.argv[1]), np.load(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+sound, images = np.load(sys.argv[1]), np.load(sys.argv[2])
+weights, batch = sys.argv[3], int(sys.argv[4])
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[5]))
 tf.config.threading.set_inter_op_parallelism_threads(1)
-hears = models.load_audio_embedding_model_from_path(weights + "/openl3_audio_mel256_env.h5", "mel256", 512)
-sees = models.load_image_embedding_model_from_path(weights + "/openl3_image_mel256_env.h5", 512)
-work = {
-    "audio": lambda: openl3.get_audio_embedding(sounds, 48000, model=hears, hop_size=0.1, center=False, batch_size=batch, verbose=False)[0],
-    "image": lambda: openl3.get_image_embedding(pictures, model=sees, batch_size=batch, verbose=False),
-}
-for one in work.values():
-    one()
+audio_net = models.load_audio_embedding_model_from_path(
+    weights + "/openl3_audio_mel256_env.h5", "mel256", 512
+)
+image_net = models.load_image_embedding_model_from_path(
+    weights + "/openl3_image_mel256_env.h5", 512
+)
+options = {"batch_size": batch, "verbose": False}
+
+
+def embed_audio():
+    return openl3.get_audio_embedding(
+        sound, 48000, model=audio_net, hop_size=0.1, center=False, **options
+    )[0]
+
+
+def embed_images():
+    return openl3.get_image_embedding(images, model=image_net, **options)
+
+
+work = {"audio": embed_audio, "image": embed_images}
+for warm_up in work.values():
+    warm_up()
 print("ready", flush=True)
 for line in sys.stdin:
     side, out = line.split()
@@ -197,7 +212,8 @@ def main() -> None:
         )
         return
     print(
-        f"{args.threads} threads; a second of wall time, of processor time | their ratios | lowest cosine"
+        f"{args.threads} threads; a second of wall time, of processor time | their ratios | "
+        "lowest cosine"
     )
     for name, figures in table.items():
         cells = [figures[what] for what in ("wall", "processor", "ratio wall", "ratio processor")]

@@ -17,7 +17,8 @@ import looklisten as ll
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>overlays</title>
 <style>body {{ background: #16181c; color: #ddd; font: 15px sans-serif; margin: 2em }}
-figure {{ display: inline-block; width: 30em; margin: 0 1em 1em 0; vertical-align: top }} video {{ width: 100% }}</style>
+figure {{ display: inline-block; width: 30em; margin: 0 1em 1em 0; vertical-align: top }}
+video {{ width: 100% }}</style>
 <h1>{count} videos under the maps of {run}</h1>
 {figures}
 <p>{failures}</p>
@@ -36,30 +37,25 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     model = ll.load(options.run)
     figures, failures = [], []
-    print(
-        "| video | belongs, mean | lowest | highest | brightest place of the map, mean |\n| --- | --- | --- | --- | --- |"
-    )
+    print("| video | belongs, mean | lowest | highest | highest value of the map, mean |")
+    print("| --- | --- | --- | --- | --- |")
     for video in sorted(path for path in options.videos.iterdir() if path.is_file()):
         try:
-            found = ll.localize(video, model, every_seconds=0.2, method=options.method)
-            film = ll.overlay(video, found, options.out / f"{video.stem}.mp4")
+            localizations = ll.localize(video, model, every_seconds=0.2, method=options.method)
+            overlay = ll.overlay(video, localizations, options.out / f"{video.stem}.mp4")
         except ll.LookListenError as error:
             failures.append(html.escape(f"{video.name}: {error}"))
             continue
-        sure, bright = (
-            [one.probability for one in found],
-            mean(float(one.frame_map.values.max()) for one in found),
+        probabilities = [item.probability for item in localizations]
+        average, lowest, highest = mean(probabilities), min(probabilities), max(probabilities)
+        peak = mean(float(item.frame_map.values.max()) for item in localizations)
+        cells = [average, lowest, highest, peak]
+        print(f"| {video.name} |", " | ".join(f"{cell:.2f}" for cell in cells), "|", flush=True)
+        caption = html.escape(
+            f"{video.name}, belongs: {average:.0%} ({lowest:.0%} to {highest:.0%})"
         )
-        print(
-            f"| {video.name} | {mean(sure):.2f} | {min(sure):.2f} | {max(sure):.2f} | {bright:.2f} |",
-            flush=True,
-        )
-        words = html.escape(
-            f"{video.name}, belongs: {mean(sure):.0%} ({min(sure):.0%} to {max(sure):.0%})"
-        )
-        figures.append(
-            f'<figure><video controls preload="metadata" src="{html.escape(film.name)}"></video><figcaption>{words}</figcaption></figure>'
-        )
+        player = f'<video controls preload="metadata" src="{html.escape(overlay.name)}"></video>'
+        figures.append(f"<figure>{player}<figcaption>{caption}</figcaption></figure>")
     (options.out / "index.html").write_text(
         PAGE.format(
             count=len(figures),

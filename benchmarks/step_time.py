@@ -333,18 +333,18 @@ def main() -> None:
         print(json.dumps(result))
         return
     for row in rows:
-        print(
-            "{step:24}  {pairs_per_second:9.2f} pairs/s  {ratio:6.2f} x  ({lowest:.2f} to {highest:.2f})".format(
-                **row
-            )
+        line = (
+            "{step:24}  {pairs_per_second:9.2f} pairs/s  "
+            "{ratio:6.2f} x  ({lowest:.2f} to {highest:.2f})"
         )
+        print(line.format(**row))
     print(
-        f"{flops / 1e9:.1f} GFLOP a video; matrix product {matmul_rate / 1e9:.0f} GFLOP/s; we are at {result['matmul_fraction']:.2f} of it"
+        f"{flops / 1e9:.1f} GFLOP a video; matrix product {matmul_rate / 1e9:.0f} GFLOP/s; "
+        f"training reaches {result['matmul_fraction']:.2f} of it"
     )
     for threads, rate in result.get("loader_videos_per_second", {}).items():
-        print(
-            f"loader, {threads} threads: {rate:.0f} videos/s, the step takes {float(best['pairs_per_second']) / 2:.1f}"
-        )
+        step_rate = float(best["pairs_per_second"]) / 2
+        print(f"loader, {threads} threads: {rate:.0f} videos/s, the step takes {step_rate:.1f}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ LAYERS = [
     {"inference"},
     {"data", "model"},
     {"media"},
-    {"config", "errors", "names", "system", "tables"},
+    {"cells", "config", "errors", "names", "system", "tables"},
 ]
 """From the top to the bottom: a package may import packages of lower layers only."""
 
@@ -29,6 +29,8 @@ WITHIN_A_LAYER = {
     ("config", "errors"),
     ("system", "errors"),
     ("system", "names"),
+    ("cells", "names"),
+    ("tables", "cells"),
     ("tables", "errors"),
     ("tables", "names"),
 }

@@ -20,7 +20,6 @@ from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.app.output import emit
 from looklisten.app.pages.pair_page import training_pairs, write_pair_page
-from looklisten.data import inspection
 from looklisten.data.clips import Clip
 from looklisten.data.inspection import inspect, training_warnings
 from looklisten.data.shard_files import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, write_shards
@@ -126,10 +125,10 @@ def test_sizes_labels_splits_and_marks_are_counted_the_most_common_first(tmp_pat
     assert told["index"]["failed"] is None
 
 
-def test_pictures_are_measured_on_some_clips_from_one_end_to_the_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(inspection, "MEASURED_PICTURES", 3)
-    told = inspect(write_set(tmp_path, [a_clip(i, width=64 + i) for i in range(11)]))
-    assert told["pictures"] == {"measured_on": 3, "sizes": {"64x48": 1, "69x48": 1, "74x48": 1}}
+def test_frames_are_measured_on_clips_spread_over_the_set(tmp_path):
+    folder = write_set(tmp_path, [a_clip(i, width=64 + i) for i in range(11)])
+    report = inspect(folder, max_measured_frames=3)
+    assert report["pictures"] == {"measured_on": 3, "sizes": {"64x48": 1, "69x48": 1, "74x48": 1}}
 
 
 def test_a_picture_that_is_none_is_counted_as_that(tmp_path):
@@ -359,7 +358,7 @@ def test_a_small_set_shows_what_there_is(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("videos", "pairs", "sentence"),
     [
-        (1, 32, "needs at least 2 videos beside the held-out ones, and there are 1"),
+        (1, 32, "needs at least 2 videos in addition to the held-out ones, and there are 1"),
         (3, 3, "3 pairs cannot be shown: half are positive"),
         (3, 2, "ask for an even number from 4 on"),
     ],
@@ -424,6 +423,6 @@ def test_warnings_of_splits_that_are_not_known(tmp_path):
     shards = Shards(write_set(tmp_path, clips))
     (sentence,) = training_warnings(shards, ~shards.held_out_mask(0.1))
     assert (
-        sentence
-        == "the splits are train (2), fold1 (1), no name (1), counted in videos; only `train` is trained on"
+        sentence == "the splits are train (2), fold1 (1), no name (1), counted in videos; "
+        "only `train` is trained on"
     )

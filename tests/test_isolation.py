@@ -45,17 +45,14 @@ def videos(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def one_batch(monkeypatch):
-    monkeypatch.setattr("looklisten.data.prepare.MIN_BATCHES", 1)
+ONE_BATCH = 64
+"""More sources in a batch than any of these tests has."""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(videos, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("looklisten.data.prepare.MIN_BATCHES", 1)
-        prepare([videos], out)
+    prepare([videos], out, sources_per_batch=ONE_BATCH)
     return out
 
 
@@ -73,13 +70,16 @@ def children():
     return found
 
 
-def test_a_source_that_hangs_is_given_up_and_the_others_are_whole(
-    videos, undisturbed, one_batch, tmp_path
-):
+def test_a_source_that_hangs_is_given_up_and_the_others_are_whole(videos, undisturbed, tmp_path):
     pipe = tmp_path / "b.mkv"
     os.mkfifo(pipe)  # whoever opens it to read waits for a writer, for ever
     began = time.monotonic()
-    result = prepare([videos, pipe], tmp_path / "out", limits=WorkerLimits(stall_seconds=1.5))
+    result = prepare(
+        [videos, pipe],
+        tmp_path / "out",
+        limits=WorkerLimits(stall_seconds=1.5),
+        sources_per_batch=ONE_BATCH,
+    )
     assert time.monotonic() - began < 30
     assert (result["sources"], result["prepared"], result["failed"]) == (4, 3, 1)
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
@@ -90,7 +90,7 @@ def test_a_source_that_hangs_is_given_up_and_the_others_are_whole(
     ]
 
 
-def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, one_batch, tmp_path):
+def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, tmp_path):
     """A pipe that stops giving, each time it is read."""
     write_clock_video(tmp_path / "long.mkv", seconds=6.0)
     data = (tmp_path / "long.mkv").read_bytes()
@@ -111,7 +111,11 @@ def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, one_batch, 
     threading.Thread(target=feed, daemon=True).start()
     settings = PrepareOptions(clip_seconds=1.0, min_clip_seconds=0.2)
     result = prepare(
-        [videos, pipe], tmp_path / "out", settings, limits=WorkerLimits(stall_seconds=6)
+        [videos, pipe],
+        tmp_path / "out",
+        settings,
+        limits=WorkerLimits(stall_seconds=6),
+        sources_per_batch=ONE_BATCH,
     )
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["source"] == os.path.relpath(pipe, Path(os.path.commonpath([videos, tmp_path])))
@@ -123,7 +127,7 @@ def test_a_source_that_hangs_half_way_keeps_what_came_before(videos, one_batch, 
 
 
 @pytest.mark.parametrize(("times", "failed"), [(1, 0), (50, 1)])
-def test_a_crash_costs_at_most_its_source(videos, undisturbed, one_batch, tmp_path, times, failed):
+def test_a_crash_costs_at_most_its_source(videos, undisturbed, tmp_path, times, failed):
     """The worker is shot while it reads a source that stands still (a pipe): once is forgiven,
     again and again is not.
     """
@@ -151,7 +155,12 @@ def test_a_crash_costs_at_most_its_source(videos, undisturbed, one_batch, tmp_pa
 
     thread = threading.Thread(target=shoot, daemon=True)
     thread.start()
-    result = prepare([videos, pipe], tmp_path / "out", limits=WorkerLimits(stall_seconds=20))
+    result = prepare(
+        [videos, pipe],
+        tmp_path / "out",
+        limits=WorkerLimits(stall_seconds=20),
+        sources_per_batch=ONE_BATCH,
+    )
     over.set()
     thread.join()
     assert (result["sources"], result["prepared"], result["failed"]) == (4, 4 - failed, failed)
@@ -172,7 +181,7 @@ def pipe_in_stack(pid):
     )  # openat, and it is still in it
 
 
-def test_a_source_that_eats_memory_costs_itself(videos, one_batch, tmp_path):
+def test_a_source_that_eats_memory_costs_itself(videos, tmp_path):
     import av
     import numpy as np
 
@@ -192,21 +201,27 @@ def test_a_source_that_eats_memory_costs_itself(videos, one_batch, tmp_path):
         container.mux(audio.encode(sound))
         container.mux(audio.encode(None))
     result = prepare(
-        [videos, tmp_path / "b.mkv"], tmp_path / "out", limits=WorkerLimits(memory_megabytes=60)
+        [videos, tmp_path / "b.mkv"],
+        tmp_path / "out",
+        limits=WorkerLimits(memory_megabytes=60),
+        sources_per_batch=ONE_BATCH,
     )
     assert (result["prepared"], result["failed"]) == (3, 1)
     (failure,) = lines(tmp_path / "out" / "failures.jsonl")
     assert failure["source"].endswith("b.mkv")
     result = prepare(
-        [videos, tmp_path / "b.mkv"], tmp_path / "small", PrepareOptions(max_megapixels=20)
+        [videos, tmp_path / "b.mkv"],
+        tmp_path / "small",
+        PrepareOptions(max_megapixels=20),
+        sources_per_batch=ONE_BATCH,
     )
     (failure,) = lines(tmp_path / "small" / "failures.jsonl")
     assert "frames of 7680 x 4320; at most 20 megapixels" in failure["reason"]
 
 
-def test_workers_are_replaced_now_and_then(videos, undisturbed, one_batch, monkeypatch, tmp_path):
-    monkeypatch.setattr("looklisten.data.prepare.MAX_BATCH_SOURCES", 1)
-    prepare([videos], tmp_path, workers=1, limits=WorkerLimits(sources_per_worker=1))
+def test_workers_are_replaced_now_and_then(videos, undisturbed, tmp_path):
+    limits = WorkerLimits(sources_per_worker=1)
+    prepare([videos], tmp_path, workers=1, limits=limits, sources_per_batch=1)
     assert [bytes(c.waveform) for c in Shards(tmp_path)] == [
         bytes(c.waveform) for c in Shards(undisturbed)
     ]

@@ -17,10 +17,10 @@ from conftest import SHARED
 from keras_weights import keras_layers, write_keras
 from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.interop import openl3
-from looklisten.interop.openl3.audio import windows
+from looklisten.interop.openl3.audio import cut_windows
 from looklisten.interop.openl3.networks import halved
 from looklisten.interop.openl3.resampling import KaiserBest, resampled
-from looklisten.interop.openl3.variants import BLOBS, variant_named
+from looklisten.interop.openl3.variants import BLOB_IDS, variant_named
 from looklisten.model.networks import is_openl3
 
 GIVEN = SHARED / "openl3"
@@ -207,7 +207,7 @@ def test_lists_give_what_each_gives_alone(hears):
 def test_five_seconds_make_46_windows():
     """As OpenL3 counts them (openl3#24), and each begins where its time says."""
     ramp = np.arange(5 * 48_000, dtype=np.float32) + 1
-    found = list(windows([ramp], 0.1, center=True))
+    found = list(cut_windows([ramp], 0.1, center=True))
     assert len(found) == 46
     assert [row[24_000] for row in found[:40]] == [4_800 * i + 1 for i in range(40)]
     assert found[0][:24_000].max() == 0
@@ -216,16 +216,16 @@ def test_five_seconds_make_46_windows():
 
 def test_a_hop_that_is_no_whole_number_of_samples_does_not_drift():
     ramp = np.arange(30 * 48_000, dtype=np.float32)
-    firsts = [row[0] for row in windows([ramp], 0.0333, center=False)]
+    firsts = [row[0] for row in cut_windows([ramp], 0.0333, center=False)]
     assert max(abs(first - i * 0.0333 * 48_000) for i, first in enumerate(firsts)) <= 0.5
 
 
 def test_windows_do_not_depend_on_how_the_sound_is_cut():
     rng = np.random.default_rng(0)
     sound = rng.normal(size=123_456).astype(np.float32)
-    whole = np.stack(list(windows([sound], 0.13, True)))
+    whole = np.stack(list(cut_windows([sound], 0.13, True)))
     pieces = np.split(sound, np.sort(rng.integers(0, len(sound), 40)))
-    assert np.array_equal(np.stack(list(windows(pieces, 0.13, True))), whole)
+    assert np.array_equal(np.stack(list(cut_windows(pieces, 0.13, True))), whole)
 
 
 def test_channels_integers_and_floats_are_one_sound(hears):
@@ -350,16 +350,16 @@ def test_picture_values_are_openl3s_for_every_size(sees):
     """-1..1 at exactly 224 pixels, 0..1 where it is scaled down, over the maximum where it is only
     cropped.
     """
-    from looklisten.interop.openl3.images import squared
+    from looklisten.interop.openl3.images import center_squares
 
     exact, scaled, cropped = (
-        next(squared(picture(*size)[None])) for size in ((224, 224), (320, 400), (240, 248))
+        next(center_squares(picture(*size)[None])) for size in ((224, 224), (320, 400), (240, 248))
     )
     assert np.array_equal(exact, picture(224, 224).transpose(2, 0, 1) / np.float32(255) * 2 - 1)
     assert 0 <= scaled.min() < scaled.max() <= 200 / 255
     middle = picture(240, 248)[8:232, 12:236].transpose(2, 0, 1)
     assert np.allclose(cropped, middle / middle.max(), atol=1e-6)
-    sixteen = next(squared(picture(320, 400)[None].astype(np.uint16) * 257))
+    sixteen = next(center_squares(picture(320, 400)[None].astype(np.uint16) * 257))
     assert np.allclose(sixteen, scaled, atol=1e-6)
 
 
@@ -482,9 +482,9 @@ def test_halving_is_max_pooling():
 def test_names_of_published_networks():
     assert {
         variant_named(f"openl3:{stem.removeprefix('openl3_').replace('_', '-')}").stem
-        for stem in BLOBS
-    } == set(BLOBS)
-    assert len(BLOBS) == 12
+        for stem in BLOB_IDS
+    } == set(BLOB_IDS)
+    assert len(BLOB_IDS) == 12
     for wrong in ("openl3:audio-mel256", "openl3:mel256-env", "openl3:audio-mel256-env-x"):
         assert is_openl3(wrong)
         with pytest.raises(openl3.OpenL3Error, match="no network that OpenL3 published; a name is"):
@@ -497,7 +497,7 @@ def test_names_of_published_networks():
             for line in published.read_text().splitlines()
             if line and not line.startswith("#")
         ]
-        assert {name.removesuffix("-v0_4_0.h5.gz"): blob for blob, name in rows} == BLOBS
+        assert {name.removesuffix("-v0_4_0.h5.gz"): blob for blob, name in rows} == BLOB_IDS
 
 
 def test_nothing_heavy_is_imported_at_import():

@@ -178,7 +178,7 @@ def test_a_video_gives_both_sides_on_the_files_clock(hears, sees, tmp_path):
     assert seen["timestamps"] == pytest.approx(times, abs=1e-3)
     assert seen["embedding"].shape == (5, 512)
     assert heard["timestamps"].tolist() == [0, 0.5, 1.0]
-    pieces = np.concatenate(list(reading.read_sound(str(tmp_path / "clip.mp4"))))
+    pieces = np.concatenate(list(reading.read_openl3_sound(str(tmp_path / "clip.mp4"))))
     assert np.abs(pieces[:23_000]).max() < 1e-3, "half a second before the sound begins"
     assert np.abs(pieces[25_000:50_000]).max() > 0.3
 
@@ -192,7 +192,7 @@ def test_a_video_keeps_its_aspect(sees, tmp_path):
         container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     times = []
-    (pixels,) = reading.read_frames(str(tmp_path / "wide.mp4"), times)
+    (pixels,) = reading.read_openl3_frames(str(tmp_path / "wide.mp4"), times)
     assert pixels.shape == (256, 512, 3)
     assert np.abs(pixels[100, 256].astype(int) - (255, 60, 30)).max() < 20
     red = pixels[..., 0] > 128
@@ -205,7 +205,7 @@ def test_a_long_sound_is_never_whole_in_memory(tmp_path):
     second.
     """
     wavfile.write(tmp_path / "long.wav", 8_000, tone(60, 8_000))
-    sizes = [len(piece) for piece in reading.read_sound(str(tmp_path / "long.wav"))]
+    sizes = [len(piece) for piece in reading.read_openl3_sound(str(tmp_path / "long.wav"))]
     assert sum(sizes) == 60 * 48_000
     assert max(sizes) <= 2 * 48_000
 

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from conftest import SHARED, write_clock_video
+from looklisten.data.batches import batch_record
 from looklisten.data.cutting import cut
 from looklisten.data.inspection import inspect
 from looklisten.data.options import PrepareOptions
-from looklisten.data.prepare import NOTHING, _record, prepare
+from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
+from looklisten.data.worker_messages import SourceOutcome
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.system.files import check_writable
@@ -50,7 +52,7 @@ def test_counts_and_contents(world, undisturbed):
     assert clip.duration_seconds == pytest.approx(2.0, abs=0.03)
     assert len(clip.frames) == 10
     assert clip.boxes
-    assert all(0 <= box.at_seconds < 2 for box in clip.boxes)
+    assert all(0 <= box.clip_seconds < 2 for box in clip.boxes)
 
 
 def test_same_bytes_for_any_number_of_workers(world, undisturbed, tmp_path):
@@ -60,7 +62,8 @@ def test_same_bytes_for_any_number_of_workers(world, undisturbed, tmp_path):
 
 def test_moving_the_videos_changes_no_shard(world, undisturbed, tmp_path):
     shutil.copytree(world, tmp_path / "elsewhere")
-    prepare([tmp_path / "elsewhere" / "labels.csv"], tmp_path / "out", boxes=world / "boxes.csv")
+    moved_world = tmp_path / "elsewhere"
+    prepare([moved_world / "labels.csv"], tmp_path / "out", boxes=moved_world / "boxes.csv")
     moved = {
         name: value for name, value in digest(tmp_path / "out").items() if name.endswith(".arrow")
     }
@@ -412,8 +415,8 @@ def test_a_repair_does_not_cost_clips_whose_source_is_gone(tmp_path, caplog):
     prepare([videos], out)
     assert [clip.source for clip in Shards(out)] == kept == ["a.mp4"]
     assert (
-        "not prepared again: b.mp4; its clips lie in one shard with those of a.mp4, which is not there any more"
-        in caplog.text
+        "not prepared again: b.mp4; its clips are in one shard "
+        "with those of a.mp4, which does not exist any more" in caplog.text
     )
 
 
@@ -451,8 +454,8 @@ def test_duplicates_in_two_splits_follow_the_first_and_it_is_said(tmp_path, capl
         ("c.mp4", "fold9"),
     ]
     assert (
-        "1 file has the same bytes as a file of another split and the split of that one now: b.mp4 (test) follows a.mp4"
-        in caplog.text
+        "1 file has the same bytes as a file of another split and the split of that one now: "
+        "b.mp4 (test) follows a.mp4" in caplog.text
     )
     assert "held out from training, and only train is trained on: fold9 (1) sources" in caplog.text
     assert prepare([tmp_path / "t.csv"], tmp_path / "out")["x_realtime"] == 0.0
@@ -492,22 +495,43 @@ def test_a_mixture_of_sources_with_and_without_split_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("path,split\na.mp4,train\nb.mp4,\n")
     with pytest.raises(
         ConfigError,
-        match=r"1 of 2 sources have no split, and the others are in 'train'.*Without a split: b\.mp4",
+        match=r"1 of 2 sources have no split, .* in 'train'.*Without a split: b\.mp4",
     ):
         prepare([tmp_path / "t.csv"], tmp_path / "out")
 
 
-def test_boxes_of_unknown_files_are_said(tmp_path, caplog):
+def test_boxes_of_files_that_are_no_sources_are_reported(tmp_path, caplog):
     write_clock_video(tmp_path / "a.mp4", seconds=1.5)
     (tmp_path / "boxes.csv").write_text(
         "path,time,x0,y0,x1,y1,label,sounding\na.mp4,0,0,0,1,1,x,1\nz.mp4,0,0,0,1,1,x,1\n"
     )
     prepare([tmp_path / "a.mp4"], tmp_path / "out", boxes=tmp_path / "boxes.csv")
     assert (
-        "the table of boxes has 1 files that are not among the sources, their boxes are left out: z.mp4"
-        in caplog.text
+        "the table of boxes has 1 files that are not among the sources; "
+        "their boxes are left out: z.mp4" in caplog.text
     )
     assert len(Shards(tmp_path / "out")[0].boxes) == 1
+
+
+def test_paths_of_boxes_start_at_the_folder_of_their_table(tmp_path):
+    """Two inputs in two folders: the common folder is another one than the table's."""
+    for name in ("one", "two"):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        write_clock_video(tmp_path / "videos" / name / f"{name}.mp4", seconds=1.5)
+    (tmp_path / "videos" / "boxes.csv").write_text(
+        "path,time,x0,y0,x1,y1,label,sounding\none/one.mp4,0,0,0,1,1,x,1\n"
+    )
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "boxes.csv").write_text(
+        "path,time,x0,y0,x1,y1,label,sounding\n../videos/one/one.mp4,0,0,0,1,1,x,1\n"
+    )
+    inputs = [tmp_path / "videos" / "one", tmp_path / "videos" / "two"]
+    for number, table in enumerate((tmp_path / "videos" / "boxes.csv", tables / "boxes.csv")):
+        prepare(inputs, tmp_path / f"out{number}", boxes=table)
+        shards = Shards(tmp_path / f"out{number}")
+        boxes = {clip.source: len(clip.boxes) for clip in (shards[0], shards[1])}
+        assert boxes == {"one/one.mp4": 1, "two/two.mp4": 0}
 
 
 def test_when_all_were_skipped_the_first_reason_is_said(tmp_path):
@@ -530,11 +554,13 @@ def test_lost_seconds_are_counted_by_reason(tmp_path):
 
 def test_what_decoding_lost_has_a_line_when_it_is_notable():
     sources = [Source("a.mp4"), Source("b.mp4")]
-    outcome = NOTHING | {"status": "prepared", "clips": 1, "seconds": 9.0, "reason": ""}
     lost = [{"no picture": 0.4}, {"no picture": 2.5, "no sound": 1.0}]
-    record = _record(
-        sources, [outcome | {"lost_seconds": of, "source_marks": ["hdr"]} for of in lost], []
-    )
+    outcomes = []
+    for lost_seconds in lost:
+        outcomes.append(
+            SourceOutcome(clips=1, seconds=9.0, lost_seconds=lost_seconds, source_marks=["hdr"])
+        )
+    record = batch_record(sources, outcomes, [])
     assert record["lost_seconds"] == {"no picture": 2.9, "no sound": 1.0}
     assert record["source_marks"] == {"hdr": 2}
     (line,) = record["skipped_lines"]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from conftest import write_clock_video
 from looklisten.app.cli import main
-from looklisten.data.annotations import LAYOUTS, VideoSet
+from looklisten.data.annotations import ANNOTATION_FORMATS, VideoSet
 from looklisten.data.prepare import prepare
-from looklisten.data.public_sets import COLUMNS, KINETICS_SOUNDS, table
+from looklisten.data.public_sets import KINETICS_SOUNDS, PREPARE_COLUMNS, table
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
 
@@ -70,7 +70,7 @@ def test_kinetics(tmp_path):
     result = make(tmp_path, "kinetics", text, names)
     assert counts(result) == (4, 3, 1, 0, 3, 2)
     assert lines(result) == [
-        dict(zip(COLUMNS, row, strict=True))
+        dict(zip(PREPARE_COLUMNS, row, strict=True))
         for row in [
             (
                 f"videos/train/playing air guitar/{ODD}_000417_000427.mp4",
@@ -141,7 +141,8 @@ def test_a_test_split_may_lack_its_labels(tmp_path):
 def test_kinetics_sounds_says_which_classes(tmp_path):
     text = KINETICS + (
         "bowling,0wR5jVB-WPk,0,10,train,0\nblowing out candles,3caPS4FHFF8,36,46,train,0\n"
-        "zumba,yq_M1PMw2hY,38,48,train,0\nmowing the lawn by pushing lawnmower,7pRfb0t34uo,1,11,train,0\n"
+        "zumba,yq_M1PMw2hY,38,48,train,0\n"
+        "mowing the lawn by pushing lawnmower,7pRfb0t34uo,1,11,train,0\n"
     )
     names = ["0wR5jVB-WPk.mp4", "3caPS4FHFF8.mp4", "yq_M1PMw2hY.mp4", "7pRfb0t34uo.mp4"]
     later = make(tmp_path, "kinetics-sounds", text, names)
@@ -179,7 +180,10 @@ def test_the_two_lists_of_kinetics_sounds_differ_as_the_sets_do():
     assert {"fingerpicking", "patting", "typing"} <= paper - later
 
 
-VGGSOUND = f'{ODD},30,"female speech, woman speaking",train\n--bvmgIdDC8,0,"bee, wasp, etc. buzzing",test\n'
+VGGSOUND = (
+    f'{ODD},30,"female speech, woman speaking",train\n'
+    '--bvmgIdDC8,0,"bee, wasp, etc. buzzing",test\n'
+)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +208,7 @@ def test_every_form_of_a_name_is_the_clip(tmp_path, form, suffix):
     assert lines(result) == [
         dict(
             zip(
-                COLUMNS,
+                PREPARE_COLUMNS,
                 (f"videos/video/{name}", "female speech, woman speaking", "", "", ODD, "train"),
                 strict=True,
             )
@@ -270,7 +274,9 @@ ONTOLOGIES = {
     "ontology.json": json.dumps(
         [{"id": "/m/03v3yw", "name": "Keys jangling"}, {"id": "/m/0k4j", "name": "Car, automobile"}]
     ),
-    "class_labels_indices.csv": 'index,mid,display_name\n0,/m/03v3yw,"Keys jangling"\n1,/m/0k4j,"Car, automobile"\n',
+    "class_labels_indices.csv": (
+        'index,mid,display_name\n0,/m/03v3yw,"Keys jangling"\n1,/m/0k4j,"Car, automobile"\n'
+    ),
 }
 
 
@@ -428,7 +434,8 @@ def test_prepare_cuts_what_the_table_says(tmp_path):
         (
             "kinetics",
             "label,video,start,split\n",
-            "line 1: lacks the column youtube_id, time_start, time_end, has label, video, start, split",
+            "line 1: lacks the column youtube_id, time_start, time_end, "
+            "has label, video, start, split",
         ),
         ("kinetics", "", "line 1: lacks the column youtube_id, time_start, time_end, has nothing"),
         (
@@ -461,7 +468,7 @@ def test_prepare_cuts_what_the_table_says(tmp_path):
         (
             "vggsound",
             "-_a-b_c-d_Q_000030.mp4,rapping\n",
-            "line 1: has 2 columns instead of the 4 that are youtube_id, time_start, label, split",
+            "line 1: has 2 columns instead of 4: youtube_id, time_start, label, split",
         ),
         (
             "vggsound",
@@ -477,7 +484,7 @@ def test_what_is_wrong_with_annotations_is_said_with_its_line(tmp_path, name, te
     with pytest.raises(SourceError, match=re.escape(sentence)) as told:
         make(tmp_path, name, text, ["0wR5jVB-WPk.mp4"])
     assert "set_train.csv" in str(told.value)
-    assert "give the file that" in str(told.value), "what to do next"
+    assert "use the file that" in str(told.value), "what to do next"
     assert not (tmp_path / "table.csv").exists()
 
 
@@ -485,7 +492,7 @@ def test_a_name_that_tells_no_split_or_two(tmp_path):
     for file in ("segments.csv", "train_and_eval.csv"):
         with pytest.raises(
             SourceError,
-            match="its name tells none; give it a name with one of train, val, test or eval in it",
+            match="its name has none; give it a name with one of train, val, test or eval in it",
         ):
             make(tmp_path, "audioset", AUDIOSET, [f"{ODD}.mp4"], file)
 
@@ -537,9 +544,7 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path):
 )
 def test_an_ontology_that_tells_no_names_is_said(tmp_path, file, text):
     ontology = tmp_path / file if text is None else written(tmp_path / file, text)
-    with pytest.raises(
-        SourceError, match=r"tells no names of labels; give AudioSet's ontology\.json"
-    ):
+    with pytest.raises(SourceError, match=r"has no names of labels; use AudioSet's ontology\.json"):
         make(tmp_path, "audioset", AUDIOSET, [f"{ODD}.mp4"], ontology=ontology)
 
 
@@ -572,8 +577,8 @@ def test_the_shell_knows_every_set_and_every_list(capsys):
     with pytest.raises(SystemExit):
         main(["table", "--help"])
     told = capsys.readouterr().out
-    assert all(name in told for name in [*LAYOUTS, *KINETICS_SOUNDS])
-    assert set(LAYOUTS) == set(VideoSet.__args__)
+    assert all(name in told for name in [*ANNOTATION_FORMATS, *KINETICS_SOUNDS])
+    assert set(ANNOTATION_FORMATS) == set(VideoSet.__args__)
 
 
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
@@ -582,7 +587,7 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch, capsys):
     commands = [
         line.split()[1:] for line in page.splitlines() if line.startswith("looklisten table ")
     ]
-    assert {command[1] for command in commands} == set(LAYOUTS)
+    assert {command[1] for command in commands} == set(ANNOTATION_FORMATS)
     folder_of(tmp_path / "videos", f"{ODD}.mp4")
     for name, text in ONTOLOGIES.items():
         written(tmp_path / name, text)

@@ -15,9 +15,11 @@ import pytest
 from pyarrow import parquet
 
 from conftest import write_clock_video
+from looklisten.data.duplicates import with_duplicates
+from looklisten.data.inputs import find_sources
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
-from looklisten.data.sources import Source, find_sources, mark_duplicates
+from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media.formats import MEDIA_SUFFIXES
 
@@ -39,12 +41,12 @@ def folder(tmp_path):
 
 
 def names(inputs, **options):
-    return [source.name for source in find_sources(inputs, **options).found]
+    return [source.name for source in find_sources(inputs, **options).sources]
 
 
 def test_a_folder_is_searched_for_videos(folder):
     assert names([folder]) == ["cat/a.mp4", "cat/b.MKV", "d.mov", "dog/c.webm"]
-    assert find_sources([folder]).found[0].bytes == len("cat/a.mp4")
+    assert find_sources([folder]).sources[0].bytes == len("cat/a.mp4")
 
 
 def test_a_file_is_tried_whatever_its_name(folder):
@@ -108,8 +110,8 @@ def test_csv_and_parquet_say_the_same(folder):
     )
     (folder / "t.csv").write_text(f"\ufeff{','.join(columns)}\r\n{cells}\r\n", newline="")
     parquet.write_table(pa.Table.from_pylist(ROWS), folder / "t.parquet")
-    found = find_sources([folder / "t.csv"]).found
-    assert found == find_sources([folder / "t.parquet"]).found
+    found = find_sources([folder / "t.csv"]).sources
+    assert found == find_sources([folder / "t.parquet"]).sources
     assert [source.name for source in found] == ["cat/a.mp4#t=1.5,4", "cat/a.mp4#t=8", "d.mov"]
     assert found[0].labels == ("cat", "animal")
     assert (found[0].video_id, found[0].split, found[0].stop_seconds) == ("A", "train", 4.0)
@@ -119,8 +121,8 @@ def test_csv_and_parquet_say_the_same(folder):
 def test_a_missing_file_of_a_table_stops_nothing(folder):
     (folder / "t.csv").write_text("path\ncat/a.mp4\ngone.mp4\n")
     found = find_sources([folder / "t.csv"])
-    assert [source.path for source in found.found] == ["cat/a.mp4"]
-    assert [name.rpartition("/")[2] for name in found.missing] == ["gone.mp4"]
+    assert [source.path for source in found.sources] == ["cat/a.mp4"]
+    assert [name.rpartition("/")[2] for name in found.unusable] == ["gone.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_a_missing_file_of_a_table_stops_nothing(folder):
         ("path\n", "has no rows"),
         (
             "path\ngone.mp4\n",
-            "names 1 files, and none of them is there; the first of them: .*gone.mp4",
+            "names 1 files, and none of them can be used; the first: .*gone.mp4",
         ),
         ("path,start_seconds\nd.mov,soon\n", "line 2: 'soon' is no number of seconds"),
         (
@@ -161,14 +163,14 @@ def test_one_video_in_two_splits_is_refused(folder):
 
 
 def test_labels_from_the_folders_name(folder):
-    found = {source.path: source.labels for source in find_sources([folder], "folder").found}
+    found = {source.path: source.labels for source in find_sources([folder], "folder").sources}
     assert found == {
         "cat/a.mp4": ("cat",),
         "cat/b.MKV": ("cat",),
         "dog/c.webm": ("dog",),
         "d.mov": (),
     }
-    both = find_sources([folder / "cat", folder / "dog"], "folder").found
+    both = find_sources([folder / "cat", folder / "dog"], "folder").sources
     assert {source.labels for source in both} == {("cat",), ("dog",)}
 
 
@@ -186,9 +188,9 @@ def test_memory_and_http(folder):
     memory.pipe("/set/x/a.mp4", b"abc")
     memory.pipe("/set/list.csv", b"path,label\nx/a.mp4,cat\n")
     for given in ("memory://set", "memory://set/**/*.mp4"):
-        (source,) = find_sources([given]).found
+        (source,) = find_sources([given]).sources
         assert (source.path, source.bytes) == ("memory:///set/x/a.mp4", 3)
-    (source,) = find_sources(["memory://set/list.csv"]).found
+    (source,) = find_sources(["memory://set/list.csv"]).sources
     assert (source.path, source.labels) == ("memory://set/x/a.mp4", ("cat",))
     memory.rm("/set", recursive=True)
     (folder / "t.csv").write_text("path\ncat/a.mp4\n")
@@ -197,7 +199,7 @@ def test_memory_and_http(folder):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         here = f"http://127.0.0.1:{server.server_port}"
-        (source,) = find_sources([f"{here}/t.csv"]).found
+        (source,) = find_sources([f"{here}/t.csv"]).sources
         server.shutdown()
     assert source == Source(f"{here}/cat/a.mp4")
 
@@ -210,11 +212,11 @@ def test_duplicates_are_found_by_content_and_stay_one_video(tmp_path):
         ("d.mp4", "other length"),
     ):
         (tmp_path / name).write_text(content)
-    found = find_sources([tmp_path]).found
-    marked = mark_duplicates(found, tmp_path)
+    found = find_sources([tmp_path]).sources
+    marked = with_duplicates(found, tmp_path)
     assert [source.same_as for source in marked] == ["", "", "a.mp4", ""]
     assert [source.video_id for source in marked] == ["", "", "a.mp4", ""]
-    later = mark_duplicates(found[2:], tmp_path, known=found[:2])
+    later = with_duplicates(found[2:], tmp_path, known=found[:2])
     assert [source.same_as for source in later] == ["a.mp4", ""]
 
 
@@ -303,9 +305,9 @@ def test_names_in_a_text_list_are_bytes(odd_folder, tmp_path):
     lines = b"".join(os.fsencode(odd_folder / name) + b"\n" for name in one_line)
     (tmp_path / "list.txt").write_bytes(lines + b"a\0b.mp4\n" + b"y" * 300 + b".mp4\n")
     found = find_sources([tmp_path / "list.txt"])
-    assert len(found.found) == len(one_line)
-    assert all(source.local_path(found.root).exists() for source in found.found)
-    assert sorted(found.reasons.values()) == [
+    assert len(found.sources) == len(one_line)
+    assert all(source.local_path(found.root).exists() for source in found.sources)
+    assert sorted(found.unusable.values()) == [
         "File name too long",
         "its name holds a NUL character, which no file name can",
     ]
@@ -367,7 +369,7 @@ def test_what_cannot_be_read_is_a_failed_source(folder):
     (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
     (folder / "itself.mp4").symlink_to(folder / "itself.mp4")
     os.mkfifo(folder / "pipe.mp4")
-    reasons = {Path(name).name: reason for name, reason in find_sources([folder]).reasons.items()}
+    reasons = {Path(name).name: reason for name, reason in find_sources([folder]).unusable.items()}
     assert reasons["gone.mp4"] == "a broken link: there is no such file"
     assert reasons["itself.mp4"].startswith("a broken link: ")
     assert reasons["pipe.mp4"] == "it is no file but a pipe, a socket or a device"
@@ -380,9 +382,9 @@ def test_a_folder_without_permission_is_a_failed_source(tmp_path):
     for name in ("shut/a.mp4", "listed/b.mp4", "c.mp4"):
         (tmp_path / name).touch()
     program = (
-        "import json, sys; from looklisten.data.sources import find_sources; "
+        "import json, sys; from looklisten.data.inputs import find_sources; "
         "found = find_sources([sys.argv[1]]); "
-        "print(json.dumps([[source.path for source in found.found], found.reasons]))"
+        "print(json.dumps([[source.path for source in found.sources], found.unusable]))"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     if os.geteuid() == 0:
@@ -427,14 +429,14 @@ def test_hidden_folders_and_trash_are_left_out_and_counted(folder):
         (folder / name / "x.mp4").touch()
     (folder / "._a.mp4").touch()
     found = find_sources([folder])
-    assert [source.path for source in found.found] == [
+    assert [source.path for source in found.sources] == [
         "cat/a.mp4",
         "cat/b.MKV",
         "d.mov",
         "dog/c.webm",
     ]
-    assert "8 hidden files, hidden folders or trash folders were left out" in found.notes
-    assert [source.path for source in find_sources([folder / ".git"]).found] == ["x.mp4"]
+    assert "8 hidden files or folders and trash folders were left out" in found.notes
+    assert [source.path for source in find_sources([folder / ".git"]).sources] == ["x.mp4"]
 
 
 def test_files_with_other_suffixes_are_counted(folder):
@@ -461,10 +463,10 @@ def test_a_remote_folder_has_the_same_account(scheme, tmp_path):
         with fsspec.open(f"{top}/{name}", "wb", auto_mkdir=True) as file:
             file.write(b"x")
     found = find_sources([f"{top}/"])
-    assert [source.path.rpartition("/")[2] for source in found.found] == ["a.mp4"]
+    assert [source.path.rpartition("/")[2] for source in found.sources] == ["a.mp4"]
     assert found.notes == (
         "1 file with another suffix was not looked at (.abc 1)",
-        "2 hidden files, hidden folders or trash folders were left out",
+        "2 hidden files or folders and trash folders were left out",
     )
     fsspec.filesystem(scheme).rm(top.partition("://")[2], recursive=True)
 
@@ -500,14 +502,14 @@ def test_folders_that_a_pattern_matches_are_said(folder):
 
 def test_ways_to_write_one_split_do_not_contradict(folder):
     (folder / "t.csv").write_text("path,video_id,split\ncat/a.mp4,A,train\nd.mov,A,Training\n")
-    assert len(find_sources([folder / "t.csv"]).found) == 2
+    assert len(find_sources([folder / "t.csv"]).sources) == 2
 
 
 def test_a_duplicate_follows_the_split_of_the_first(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).write_text("same")
     (tmp_path / "t.csv").write_text("path,split,video_id\na.mp4,train,A\nb.mp4,test,B\n")
-    found = find_sources([tmp_path / "t.csv"]).found
-    first, second = mark_duplicates(found, tmp_path)
+    found = find_sources([tmp_path / "t.csv"]).sources
+    first, second = with_duplicates(found, tmp_path)
     assert (second.same_as, second.split, second.video_id) == ("a.mp4", "train", "A")
     assert (first.same_as, first.split) == ("", "train")

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from looklisten.data.sources import find_sources, read_boxes
+from looklisten.cells import cell_boolean, cell_seconds, cell_texts
+from looklisten.data.boxes import read_boxes
+from looklisten.data.inputs import find_sources
 from looklisten.errors import ConfigError, SourceError
-from looklisten.tables import seconds_of, texts_of, truth_of
 
 FILES = ("a.mp4", "b.mp4", "c.mp4")
 
@@ -26,12 +27,12 @@ def folder(tmp_path):
 def of_csv(folder, text):
     data = text if isinstance(text, bytes) else text.encode()
     (folder / "t.csv").write_bytes(data)
-    return find_sources([folder / "t.csv"]).found
+    return find_sources([folder / "t.csv"]).sources
 
 
 def of_parquet(folder, **columns):
     parquet.write_table(pa.table({"path": pa.array(FILES)} | columns), folder / "t.parquet")
-    return find_sources([folder / "t.parquet"]).found
+    return find_sources([folder / "t.parquet"]).sources
 
 
 def labels(sources):
@@ -152,12 +153,12 @@ def test_a_record_as_a_label_is_refused(folder):
 
 
 def test_lists_as_programs_print_them():
-    assert texts_of("['cat' 'big dog']") == ("cat", "big dog")
-    assert texts_of('["cat", "dog"]') == ("cat", "dog")
-    assert texts_of("[1 2]") == ("1", "2")
-    assert texts_of("[x]") == ("[x]",)
-    assert texts_of("cat|cat| dog ") == ("cat", "dog")
-    assert [truth_of(value) for value in (1, 0, True, "no", "1.0".rstrip(".0"), 1.0)] == [
+    assert cell_texts("['cat' 'big dog']") == ("cat", "big dog")
+    assert cell_texts('["cat", "dog"]') == ("cat", "dog")
+    assert cell_texts("[1 2]") == ("1", "2")
+    assert cell_texts("[x]") == ("[x]",)
+    assert cell_texts("cat|cat| dog ") == ("cat", "dog")
+    assert [cell_boolean(value) for value in (1, 0, True, "no", "1.0".rstrip(".0"), 1.0)] == [
         True,
         False,
         True,
@@ -165,7 +166,7 @@ def test_lists_as_programs_print_them():
         True,
         True,
     ]
-    assert seconds_of("90") == 90.0
+    assert cell_seconds("90") == 90.0
 
 
 # Headings
@@ -176,7 +177,7 @@ def test_headings_are_compared_without_case_and_spaces(folder, heading):
     assert labels(of_csv(folder, f"{heading}\na.mp4,cat\n")) == [("cat",)]
     path, label = (name.removeprefix("\ufeff") for name in heading.split(","))
     parquet.write_table(pa.table({path: ["a.mp4"], label: ["cat"]}), folder / "t.parquet")
-    assert labels(find_sources([folder / "t.parquet"]).found) == [("cat",)]
+    assert labels(find_sources([folder / "t.parquet"]).sources) == [("cat",)]
 
 
 @pytest.mark.parametrize("headings", [("Label", " label"), ("label", "label")])
@@ -211,7 +212,8 @@ def test_two_columns_of_one_name_are_refused(folder, headings):
     ],
 )
 def test_a_column_that_is_nearly_known_is_refused_with_a_hint(folder, wrong, right):
-    sentence = rf"columns that are not known: {wrong.lower()} \(did you mean {right}\?\); rename them, or remove them"
+    hint = rf"{wrong.lower()} \(did you mean {right}\?\)"
+    sentence = rf"columns that are not known: {hint}; rename them, or remove them"
     with pytest.raises(SourceError, match=sentence):
         of_csv(folder, f"path,{wrong}\na.mp4,1\n")
     with pytest.raises(SourceError, match=sentence):
@@ -222,8 +224,8 @@ def test_beside_the_known_one_it_is_ignored_and_named_like_every_other_column(fo
     (folder / "t.csv").write_text("path,label,class,weather\na.mp4,cat,1,rain\n")
     (note,) = find_sources([folder / "t.csv"]).notes
     assert (
-        "ignored columns: class, weather; known are label, path, split, start_seconds, stop_seconds, video_id"
-        in note
+        "ignored columns: class, weather; "
+        "known are label, path, split, start_seconds, stop_seconds, video_id" in note
     )
 
 
@@ -245,7 +247,7 @@ def test_a_second_row_of_a_file_adds_its_labels(folder):
     parquet.write_table(
         pa.table({"path": ["a.mp4", "a.mp4"], "label": [0, 1]}), folder / "t.parquet"
     )
-    assert labels(find_sources([folder / "t.parquet"]).found) == [("0", "1")]
+    assert labels(find_sources([folder / "t.parquet"]).sources) == [("0", "1")]
 
 
 def test_another_stretch_is_another_source(folder):
@@ -261,14 +263,14 @@ def test_rows_of_a_file_that_contradict_each_other_are_refused(folder, column):
 
 def test_a_table_adds_to_what_a_folder_names(folder):
     (folder / "t.csv").write_text("path,label\nb.mp4,dog\n")
-    assert labels(find_sources([folder, folder / "t.csv"]).found) == [(), ("dog",), ()]
+    assert labels(find_sources([folder, folder / "t.csv"]).sources) == [(), ("dog",), ()]
 
 
 def test_a_row_without_a_path_is_one_failed_source(folder):
     (folder / "t.csv").write_text("path,label\na.mp4,cat\n,dog\n,\n")
     found = find_sources([folder / "t.csv"])
-    assert labels(found.found) == [("cat",)]
-    assert list(found.reasons.values()) == ["this row has no path"]
+    assert labels(found.sources) == [("cat",)]
+    assert list(found.unusable.values()) == ["this row has no path"]
 
 
 # How the file is written
@@ -306,7 +308,7 @@ def test_latin_1_is_read_and_said(folder):
     (folder / "é.mp4").touch()
     (folder / "t.csv").write_bytes("path,label\né.mp4,Hündin\na.mp4,cat\n".encode("latin-1"))
     found = find_sources([folder / "t.csv"])
-    assert [(source.path, source.labels) for source in found.found] == [
+    assert [(source.path, source.labels) for source in found.sources] == [
         ("a.mp4", ("cat",)),
         ("é.mp4", ("Hündin",)),
     ]
@@ -341,8 +343,8 @@ def test_boxes_by_the_same_rules(folder):
         "path,time,x0,y0,x1,y1,label,sounding\na.mp4,62,0,0.25,0.5,1,0,yes\n"
     )
     assert read_boxes(folder / "b.parquet") == read_boxes(folder / "b.csv")
-    (box,) = read_boxes(folder / "b.csv")["a.mp4"]
-    assert (box.at_seconds, box.y0, box.label, box.sounding) == (62.0, 0.25, "0", True)
+    (box,) = read_boxes(folder / "b.csv")[str(folder / "a.mp4")]
+    assert (box.video_seconds, box.y0, box.label, box.sounding) == (62.0, 0.25, "0", True)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +365,7 @@ def test_a_corner_with_a_decimal_comma_is_read_and_thousands_are_not(folder):
     table = folder / "b.csv"
     heading = "path;time;x0;y0;x1;y1;label;sounding\n"
     table.write_text(heading + "a.mp4;0;0,125;0;1;1;cat;1\n")
-    assert read_boxes(table)["a.mp4"][0].x0 == 0.125
+    assert read_boxes(table)[str(folder / "a.mp4")][0].x0 == 0.125
     table.write_text(heading + "a.mp4;0;1,500;0;1;1;cat;1\n")
     with pytest.raises(SourceError, match=r"'1,500' is no number, in the column x0"):
         read_boxes(table)
@@ -373,7 +375,7 @@ def test_numbers_of_32_bits_and_maps_are_read_as_they_are_meant(folder):
     (folder / "t.parquet").parent.mkdir(exist_ok=True)
     labels = pa.array([0.1], pa.float32())
     parquet.write_table(pa.table({"path": ["a.mp4"], "label": labels}), folder / "t.parquet")
-    assert find_sources([folder / "t.parquet"]).found[0].labels == ("0.1",)
+    assert find_sources([folder / "t.parquet"]).sources[0].labels == ("0.1",)
     maps = pa.array([[("cat", 1)]], pa.map_(pa.string(), pa.int64()))
     parquet.write_table(pa.table({"path": ["a.mp4"], "label": maps}), folder / "t.parquet")
     with pytest.raises(SourceError, match="is a record, where one value is expected"):
@@ -382,7 +384,7 @@ def test_numbers_of_32_bits_and_maps_are_read_as_they_are_meant(folder):
 
 def test_the_separator_line_of_excel_is_no_heading(folder):
     (folder / "t.csv").write_text("sep=;\npath;label\na.mp4;cat\n")
-    assert find_sources([folder / "t.csv"]).found[0].labels == ("cat",)
+    assert find_sources([folder / "t.csv"]).sources[0].labels == ("cat",)
 
 
 def test_a_table_of_remarks_names_no_file(folder):

@@ -76,47 +76,43 @@ def _embed(flags: Namespace, sources: dict[str, str | None]) -> dict[str, Any]:
 def _embed_sound(flags: Namespace, sources: dict[str, str | None]) -> Any:
     from looklisten.interop.openl3 import files, models
 
-    with ProgressBar("weights: MB", flags.quiet) as progress:
-        model = models.load_audio_embedding_model(
-            flags.input_repr,
-            flags.content_type,
-            flags.audio_embedding_size,
-            flags.audio_frontend,
-            weights=flags.weights,
-            device=flags.device,
-            precision=flags.precision,
-            progress=progress,
-        )
+    model = models.load_audio_embedding_model(
+        flags.input_repr,
+        flags.content_type,
+        flags.audio_embedding_size,
+        flags.audio_frontend,
+        weights=flags.weights,
+        device=flags.device,
+        precision=flags.precision,
+    )
     with ProgressBar("openl3: sounds", flags.quiet) as progress:
         return files.embed_audio(
             sources,
             model,
-            files.Outputs(flags.suffix, flags.overwrite, not flags.quiet, progress),
+            files.OutputOptions(flags.suffix, flags.overwrite, not flags.quiet, progress),
             not flags.no_audio_centering,
             flags.audio_hop_size,
             flags.audio_batch_size,
-            word="audio" if flags.modality == "video" else "",
+            prefix="audio" if flags.modality == "video" else "",
         )
 
 
 def _embed_images(flags: Namespace, sources: dict[str, str | None]) -> Any:
     from looklisten.interop.openl3 import files, models
 
-    with ProgressBar("weights: MB", flags.quiet) as progress:
-        model = models.load_image_embedding_model(
-            flags.input_repr,
-            flags.content_type,
-            flags.image_embedding_size,
-            weights=flags.weights,
-            device=flags.device,
-            precision=flags.precision,
-            progress=progress,
-        )
+    model = models.load_image_embedding_model(
+        flags.input_repr,
+        flags.content_type,
+        flags.image_embedding_size,
+        weights=flags.weights,
+        device=flags.device,
+        precision=flags.precision,
+    )
     is_video = flags.modality == "video"
     embed = files.embed_frames if is_video else files.embed_images
     title = "openl3: videos" if is_video else "openl3: images"
     with ProgressBar(title, flags.quiet) as progress:
-        outputs = files.Outputs(flags.suffix, flags.overwrite, not flags.quiet, progress)
+        outputs = files.OutputOptions(flags.suffix, flags.overwrite, not flags.quiet, progress)
         return embed(sources, model, outputs, flags.image_batch_size)
 
 

@@ -1,7 +1,7 @@
-"""What the owners of public sets write about their clips, read as records. Each owner's format is a
-row of `LAYOUTS`.
+"""The annotations of public sets, as their owners distribute them -> records.
 
-Knows files of annotations alone: no video, no folder, no table of ours.
+Each owner's format is one entry of `ANNOTATION_FORMATS`. Knows files of annotations, no video and
+no folder.
 """
 
 import csv
@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from looklisten.cells import cell_text
 from looklisten.errors import SourceError
 from looklisten.names import parse_split
-from looklisten.tables import decode_text, text_of
+from looklisten.tables import decode_text
 
 CLIP_SECONDS = 10.0
-"""Length of a clip where its annotation tells only the start (VGGSound)."""
+"""Length of a clip if its annotation has only the start (VGGSound)."""
 
 VideoSet = Literal["kinetics", "kinetics-sounds", "vggsound", "audioset"]
 
@@ -37,30 +38,30 @@ class Annotation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How an owner writes an annotation: the columns, in this order unless the file has a header of
-    its own.
-    """
+class AnnotationFormat:
+    """How an owner writes annotations."""
 
     columns: tuple[str, ...]
-    line: str
+    """In this order, unless the file has a header of its own."""
+    example: str
+    """A line, for error messages."""
     has_header: bool = False
     has_many_labels: bool = False
 
 
-_KINETICS = Layout(
+_KINETICS = AnnotationFormat(
     ("youtube_id", "time_start", "time_end"),
     "testifying,---QUuC4vJs,84,94,validate",
     has_header=True,
 )
-LAYOUTS: dict[str, Layout] = {
+ANNOTATION_FORMATS: dict[str, AnnotationFormat] = {
     "kinetics": _KINETICS,
     "kinetics-sounds": _KINETICS,
-    "vggsound": Layout(
+    "vggsound": AnnotationFormat(
         ("youtube_id", "time_start", "label", "split"),
         '--9O4XZOge4,30,"female speech, woman speaking",train',
     ),
-    "audioset": Layout(
+    "audioset": AnnotationFormat(
         ("youtube_id", "time_start", "time_end", "label"),
         '-0RWZT-miFs, 420.000, 430.000, "/m/03v3yw,/m/0k4j"',
         has_many_labels=True,
@@ -69,53 +70,57 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def read_annotations(name: VideoSet, file: Path, titles: Mapping[str, str]) -> Iterator[Annotation]:
-    """The annotations of an owner's file; `titles` are readable names of labels that are codes.
+    """The annotations of an owner's file.
 
-    Raises SourceError with the file and the line of what is not as the owner writes it.
+    `titles`: readable names of labels that are codes. Raises SourceError with the file and the line
+    if it is not as the owner writes it.
     """
-    layout, lines = LAYOUTS[name], _lines(file)
-    columns = (
-        [cell.strip().lower() for cell in next(lines, (0, []))[1]]
-        if layout.has_header
-        else list(layout.columns)
-    )
-    if lacking := [column for column in layout.columns if column not in columns]:
-        has = ", ".join(columns) or "nothing"
+    annotation_format = ANNOTATION_FORMATS[name]
+    lines = _lines(file)
+    columns = list(annotation_format.columns)
+    if annotation_format.has_header:
+        _, header = next(lines, (0, []))
+        columns = [cell.strip().lower() for cell in header]
+    missing = [column for column in annotation_format.columns if column not in columns]
+    if missing:
+        present = ", ".join(columns) or "nothing"
         raise SourceError(
-            f"{file}, line 1: lacks the column {', '.join(lacking)}, has {has}; give the file that {name}'s owner distributes"
+            f"{file}, line 1: lacks the column {', '.join(missing)}, has {present}; "
+            f"use the file that {name}'s owner distributes"
         )
     split_of_name = None if "split" in columns else _split_of_name(file)
     for line, cells in lines:
         try:
-            yield _annotation(layout, columns, cells, split_of_name, titles)
+            yield _annotation(annotation_format, columns, cells, split_of_name, titles)
         except ValueError as error:
             raise SourceError(
-                f"{file}, line {line}: {error}; a line of {name} is like {layout.line} so give the file that its owner distributes"
+                f"{file}, line {line}: {error}; a line of {name} is like "
+                f"{annotation_format.example} so use the file that its owner distributes"
             ) from None
 
 
 def _lines(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a CSV file and their numbers, without comments; a byte-order mark and any line
-    ends do no harm.
-    """
+    """(number, cells) of the lines of a CSV file that are no comments."""
     try:
         text, notes = decode_text(str(file), file.read_bytes())
         if notes:
             raise SourceError(
-                f"{file} cannot be read as a CSV file (it is not UTF-8); give the file as its owner distributes it"
+                f"{file} cannot be read as a CSV file (it is not UTF-8); "
+                "use the file as its owner distributes it"
             )
         reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
         for cells in reader:
             if cells and not cells[0].startswith("# "):
-                yield reader.line_num, [text_of(cell) for cell in cells]
+                yield reader.line_num, [cell_text(cell) for cell in cells]
     except (OSError, csv.Error) as error:
         raise SourceError(
-            f"{file} cannot be read as a CSV file ({error}); give the file as its owner distributes it"
+            f"{file} cannot be read as a CSV file ({error}); "
+            "use the file as its owner distributes it"
         ) from None
 
 
 def _annotation(
-    layout: Layout,
+    annotation_format: AnnotationFormat,
     columns: Sequence[str],
     cells: Sequence[str],
     split_of_name: str | None,
@@ -123,10 +128,11 @@ def _annotation(
 ) -> Annotation:
     if len(cells) != len(columns):
         raise ValueError(
-            f"has {len(cells)} columns instead of the {len(columns)} that are {', '.join(columns)}"
+            f"has {len(cells)} columns instead of {len(columns)}: {', '.join(columns)}"
         )
     row = dict(zip(columns, cells, strict=True))
-    video_id, label = row["youtube_id"].strip(), row.get("label", "").strip()
+    video_id = row["youtube_id"].strip()
+    label = row.get("label", "").strip()
     if not _YOUTUBE_ID.fullmatch(video_id):
         raise ValueError(
             f"youtube_id is {video_id!r}, which is no YouTube id (11 letters, digits, - and _)"
@@ -136,16 +142,22 @@ def _annotation(
     split = split_of_name or parse_split(row["split"])
     if not split:
         raise ValueError(
-            f"split is {row['split']!r}, which is none of train, training, val, validate, test, eval or their like"
+            f"split is {row['split']!r}, "
+            "which is none of train, training, val, validate, test, eval and the like"
         )
     if not label and split != "test":
         raise ValueError("there is no label, which only a test split may lack")
-    labels = label.split(",") if layout.has_many_labels else [label] if label else []
+    codes: list[str] = []
+    if annotation_format.has_many_labels:
+        codes = label.split(",")
+    elif label:
+        codes = [label]
+    labels = tuple(titles.get(code.strip(), code.strip()) for code in codes)
     return Annotation(
         video_id,
         start_seconds,
         stop_seconds,
-        tuple(titles.get(one.strip(), one.strip()) for one in labels),
+        labels,
         split,
     )
 
@@ -161,28 +173,30 @@ def _seconds(row: Mapping[str, str], column: str) -> float:
 
 
 def _split_of_name(file: Path) -> str:
-    """The split that the name of a file of annotations tells: eval_segments.csv is of the split
-    test.
-    """
-    told = set(filter(None, map(parse_split, re.findall("[a-z]+", file.stem.lower()))))
-    if len(told) != 1:
+    """The split in the name of a file: eval_segments.csv is of the split test."""
+    words = re.findall("[a-z]+", file.stem.lower())
+    splits = {parse_split(word) for word in words} - {""}
+    if len(splits) != 1:
         raise SourceError(
-            f"{file} has no column split and its name tells none; give it a name with one of train, val, test or eval in it"
+            f"{file} has no column split, and its name has none; "
+            "give it a name with one of train, val, test or eval in it"
         )
-    return told.pop()
+    return splits.pop()
 
 
 def read_titles(file: Path) -> dict[str, str]:
-    """Readable names of AudioSet's labels, out of ontology.json or class_labels_indices.csv."""
+    """Readable names of AudioSet's labels, from ontology.json or class_labels_indices.csv."""
     try:
         if file.suffix.lower() == ".json":
-            return {
-                one["id"]: one["name"] for one in json.loads(file.read_text(encoding="utf-8-sig"))
-            }
+            entries = json.loads(file.read_text(encoding="utf-8-sig"))
+            return {entry["id"]: entry["name"] for entry in entries}
         lines = _lines(file)
         _, header = next(lines)
-        mid, title = header.index("mid"), header.index("display_name")
-        return {cells[mid]: cells[title] for _, cells in lines}
+        code_column = header.index("mid")
+        title_column = header.index("display_name")
+        return {cells[code_column]: cells[title_column] for _, cells in lines}
     except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration):
-        wanted = "ontology.json (id, name) or class_labels_indices.csv (index, mid, display_name)"
-        raise SourceError(f"{file} tells no names of labels; give AudioSet's {wanted}") from None
+        raise SourceError(
+            f"{file} has no names of labels; use AudioSet's ontology.json (id, name) "
+            "or class_labels_indices.csv (index, mid, display_name)"
+        ) from None

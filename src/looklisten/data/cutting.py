@@ -1,8 +1,7 @@
-"""One source -> its clips: where both streams exist, in stretches of at most ten seconds, with a
-mark for what is wrong with each.
+"""One source -> its clips: stretches of at most ten seconds with both frames and sound.
 
-Holds one clip's worth of media in memory. Knows decoding and the record `Clip`; no shard, no other
-source.
+Each clip has marks for what is wrong with it. Holds about one clip of media in memory. Knows
+decoding and the record `Clip`; no shard and no other source.
 """
 
 from collections import deque
@@ -25,20 +24,19 @@ from looklisten.media.decode.video import HOLD_BINS
 from looklisten.media.levels import is_silent
 
 CLIPPED_SHARE = 0.001
-"""A clip is clipped when so many of its samples stand at full scale."""
+"""A clip is clipped if more than this share of its samples is at full scale."""
+
+BRIGHTNESS_CELLS = 16
+"""Stillness and blackness are measured on a grid of so many cells in each direction."""
 
 STILL_LEVELS = 2.0
-"""A clip is still when no cell of a 16 x 16 grid over the frame changes its mean brightness by more
-than so many of 255.
-"""
+"""A clip is still if the mean brightness of no cell changes by this much of 255."""
 
 BLACK_LEVEL = 10.0
-"""A clip is black when no cell of that grid is ever brighter than this of 255."""
+"""A clip is black if no cell is ever as bright as this of 255."""
 
 SHORT_SECONDS = 2.0
-"""A clip is short when two seconds of sound beside each other do not fit."""
-
-GRID = 16
+"""A clip is short if two seconds of sound next to each other do not fit."""
 
 SOUND_BEFORE_PICTURE = "sound before the picture begins"
 SOUND_AFTER_PICTURE = "sound after the picture ends"
@@ -47,18 +45,20 @@ SHORTER_THAN_A_CLIP = "shorter than a clip"
 TOO_FAR_APART = "picture and sound too far apart in the file"
 """Reasons of `CutReport.add_lost`; `media.decode` has those of timestamps that had passed."""
 
-LEAST_LOST_SECONDS = 0.1
-"""Less than this by one reason is the padding of a codec or the length of a frame, and is not
-counted.
-"""
+MIN_LOST_SECONDS = 0.1
+"""A smaller loss is the padding of a codec or the length of a frame, and is not counted."""
 
 MAX_APART_SECONDS = 600.0
-"""How far picture and sound of one moment may lie apart in a file; what is between them is held in
-memory.
-"""
+"""So far apart frames and sound of one moment may be in a file: memory holds what is between."""
 
-MAX_STILL_SECONDS = 1800.0
-"""How much sound waits in memory for the next picture: a slide may be shown for so long."""
+MAX_WAITING_SOUND_SECONDS = 1800.0
+"""So much sound waits in memory for the next frame: a slide may be on screen for this long."""
+
+ROUNDING_SAMPLES = 1e-6
+"""Times are computed in floats: a sample that is due by less than this is not due."""
+
+SecondsSpan = tuple[float, float]
+"""From second to second of the video."""
 
 
 @dataclass
@@ -72,60 +72,71 @@ class CutReport(DecodeReport):
 def cut(
     path: str | Path,
     source: Source,
-    settings: PrepareOptions,
+    options: PrepareOptions,
     boxes: Sequence[VideoBox] = (),
     report: CutReport | None = None,
-    at_most: int | None = None,
+    max_clips: int | None = None,
 ) -> Iterator[Clip]:
-    """The clips of one video: consecutive stretches of `clip_seconds` wherever picture and sound
-    both exist.
+    """The clips of one video: consecutive stretches of `clip_seconds` with frames and sound.
 
-    `path` is where the file lies. What is left shorter than `min_clip_seconds` is left out.
-    `at_most` clips are made, the last then marked truncated, as it is when the file breaks off
-    (`report.stop_reason`). Seconds that no clip holds are counted by reason in
-    `report.lost_seconds`, also when an error is raised. Raises SourceError when the file is no
-    video with picture and sound, TooShortError when the two share less than a clip needs.
+    `path` is where the file is. A remainder shorter than `min_clip_seconds` is left out. If the
+    file ends early (`report.stop_reason`), or `max_clips` are cut, the last clip is marked
+    "truncated". `report.lost_seconds` counts seconds that no clip holds, by reason, also if an
+    error is raised.
+
+    Raises SourceError if the file is no video with image and sound, TooShortError if the two share
+    less than a clip needs.
     """
     report = report if report is not None else CutReport()
-    held: Clip | None = (
-        None  # the last clip waits, because only the end tells whether the file was whole
-    )
-    cutter = _Cutter(source, settings, boxes, report)
-    for clip in _stretches(path, source, settings, cutter):
-        if held:
-            yield held
-        held, report.clips = clip, report.clips + 1
-        if report.clips == at_most:
+    # The last clip waits, because only the end tells whether the file was complete.
+    waiting: Clip | None = None
+    cutter = ClipCutter(source, options, boxes, report)
+    for clip in _all_clips(path, source, options, cutter):
+        if waiting:
+            yield waiting
+        waiting = clip
+        report.clips += 1
+        if report.clips == max_clips:
             report.stop_reason = "no more was asked for"
             break
     else:
         cutter.count_lost()
-    if held:
-        yield replace(held, marks=(*held.marks, "truncated")) if report.stop_reason else held
-    else:
-        why = report.stop_reason or report.last_error
-        kind = SourceError if report.stop_reason or report.damaged_count else TooShortError
-        shared = f"picture and sound share {cutter.longest_seconds:.3f} s, a clip needs {settings.min_clip_seconds:g} s"
-        raise kind(f"{path}: {shared}{f'; {why}' if why else ''}")
+    if not waiting:
+        raise _no_clip_error(path, options, cutter)
+    if report.stop_reason:
+        waiting = replace(waiting, marks=(*waiting.marks, "truncated"))
+    yield waiting
 
 
-def _stretches(
-    path: str | Path, source: Source, settings: PrepareOptions, cutter: "_Cutter"
-) -> Iterator[Clip]:
-    wanted = DecodeOptions(
-        settings.frames_per_second,
-        settings.shorter_side_pixels,
-        source.start_seconds or 0.0,
-        np.inf if source.stop_seconds is None else source.stop_seconds,
-        settings.max_megapixels,
-        settings.max_hours,
+def _no_clip_error(path: str | Path, options: PrepareOptions, cutter: "ClipCutter") -> SourceError:
+    report = cutter.report
+    reason = report.stop_reason or report.last_error
+    sentence = (
+        f"{path}: picture and sound share {cutter.longest_seconds:.3f} s, "
+        f"a clip needs {options.min_clip_seconds:g} s{f'; {reason}' if reason else ''}"
     )
-    for event in decode_media(path, wanted, cutter.report):
+    is_damaged = report.stop_reason or report.damaged_count
+    return SourceError(sentence) if is_damaged else TooShortError(sentence)
+
+
+def _all_clips(
+    path: str | Path, source: Source, options: PrepareOptions, cutter: "ClipCutter"
+) -> Iterator[Clip]:
+    decode_options = DecodeOptions(
+        frames_per_second=options.frames_per_second,
+        shorter_side_pixels=options.shorter_side_pixels,
+        start_seconds=source.start_seconds or 0.0,
+        stop_seconds=np.inf if source.stop_seconds is None else source.stop_seconds,
+        max_megapixels=options.max_megapixels,
+        max_hours=options.max_hours,
+    )
+    # Frames and sound arrive in the order of the file.
+    for event in decode_media(path, decode_options, cutter.report):
         cutter.add(event)
         yield from cutter.clips()
         if cutter.report.stop_reason:
             break
-    yield from cutter.clips(over=True)
+    yield from cutter.clips(is_over=True)
 
 
 @dataclass
@@ -141,9 +152,8 @@ class _Stretch:
         return self.start_seconds + self.samples / SAMPLE_RATE_HZ
 
     def add(self, samples: NDArray[np.float32]) -> None:
-        self.chunks.append(
-            np.clip(np.rint(samples * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
-        )
+        scaled = np.rint(samples * 2.0**15)
+        self.chunks.append(np.clip(scaled, -(2**15), 2**15 - 1).astype(np.int16))
         self.samples += len(samples)
 
     def cut(self, samples: int) -> NDArray[np.int16]:
@@ -163,214 +173,229 @@ class _Stretch:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _JpegFrame:
     at_seconds: float
     jpeg: bytes
     grid: NDArray[np.float32]
+    """The mean brightness of each cell."""
 
 
 @dataclass
-class _Cutter:
-    """Pictures and sound of one source that are not in a clip yet."""
+class ClipCutter:
+    """Frames and sound of one source that are not in a clip yet."""
 
     source: Source
-    settings: PrepareOptions
+    options: PrepareOptions
     boxes: Sequence[VideoBox]
     report: CutReport
-    pictures: deque[_Picture] = field(default_factory=deque)
+    frames: deque[_JpegFrame] = field(default_factory=deque)
     stretches: deque[_Stretch] = field(default_factory=deque)
-    shown: _Picture | None = None
-    """The last picture before the first of `pictures`: it is on screen until that one comes."""
-    first_picture_seconds: float = np.inf
-    heard: list[tuple[float, float]] = field(default_factory=list)
-    """Where there is sound, from second to second."""
-    in_clips: list[tuple[float, float]] = field(default_factory=list)
-    given_up: list[tuple[float, float]] = field(default_factory=list)
-    """Sound that was left out because no picture came for too long."""
-    no_sound_before_seconds: float = -np.inf
-    """Pictures before this were left out because no sound came for too long."""
+    last_frame: _JpegFrame | None = None
+    """The last frame before the first of `frames`: it is on screen until that one comes."""
+    first_frame_seconds: float = np.inf
+    sound_spans: list[SecondsSpan] = field(default_factory=list)
+    """Where there is sound."""
+    clip_spans: list[SecondsSpan] = field(default_factory=list)
+    """What is in a clip."""
+    dropped_sound_spans: list[SecondsSpan] = field(default_factory=list)
+    """Sound that was left out because no frame came for too long."""
+    frames_dropped_until_seconds: float = -np.inf
+    """Frames before this were left out because no sound came for too long."""
     longest_seconds: float = 0.0
-    """Of all that was too short for a clip, how long the longest was."""
-    damaged: int = 0
+    """The longest stretch that was too short for a clip."""
+    damaged_count: int = 0
     """What of the report's damage is in clips already."""
 
     def add(self, event: Frame | AudioChunk) -> None:
+        """Take the next frame or sound of the file."""
         if isinstance(event, Frame):
-            self.first_picture_seconds = min(self.first_picture_seconds, event.at_seconds)
-            self.pictures.append(
-                _Picture(
-                    event.at_seconds, event.jpeg(self.settings.jpeg_quality), _grid(event.planes[0])
-                )
-            )
+            self.first_frame_seconds = min(self.first_frame_seconds, event.at_seconds)
+            jpeg = event.jpeg(self.options.jpeg_quality)
+            self.frames.append(_JpegFrame(event.at_seconds, jpeg, _brightness(event.planes[0])))
         else:
-            last_seconds = self.heard[-1][1] if self.heard else -np.inf
-            if event.start_seconds > last_seconds + 0.5 / SAMPLE_RATE_HZ:
-                self.stretches.append(_Stretch(event.start_seconds))
-                self.heard.append((event.start_seconds, event.end_seconds))
-            elif not self.stretches:
-                self.stretches.append(_Stretch(event.start_seconds))
-            self.stretches[-1].add(event.samples)
-            self.heard[-1] = self.heard[-1][0], event.end_seconds
-        self._limit(event)
+            self._add_sound(event)
+        self._limit_memory(event)
 
-    def _limit(self, event: Frame | AudioChunk) -> None:
-        """Let go of the oldest picture or sound when too much of it waits for the other."""
+    def _add_sound(self, chunk: AudioChunk) -> None:
+        last_seconds = self.sound_spans[-1][1] if self.sound_spans else -np.inf
+        has_gap = chunk.start_seconds > last_seconds + 0.5 / SAMPLE_RATE_HZ
+        # Without a gap a new stretch begins only when the last one is used up.
+        if has_gap or not self.stretches:
+            self.stretches.append(_Stretch(chunk.start_seconds))
+        if has_gap:
+            self.sound_spans.append((chunk.start_seconds, chunk.end_seconds))
+        self.stretches[-1].add(chunk.samples)
+        self.sound_spans[-1] = (self.sound_spans[-1][0], chunk.end_seconds)
+
+    def _limit_memory(self, event: Frame | AudioChunk) -> None:
+        """Drop the oldest frame or sound when too much of it waits for the other."""
+        if self._comes_too_late(event):
+            self.report.stop_reason = (
+                f"picture and sound of one moment lie more than {MAX_APART_SECONDS:g} s apart "
+                "in the file"
+            )
+        while self.frames and self._waiting_frame_seconds() > MAX_APART_SECONDS:
+            self.last_frame = self.frames.popleft()
+            self.frames_dropped_until_seconds = self.last_frame.at_seconds
+        waiting_samples = sum(stretch.samples for stretch in self.stretches)
+        if waiting_samples / SAMPLE_RATE_HZ > MAX_WAITING_SOUND_SECONDS:
+            self._drop_oldest_second_of_sound()
+
+    def _comes_too_late(self, event: Frame | AudioChunk) -> bool:
+        """Whether what belongs to the event was dropped already."""
         if isinstance(event, Frame):
-            came_too_late = (
-                bool(self.given_up) and event.at_seconds < self.given_up[-1][1] - LEAST_LOST_SECONDS
-            )
-        else:
-            came_too_late = event.start_seconds < self.no_sound_before_seconds - LEAST_LOST_SECONDS
-        if came_too_late:
-            self.report.stop_reason = f"picture and sound of one moment lie more than {MAX_APART_SECONDS:g} s apart in the file"
-        while (
-            self.pictures
-            and self.pictures[-1].at_seconds - self.pictures[0].at_seconds > MAX_APART_SECONDS
-        ):
-            self.shown = self.pictures.popleft()
-            self.no_sound_before_seconds = self.shown.at_seconds
-        waiting = sum(stretch.samples for stretch in self.stretches) / SAMPLE_RATE_HZ
-        if waiting > MAX_STILL_SECONDS:
-            oldest = self.stretches[0]
-            begin = oldest.start_seconds
-            oldest.cut(min(oldest.samples, SAMPLE_RATE_HZ))
-            if self.given_up and self.given_up[-1][1] == begin:
-                begin = self.given_up.pop()[0]
-            self.given_up.append((begin, oldest.start_seconds))
-            if not oldest.samples:
-                self.stretches.popleft()
+            if not self.dropped_sound_spans:
+                return False
+            return event.at_seconds < self.dropped_sound_spans[-1][1] - MIN_LOST_SECONDS
+        return event.start_seconds < self.frames_dropped_until_seconds - MIN_LOST_SECONDS
 
-    def clips(self, over: bool = False) -> Iterator[Clip]:
-        """What can be cut now; all that is left when decoding is `over`."""
-        while self.stretches and np.isfinite(self.first_picture_seconds):
-            stretch, closed = self.stretches[0], over or len(self.stretches) > 1
-            early = int(
-                np.ceil(
-                    (self.first_picture_seconds - stretch.start_seconds) * SAMPLE_RATE_HZ - 1e-6
-                )
-            )
-            if early > 0:  # sound before the picture begins
-                if early > stretch.samples and not closed:
+    def _waiting_frame_seconds(self) -> float:
+        return self.frames[-1].at_seconds - self.frames[0].at_seconds
+
+    def _drop_oldest_second_of_sound(self) -> None:
+        oldest = self.stretches[0]
+        begin = oldest.start_seconds
+        oldest.cut(min(oldest.samples, SAMPLE_RATE_HZ))
+        follows_last_span = (
+            bool(self.dropped_sound_spans) and self.dropped_sound_spans[-1][1] == begin
+        )
+        if follows_last_span:
+            begin = self.dropped_sound_spans.pop()[0]
+        self.dropped_sound_spans.append((begin, oldest.start_seconds))
+        if not oldest.samples:
+            self.stretches.popleft()
+
+    def clips(self, is_over: bool = False) -> Iterator[Clip]:
+        """The clips that can be cut now; all the others too when decoding is over."""
+        while self.stretches and np.isfinite(self.first_frame_seconds):
+            stretch = self.stretches[0]
+            is_closed = is_over or len(self.stretches) > 1
+            early_seconds = self.first_frame_seconds - stretch.start_seconds
+            early_samples = int(np.ceil(early_seconds * SAMPLE_RATE_HZ - ROUNDING_SAMPLES))
+            if early_samples > 0:  # sound before the first frame
+                if early_samples > stretch.samples and not is_closed:
                     return
-                stretch.cut(min(early, stretch.samples))
-            while self.pictures and self.pictures[0].at_seconds < stretch.start_seconds:
-                self.shown = self.pictures.popleft()
-            picture_seconds = self.report.video_end_seconds - stretch.start_seconds
-            shared = min(stretch.samples / SAMPLE_RATE_HZ, picture_seconds)
-            if shared >= self.settings.clip_seconds:
-                yield self._clip(stretch, self.settings.clip_seconds)
-            elif over or (closed and shared < picture_seconds):
-                if shared >= self.settings.min_clip_seconds - 1e-9:
-                    yield self._clip(stretch, shared)
-                self.longest_seconds = max(shared, self.longest_seconds)
+                stretch.cut(min(early_samples, stretch.samples))
+            while self.frames and self.frames[0].at_seconds < stretch.start_seconds:
+                self.last_frame = self.frames.popleft()
+            frame_seconds = self.report.video_end_seconds - stretch.start_seconds
+            shared_seconds = min(stretch.samples / SAMPLE_RATE_HZ, frame_seconds)
+            sound_is_used_up = is_closed and shared_seconds < frame_seconds
+            if shared_seconds >= self.options.clip_seconds:
+                yield self._clip(stretch, self.options.clip_seconds)
+            elif is_over or sound_is_used_up:
+                if shared_seconds >= self.options.min_clip_seconds - 1e-9:
+                    yield self._clip(stretch, shared_seconds)
+                self.longest_seconds = max(shared_seconds, self.longest_seconds)
                 self.stretches.popleft()
             else:
                 return
 
     def count_lost(self) -> None:
-        """Count in the report, by reason, what of picture and sound no clip holds."""
-        picture_end = max(self.report.video_end_seconds, self.source.start_seconds or 0.0)
-        picture_begin = max(
-            min(self.first_picture_seconds, picture_end), self.source.start_seconds or 0.0
-        )
-        shared = _within(self.heard, picture_begin, picture_end)
-        apart = _length(_within(self.given_up, picture_begin, picture_end))
+        """Count in the report, by reason, what of frames and sound no clip holds."""
+        start_seconds = self.source.start_seconds or 0.0
+        video_end = max(self.report.video_end_seconds, start_seconds)
+        video_start = max(min(self.first_frame_seconds, video_end), start_seconds)
+        shared_seconds = _length(_within(self.sound_spans, video_start, video_end))
+        apart_seconds = _length(_within(self.dropped_sound_spans, video_start, video_end))
+        clip_seconds = _length(self.clip_spans)
         lost = {
-            SOUND_BEFORE_PICTURE: _length(_within(self.heard, -np.inf, picture_begin)),
-            SOUND_AFTER_PICTURE: _length(_within(self.heard, picture_end, np.inf)),
-            PICTURE_WITHOUT_SOUND: picture_end - picture_begin - _length(shared),
-            TOO_FAR_APART: apart,
-            SHORTER_THAN_A_CLIP: _length(shared) - apart - _length(self.in_clips),
+            SOUND_BEFORE_PICTURE: _length(_within(self.sound_spans, -np.inf, video_start)),
+            SOUND_AFTER_PICTURE: _length(_within(self.sound_spans, video_end, np.inf)),
+            PICTURE_WITHOUT_SOUND: video_end - video_start - shared_seconds,
+            TOO_FAR_APART: apart_seconds,
+            SHORTER_THAN_A_CLIP: shared_seconds - apart_seconds - clip_seconds,
         }
         for reason, seconds in lost.items():
-            if seconds > LEAST_LOST_SECONDS:
+            if seconds > MIN_LOST_SECONDS:
                 self.report.add_lost(reason, seconds)
 
     def _clip(self, stretch: _Stretch, seconds: float) -> Clip:
-        """The next `seconds`. A picture that was there before stays on screen until the next one
-        comes.
-        """
-        begin, wave = (
-            max(stretch.start_seconds, 0.0),
-            stretch.cut(int(seconds * SAMPLE_RATE_HZ + 1e-6)),
-        )
+        """The next clip, of `seconds`."""
+        # Sound may begin before time 0, by the padding of its codec.
+        start = max(stretch.start_seconds, 0.0)
+        waveform = stretch.cut(int(seconds * SAMPLE_RATE_HZ + ROUNDING_SAMPLES))
         end = stretch.start_seconds
-        self.in_clips.append((begin, end))
-        inside = []
-        while self.pictures and self.pictures[0].at_seconds < end:
-            inside.append(self.pictures.popleft())
-        comes_late = (
-            not inside or inside[0].at_seconds - begin > HOLD_BINS / self.settings.frames_per_second
-        )
-        if self.shown and comes_late:
-            inside.insert(0, replace(self.shown, at_seconds=begin))
-        self.shown = inside[-1]
-        damaged, self.damaged = self.report.damaged_count > self.damaged, self.report.damaged_count
+        self.clip_spans.append((start, end))
+        frames = self._frames_of_clip(start, end)
+        # Damage since the last clip belongs to this one.
+        is_damaged = self.report.damaged_count > self.damaged_count
+        self.damaged_count = self.report.damaged_count
+        is_duplicate = bool(self.source.same_as)
+        grids = np.stack([frame.grid for frame in frames])
+        boxes = [box for box in self.boxes if start <= box.video_seconds < end]
         return Clip(
-            key=f"{self.source.path}@{begin:.3f}",
+            key=f"{self.source.path}@{start:.3f}",
             video_id=self.source.video_id or self.source.path,
             source=self.source.path,
-            start_seconds=begin,
-            frame_seconds=tuple(picture.at_seconds - begin for picture in inside),
-            frames=tuple(picture.jpeg for picture in inside),
-            waveform=wave,
+            start_seconds=start,
+            frame_seconds=tuple(frame.at_seconds - start for frame in frames),
+            frames=tuple(frame.jpeg for frame in frames),
+            waveform=waveform,
             sample_rate_hz=SAMPLE_RATE_HZ,
             labels=self.source.labels,
             split=self.source.split,
-            boxes=tuple(
-                box.in_clip(begin) for box in self.boxes if begin <= box.video_seconds < end
-            ),
-            marks=_marks(
-                np.stack([picture.grid for picture in inside]),
-                wave,
-                bool(self.source.same_as),
-                damaged,
-                self.report.flags,
-            ),
+            boxes=tuple(box.in_clip(start) for box in boxes),
+            marks=_clip_marks(grids, waveform, is_duplicate, is_damaged, self.report.flags),
         )
 
+    def _frames_of_clip(self, start: float, end: float) -> list[_JpegFrame]:
+        """The frames between two times, with the one that is on screen at the start."""
+        frames = []
+        while self.frames and self.frames[0].at_seconds < end:
+            frames.append(self.frames.popleft())
+        longest_wait = HOLD_BINS / self.options.frames_per_second
+        comes_late = not frames or frames[0].at_seconds - start > longest_wait
+        # A slide stays on screen until the next one comes.
+        if self.last_frame and comes_late:
+            frames.insert(0, replace(self.last_frame, at_seconds=start))
+        self.last_frame = frames[-1]
+        return frames
 
-def _within(
-    spans: Sequence[tuple[float, float]], begin: float, end: float
-) -> list[tuple[float, float]]:
-    """The parts of `spans`, in seconds, that lie between `begin` and `end`."""
-    parts = [(max(first, begin), min(last, end)) for first, last in spans]
-    return [(first, last) for first, last in parts if first < last]
+
+def _within(spans: Sequence[SecondsSpan], start: float, end: float) -> list[SecondsSpan]:
+    """The parts of `spans` that are between `start` and `end`."""
+    parts = []
+    for span_start, span_end in spans:
+        part = (max(span_start, start), min(span_end, end))
+        if part[0] < part[1]:
+            parts.append(part)
+    return parts
 
 
-def _length(spans: Sequence[tuple[float, float]]) -> float:
-    return sum(last - first for first, last in spans)
+def _length(spans: Sequence[SecondsSpan]) -> float:
+    return sum(end - start for start, end in spans)
 
 
-def _grid(luma: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean brightness of 16 x 16 cells, fewer where the picture is smaller; float32 `[rows,
-    columns]`.
-    """
-    rows, columns = (min(GRID, side) for side in luma.shape)
+def _brightness(luma: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean brightness of 16 x 16 cells, fewer of a smaller frame; float32 `[rows, columns]`."""
+    rows, columns = (min(BRIGHTNESS_CELLS, side) for side in luma.shape)
     height, width = luma.shape[0] // rows, luma.shape[1] // columns
     cells = luma[: rows * height, : columns * width].reshape(rows, height, columns, width)
     means: NDArray[np.float32] = cells.mean((1, 3), dtype=np.float32)
     return means
 
 
-def _marks(
+def _clip_marks(
     grids: NDArray[np.float32],
-    wave: NDArray[np.int16],
-    duplicate: bool,
-    damaged: bool,
-    of_file: Collection[str],
+    waveform: NDArray[np.int16],
+    is_duplicate: bool,
+    is_damaged: bool,
+    flags_of_file: Collection[str],
 ) -> tuple[str, ...]:
-    """What a user wants to know of a clip: `grids` are `[frames, rows, columns]`, `of_file` the
-    marks that decoding found.
-    """
-    is_so = {
-        "silent": is_silent(wave),
+    """What is wrong with a clip. `grids`: brightness, `[frames, rows, columns]`."""
+    full_scale = np.count_nonzero(waveform == 2**15 - 1) + np.count_nonzero(waveform == -(2**15))
+    measured = {
+        "silent": is_silent(waveform),
         "still": float(np.ptp(grids, axis=0).max()) < STILL_LEVELS,
         "black": float(grids.max()) < BLACK_LEVEL,
-        "clipped": (np.count_nonzero(wave == 2**15 - 1) + np.count_nonzero(wave == -(2**15)))
-        > CLIPPED_SHARE * len(wave),
-        "short": len(wave) < SHORT_SECONDS * SAMPLE_RATE_HZ,
-        "duplicate": duplicate,
-        "damaged": damaged,
+        "clipped": full_scale > CLIPPED_SHARE * len(waveform),
+        "short": len(waveform) < SHORT_SECONDS * SAMPLE_RATE_HZ,
+        "duplicate": is_duplicate,
+        "damaged": is_damaged,
     }
-    return tuple(mark for mark in CLIP_MARKS if is_so.get(mark) or mark in of_file)
+    marks = []
+    for mark in CLIP_MARKS:
+        if measured.get(mark) or mark in flags_of_file:
+            marks.append(mark)
+    return tuple(marks)

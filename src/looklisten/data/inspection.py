@@ -1,5 +1,6 @@
-"""What a prepared set holds, in numbers. Reads the small columns and some JPEG headers of the
-shards, never the sound.
+"""What a set of shards holds, in numbers.
+
+Reads the small columns and some JPEG headers of the shards, never the sound.
 """
 
 from collections import Counter
@@ -16,10 +17,8 @@ from looklisten.data.shards import Shards
 from looklisten.names import printable
 from looklisten.system.progress import Progress, no_progress
 
-MEASURED_PICTURES = 2000
-"""Headers that are read at most, spread evenly over the set: each costs a look-up somewhere else on
-the disk.
-"""
+MEASURED_FRAMES = 2000
+"""At most so many JPEG headers are read: each costs a seek to another part of the disk."""
 
 UNFIT = {
     "silent": "there is nothing to hear in them",
@@ -27,102 +26,112 @@ UNFIT = {
     "still": "their picture does not change",
     "duplicate": "they are copies of other clips",
 }
-"""Marks that make a set unfit for training when many clips have them, and why."""
+"""Marks that make a set unfit for training if many clips have them, and why."""
 
 WARN_SHARE = 0.5
-"""The share of marked clips from which on `training_warnings` warns."""
+"""`training_warnings` warns if at least this share of the clips has a mark."""
 
 FROM_INDEX = ("sources", "prepared", "skipped", "failed", "settings")
 
 
-def inspect(path: str | Path, progress: Progress = no_progress) -> dict[str, Any]:
-    """What the shards in the folder `path` hold; of pictures, the first of each of at most 2,000
-    clips is measured.
+def inspect(
+    path: str | Path, progress: Progress = no_progress, max_measured_frames: int = MEASURED_FRAMES
+) -> dict[str, Any]:
+    """What the shards in the folder `path` hold.
 
-    `lost_seconds` says by reason how many seconds of the sources no clip holds; None in sets of
-    earlier versions. Raises ShardError when `path` is no whole set of shards.
+    Under `pictures` are the sizes of the first frames of at most `max_measured_frames` clips.
+    `lost_seconds` has the seconds of the sources that no clip holds, by reason; None in sets of
+    earlier versions. Raises ShardError if `path` is no complete set of shards.
     """
+    # Few frames of many clips are read: reading ahead would read the whole set.
     shards = Shards(path, open_record_batches=1, read_ahead=False)
-    small = shards.columns("duration_seconds", "frame_seconds", "marks")
-    durations: NDArray[np.float64] = small["duration_seconds"].to_numpy()
-    frames: NDArray[np.int64] = (
-        pc.list_value_length(small["frame_seconds"]).to_numpy().astype(np.int64)
+    columns = shards.columns("duration_seconds", "frame_seconds", "marks")
+    clip_seconds: NDArray[np.float64] = columns["duration_seconds"].to_numpy()
+    frame_counts: NDArray[np.int64] = (
+        pc.list_value_length(columns["frame_seconds"]).to_numpy().astype(np.int64)
     )
-    sizes, measured = _picture_sizes(shards, np.flatnonzero(frames), progress)
-    hours, size = (
-        float(durations.sum()) / 3600,
-        sum(shard["bytes"] for shard in shards.manifest["shards"]),
-    )
+    with_frames = np.flatnonzero(frame_counts)
+    measured = _evenly_spread(with_frames, max_measured_frames)
+    sizes = _frame_sizes(shards, measured, progress)
+    labels: list[str] = []
+    for labels_of_clip in shards.labels:
+        labels += set(labels_of_clip)
+    hours = float(clip_seconds.sum()) / 3600
+    total_bytes = sum(shard["bytes"] for shard in shards.manifest["shards"])
     return {
         "path": str(path),
         "videos": len(set(shards.video_ids)),
         "clips": len(shards),
         "hours": round(hours, 4),
-        "frames": int(frames.sum()),
-        "frames_per_clip": _spread(frames),
-        "clip_seconds": _spread(durations),
-        "pictures": {"measured_on": measured, "sizes": sizes},
-        "labels": _counts(label for labels in shards.labels for label in set(labels)),
+        "frames": int(frame_counts.sum()),
+        "frames_per_clip": _spread(frame_counts),
+        "clip_seconds": _spread(clip_seconds),
+        "pictures": {"measured_on": len(measured), "sizes": _counts(sizes)},
+        "labels": _counts(labels),
         "splits": _splits(shards),
-        "marks": _counts(pc.list_flatten(small["marks"]).to_pylist()),
+        "marks": _counts(pc.list_flatten(columns["marks"]).to_pylist()),
         "lost_seconds": shards.manifest.get("lost_seconds"),
         "shards": len(shards.manifest["shards"]),
-        "bytes": size,
-        "bytes_per_hour": round(size / hours) if hours else None,
+        "bytes": total_bytes,
+        "bytes_per_hour": round(total_bytes / hours) if hours else None,
         "index": {name: shards.manifest.get(name) for name in FROM_INDEX},
     }
 
 
 def training_warnings(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
-    """Sentences on what makes the clips of `mask`, `[clips]` bool, unfit to learn from; empty when
-    nothing does.
-    """
+    """Sentences on what makes the clips of `mask`, `[clips]` bool, unfit for training."""
     count = int(np.count_nonzero(mask))
     if not count:
-        return [
-            sentence
-            for sentence in ("there is no clip to train on", shards.splits_sentence())
-            if sentence
-        ]
-    found = []
+        sentences = ["there is no clip to train on", shards.splits_sentence()]
+        return [sentence for sentence in sentences if sentence]
+    warnings = []
     clips = "1 clip" if count == 1 else f"{count:,} clips"
-    marks_of_clips = [
-        marks
-        for marks, inside in zip(shards.columns("marks")["marks"].to_pylist(), mask, strict=True)
-        if inside
-    ]
-    marked = Counter(mark for marks in marks_of_clips for mark in set(marks))
+    verb = "is" if count == 1 else "are"
+    clips_with_mark = _clips_with_mark(shards, mask)
     for mark, consequence in UNFIT.items():
-        if marked[mark] >= WARN_SHARE * count:
-            are = "is" if count == 1 else "are"
-            found.append(f"{marked[mark]:,} of {clips} {are} {mark}: {consequence}")
+        affected = clips_with_mark[mark]
+        if affected >= WARN_SHARE * count:
+            warnings.append(f"{affected:,} of {clips} {verb} {mark}: {consequence}")
     videos = sorted(set(shards.video_ids[mask].tolist()))
     if len(videos) == 1:
-        found.append(
-            f"all {clips} are of one video ({printable(videos[0])}): a negative pair needs two videos"
+        warnings.append(
+            f"all {clips} are of one video ({printable(videos[0])}): "
+            "a negative pair needs two videos"
         )
-    strange = sorted(set(shards.splits.tolist()) - {"train", "val", "test", ""})
-    without = np.any(shards.splits == "") and np.any(shards.splits != "")
-    if strange or without:
-        found.append(shards.splits_sentence())
-    return found
+    splits = set(shards.splits.tolist())
+    has_unknown_splits = bool(splits - {"train", "val", "test", ""})
+    is_mixture = "" in splits and len(splits) > 1
+    if has_unknown_splits or is_mixture:
+        warnings.append(shards.splits_sentence())
+    return warnings
 
 
-def _picture_sizes(
-    shards: Shards, clips: NDArray[np.int64], progress: Progress
-) -> tuple[dict[str, int], int]:
-    """How many clips have which width x height, and of how many that was read."""
-    some = clips[
-        np.linspace(0, len(clips) - 1, min(len(clips), MEASURED_PICTURES)).round().astype(np.int64)
-    ]
+def _clips_with_mark(shards: Shards, mask: NDArray[np.bool_]) -> Counter[str]:
+    """How many of the clips have each mark."""
+    counts: Counter[str] = Counter()
+    all_marks = shards.columns("marks")["marks"].to_pylist()
+    for clip in np.flatnonzero(mask):
+        counts.update(set(all_marks[clip]))
+    return counts
+
+
+def _evenly_spread(clips: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most `count` of the clips, evenly spread over the set."""
+    positions = np.linspace(0, len(clips) - 1, min(len(clips), count))
+    chosen: NDArray[np.int64] = clips[positions.round().astype(np.int64)]
+    return chosen
+
+
+def _frame_sizes(shards: Shards, clips: NDArray[np.int64], progress: Progress) -> list[str]:
+    """Width x height of the first frame of each clip."""
     sizes = []
-    for done, clip in enumerate(some, 1):
-        sizes.append(_picture_size(shards.jpeg(int(clip), 0)))
-        progress(done, len(some))
-    return _counts(sizes), len(some)
+    for done, clip in enumerate(clips, 1):
+        sizes.append(_frame_size(shards.jpeg(int(clip), 0)))
+        progress(done, len(clips))
+    return sizes
 
 
-def _picture_size(jpeg: memoryview) -> str:
+def _frame_size(jpeg: memoryview) -> str:
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
     except ValueError:
@@ -131,27 +140,26 @@ def _picture_size(jpeg: memoryview) -> str:
 
 
 def _splits(shards: Shards) -> dict[str, dict[str, int]]:
-    """Videos and clips of each split; those without one stand under `unnamed`."""
-    inside = {str(split): shards.splits == split for split in np.unique(shards.splits)}
-    return {
-        split or "unnamed": {
-            "videos": len(set(shards.video_ids[mask])),
-            "clips": int(np.count_nonzero(mask)),
-        }
-        for split, mask in inside.items()
-    }
+    """Videos and clips of each split; those without a split are under `unnamed`."""
+    counts = {}
+    for split in np.unique(shards.splits).tolist():
+        mask = shards.splits == split
+        videos = len(set(shards.video_ids[mask]))
+        counts[split or "unnamed"] = {"videos": videos, "clips": int(np.count_nonzero(mask))}
+    return counts
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:
-    """How often each name is there, the most common first, equals by name."""
+    """How often each name occurs, the most frequent first."""
     return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
 
 def _spread(values: NDArray[np.float64] | NDArray[np.int64]) -> dict[str, float] | None:
-    """Least, middle and greatest; None where there is nothing."""
+    """Minimum, median and maximum; None if there are no values."""
     if not len(values):
         return None
     return {
-        name: round(float(of(values)), 3)
-        for name, of in (("min", np.min), ("median", np.median), ("max", np.max))
+        "min": round(float(np.min(values)), 3),
+        "median": round(float(np.median(values)), 3),
+        "max": round(float(np.max(values)), 3),
     }

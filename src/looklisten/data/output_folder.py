@@ -1,7 +1,6 @@
-"""A folder of results, on this machine or anywhere that fsspec writes: files in it are whole or
-absent.
+"""A folder of results, on this machine or anywhere that fsspec writes.
 
-Knows bytes and names; not what is in them.
+Each file in it is complete or absent. Knows bytes and names, not what is in them.
 """
 
 import contextlib
@@ -22,9 +21,7 @@ from looklisten.system.files import atomic_write, json_bytes, remove_abandoned_s
 
 
 class OutputFolder:
-    """`out` is a path or an address such as `s3://bucket/set`; names are relative to it. An object
-    store's upload is whole by itself.
-    """
+    """`out` is a path or an address such as `s3://bucket/set`; names are relative to it."""
 
     def __init__(self, out: str | Path) -> None:
         self.address = str(out)
@@ -38,75 +35,75 @@ class OutputFolder:
             raise ConfigError(f"{out} cannot be written to: {error}") from None
         if self.address.startswith(("http://", "https://")):
             raise ConfigError(
-                f"{out} cannot be written to; give a folder, or a bucket such as s3://bucket/set"
+                f"{out} cannot be written to; use a folder, or a bucket such as s3://bucket/set"
             )
 
     def __str__(self) -> str:
         return printable(self.address)
 
-    def _at(self, name: str) -> str:
+    def _full_name(self, name: str) -> str:
         return f"{self._top}/{name}"
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None when it is not there."""
+        """The content of a file; None if it does not exist."""
         try:
             if self.folder is not None:
                 return (self.folder / name).read_bytes()
-            data: bytes = self._system.cat_file(self._at(name))
+            data: bytes = self._system.cat_file(self._full_name(name))
         except FileNotFoundError:
             return None
         return data
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             if self.folder is not None:
                 (self.folder / name).unlink()
             else:
-                self._system.rm_file(self._at(name))
+                self._system.rm_file(self._full_name(name))
 
     def read_json(self, name: str) -> Any:
-        """A JSON file; None when it is not there or damaged."""
+        """The value in a JSON file; None if the file does not exist or is damaged."""
         data = self.read(name)
         with contextlib.suppress(ValueError):
             return None if data is None else json.loads(data)
 
     def write(self, name: str, data: bytes) -> None:
-        """One file, whole or absent."""
+        """Write one file, which is then complete or absent."""
         if self.folder is None:
-            self._system.pipe_file(self._at(name), data)
+            # The upload of an object store is atomic by itself.
+            self._system.pipe_file(self._full_name(name), data)
             return
         with atomic_write(self.folder / name) as scratch:
             scratch.write_bytes(data)
 
     def write_json(self, name: str, value: object) -> None:
-        """`value` as indented JSON, the same bytes for the same value."""
+        """Write `value` as indented JSON; the same value gives the same bytes."""
         self.write(name, json_bytes(value, indent=1))
 
     def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """JSON lines."""
+        """Write one line of JSON for each row."""
         self.write(name, b"".join(map(json_bytes, rows)))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """The files of a folder in one request: name to bytes."""
+        """The files of a folder, in one request: name -> bytes."""
         try:
             if self.folder is not None:
-                with os.scandir(self.folder / folder) as entries:
-                    return {
-                        entry.name: entry.stat().st_size for entry in entries if entry.is_file()
-                    }
-            found = self._system.ls(self._at(folder).rstrip("/"), detail=True, refresh=True)
+                return _local_sizes(self.folder / folder)
+            address = self._full_name(folder).rstrip("/")
+            # fsspec remembers listings, but other machines write into this folder.
+            entries = self._system.ls(address, detail=True, refresh=True)
         except FileNotFoundError:
             return {}
-        return {
-            about["name"].rpartition("/")[2]: about["size"]
-            for about in found
-            if about["type"] == "file"
-        }
+        sizes = {}
+        for entry in entries:
+            if entry["type"] == "file":
+                sizes[entry["name"].rpartition("/")[2]] = entry["size"]
+        return sizes
 
     @contextlib.contextmanager
     def filling(self) -> Iterator[Path]:
-        """A folder of this machine; what lies in it at the end is in the store."""
+        """A local folder whose files are in the output folder when the block ends."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             yield self.folder
@@ -114,31 +111,46 @@ class OutputFolder:
         with TemporaryDirectory(prefix="looklisten-") as scratch:
             yield Path(scratch)
             for file in sorted(Path(scratch).iterdir()):
-                self._system.put_file(str(file), self._at(file.name))
+                self._system.put_file(str(file), self._full_name(file.name))
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a remote file to a local path."""
+        self._system.get_file(self._full_name(name), str(target))
 
     def sweep(self) -> None:
-        """Remove what killed runs left half written."""
+        """Remove temporary files that killed runs left."""
         if self.folder is not None:
             for folder in (self.folder, self.folder / "progress"):
                 remove_abandoned_scratch(folder)
 
 
+def _local_sizes(folder: Path) -> dict[str, int]:
+    sizes = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file():
+                sizes[entry.name] = entry.stat().st_size
+    return sizes
+
+
 def local_copy(address: str) -> Path:
-    """The shards of a remote set as files of this machine, for memory-mapping; fetched once, kept
-    in the user's cache.
+    """A folder with the shards of a remote set, fetched once into the user's cache.
+
+    Training maps shards into memory, which needs local files.
     """
-    store = OutputFolder(address)
-    index = store.read("index.json")
+    remote = OutputFolder(address)
+    index = remote.read("index.json")
     if index is None:
         raise ShardError(
-            f"{address} has no index.json, so it is no finished set of shards; make one with `looklisten prepare`"
+            f"{address} has no index.json, so it is no finished set of shards; "
+            "make one with `looklisten prepare`"
         )
     folder = writable_cache(hashlib.sha256(address.encode()).hexdigest()[:16])
     with atomic_write(folder / "index.json") as scratch:
         scratch.write_bytes(index)
     for shard in json.loads(index)["shards"]:
-        here = folder / shard["name"]
-        if not here.exists() or here.stat().st_size != shard["bytes"]:
-            with atomic_write(here) as scratch:
-                store._system.get_file(store._at(shard["name"]), str(scratch))
+        file = folder / shard["name"]
+        if not file.exists() or file.stat().st_size != shard["bytes"]:
+            with atomic_write(file) as scratch:
+                remote.fetch(shard["name"], scratch)
     return folder

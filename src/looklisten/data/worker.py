@@ -1,9 +1,8 @@
-"""Decoding in a process of its own: a decoder that hangs, crashes or eats memory costs one file and
-nothing else.
+"""Decoding in a separate process: a file that crashes the decoder costs nothing but itself.
 
-Both ends of one pipe are here: `Worker` is the end of who asks, `main` the program at the other
-(`python -m looklisten.data.worker`). Messages are JSON lines that carry paths and counts, never
-media. The program ends by itself when its pipe closes, so a killed parent leaves no orphans.
+Both ends of the pipe are here. `Worker` is the parent's end. `run_worker` is the program at the
+other end (`python -m looklisten.data.worker`). It ends by itself when its pipe closes, so a killed
+parent leaves no orphans.
 """
 
 import contextlib
@@ -19,11 +18,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from looklisten.data.clips import Clip, VideoBox
+from looklisten.data.clips import Clip
 from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.shard_files import write_shards
-from looklisten.data.sources import Source
+from looklisten.data.worker_messages import BatchRequest, SourceOutcome, SourceRequest
 from looklisten.errors import LookListenError, SourceError, TooShortError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.process import (
@@ -45,26 +44,29 @@ MACHINE_ERRORS = {
 }
 """Errors of writing that are the machine's fault and no file's: they stop the work."""
 
-UNREADABLE = {errno.EACCES, errno.EPERM}
-"""The same of reading a source: that source alone may not be read."""
+UNREADABLE_ERRORS = {errno.EACCES, errno.EPERM}
+"""The same errors in reading: this source alone cannot be read."""
 
-BEAT_SECONDS = 1.0
-"""How much of a video must be new before the worker says that it gets on."""
+ADVANCE_SECONDS = 1.0
+"""The worker reports when this much more of a video is decoded, and looks this often."""
 
-Message = dict[str, Any]
+END = {"end": True}
+"""The message after the last source of a batch."""
 
 
 class Worker:
-    """A running worker process. `ask` sends one message; `answers` come back one by one."""
+    """A running worker process. `send` sends one message, `receive` waits for the next answer."""
 
     def __init__(self, limits: WorkerLimits) -> None:
-        self.limits, self.sources = limits, 0
+        self.limits = limits
+        self.sources = 0
+        """How many sources it has worked on."""
         self._process = ChildProcess("looklisten.data.worker", str(limits.memory_megabytes))
-        self._answers: queue.Queue[Message | None] = queue.Queue()
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         try:
-            self.answer()
+            self.receive()  # "ready"
         except WorkerLost as error:
             self.stop()
             raise LookListenError(f"the process that decodes cannot run here: {error}") from None
@@ -74,77 +76,81 @@ class Worker:
         return self._process.pid
 
     def _listen(self) -> None:
-        # What may come is half a line of a process that died while writing.
+        # The last line may be half a line, of a process that died while it wrote.
         with contextlib.suppress(ValueError), io.BufferedReader(self._process.stdout) as lines:  # type: ignore[type-var]
             for line in lines:
                 self._answers.put(json.loads(line))
         self._answers.put(None)
 
-    def ask(self, message: Message) -> None:
-        """Send one message. Raises WorkerLost when nobody is there."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message. Raises WorkerLost if the process is gone."""
         try:
             self._process.write(json.dumps(message).encode() + b"\n")
-        except (OSError, ValueError):  # gone, or stopped by another thread
+        except (OSError, ValueError):  # it ended, or another thread stopped it
             raise WorkerLost(self._process.how_it_ended()) from None
 
-    def answer(self) -> Message:
-        """The next message. Raises WorkerLost when the process died, or said nothing for too long
-        and was stopped.
+    def receive(self) -> dict[str, Any]:
+        """The next answer.
+
+        Raises WorkerLost if the process died, or was silent for too long and was stopped; OSError
+        if the worker met an error of the machine; LookListenError if it refused the work.
         """
         try:
-            message = self._answers.get(timeout=self.limits.stall_seconds)
+            answer = self._answers.get(timeout=self.limits.stall_seconds)
         except queue.Empty:
             self.stop()
             raise WorkerLost(
                 f"the decoder did not advance for {self.limits.stall_seconds:g} s and was stopped",
                 hung=True,
             ) from None
-        if message is None:
+        if answer is None:
             raise WorkerLost(self._process.how_it_ended())
-        return message
+        if "machine_error" in answer:
+            raise OSError(*answer["machine_error"])
+        if "refused" in answer:
+            raise LookListenError(answer["refused"])
+        return answer
 
     def stop(self) -> None:
-        """End the process, whatever it does; may be called again."""
+        """End the process. May be called again."""
         self._process.kill()
-        self._listener.join()  # it reads to the end of the pipe, which is there now
+        self._listener.join()  # it reads to the end of the pipe
         self._process.stop()
 
 
-class Workers:
-    """Worker processes for threads to share: `lend` gives one, kept for the next who asks. `close`
-    ends them all.
-    """
+class WorkerPool:
+    """Worker processes that threads share. `lend` gives one; `close` ends them all."""
 
     def __init__(self, limits: WorkerLimits) -> None:
         self.limits = limits
+        self.closed = threading.Event()
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
         self._lock = threading.Lock()
-        self.closed = threading.Event()
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[Worker]:
-        """A worker; one that comes back broken, or has worked long enough, is ended and another
-        takes its place.
+        """A worker for one batch.
+
+        Afterwards the next batch uses it again, unless an exception shows that its state is
+        unknown, or it has worked on `limits.sources_per_worker` sources.
         """
         with self._lock:
             worker = self._idle.pop() if self._idle else None
+        # Outside the lock, because a process takes a second to start.
         worker = worker or Worker(self.limits)
         with self._lock:
             self._all.add(worker)
-        whole = False
+        succeeded = False
         try:
             if self.closed.is_set():
                 raise WorkerLost("the work was stopped")
             yield worker
-            whole = True
+            succeeded = True
         finally:
             with self._lock:
-                if (
-                    whole
-                    and worker.sources < self.limits.sources_per_worker
-                    and not self.closed.is_set()
-                ):
+                is_fresh = worker.sources < self.limits.sources_per_worker
+                if succeeded and is_fresh and not self.closed.is_set():
                     self._idle.append(worker)
                 else:
                     self._all.discard(worker)
@@ -156,154 +162,164 @@ class Workers:
             for worker in self._all:
                 worker.stop()
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class _Pipe:
-    """The way back to the parent, for the thread that works and the one that tells how far it is."""
+# The rest of this file runs in the worker process.
+
+
+class _AnswerPipe:
+    """The pipe to the parent; two threads write to it."""
 
     def __init__(self, file: io.FileIO) -> None:
-        self._file, self._lock = io.BufferedWriter(file), threading.Lock()
+        self._file = io.BufferedWriter(file)
+        self._lock = threading.Lock()
 
-    def say(self, message: Message) -> None:
+    def send(self, answer: dict[str, Any]) -> None:
         with self._lock:
-            self._file.write(json.dumps(message).encode() + b"\n")
+            self._file.write(json.dumps(answer).encode() + b"\n")
             self._file.flush()
 
 
-def main() -> None:
+def run_worker() -> None:
     """Read messages from stdin and answer on stdout until stdin closes."""
-    pipe = _Pipe(claim_stdout())
+    # What libraries print must not get between the answers.
+    pipe = _AnswerPipe(claim_stdout())
     ignore_interrupts()
-    inbox: queue.Queue[Message] = queue.Queue()
-    threading.Thread(target=_receive, args=(inbox,), daemon=True).start()
+    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_receive_messages, args=(inbox,), daemon=True).start()
     quiet_decoders()
+    # After the imports, so that the limit is for the files alone.
     limit_memory(int(sys.argv[1]))
-    pipe.say({"ready": os.getpid()})
-    cutter = _Cutter(pipe, inbox)
-    threading.Thread(target=cutter.beat, daemon=True).start()
+    pipe.send({"ready": os.getpid()})
+    writer = _BatchWriter(pipe, inbox)
+    threading.Thread(target=writer.report_progress, daemon=True).start()
     while True:
-        batch = inbox.get()
+        request = BatchRequest.from_json(inbox.get())
         try:
-            cutter.work(batch)
+            writer.write(request)
         except OSError as error:
-            pipe.say(
-                {
-                    "trouble": [
-                        error.errno or 0,
-                        error.strerror or str(error),
-                        str(error.filename or batch["folder"]),
-                    ]
-                }
-            )
+            file = str(error.filename or request.folder)
+            pipe.send({"machine_error": [error.errno or 0, error.strerror or str(error), file]})
         except LookListenError as error:
-            pipe.say({"refused": str(error)})
+            pipe.send({"refused": str(error)})
 
 
-def _receive(inbox: "queue.Queue[Message]") -> None:
+def _receive_messages(inbox: "queue.Queue[dict[str, Any]]") -> None:
     with os.fdopen(0, "rb") as stdin:
         for line in stdin:
             inbox.put(json.loads(line))
     os._exit(0)  # the parent is gone
 
 
-class _Cutter:
-    """The worker's side of a batch."""
+class _BatchWriter:
+    """Sources that arrive as messages -> the shards of a batch."""
 
-    def __init__(self, pipe: _Pipe, inbox: "queue.Queue[Message]") -> None:
-        self._pipe, self._inbox, self._report = pipe, inbox, CutReport()
+    def __init__(self, pipe: _AnswerPipe, inbox: "queue.Queue[dict[str, Any]]") -> None:
+        self._pipe = pipe
+        self._inbox = inbox
+        self._report = CutReport()
 
-    def beat(self) -> None:
-        """Say once a second, as long as the video gets on, that it does and how many clips were
-        cut.
+    def report_progress(self) -> None:
+        """Once a second: tell the number of clips, if the source made progress.
+
+        Runs in a thread of its own, because a decoder that hangs must not answer.
         """
-        last, clips = 0.0, 0
+        last_seconds = 0.0
+        last_clips = 0
         while True:
-            time.sleep(BEAT_SECONDS)
+            time.sleep(ADVANCE_SECONDS)
             report = self._report
-            now = report.video_end_seconds + report.audio_end_seconds
-            if now >= last + BEAT_SECONDS or now < last or report.clips != clips:
-                last, clips = now, report.clips
-                self._pipe.say({"clips": clips})
+            seconds = report.video_end_seconds + report.audio_end_seconds
+            is_next_source = seconds < last_seconds
+            has_advanced = seconds >= last_seconds + ADVANCE_SECONDS or report.clips != last_clips
+            if has_advanced or is_next_source:
+                last_seconds = seconds
+                last_clips = report.clips
+                self._pipe.send({"clips": report.clips})
 
-    def work(self, batch: Message) -> None:
-        """One batch: its shards out of the sources that the following messages name, up to the
-        message `end`.
-        """
-        settings = PrepareOptions(**batch["settings"] | {"skip": tuple(batch["settings"]["skip"])})
-        limit_bytes = settings.shard_megabytes * 2**20
-        self._pipe.say(
-            {
-                "shards": write_shards(
-                    self._clips(settings), Path(batch["folder"]), batch["name"], limit_bytes
-                )
-            }
+    def write(self, request: BatchRequest) -> None:
+        """Write the shards of one batch. The following messages name its sources, up to `END`."""
+        shards = write_shards(
+            self._clips(request.options),
+            Path(request.folder),
+            request.shard_prefix,
+            request.options.shard_megabytes * 2**20,
         )
+        self._pipe.send({"shards": shards})
 
-    def _clips(self, settings: PrepareOptions) -> Iterator[Clip]:
-        while not (message := self._inbox.get()).get("end"):
-            outcome = yield from self._cut(message, settings)
-            self._pipe.say({"outcome": outcome})
+    def _clips(self, options: PrepareOptions) -> Iterator[Clip]:
+        while (message := self._inbox.get()) != END:
+            outcome = yield from self._cut(SourceRequest.from_json(message), options)
+            self._pipe.send({"outcome": outcome.to_json()})
 
-    def _cut(self, message: Message, settings: PrepareOptions) -> Generator[Clip, None, Message]:
-        """The clips of one source that are wanted; returns what became of it."""
-        source = Source(**message["source"] | {"labels": tuple(message["source"]["labels"])})
-        boxes = [VideoBox(**box) for box in message["boxes"]]
-        self._report = report = CutReport()
-        outcome: Message = {
-            "status": "prepared",
-            "clips": 0,
-            "seconds": 0.0,
-            "marks": {},
-            "dropped": {},
-            "dropped_clips": 0,
-        }
-        outcome["dropped_seconds"] = 0.0
+    def _cut(
+        self, request: SourceRequest, options: PrepareOptions
+    ) -> Generator[Clip, None, SourceOutcome]:
+        """The clips of one source without those of `skip`; returns what became of the source."""
+        report = CutReport()
+        self._report = report
+        outcome = SourceOutcome()
         try:
-            for clip in cut(message["path"], source, settings, boxes, report, message["at_most"]):
-                unwanted = [mark for mark in clip.marks if mark in settings.skip]
-                for mark in unwanted or clip.marks:
-                    counts = outcome["dropped" if unwanted else "marks"]
-                    counts[mark] = counts.get(mark, 0) + 1
-                outcome["dropped_seconds" if unwanted else "seconds"] += clip.duration_seconds
-                outcome["dropped_clips" if unwanted else "clips"] += 1
-                if not unwanted:
+            clips = cut(
+                request.path, request.source, options, request.boxes, report, request.max_clips
+            )
+            for clip in clips:
+                if _count(clip, options, outcome):
                     yield clip
         except TooShortError as error:
-            outcome |= {"status": "skipped", "reason": str(error)}
-        # whatever a file does to the decoder costs this file only, the machine's troubles stop the
-        # work
+            outcome.status = "skipped"
+            outcome.reason = str(error)
+        # Whatever a file does to the decoder costs this file only. Errors of the machine stop the
+        # work.
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS - UNREADABLE:
+            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS - UNREADABLE_ERRORS:
                 raise
-            began = bool(report.video_end_seconds or report.audio_end_seconds)
-            reason = (
-                str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}"
-            )
-            if isinstance(error, MemoryError):
-                reason = (
-                    f"it needs more than the {sys.argv[1]} MB of memory that one source may take"
-                )
-            outcome |= {
-                "status": "failed",
-                "stage": "decode" if began else "open",
-                "reason": reason,
-            }
+            has_begun = bool(report.video_end_seconds or report.audio_end_seconds)
+            outcome.status = "failed"
+            outcome.stage = "decode" if has_begun else "open"
+            outcome.reason = _reason_of(error)
         else:
             if report.stop_reason:
-                outcome |= {"status": "failed", "stage": "decode", "reason": report.stop_reason}
-            elif not outcome["clips"]:
-                outcome |= {
-                    "status": "skipped",
-                    "reason": f"every clip of it is {' or '.join(outcome['dropped'])}",
-                }
-        outcome |= {"lost_seconds": dict(report.lost_seconds), "source_marks": sorted(report.flags)}
-        return outcome | {"last_error": report.last_error}
+                outcome.status = "failed"
+                outcome.stage = "decode"
+                outcome.reason = report.stop_reason
+            elif not outcome.clips:
+                outcome.status = "skipped"
+                outcome.reason = f"every clip of it is {' or '.join(outcome.dropped)}"
+        outcome.lost_seconds = dict(report.lost_seconds)
+        outcome.source_marks = sorted(report.flags)
+        outcome.last_error = report.last_error
+        return outcome
+
+
+def _count(clip: Clip, options: PrepareOptions, outcome: SourceOutcome) -> bool:
+    """Count a clip in `outcome`, and say whether it goes into the shard."""
+    skipped_marks = [mark for mark in clip.marks if mark in options.skip]
+    counts = outcome.dropped if skipped_marks else outcome.marks
+    for mark in skipped_marks or clip.marks:
+        counts[mark] = counts.get(mark, 0) + 1
+    if skipped_marks:
+        outcome.dropped_clips += 1
+        outcome.dropped_seconds += clip.duration_seconds
+        return False
+    outcome.clips += 1
+    outcome.seconds += clip.duration_seconds
+    return True
+
+
+def _reason_of(error: Exception) -> str:
+    """Why a source failed, as a sentence."""
+    if isinstance(error, SourceError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"it needs more than the {sys.argv[1]} MB of memory that one source may take"
+    return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":
-    main()
+    run_worker()

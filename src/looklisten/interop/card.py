@@ -1,5 +1,6 @@
-"""The card of a network: what it is, how to load it, and its own numbers. What nobody measured is
-"not measured".
+"""The model card of a network: what it is, how to load it, and what was measured of it.
+
+Knows the content of `config.json`. Does not measure; an unknown figure is "not measured".
 """
 
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import tomlkit
 
 UNKNOWN = "not recorded"
+NOT_MEASURED = "not measured"
 
+# The Hub reads this header. Its keys are the Hub's.
 HEADER = """\
 ---
 library_name: looklisten
-license: unknown  # nobody has chosen one yet; whoever publishes these weights must
+license: unknown  # to be chosen by whoever publishes these weights
 pipeline_tag: feature-extraction
 tags: [audio-visual, self-supervised, l3-net, audio, video, image]
 ---
@@ -20,22 +23,25 @@ tags: [audio-visual, self-supervised, l3-net, audio, video, image]
 TEXT = """\
 # {name}
 
-Two networks, one for pictures and one for sounds, that learnt from unlabelled video which sound belongs to which picture: L3-Net of
-"Look, Listen and Learn" (Arandjelović & Zisserman, ICCV 2017), made with looklisten {looklisten_version}.
+Two networks, one for images and one for sound. They learned from unlabeled video which sound
+belongs to which image: L3-Net of "Look, Listen and Learn" (Arandjelović & Zisserman, ICCV 2017),
+made with looklisten {looklisten_version}.
 
 ```python
 import torch
 import looklisten as ll
 
 model = ll.load("{name}")  # this folder, or its name on the Hugging Face Hub
-print(model.listen(torch.zeros(1, 48_000)).vector.shape)  # a second of sound at 48 kHz, floats in -1..1
-print(model.look(torch.zeros(1, {channels}, {side}, {side})).vector.shape)  # a picture, uint8 or floats in 0..1
+sound = torch.zeros(1, 48_000)  # one second at 48 kHz, floats in -1..1
+print(model.listen(sound).vector.shape)
+image = torch.zeros(1, {channels}, {crop_pixels}, {crop_pixels})  # uint8, or floats in 0..1
+print(model.look(image).vector.shape)
 ```
 
 {rows}
 
-What the videos show, where they come from and under which terms: {unknown}; to be written by whoever publishes this.
-License: not chosen yet.
+What the videos show, where they come from and under which terms: {unknown}; to be written by
+whoever publishes this. License: not chosen yet.
 
 ## Settings
 
@@ -44,59 +50,68 @@ License: not chosen yet.
 """
 
 
-def model_card(name: str, about: dict[str, Any]) -> str:
-    """README.md of a network that `about`, its config.json, describes; `name` is what it is loaded
-    by.
+def model_card(name: str, description: dict[str, Any]) -> str:
+    """The `README.md` of a network.
+
+    `description`: what its `config.json` says. `name`: what it is loaded by.
     """
-    model = about["config"]["model"]
-    rows = [("", ""), ("---", "---"), *_rows(about)]
+    model = description["config"]["model"]
+    rows = [("", ""), ("---", "---"), *_rows(description)]
     return HEADER + TEXT.format(
         name=name,
-        looklisten_version=about["looklisten_version"],
+        looklisten_version=description["looklisten_version"],
         channels=3 * model["frames_per_pair"],
-        side=model["crop_pixels"],
-        rows="\n".join(f"| {what} | {value} |" for what, value in rows),
+        crop_pixels=model["crop_pixels"],
+        rows="\n".join(f"| {title} | {value} |" for title, value in rows),
         unknown=UNKNOWN,
-        settings=tomlkit.dumps(about["config"]),
+        settings=tomlkit.dumps(description["config"]),
     )
 
 
-def _rows(about: dict[str, Any]) -> list[tuple[str, str]]:
-    made, train = about["made"], about["config"].get("train", {})
-    machine = made.get("environment", {})
-    steps = f"{about['step']:,}, each of {train['batch_size']} videos" if about["step"] else UNKNOWN
+def _rows(description: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = description["made"]
+    train = description["config"].get("train", {})
+    environment = facts.get("environment", {})
+    steps = objective = started = UNKNOWN
+    if description["step"]:
+        steps = f"{description['step']:,}, each of {train['batch_size']} videos"
+    if train:
+        objective = f"{train['objective']}, negatives: {train['negatives']}"
+    if environment:
+        started = f"{facts['began']}, {_machine(environment)}"
+    accuracy_note = "at least {pairs:,} pairs, chance 0.5"
+    probe_note = "a quick one while training"
     return [
-        ("trained on", _amount(made.get("trained_on"))),
-        ("held out", _amount(made.get("held_out"))),
+        ("trained on", _amount(facts.get("trained_on"))),
+        ("held out", _amount(facts.get("held_out"))),
         ("steps", steps),
-        (
-            "objective",
-            f"{train['objective']}, negatives: {train['negatives']}" if train else UNKNOWN,
-        ),
+        ("objective", objective),
         ("seed", str(train.get("seed", UNKNOWN))),
         (
             "AVC accuracy on held-out videos",
-            _measured(about, "held_out_accuracy", "at least {pairs:,} pairs, chance 0.5"),
+            _measured(description, "held_out_accuracy", accuracy_note),
         ),
-        ("linear probe of sounds", _measured(about, "probe_audio", "a quick one while training")),
-        ("linear probe of frames", _measured(about, "probe_vision", "a quick one while training")),
-        ("begun on", f"{made['began']}, {_machine(machine)}" if machine else UNKNOWN),
-        ("other benchmarks", "not measured"),
+        ("linear probe of sounds", _measured(description, "probe_audio", probe_note)),
+        ("linear probe of frames", _measured(description, "probe_vision", probe_note)),
+        ("begun on", started),
+        ("other benchmarks", NOT_MEASURED),
     ]
 
 
-def _amount(part: dict[str, Any] | None) -> str:
-    return f"{part['videos']:,} videos, {part['hours']:.4g} hours" if part else UNKNOWN
+def _amount(videos: dict[str, Any] | None) -> str:
+    if not videos:
+        return UNKNOWN
+    return f"{videos['videos']:,} videos, {videos['hours']:.4g} hours"
 
 
-def _measured(about: dict[str, Any], name: str, how: str) -> str:
-    found = about["measured"].get(name)
-    return (
-        f"{found['value']:.4g} at step {found['step']:,} ({how.format(**found)}; interval not measured)"
-        if found
-        else "not measured"
-    )
+def _measured(description: dict[str, Any], name: str, note: str) -> str:
+    figure = description["measured"].get(name)
+    if not figure:
+        return NOT_MEASURED
+    note = note.format(**figure)
+    return f"{figure['value']:.4g} at step {figure['step']:,} ({note}; interval not measured)"
 
 
-def _machine(machine: dict[str, Any]) -> str:
-    return f"{machine['device']}, {machine['cores']} cores of {machine['machine']}, PyTorch {machine['torch']}"
+def _machine(environment: dict[str, Any]) -> str:
+    cores = f"{environment['cores']} cores of {environment['machine']}"
+    return f"{environment['device']}, {cores}, PyTorch {environment['torch']}"

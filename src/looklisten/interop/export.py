@@ -1,5 +1,6 @@
-"""Towers on their own, for other people's programs: weights with plain keys, or ONNX with the front
-end inside.
+"""Exports single towers for other programs: as weights with plain keys, or as ONNX.
+
+A tower in ONNX contains its front end. Knows files; how ONNX is written is in `interop/onnx.py`.
 """
 
 from collections.abc import Mapping
@@ -12,13 +13,14 @@ from looklisten.interop.pretrained import describe, write_text, write_weights
 from looklisten.model.networks import Run, open_network
 from looklisten.model.published_folder import NETWORK_FILES
 
-Wanted = Literal["audio", "vision", "both"]
-Format = Literal["safetensors", "onnx"]
+ExportedSides = Literal["audio", "vision", "both"]
+ExportFormat = Literal["safetensors", "onnx"]
 
 README = """\
 # Towers of an L3-Net
 
-Written by `looklisten export`. `config.json` says how they are built, what they were trained on and what was measured.
+Written by `looklisten export`. `config.json` says how they are built, what they were trained on and
+what was measured.
 """
 
 SNIPPETS: Mapping[Side, str] = {
@@ -31,10 +33,12 @@ from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
 front_end = LogSpectrogram(*about["front_end"])
-tower = BACKBONES[about["config"]["model"]["backbone"]](**about["towers"]["audio"]).eval()
+backbone = BACKBONES[about["config"]["model"]["backbone"]]
+tower = backbone(**about["towers"]["audio"]).eval()
 tower.load_state_dict(load_file("audio.safetensors"))
 sound = torch.zeros(1, 48_000)  # a second at 48 kHz, int16 or floats in -1..1
-vectors = tower(front_end(round_to_int16(sound))).vector  # rounded to 16 bits, as in training
+# Rounded to 16 bits, as in training.
+vectors = tower(front_end(round_to_int16(sound))).vector
 ```
 """,
     "vision": """
@@ -44,15 +48,19 @@ from safetensors.torch import load_file
 from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
-tower = BACKBONES[about["config"]["model"]["backbone"]](**about["towers"]["vision"]).eval()
+backbone = BACKBONES[about["config"]["model"]["backbone"]]
+tower = backbone(**about["towers"]["vision"]).eval()
 tower.load_state_dict(load_file("vision.safetensors"))
-model, frames = about["config"]["model"], torch.zeros(1, 3, 224, 224, dtype=torch.uint8)  # shorter side model["resize_pixels"]
-vectors = tower(frames.repeat(1, model["frames_per_pair"], 1, 1) / 255 * 2 - 1).vector  # neighbouring frames side by side
+model = about["config"]["model"]
+frames = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)  # shorter side model["resize_pixels"]
+# Neighboring frames lie next to each other in the channels.
+frames = frames.repeat(1, model["frames_per_pair"], 1, 1)
+vectors = tower(frames / 255 * 2 - 1).vector
 ```
 """,
 }
-WHOLE_SNIPPET = """
-The whole network, from the folder that this one lies in:
+NETWORK_SNIPPET = """
+The complete network, from the folder that contains this one:
 
 ```python
 import looklisten as ll
@@ -62,57 +70,58 @@ model = ll.load("{name}")
 
 
 def export(
-    where: str | Path,
+    name: str | Path,
     out: str | Path,
-    format: Format = "safetensors",
-    side: Wanted = "both",
+    format: ExportFormat = "safetensors",
+    side: ExportedSides = "both",
     layer: str = "",
 ) -> dict[str, Any]:
-    """Write towers of the network `where` (whatever `load` takes) into the folder `out`, beside
-    what it already holds.
+    """Write towers of a network into the folder `out`; other files of the folder stay.
 
-    `safetensors`: `audio.safetensors` and `vision.safetensors` with the tower's own keys, and with
-        both sides `full.safetensors`, the whole network. `onnx`: `audio.onnx` and `vision.onnx`,
-        front end inside, whose output is the vector `layer` (pool4, the default, conv4_2 or
-        aligned); see `looklisten.interop.onnx`. Raises ConfigError for what the network or format
-        has not.
+    name: as for `looklisten.open`.
+    format: `safetensors` writes `audio.safetensors` and `vision.safetensors` with the towers' own
+        keys, and with both sides `full.safetensors`, the complete network. `onnx` writes
+        `audio.onnx` and `vision.onnx` with the front end inside.
+    layer: with `onnx`, the layer that is the output: pool4 (default), conv4_2 or aligned.
+
+    Raises ConfigError for a layer or a format that the network does not have.
     """
     if format == "safetensors" and layer:
         raise ConfigError(
-            f"weights hold every layer, so there is no {layer} to choose; --layer is for --format onnx"
+            f"weights hold every layer, so there is no {layer} to choose; "
+            "--layer is for --format onnx"
         )
-    run = open_network(where)
+    run = open_network(name)
     sides: tuple[Side, ...] = ("audio", "vision") if side == "both" else (side,)
-    return (
-        _weights(run, Path(out), sides)
-        if format == "safetensors"
-        else _onnx(run, Path(out), sides, layer or "pool4")
-    )
+    if format == "safetensors":
+        return _export_weights(run, Path(out), sides)
+    return _export_onnx(run, Path(out), sides, layer or "pool4")
 
 
-def _weights(run: Run, out: Path, sides: tuple[Side, ...]) -> dict[str, Any]:
-    network, both = run.l3net, len(sides) > 1
-    files = {f"{side}.safetensors": getattr(network, side).state_dict() for side in sides}
-    if both:
-        files[NETWORK_FILES[1]] = network.state_dict()
-    write_weights(out, files, describe(network, run.checkpoint))
-    whole = WHOLE_SNIPPET.format(name=out.name) if both else ""
-    write_text(out / "README.md", README + "".join(SNIPPETS[side] for side in sides) + whole)
+def _export_weights(run: Run, out: Path, sides: tuple[Side, ...]) -> dict[str, Any]:
+    network = run.l3net
+    is_complete = len(sides) == 2
+    weights = {f"{side}.safetensors": getattr(network, side).state_dict() for side in sides}
+    readme = README + "".join(SNIPPETS[side] for side in sides)
+    if is_complete:
+        weights[NETWORK_FILES[1]] = network.state_dict()
+        readme += NETWORK_SNIPPET.format(name=out.name)
+    write_weights(out, weights, describe(network, run.checkpoint))
+    write_text(out / "README.md", readme)
     return {
-        "files": [str(out / name) for name in files],
-        "tensors": {name: len(tensors) for name, tensors in files.items()},
+        "files": [str(out / name) for name in weights],
+        "tensors": {name: len(tensors) for name, tensors in weights.items()},
     }
 
 
-def _onnx(run: Run, out: Path, sides: tuple[Side, ...], layer: str) -> dict[str, Any]:
+def _export_onnx(run: Run, out: Path, sides: tuple[Side, ...], layer: str) -> dict[str, Any]:
+    # Not at the top, because onnx is an optional extra.
     from looklisten.interop.onnx import write_onnx
 
-    network, files = run.l3net, {side: out / f"{side}.onnx" for side in sides}
-    differences = {
-        side: write_onnx(network, side, layer, path, run.checkpoint) for side, path in files.items()
-    }
-    return {
-        "files": list(map(str, files.values())),
-        "layer": layer,
-        "max_relative_difference": differences,
-    }
+    files = []
+    differences = {}
+    for side in sides:
+        file = out / f"{side}.onnx"
+        differences[side] = write_onnx(run.l3net, side, layer, file, run.checkpoint)
+        files.append(str(file))
+    return {"files": files, "layer": layer, "max_relative_difference": differences}

@@ -1,52 +1,50 @@
-"""The Hugging Face Hub: folders down and up. Knows names and folders, not what a network is; needs
-`looklisten[hub]`.
+"""Downloads folders from the Hugging Face Hub and uploads them. Needs `looklisten[hub]`.
+
+Knows names and folders. Does not know what a network is.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.networks import HUB_NAME
-
-FILES = ("config.json", "model.safetensors")
-OFFLINE = "LOOKLISTEN_OFFLINE"
-"""Environment variable: 1 forbids the network."""
+from looklisten.model.published_folder import CONFIG_NAME, NETWORK_FILES
+from looklisten.system.cache import is_offline
 
 
-def download(
+def download_network(
     name: str,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Path:
-    """The folder of a network on the Hub, fetched or from the cache.
+    """The folder of the network `name` on the Hub, downloaded or from the cache.
 
-    `LOOKLISTEN_OFFLINE=1` or the Hub's own `HF_HUB_OFFLINE=1` ask no server, `HF_ENDPOINT` names
-    another one.
-
-    Raises ConfigError without the extra, CheckpointError when it cannot be had.
+    `LOOKLISTEN_OFFLINE=1` or the Hub's own `HF_HUB_OFFLINE=1` forbid the network. `HF_ENDPOINT`
+    names another server. Raises ConfigError without the extra, CheckpointError when the network
+    cannot be downloaded.
     """
-    with _client(f"{name} is no folder here, and the Hub did not give it") as hub:
+    with _hub_client(f"{name} is no folder here, and the Hub did not give it") as hub:
         folder = hub.snapshot_download(
             name,
             revision=revision,
             cache_dir=cache_dir,
-            local_files_only=local_files_only or os.environ.get(OFFLINE, "0") not in ("", "0"),
+            local_files_only=local_files_only or is_offline(),
             token=token,
-            allow_patterns=list(FILES),
+            # Nobody needs the rest of a repository to load its network.
+            allow_patterns=[CONFIG_NAME, NETWORK_FILES[0]],
         )
-    if not (Path(folder) / FILES[0]).is_file():
+    if not (Path(folder) / CONFIG_NAME).is_file():
         raise CheckpointError(
-            f"{name} on the Hub has no config.json, so it is no network of looklisten"
+            f"{name} on the Hub has no {CONFIG_NAME}, so it is no network of looklisten"
         )
     return Path(folder)
 
 
-def upload(
+def upload_network(
     folder: Path,
     name: str,
     token: str | bool | None = None,
@@ -54,12 +52,14 @@ def upload(
     revision: str | None = None,
     message: str = "",
 ) -> str:
-    """Put the files of `folder` on the Hub as the model `name`, made if it is not there; returns
-    its address.
+    """Upload the files of `folder` as the model `name`; return its address.
+
+    The model is created if it does not exist. Raises ConfigError for a name that is not
+    `org/name`, CheckpointError when the upload fails.
     """
     if not HUB_NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name on the Hub; give it as org/name")
-    with _client(f"{folder} could not be uploaded as {name}") as hub:
+    with _hub_client(f"{folder} could not be uploaded as {name}") as hub:
         api = hub.HfApi(token=token)
         address = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(
@@ -72,24 +72,21 @@ def upload(
 
 
 @contextlib.contextmanager
-def _client(trouble: str) -> Iterator[Any]:
-    """The package `huggingface_hub`; what it raises becomes one sentence that begins with
-    `trouble`.
-    """
+def _hub_client(problem: str) -> Iterator[Any]:
+    """The package `huggingface_hub`; its errors become one sentence that begins with `problem`."""
     try:
         import huggingface_hub
     except ImportError:
         raise ConfigError(
-            f"{trouble}: that needs huggingface_hub: pip install 'looklisten[hub]'"
+            f"{problem}: that needs huggingface_hub: pip install 'looklisten[hub]'"
         ) from None
     try:
         yield huggingface_hub
-    except (
-        Exception
-    ) as error:  # its HTTP library's errors too, and that library differs between versions
-        reason = next(
-            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
+    # Every exception, because the client also raises those of its HTTP library, and that library
+    # differs between versions of the client.
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
         raise CheckpointError(
-            f"{trouble}: {reason} (check the name, your connection and `hf auth whoami`)"
+            f"{problem}: {reason} (check the name, your connection and `hf auth whoami`)"
         ) from None

@@ -1,16 +1,13 @@
-"""A tower with its front end as ONNX: a second of sound or a frame in, its vector out, any number
-at once. Needs `looklisten[onnx]`.
+"""Writes a tower with its front end as ONNX: seconds of sound or frames in, vectors out.
 
-The Fourier transform becomes a convolution with the transforms of single samples, since few
-runtimes have one of their own; everything else of the front end is the front end's own code. A file
-is only written when onnxruntime gives PyTorch's vectors.
+A file is written only if onnxruntime gives PyTorch's vectors. Needs `looklisten[onnx]`.
 """
 
 import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +28,15 @@ from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import atomic_write
 
-INPUT: dict[Side, str] = {"audio": "waveforms", "vision": "frames"}
-OUTPUT = "vectors"
+INPUT_NAME: dict[Side, str] = {"audio": "waveforms", "vision": "frames"}
+OUTPUT_NAME = "vectors"
 MAX_RELATIVE_DIFFERENCE = 1e-3
-"""Between onnxruntime's vectors and PyTorch's, over the largest value of a batch; measured 1e-6 to
-3e-4 (docs/interchange.md).
+"""Largest difference between the vectors of onnxruntime and PyTorch, over the largest value.
+
+Measured 1e-6 to 3e-4 (docs/interchange.md).
 """
+
+FrontEndFactory = Callable[[str, str], LogSpectrogram]
 
 RECORDING_NOISE = 1e-4
 """Amplitude of noise in a quiet recording: -80 dB of full scale, three steps of 16-bit sound."""
@@ -45,16 +45,17 @@ RECORDING_NOISE = 1e-4
 class ConvolvedSpectrogram(LogSpectrogram):
     """The same front end with the Fourier transform as a convolution."""
 
+    # Few runtimes have a Fourier transform. It is linear, so a convolution with the transforms of
+    # single samples computes the same.
+
     impulses: Tensor
 
     def __init__(self, front_end: str, window: str = "hann") -> None:
         super().__init__(front_end, window)
+        # In double precision, because the rounding of float32 shows in quiet bins.
         spectra = torch.fft.rfft(torch.diag(self.window.double()), self.spec.fft_samples)
-        self.register_buffer(
-            "impulses",
-            torch.cat([spectra.real, spectra.imag], 1).T[:, None].float(),
-            persistent=False,
-        )
+        impulses = torch.cat([spectra.real, spectra.imag], 1).T[:, None].float()
+        self.register_buffer("impulses", impulses, persistent=False)
 
     def decimated(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch fewer"]:
         if self.spec.decimation == 1:
@@ -73,14 +74,17 @@ class ConvolvedSpectrogram(LogSpectrogram):
 
 
 class TowerVectors(nn.Module):
-    """One side of a network, from what a program has to the vector of one layer, in operations that
-    ONNX knows.
+    """One side of a network, from its raw input to the vector of one layer.
+
+    Uses only operations that ONNX has.
     """
 
-    def __init__(self, network: L3Net, side: Side, layer: str) -> None:
+    def __init__(self, network: L3Net, side: Side, layer: str, front_end: LogSpectrogram) -> None:
         super().__init__()
-        self.network, self.side, self.layer = network, side, layer
-        self.front_end = ConvolvedSpectrogram(network.config.front_end, network.config.window)
+        self.network = network
+        self.side = side
+        self.layer = layer
+        self.front_end = front_end
 
     def forward(self, batch: Num[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
         if self.side == "audio":
@@ -96,129 +100,156 @@ class TowerVectors(nn.Module):
 def max_in_cells(
     image: Float[Tensor, "batch channels height width"], rows: int, columns: int
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """What `adaptive_max_pool2d` gives, cell by cell: ONNX has no pooling whose cells differ in
-    size.
-    """
+    """The same as `adaptive_max_pool2d`, computed cell by cell."""
+    # ONNX has no pooling whose cells differ in size.
     height, width = image.shape[2:]
+    rows_BCRW = torch.stack([image[:, :, cell].amax(2) for cell in _cells(height, rows)], 2)
+    return torch.stack([rows_BCRW[..., cell].amax(3) for cell in _cells(width, columns)], 3)
 
-    def cells(length: int, count: int) -> Iterator[slice]:
-        return (slice(i * length // count, -(-(i + 1) * length // count)) for i in range(count))
 
-    rows_BCRW = torch.stack([image[:, :, cell].amax(2) for cell in cells(height, rows)], 2)
-    return torch.stack([rows_BCRW[..., cell].amax(3) for cell in cells(width, columns)], 3)
+def _cells(length: int, count: int) -> list[slice]:
+    """`count` cells over `length` positions, as PyTorch's adaptive pooling cuts them."""
+    cells = []
+    for number in range(count):
+        start = number * length // count
+        stop = -(-(number + 1) * length // count)  # rounded up: neighboring cells may overlap
+        cells.append(slice(start, stop))
+    return cells
 
 
 def write_onnx(
-    network: L3Net, side: Side, layer: str, path: Path, saved: Checkpoint | None = None
+    network: L3Net,
+    side: Side,
+    layer: str,
+    path: Path,
+    checkpoint: Checkpoint | None = None,
+    make_front_end: FrontEndFactory = ConvolvedSpectrogram,
 ) -> float:
-    """Write one tower and return how far onnxruntime's vectors are from PyTorch's, over the largest
-    value.
+    """Write one tower; return the largest relative difference between its vectors and PyTorch's.
 
-    Input `waveforms`, float32 `[batch, 48000]` in -1..1 at 48 kHz, or `frames`, uint8 `[batch, 3,
-    side, side]`; output `vectors`. The file says of itself what a `config.json` says, with its side
-    and layer; `saved` is the checkpoint it comes from. Raises ConfigError without the extra, for a
-    layer that the network lacks, and when the vectors differ by more than 1e-3.
+    The input is `waveforms`, float32 `[batch, 48000]` in -1..1 at 48 kHz, or `frames`, uint8
+    `[batch, 3, pixels, pixels]`. The output is `vectors`. The metadata of the file hold what a
+    `config.json` says.
+
+    checkpoint: where the network comes from, if it comes from a checkpoint.
+    make_front_end: builds the front end from the names of front end and window.
+
+    Raises ConfigError without the extra, for a layer that the network does not have, and when the
+    vectors differ by more than `MAX_RELATIVE_DIFFERENCE`.
     """
-    pooled_layer(network, side, layer)  # raises where the network has no such layer
+    pooled_layer(network, side, layer)  # raises if the network has no such layer
     encoder = encoder_of(network)
     trial = trial_batch(network, side)
     with torch.inference_mode():
-        truth = encoder.encode(side, trial, layer).numpy()
+        expected = encoder.encode(side, trial, layer).numpy()
+    front_end = make_front_end(network.config.front_end, network.config.window)
     with _exporter() as onnx:
         program = torch.onnx.export(
-            TowerVectors(network, side, layer).eval(),
+            TowerVectors(network, side, layer, front_end).eval(),
             (trial[:2],),
+            # The older exporter is deprecated.
             dynamo=True,
-            input_names=[INPUT[side]],
-            output_names=[OUTPUT],
+            input_names=[INPUT_NAME[side]],
+            output_names=[OUTPUT_NAME],
+            # Any number of rows.
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             verbose=False,
         )
         assert program is not None
         graph = program.model_proto
-        onnx.helper.set_model_props(graph, _about(network, side, layer, saved))
+        onnx.helper.set_model_props(graph, _metadata(network, side, layer, checkpoint))
     data = graph.SerializeToString()
-    difference = max(_difference(data, trial, truth), _difference(data, trial[-1:], truth[-1:]))
+    # A second time with one row, because the exporter may have fixed the number of rows.
+    difference = max(
+        _relative_difference(data, trial, expected),
+        _relative_difference(data, trial[-1:], expected[-1:]),
+    )
+    # `not <=`, so that NaN is refused too.
     if not difference <= MAX_RELATIVE_DIFFERENCE:
         raise ConfigError(
-            f"{path} is not written: onnxruntime's vectors differ from PyTorch's by {difference:.2g} of their largest value, "
-            f"more than {MAX_RELATIVE_DIFFERENCE:g}; please report this with the versions that `looklisten doctor` prints"
+            f"{path} is not written: onnxruntime's vectors differ from PyTorch's by "
+            f"{difference:.2g} of their largest value, more than {MAX_RELATIVE_DIFFERENCE:g}; "
+            "please report this with the versions that `looklisten doctor` prints"
         )
+    # Written last, so that a file that exists has passed the comparison.
     with atomic_write(path) as scratch:
         scratch.write_bytes(data)
     return difference
 
 
-def _about(network: L3Net, side: Side, layer: str, saved: Checkpoint | None) -> dict[str, str]:
-    """What the file says of itself (the model's metadata properties)."""
-    contract = (
-        {"sample_rate_hz": str(SAMPLE_RATE_HZ)}
-        if side == "audio"
-        else {"resize_pixels": str(network.config.resize_pixels)}
-    )
-    return {"side": side, "layer": layer, "config": json.dumps(describe(network, saved))} | contract
+def _metadata(
+    network: L3Net, side: Side, layer: str, checkpoint: Checkpoint | None
+) -> dict[str, str]:
+    """The metadata properties of the file."""
+    properties = {
+        "side": side,
+        "layer": layer,
+        "config": json.dumps(describe(network, checkpoint)),
+    }
+    if side == "audio":
+        properties["sample_rate_hz"] = str(SAMPLE_RATE_HZ)
+    else:
+        properties["resize_pixels"] = str(network.config.resize_pixels)
+    return properties
 
 
-def _difference(data: bytes, batch: Tensor, truth: Float[np.ndarray, "batch features"]) -> float:
+def _relative_difference(
+    data: bytes, batch: Tensor, expected: Float[np.ndarray, "batch features"]
+) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    (name,) = (one.name for one in session.get_inputs())
-    (vectors,) = session.run(None, {name: batch.numpy()})
-    return float(
-        np.abs(vectors - truth).max() / max(np.abs(truth).max(), np.finfo(np.float32).tiny)
-    )
+    (graph_input,) = session.get_inputs()
+    (vectors,) = session.run(None, {graph_input.name: batch.numpy()})
+    largest_value = max(np.abs(expected).max(), np.finfo(np.float32).tiny)
+    return float(np.abs(vectors - expected).max() / largest_value)
 
 
 def trial_batch(network: L3Net, side: Side) -> Num[Tensor, "batch ..."]:
-    """What an export is tried on: noise loud and soft, tones, a sweep, each with the noise of a
-    recording, and silence; or pictures.
+    """The batch that an export is tested on.
 
-    The noise matters. A pure sine has nothing but rounding a hundred decibels below its peak, and
-    the front end's logarithm looks there too: two right programs then differ.
+    Sounds: loud and soft noise, tones, a sweep, each with the noise of a recording, and silence.
+    Frames: noise, a ramp and black.
     """
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     if side == "vision":
         pixels = network.config.crop_pixels
-        noise = torch.randint(256, (1, 3, pixels, pixels), generator=chance, dtype=torch.uint8)
+        noise = torch.randint(256, (1, 3, pixels, pixels), generator=generator, dtype=torch.uint8)
         ramp = torch.linspace(0, 255, pixels).to(torch.uint8).expand(1, 3, pixels, pixels)
-        return torch.cat([noise, ramp, torch.zeros_like(noise)]).repeat(
-            1, network.config.frames_per_pair, 1, 1
-        )
+        frames = torch.cat([noise, ramp, torch.zeros_like(noise)])
+        return frames.repeat(1, network.config.frames_per_pair, 1, 1)
     seconds = torch.arange(WINDOW_SAMPLES) / SAMPLE_RATE_HZ
-    noise = torch.rand(2, WINDOW_SAMPLES, generator=chance) * 2 - 1
-    tones = (
-        torch.stack([torch.sin(2 * torch.pi * 440 * k * seconds) / k for k in range(1, 9)]).sum(0)
-        / 4
-    )
+    noise = torch.rand(2, WINDOW_SAMPLES, generator=generator) * 2 - 1
+    harmonics = [torch.sin(2 * torch.pi * 440 * k * seconds) / k for k in range(1, 9)]
+    tones = torch.stack(harmonics).sum(0) / 4
     sweep = 0.5 * torch.sin(2 * torch.pi * (100 * seconds + 5000 * seconds**2))
-    sounds = torch.stack(
-        [0.9 * noise[0], 1e-3 * noise[1], tones, sweep, torch.zeros(WINDOW_SAMPLES)]
-    )
-    floor = RECORDING_NOISE * (torch.rand(sounds.shape, generator=chance) * 2 - 1)
-    floor[-1] = 0  # digital silence has none
+    silence = torch.zeros(WINDOW_SAMPLES)
+    sounds = torch.stack([0.9 * noise[0], 1e-3 * noise[1], tones, sweep, silence])
+    # A pure sine has only rounding 100 dB below its peak, and the logarithm of the front end reads
+    # it: two correct programs then differ. The noise of a recording is louder than that rounding.
+    floor = RECORDING_NOISE * (torch.rand(sounds.shape, generator=generator) * 2 - 1)
+    floor[-1] = 0  # digital silence has no noise
     return (sounds + floor).clamp(-1, 1)
 
 
 @contextlib.contextmanager
 def _exporter() -> Iterator[Any]:
-    """The package `onnx`, with PyTorch's exporter kept quiet; what stops either becomes one
-    sentence.
-    """
+    """The package `onnx`, with PyTorch's exporter silenced; errors of both become one sentence."""
     try:
         import onnx
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"the format onnx needs onnx, onnxruntime and onnxscript ({error}): pip install 'looklisten[onnx]'"
+            f"the format onnx needs onnx, onnxruntime and onnxscript ({error}): "
+            "pip install 'looklisten[onnx]'"
         ) from None
-    talk = logging.getLogger("torch.onnx")
-    level = talk.level
-    talk.setLevel(logging.ERROR)
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch to itself
+            warnings.simplefilter("ignore")  # PyTorch warns of its own code
             yield onnx
     except torch.onnx.OnnxExporterError as error:
         cause = str(error.__cause__ or error).strip().splitlines()[-1]
@@ -226,4 +257,4 @@ def _exporter() -> Iterator[Any]:
             f"PyTorch {torch.__version__} could not write this network as ONNX: {cause}"
         ) from error
     finally:
-        talk.setLevel(level)
+        exporter_log.setLevel(level)

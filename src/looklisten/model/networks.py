@@ -49,7 +49,7 @@ RUNS_FOLDER = "runs"
 # They are therefore named here and imported when a name needs them.
 LOADERS = {
     OPENL3_PREFIX: "looklisten.interop.openl3.models:load",
-    HUB_PREFIX: "looklisten.interop.hub:download",
+    HUB_PREFIX: "looklisten.interop.hub:download_network",
 }
 
 _log = logging.getLogger("looklisten")
@@ -221,7 +221,7 @@ def open_network(
 
     `name`: see the top of this module. `device`: cpu, cuda, mps or auto. If not `strict`, weights
     that are missing from the file are initialized at random. `download_options` are those of
-    `looklisten.interop.hub.download`. Raises CheckpointError, or ConfigError for an unknown recipe.
+    `looklisten.interop.hub.download_network`. Raises CheckpointError, or ConfigError for an unknown recipe.
     """
     run = _open(name, strict, download_options)
     chosen = choose_device(device).value

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""What Linux names processors by that multiply bfloat16; the last is ARM's."""
+"""How Linux marks processors that multiply bfloat16; the last one is of ARM."""
 
 
 Network = TypeVar("Network", bound="torch.nn.Module")
@@ -28,20 +28,21 @@ class Choice:
     reason: str
 
 
-def choose_device(wanted: str = "auto", number: int = 0) -> Choice:
-    """The device to compute on: `wanted`, or the first of CUDA, Apple's MPS and the CPU that is
-    there.
+def choose_device(requested: str = "auto", number: int = 0) -> Choice:
+    """The device to compute on: `requested`, or the first available of CUDA, MPS and CPU.
 
-    `number` says which of several GPUs is this process's.
+    `number`: which of several GPUs belongs to this process. Raises ConfigError if CUDA is requested
+    and not available.
     """
     import torch
 
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+    if requested.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(
-            f"the device {wanted} was asked for, and PyTorch finds no NVIDIA GPU; leave the device away, or ask for cpu"
+            f"the device {requested} was requested, but PyTorch finds no NVIDIA GPU; "
+            "omit the device, or request cpu"
         )
-    if wanted not in ("auto", "cuda"):
-        return Choice(wanted, "asked for")
+    if requested not in ("auto", "cuda"):
+        return Choice(requested, "asked for")
     if torch.cuda.is_available():
         return Choice(f"cuda:{number}" if number else "cuda", torch.cuda.get_device_name(number))
     if torch.backends.mps.is_available():
@@ -49,18 +50,17 @@ def choose_device(wanted: str = "auto", number: int = 0) -> Choice:
     return Choice("cpu", f"no GPU found, {torch.get_num_threads()} threads")
 
 
-def choose_precision(device: str, wanted: str = "auto") -> Choice:
-    """`bfloat16` where the device multiplies it in hardware, else `float32`."""
+def choose_precision(device: str, requested: str = "auto") -> Choice:
+    """The arithmetic of a network: `bfloat16` if the hardware multiplies it, else `float32`."""
     import torch
 
-    if wanted != "auto":
-        return Choice(wanted, "asked for")
+    if requested != "auto":
+        return Choice(requested, "asked for")
     if device.startswith("cuda"):
-        fast = torch.cuda.get_device_capability()[0] >= 8
-        return Choice(
-            "bfloat16" if fast else "float32",
-            "tensor cores multiply it" if fast else "older than Ampere",
-        )
+        # Ampere, the first generation whose tensor cores multiply bfloat16, has capability 8.
+        if torch.cuda.get_device_capability()[0] >= 8:
+            return Choice("bfloat16", "tensor cores multiply it")
+        return Choice("float32", "older than Ampere")
     if device == "cpu" and _cpu_multiplies_bfloat16():
         return Choice("bfloat16", "the processor multiplies it")
     return Choice("float32", "no bfloat16 arithmetic here")
@@ -74,23 +74,21 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 def names_bfloat16(cpuinfo: str) -> bool:
-    """Whether a processor with these lines of /proc/cpuinfo multiplies bfloat16: `flags` on x86,
-    `Features` on ARM.
-    """
+    """Whether a processor with these lines of /proc/cpuinfo multiplies bfloat16."""
     for line in cpuinfo.splitlines():
         name, _, values = line.partition(":")
+        # The line is called `flags` on x86 and `Features` on ARM.
         if name.strip() in ("flags", "Features") and BFLOAT16_FLAGS & set(values.split()):
             return True
     return False
 
 
 def to_device(network: "Network", device: str) -> "Network":
-    """`network` on the device, channels-last: the layout in which convolution libraries are
-    fastest, on CPU and GPU.
-    """
+    """Move `network` to the device, in the layout in which its convolutions are fastest."""
     import torch
 
     network.to(device)
+    # Channels-last is the fastest layout on CPU and GPU, except Apple's.
     if device != "mps":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

@@ -1,4 +1,4 @@
-"""What a result depends on beside the code: versions and hardware."""
+"""What a result depends on in addition to the code: versions and hardware."""
 
 import contextlib
 import platform
@@ -11,7 +11,7 @@ from looklisten.system.processes import cpu_count
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on beside the code: versions and hardware."""
+    """Versions and hardware of this machine, by name."""
     import torch
 
     device = choose_device()

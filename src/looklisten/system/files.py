@@ -1,4 +1,7 @@
-"""Files that are either complete or absent, and folders that can be written to."""
+"""Files that are either complete or absent, and folders that can be written to.
+
+Knows nothing of what is in them.
+"""
 
 import contextlib
 import errno
@@ -10,39 +13,37 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from looklisten.errors import ConfigError
 from looklisten.names import printable
 
-if TYPE_CHECKING:
-    pass
-
-
 ABANDONED_SECONDS = 86_400
-"""Scratch of another machine that is older than this belongs to nobody."""
-_ASIDE = ".aside-"
+"""A temporary folder of another machine is removed if it is older than this."""
+
+_SCRATCH_PREFIX = ".aside-"
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A scratch path in the same folder that becomes `path` when the block ends well and vanishes
-    when it does not.
+    """A temporary path that becomes `path` if the block succeeds, and is removed if it fails.
 
-    The bytes are on the disk before the name is: after a crash `path` is whole or absent. Works for
-    files and folders.
+    The bytes are on the disk before the name is: after a crash `path` is complete or absent. Works
+    for files and folders.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch_dir = Path(
-        tempfile.mkdtemp(prefix=f"{_ASIDE}{_host()}-{os.getpid()}-", dir=path.parent)
+        tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{_host()}-{os.getpid()}-", dir=path.parent)
     )
     scratch = scratch_dir / path.name
     try:
         yield scratch
-        for file in [scratch, *scratch.rglob("*")] if scratch.is_dir() else [scratch]:
+        written = [scratch]
+        if scratch.is_dir():
+            written += scratch.rglob("*")
+        for file in written:
             _flush_to_disk(file)
         if path.is_dir() and scratch.is_dir():
-            shutil.rmtree(path)  # a file never takes the place of a folder
+            shutil.rmtree(path)  # a folder cannot be renamed over another one
         scratch.replace(path)
         _flush_to_disk(path.parent)
     finally:
@@ -58,17 +59,22 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def remove_abandoned_scratch(folder: Path) -> None:
-    """Remove what killed runs left in `folder`: scratch of `atomic_write` that was never renamed.
+    """Remove temporary files of killed runs from `folder`, which `atomic_write` never renamed.
 
-    What a running process of this machine writes stays, and so does what another machine wrote
-    within a day.
+    Those of a running process of this machine stay, and those that another machine wrote within a
+    day.
     """
-    for scratch in folder.glob(f"{_ASIDE}*"):
-        host, _, rest = scratch.name.removeprefix(_ASIDE).partition("-")
+    for scratch in folder.glob(f"{_SCRATCH_PREFIX}*"):
+        host, _, process_and_random = scratch.name.removeprefix(_SCRATCH_PREFIX).partition("-")
         with contextlib.suppress(OSError, ValueError):
-            old = time.time() - scratch.stat().st_mtime > ABANDONED_SECONDS
-            if old or (host == _host() and not _is_running(int(rest.partition("-")[0]))):
+            is_old = time.time() - scratch.stat().st_mtime > ABANDONED_SECONDS
+            if is_old or (host == _host() and not _is_running(_process(process_and_random))):
                 shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _process(process_and_random: str) -> int:
+    """The process that a temporary folder belongs to. Raises ValueError."""
+    return int(process_and_random.partition("-")[0])
 
 
 def _host() -> str:
@@ -86,40 +92,42 @@ def _is_running(process: int) -> bool:
 
 
 def write_json(path: Path, value: object) -> None:
-    """`value` as indented JSON, whole or absent, the same bytes for the same value."""
+    """Write `value` as indented JSON; the same value gives the same bytes."""
     with atomic_write(path) as scratch:
         scratch.write_bytes(json_bytes(value, indent=1))
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:
-    """`value` as JSON with a line feed at its end; a lone surrogate, which UTF-8 has not, is
-    written as an escape.
-    """
-    return (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode(
-        "utf-8", "backslashreplace"
-    )
+    """`value` as JSON with a line feed at its end."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+    # A lone surrogate, which UTF-8 cannot hold, becomes an escape.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def check_writable(folder: Path) -> None:
-    """See that files can be written into `folder`, which need not be there yet. Leaves nothing
-    behind.
+    """See that files can be written into `folder`, which need not exist. Leaves nothing behind.
 
-    Meant to be called before long work. Raises ConfigError: a file is in the way, no permission, a
-    read-only file system, a name that no file can have. A full disk stays an OSError.
+    Call it before long work. Raises ConfigError if a file is in the way, without permission, on a
+    read-only file system, and for a name that no file can have. A full disk stays an OSError.
     """
     try:
-        there = folder.absolute()
-        while not os.path.lexists(there):
-            there = there.parent
-        if not there.is_dir():
-            link = "a broken link" if there.is_symlink() and not there.exists() else "a file"
+        existing = folder.absolute()
+        while not os.path.lexists(existing):
+            existing = existing.parent
+        if not existing.is_dir():
+            is_broken_link = existing.is_symlink() and not existing.exists()
+            obstacle = "a broken link" if is_broken_link else "a file"
             raise ConfigError(
-                f"{printable(folder)} cannot be a folder: {printable(there)} is {link}; choose another folder"
+                f"{printable(folder)} cannot be a folder: {printable(existing)} is {obstacle}; "
+                "choose another folder"
             )
-        trial = Path(tempfile.mkdtemp(prefix=f"{_ASIDE}{_host()}-{os.getpid()}-", dir=there))
+        trial = Path(
+            tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{_host()}-{os.getpid()}-", dir=existing)
+        )
         try:
-            missing = folder.absolute().relative_to(there)
-            (trial / missing).mkdir(parents=True, exist_ok=True)  # shows whether the names can be
+            missing = folder.absolute().relative_to(existing)
+            # A name may be too long, or hold letters that this file system refuses.
+            (trial / missing).mkdir(parents=True, exist_ok=True)
             (trial / missing / "trial").write_bytes(b"1")
         finally:
             shutil.rmtree(trial, ignore_errors=True)
@@ -131,5 +139,6 @@ def check_writable(folder: Path) -> None:
         ) from None
     except ValueError:
         raise ConfigError(
-            f"{printable(folder)} cannot be a folder: its name holds a NUL character; choose another folder"
+            f"{printable(folder)} cannot be a folder: its name holds a NUL character; "
+            "choose another folder"
         ) from None

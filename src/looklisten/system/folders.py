@@ -1,41 +1,43 @@
-"""A folder of this machine -> the files in it and below, and an account of what is not among them.
-Opens no file.
+"""A folder of this machine -> the files in it and below, and what was left out. Opens no file.
 
-Links to folders are followed, each folder once. What is hidden or in a trash folder is left out.
+Links to folders are followed, each folder once. Hidden files and trash folders are left out.
 """
 
+import fnmatch
+import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from looklisten.names import encode_name, printable
 
-_TRASH = """
-    $recycle.bin recycler @eadir @recycle @recently-snapshot #recycle #snapshot __macosx lost+found system_volume_information
+_TRASH_NAMES = """
+    $recycle.bin recycler @eadir @recycle @recently-snapshot #recycle #snapshot __macosx lost+found
+    system_volume_information
 """
-TRASH = frozenset(_TRASH.split())
+TRASH = frozenset(_TRASH_NAMES.split())
 """Folders that systems and storage devices fill by themselves; a space counts as `_`."""
 
 LISTED_SUFFIXES = 8
+"""So many suffixes are named in a sentence."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A regular file: its absolute path as the system opens it, or its address; size and time where
-    they are known.
-    """
+    """A regular file."""
 
     path: str
+    """Absolute, as the system opens it; or an address."""
     bytes: int | None
     modified_ns: int | None
 
 
 @dataclass
 class FolderContents:
-    """What a search met."""
+    """The files in a folder and below, and what is not among them."""
 
     files: list[File] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
@@ -50,7 +52,7 @@ class FolderContents:
 
 
 def other_suffixes_line(suffixes: Counter[str]) -> str:
-    """`27 files with other suffixes were not looked at (.heic 20, .insv 7)`, or ""."""
+    """Such as `27 files with other suffixes were not looked at (.heic 20, .insv 7)`, or ""."""
     count = suffixes.total()
     if not count:
         return ""
@@ -72,70 +74,106 @@ def is_left_out(name: str) -> bool:
     return name.startswith(".") or name.casefold().replace(" ", "_") in TRASH
 
 
-def find_files(top: str | Path, is_wanted: Callable[[str], bool]) -> FolderContents:
-    """The regular files in and below `top` whose suffix (lower case, with its dot) `is_wanted`.
+def find_files(top: str | Path, has_suffix: Callable[[str], bool]) -> FolderContents:
+    """The regular files in and below `top` for whose suffix (such as ".mp4") `has_suffix` is true.
 
-    Folders come before links to folders, so a file that is reached in two ways has the name without
+    Folders come before links to folders: a file that is reached in two ways has the name without
     the link.
     """
-    account = FolderContents()
-    seen: set[tuple[int, int]] = set()
-    folders, links = [os.path.abspath(top)], list[str]()  # noqa: PTH100 (Path.resolve would follow links)
+    contents = FolderContents()
+    visited: set[tuple[int, int]] = set()
+    folders = [os.path.abspath(top)]  # noqa: PTH100 (Path.resolve would follow links)
+    links: list[str] = []
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         try:
-            about = os.stat(folder)  # noqa: PTH116 (names here are text, for speed)
-            if (about.st_dev, about.st_ino) in seen:
+            file_status = os.stat(folder)  # noqa: PTH116 (names here are text, for speed)
+            if (file_status.st_dev, file_status.st_ino) in visited:
                 continue
-            seen.add((about.st_dev, about.st_ino))
+            visited.add((file_status.st_dev, file_status.st_ino))
             with os.scandir(folder) as listed:
                 entries = sorted(listed, key=lambda entry: entry.name)
         except OSError as error:
-            account.problems.append((folder, f"the folder cannot be searched: {error.strerror}"))
+            contents.problems.append((folder, f"the folder cannot be searched: {error.strerror}"))
             continue
         for entry in entries:
-            _look_at(entry, account, is_wanted, folders, links)
-    return account
+            _sort_entry(entry, contents, has_suffix, folders, links)
+    return contents
 
 
-def _look_at(
+def match_paths(pattern: str) -> Iterator[str]:
+    """Local paths that match a glob.
+
+    With `**` each folder is searched once, so that links in a circle do no harm.
+    """
+    before, stars, after = pattern.partition("**")
+    parts = ["**", *filter(None, after.split("/"))] if after else ["**", "*"]
+    begins_a_part = before == "" or before.endswith("/")
+    ends_a_part = after == "" or after.startswith("/")
+    names_hidden = any(part.startswith(".") for part in parts)
+    if not stars or not begins_a_part or not ends_a_part or names_hidden:
+        yield from glob.glob(pattern)  # noqa: PTH207 (the pattern may be absolute)
+        return
+    tops = glob.glob(before) if before else ["."]  # noqa: PTH207
+    for top in tops:
+        contents = find_files(top, lambda _: True)
+        paths = [file.path for file in contents.files]
+        paths += [path for path, _ in contents.problems]
+        top_length = len(os.path.abspath(top).rstrip(os.sep)) + 1  # noqa: PTH100
+        for path in paths:
+            if _parts_match(path[top_length:].split(os.sep), parts):  # noqa: PTH206 (for speed)
+                yield path
+
+
+def _parts_match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether a path matches, part by part; `**` stands for any number of folders."""
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(_parts_match(parts[start:], patterns[1:]) for start in range(len(parts)))
+    if not parts or not fnmatch.fnmatchcase(parts[0], patterns[0]):
+        return False
+    return _parts_match(parts[1:], patterns[1:])
+
+
+def _sort_entry(
     entry: os.DirEntry[str],
-    account: FolderContents,
-    is_wanted: Callable[[str], bool],
+    contents: FolderContents,
+    has_suffix: Callable[[str], bool],
     folders: list[str],
     links: list[str],
 ) -> None:
-    """Sort one entry of a folder into `account`, or into the folders still to be searched."""
+    """Sort one entry of a folder into `contents`, or into the folders still to be searched."""
     if is_left_out(entry.name):
-        account.hidden += 1
+        contents.hidden += 1
         return
     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a Path for each of many names is slow)
     try:
         if entry.is_dir(follow_symlinks=False):
             folders.append(entry.path)
             return
-        about = entry.stat()
+        file_status = entry.stat()
     except OSError as error:
         problem = unreadable_reason(error)
         if entry.is_symlink():
             problem = f"a broken link: {problem}"
-        if is_wanted(suffix) or (entry.is_symlink() and not suffix):
-            account.problems.append((entry.path, problem))
+        if has_suffix(suffix) or (entry.is_symlink() and not suffix):
+            contents.problems.append((entry.path, problem))
         else:
-            account.other_suffixes[suffix] += 1
+            contents.other_suffixes[suffix] += 1
         return
-    if stat.S_ISDIR(about.st_mode):
+    if stat.S_ISDIR(file_status.st_mode):
         links.append(entry.path)
-    elif not is_wanted(suffix):
-        account.other_suffixes[suffix] += 1
-    elif stat.S_ISREG(about.st_mode):
-        account.files.append(File(entry.path, about.st_size, about.st_mtime_ns))
+    elif not has_suffix(suffix):
+        contents.other_suffixes[suffix] += 1
+    elif stat.S_ISREG(file_status.st_mode):
+        contents.files.append(File(entry.path, file_status.st_size, file_status.st_mtime_ns))
     else:
-        account.problems.append((entry.path, "it is no file but a pipe, a socket or a device"))
+        contents.problems.append((entry.path, "it is no file but a pipe, a socket or a device"))
 
 
 def unreadable_reason(error: Exception) -> str:
-    """Why a path cannot be used, in plain words."""
+    """Why a path cannot be used, as a part of a sentence."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return "there is no such file"
     if isinstance(error, OSError):

@@ -10,26 +10,28 @@ from typing import TypeVar
 from looklisten.system.progress import Progress, no_progress
 
 IDLE_WORKER_SECONDS = 15
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Of mallopt(3)."""
+"""A worker process ends by itself when nothing comes for this long."""
+
+# Parameters of mallopt(3).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
 
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of `torchrun`'s processes that speaks for all."""
+    """Whether this is the process of `torchrun` that prints and writes for all."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @functools.cache
 def single_thread_after_fork() -> None:
-    """From now on a process that is forked from this one computes with one thread; saying it twice
-    changes nothing.
+    """From now on, let processes that are forked from this one compute with one thread.
 
-    PyTorch's threads do not come along into a forked process, and its first parallel step would
-    wait for them forever.
+    The threads of PyTorch do not exist in a forked process, and its first parallel step would wait
+    for them forever. A second call changes nothing.
     """
     if not hasattr(os, "register_at_fork"):
         return
@@ -39,13 +41,12 @@ def single_thread_after_fork() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc's allocator to keep what is freed for what comes next, and not to give it back to
-    the system.
+    """Tell glibc to keep freed memory for the next allocation, and not to return it to the system.
 
-    Each step of a network frees its maps and takes as many again. Pages that go to the system and
-    come back are filled with zeros first, one fault each: up to a third of a training step on a CPU
-    (`benchmarks/allocator.py`). It holds for the whole process, so it is for programs to call and
-    not for functions of a library. Without glibc nothing happens.
+    Each training step frees its feature maps and allocates as many again. Pages that go to the
+    system and come back are filled with zeros, one page fault each: up to a third of a step on a
+    CPU (`benchmarks/allocator.py`). This changes the whole process, so programs call it, not
+    functions of a library. Without glibc it does nothing.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -54,24 +55,27 @@ def keep_freed_memory() -> None:
 
 
 def cpu_count() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use."""
+    # A container or a job scheduler may allow fewer than the machine has.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def map_unordered(
-    function: Callable[[Item], Result],
-    items: Sequence[Item],
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
     workers: int | None = None,
     progress: Progress = no_progress,
-) -> Iterator[Result]:
-    """`function` of each item, in worker processes, in the order they finish.
+) -> Iterator[_Result]:
+    """`function` of each item, in worker processes, in the order in which they finish.
 
-    The first exception of a worker stops the work and is raised here. `workers=1` stays in this
-    process.
+    The first exception of a worker stops the work and is raised here. With one worker the work
+    stays in this process.
     """
     count = min(workers or cpu_count(), max(len(items), 1))
     if count == 1:
-        results: Iterator[Result] = map(function, items)
+        results: Iterator[_Result] = map(function, items)
     else:
         # joblib imports NumPy, and the help of the command line imports this module.
         import joblib

@@ -1,19 +1,14 @@
 """How a long task reports its progress."""
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
-
-if TYPE_CHECKING:
-    pass
+from typing import Protocol, runtime_checkable
 
 
 @runtime_checkable
 class Progress(Protocol):
-    """Told how far a long task is: `done` of `total` units, with facts worth showing beside (loss,
-    rate).
-    """
+    """Called with how many of `total` units are done, and with facts to show, such as the loss."""
 
     def __call__(self, done: int, total: int, /, **facts: str) -> None: ...
 
 
 def no_progress(done: int, total: int, /, **facts: str) -> None:
-    """The `Progress` that says nothing."""
+    """A `Progress` that shows nothing."""

@@ -7,7 +7,6 @@ import tyro
 from tyro.conf import Positional
 
 from looklisten.app.output import Output
-from looklisten.app.terminal import ProgressBar
 from looklisten.system.files import check_writable
 
 
@@ -26,5 +25,4 @@ def run_convert(
     from looklisten.interop.openl3 import convert
 
     check_writable(out)
-    with ProgressBar("weights: MB") as progress:
-        return Output(convert(weights, out, progress))
+    return Output(convert(weights, out))

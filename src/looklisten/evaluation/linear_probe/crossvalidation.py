@@ -145,11 +145,15 @@ class CrossValidation:
     def _correct_by_cost(self, left_out: FoldNames) -> dict[str, Int[np.ndarray, " costs"]]:
         """For each fold left out: how many of its clips each cost classifies correctly."""
         is_tested = self.usable & np.isin(self.folds, list(left_out))
-        scores = self._clip_scores(self.usable & ~is_tested, is_tested, self.classifier.costs)
-        truth = self.classes[is_tested]
-        is_correct = np.stack([of_cost.argmax(1) == truth for of_cost in scores])
+        is_fitted = self.usable & ~is_tested
+        scores = self._clip_scores(is_fitted, is_tested, self.classifier.costs)
+        predicted = np.stack(scores).argmax(2)
+        is_correct = predicted == self.classes[is_tested]
         folds = self.folds[is_tested]
-        return {fold: is_correct[:, folds == fold].sum(1) for fold in left_out}
+        n_correct = {}
+        for fold in left_out:
+            n_correct[fold] = is_correct[:, folds == fold].sum(1)
+        return n_correct
 
     def _clip_scores(
         self, is_fitted: ItemMask, is_tested: ItemMask, costs: Sequence[float]

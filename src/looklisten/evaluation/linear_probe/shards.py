@@ -211,9 +211,12 @@ def quick_probe(
     is_known = np.isin(shards.names, known)
     rng = np.random.default_rng(seed)
     training = rng.permutation(np.flatnonzero(~held_out & is_known))
-    training = np.sort(training[:QUICK_TRAINING_CLIPS])
+    training = training[:QUICK_TRAINING_CLIPS]
     tested = rng.permutation(np.flatnonzero(held_out & is_known))
-    tested = np.sort(tested[:QUICK_HELD_OUT_CLIPS])
+    tested = tested[:QUICK_HELD_OUT_CLIPS]
+    # Sorted, because clips that are neighbors in a shard are read fastest.
+    training.sort()
+    tested.sort()
     clips = np.concatenate([training, tested])
     # It is called in the middle of a training, which must go on in its own mode.
     was_training = model.training

@@ -65,7 +65,8 @@ class VectorCache:
         # The vectors of these items are on disk; the other rows may hold anything.
         saved = json.loads(done_file.read_text(encoding="utf-8"))
         self.n_done = saved["done"]
-        self.failures = {int(item): reason for item, reason in saved["failed"].items()}
+        for item, reason in saved["failed"].items():
+            self.failures[int(item)] = reason
         return True
 
     def _start(self, folder: Path) -> None:

@@ -41,27 +41,30 @@ def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[Labeled
 
 
 def table_rows(
-    table: Path, columns: tuple[str, ...], alternatives: tuple[str, ...] = ()
+    table: Path,
+    columns: tuple[str, ...],
+    alternatives: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
 ) -> list[dict[str, str]]:
-    """The rows of a table as text by column.
+    """The rows of a table as text, by those of the columns named here that it has.
 
-    The table must have all of `columns`, and one of `alternatives` if there are any. Raises
-    SourceError if it cannot be read or lacks a column.
+    The table must have all of `columns`, and one of `alternatives` if there are any. Other columns
+    may hold anything. Raises SourceError if the table cannot be read or lacks a column.
     """
     advice = "use the table as its owner distributes it"
     try:
-        rows = list(as_records(read_table(str(table), table.read_bytes())))
+        content = read_table(str(table), table.read_bytes())
+        rows = list(as_records(content, (*columns, *alternatives, *optional)))
     except OSError as error:
         raise SourceError(f"{table} cannot be read ({error}); {advice}") from None
     except SourceError as error:
         raise SourceError(f"{error}; {advice}") from None
-    # All rows have the same columns.
-    present = rows[0].keys() if rows else set()
+    present = set(content.columns) if rows else set()
     missing = [column for column in columns if column not in present]
     if alternatives and not present & set(alternatives):
         missing.append(" or ".join(alternatives))
     if missing:
-        columns_present = ", ".join(present) or "no rows"
+        columns_present = ", ".join(content.columns) if rows else "no rows"
         raise SourceError(
             f"{table} lacks the column {missing[0]}; it has {columns_present}; {advice}"
         )

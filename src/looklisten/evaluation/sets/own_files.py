@@ -38,7 +38,7 @@ def _files_of_table(table: Path) -> list[LabeledItem]:
 
     Paths are relative to the folder of the table.
     """
-    rows = table_rows(table, ("path",), ("label", "class"))
+    rows = table_rows(table, ("path",), ("label", "class"), ("fold", "split"))
     label_column = "label" if "label" in rows[0] else "class"
     # Both words are common, and a split is a fold that is not tested in turn.
     fold_column = next((column for column in ("fold", "split") if column in rows[0]), "")

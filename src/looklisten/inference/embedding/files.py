@@ -25,7 +25,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from looklisten.config import Side
-from looklisten.data.sources import Source, Sources, find_sources, open_source
+from looklisten.data.inputs import find_sources
+from looklisten.data.sources import Source, SourceList, open_source
 from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
 from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
@@ -109,18 +110,18 @@ def embed_files(
     vector_format = vector_format_of(options.format)
     encoder = encoder_of(model, options.vectors.precision)
     sources = find_sources(inputs, suffixes=MEDIA_SUFFIXES)
-    _check_no_stretches(sources.found)
+    _check_no_stretches(sources.sources)
     facts = _folder_facts(encoder, options, network_name, network_step)
     facts_of_vectors = {name: value for name, value in facts.items() if name != "step"}
     facts_sha256 = sha256_of_json(facts_of_vectors)
     job = _Job(sources.root, folder, options, encoder, vector_format, facts_sha256)
-    targets = {job.target(source) for source in sources.found}
+    targets = {job.target(source) for source in sources.sources}
     check_folder(folder, facts, options.overwrite, targets)
     for parent in {target.parent for target in targets}:
         # A path may be too long; embedding its file will then give the error.
         with suppress(OSError):
             remove_abandoned_scratch(parent)
-    states = {source.path: _state(job, source) for source in sources.found}
+    states = {source.path: _state(job, source) for source in sources.sources}
     failures = _open_failure_log(job, sources, states)
     # A file that crashed the decoder may have vectors of an earlier run; then it is done.
     known_losses = {
@@ -129,7 +130,7 @@ def embed_files(
         if states.get(name) != "done"
     }
     counts = {
-        "sources": len(sources.found) + len(sources.missing),
+        "sources": len(sources.sources) + len(sources.unusable),
         "embedded": 0,
         "skipped": 0,
         "changed": 0,
@@ -139,12 +140,12 @@ def embed_files(
         stall_seconds=options.stall_seconds, memory_megabytes=options.memory_megabytes
     )
     with use_limits(limits):
-        for number, source in enumerate(sources.found):
+        for number, source in enumerate(sources.sources):
             state = states[source.path]
             if state == "done":
                 counts["skipped"] += 1
             elif source.path not in known_losses:
-                file_progress = partial(progress, number, len(sources.found))
+                file_progress = partial(progress, number, len(sources.sources))
                 result = _Attempt(job, source, file_progress).run()
                 counts["vectors"] += result.vectors
                 if result.vectors:
@@ -152,7 +153,7 @@ def embed_files(
                     counts["changed"] += state == "changed"
                 if result.problem:
                     failures.add(source.path, result.problem, result.decoder_loss)
-            progress(number + 1, len(sources.found))
+            progress(number + 1, len(sources.sources))
     if known_losses:
         _log.warning(
             "%d files ended the decoder before and did not change, so they were not opened (%s); "
@@ -216,9 +217,9 @@ def _is_remote(source: Source) -> bool:
     return "://" in source.path
 
 
-def _open_failure_log(job: _Job, sources: Sources, states: Mapping[str, State]) -> FailureLog:
+def _open_failure_log(job: _Job, sources: SourceList, states: Mapping[str, State]) -> FailureLog:
     """The log with the lines of earlier runs that still hold, and a line for each missing file."""
-    by_path = {source.path: source for source in sources.found}
+    by_path = {source.path: source for source in sources.sources}
 
     def still_holds(line: FailureLine) -> bool:
         if states.get(line["source"]) == "done":
@@ -227,8 +228,8 @@ def _open_failure_log(job: _Job, sources: Sources, states: Mapping[str, State]) 
 
     failures = FailureLog(job.folder / "failures.jsonl")
     failures.keep_lines(still_holds)
-    for missing in sources.missing:
-        failures.add(missing, sources.reasons.get(missing, "there is no such file"))
+    for name, reason in sources.unusable.items():
+        failures.add(name, reason)
     return failures
 
 

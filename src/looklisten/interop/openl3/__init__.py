@@ -1,13 +1,12 @@
-"""OpenL3's door: its networks, its functions under its names, its numbers (github.com/marl/openl3,
-version 0.4.2).
+"""OpenL3's networks, and its functions under its own names (github.com/marl/openl3, 0.4.2).
 
 from looklisten.interop import openl3
 
 vectors, times = openl3.get_audio_embedding(samples, sample_rate, content_type="env",
 embedding_size=512)
 
-Names, order and defaults are OpenL3's; docs/openl3.md lists what differs. Nothing heavy is imported
-before it is asked for.
+Names, order and defaults are OpenL3's; docs/openl3.md lists the differences. Modules are imported
+when a name is first used.
 """
 
 import importlib
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
     from looklisten.interop.openl3.images import get_image_embedding
     from looklisten.interop.openl3.models import convert, load
 
-_HOME = {
+_NAMES_OF_MODULE = {
     "audio": ("get_audio_embedding", "preprocess_audio"),
     "files": ("get_output_path", "process_audio_file", "process_image_file", "process_video_file"),
     "images": ("get_image_embedding",),
     "models": ("convert", "load"),
 }
-_MODULE = {name: module for module, names in _HOME.items() for name in names}
+_MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names}
 
 __all__ = [
     "OpenL3Error",
@@ -54,9 +53,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "models":
         return importlib.import_module(f"{__name__}.models")
-    if name not in _MODULE:
+    if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF_NAME[name]}"), name)
 
 
 def __dir__() -> list[str]:

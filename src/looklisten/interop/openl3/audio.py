@@ -1,8 +1,8 @@
-"""Sound as OpenL3 takes it -> windows of a second -> vectors. Knows arrays and networks; no file."""
+"""Embeds arrays of sound as OpenL3 does: windows of one second, then vectors. Knows no file."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, SupportsFloat, cast
 
 import numpy as np
@@ -12,15 +12,11 @@ from numpy.typing import NDArray
 from looklisten.interop.openl3.errors import OpenL3Error, OpenL3Warning
 from looklisten.interop.openl3.models import load_audio_embedding_model
 from looklisten.interop.openl3.networks import OpenL3Net
-from looklisten.interop.openl3.resampling import resampled
+from looklisten.interop.openl3.resampling import Waveform, resampled
 from looklisten.interop.openl3.variants import variant
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
-
-MAX_CHANNELS = 64
-"""More columns than this are time: the array lies on its side."""
-
-Samples = NDArray[np.float32]
+from looklisten.media.waveform import MAX_CHANNELS
 
 
 def get_audio_embedding(
@@ -36,35 +32,36 @@ def get_audio_embedding(
     frontend: str = "kapre",
     verbose: bool | int = True,  # noqa: ARG001 (OpenL3's; nothing is printed here)
 ) -> tuple[Any, Any]:
-    """Vectors `[windows, size]`, float32, and their times in seconds, of sound `[samples]` or
-    `[samples, channels]`.
+    """Vectors `[windows, size]`, float32, and their times in seconds.
 
-    A time is the middle of its window with `center`, else its beginning. Lists give lists. Warns
-    (OpenL3Warning) of silence and of sound shorter than a second; raises OpenL3Error for what is no
-    sound, and for words that OpenL3 has not.
+    `audio` is `[samples]` or `[samples, channels]`; lists give lists. A time is the middle of its
+    window with `center`, else its start. Warns (OpenL3Warning) of silence and of sound shorter than
+    a second. Raises OpenL3Error for other arrays and for unknown parameters.
     """
-    several = isinstance(audio, list)
-    sounds = cast(list[NDArray[Any]], audio if several else [audio])
+    is_list = isinstance(audio, list)
+    sounds = cast(list[NDArray[Any]], audio if is_list else [audio])
     rates = list(sr) if isinstance(sr, Sequence) else [sr] * len(sounds)
     if len(sounds) != len(rates):
         raise OpenL3Error(
-            f"{len(sounds)} sounds came with {len(rates)} sample rates; give one for each, or one for all"
+            f"{len(sounds)} sounds came with {len(rates)} sample rates; "
+            "give one for each, or one for all"
         )
     net = audio_model(model, input_repr, content_type, embedding_size, frontend)
-    heard = [mono_at_48khz(sound, rate) for sound, rate in zip(sounds, rates, strict=True)]
+    waveforms = [mono_at_48khz(sound, rate) for sound, rate in zip(sounds, rates, strict=True)]
     counts: list[int] = []
-    rows = chain.from_iterable(_counted(windows([one], hop_size, center), counts) for one in heard)
-    vectors = np.concatenate(list(embedded(net, rows, batch_size, embedding_size)))
+
+    def rows() -> Iterator[Waveform]:
+        # One stream of windows, so that a batch may hold windows of several short sounds.
+        for waveform in waveforms:
+            counts.append(0)
+            for window in cut_windows([waveform], hop_size, center):
+                counts[-1] += 1
+                yield window
+
+    vectors = np.concatenate(list(embed_rows(net, rows(), batch_size, embedding_size)))
     vectors_of_each = np.split(vectors, np.cumsum(counts)[:-1])
     times_of_each = [np.arange(count) * hop_size for count in counts]
-    return (vectors_of_each, times_of_each) if several else (vectors_of_each[0], times_of_each[0])
-
-
-def _counted(rows: Iterator[Samples], counts: list[int]) -> Iterator[Samples]:
-    counts.append(0)
-    for row in rows:
-        counts[-1] += 1
-        yield row
+    return (vectors_of_each, times_of_each) if is_list else (vectors_of_each[0], times_of_each[0])
 
 
 def audio_model(
@@ -74,24 +71,26 @@ def audio_model(
     embedding_size: int,
     frontend: str,
 ) -> OpenL3Net:
-    """`model`, or the one that the words name; raises OpenL3Error when it is of another kind."""
+    """`model`, or the published network that the other parameters mean.
+
+    Raises OpenL3Error for a model of another kind.
+    """
     if model is None:
         return load_audio_embedding_model(
             input_repr or "mel256", content_type, embedding_size, frontend
         )
     if not isinstance(model, OpenL3Net) or model.variant.side != "audio":
+        is_openl3 = isinstance(model, OpenL3Net)
+        name = f"openl3:{model.variant.name}" if is_openl3 else type(model).__name__
         raise OpenL3Error(
-            f"the model must be one of load_audio_embedding_model or looklisten.load, not {_kind(model)}"
+            f"the model must be one of load_audio_embedding_model or looklisten.load, not {name}"
         )
     if frontend != model.frontend:
         raise OpenL3Error(
-            f'the model was loaded with frontend="{model.frontend}", and frontend="{frontend}" was asked for'
+            f'the model was loaded with frontend="{model.frontend}", '
+            f'and not with frontend="{frontend}"'
         )
     return model
-
-
-def _kind(model: object) -> str:
-    return f"openl3:{model.variant.name}" if isinstance(model, OpenL3Net) else type(model).__name__
 
 
 def preprocess_audio(
@@ -102,38 +101,45 @@ def preprocess_audio(
     center: bool = True,
     **kw: Any,
 ) -> NDArray[np.float32]:
-    """What `model.predict` takes: windows `[n, 1, 48000]`, or with `input_repr` spectrograms `[n,
-    bands, frames, 1]` as librosa's.
+    """The input of `model.predict`: windows `[n, 1, 48000]`.
 
-    Raises OpenL3Error; also for settings of the spectrogram (`kw`), which are those that the
-    weights were trained with.
+    With `input_repr`: spectrograms `[n, bands, frames, 1]` as librosa computes them. Raises
+    OpenL3Error, also for settings of the spectrogram (`kw`): only those of the training are known.
     """
     if kw:
         raise OpenL3Error(
-            f"preprocess_audio has no setting {', '.join(kw)}: spectrograms are those that the weights were trained with"
+            f"preprocess_audio has no setting {', '.join(kw)}: "
+            "spectrograms are those that the weights were trained with"
         )
-    rows = windows([mono_at_48khz(audio, sr)], hop_size, center)
+    windows = list(cut_windows([mono_at_48khz(audio, sr)], hop_size, center))
     if input_repr is None:
-        return np.stack(list(rows))[:, None]
+        return np.stack(windows)[:, None]
+    # OpenL3 computes spectrograms outside of the network only for its front end librosa.
     front_end = OpenL3Net(variant("audio", input_repr, None), "librosa").front_end
-    images = [front_end(torch.from_numpy(row)[None])[0, 0].numpy() for row in rows]
-    return np.stack(images)[..., None]
+    spectrograms = []
+    for window in windows:
+        spectrogram = front_end(torch.from_numpy(window)[None])[0, 0]
+        spectrograms.append(spectrogram.numpy())
+    return np.stack(spectrograms)[..., None]
 
 
-def mono_at_48khz(audio: NDArray[Any], sr: SupportsFloat) -> Samples:
-    """The mean of the channels, floats in -1..1, resampled; warns and raises as
-    `get_audio_embedding`.
+def mono_at_48khz(audio: NDArray[Any], sr: SupportsFloat) -> Waveform:
+    """The mean of the channels, floats in -1..1, resampled to 48 kHz.
+
+    Warns and raises as `get_audio_embedding`.
     """
     samples = _mono(audio)
     if not 0.5 < float(sr) < np.inf:
-        raise OpenL3Error(f"the sample rate {sr!r} is none; give samples a second, such as 44100")
-    if not np.isfinite(samples).all():
+        raise OpenL3Error(f"{sr!r} is no sample rate; give samples per second, such as 44100")
+    is_finite = np.isfinite(samples)
+    if not is_finite.all():
         raise OpenL3Error(
-            f"the audio holds NaN or infinity, first at sample {int(np.argmin(np.isfinite(samples)))}; mend or cut it"
+            f"the audio holds NaN or infinity, first at sample {int(np.argmin(is_finite))}; "
+            "repair or cut it"
         )
     if not samples.any():
         warnings.warn(
-            "the audio is all zeros; its vectors say nothing", OpenL3Warning, stacklevel=3
+            "the audio is all zeros; its vectors mean nothing", OpenL3Warning, stacklevel=3
         )
     samples = resampled(samples, round(float(sr)))
     if len(samples) < WINDOW_SAMPLES:
@@ -145,68 +151,81 @@ def mono_at_48khz(audio: NDArray[Any], sr: SupportsFloat) -> Samples:
     return samples
 
 
-def _mono(audio: NDArray[Any]) -> Samples:
+def _mono(audio: NDArray[Any]) -> Waveform:
     if not isinstance(audio, np.ndarray) or audio.dtype.kind not in "iuf":
-        what = (
-            f"an array of {audio.dtype}" if isinstance(audio, np.ndarray) else type(audio).__name__
-        )
-        raise OpenL3Error(f"audio must be a numpy array of numbers, or a list of such, not {what}")
+        is_array = isinstance(audio, np.ndarray)
+        kind = f"an array of {audio.dtype}" if is_array else type(audio).__name__
+        raise OpenL3Error(f"audio must be a numpy array of numbers, or a list of such, not {kind}")
     if not audio.size:
         raise OpenL3Error("the audio is empty; give at least one sample")
+    # More columns than channels can be: the array has time along the columns.
     if audio.ndim > 2 or (audio.ndim == 2 and audio.shape[1] > MAX_CHANNELS):
         raise OpenL3Error(
-            f"audio must be [samples] or [samples, channels]; this has the shape {audio.shape}; transpose it?"
+            "audio must be [samples] or [samples, channels]; "
+            f"this has the shape {audio.shape}; transpose it?"
         )
     mono = audio.mean(axis=1, dtype=np.float64) if audio.ndim == 2 else audio.astype(np.float64)
+    # The full range of an integer type becomes -1..1; unsigned types have silence in the middle.
     if audio.dtype.kind in "iu":
-        half = 2.0 ** (8 * audio.dtype.itemsize - 1)
-        mono = (mono - (half if audio.dtype.kind == "u" else 0)) / half
+        half_range = 2.0 ** (8 * audio.dtype.itemsize - 1)
+        zero = half_range if audio.dtype.kind == "u" else 0
+        mono = (mono - zero) / half_range
     return mono.astype(np.float32)
 
 
-def windows(chunks: Iterable[Samples], hop_seconds: float, center: bool) -> Iterator[Samples]:
-    """Windows of a second every `hop_seconds` of sound that comes in pieces, until one reaches its
-    end; zeros fill the last.
+def cut_windows(chunks: Iterable[Waveform], hop_seconds: float, center: bool) -> Iterator[Waveform]:
+    """Windows of one second every `hop_seconds`, until one reaches the end of the sound.
 
-    With `center` half a second of zeros goes before, so that the first window's middle is the
-    beginning. The beginning of window i is i times the hop, rounded once to a sample. Holds two
-    seconds and one piece at a time.
+    `chunks` are consecutive parts of the sound. Zeros fill up the last window. With `center` half a
+    second of zeros comes first, so that the first window has the start of the sound in its middle.
+    Holds two seconds and one chunk at a time.
     """
     if not 1 <= hop_seconds * SAMPLE_RATE_HZ < np.inf:
-        raise OpenL3Error(f"the hop size {hop_seconds!r} is none; give seconds, such as 0.1")
-    held, held_from, number = np.zeros(WINDOW_SAMPLES // 2 if center else 0, np.float32), 0, 0
-    reached = 0
+        raise OpenL3Error(f"{hop_seconds!r} is no hop size; give seconds, such as 0.1")
+
+    def window_start(number: int) -> int:
+        # Rounded from the exact time, so that long sounds do not drift.
+        return round(number * hop_seconds * SAMPLE_RATE_HZ)
+
+    buffer = np.zeros(WINDOW_SAMPLES // 2 if center else 0, np.float32)
+    buffer_start = 0
+    number = 0
+    covered = 0
     for chunk in chunks:
-        held = np.concatenate([held, chunk])
-        while (
-            start := round(number * hop_seconds * SAMPLE_RATE_HZ)
-        ) + WINDOW_SAMPLES <= held_from + len(held):
-            yield held[start - held_from :][:WINDOW_SAMPLES]
-            number, reached = number + 1, start + WINDOW_SAMPLES
-        drop = min(max(start - held_from, 0), len(held))
-        held, held_from = held[drop:], held_from + drop
-    while reached < held_from + len(held) or not number:
-        start = round(number * hop_seconds * SAMPLE_RATE_HZ)
-        rest = held[max(start - held_from, 0) :]
-        yield np.pad(rest, (0, WINDOW_SAMPLES - len(rest)))
-        number, reached = number + 1, start + WINDOW_SAMPLES
+        buffer = np.concatenate([buffer, chunk])
+        start = window_start(number)
+        while start + WINDOW_SAMPLES <= buffer_start + len(buffer):
+            yield buffer[start - buffer_start :][:WINDOW_SAMPLES]
+            covered = start + WINDOW_SAMPLES
+            number += 1
+            start = window_start(number)
+        unused = min(max(start - buffer_start, 0), len(buffer))
+        buffer = buffer[unused:]
+        buffer_start += unused
+    # `not number`: a sound that is shorter than a second has one window.
+    while covered < buffer_start + len(buffer) or not number:
+        start = window_start(number)
+        remaining = buffer[max(start - buffer_start, 0) :]
+        yield np.pad(remaining, (0, WINDOW_SAMPLES - len(remaining)))
+        covered = start + WINDOW_SAMPLES
+        number += 1
 
 
-def embedded(
-    net: OpenL3Net, rows: Iterable[Samples], batch_size: int, embedding_size: int
+def embed_rows(
+    net: OpenL3Net, rows: Iterable[NDArray[np.float32]], batch_size: int, embedding_size: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Vectors of windows or frames (`[features]` arrays of one shape), a batch at a time; raises
-    OpenL3Error for sizes that are none.
+    """Vectors `[batch, features]` of windows or frames of one shape, a batch at a time.
+
+    Raises OpenL3Error for an unknown embedding size and for a batch size below 1.
     """
     layer = net.layer_for(embedding_size)
     if batch_size < 1:
         raise OpenL3Error(f"the batch size {batch_size!r} must be at least 1")
-    rest = iter(rows)
-    while batch := list(islice(rest, batch_size)):
-        with (
-            torch.inference_mode()
-        ):  # entered for each batch, so that it does not leak into whoever takes them
-            given = torch.from_numpy(np.stack(batch)).to(net.device)
-            image = net.front_end(given) if net.variant.side == "audio" else given
+    remaining_rows = iter(rows)
+    while batch := list(islice(remaining_rows, batch_size)):
+        # Entered for each batch: between two `yield`s the mode would hold for the caller too.
+        with torch.inference_mode():
+            tensor = torch.from_numpy(np.stack(batch)).to(net.device)
+            image = net.front_end(tensor) if net.variant.side == "audio" else tensor
             vectors: NDArray[np.float32] = net.vectors(image, layer).cpu().numpy()
         yield vectors

@@ -1,7 +1,7 @@
-"""Files -> vectors in .npz files, under OpenL3's names. A file is read, embedded and written in
-pieces, whatever its length.
+"""Embeds files into .npz files of vectors, under OpenL3's names.
 
-Knows paths and formats; nothing of how a network is built.
+A file is read, embedded and written in batches, whatever its length. Knows paths and formats. Does
+not know how a network is built.
 """
 
 import logging
@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,20 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.errors import LookListenError
-from looklisten.interop.openl3.audio import audio_model, embedded, windows
+from looklisten.interop.openl3.audio import audio_model, cut_windows, embed_rows
 from looklisten.interop.openl3.errors import OpenL3Error
-from looklisten.interop.openl3.images import checked, image_model, squared
+from looklisten.interop.openl3.images import center_squares, checked_frames, image_model
 from looklisten.interop.openl3.networks import OpenL3Net
-from looklisten.interop.openl3.reading import read_frames, read_picture, read_sound
+from looklisten.interop.openl3.reading import (
+    read_openl3_frames,
+    read_openl3_image,
+    read_openl3_sound,
+)
 from looklisten.system.files import atomic_write, remove_abandoned_scratch
 from looklisten.system.progress import Progress, no_progress
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger("looklisten")
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where vectors are written, and what is done with those that are there already."""
+class OutputOptions:
+    """How the files of vectors are named, and whether existing ones are written again."""
 
     suffix: str | None = None
     overwrite: bool = False
@@ -41,26 +45,29 @@ class Outputs:
 
 
 @dataclass
-class Outcome:
-    """What became of the inputs."""
+class FilesResult:
+    """Which files were written, which were skipped, and which inputs failed."""
 
     written: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    """Outputs that were there already."""
+    """OutputOptions that existed already."""
     failures: dict[str, str] = field(default_factory=dict)
-    """By input, a sentence."""
+    """The reason, by input."""
 
 
-Sources = Mapping[str, str | None]
-"""Inputs, each with the folder that its vectors go to; None: its own."""
+OutputFolders = Mapping[str, str | None]
+"""The folder of the vectors, by input; None: the folder of the input."""
 
 
 def get_output_path(filepath: str | Path, suffix: str, output_dir: str | Path | None = None) -> str:
-    """`DIR/NAME_suffix`, or `DIR/NAME.npz` where the suffix begins with a dot; DIR is that of the
-    file by default.
+    """`DIR/NAME_suffix`, or `DIR/NAME.npz` if the suffix begins with a dot.
+
+    DIR is `output_dir`, by default the folder of the file.
     """
     name = Path(filepath).stem + (suffix if suffix.startswith(".") else f"_{suffix}")
-    return os.path.join(output_dir or os.path.dirname(filepath), name)  # noqa: PTH118, PTH120 (OpenL3's own form: no ./ in front)
+    # Not by pathlib, because OpenL3 gives no `./` in front of a file in the working folder.
+    folder = output_dir or os.path.dirname(filepath)  # noqa: PTH120
+    return os.path.join(folder, name)  # noqa: PTH118
 
 
 def process_audio_file(
@@ -78,25 +85,16 @@ def process_audio_file(
     frontend: str = "kapre",
     verbose: bool = True,
 ) -> None:
-    """Write vectors and their times of sound files, of any format, as `NAME[_suffix].npz` with
-    `embedding` and `timestamps`.
+    """Write vectors and times of sound files as `NAME[_suffix].npz`.
 
-    Outputs that are there are skipped unless `overwrite`. All files are done before OpenL3Error
-    names those that failed.
+    The arrays are `embedding` and `timestamps`. Existing outputs are skipped unless `overwrite`.
+    Raises OpenL3Error after all files if some failed.
     """
     net = audio_model(model, input_repr, content_type, embedding_size, frontend)
-    outputs = Outputs(suffix, overwrite, verbose)
-    _complain(
-        embed_audio(
-            _sources(filepath, output_dir),
-            net,
-            outputs,
-            center,
-            hop_size,
-            batch_size,
-            embedding_size,
-        )
-    )
+    inputs = _output_folders(filepath, output_dir)
+    options = OutputOptions(suffix, overwrite, verbose)
+    result = embed_audio(inputs, net, options, center, hop_size, batch_size, embedding_size)
+    _raise_failures(result)
 
 
 def process_image_file(
@@ -111,19 +109,14 @@ def process_image_file(
     overwrite: bool = False,
     verbose: bool = True,
 ) -> None:
-    """Write the vector of each picture file as `NAME[_suffix].npz` with `embedding`; otherwise as
-    `process_audio_file`.
+    """Write the vector of each image file as `NAME[_suffix].npz`.
+
+    The array is `embedding`; otherwise as `process_audio_file`.
     """
     net = image_model(model, input_repr, content_type, embedding_size)
-    _complain(
-        embed_images(
-            _sources(filepath, output_dir),
-            net,
-            Outputs(suffix, overwrite, verbose),
-            batch_size,
-            embedding_size,
-        )
-    )
+    inputs = _output_folders(filepath, output_dir)
+    options = OutputOptions(suffix, overwrite, verbose)
+    _raise_failures(embed_images(inputs, net, options, batch_size, embedding_size))
 
 
 def process_video_file(
@@ -144,169 +137,191 @@ def process_video_file(
     overwrite: bool = False,
     verbose: bool = True,
 ) -> None:
-    """Write vectors and times of sound and of every frame as `NAME_audio[_suffix].npz` and
-    `NAME_image[_suffix].npz`.
+    """Write vectors and times of the sound and of every frame of videos.
 
-    Both are on the file's own clock. Otherwise as `process_audio_file`.
+    The files are `NAME_audio[_suffix].npz` and `NAME_image[_suffix].npz`. The times of both are on
+    the clock of the video. Otherwise as `process_audio_file`.
     """
-    hears = _audio_model(
+    audio_net = _audio_model(
         audio_model, input_repr, content_type, audio_embedding_size, audio_frontend
     )
-    sees = _image_model(image_model, input_repr or "mel256", content_type, image_embedding_size)
-    sources, outputs = _sources(filepath, output_dir), Outputs(suffix, overwrite, verbose)
-    heard = embed_audio(
-        sources,
-        hears,
-        outputs,
+    image_net = _image_model(
+        image_model, input_repr or "mel256", content_type, image_embedding_size
+    )
+    inputs = _output_folders(filepath, output_dir)
+    options = OutputOptions(suffix, overwrite, verbose)
+    audio_result = embed_audio(
+        inputs,
+        audio_net,
+        options,
         audio_center,
         audio_hop_size,
         audio_batch_size,
         audio_embedding_size,
         "audio",
     )
-    seen = embed_frames(sources, sees, outputs, image_batch_size, image_embedding_size)
-    _complain(Outcome(failures=heard.failures | seen.failures))
+    image_result = embed_frames(inputs, image_net, options, image_batch_size, image_embedding_size)
+    _raise_failures(FilesResult(failures=audio_result.failures | image_result.failures))
 
 
-_audio_model, _image_model = audio_model, image_model  # two arguments have these names in OpenL3
+# `process_video_file` has parameters of these names, as in OpenL3.
+_audio_model = audio_model
+_image_model = image_model
 
 
 def embed_audio(
-    sources: Sources,
+    inputs: OutputFolders,
     net: OpenL3Net,
-    outputs: Outputs,
+    options: OutputOptions,
     center: bool,
     hop_size: float,
     batch_size: int,
     embedding_size: int = 6144,
-    word: str = "",
-) -> Outcome:
-    """Vectors of the sound of each source; `word` goes before the suffix."""
+    prefix: str = "",
+) -> FilesResult:
+    """Write vectors and times of the sound of each input; `prefix` goes before the suffix."""
 
     def write(path: str, out: Path) -> None:
-        rows = embedded(
-            net, windows(read_sound(path), hop_size, center), batch_size, embedding_size
-        )
-        _write_npz(out, rows, lambda count: np.arange(count) * hop_size)
+        windows = cut_windows(read_openl3_sound(path), hop_size, center)
+        vectors = embed_rows(net, windows, batch_size, embedding_size)
+        _write_npz(out, vectors, lambda count: np.arange(count) * hop_size)
 
-    return _each(sources, outputs, word, write)
+    return _write_each(inputs, options, prefix, write)
 
 
 def embed_frames(
-    sources: Sources, net: OpenL3Net, outputs: Outputs, batch_size: int, embedding_size: int = 8192
-) -> Outcome:
-    """Vectors of every frame of each source."""
+    inputs: OutputFolders,
+    net: OpenL3Net,
+    options: OutputOptions,
+    batch_size: int,
+    embedding_size: int = 8192,
+) -> FilesResult:
+    """Write vectors and times of every frame of each input."""
 
     def write(path: str, out: Path) -> None:
         times: list[float] = []
-        squares = chain.from_iterable(
-            squared(pixels[None] / np.float32(255)) for pixels in read_frames(path, times)
-        )
-        _write_npz(
-            out,
-            embedded(net, squares, batch_size, embedding_size),
-            lambda count: np.array(times[:count]),
-        )
 
-    return _each(sources, outputs, "image", write)
+        def squares() -> Iterator[NDArray[np.float32]]:
+            for pixels in read_openl3_frames(path, times):
+                yield from center_squares(pixels[None] / np.float32(255))
+
+        vectors = embed_rows(net, squares(), batch_size, embedding_size)
+        _write_npz(out, vectors, lambda count: np.array(times[:count]))
+
+    return _write_each(inputs, options, "image", write)
 
 
 def embed_images(
-    sources: Sources, net: OpenL3Net, outputs: Outputs, batch_size: int, embedding_size: int = 8192
-) -> Outcome:
-    """The vector of each picture; pictures are embedded `batch_size` at a time."""
-    waiting: list[tuple[NDArray[np.float32], Path]] = []
+    inputs: OutputFolders,
+    net: OpenL3Net,
+    options: OutputOptions,
+    batch_size: int,
+    embedding_size: int = 8192,
+) -> FilesResult:
+    """Write the vector of each image; `batch_size` images are embedded at a time."""
+    # Images of several files fill one batch; each file's vector is written after its batch.
+    squares: list[NDArray[np.float32]] = []
+    outs: list[Path] = []
 
-    def flush() -> None:
-        squares = (square for square, _ in waiting)
-        for (_, out), vector in zip(
-            waiting,
-            chain.from_iterable(embedded(net, squares, batch_size, embedding_size)),
-            strict=True,
-        ):
+    def write_batch() -> None:
+        vectors = chain.from_iterable(embed_rows(net, squares, batch_size, embedding_size))
+        for out, vector in zip(outs, vectors, strict=True):
             _write_npz(out, [vector[None]])
-        waiting.clear()
+        squares.clear()
+        outs.clear()
 
     def write(path: str, out: Path) -> None:
-        waiting.append((next(squared(checked(read_picture(path)))), out))
-        if len(waiting) == batch_size:
-            flush()
+        image = checked_frames(read_openl3_image(path))
+        squares.append(next(center_squares(image)))
+        outs.append(out)
+        if len(outs) == batch_size:
+            write_batch()
 
-    outcome = _each(sources, outputs, "", write)
-    flush()
-    return outcome
+    result = _write_each(inputs, options, "", write)
+    write_batch()
+    return result
 
 
-def _sources(filepath: str | Path | list[str], output_dir: str | Path | None) -> Sources:
-    paths = (
-        [str(path) for path in filepath] if isinstance(filepath, (list, tuple)) else [str(filepath)]
-    )
+def _output_folders(
+    filepath: str | Path | list[str], output_dir: str | Path | None
+) -> OutputFolders:
+    if isinstance(filepath, (list, tuple)):
+        paths = [str(path) for path in filepath]
+    else:
+        paths = [str(filepath)]
     for path in paths:
         if not Path(path).is_file():
             raise OpenL3Error(f"there is no file {path}")
     return dict.fromkeys(paths, None if output_dir is None else str(output_dir))
 
 
-def _each(
-    sources: Sources, outputs: Outputs, word: str, write: Callable[[str, Path], None]
-) -> Outcome:
-    """Call `write` for every source whose output is not there yet; one that fails does not stop the
-    others.
-    """
-    suffix = "_".join(filter(None, (word, outputs.suffix)))
-    planned = {
+def _write_each(
+    inputs: OutputFolders,
+    options: OutputOptions,
+    prefix: str,
+    write: Callable[[str, Path], None],
+) -> FilesResult:
+    """Call `write` for every input whose output does not exist; a failure stops no other input."""
+    suffix = "_".join(filter(None, (prefix, options.suffix)))
+    out_of_path = {
         path: Path(get_output_path(path, f"{suffix}.npz", folder))
-        for path, folder in sources.items()
+        for path, folder in inputs.items()
     }
-    first_of: dict[Path, str] = {}
-    for path, out in planned.items():
-        if first_of.setdefault(out, path) != path:
+    path_of_out: dict[Path, str] = {}
+    for path, out in out_of_path.items():
+        if path_of_out.setdefault(out, path) != path:
             raise OpenL3Error(
-                f"{first_of[out]} and {path} would both be written to {out}; give them to two calls, each with a suffix"
+                f"{path_of_out[out]} and {path} would both be written to {out}; "
+                "give them to two calls, each with a suffix"
             )
-    for folder in {out.parent for out in first_of}:
+    # A killed run leaves scratch files in the folders that it wrote to.
+    for folder in {out.parent for out in path_of_out}:
         remove_abandoned_scratch(folder)
-    outcome = Outcome()
-    for number, (path, out) in enumerate(planned.items(), 1):
-        if out.exists() and not outputs.overwrite:
-            outcome.skipped.append(str(out))
-            if outputs.verbose:
-                log.info("%s is there already; skipped", out)
+    result = FilesResult()
+    for number, (path, out) in enumerate(out_of_path.items(), 1):
+        if out.exists() and not options.overwrite:
+            result.skipped.append(str(out))
+            if options.verbose:
+                _log.info("%s exists already; skipped", out)
         else:
             try:
                 write(path, out)
-                outcome.written.append(str(out))
+                result.written.append(str(out))
             except (LookListenError, OSError) as error:
-                outcome.failures[path] = str(error)
-                log.warning("%s", error)
-        outputs.progress(number, len(planned))
-    return outcome
+                result.failures[path] = str(error)
+                _log.warning("%s", error)
+        options.progress(number, len(out_of_path))
+    return result
 
 
-def _complain(outcome: Outcome) -> None:
-    if outcome.failures:
-        first = next(iter(outcome.failures.values()))
-        count = len(outcome.failures)
+def _raise_failures(result: FilesResult) -> None:
+    reasons = list(result.failures.values())
+    if len(reasons) == 1:
+        raise OpenL3Error(reasons[0])
+    if reasons:
         raise OpenL3Error(
-            first
-            if count == 1
-            else f"{count} files failed, and the others are done; the first: {first}"
+            f"{len(reasons)} files failed, and the others are done; the first: {reasons[0]}"
         )
 
 
 def _write_npz(
     path: Path,
-    rows: Iterable[NDArray[np.float32]],
-    times: Callable[[int], NDArray[Any]] | None = None,
+    batches: Iterable[NDArray[np.float32]],
+    times_of: Callable[[int], NDArray[Any]] | None = None,
 ) -> None:
-    """What `np.savez(path, embedding=…, timestamps=…)` writes, of vectors that come in pieces;
-    whole or absent.
+    """Write what `np.savez(path, embedding=…, timestamps=…)` writes; complete or absent.
+
+    `times_of`: the times of so many vectors.
     """
+    # The header of an array comes first and needs the number of rows, which only the end of the
+    # input tells. So the vectors wait in a temporary file.
     with atomic_write(path) as scratch, tempfile.TemporaryFile(dir=scratch.parent) as spool:
-        count = width = 0
-        for piece in rows:
-            spool.write(np.ascontiguousarray(piece, "<f4").tobytes())
-            count, width = count + len(piece), piece.shape[1]
+        count = 0
+        width = 0
+        for batch in batches:
+            spool.write(np.ascontiguousarray(batch, "<f4").tobytes())
+            count += len(batch)
+            width = batch.shape[1]
         spool.seek(0)
         with zipfile.ZipFile(scratch, "w") as archive:
             with archive.open("embedding.npy", "w", force_zip64=True) as member:
@@ -314,6 +329,8 @@ def _write_npz(
                     member, {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
                 )
                 shutil.copyfileobj(spool, member, 2**20)
-            if times:
+            if times_of:
                 with archive.open("timestamps.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(times(count)), allow_pickle=False)
+                    np.lib.format.write_array(
+                        member, np.asarray(times_of(count)), allow_pickle=False
+                    )

@@ -16,7 +16,7 @@ from looklisten.tables import read_table
 
 SPLIT_NAMES = TRAIN_NAMES | HELD_OUT_NAMES
 
-Failure = dict[str, str]
+FileFailure = dict[str, str]
 """A file that cannot be used: source, stage, reason."""
 
 
@@ -30,14 +30,14 @@ class LabeledFile:
     """Files of one group, such as a fold, stay on one side of the split; "": the file alone."""
 
 
-def failure(path: str, stage: str, reason: str) -> Failure:
+def failure(path: str, stage: str, reason: str) -> FileFailure:
     """A line of `failures.jsonl`."""
     return {"source": encode_name(path), "stage": stage, "reason": reason}
 
 
 def read_labeled_files(
     folder_or_table: Path, suffixes: Set[str]
-) -> tuple[list[LabeledFile], list[Failure]]:
+) -> tuple[list[LabeledFile], list[FileFailure]]:
     """(labeled files in the order of their paths, files that cannot be used).
 
     A table (`.csv`, `.tsv`, `.parquet`) has the columns path, label (or class), and optionally
@@ -71,7 +71,7 @@ def read_labeled_files(
     )
 
 
-def _from_table(table_path: Path) -> tuple[list[LabeledFile], list[Failure]]:
+def _from_table(table_path: Path) -> tuple[list[LabeledFile], list[FileFailure]]:
     try:
         table = read_table(str(table_path), table_path.read_bytes())
     except SourceError as error:
@@ -101,7 +101,7 @@ def _first_column(columns: Iterable[str], *names: str) -> str:
     return next((name for name in names if name in columns), "")
 
 
-def _from_folder(folder: Path, suffixes: Set[str]) -> tuple[list[LabeledFile], list[Failure]]:
+def _from_folder(folder: Path, suffixes: Set[str]) -> tuple[list[LabeledFile], list[FileFailure]]:
     contents = find_files(folder, suffixes.__contains__)
     top = folder.absolute()
     files = []
@@ -116,7 +116,7 @@ def _from_folder(folder: Path, suffixes: Set[str]) -> tuple[list[LabeledFile], l
     return files, failures
 
 
-def _without_copies(files: list[LabeledFile]) -> tuple[list[LabeledFile], list[Failure]]:
+def _without_copies(files: list[LabeledFile]) -> tuple[list[LabeledFile], list[FileFailure]]:
     digests: set[bytes] = set()
     unique = []
     failures = []

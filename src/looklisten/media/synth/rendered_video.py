@@ -17,7 +17,7 @@ from looklisten.media import SAMPLE_RATE_HZ
 
 # Without `mbtree=0` x264 gives other bytes from run to run for frames below some 200 pixels.
 X264_OPTIONS = {"preset": "veryfast", "crf": "23", "threads": "1", "x264-params": "mbtree=0"}
-AAC_BITS_PER_SECOND = 128_000
+_AAC_BITS_PER_SECOND = 128_000
 AAC_FRAME_SAMPLES = 1024
 
 
@@ -46,7 +46,7 @@ class RenderedVideo:
             audio = container.add_stream(
                 "aac", SAMPLE_RATE_HZ, layout="mono", options=audio_options
             )
-            audio.bit_rate = AAC_BITS_PER_SECOND
+            audio.bit_rate = _AAC_BITS_PER_SECOND
             for number, pixels in enumerate(self.frames):
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 frame.pts = number

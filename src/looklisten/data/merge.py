@@ -1,0 +1,89 @@
+"""The records of all batches -> the index of a set, failures.jsonl and skipped.jsonl."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from looklisten.data.batches import Record, failure_line, record_name
+from looklisten.data.options import PrepareOptions
+from looklisten.data.output_folder import OutputFolder
+from looklisten.data.plan import BatchPlan
+from looklisten.data.shard_files import FORMAT_VERSION
+from looklisten.names import encode_name, printable
+
+SHARD_NAME = re.compile(r"clips-\d{6}-\d{3}\.arrow")
+
+
+def merge_records(output: OutputFolder, plan: BatchPlan, options: PrepareOptions) -> dict[str, Any]:
+    """Write the index and the lists, and return the counts of the set."""
+    records: list[Record] = []
+    for number in range(len(plan.batches)):
+        records.append(output.read_json(record_name(number)))
+    failures = [failure_line(name, "find", reason) for name, reason in plan.unusable.items()]
+    skipped: list[dict[str, Any]] = []
+    shards: list[dict[str, Any]] = []
+    # In order of batch, so that the files are the same for any order of work.
+    for record in records:
+        failures += record["failures"]
+        skipped += record["skipped_lines"]
+        shards += record["shards"]
+    output.write_lines("failures.jsonl", failures)
+    output.write_lines("skipped.jsonl", skipped)
+    lost_seconds = _sum(records, "lost_seconds")
+    summary = {
+        "sources": sum(len(batch) for batch in plan.batches) + len(plan.unusable),
+        "prepared": sum(record["prepared"] for record in records),
+        "skipped": sum(record["skipped"] for record in records),
+        "failed": sum(record["failed"] for record in records) + len(plan.unusable),
+        "clips": sum(record["clips"] for record in records),
+        "hours": round(sum(record["seconds"] for record in records) / 3600, 4),
+        "marks": _sum(records, "marks"),
+        "lost_seconds": {reason: round(lost, 3) for reason, lost in lost_seconds.items()},
+    }
+    index = {
+        "format": FORMAT_VERSION,
+        "root": encode_name(str(plan.root)),
+        "settings": asdict(options),
+        **summary,
+        "labels": _sum(records, "labels"),
+        "source_marks": _sum(records, "source_marks"),
+        "shards": shards,
+    }
+    output.write_json("index.json", index)
+    return summary
+
+
+def _sum(records: list[Record], field: str) -> dict[str, Any]:
+    """The sums of one field that holds counts, in order of name."""
+    total: Counter[str] = Counter()
+    for record in records:
+        total.update(record.get(field, {}))
+    return dict(sorted(total.items()))
+
+
+def remove_old_shards(output: OutputFolder) -> None:
+    """Remove shards that the index does not name: batches that were made again leave them."""
+    current = {shard["name"] for shard in output.read_json("index.json")["shards"]}
+    for name in output.sizes():
+        if SHARD_NAME.fullmatch(name) and name not in current:
+            output.remove(name)
+
+
+def why_no_clip(output: OutputFolder, sources: int) -> str:
+    """The sentence for a set without a clip: the reason of the first that failed or was skipped."""
+    all_lines: list[bytes] = []
+    counts = []
+    for name in ("failures.jsonl", "skipped.jsonl"):
+        lines = (output.read(name) or b"").splitlines()
+        all_lines += lines
+        if lines:
+            counts.append(f"{len(lines):,} in {output}/{name}")
+    first = json.loads(all_lines[0])
+    is_named = first["source"] in first["reason"]
+    name = "" if is_named else f"{printable(first['source'])}: "
+    return (
+        f"none of the {sources:,} sources gave a clip; the first: {name}{first['reason']} "
+        f"(all: {', '.join(counts)})"
+    )
