@@ -25,7 +25,7 @@ VPS, SPS, PPS = 32, 33, 34
 
 
 def coded(pixels: np.ndarray, scratch: Path) -> tuple[bytes, bytes]:
-    """The header (`hvcC`, ISO 14496-15, 8.3.3) and the data of a picture `[side, side, 3]` as HEVC."""
+    """The header (`hvcC`, ISO 14496-15, 8.3.3) and the data of an image `[side, side, 3]` in HEVC."""
     path = scratch / "one.hevc"
     options = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
     with av.open(path, "w", "hevc") as container:

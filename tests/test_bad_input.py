@@ -92,13 +92,15 @@ def test_what_is_no_sound_is_told(model, wave, rate, sentence):
         ({"hop_seconds": 1e-6}, "must be at least one sample"),
         (
             {"layer": "pool5"},
-            "there is no layer 'pool5'; the layers are pool4, conv4_2, aligned and, of sound, texture",
+            "there is no layer 'pool5'; "
+            "the layers are pool4, conv4_2, aligned and, of sound, texture",
         ),
         ({"batch_size": 0}, "batch_size 0 must be at least 1"),
         ({"align": True}, "align needs a video, which has two sides"),
         (
             {"sample_rate_hz": None},
-            r"images are \[height, width, 3\] .* this array is \[72000\]; for sound pass sample_rate_hz",
+            r"images are \[height, width, 3\] .* this array is \[72000\]; "
+            "for sound pass sample_rate_hz",
         ),
         (
             {"sample_rate_hz": None, "side": "audio"},
@@ -325,7 +327,8 @@ def test_pictures_of_odd_sizes_are_seen(model, tmp_path, size):
     [
         (
             np.zeros((4, 5), np.uint8),
-            r"images are \[height, width, 3\] .* this array is \[4, 5\]; for sound pass sample_rate_hz",
+            r"images are \[height, width, 3\] .* this array is \[4, 5\]; "
+            "for sound pass sample_rate_hz",
         ),
         (np.zeros((4, 5, 4), np.uint8), r"this array is \[4, 5, 4\]"),
         (np.zeros((0, 5, 5, 3), np.uint8), r"this array is \[0, 5, 5, 3\]"),

@@ -67,7 +67,7 @@ def test_one_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("LOOKLISTEN_CACHE", str(tmp_path / "file"))
     with pytest.raises(
         ConfigError,
-        match=r"the cache .*file/probe cannot be written to \(Not a directory\); set LOOKLISTEN_CACHE",
+        match=r"file/probe cannot be written to \(Not a directory\); set LOOKLISTEN_CACHE",
     ):
         writable_cache("probe")
 

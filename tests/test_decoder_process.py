@@ -315,7 +315,10 @@ def test_relative_paths_start_where_this_process_is(tmp_path, video, monkeypatch
 def test_a_module_of_the_users_folder_is_none_of_ours(tmp_path, video):
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
     (tmp_path / "av.py").write_text("raise SystemExit('the wrong av')")
-    program = f"import sys; sys.path.pop(0); from looklisten.media.isolation import readers; print(readers.read_streams({str(video)!r}).has_audio)"
+    program = (
+        "import sys; sys.path.pop(0); from looklisten.media.isolation import readers; "
+        f"print(readers.read_streams({str(video)!r}).has_audio)"
+    )
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "PYTHONWARNINGS": "error",
@@ -362,8 +365,8 @@ def test_a_fork_starts_its_own(video):
     os.waitpid(child, 0)
     with os.fdopen(read) as answer:
         assert (
-            answer.read()
-            == f"True True {video} was being read when this process was forked off; open it again here"
+            answer.read() == f"True True {video} was being read when this process was forked off; "
+            "open it again here"
         )
     same_events([first, *events], direct.decode_media(video, DecodeOptions()))
 
@@ -386,7 +389,8 @@ def read(_):
 
 if __name__ == "__main__":
     readers.read_streams({str(video)!r})
-    loaded = [n for batch in torch.utils.data.DataLoader(Files(), num_workers=2) for n in batch.tolist()]
+    loader = torch.utils.data.DataLoader(Files(), num_workers=2)
+    loaded = [n for batch in loader for n in batch.tolist()]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         print(set(loaded) == set(pool.map(read, range(4))))
 """)

@@ -91,6 +91,6 @@ def test_fresh_removes_only_what_the_demo_made(tmp_path):
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "plan.json").write_text("{}")
     options = DemoOptions(tmp_path, videos=0, seconds=1.5, steps=1, seed=0)
-    with pytest.raises(ConfigError, match="at least 1 video"):
+    with pytest.raises(ConfigError, match="videos 0 must be at least 1"):
         demo(options, fresh=True)
     assert Path(tmp_path / "mine.txt").read_text() == "keep"

@@ -211,7 +211,7 @@ def test_an_array_in_pieces_is_the_array(cuts, rate, inverted, channels):
     places = [0, *sorted(place for place in cuts if place < len(array)), len(array)]
     pieces = []
     for start, stop in itertools.pairwise(places):
-        pieces.extend(stream.push(samples_first(array[start:stop], fixed=True)))
+        pieces.extend(stream.push(samples_first(array[start:stop], first_is_time=True)))
     pieces.extend(stream.finish())
     assert np.array_equal(np.concatenate(pieces), whole)
     assert power(whole) > 0.001 * power(wave)

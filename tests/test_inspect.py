@@ -358,7 +358,7 @@ def test_a_small_set_shows_what_there_is(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("videos", "pairs", "sentence"),
     [
-        (1, 32, "needs at least 2 videos beside the held-out ones, and there are 1"),
+        (1, 32, "needs at least 2 videos in addition to the held-out ones, and there are 1"),
         (3, 3, "3 pairs cannot be shown: half are positive"),
         (3, 2, "ask for an even number from 4 on"),
     ],
@@ -423,6 +423,6 @@ def test_warnings_of_splits_that_are_not_known(tmp_path):
     shards = Shards(write_set(tmp_path, clips))
     (sentence,) = training_warnings(shards, ~shards.held_out_mask(0.1))
     assert (
-        sentence
-        == "the splits are train (2), fold1 (1), no name (1), counted in videos; only `train` is trained on"
+        sentence == "the splits are train (2), fold1 (1), no name (1), counted in videos; "
+        "only `train` is trained on"
     )

@@ -181,7 +181,7 @@ def test_probe_and_embed_read_the_same_samples(tmp_path, name):
 
 
 def test_damage_is_not_counted_before_the_wanted_start(tmp_path):
-    """Decoding begins a second or more before a stretch; what is broken there is none of the clip."""
+    """Decoding begins a second or more before a clip; damage there is not counted for the clip."""
     path = tmp_path / "a.mkv"
     write_clock_video(path, seconds=6.0, audio_codec="ac3")
     data = bytearray(path.read_bytes())

@@ -402,7 +402,7 @@ def contrastive():
 
 @pytest.mark.parametrize("negatives", ["roll", "all"])
 def test_the_avc_loss_is_small_for_an_oracle_and_large_for_a_liar(negatives):
-    vectors = torch.vision_vector(6)
+    vectors = torch.eye(6)
     right = avc()(Oracle(), vectors, vectors, masks(6, negatives))
     assert right.accuracy == 1
     assert right.loss < 1e-6
@@ -477,7 +477,7 @@ def test_the_contrastive_loss_of_one_side_alone_cannot_beat_chance(deaf):
 
 def test_the_contrastive_loss_is_small_for_an_oracle_and_learns_its_temperature():
     contrast = contrastive()
-    rows = torch.vision_vector(6)
+    rows = torch.eye(6)
     right = contrast(Alike(), rows, rows, masks(6, "all"))
     wrong = contrast(Alike(), rows, rows.roll(1, 0), masks(6, "all"))
     assert float(right.loss.detach()) < 1e-4 < 10 < float(wrong.loss.detach())
@@ -490,7 +490,7 @@ def test_the_video_alone_does_not_tell_its_moments_apart():
     second belongs to which frame.
     """
     ids = np.array(["a", "a", "b", "b", "c", "c"])
-    of_video = torch.vision_vector(3).repeat_interleave(2, dim=0)
+    of_video = torch.eye(3).repeat_interleave(2, dim=0)
     same_video = pair_up(np.arange(6), ids)
     outcome = avc()(Oracle(), of_video, of_video, PairTargets(*same_video.masks(everyone=False)))
     assert float(outcome.accuracy) == pytest.approx(0.5)

@@ -127,7 +127,7 @@ def test_all_eight_orientations_of_photographs_are_followed(tmp_path, suffix, nu
 
 
 def test_the_matrix_of_a_frame_is_read_from_pyav(film):
-    """What PyAV hands out as side data has the order of the file; a change there would show here."""
+    """PyAV gives side data in the byte order of the file; a change of that would show here."""
     with_matrix(film, (0, 1, 1, 0))
     with av.open(film) as container:
         frame = next(container.decode(video=0))

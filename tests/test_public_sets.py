@@ -141,7 +141,8 @@ def test_a_test_split_may_lack_its_labels(tmp_path):
 def test_kinetics_sounds_says_which_classes(tmp_path):
     text = KINETICS + (
         "bowling,0wR5jVB-WPk,0,10,train,0\nblowing out candles,3caPS4FHFF8,36,46,train,0\n"
-        "zumba,yq_M1PMw2hY,38,48,train,0\nmowing the lawn by pushing lawnmower,7pRfb0t34uo,1,11,train,0\n"
+        "zumba,yq_M1PMw2hY,38,48,train,0\n"
+        "mowing the lawn by pushing lawnmower,7pRfb0t34uo,1,11,train,0\n"
     )
     names = ["0wR5jVB-WPk.mp4", "3caPS4FHFF8.mp4", "yq_M1PMw2hY.mp4", "7pRfb0t34uo.mp4"]
     later = make(tmp_path, "kinetics-sounds", text, names)
@@ -179,7 +180,10 @@ def test_the_two_lists_of_kinetics_sounds_differ_as_the_sets_do():
     assert {"fingerpicking", "patting", "typing"} <= paper - later
 
 
-VGGSOUND = f'{ODD},30,"female speech, woman speaking",train\n--bvmgIdDC8,0,"bee, wasp, etc. buzzing",test\n'
+VGGSOUND = (
+    f'{ODD},30,"female speech, woman speaking",train\n'
+    '--bvmgIdDC8,0,"bee, wasp, etc. buzzing",test\n'
+)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +274,9 @@ ONTOLOGIES = {
     "ontology.json": json.dumps(
         [{"id": "/m/03v3yw", "name": "Keys jangling"}, {"id": "/m/0k4j", "name": "Car, automobile"}]
     ),
-    "class_labels_indices.csv": 'index,mid,display_name\n0,/m/03v3yw,"Keys jangling"\n1,/m/0k4j,"Car, automobile"\n',
+    "class_labels_indices.csv": (
+        'index,mid,display_name\n0,/m/03v3yw,"Keys jangling"\n1,/m/0k4j,"Car, automobile"\n'
+    ),
 }
 
 
@@ -428,7 +434,8 @@ def test_prepare_cuts_what_the_table_says(tmp_path):
         (
             "kinetics",
             "label,video,start,split\n",
-            "line 1: lacks the column youtube_id, time_start, time_end, has label, video, start, split",
+            "line 1: lacks the column youtube_id, time_start, time_end, "
+            "has label, video, start, split",
         ),
         ("kinetics", "", "line 1: lacks the column youtube_id, time_start, time_end, has nothing"),
         (

@@ -212,7 +212,8 @@ def test_two_columns_of_one_name_are_refused(folder, headings):
     ],
 )
 def test_a_column_that_is_nearly_known_is_refused_with_a_hint(folder, wrong, right):
-    sentence = rf"columns that are not known: {wrong.lower()} \(did you mean {right}\?\); rename them, or remove them"
+    hint = rf"{wrong.lower()} \(did you mean {right}\?\)"
+    sentence = rf"columns that are not known: {hint}; rename them, or remove them"
     with pytest.raises(SourceError, match=sentence):
         of_csv(folder, f"path,{wrong}\na.mp4,1\n")
     with pytest.raises(SourceError, match=sentence):
@@ -223,8 +224,8 @@ def test_beside_the_known_one_it_is_ignored_and_named_like_every_other_column(fo
     (folder / "t.csv").write_text("path,label,class,weather\na.mp4,cat,1,rain\n")
     (note,) = find_sources([folder / "t.csv"]).notes
     assert (
-        "ignored columns: class, weather; known are label, path, split, start_seconds, stop_seconds, video_id"
-        in note
+        "ignored columns: class, weather; "
+        "known are label, path, split, start_seconds, stop_seconds, video_id" in note
     )
 
 

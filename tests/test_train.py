@@ -165,7 +165,7 @@ def test_one_video_is_too_few(world, tmp_path):
     prepare([world / f"{i:06d}.mp4" for i in range(3)], tmp_path / "shards", workers=1)
     with pytest.raises(
         ConfigError,
-        match="training needs at least 2 videos beside the held-out ones, and there are 1",
+        match="training needs at least 2 videos in addition to the held-out ones, and there are 1",
     ):
         train(tmp_path / "shards", small_config(), tmp_path / "run")
 

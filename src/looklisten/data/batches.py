@@ -106,6 +106,7 @@ def prepare_batch(
     if workers is None:
         with WorkerPool(batch.limits) as own_workers:
             return prepare_batch(batch, own_workers, on_source)
+    # Earlier calls may have lost workers over these sources: those are not opened again.
     output = OutputFolder(batch.out)
     lost = _read_lost_workers(output, batch)
     while True:
@@ -186,6 +187,7 @@ def _attempt(
             position.on_source(number + 1)
     position.source = NO_SOURCE
     worker.send(END)
+    # Reports of progress may still come before the shards.
     while "shards" not in (answer := worker.receive()):
         pass
     record = batch_record(batch.sources, outcomes, answer["shards"])
@@ -227,6 +229,7 @@ def _cut_source(
 
 def _with_user_name(sentence: str, path: Path, source: Source) -> str:
     """The sentence with the name that the user gave, in place of that of a fetched copy."""
+    # Errors of Python quote a path with escapes.
     as_python_prints_it = repr(str(path))[1:-1]
     for written in (str(path), as_python_prints_it):
         sentence = sentence.replace(written, source.name)
@@ -238,6 +241,7 @@ def _local_files(batch: SourceBatch) -> Iterator[tuple[Source, Path, str]]:
 
     Remote sources are fetched one ahead of their use, and removed afterwards.
     """
+    # Local files are read where they are.
     if not any("://" in source.path for source in batch.sources):
         for source in batch.sources:
             yield source, source.local_path(batch.root), ""

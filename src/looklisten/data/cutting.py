@@ -130,6 +130,7 @@ def _all_clips(
         max_megapixels=options.max_megapixels,
         max_hours=options.max_hours,
     )
+    # Frames and sound arrive in the order of the file.
     for event in decode_media(path, decode_options, cutter.report):
         cutter.add(event)
         yield from cutter.clips()
@@ -218,6 +219,7 @@ class ClipCutter:
     def _add_sound(self, chunk: AudioChunk) -> None:
         last_seconds = self.sound_spans[-1][1] if self.sound_spans else -np.inf
         has_gap = chunk.start_seconds > last_seconds + 0.5 / SAMPLE_RATE_HZ
+        # Without a gap a new stretch begins only when the last one is used up.
         if has_gap or not self.stretches:
             self.stretches.append(_Stretch(chunk.start_seconds))
         if has_gap:
@@ -310,11 +312,13 @@ class ClipCutter:
 
     def _clip(self, stretch: _Stretch, seconds: float) -> Clip:
         """The next clip, of `seconds`."""
+        # Sound may begin before time 0, by the padding of its codec.
         start = max(stretch.start_seconds, 0.0)
         waveform = stretch.cut(int(seconds * SAMPLE_RATE_HZ + ROUNDING_SAMPLES))
         end = stretch.start_seconds
         self.clip_spans.append((start, end))
         frames = self._frames_of_clip(start, end)
+        # Damage since the last clip belongs to this one.
         is_damaged = self.report.damaged_count > self.damaged_count
         self.damaged_count = self.report.damaged_count
         is_duplicate = bool(self.source.same_as)

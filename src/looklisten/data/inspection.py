@@ -43,6 +43,7 @@ def inspect(
     `lost_seconds` has the seconds of the sources that no clip holds, by reason; None in sets of
     earlier versions. Raises ShardError if `path` is no complete set of shards.
     """
+    # Few frames of many clips are read: reading ahead would read the whole set.
     shards = Shards(path, open_record_batches=1, read_ahead=False)
     columns = shards.columns("duration_seconds", "frame_seconds", "marks")
     clip_seconds: NDArray[np.float64] = columns["duration_seconds"].to_numpy()

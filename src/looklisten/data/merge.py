@@ -24,6 +24,7 @@ def merge_records(output: OutputFolder, plan: BatchPlan, options: PrepareOptions
     failures = [failure_line(name, "find", reason) for name, reason in plan.unusable.items()]
     skipped: list[dict[str, Any]] = []
     shards: list[dict[str, Any]] = []
+    # In order of batch, so that the files are the same for any order of work.
     for record in records:
         failures += record["failures"]
         skipped += record["skipped_lines"]

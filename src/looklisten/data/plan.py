@@ -141,6 +141,7 @@ def _checked_new_sources(
     for note in (moved_duplicates(new_sources, result), unknown_splits(result)):
         if note:
             _log.warning("%s", note)
+    # Earlier calls may have let a mixture in, which is theirs to keep.
     known_have_one_kind = len({bool(source.split) for source in planned.values()}) == 1
     if known_have_one_kind:
         check_mixture([*planned.values(), *result])
@@ -168,6 +169,7 @@ class _Replanning:
         self._share = share
         self._again = again
         self._named = {source.name: source for source in sources.sources}
+        # The same batches with the sizes and times that files have now.
         self._current = [tuple(map(self._with_current_stamp, batch)) for batch in old_batches]
         self._records = [self._read_record(number) for number in range(len(old_batches))]
         self._changed = [self._changed_names(number) for number in range(len(old_batches))]
@@ -347,6 +349,7 @@ def _read_plan(output: OutputFolder, options: PrepareOptions) -> tuple[Path | No
             "choose another folder, or delete this one to start over"
         )
     batches: list[list[Source]] = []
+    # Rows are in order of batch.
     for row in table.to_pylist():
         if row.pop("batch") == len(batches):
             batches.append([])

@@ -137,6 +137,7 @@ class WorkerPool:
         """
         with self._lock:
             worker = self._idle.pop() if self._idle else None
+        # Outside the lock, because a process takes a second to start.
         worker = worker or Worker(self.limits)
         with self._lock:
             self._all.add(worker)
@@ -186,11 +187,13 @@ class _AnswerPipe:
 
 def run_worker() -> None:
     """Read messages from stdin and answer on stdout until stdin closes."""
+    # What libraries print must not get between the answers.
     pipe = _AnswerPipe(claim_stdout())
     ignore_interrupts()
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_receive_messages, args=(inbox,), daemon=True).start()
     quiet_decoders()
+    # After the imports, so that the limit is for the files alone.
     limit_memory(int(sys.argv[1]))
     pipe.send({"ready": os.getpid()})
     writer = _BatchWriter(pipe, inbox)

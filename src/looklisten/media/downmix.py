@@ -1,7 +1,7 @@
-"""The channels of a sound -> one. Arrays in, an array out; knows no file and no time.
+"""The channels of a sound -> one channel. Arrays in, an array out; knows no file and no time.
 
-The mix is a weighted mean. Channels that cancel in it (one of two is inverted, say) would leave
-silence where a listener hears sound. Where that happens, one channel takes the place of the mix.
+The mix is a weighted mean. Channels that cancel in it, for example because one of two is inverted,
+would leave silence where a listener hears sound. There, one channel replaces the mix.
 """
 
 from collections.abc import Sequence
@@ -11,59 +11,65 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-CHANNEL_WEIGHTS = {"LFE": 0.0, "LFE2": 0.0, "FC": 0.7071}
-CHANNEL_WEIGHTS |= {"BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5}
-"""Front channels whole, center at -3 dB, surrounds at -6 dB, no effects channel; then normalized to
-sum 1.
+CHANNEL_WEIGHTS = {
+    "LFE": 0.0,
+    "LFE2": 0.0,
+    "FC": 0.7071,
+    "BL": 0.5,
+    "BR": 0.5,
+    "SL": 0.5,
+    "SR": 0.5,
+    "BC": 0.5,
+}
+"""Center at -3 dB, surrounds at -6 dB, no effects channel; other channels have the weight 1.
+
+The weights of a sound are then normalized to the sum 1.
 """
 
 AMBISONIC = "AMBI"
-"""Ambisonic channels are named AMBI0, AMBI1, ... The first is the sound from all directions, the
-others are differences.
+"""Ambisonic channels are named AMBI0, AMBI1, ...
+
+The first is the sound from all directions, the others are differences.
 """
 
 CANCELS_BELOW = 10 ** (-6.0 / 10)
-"""Channels cancel when the mix has less than this share of the energy that its strongest part alone
-has in it.
+"""Channels cancel when the mix has less than this share of the energy of its strongest part.
 
-In a stereo sound, whose channels weigh one half, this is the point where the mix is 12 dB below the
-louder channel.
+In a stereo sound, whose channels weigh one half, the mix is then 12 dB below the louder channel.
 """
 
 MIXES_ABOVE = 10 ** (-2.0 / 10)
-"""Once they cancelled, channels are mixed again when the mix has more than this share. One channel
-alone gives a share of 1.
+"""Channels that cancelled are mixed again when the mix has more than this share.
+
+One channel alone gives a share of 1.
 """
 
 SILENT_POWER = 10 ** (-60.0 / 10)
-"""A piece whose loudest channel has less power than this, relative to full scale, decides nothing."""
+"""A chunk whose loudest channel has less power, relative to full scale, decides nothing."""
 
 SHORTEST_DECISION_SECONDS = 0.25
-"""A shorter piece decides nothing, unless it is the first."""
+"""A shorter chunk decides nothing, unless it is the first."""
 
 FADE_SECONDS = 0.02
-"""Where one channel takes the place of the mix, or the mix that of the channel, one fades into the
-other.
-"""
+"""How long the mix and the channel that replaces it fade into each other."""
 
 FAINT_SHARE = 0.1
-"""A channel with less than this share of the loudest channel's energy does not take the place of
-the mix.
-"""
+"""A channel with less than this share of the loudest channel's energy does not replace the mix."""
 
 UNNAMED = "NONE"
 """FFmpeg's name of a channel of which nothing is known."""
 
 AMBIGUOUS_CHANNELS = 4
-"""Four channels without names are often first-order ambisonics. Where they cancel, the first, which
-hears everything, is used.
+"""Four channels without names are often first-order ambisonics.
+
+Where they cancel, the first one is used: it has the sound from all directions.
 """
 
 
 def mono_weights(channels: Sequence[str]) -> Float32[np.ndarray, " channels"]:
     """How much of each channel is in the mix; the sum is 1. `channels` are FFmpeg's names."""
     weights = np.array([_weight(channel) for channel in channels], np.float32)
-    if not weights.sum():
+    if not weights.sum():  # effects channels only
         weights[:] = 1
     weights /= weights.sum()
     return weights
@@ -76,69 +82,74 @@ def _weight(channel: str) -> float:
 
 
 class PhaseGuard:
-    """Says, piece after piece of one sound, whether the channels may be mixed. A later piece never
-    changes an earlier one.
+    """Decides, chunk by chunk of one sound, whether the channels may be mixed.
+
+    A later chunk never changes an earlier one.
     """
 
     def __init__(
         self, weights: NDArray[np.float32], sample_rate_hz: float, prefers_first: bool = False
     ) -> None:
-        """With `prefers_first` the first channel is used where they cancel, unless there is next to
-        nothing in it.
-        """
+        """prefers_first: use the first channel where they cancel, unless it is nearly silent."""
         self._squared_weights = weights.astype(np.float64) ** 2
         self._sample_rate_hz = sample_rate_hz
         self._prefers_first = prefers_first
         self._alone: int | None = None
+        """The channel that replaces the mix."""
         self._has_output = False
         self._has_decided = False
         self.was_out_of_phase = False
-        """Whether a channel has taken the place of the mix at least once."""
+        """Whether a channel has replaced the mix at least once."""
 
     def guard(
         self,
         mix: Float32[np.ndarray, " samples"],
         channels: Sequence[Float32[np.ndarray, " samples"]],
     ) -> Float32[np.ndarray, " samples"]:
-        """`mix` itself where `channels`, on the same scale, do not cancel in it; else the one that
-        is used in its place.
+        """`mix` itself, or the channel that replaces it where `channels` cancel.
+
+        mix, channels: on the same scale.
         """
         before = self._alone
         if not self._has_decided or len(mix) >= SHORTEST_DECISION_SECONDS * self._sample_rate_hz:
             self._decide(mix, channels)
         chosen = mix if self._alone is None else channels[self._alone]
         if self._alone != before and self._has_output:
+            # A sudden change would be heard as a click.
             old = mix if before is None else channels[before]
-            ramp = np.minimum(np.arange(len(mix)) / (FADE_SECONDS * self._sample_rate_hz), 1.0)
+            fade_samples = FADE_SECONDS * self._sample_rate_hz
+            ramp = np.minimum(np.arange(len(mix)) / fade_samples, 1.0)
             chosen = old + ramp.astype(np.float32) * (chosen - old)
         self._has_output = True
         return chosen
 
     def _decide(self, mix: NDArray[np.float32], channels: Sequence[NDArray[np.float32]]) -> None:
-        # Damaged sound may hold values that are no numbers; they decide nothing.
+        # Damaged sound may hold values that are not numbers; they decide nothing.
         with np.errstate(all="ignore"):
             energies = np.array([np.dot(channel, channel) for channel in channels], np.float64)
-            mixed = float(np.dot(mix, mix))
-        parts = energies * self._squared_weights
-        in_mix = np.where(parts > 0, energies, 0.0)
-        loudest = int(in_mix.argmax())
-        if not np.isfinite(energies).all() or in_mix[loudest] <= SILENT_POWER * len(mix):
+            mix_energy = float(np.dot(mix, mix))
+        weighted_energies = energies * self._squared_weights
+        mixed_energies = np.where(weighted_energies > 0, energies, 0.0)
+        loudest = int(mixed_energies.argmax())
+        if not np.isfinite(energies).all():
+            return
+        if mixed_energies[loudest] <= SILENT_POWER * len(mix):
             return
         self._has_decided = True
-        share = mixed / parts.max()
+        share = mix_energy / weighted_energies.max()
         if self._alone is None and share < CANCELS_BELOW:
-            first_is_heard = self._prefers_first and in_mix[0] > FAINT_SHARE * in_mix[loudest]
-            self._alone = 0 if first_is_heard else loudest
+            first_is_audible = mixed_energies[0] > FAINT_SHARE * mixed_energies[loudest]
+            self._alone = 0 if self._prefers_first and first_is_audible else loudest
             self.was_out_of_phase = True
         elif self._alone is not None and share > MIXES_ABOVE:
             self._alone = None
 
 
 class Mixer:
-    """Mixes the pieces of one decoded sound to mono."""
+    """Mixes the chunks of one decoded sound to mono."""
 
     def __init__(self, channels: tuple[str, ...], sample_rate_hz: float) -> None:
-        """`channels` are FFmpeg's names of them, such as FL and FR."""
+        """channels: FFmpeg's names, such as FL and FR."""
         self.channels = channels
         self._weights = mono_weights(channels)
         unnamed = channels == (UNNAMED,) * AMBIGUOUS_CHANNELS
@@ -147,23 +158,25 @@ class Mixer:
 
     @property
     def was_out_of_phase(self) -> bool:
-        """Whether channels cancelled so far, so that one took the place of the mix."""
+        """Whether channels have cancelled, so that one replaced the mix."""
         return self._guard.was_out_of_phase
 
     def mix(self, planes: list[NDArray[Any]]) -> Float32[np.ndarray, " samples"]:
         """The weighted mean of the channels, in -1..1, or one channel where they cancel.
 
-        `planes` are one array `[samples]` a channel, or one array with all channels in turn, in a
-        type that FFmpeg stores.
+        planes: one array `[samples]` per channel, or one array with the channels interleaved, in a
+            type that FFmpeg uses.
         """
         dtype = planes[0].dtype
         full_scale = np.float32(2.0 ** (8 * dtype.itemsize - 1) if dtype.kind in "iu" else 1.0)
         zero = np.float32(zero_level(planes[0]))
-        apart = planes if len(planes) > 1 else list(planes[0].reshape(-1, len(self.channels)).T)
+        if len(planes) == 1:
+            planes = list(planes[0].reshape(-1, len(self.channels)).T)
         weights = self._weights / full_scale
-        mono = np.zeros(len(apart[0]), np.float32)
+        mono = np.zeros(len(planes[0]), np.float32)
+        # The single channels are computed only where they may be needed.
         centered: list[NDArray[np.float32]] = []
-        for weight, plane in zip(weights, apart, strict=True):
+        for weight, plane in zip(weights, planes, strict=True):
             samples = plane.astype(np.float32) - zero
             mono += weight * samples
             if self._needs_guard:

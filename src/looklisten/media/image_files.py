@@ -1,5 +1,6 @@
-"""A picture file -> pixels as they are decoded: upright RGB, whatever its format. Knows no tensor,
-so that it starts fast.
+"""An image file -> its pixels, upright and as RGB, whatever its format.
+
+Imports no PyTorch, so that a decoder process starts fast.
 """
 
 import contextlib
@@ -16,14 +17,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from looklisten.errors import SourceError
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "HEIF")
-"""What is tried, where this Pillow has it. Pillow would take some videos for pictures, too."""
+"""The formats that are tried, as far as this Pillow has them.
+
+Pillow would also take some videos for images.
+"""
 
 HEIF_PLUGIN = "pillow_heif"
-"""The package that reads HEIC photographs, which Pillow alone does not; used where it is installed."""
+"""The package that reads HEIC photographs, which Pillow alone cannot. Used where installed."""
 
 MAX_ASPECT = 8
-"""Of a picture that is longer than so many times its shorter side, only the middle is resized: the
-crop sees no more.
+"""Of an image longer than so many times its shorter side, only the middle is kept.
+
+The network sees a center crop, so nothing else of it would be used.
 """
 
 
@@ -42,18 +47,17 @@ def register_heif() -> bool:
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     Image.init()
     register_heif()
+    formats = [name for name in FORMATS if name in Image.OPEN]
     with warnings.catch_warnings():
-        # Pillow warns of large pictures and refuses those of twice that size; a large one is right
-        # here.
+        # Pillow warns about large images and refuses those of twice that size. Large photographs
+        # are normal here.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        with Image.open(path, formats=formats) as image:
             yield image
 
 
 def begins_as_image(path: str | Path) -> bool:
-    """Whether a file begins as a picture does; an animated one is a picture, of which the first is
-    taken.
-    """
+    """Whether a file begins as an image does; an animated image counts as one."""
     try:
         with _opened(path):
             return True
@@ -64,50 +68,55 @@ def begins_as_image(path: str | Path) -> bool:
 
 
 def decode_image(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]:
-    """The picture as `[height, width, 3]`, turned as its EXIF says, its shorter side at least
-    `shorter_side_pixels` if it was so large.
+    """The pixels of an image, `[height, width, 3]`, turned as its EXIF data says.
 
-    Sixteen bits a channel become eight, CMYK and palettes become RGB, what is transparent lies on
-    white; of a very long picture only the middle is taken. Raises SourceError, one sentence, when
-    it cannot be read.
+    The image may come smaller than it is stored, but its shorter side has `shorter_side_pixels` or
+    more, if it was so large. Of an animated image the first frame is taken, of a very long one the
+    middle. Raises SourceError when the file cannot be read.
     """
     try:
         with _opened(path) as image:
-            # A JPEG decoder halves, quarters and so on by itself and then decodes less.
+            # A JPEG decoder halves or quarters the image by itself and then decodes less.
             image.draft(None, (shorter_side_pixels, shorter_side_pixels))
             return crop_middle(to_rgb(ImageOps.exif_transpose(image)))
     except Image.DecompressionBombError:
         raise SourceError(
-            f"{path} has more pixels than any photograph and may be made to fill the memory; scale it down first"
+            f"{path} has more pixels than any photograph and may be made to fill the memory; "
+            "scale it down first"
         ) from None
     except (OSError, ValueError, SyntaxError) as error:
         raise SourceError(f"{path} cannot be read as an image: {error}") from None
 
 
 def crop_middle(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of a picture that is longer than `MAX_ASPECT` times its shorter side; others as
-    they are.
-    """
+    """The middle of an image longer than MAX_ASPECT times its shorter side; others unchanged."""
     height, width = pixels.shape[:2]
-    most = MAX_ASPECT * min(height, width)
-    top, left = max(height - most, 0) // 2, max(width - most, 0) // 2
-    return pixels[top : top + most, left : left + most]
+    longest = MAX_ASPECT * min(height, width)
+    top = max(height - longest, 0) // 2
+    left = max(width - longest, 0) // 2
+    return pixels[top : top + longest, left : left + longest]
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an open picture as eight bits of red, green and blue. Raises ValueError when it
-    has no known white.
+    """The pixels of an open image as eight bits of red, green and blue.
+
+    Transparent parts lie on white. Raises ValueError when the image has no known white.
     """
-    if image.mode.startswith("I"):  # sixteen bits of grey, which Pillow would clip at 255
-        grey: NDArray[Any] = np.asarray(image)
-        image = Image.fromarray((np.clip(grey, 0, 2**16 - 1) >> 8).astype(np.uint8))
+    if image.mode.startswith("I"):
+        # Sixteen bits of gray, which Pillow would clip at 255.
+        gray: NDArray[Any] = np.asarray(image)
+        image = Image.fromarray((np.clip(gray, 0, 2**16 - 1) >> 8).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError(
             "its values are floating-point, without a known white; save it with 8 or 16 bits"
         )
-    if image.mode in ("RGBa", "La"):  # colors times opacity, which Pillow turns into no other mode
-        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    # Colors times opacity. Pillow converts these modes to no other ones.
+    if image.mode == "RGBa":
+        image = image.convert("RGBA")
+    elif image.mode == "La":
+        image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        over = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+        foreground = image.convert("RGBA")
+        white = Image.new("RGBA", foreground.size, "white")
+        image = Image.alpha_composite(white, foreground)
     return np.array(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""A picture file -> pixels of the size that a network takes. Knows no video and no network."""
+"""An image -> pixels of the size that a network takes. Knows no video and no network."""
 
 from pathlib import Path
 
@@ -9,28 +9,25 @@ from torch import Tensor
 
 from looklisten.errors import SourceError
 from looklisten.media.frames import resize
-from looklisten.media.image_files import FORMATS, MAX_ASPECT, to_rgb
+from looklisten.media.image_files import MAX_ASPECT, to_rgb
 from looklisten.media.isolation.readers import read_image_pixels
-
-__all__ = ["FORMATS", "MAX_ASPECT", "fit_image", "image_from_pillow", "read_image"]
 
 
 def read_image(path: str | Path, shorter_side_pixels: int) -> UInt8[Tensor, "height width 3"]:
-    """The picture, turned as its EXIF says, its shorter side resized to `shorter_side_pixels`.
+    """An image file, upright, its shorter side resized to `shorter_side_pixels`.
 
-    It is decoded in another process (`decoder_process`). Raises SourceError, one sentence, when it
-    cannot be read.
+    Another process decodes it. Raises SourceError when it cannot be read.
     """
-    return fit_image(
-        torch.from_numpy(read_image_pixels(path, shorter_side_pixels)), shorter_side_pixels
-    )
+    pixels = torch.from_numpy(read_image_pixels(path, shorter_side_pixels))
+    return fit_image(pixels, shorter_side_pixels)
 
 
 def image_from_pillow(
     image: Image.Image, shorter_side_pixels: int
 ) -> UInt8[Tensor, "height width 3"]:
-    """A picture that Pillow has in memory, treated as a picture file is. Raises SourceError when it
-    cannot be shown as RGB.
+    """An image that Pillow has in memory, treated as an image file is.
+
+    Raises SourceError when it cannot be converted to RGB.
     """
     try:
         pixels = to_rgb(ImageOps.exif_transpose(image))
@@ -44,10 +41,10 @@ def image_from_pillow(
 def fit_image(
     pixels: UInt8[Tensor, "height width 3"], shorter_side_pixels: int
 ) -> UInt8[Tensor, "new_height new_width 3"]:
-    """The shorter side resized; of a very long picture only the middle."""
-    most = MAX_ASPECT * min(pixels.shape[:2])
+    """The image with its shorter side resized; of a very long image only the middle."""
+    longest = MAX_ASPECT * min(pixels.shape[:2])
     for axis in (0, 1):
         length = pixels.shape[axis]
-        if length > most:
-            pixels = pixels.narrow(axis, (length - most) // 2, most)
+        if length > longest:
+            pixels = pixels.narrow(axis, (length - longest) // 2, longest)
     return resize(pixels, shorter_side_pixels)

@@ -1,6 +1,7 @@
-"""Waveform -> log-spectrogram, on the device, one picture a second of sound.
+"""Waveform -> log-spectrogram, on the device.
 
-A front end is a row of `FRONT_ENDS`; every size is computed from it. Knows no file and no network.
+A front end is one entry of `FRONT_ENDS`; all sizes are computed from it. Knows no file and no
+network.
 """
 
 import math
@@ -22,36 +23,40 @@ INT16_FULL_SCALE = 2.0**15
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Perhaps fewer samples, short-time Fourier transform, magnitude, perhaps mel bands, logarithm,
-    scale.
+    """The settings of a log-spectrogram.
+
+    The steps are: decimation, short-time Fourier transform, magnitude, mel bands, logarithm, scale.
     """
 
     window_samples: int
     hop_samples: int
     fft_samples: int
-    """Of the decimated sound, as the two above."""
+    """All three count samples after decimation."""
     floor: float
-    """Magnitudes below are raised to it before the logarithm."""
+    """Lower magnitudes are raised to this before the logarithm."""
     offset: float = 0.0
     scale: float = 1.0
-    """(logarithm + offset) / scale is what the tower sees ..."""
+    """The audio tower gets (logarithm + offset) / scale, unless `range_decibels` is set."""
     range_decibels: float = 0.0
-    """... or, where this is not 0, decibels below the loudest place of the whole picture, at most
-    so many.
-    """
+    """If not 0, the input is in decibels relative to the maximum, and no lower than minus this."""
     padding: Literal["none", "end", "center"] = "none"
-    """Zeros: none, so that every transform has a whole window; at the end, for a transform at every
-        hop; or half a window at both ends.
+    """Zeros that are added.
+
+    none: each transform has a full window of sound.
+    end: at the end, so that there is a transform at every hop.
+    center: half a window at both ends.
     """
     mel_bands: int = 0
-    """0: linear frequency."""
+    """0 means linear frequency."""
     mel_scale: Literal["htk", "slaney"] = "htk"
-    """The formula from Hz to mel. Bands of `slaney` weigh alike by area over Hz, as librosa's;
-    those of `htk` by sum over bins.
+    """The formula from Hz to mel.
+
+    Bands of `slaney` have equal areas over Hz, as librosa's; those of `htk` equal sums over bins.
     """
     low_hz: float = 0.0
+    """Where the lowest mel band begins."""
     decimation: int = 1
-    """Every so manieth sample is kept, behind a low-pass filter."""
+    """One of so many samples is kept, after a low-pass filter."""
     unit_window: bool = False
     """Whether the window is divided by half its sum, so that a full-scale sine has magnitude 1."""
 
@@ -75,10 +80,11 @@ class FrontEnd:
         """Zeros before and after a sound of so many samples."""
         if self.padding == "center":
             return self.window_samples // 2, self.window_samples // 2
-        frames = -(-samples // self.hop_samples)
-        return 0, (
-            frames - 1
-        ) * self.hop_samples + self.window_samples - samples if self.padding == "end" else 0
+        if self.padding == "none":
+            return 0, 0
+        frames = -(-samples // self.hop_samples)  # rounded up, also for the sizes of an exporter
+        padded_samples = (frames - 1) * self.hop_samples + self.window_samples
+        return 0, padded_samples - samples
 
 
 def _openl3_mel(bands: int) -> FrontEnd:
@@ -95,13 +101,13 @@ def _openl3_mel(bands: int) -> FrontEnd:
 
 
 FRONT_ENDS = {
-    # Paper, section 3: windows of 0.01 s at half overlap, 257 bands, logarithm; ln(max(x, 1e-12)) /
-    # 5 as its authors told the makers of l3embedding. The window function is untold; Hann is what
-    # the re-implementations use.
+    # Paper, section 3: windows of 0.01 s at half overlap, 257 bands, logarithm. The authors of the
+    # paper gave ln(max(x, 1e-12)) / 5 to those of l3embedding. The window function is not
+    # published; the re-implementations use Hann.
     "paper": FrontEnd(window_samples=480, hop_samples=240, fft_samples=512, floor=1e-12, scale=5.0),
     # For two cores: 16 kHz, windows of 25 ms every 10 ms, 64 mel bands. The floor is -86 dB of full
-    # scale; offset and scale are round numbers that bring the synthetic world's sounds to mean
-    # 0.09, deviation 0.62.
+    # scale. Offset and scale are round numbers: with them, sounds of the synthetic world have the
+    # mean 0.09 and the standard deviation 0.62.
     "compact": FrontEnd(
         decimation=3,
         window_samples=400,
@@ -114,9 +120,9 @@ FRONT_ENDS = {
         low_hz=60.0,
         unit_window=True,
     ),
-    # OpenL3 0.4 (openl3/models.py): magnitudes, 10 log10 of them relative to the second's maximum,
-    # 80 dB of range, as kapre 0.1.4 had it; mel filters as its kapre 0.3.7 takes them from librosa.
-    # 257 x 197, 128 x 199 and 256 x 199.
+    # OpenL3 0.4 (openl3/models.py): 10 log10 of magnitudes relative to the maximum of the second,
+    # with a range of 80 dB, as in kapre 0.1.4. The mel filters are those that kapre 0.3.7 takes
+    # from librosa. The sizes are 257 x 197, 128 x 199 and 256 x 199.
     "linear": FrontEnd(
         window_samples=512, hop_samples=242, fft_samples=512, floor=1e-10, range_decibels=80.0
     ),
@@ -133,68 +139,68 @@ WINDOWS: dict[str, Callable[[int], Tensor]] = {
 
 
 class LogSpectrogram(nn.Module):
-    """A front end, of `FRONT_ENDS` by its name, as a module without parameters: in float32 whatever
-    the precision around it.
-    """
+    """A front end as a module without parameters, in float32 whatever the precision around it."""
 
     window: Tensor
     mel: Tensor
     low_pass: Tensor
 
     def __init__(self, front_end: str | FrontEnd, window: str = "hann") -> None:
+        """front_end: an entry of `FRONT_ENDS`, or its name. window: a name in `WINDOWS`."""
         super().__init__()
-        self.spec = spec = FRONT_ENDS[front_end] if isinstance(front_end, str) else front_end
+        spec = FRONT_ENDS[front_end] if isinstance(front_end, str) else front_end
+        self.spec = spec
         weights = WINDOWS[window](spec.window_samples)
         if spec.unit_window:
             weights = weights / (weights.sum() / 2)
+        mel = mel_filters(spec) if spec.mel_bands else torch.empty(0)
+        # Not persistent: a checkpoint names the front end, and that gives these tensors again.
         self.register_buffer("window", weights, persistent=False)
-        self.register_buffer(
-            "mel", mel_filters(spec) if spec.mel_bands else torch.empty(0), persistent=False
-        )
+        self.register_buffer("mel", mel, persistent=False)
         self.register_buffer("low_pass", low_pass(spec.decimation), persistent=False)
 
     def forward(
         self, waveforms: Num[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch 1 bands frames"]:
-        """int16, or floats in -1..1, at 48 kHz; one second gives `[batch, 1, 257, 199]` with the
-        front end `paper`.
+        """The log-spectrograms of waveforms at 48 kHz: int16, or floats in -1..1.
+
+        With the front end `paper`, one second gives `[batch, 1, 257, 199]`.
         """
         spec = self.spec
         with torch.autocast(waveforms.device.type, enabled=False):
             waves = self.decimated(int16_to_float(waveforms))
-            magnitude = self.magnitude(functional.pad(waves, spec.padding_samples(waves.shape[-1])))
+            padded = functional.pad(waves, spec.padding_samples(waves.shape[-1]))
+            magnitude = self.magnitude(padded)
             if spec.mel_bands:
                 magnitude = magnitude @ self.mel
             magnitude = magnitude.clamp_min(spec.floor)
-            image: Tensor = (
-                relative_decibels(magnitude, spec)
-                if spec.range_decibels
-                else (magnitude.log() + spec.offset) / spec.scale
-            )
-        return image.transpose(1, 2)[:, None]
+            log_spectrogram: Tensor
+            if spec.range_decibels:
+                log_spectrogram = relative_decibels(magnitude, spec)
+            else:
+                log_spectrogram = (magnitude.log() + spec.offset) / spec.scale
+        return log_spectrogram.transpose(1, 2)[:, None]
 
     def decimated(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch fewer"]:
-        """Every so manieth sample, behind the low-pass filter; all of them where there is no
-        decimation.
-        """
-        if self.spec.decimation == 1:
+        """The sound with fewer samples, after a low-pass filter; unchanged without decimation."""
+        decimation = self.spec.decimation
+        if decimation == 1:
             return waves
-        half = len(self.low_pass) // 2
-        return (
-            functional.pad(waves, (half, half)).unfold(-1, len(self.low_pass), self.spec.decimation)
-            @ self.low_pass
-        )
+        taps = len(self.low_pass)
+        padded = functional.pad(waves, (taps // 2, taps // 2))
+        # The filter is computed only where a sample is kept.
+        return padded.unfold(-1, taps, decimation) @ self.low_pass
 
     def magnitude(
         self, waves: Float[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch frames bins"]:
-        """Of the short-time Fourier transform of decimated sound."""
+        """Magnitudes of the short-time Fourier transform of decimated sound."""
         frames = waves.unfold(-1, self.spec.window_samples, self.spec.hop_samples) * self.window
         magnitude: Tensor = torch.fft.rfft(frames, self.spec.fft_samples).abs()
         return magnitude
 
     def band_hz(self) -> Float[Tensor, " bands"]:
-        """The centre frequency of each row of the spectrogram, in Hz."""
+        """The center frequency of each row of the spectrogram, in Hz."""
         spec = self.spec
         if spec.mel_bands:
             centers: Tensor = _mel_edges(spec)[1:-1]
@@ -206,8 +212,9 @@ class LogSpectrogram(nn.Module):
 def relative_decibels(
     magnitude: Float[Tensor, "batch frames bands"], spec: FrontEnd
 ) -> Float[Tensor, "batch frames bands"]:
-    """0 at the loudest place of each row, and no lower than `range_decibels` below; decibels of
-    power, applied to magnitudes.
+    """Decibels relative to the maximum of each row of the batch, at least -`range_decibels`.
+
+    The formula is that of power, applied to magnitudes, as OpenL3 does.
     """
     levels = 10 * magnitude.log10()
     return (levels - levels.amax((1, 2), keepdim=True)).clamp_min(-spec.range_decibels)
@@ -216,20 +223,18 @@ def relative_decibels(
 def int16_to_float(
     waveforms: Integer[Tensor, "*batch samples"] | Float[Tensor, "*batch samples"],
 ) -> Float[Tensor, "*batch samples"]:
-    """int16 to -1..1; floats are -1..1 already."""
-    return (
-        waveforms.float() if waveforms.is_floating_point() else waveforms.float() / INT16_FULL_SCALE
-    )
+    """int16 samples as floats in -1..1; floats are in -1..1 already."""
+    if waveforms.is_floating_point():
+        return waveforms.float()
+    return waveforms.float() / INT16_FULL_SCALE
 
 
 def round_to_int16(waveforms: Num[Tensor, "*batch samples"]) -> Float[Tensor, "*batch samples"]:
-    """Sound as shards hold it: rounded to 16 bits and cut off at full scale, as floats in -1..1.
-
-    int16 stays as it is. Training reads nothing but 16-bit sound. Its rounding noise, near -100 dB,
-    is all that lies above the Nyquist frequency of a source under 48 kHz, and the front end `paper`
-    looks far below that. So a network must get the same rounding where it is used. The formula is
-    that of `data/cutting.py`.
-    """
+    """Sound as shards hold it: rounded to 16 bits and clipped at full scale, as floats in -1..1."""
+    # Training reads 16-bit sound only. Its rounding noise, near -100 dB, is all that lies above the
+    # Nyquist frequency of a source under 48 kHz, and the front end `paper` looks far below that.
+    # So a network must get the same rounding where it is used. The formula is that of
+    # `data/cutting.py`.
     if not waveforms.is_floating_point():
         return int16_to_float(waveforms)
     steps = (waveforms.float() * INT16_FULL_SCALE).round()
@@ -237,35 +242,34 @@ def round_to_int16(waveforms: Num[Tensor, "*batch samples"]) -> Float[Tensor, "*
 
 
 LOW_PASS_LOBES = 5
-"""Zero crossings on each side of the low-pass filter's peak: -6 dB at the new Nyquist frequency,
--31 dB a quarter above.
+"""Zero crossings on each side of the low-pass filter's peak.
+
+The filter has -6 dB at the new Nyquist frequency and -31 dB a quarter above.
 """
 
 
 def low_pass(decimation: int) -> Float[Tensor, " taps"]:
-    """A sinc under a Hann window that passes what `decimation` times fewer samples can hold, unit
-    gain at 0 Hz.
-    """
+    """A low-pass filter for `decimation` times fewer samples, with unit gain at 0 Hz."""
     half = LOW_PASS_LOBES * decimation
-    taps = (
-        torch.sinc(torch.arange(-half, half + 1) / decimation)
-        * torch.hann_window(2 * half + 3, periodic=False)[1:-1]
-    )
+    sinc = torch.sinc(torch.arange(-half, half + 1) / decimation)
+    window = torch.hann_window(2 * half + 3, periodic=False)[1:-1]  # without the zeros at its ends
+    taps = sinc * window
     return taps / taps.sum()
 
 
 def _mel_edges(spec: FrontEnd) -> Float[Tensor, " edges"]:
     """Edges of the triangular bands, evenly spaced on the mel scale, in Hz."""
     to_mel, to_hz = MEL_SCALES[spec.mel_scale]
-    low, high = (
-        to_mel(torch.tensor(hz, dtype=torch.float64)) for hz in (spec.low_hz, spec.rate_hz / 2)
-    )
-    return to_hz(
-        torch.linspace(float(low), float(high), spec.mel_bands + 2, dtype=torch.float64)
-    ).float()
+    low = to_mel(torch.tensor(spec.low_hz, dtype=torch.float64))
+    high = to_mel(torch.tensor(spec.rate_hz / 2, dtype=torch.float64))
+    # In float64, since the edges of narrow bands differ little.
+    mels = torch.linspace(float(low), float(high), spec.mel_bands + 2, dtype=torch.float64)
+    return to_hz(mels).float()
 
 
-SLANEY_BREAK_HZ, SLANEY_MEL_HZ, SLANEY_MELS_PER_E = 1000.0, 200 / 3, 27 / math.log(6.4)
+SLANEY_BREAK_HZ = 1000.0
+SLANEY_MEL_HZ = 200 / 3
+SLANEY_MELS_PER_E = 27 / math.log(6.4)
 """Linear below the break, logarithmic above (Slaney's Auditory Toolbox, 1998, section "mfcc")."""
 
 
@@ -276,33 +280,37 @@ def _slaney_mel(hz: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
 
 def _slaney_hz(mel: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     above = mel - SLANEY_BREAK_HZ / SLANEY_MEL_HZ
-    return torch.where(
-        above > 0, SLANEY_BREAK_HZ * (above / SLANEY_MELS_PER_E).exp(), mel * SLANEY_MEL_HZ
-    )
+    logarithmic = SLANEY_BREAK_HZ * (above / SLANEY_MELS_PER_E).exp()
+    return torch.where(above > 0, logarithmic, mel * SLANEY_MEL_HZ)
 
 
-MEL_SCALES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "htk": (
-        lambda hz: 2595 * torch.log10(1 + hz / 700),
-        lambda mel: 700 * (10 ** (mel / 2595) - 1),
-    ),
+def _htk_mel(hz: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    return 2595 * torch.log10(1 + hz / 700)
+
+
+def _htk_hz(mel: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    hz: Tensor = 700 * (10 ** (mel / 2595) - 1)
+    return hz
+
+
+Conversion = Callable[[Tensor], Tensor]
+
+MEL_SCALES: dict[str, tuple[Conversion, Conversion]] = {
+    "htk": (_htk_mel, _htk_hz),
     "slaney": (_slaney_mel, _slaney_hz),
 }
-"""From Hz to mel, and back."""
+"""The formulas from Hz to mel and back."""
 
 
 def mel_filters(spec: FrontEnd) -> Float[Tensor, "bins bands"]:
-    """Triangles over the FFT's bins, each of unit area, so that noise of one level has one level in
-    all bands.
-    """
+    """Triangles over the bins of the FFT, each of unit area."""
+    # With unit area, white noise has the same level in all bands.
     edges = _mel_edges(spec)
     bins = torch.arange(spec.bins) * spec.bin_hz
     rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     triangles = torch.minimum(rise, fall).clamp_min(0)
-    area = (
-        triangles.sum(0).clamp_min(1e-9)
-        if spec.mel_scale == "htk"
-        else (edges[2:] - edges[:-2]) / 2
-    )
-    return triangles / area
+    if spec.mel_scale == "htk":
+        return triangles / triangles.sum(0).clamp_min(1e-9)
+    area_hz = (edges[2:] - edges[:-2]) / 2
+    return triangles / area_hz

@@ -138,7 +138,7 @@ class StreamingEmbedder:
         """
         self._check_not_finished()
         # A piece may be shorter than its number of channels, so its longer axis says nothing.
-        array = samples_first(samples, fixed=True)
+        array = samples_first(samples, first_is_time=True)
         return self._push_all(self._resampler.push(array))
 
     def finish(self) -> Embeddings:

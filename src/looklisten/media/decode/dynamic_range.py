@@ -1,7 +1,7 @@
-"""Pictures of high dynamic range or wide gamut -> the range and colors of ordinary video.
+"""Frames of high dynamic range or wide gamut -> the range and colors of ordinary video.
 
-The curve is fixed, so that a frame depends on nothing but itself. What has the brightness of white
-paper, 203 nits (ITU-R BT.2408), becomes white, and what is brighter becomes white, too.
+The curve is fixed, so that a frame depends on nothing but itself. The brightness of white paper,
+203 nits (ITU-R BT.2408), becomes white, and so does what is brighter.
 """
 
 import functools
@@ -17,23 +17,27 @@ WHITE_NITS = 203.0
 """The brightness that becomes white: HDR reference white, ITU-R BT.2408."""
 
 DISPLAY_GAMMA = 2.4
-"""What an ordinary display makes of a signal (ITU-R BT.1886), so the inverse of it makes the
-signal.
+"""An ordinary display shows a signal to the power of this (ITU-R BT.1886).
+
+The inverse makes the signal.
 """
 
 PEAK_PQ_NITS = 10_000.0
 PEAK_HLG_NITS = 1_000.0
 HLG_SYSTEM_GAMMA = 1.2
-"""Of a display with a peak of 1,000 nits, ITU-R BT.2100."""
+"""The system gamma of a display with a peak of 1,000 nits (ITU-R BT.2100)."""
 
 HLG_LUMINANCE = (0.2627, 0.6780, 0.0593)
+"""Weights of red, green and blue in luminance (ITU-R BT.2100)."""
 
-PQ, HLG = 16, 18
+PQ = 16
+HLG = 18
 """Transfer characteristics of ITU-T H.273: SMPTE ST 2084 and ARIB STD-B67."""
 
 UNSPECIFIED = 2
 WIDE_PRIMARIES = 9
-"""ITU-R BT.2020, in ITU-T H.273."""
+P3_D65_PRIMARIES = 12
+"""ITU-R BT.2020 and P3 with white D65, in ITU-T H.273."""
 
 TO_BT709 = {
     WIDE_PRIMARIES: (
@@ -41,13 +45,12 @@ TO_BT709 = {
         (-0.1246, 1.1329, -0.0083),
         (-0.0182, -0.1006, 1.1187),
     ),
-    12: ((1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0197, -0.0786, 1.0979)),
+    P3_D65_PRIMARIES: ((1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0197, -0.0786, 1.0979)),
 }
-"""Linear red, green and blue of primaries (H.273: 9 is BT.2020, 12 is P3 with white D65) -> those
-of BT.709.
-"""
+"""Matrices from linear red, green and blue of other primaries to those of BT.709."""
 
 SIGNAL_LEVELS = 2**16
+"""How many values a signal of 16 bits has; the curves are tables over them."""
 
 
 def is_high_range(codec: Any) -> bool:
@@ -75,7 +78,7 @@ class RangeMapper:
         self._scaler = VideoReformatter()
 
     def mapped(self, frame: Any, width: int, height: int, interpolation: str) -> Any:
-        """A decoded frame, scaled, as an RGB frame of eight bits with the primaries of BT.709."""
+        """A decoded frame, scaled to a size, as RGB with eight bits and primaries of BT.709."""
         # A stream of high range that does not name its matrix has that of BT.2020.
         source = Colorspace.BT2020 if frame.colorspace == UNSPECIFIED else None
         deep = self._scaler.reformat(
@@ -98,12 +101,13 @@ class RangeMapper:
 def standard_range(
     pixels: NDArray[np.uint16], transfer: int, primaries: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Red, green and blue `[height, width, 3]` of 16 bits -> of 8 bits for an ordinary display.
+    """RGB `[height, width, 3]` of 16 bits -> RGB of 8 bits for an ordinary display.
 
-    `transfer` and `primaries` are numbers of ITU-T H.273.
+    transfer, primaries: numbers of ITU-T H.273.
     """
     linear = linear_light(transfer)[pixels]
-    if transfer == HLG:  # light of the scene; a display shows the brighter parts brighter still
+    if transfer == HLG:
+        # HLG is light of the scene. A display shows bright parts brighter still.
         luminance = linear @ np.array(HLG_LUMINANCE, np.float32)
         gain = PEAK_HLG_NITS / WHITE_NITS * luminance ** np.float32(HLG_SYSTEM_GAMMA - 1)
         linear = linear * gain[..., None]
@@ -116,8 +120,9 @@ def standard_range(
 
 @functools.cache
 def linear_light(transfer: int) -> Float32[np.ndarray, " levels"]:
-    """Light of each of 2^16 values of a signal: 1 is white; of HLG, 1 is the brightest that the
-    camera took.
+    """The light of each of 2^16 values of a signal, where 1 is white.
+
+    For HLG, 1 is the brightest light that the camera records.
     """
     signal = np.linspace(0, 1, SIGNAL_LEVELS)
     if transfer == PQ:
@@ -133,9 +138,8 @@ def _pq_nits(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     root = signal ** (1 / m2)
-    nits: NDArray[np.float64] = PEAK_PQ_NITS * (np.maximum(root - c1, 0) / (c2 - c3 * root)) ** (
-        1 / m1
-    )
+    ratio = np.maximum(root - c1, 0) / (c2 - c3 * root)
+    nits: NDArray[np.float64] = PEAK_PQ_NITS * ratio ** (1 / m1)
     return nits
 
 

@@ -143,7 +143,7 @@ def stream_seconds(stream: Any) -> float | None:
 
 
 def _is_short(stream: Any, streams: Sequence[Any], longest_seconds: float) -> bool:
-    """Whether a stream is a preview: one frame next to a video, or much shorter than the longest."""
+    """Whether a stream is a preview: one frame next to a video, or much shorter than others."""
     if stream.type == "video" and stream.frames == 1 and any(other.frames > 1 for other in streams):
         return True
     seconds = stream_seconds(stream)

@@ -48,7 +48,7 @@ That is over a second of most sounds, and far more than reading this number take
 Send = Callable[[Any], None]
 
 
-def main() -> None:
+def run_jobs() -> None:
     """Run jobs until the parent closes stdin."""
     pipe = _Pipe()
     ignore_interrupts()
@@ -234,4 +234,4 @@ def _next_answer(inbox: _Inbox) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run_jobs()

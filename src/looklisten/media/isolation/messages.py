@@ -1,9 +1,8 @@
-"""Values <-> bytes on a pipe: numbers, texts, arrays and the records of this package. Never a
-pickle.
+"""Values <-> bytes on a pipe: numbers, texts, arrays and the records of this package.
 
-A message is a JSON text and, behind it, the bytes of its arrays. So whatever a damaged file does to
-the process at the other end, what it sends can only become plain data. Both ends run the same
-version of the package.
+A message is a JSON text, followed by the bytes of its arrays. It is never a pickle: whatever a
+damaged file does to the process at the other end, what that process sends becomes plain data only.
+Both ends run the same version of the package.
 """
 
 import dataclasses
@@ -19,48 +18,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HEADER = struct.Struct("<QQ")
-"""Bytes of the JSON text, bytes of the arrays."""
+MESSAGE_HEADER = struct.Struct("<QQ")
+"""How many bytes the JSON text has, and how many the arrays have."""
 
 ALIGNMENT = 64
-"""Every array begins at a multiple of so many bytes, as processors like them."""
+"""Each array begins at a multiple of so many bytes, which is faster to compute on."""
 
 PACKAGE = "looklisten"
 
 Write = Callable[[bytes | memoryview], None]
 Read = Callable[[int], bytearray]
-"""Gives so many bytes. Raises EOFError when the pipe ends before."""
+"""Reads so many bytes. Raises EOFError when the pipe ends before."""
 
 
 def write_message(write: Write, value: Any) -> None:
-    """Send one value. Raises TypeError for what no message can hold."""
+    """Send one value. Raises TypeError for a value of another type."""
     buffers: list[memoryview] = []
     text = json.dumps(_encoded(value, buffers)).encode()
     body = sum(_padded(buffer.nbytes) for buffer in buffers)
-    write(HEADER.pack(len(text), body) + text)
+    write(MESSAGE_HEADER.pack(len(text), body) + text)
     for buffer in buffers:
         write(buffer)
-        rest = _padded(buffer.nbytes) - buffer.nbytes
-        if rest:
-            write(bytes(rest))
+        padding = _padded(buffer.nbytes) - buffer.nbytes
+        if padding:
+            write(bytes(padding))
 
 
 def read_message(read: Read, functions: bool = False) -> Any:
-    """The next value. Arrays in it may be written to.
+    """The next value. Its arrays are writable.
 
-    `functions`: whether names of functions become functions, which imports their modules; for
-        messages of the parent alone.
+    functions: whether names of functions become functions, which imports their modules. Only for
+        messages from the parent, which is trusted.
     """
-    text_bytes, body_bytes = HEADER.unpack(read(HEADER.size))
+    text_bytes, body_bytes = MESSAGE_HEADER.unpack(read(MESSAGE_HEADER.size))
     text = json.loads(read(text_bytes).decode())
     return _Decoder(read(body_bytes), functions).value(text)
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Where another process finds a function or class. Raises TypeError when it cannot, as for a
-    lambda.
+    """The module and name of a function or class, by which another process can import it.
+
+    Raises TypeError where it cannot be imported, such as a lambda.
     """
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None)
     if not module or not name or module == "__main__" or "<" in name:
         raise TypeError(
             f"{function!r} is no function of a module that another process could import"
@@ -69,12 +70,12 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def find(name: str) -> Any:
-    """What `name_of` named."""
+    """The function or class of a name from `name_of`."""
     module, _, path = name.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
+    value: Any = importlib.import_module(module)
+    for attribute in path.split("."):
+        value = getattr(value, attribute)
+    return value
 
 
 def _padded(size: int) -> int:
@@ -82,9 +83,7 @@ def _padded(size: int) -> int:
 
 
 def _encoded(value: Any, buffers: list[memoryview]) -> Any:
-    """`value` as JSON has it; arrays and bytes go into `buffers`, in the order in which they are
-    met.
-    """
+    """`value` as JSON; its arrays and bytes are appended to `buffers`."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
@@ -99,22 +98,16 @@ def _encoded(value: Any, buffers: list[memoryview]) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return {type(value).__name__: [_encoded(item, buffers) for item in value]}
     if isinstance(value, dict):
-        return {
-            "dict": [
-                [_encoded(key, buffers), _encoded(item, buffers)] for key, item in value.items()
-            ]
-        }
+        pairs = [(_encoded(key, buffers), _encoded(item, buffers)) for key, item in value.items()]
+        return {"dict": pairs}
     if isinstance(value, Path):
         return {"path": str(value)}
     if isinstance(value, Fraction):
         return {"fraction": [value.numerator, value.denominator]}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {
-            field.name: getattr(value, field.name)
-            for field in dataclasses.fields(value)
-            if field.init
-        }
-        return {"record": [name_of(type(value)), _encoded(fields, buffers)]}
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        values = {name: getattr(value, name) for name in names}
+        return {"record": [name_of(type(value)), _encoded(values, buffers)]}
     if callable(value):
         return {"function": name_of(value)}
     raise TypeError(f"a {type(value).__name__} cannot be sent to another process")
@@ -129,12 +122,12 @@ COLLECTIONS: dict[str, Callable[[Any], Any]] = {
 
 
 class _Decoder:
-    """JSON -> the value that it stands for; the bytes of its arrays are taken off `body` one after
-    the other.
-    """
+    """JSON -> the value that it describes; the arrays are taken from `body` in their order."""
 
     def __init__(self, body: bytearray, functions: bool) -> None:
-        self._body, self._functions, self._at = memoryview(body), functions, 0
+        self._body = memoryview(body)
+        self._functions = functions
+        self._position = 0
 
     def value(self, text: Any) -> Any:
         if not isinstance(text, dict):
@@ -164,14 +157,14 @@ class _Decoder:
         return np.frombuffer(data, dtype).reshape(shape)
 
     def _take(self, size: int) -> memoryview:
-        begin, self._at = self._at, self._at + _padded(size)
-        return self._body[begin : begin + size]
+        start = self._position
+        self._position += _padded(size)
+        return self._body[start : start + size]
 
 
 def _record(name: str) -> Any:
-    """The class of a record: a dataclass of this package, and nothing else that a name could lead
-    to.
-    """
+    """The class of a record, which must be a dataclass of this package."""
+    # A name from a damaged process must not lead to any other function or class.
     record = find(name) if name.startswith(f"{PACKAGE}.") else None
     if not (isinstance(record, type) and dataclasses.is_dataclass(record)):
         raise ValueError(f"{name} is no record of {PACKAGE}")

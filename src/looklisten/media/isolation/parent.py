@@ -19,8 +19,8 @@ Decisions:
   suspended for an hour (Ctrl-Z, a closed laptop) does not find all its decoders "hung" afterwards.
 - After a fork, the new process forgets the processes of its parent and starts its own.
 
-A process starts in about 0.3 s (Python, NumPy and PyAV without PyTorch). `warm_up` hides that behind
-other work.
+A process starts in about 0.3 s (Python, NumPy and PyAV without PyTorch). `warm_up` hides that
+behind other work.
 """
 
 import contextlib

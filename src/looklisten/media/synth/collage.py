@@ -241,6 +241,7 @@ def moving_camera(
     source = image.permute(2, 0, 1)[None].float()
     if rng.random() < 0.5:
         source = source.flip(3)
+    # Brighter or darker, as photographs of one class are.
     light = rng.uniform(0.75, 1.2)
     zooms = rng.uniform(CLOSEST_ZOOM, 1.0, 2)
     positions = rng.random((2, 2))
@@ -299,6 +300,7 @@ def _fitted(
 def _at_other_speed(
     rng: np.random.Generator, sound: NDArray[np.float32], change: float
 ) -> NDArray[np.float32]:
+    # Uniform in the logarithm: half as fast is as likely as twice as fast.
     speed = (1 + change) ** rng.uniform(-1, 1)
     resampled: NDArray[np.float32] = soxr.resample(
         sound, SAMPLE_RATE_HZ * speed, SAMPLE_RATE_HZ, "HQ"
@@ -307,6 +309,7 @@ def _at_other_speed(
 
 
 def _without_silence(sound: NDArray[np.float32]) -> NDArray[np.float32]:
+    # Silence at the ends would make short gaps of a loop long.
     threshold = np.abs(sound).max() * 10 ** (SILENCE_DB / 20)
     loud = np.flatnonzero(np.abs(sound) > threshold)
     return sound[loud[0] : loud[-1] + 1] if len(loud) else sound

@@ -182,6 +182,7 @@ def _note(
     """One note of a random class, `[samples]`."""
     sample_seconds = float(times[1] - times[0])
     source = _source(parameters, rng, pitch, times, length)
+    # Resonances differ a little from note to note.
     resonances = []
     for frequency_hz, width, gain_db in parameters.resonances:
         resonances.append((frequency_hz * 2 ** rng.normal(0, 0.05), width, gain_db))
@@ -225,6 +226,7 @@ def _source(
             continue
         sine = np.sin(harmonic * phase + rng.uniform(0, 6))
         tone = tone + sine * harmonic**-parameters.roll_off
+    # Clicks are single samples at random times, of random strength and sign.
     noise = rng.standard_normal(len(times), dtype=np.float32)
     is_click = rng.random(len(times)) < parameters.clicks_per_second * sample_seconds
     clicks = is_click * rng.lognormal(0, 1, len(times)) * np.sign(noise)
@@ -244,6 +246,7 @@ def _random_rhythm(rng: np.random.Generator) -> tuple[Rhythm, bool]:
     is_sustained = kind == 0 or rng.random() < 0.4
 
     def rhythm(note_rng: np.random.Generator, tempo: float, seconds: float) -> Notes:
+        # One note that lasts as long as the video.
         if kind == 0:
             return ((0.0, seconds),)
         rate = notes_per_second * (tempo / 2.9) ** 0.3

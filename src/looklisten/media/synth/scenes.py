@@ -131,6 +131,7 @@ def _random_object(rng: np.random.Generator, label: str, sounding: bool) -> Scen
     is_random_class = label.startswith(random_classes.PREFIX)
     radius = rng.uniform(*(RANDOM_CLASS_RADIUS_RANGE if is_random_class else RADIUS_RANGE))
     free_space = 1 - 2 * radius
+    # At most a third of the free space, so that an object never leaves the frame.
     swing = (
         rng.uniform(0.02, 0.35) * free_space / 2,
         rng.uniform(0.02, 0.35) * free_space / 2,
@@ -170,6 +171,7 @@ def random_scene(
     classes: Sequence[str] = CLASSES,
 ) -> Scene:
     """A scene of class `label`, which is one of `classes`; the same `key` gives the same scene."""
+    # Both paths are random until they keep apart.
     rng = np.random.default_rng(key)
     objects: tuple[SceneObject, ...] = (_random_object(rng, label, sounding=True),)
     if rng.random() < silent_share:
@@ -283,6 +285,7 @@ def _draw_object(
     u = (x * np.cos(angle) + y * np.sin(angle)).astype(np.float32)
     v = ((y * np.cos(angle) - x * np.sin(angle)) / scene_object.squash).astype(np.float32)
     shape = shape_of(scene_object.label)
+    # The silhouette falls linearly at its edge, which gives soft edges of about a pixel.
     opacity = np.clip(shape.silhouette(u, v) * (radius * 0.8) + 0.5, 0, 1)[..., None]
     bright, dark = (np.array(color, np.float32) for color in scene_object.colors)
     colors = dark + (bright - dark) * shape.texture(u, v)[..., None]
@@ -313,6 +316,7 @@ def render_sound(scene: Scene, sample_rate_hz: int) -> SoundArray:
         # A quarter of an octave up or down, so that no note repeats exactly.
         pitch_hz = scene.pitch_hz * 2 ** rng.uniform(-0.25, 0.25)
         sound = note(voice, rng, pitch_hz, length, sample_rate_hz) * rng.uniform(0.6, 1.0)
+        # The last notes may ring out beyond the end of the video.
         fitting = min(len(sound), len(dry) - start)
         dry[start : start + fitting] += sound[:fitting]
     echo = _echo(rng, dry, sample_rate_hz, scene.echo_seconds)

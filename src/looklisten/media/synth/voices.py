@@ -39,6 +39,7 @@ def _beats(pattern: tuple[float, ...], length_beats: float, jitter_beats: float 
 
     def rhythm(rng: np.random.Generator, tempo: float, seconds: float) -> Notes:
         bar_seconds = len(pattern) / tempo
+        # The first bar begins before the video, anywhere in the bar.
         start = -bar_seconds * rng.random()
         notes = []
         for bar in range(int(seconds / bar_seconds) + 2):
@@ -111,6 +112,7 @@ def _reed(rng: np.random.Generator, pitch: float, times: SoundArray, length: flo
 
 
 def _siren(rng: np.random.Generator, pitch: float, times: SoundArray, length: float) -> SoundArray:
+    # The phase is the sum of the frequency, so that the sweep has no clicks.
     sweep = 0.45 * np.sin(2 * np.pi * times / length)
     sample_seconds = times[1] - times[0]
     phase = 2 * np.pi * pitch * 1.5 * np.cumsum(1 + sweep) * sample_seconds
