@@ -31,13 +31,13 @@ from looklisten.training.lock import FolderLock
 from looklisten.training.loop import train
 from looklisten.training.sweep import progress_of_run
 
-Method = Literal["direct", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
+BaselineMethod = Literal["direct", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
 """A row of the table.
 
 Supervised direct combination, supervised pretraining twice, a fixed vision network that sound
 learns from, and L3-Net.
 """
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS: tuple[BaselineMethod, ...] = get_args(BaselineMethod)
 PAPER_ACCURACIES = {
     "direct": 0.65,
     "pretraining-frozen": 0.74,
@@ -68,7 +68,7 @@ _Record = dict[str, Any]
 class BaselineRow:
     """One row: means over the seeds, all of them measured on the same pairs."""
 
-    method: Method
+    method: BaselineMethod
     accuracy: float
     ci95: tuple[float, float]
     """Over videos; its ends averaged over the seeds."""
@@ -196,7 +196,7 @@ def _run_configs(config: Config, supervised_run: str, teacher: str) -> dict[str,
     }
 
 
-def _run_of(method: Method) -> str:
+def _run_of(method: BaselineMethod) -> str:
     """The run that a row is measured on."""
     # The direct combination is computed from the supervised run; the others have runs of their own.
     return "labels" if method == "direct" else method
@@ -263,7 +263,7 @@ def _table(
     return BaselineTable(rows=tuple(rows), seeds=seeds, steps=steps, chance=0.5, named=named)
 
 
-def _row(method: Method, records: Sequence[_Record]) -> BaselineRow:
+def _row(method: BaselineMethod, records: Sequence[_Record]) -> BaselineRow:
     """The row of a method, from the records of its seeds."""
     accuracy, ci95 = _mean_accuracy(records, "any")
     other_class, other_class_ci95 = _mean_accuracy(records, "other-class")

@@ -13,7 +13,7 @@ from looklisten.errors import SourceError
 from looklisten.evaluation.localization.metrics import Map
 from looklisten.evaluation.localization.questions import AnnotatedMoment, Question
 from looklisten.evaluation.untrained import FramesAndSounds, untrained_network
-from looklisten.inference.localization.localize import MOMENTS_PER_BATCH
+from looklisten.inference.localization.localize import MAPS_PER_BATCH
 from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment
@@ -94,13 +94,13 @@ def untrained_for(model: L3Net, moments: Sequence[AnnotatedMoment], seed: int) -
 
 
 def _inputs(all_questions: Iterable[Question]) -> Iterator[FramesAndSounds]:
-    for batch in load_batches(all_questions, failures={}):
+    for batch in load_questions(all_questions, failures={}):
         frames = stack([moment.vision_input for _, moment in batch])
         waveforms = np.stack([moment.waveform for _, moment in batch])
         yield frames, torch.from_numpy(waveforms)
 
 
-def load_batches(
+def load_questions(
     all_questions: Iterable[Question], failures: dict[str, str]
 ) -> Iterator[list[AskedMoment]]:
     """The questions with their moments, in batches of frames of one size.
@@ -123,7 +123,7 @@ def load_batches(
         size = tuple(frame.frame.shape)
         # Images of different shapes cannot be in one tensor.
         waiting.setdefault(size, []).append((question, question.moment(frame, sound)))
-        if len(waiting[size]) == MOMENTS_PER_BATCH:
+        if len(waiting[size]) == MAPS_PER_BATCH:
             yield waiting.pop(size)
     # Of each size the last batch, which is not full.
     yield from waiting.values()

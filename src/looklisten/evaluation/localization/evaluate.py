@@ -20,7 +20,7 @@ from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.localization.baselines import (
     MapPredictor,
     fixed_rules,
-    load_batches,
+    load_questions,
     network_predictor,
     untrained_for,
 )
@@ -243,7 +243,7 @@ def answer_questions(
     `failures` gets the videos that cannot be read, and why.
     """
     answers: list[list[MapAnswer]] = [[] for _ in predictors]
-    for batch in load_batches(all_questions, failures):
+    for batch in load_questions(all_questions, failures):
         for predictor, own_answers in zip(predictors, answers, strict=True):
             for (question, _), (values, weight) in zip(
                 batch, predictor.predict(batch), strict=True

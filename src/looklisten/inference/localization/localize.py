@@ -22,7 +22,7 @@ from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.model.l3net import L3Net
 
-MOMENTS_PER_BATCH = 16
+MAPS_PER_BATCH = 16
 
 
 def localize(
@@ -119,7 +119,7 @@ def _batches_of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:
     """Consecutive moments in batches."""
     batch: list[Moment] = []
     for moment in moments:
-        is_full = len(batch) == MOMENTS_PER_BATCH
+        is_full = len(batch) == MAPS_PER_BATCH
         # Recorded broadcasts change the size of their frames.
         if batch and (is_full or batch[0].vision_input.shape != moment.vision_input.shape):
             yield batch

@@ -34,13 +34,13 @@ class LossAndAccuracy:
 
 
 @runtime_checkable
-class Pairing(Protocol):
+class BatchPairing(Protocol):
     """Which frames and sounds of a batch are compared."""
 
     def masks(self, everyone: bool) -> tuple[Bool[Tensor, "own all"], Bool[Tensor, "own all"]]:
         """Positives and negatives over own frames and all sounds."""
 
-    def of_own_rows(self) -> "Pairing":
+    def of_own_rows(self) -> "BatchPairing":
         """The same with the sounds of this process only."""
 
 
@@ -49,7 +49,7 @@ class TrainingBatch(Protocol):
     """What an objective may ask of a batch."""
 
     @property
-    def pairing(self) -> Pairing: ...
+    def pairing(self) -> BatchPairing: ...
 
     @property
     def labels(self) -> Sequence[str]:
