@@ -364,6 +364,7 @@ def test_the_table_is_resumed_and_measures_all_rows_on_the_same_pairs(shards_pat
     assert all(row.ci95[0] <= row.accuracy <= row.ci95[1] for row in first.rows)
     assert [row.paper for row in first.rows] == [0.65, 0.74, 0.74, None, 0.74]
     (tmp_path / "seed-0" / "teacher.json").unlink()
+    shutil.rmtree(tmp_path / "seed-0" / "teacher")
     again = baselines(shards_path, tmp_path, config, [0], pairs=24, progress=progress)
     assert trained[5:] == ["teacher"]
     assert asdict(again) == asdict(first)

@@ -408,7 +408,6 @@ def test_several_frames_are_neighbors(long_path):
     one, three = (
         training_stream(
             shards,
-            np.ones(len(shards), bool),
             small_config(batch_size=4).changed("model", frames_per_pair=count),
         )
         for count in (1, 3)

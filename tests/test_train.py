@@ -178,7 +178,7 @@ def test_held_out_videos_are_never_trained_on(shards_path, shards, tmp_path, mon
 
     def watched(self, *args, **kwargs):
         for batch in drawn(self, *args, **kwargs):
-            if self.view.random:
+            if self.transform.random:
                 trained_on.update(batch.video_ids)
             yield batch
 

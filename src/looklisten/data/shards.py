@@ -9,13 +9,12 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from looklisten.config import Config
 from looklisten.data.clips import Clip
 from looklisten.data.output_folder import local_copy
 from looklisten.data.shard_files import (
@@ -31,14 +30,6 @@ from looklisten.names import normalize_split, printable
 
 MIN_HELD_OUT_VIDEOS = 2
 """A negative pair takes the frame of one video and the sound of another."""
-
-
-@runtime_checkable
-class HasConfig(Protocol):
-    """What a split is taken from: a run, a checkpoint, or an opened network."""
-
-    @property
-    def config(self) -> Config: ...
 
 
 class Shards(Sequence[Clip]):
@@ -159,11 +150,16 @@ class Shards(Sequence[Clip]):
         samples: NDArray[np.int16] = record_batch.column("waveform")[row].values.to_numpy()
         return samples
 
-    def held_out(self, run: HasConfig) -> "Shards":
-        """The clips that `run` holds out, by the fraction in its config (`held_out_mask`)."""
+    # `run` is anything with a config. A protocol would read `run.config` to check its type, and
+    # that raises for a network that was saved without one.
+    def held_out(self, run: Any) -> "Shards":
+        """The clips that `run` holds out, by the fraction in its config (`held_out_mask`).
+
+        `run`: a run, a checkpoint, or whatever has a `Config` as `config`.
+        """
         return self.select(self.held_out_mask(run.config.train.held_out_fraction))
 
-    def validation(self, run: HasConfig) -> "Shards":
+    def validation(self, run: Any) -> "Shards":
         """The clips that `run` chooses thresholds on, by its config (`validation_mask`)."""
         settings = run.config.train
         return self.select(

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from looklisten.config import Side
-from looklisten.errors import ConfigError
+from looklisten.errors import CheckpointError, ConfigError
 from looklisten.interop.pretrained import describe, write_text, write_weights
-from looklisten.model.networks import Run, open_network
+from looklisten.model.networks import Run, is_openl3, open_network, openl3_refusal
 from looklisten.model.published_folder import NETWORK_FILES
 
 ExportedSides = Literal["audio", "vision", "both"]
@@ -91,6 +91,9 @@ def export(
             f"weights hold every layer, so there is no {layer} to choose; "
             "--layer is for --format onnx"
         )
+    if is_openl3(name):
+        # Asked before it is opened, which would download it.
+        raise CheckpointError(openl3_refusal(str(name)))
     run = open_network(name)
     sides: tuple[Side, ...] = ("audio", "vision") if side == "both" else (side,)
     if format == "safetensors":

@@ -111,7 +111,7 @@ class Run:
         Raises CheckpointError for a network of OpenL3.
         """
         if not isinstance(self.network, L3Net):
-            raise CheckpointError(_openl3_refusal(self.name))
+            raise CheckpointError(openl3_refusal(self.name))
         return self.network
 
     @property
@@ -122,7 +122,7 @@ class Run:
         of OpenL3.
         """
         if self._config is None:
-            raise CheckpointError(_openl3_refusal(self.name))
+            raise CheckpointError(openl3_refusal(self.name))
         if not self.step and not self.is_untrained:
             # Such a config has only defaults for the training, and would split videos by them.
             raise CheckpointError(
@@ -221,7 +221,8 @@ def open_network(
 
     `name`: see the top of this module. `device`: cpu, cuda, mps or auto. If not `strict`, weights
     that are missing from the file are initialized at random. `download_options` are those of
-    `looklisten.interop.hub.download_network`. Raises CheckpointError, or ConfigError for an unknown recipe.
+    `looklisten.interop.hub.download_network`. Raises CheckpointError, or ConfigError for an unknown
+    recipe.
     """
     run = _open(name, strict, download_options)
     chosen = choose_device(device).value
@@ -327,7 +328,8 @@ def _loader(prefix: str) -> Callable[..., Any]:
     return loader
 
 
-def _openl3_refusal(name: str) -> str:
+def openl3_refusal(name: str) -> str:
+    """The error for work that a network of OpenL3 cannot do."""
     return (
         f"{name} is a network of OpenL3, which gives vectors alone; "
         "this needs one that `looklisten train` made"
