@@ -321,7 +321,9 @@ class RecordingEncoder:
 
     def encode(self, side, batch, layer):
         inputs = self.frames if side == "vision" else self.waveforms
-        inputs.extend(batch.numpy())
+        # An input of zeros is how `vector_length` asks for the length of a vector.
+        if batch.any():
+            inputs.extend(batch.numpy())
         return torch.zeros(len(batch), 2)
 
 

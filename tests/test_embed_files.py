@@ -246,7 +246,7 @@ def test_a_folder_of_an_older_version_is_an_error(two_sounds, run_path, tmp_path
     assert main(command_of(two_sounds, run_path, out)) == 1
     said = re.sub(r"\s+", " ", capsys.readouterr().err)
     assert "does not say which network made the vectors" in said
-    assert "take another folder, or --overwrite" in said
+    assert "use another folder, or --overwrite" in said
 
 
 def test_names_that_are_too_long_for_a_file_system(two_sounds, run_path, tmp_path, capsys):
@@ -458,6 +458,9 @@ class KilledWriter:
     def __enter__(self):
         return self
 
+    def __exit__(self, *error):
+        pass
+
     def write(self, block):
         self.writer.write(block)
         os._exit(9)
@@ -483,7 +486,7 @@ main(["embed", {str(media)!r}, *arguments])
         (["nowhere"], 1, "there is no file or folder nowhere"),
         (["MEDIA/notes.md"], 3, ""),
         (["MEDIA", "--layer", "pool9"], 1, "there is no layer 'pool9'"),
-        (["EMPTY"], 1, "holds no sound, picture or video"),
+        (["EMPTY"], 1, "holds no sound, image or video"),
     ],
 )
 def test_wrong_arguments_give_an_error(

@@ -58,7 +58,9 @@ def run_synth(
             **shared,
         )
     with ProgressBar("synth: videos") as progress:
-        return Output(synth(out, settings, workers, progress))
+        result = synth(out, settings, workers, progress)
+    # Only composed videos have input files, which can fail.
+    return Output.of_inputs(result) if "failed" in result else Output(result)
 
 
 def _two_names(text: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ class ProbeOptions:
     """The layer whose vectors are classified. conv4_2 is the paper's: 6144 numbers for a second of
     sound, 8192 for an image. pool4 has 512. aligned is the space that both sides share. texture,
     for sounds only, describes how all units of all layers vary over time; it is not the paper's."""
-    cache: Path | None = None
+    cache: str | Path | None = None
     """Folder for vectors, so that none is computed twice. The command line uses the user's cache by
     default; Python stores nothing by default."""
     partial: bool = False
