@@ -2,8 +2,8 @@
 
     python docs/generate.py
 
-The `--help` of every verb goes into docs/verbs.md. The tree of modules goes into README.md, with the
-first sentence of each module. `tests/test_docs.py` fails when a page and the code differ.
+The `--help` of every verb goes into docs/verbs.md. The tree of modules goes into README.md, with
+the first sentence of each module. `tests/test_docs.py` fails when a page and the code differ.
 """
 
 import ast

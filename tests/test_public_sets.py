@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from conftest import write_clock_video
 from looklisten.app.cli import main
-from looklisten.data.annotations import ANNOTATION_FORMATS, VideoSet
 from looklisten.data.prepare import prepare
-from looklisten.data.public_sets import KINETICS_SOUNDS, PREPARE_COLUMNS, table
+from looklisten.data.public.annotations import ANNOTATION_FORMATS, VideoSet
+from looklisten.data.public.table import KINETICS_SOUNDS, PREPARE_COLUMNS, table
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError, SourceError
 
@@ -502,7 +502,7 @@ def test_nothing_matched_says_what_was_looked_for_and_what_was_found(tmp_path):
         make(tmp_path, "vggsound", VGGSOUND, ["b/holiday.mp4", "a/notes.txt"])
     said = str(told.value)
     assert f"{ODD}.mp4, {ODD}_000030.mp4 or {ODD}_30000.mp4, found b/holiday.mp4;" in said
-    assert "name the videos by YouTube id, or give another folder" in said
+    assert "name the videos by YouTube id, or use another folder" in said
     with pytest.raises(SourceError, match="found no video"):
         table(
             "vggsound",

@@ -1,6 +1,7 @@
 """A table of boxes -> the boxes of each video."""
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,7 +42,8 @@ def read_boxes(table_path: str | Path) -> BoxesByPath:
     for row in table.rows:
         path = path_cell(row).strip()
         if not is_remote(path):
-            path = next_to(name, as_file_name(path))
+            # `./a.mp4` and `a.mp4` are one file.
+            path = os.path.normpath(next_to(name, as_file_name(path)))
         boxes[path].append(_box(row))
     return dict(boxes)
 

@@ -99,11 +99,11 @@ def fingerprint(path: Path) -> str:
     With the size it shows whether a file has changed.
     """
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             return ""
         with path.open("rb") as file:
-            return _ends(file, about.st_size).hex()
+            return _ends(file, status.st_size).hex()
     except (OSError, ValueError):
         return ""
 

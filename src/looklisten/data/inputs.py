@@ -171,15 +171,15 @@ def _expand(name: str, search: _Search) -> Iterator[Source]:
 def _local(path: str) -> Source | str:
     """A file of this machine, or the reason why it cannot be one."""
     try:
-        about = os.stat(path)  # noqa: PTH116 (Path would lose a leading ./)
+        status = os.stat(path)  # noqa: PTH116 (Path would lose a leading ./)
     except (OSError, ValueError) as error:
         reason = unreadable_reason(error)
         is_link = isinstance(error, OSError) and os.path.islink(path)  # noqa: PTH114
         return f"a broken link: {reason}" if is_link else reason
-    if stat.S_ISDIR(about.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         return "it is a folder; a table names files"
     absolute = os.path.abspath(path)  # noqa: PTH100 (resolve would follow links)
-    return Source(absolute, about.st_size, modified_ns=about.st_mtime_ns)
+    return Source(absolute, status.st_size, modified_ns=status.st_mtime_ns)
 
 
 def _listed_file(list_path: str, text: str, search: _Search) -> Source | None:
@@ -274,13 +274,13 @@ def _find_remote_files(folder: str, suffixes: Set[str]) -> FolderContents:
     with _remote_errors(folder):
         system, top = fsspec.url_to_fs(folder)
         listed = system.find(top, detail=True)
-    for path, about in listed.items():
+    for path, details in listed.items():
         parts = path.removeprefix(top).strip("/").split("/")
         suffix = os.path.splitext(parts[-1])[1].lower()  # noqa: PTH122 (an address is no Path)
         if any(map(is_left_out, parts)):
             contents.hidden += 1
         elif suffix in suffixes:
-            file = File(system.unstrip_protocol(path), about.get("size"), None)
+            file = File(system.unstrip_protocol(path), details.get("size"), None)
             contents.files.append(file)
         else:
             contents.other_suffixes[suffix] += 1
@@ -309,11 +309,11 @@ def _match_remote(pattern: str) -> tuple[list[Source], int]:
         matches = system.glob(inside, detail=True)
     sources = []
     folders = 0
-    for path, about in sorted(matches.items()):
-        if about.get("type") == "directory":
+    for path, details in sorted(matches.items()):
+        if details.get("type") == "directory":
             folders += 1
         else:
-            sources.append(Source(system.unstrip_protocol(path), about.get("size")))
+            sources.append(Source(system.unstrip_protocol(path), details.get("size")))
     return sources, folders
 
 

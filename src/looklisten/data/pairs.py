@@ -324,9 +324,9 @@ class PairStream:
             int(choices.frames[row]), stored_frames, self.transform.frames
         ):
             pixels = decode_jpeg(self.shards.jpeg(clip, frame), self.transform.resize_pixels)
-            down = choices.crop_downs[row]
-            right = choices.crop_rights[row]
-            crops.append(crop(pixels, self.transform.crop_pixels, down, right))
+            crop_down = choices.crop_downs[row]
+            crop_right = choices.crop_rights[row]
+            crops.append(crop(pixels, self.transform.crop_pixels, crop_down, crop_right))
         square = crops[0] if len(crops) == 1 else torch.cat(crops, dim=2)
         return square.flip(1) if choices.flips[row] else square
 

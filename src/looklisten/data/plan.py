@@ -339,8 +339,8 @@ def _read_plan(output: OutputFolder, options: PrepareOptions) -> tuple[Path | No
     if data is None:
         return None, []
     table = parquet.read_table(io.BytesIO(data))
-    about = json.loads(table.schema.metadata[b"looklisten"])
-    before: dict[str, Any] = about["settings"]
+    metadata = json.loads(table.schema.metadata[b"looklisten"])
+    before: dict[str, Any] = metadata["settings"]
     now: dict[str, Any] = json.loads(json.dumps(asdict(options)))
     changed = [name for name in {**now, **before} if now.get(name) != before.get(name)]
     if changed:
@@ -355,14 +355,14 @@ def _read_plan(output: OutputFolder, options: PrepareOptions) -> tuple[Path | No
             batches.append([])
         row["labels"] = tuple(row["labels"])
         batches[-1].append(Source(**row))
-    return Path(decode_name(about["root"])), [tuple(batch) for batch in batches]
+    return Path(decode_name(metadata["root"])), [tuple(batch) for batch in batches]
 
 
 def _write_plan(
     output: OutputFolder, root: Path, batches: Batches, options: PrepareOptions
 ) -> None:
-    about = {"root": encode_name(str(root)), "settings": asdict(options)}
-    schema = pa.schema(_PLAN_COLUMNS, metadata={"looklisten": json.dumps(about)})
+    metadata = {"root": encode_name(str(root)), "settings": asdict(options)}
+    schema = pa.schema(_PLAN_COLUMNS, metadata={"looklisten": json.dumps(metadata)})
     rows = []
     for number, batch in enumerate(batches):
         rows += [asdict(source) | {"batch": number} for source in batch]

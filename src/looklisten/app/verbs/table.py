@@ -32,7 +32,7 @@ def run_table(
         whole_videos: The files are whole videos, so the table states where each clip starts and
             stops.
     """
-    from looklisten.data.public_sets import table
+    from looklisten.data.public.table import table
 
     # OUT is a file, so it is its folder that is checked.
     check_writable(out.parent)

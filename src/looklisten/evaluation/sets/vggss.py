@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from looklisten.data.public_sets import index_videos
+from looklisten.data.public.table import index_videos
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets.localization_set import BoxesByClip, LocalizationSet, sounding_box
 

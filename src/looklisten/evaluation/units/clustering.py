@@ -281,7 +281,7 @@ def _one_clip_a_video(clips: Shards, seed: int, max_videos: int) -> Shards:
     labeled = clips.select(clips.names != "")
     # In the order of the clips, not of the names.
     first = np.sort(np.unique(labeled.video_ids, return_index=True)[1])
-    drawn = np.random.default_rng(seed).permutation(first)[:max_videos]
-    is_drawn = np.zeros(len(labeled), dtype=bool)
-    is_drawn[drawn] = True
-    return labeled.select(is_drawn)
+    sampled = np.random.default_rng(seed).permutation(first)[:max_videos]
+    is_sampled = np.zeros(len(labeled), dtype=bool)
+    is_sampled[sampled] = True
+    return labeled.select(is_sampled)

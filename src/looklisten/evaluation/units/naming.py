@@ -300,10 +300,10 @@ def _labeled_videos(clips: Shards, seed: int) -> LabeledVideos:
             single_labels[video] = labels.pop()
     videos = list(single_labels)
     # In the order of the clips, so that the result does not depend on the draw below the limit.
-    drawn = np.random.default_rng(seed).permutation(len(videos))[:MAX_LABELED_VIDEOS]
+    sampled = np.random.default_rng(seed).permutation(len(videos))[:MAX_LABELED_VIDEOS]
     audio = {}
     vision = {}
-    for number in sorted(drawn.tolist()):
+    for number in sorted(sampled.tolist()):
         video = videos[number]
         audio[video] = single_labels[video]
         if all(has_single_label(clips[clip]) for clip in clips_of[video]):

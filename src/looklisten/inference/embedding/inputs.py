@@ -66,8 +66,8 @@ def embed_blocks(
         image = image_from_pillow(source, encoder.resize_pixels)
         return _embed_images([image], "an image", encoder, options)
     if sample_rate_hz is not None and side != "vision":
-        pieces = resample_array(source, sample_rate_hz)
-        return _embed_audio(pieces, AUDIO_ARRAY, encoder, options)
+        chunks = resample_array(source, sample_rate_hz)
+        return _embed_audio(chunks, AUDIO_ARRAY, encoder, options)
     if side == "audio":
         raise ConfigError("an array of sound needs its rate: pass sample_rate_hz, such as 44100")
     return _embed_images(images_of(source, encoder), IMAGE_ARRAY, encoder, options)
@@ -87,8 +87,8 @@ def _embed_file(
     if side == "auto":
         side = default_side(path, encoder)
     if side == "audio":
-        pieces = read_waveform_chunks(path, report)
-        return _embed_audio(pieces, str(path), encoder, options, report)
+        chunks = read_waveform_chunks(path, report)
+        return _embed_audio(chunks, str(path), encoder, options, report)
     return _embed_video_frames(path, encoder, options, report)
 
 

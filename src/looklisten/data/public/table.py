@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from looklisten.data.annotations import Annotation, VideoSet, read_annotations, read_titles
+from looklisten.data.public.annotations import Annotation, VideoSet, read_annotations, read_titles
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.names import printable
