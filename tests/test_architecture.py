@@ -5,7 +5,6 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-
 import looklisten
 
 ROOT = Path(looklisten.__file__).parent

@@ -102,16 +102,16 @@ def default_side(path: str | Path, encoder: Encoder) -> Side:
 
 
 def _embed_audio(
-    pieces: Iterator[Float[np.ndarray, " samples"]],
+    chunks: Iterator[Float[np.ndarray, " samples"]],
     name: str,
     encoder: Encoder,
     options: EmbedOptions,
     report: DecodeReport | None = None,
 ) -> Iterator[Embeddings]:
     audio = embed_audio_pieces(encoder, options, name)
-    for piece in pieces:
-        block = audio.push(piece)
-        # A piece may be shorter than a window and complete none.
+    for chunk in chunks:
+        block = audio.push(chunk)
+        # A chunk may be shorter than a window and complete none.
         if len(block):
             yield block
     if not audio.samples:

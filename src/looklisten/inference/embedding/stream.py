@@ -156,8 +156,8 @@ class StreamingEmbedder:
                 "this stream is finished; make a new StreamingEmbedder for another sound"
             )
 
-    def _push_all(self, pieces: Iterable[Float32[np.ndarray, " samples"]]) -> Embeddings:
-        # The empty piece is for resamplers that wait for more samples.
+    def _push_all(self, chunks: Iterable[Float32[np.ndarray, " samples"]]) -> Embeddings:
+        # The empty chunk is for resamplers that wait for more samples.
         no_samples = np.zeros(0, np.float32)
-        blocks = [self._audio.push(piece) for piece in (*pieces, no_samples)]
+        blocks = [self._audio.push(chunk) for chunk in (*chunks, no_samples)]
         return concatenate(blocks)

@@ -185,8 +185,8 @@ def _archive_member(archive: zipfile.ZipFile, name: str) -> Any:
 
 def _npz_provenance(path: Path) -> Provenance:
     with np.load(path, allow_pickle=False) as arrays:
-        about: dict[str, Any] = json.loads(str(arrays["about"]))
-    provenance: Provenance = about.get("provenance", {})
+        facts: dict[str, Any] = json.loads(str(arrays["about"]))
+    provenance: Provenance = facts.get("provenance", {})
     return provenance
 
 

@@ -181,11 +181,11 @@ class VideoDecoder:
 
     def _held_until(self, next_seconds: float) -> Iterator[Frame]:
         """The last frame, if it was not taken but stays on screen for long."""
-        held = self._unused
-        if held and self._is_held(held.at_seconds, next_seconds):
+        unused = self._unused
+        if unused and self._is_held(unused.at_seconds, next_seconds):
             self._unused = None
-            self._report.damaged_count += held.frame.is_corrupt
-            yield Frame(held.at_seconds, next_seconds, self._scaled(held.frame))
+            self._report.damaged_count += unused.frame.is_corrupt
+            yield Frame(unused.at_seconds, next_seconds, self._scaled(unused.frame))
 
     def _take(self, frame: av.VideoFrame) -> Iterator[Frame]:
         seconds = self._seconds_of_frame(frame)

@@ -172,7 +172,9 @@ def read_collage(
     failures = failures + sound_failures
     tasks = [(_check_image, file.path) for file in images]
     tasks += [(_check_sound, file.path) for file in sounds]
-    undecodable = [found for found in map_unordered(_check, tasks, workers, progress) if found]
+    undecodable = [
+        failure for failure in map_unordered(_check, tasks, workers, progress) if failure
+    ]
     failures += sorted(undecodable, key=lambda line: line["source"])
     unusable = {line["source"] for line in undecodable}
     image_names = {_plain_label(sound): _plain_label(image) for image, sound in options.same}
@@ -221,10 +223,10 @@ def _plain_label(label: str) -> str:
 
 def _decode_sound(path: str) -> NDArray[np.float32]:
     """The sound of a file, `[samples]`, mono, 48 kHz. Raises SourceError."""
-    pieces = list(read_waveform_chunks(path, DecodeReport()))
-    if not pieces:
+    chunks = list(read_waveform_chunks(path, DecodeReport()))
+    if not chunks:
         raise SourceError(f"{path} holds no sound that can be decoded")
-    return np.concatenate(pieces)
+    return np.concatenate(chunks)
 
 
 def moving_camera(
@@ -322,11 +324,11 @@ def _looped(
     if len(sound) >= samples:
         start = int(rng.integers(len(sound) - samples + 1))
         return sound[start : start + samples]
-    pieces = []
+    parts = []
     size = 0
     while size < samples + len(sound):
         pause_samples = int(rng.uniform(0, MAX_LOOP_GAP_SECONDS) * SAMPLE_RATE_HZ)
-        pieces += [sound, np.zeros(pause_samples, np.float32)]
+        parts += [sound, np.zeros(pause_samples, np.float32)]
         size += len(sound) + pause_samples
     start = int(rng.integers(len(sound)))
-    return np.concatenate(pieces)[start : start + samples]
+    return np.concatenate(parts)[start : start + samples]
