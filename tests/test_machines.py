@@ -63,7 +63,7 @@ def test_a_task_alone_does_its_share_and_no_index(world, tmp_path):
     assert result["batches"] == result["prepared"] == 12
     assert result["batches_of_other_tasks"] == 36
     assert not (tmp_path / "index.json").exists()
-    with pytest.raises(ConfigError, match="task 4 of 4 cannot be"):
+    with pytest.raises(ConfigError, match="task 4 of 4 does not exist"):
         prepare([world / "labels.csv"], tmp_path, task_index=4, num_tasks=4)
 
 

@@ -37,8 +37,8 @@ _log = logging.getLogger("looklisten")
 
 SOURCE_COLUMNS = frozenset(("path", "label", "split", "video_id", "start_seconds", "stop_seconds"))
 
-# Headings that people write for the known columns. A table with one of them, and without the known
-# one, is refused: its labels or times would be lost without a word.
+# Headings that people write for the known columns. If a table has such a heading but not the known
+# column, it is an error. Otherwise its labels or times would be silently ignored.
 SYNONYMS = tables.synonym_map(
     {
         "path": """file filename filepath file_name file_path name video_path video_file clip
@@ -101,10 +101,11 @@ def find_sources(
     (`.txt`, one file or folder a line), or a table (`.csv`, `.tsv`, `.parquet`). Each may be a
     local path or an address (`s3://`, `https://`). A table has the column `path` and optionally
     `label` (several joined by `|`, or a list), `split`, `video_id`, `start_seconds` and
-    `stop_seconds`. Paths in lists and tables start at the folder of the list.
+    `stop_seconds`. Relative paths in a list or table are relative to its folder.
 
-    With `labels="folder"` the label is the name of the folder of a video. A file that is named
-    several times gets the labels of all its rows. `root`: the common folder, if it is known.
+    With `labels="folder"` the label is the name of the folder of a video. Rows with the same file,
+    start and stop become one source with all their labels. `root`: the common folder, if it is
+    known.
 
     Raises SourceError if an input does not exist or holds no video, ConfigError if one video is
     given two splits.
@@ -185,7 +186,7 @@ def _local(path: str) -> Source | str:
 def _listed_file(list_path: str, text: str, search: _Search) -> Source | None:
     """The source that a table or list names; None, and noted as unusable, if there is none.
 
-    The name is tried as it is written, then as programs change names: see `_spellings`.
+    Tries the name as written, then the other spellings that `_spellings` gives.
     """
     if is_remote(text.strip()) and not os.path.exists(next_to(list_path, text)):  # noqa: PTH110
         return Source(text.strip())
@@ -203,7 +204,7 @@ def _listed_file(list_path: str, text: str, search: _Search) -> Source | None:
 
 
 def as_file_name(text: str) -> str:
-    """Text of a list as the system names files, byte by byte, whatever the system's encoding."""
+    """The file name whose bytes are those of `text` in UTF-8, whatever the system's encoding."""
     try:
         return os.fsdecode(text.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
@@ -214,14 +215,15 @@ def _spellings(text: str) -> Iterator[str]:
     """Other names that `text` may stand for."""
     stripped = text.strip()
     yield as_file_name(stripped)
-    latin = cell_text(stripped)
-    yield as_file_name(latin)
+    # Bytes that are not UTF-8 are read as Latin-1.
+    readable = cell_text(stripped)
+    yield as_file_name(readable)
     # macOS and other systems store accents composed or decomposed.
-    yield as_file_name(unicodedata.normalize("NFC", latin))
-    yield as_file_name(unicodedata.normalize("NFD", latin))
+    yield as_file_name(unicodedata.normalize("NFC", readable))
+    yield as_file_name(unicodedata.normalize("NFD", readable))
     if "\\" in stripped:
-        yield decode_name(latin)  # as failures.jsonl writes it
-        yield as_file_name(latin.replace("\\", "/"))  # as Windows separates folders
+        yield decode_name(readable)  # as failures.jsonl writes it
+        yield as_file_name(readable.replace("\\", "/"))  # as Windows separates folders
 
 
 def _list(list_path: str, search: _Search) -> Iterator[Source]:
@@ -269,7 +271,7 @@ def _folder(folder: str, search: _Search) -> Iterator[Source]:
 
 
 def _find_remote_files(folder: str, suffixes: Set[str]) -> FolderContents:
-    """Every file below an address, with its size."""
+    """The files below an address that have one of `suffixes`, with their sizes."""
     contents = FolderContents()
     with _remote_errors(folder):
         system, top = fsspec.url_to_fs(folder)
@@ -359,14 +361,15 @@ def read_bytes(path: str) -> bytes:
 
 
 def next_to(list_path: str, path: str) -> str:
-    """A path that is written in a table or list: it starts at the folder of that."""
+    """A path from a table or list, relative to the folder of that table or list."""
     if is_remote(list_path):
         return f"{list_path.rpartition('/')[0]}/{path}"
     return os.path.join(os.path.dirname(list_path), path)  # noqa: PTH118, PTH120 (may be no path)
 
 
 def path_cell(row: tables.Row) -> str:
-    """The column `path` as it is written: a file name may be no text of any encoding."""
+    """The column `path` as it is written."""
+    # A file name may hold bytes that no encoding can decode, so it is not read as text first.
     cell = row.cells.get("path")
     return cell if isinstance(cell, str) else row.text("path")
 

@@ -1,6 +1,7 @@
 """A folder of results, on this machine or anywhere that fsspec writes.
 
-Each file in it is complete or absent. Knows bytes and names, not what is in them.
+Each file in it is complete or absent. `OutputFolder` reads and writes bytes and JSON. `local_copy`
+copies a remote set of shards to this machine.
 """
 
 import contextlib
@@ -103,7 +104,7 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def filling(self) -> Iterator[Path]:
-        """A local folder whose files are in the output folder when the block ends."""
+        """Yield a local folder. When the block ends, its files are in the output folder."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             yield self.folder
@@ -134,7 +135,8 @@ def _local_sizes(folder: Path) -> dict[str, int]:
 
 
 def local_copy(address: str) -> Path:
-    """A folder with the shards of a remote set, fetched once into the user's cache.
+    """Copy the shards of a remote set into the user's cache. A shard of the right size is not
+    copied again.
 
     Training maps shards into memory, which needs local files.
     """

@@ -1,4 +1,4 @@
-"""Decoding in a separate process: a file that crashes the decoder costs nothing but itself.
+"""Decoding in a separate process: if a file crashes the decoder, only that file is lost.
 
 Both ends of the pipe are here. `Worker` is the parent's end. `run_worker` is the program at the
 other end (`python -m looklisten.data.worker`). It ends by itself when its pipe closes, so a killed
@@ -42,13 +42,15 @@ MACHINE_ERRORS = {
     errno.EROFS,
     errno.EACCES,
 }
-"""Errors of writing that are the machine's fault and no file's: they stop the work."""
+"""Errors of the machine, such as a full disk. They stop the whole task."""
 
 UNREADABLE_ERRORS = {errno.EACCES, errno.EPERM}
-"""The same errors in reading: this source alone cannot be read."""
+"""While a source is read, these errors mean only that this source is unreadable."""
 
 ADVANCE_SECONDS = 1.0
-"""The worker reports when this much more of a video is decoded, and looks this often."""
+"""The worker checks its progress at this interval. It reports when at least this much more video or
+sound was decoded.
+"""
 
 END = {"end": True}
 """The message after the last source of a batch."""
@@ -227,7 +229,8 @@ class _BatchWriter:
     def report_progress(self) -> None:
         """Once a second: tell the number of clips, if the source made progress.
 
-        Runs in a thread of its own, because a decoder that hangs must not answer.
+        Runs in its own thread while the main thread decodes. If the decoder hangs, it sends
+        nothing, and the parent stops the process after a timeout.
         """
         last_seconds = 0.0
         last_clips = 0
@@ -260,7 +263,7 @@ class _BatchWriter:
     def _cut(
         self, request: SourceRequest, options: PrepareOptions
     ) -> Generator[Clip, None, SourceOutcome]:
-        """The clips of one source without those of `skip`; returns what became of the source."""
+        """Yield the clips of one source that have no mark in `options.skip`; return the outcome."""
         report = CutReport()
         self._report = report
         outcome = SourceOutcome()

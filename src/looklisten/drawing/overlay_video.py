@@ -1,6 +1,6 @@
 """The overlay video: each frame with its heat map over it, the spectrogram below, the sound.
 
-Between two maps a frame gets a mixture of both, in proportion to time. Every frame of the source is
+Between two maps, the heat map is interpolated linearly in time. Every frame of the source is
 in the video once. Knows localizations and pixels, no network.
 """
 
@@ -25,7 +25,7 @@ from looklisten.system.progress import Progress, no_progress
 
 MIN_WIDTH_PIXELS = 480
 MAX_SIDE_PIXELS = 1280
-"""Smaller frames are enlarged to the minimum, larger ones reduced to the maximum."""
+"""Narrower frames are enlarged to the minimum width; no side of a frame exceeds the maximum."""
 
 SCROLL_SECONDS = 10.0
 """Visible length of the spectrogram of longer videos, which scrolls."""
@@ -34,7 +34,7 @@ FULL_VIEW_SECONDS = 1.2 * SCROLL_SECONDS
 """The spectrogram of a video up to this length is visible as a whole."""
 
 HOLD_SECONDS = 0.5
-"""A map stays visible this long before the first and after the last sound of a clip."""
+"""Maps are also shown this long before the start and after the end of a clip."""
 
 # Luma of the canvas, of the axis, and of text and cursor.
 BACKGROUND_LUMA = 22
@@ -55,12 +55,13 @@ def overlay(
     """Write the video `out` (MP4, H.264) with the maps that `localize` gave for the file `source`.
 
     It has all frames of the source at their times, and its sound. Sound in AAC, MP3, Opus, FLAC and
-    similar codecs is copied, other sound becomes AAC. Frames are at least 480 pixels wide and at
-    most 1,280 pixels wide and high. Five maps per second (`every_seconds=0.2`) look smooth. When
-    writing fails, no file is left. Without `video_info` the file is opened once more for it.
+    similar codecs is copied, other sound becomes AAC. The video is at least 480 pixels wide. Narrow
+    frames are enlarged to that width, but no side of a frame exceeds 1,280 pixels. Five maps per
+    second (`every_seconds=0.2`) look smooth. When writing fails, no file is left. Without
+    `video_info` the file is opened once more for it.
 
-    Raises SourceError when the file has no video with sound, ConfigError for no maps or another
-    suffix than .mp4.
+    Raises SourceError when the file has no video with sound, ConfigError when `localizations` is
+    empty or `out` does not end in .mp4 or .m4v.
     """
     if not localizations:
         raise ConfigError("there are no maps to draw; pass what ll.localize gave for this video")
@@ -133,7 +134,7 @@ class _Canvas:
         frame_width, frame_height = self.frame_size
         width = max(frame_width, MIN_WIDTH_PIXELS)
         self._frame_left = _even((width - frame_width) / 2 - 1) if width > frame_width else 0
-        # Below it a line of text, the spectrogram, and the labels of its axis.
+        # Below the frame: a line of text, the spectrogram, the labels of its time axis.
         self._font_pixels = int(np.clip(width / 42, 13, 20))
         self._margin = _even(self._font_pixels)
         line_height = _even(2 * self._font_pixels)
@@ -196,7 +197,8 @@ class _Canvas:
     def _write(
         self, canvas: Planes, text: str, x: int, middle: int, anchor: float, luma: int
     ) -> None:
-        """Write `text` with its share `anchor` to the left of `x`, vertically around `middle`.
+        """Write `text`, vertically centered at `middle`. `anchor`: 0 puts its left edge at `x`, 0.5
+        its center, 1 its right edge.
 
         Text that would leave the canvas is moved inwards.
         """
@@ -212,7 +214,7 @@ class _Canvas:
 
 
 def _rectangle(canvas: Planes, left: int, top: int, width: int, height: int) -> Planes:
-    """Views of the planes in a rectangle whose numbers are even."""
+    """Views of the planes inside a rectangle. Its position and size must be even."""
     luma, blue, red = canvas
     rows = slice(top, top + height)
     columns = slice(left, left + width)

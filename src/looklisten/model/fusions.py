@@ -24,7 +24,9 @@ MIN_NORM = 1e-6
 So the gradient of a vector of zeros is bounded.
 """
 MIN_SQUARED_DISTANCE = 1e-6
-"""The gradient of a square root has no bound at zero."""
+"""Smaller squared distances are raised to this, because the gradient of a square root is infinite
+at zero.
+"""
 
 SelfT = TypeVar("SelfT")
 Arguments = ParamSpec("Arguments")
@@ -36,8 +38,8 @@ def in_float32(
 ) -> Callable[Concatenate[SelfT, Arguments], ResultT]:
     """Make `method` compute in float32, its tensor arguments too, also under autocast.
 
-    Similarities and logits are small sums. bfloat16 has 8 bits, which would make unequal pairs
-    equal.
+    These computations are cheap. bfloat16 has only 8 significant bits, so different pairs could get
+    equal logits.
     """
 
     @wraps(method)
@@ -78,7 +80,9 @@ class Fusion(nn.Module):
     def features(
         self, vision: TowerOutput, audio: TowerOutput
     ) -> tuple[Float[Tensor, "n *positions features"], Float[Tensor, "m *times features"]]:
-        """What this fusion compares: by default one vector a side, or several vectors a row."""
+        """The features that this fusion compares. By default each frame and each sound has one
+        vector. Subclasses may give one vector for each position or time.
+        """
         return vision.vector, audio.vector
 
     def project(
@@ -109,8 +113,8 @@ class Fusion(nn.Module):
         """Logits (does not, does correspond) of the features of pairs, row by row."""
         return self.logits(*self.project(vision, audio))
 
-    def initialize_threshold(self) -> None:
-        """Set the initial values that are not drawn at random; by default there are none."""
+    def initialize_answer(self) -> None:
+        """Set the weights that have fixed initial values; by default there are none."""
 
 
 class ConcatFusion(Fusion):
@@ -155,7 +159,7 @@ class AlignedFusion(Fusion):
         self.audio = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
         self.fc3 = nn.Linear(1, 2)
 
-    def initialize_threshold(self) -> None:
+    def initialize_answer(self) -> None:
         """Begin with "similar means yes"; both numbers are learned from there.
 
         From random values the network may learn vectors that are far apart where they correspond
@@ -188,7 +192,7 @@ class AlignedFusion(Fusion):
         raise NotImplementedError
 
     def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
-        """Logits of pairs whose sides are so similar."""
+        """The logits of pairs, from their similarities."""
         raise NotImplementedError
 
 
@@ -226,8 +230,8 @@ class PositionFusion(AlignedFusion):
     no unit length; here they have, so that a similarity means the same for every sound.
 
     The soft maximum is log(sum over positions of exp(sharpness x similarity) / positions) /
-    sharpness. `positions` is the number that a training frame has, whatever frame is compared:
-    then positions without evidence, of which a wide frame has more, change next to nothing.
+    sharpness. `positions` is always the number of positions of a training frame. A wide frame has
+    more positions. Those with low similarity then hardly change the result.
     """
 
     # Through a hard maximum only one position learns from a pair. With it nothing was learned in
@@ -254,7 +258,7 @@ class PositionFusion(AlignedFusion):
         self, vision: Float[Tensor, "n positions width"], audio: Float[Tensor, "m times width"]
     ) -> Float[Tensor, "n m"]:
         """The soft maximum over the positions for each time of the sound, averaged over times."""
-        # The vectors are multiplied by the sharpness, because they are smaller than the product.
+        # Multiply the vectors by the sharpness, not the similarities: that tensor is much larger.
         scaled = torch.einsum("npw,mtw->npmt", self.sharpness * vision, audio)
         return self._soft_maximum(scaled, 1).mean(2)
 
@@ -284,14 +288,16 @@ class PositionFusion(AlignedFusion):
     def _soft_maximum(
         self, scaled: Float[Tensor, "*volume"], dimension: int
     ) -> Float[Tensor, "*remaining"]:
-        """The same of similarities that are multiplied by `sharpness` already."""
+        """Like `soft_maximum`, for similarities that are already multiplied by `sharpness`."""
         # No similarity is above 1, so exp(scaled - sharpness) cannot overflow.
         evidence = (scaled - self.sharpness).exp_().sum(dimension).float()
         return (evidence / self.positions).log() / self.sharpness + 1
 
 
 class SimilarityFusion(PositionFusion):
-    """The whole second of sound with the most similar position (AVOL-Net, section 4 there)."""
+    """The whole second of sound with the most similar position (AVOL-Net, section 4 of "Objects
+    that Sound").
+    """
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
         return audio.vector[:, None]
@@ -300,7 +306,7 @@ class SimilarityFusion(PositionFusion):
 class DenseFusion(PositionFusion):
     """Each time of the sound with the most similar position, averaged over the second.
 
-    So it tells where in the frame and when in the second (after DenseAV, Hamilton et al. 2024).
+    It therefore localizes in the frame and in time (after DenseAV, Hamilton et al. 2024).
     """
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:

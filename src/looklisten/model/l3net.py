@@ -38,7 +38,7 @@ class L3Net(nn.Module):
         self.fusion = build_fusion(config, self.vision)
         initialize_weights(self, config)
         self.vision.inflate_input(config.frames_per_pair)
-        self.fusion.initialize_threshold()
+        self.fusion.initialize_answer()
 
     def tower(self, side: Side) -> Backbone:
         """The tower of one side."""

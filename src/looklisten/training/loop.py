@@ -1,4 +1,4 @@
-"""Training: shards and a config in, a run folder out. One visible loop; `learner` has the step.
+"""Training: shards and a config in, a run folder out. The loop is here; one step is in `learner`.
 
 A run that was killed and resumed on the same kind of CPU ends with the weights of one that was not.
 It can be resumed with another number of processes.
@@ -51,14 +51,14 @@ class TrainResult:
     step: int
     loss: float
     accuracy: float
-    """Of the objective on the last training batches."""
+    """Training accuracy of the objective over the last batches."""
     held_out_accuracy: float
     """The same on held-out videos."""
     best_step: int
     """The checkpoint with the highest held-out accuracy: `checkpoints/best`; 0 if there is none."""
     best_accuracy: float
     pairs_per_second: float
-    """One positive and one negative for each video, whatever `train.negatives` says."""
+    """Counts two pairs for each video, whatever `train.negatives` is."""
     videos_per_second: float
     data_wait: float
     """Share of the time that steps waited for their batch."""
@@ -101,7 +101,7 @@ def train(
         clips, config = _split_clips(data, config, world)
         lock = FolderLock(run)
         cleanup.callback(lock.release)
-        # The first process alone writes. An error of it ends all processes with one sentence.
+        # Only the first process writes files. If it fails, all processes stop with the same error.
         saved = world.broadcast_from_first(
             lambda: open_run(
                 run,
@@ -117,7 +117,8 @@ def train(
         cleanup.enter_context(deterministic_kernels(config.train.deterministic))
         learner = Learner(config, device, world, saved.computation if saved else None)
         cleanup.callback(learner.release)
-        # A resumed run takes everything from its own checkpoint, also towers of other runs.
+        # A resumed run loads all weights from its own checkpoint, even if it began with towers of
+        # another run.
         if saved:
             learner.restore(saved.model().state_dict(), saved.optimizer())
         else:
@@ -245,7 +246,7 @@ def _log_start(
 
 
 def _batch_norm_warnings(settings: TrainConfig, ranks: int) -> list[str]:
-    """A warning where only positive pairs share the batch-norm statistics of one process."""
+    """A warning where most negatives, and no positives, mix statistics of two processes."""
     if ranks == 1 or settings.batch_norm == "sync" or not settings.gather_negatives:
         return []
     if not find_objective(settings.objective).trains_fusion:
@@ -255,7 +256,7 @@ def _batch_norm_warnings(settings: TrainConfig, ranks: int) -> list[str]:
     if settings.negatives == "roll" and rows > 1:
         return []
     return [
-        f"both sides of a positive pair share the batch-norm statistics of one process, and those "
-        f"of most negatives do not, which tells them apart a little at {rows} rows a process; "
-        f"set train.batch_norm to sync, or train.gather_negatives to false"
+        "each positive pair is normalized with the batch-norm statistics of one process, most "
+        f"negatives with those of two; with {rows} rows per process the network could tell them "
+        "apart by this alone; set train.batch_norm to sync, or train.gather_negatives to false"
     ]

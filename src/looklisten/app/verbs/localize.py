@@ -21,7 +21,8 @@ def run_localize(
     checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
     device: DeviceName = "auto",
-    # One record is inside of the other; without prefixes the names of options do not show it.
+    # The options are nested records. OmitArgPrefixes gives --every-seconds, not
+    # --maps.every-seconds.
     options: Annotated[OmitArgPrefixes[LocalizeFileOptions], tyro.conf.arg(name="")] = _DEFAULTS,
 ) -> Output:
     """Write a video with heat maps of what sounds, over its frames and its spectrogram.

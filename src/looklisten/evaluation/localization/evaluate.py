@@ -1,7 +1,8 @@
 """Do heat maps point at the sounding object, and do they follow the sound?
 
-A network's methods are compared with baselines that do not use the sound. Knows moments with boxes,
-from shards or from elsewhere. `table` and `metrics` have the numbers, `baselines` the baselines.
+A network's methods are compared with baselines that do not use the sound. Works on moments with
+boxes, from shards or from elsewhere. `table` and `metrics` compute the figures, `baselines` defines
+the baselines.
 """
 
 import itertools
@@ -40,7 +41,7 @@ from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 BOX_TOLERANCE_SECONDS = 0.2
-"""A box counts for a frame when it is at most so far from it in time."""
+"""A box is used for a frame if their times differ by at most this much."""
 
 
 POSITION_COLUMNS = (
@@ -132,7 +133,7 @@ def localization(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> LocalizationTable:
-    """Heat maps of `per_clip` moments of each clip that has boxes, by each method and baseline.
+    """Evaluate every method and baseline on up to `per_clip` moments of each clip that has boxes.
 
     The baselines are the untrained network, the center, the largest object and the whole image.
 
@@ -162,23 +163,22 @@ def localization_table(
     Raises SourceError when none of them can be read.
     """
     model.eval()
-    # Only in a fusion with a common space is a position of the frame similar to a sound.
+    # A position can be compared with a sound only if the fusion has a shared vector space.
     has_similarity = isinstance(model.fusion, AlignedFusion)
+    notes = []
     if not methods:
         methods = list(get_args(Method))
         if not has_similarity:
             methods.remove("similarity")
+            notes.append(
+                f'similarity is left out: with fusion "{model.config.fusion}" '
+                "image and sound have no shared vector space"
+            )
     untrained = untrained_for(model, annotated, seed)
     predictors = [network_predictor(model, method) for method in methods]
     for method in methods:
         if method != "unit":
             predictors.append(network_predictor(untrained, method, untrained=True))
-    notes = []
-    if not has_similarity:
-        notes.append(
-            f'similarity is left out: with fusion "{model.config.fusion}" '
-            "image and sound share no space"
-        )
     return compare_predictors(predictors, annotated, seed, progress, notes)
 
 
@@ -312,7 +312,7 @@ class Pointing:
     """Over videos."""
     method: str
     with_silent: float
-    """`pointing` where a silent object of another class is in the frame too.
+    """`pointing` over the frames that also show a silent object.
 
     NaN when there is no such frame.
     """
@@ -352,14 +352,17 @@ def pointing_of(
     """The pointing accuracy of a predictor of maps over annotated moments."""
     own_sounds = [Question("matched", moment, moment, moment.sounding) for moment in annotated]
     predictors = [predictor, next(fixed_rules(annotated))]
-    row, center = _rows(predictors, answer_questions(predictors, own_sounds, {}, progress))
+    answers = answer_questions(predictors, own_sounds, {}, progress)
+    row, center = _rows(predictors, answers)
+    # Moments that cannot be read have no answer.
+    answered = [answer.question.of_frame for answer in answers[0]]
     return Pointing(
         pointing=row.pointing,
         center=center.pointing,
-        n=len(annotated),
+        n=len(answered),
         ci95=row.pointing_ci95,
         method=predictor.name,
         with_silent=row.with_silent,
         on_silent=row.on_silent,
-        n_with_silent=sum(bool(moment.silent) for moment in annotated),
+        n_with_silent=sum(bool(moment.silent) for moment in answered),
     )

@@ -1,4 +1,4 @@
-"""Sound that comes in pieces -> vectors of its windows, the same as of the whole sound.
+"""Sound that comes in pieces -> vectors of its windows, as if the whole sound came at once.
 
 Knows sound and an encoder, no file.
 """
@@ -89,7 +89,7 @@ class WindowedAudio:
 def embed_audio_pieces(
     encoder: Encoder, options: EmbedOptions, source: str
 ) -> WindowedAudio | DenseAudio:
-    """What embeds a recorded sound piece by piece."""
+    """The object that embeds a recorded sound piece by piece."""
     if options.dense:
         return DenseAudio(encoder, options, source)
     # A GPU computes a batch almost as fast as one window. On a CPU a batch is one window, see
@@ -107,9 +107,9 @@ class StreamingEmbedder:
             ...  # embeddings.start_seconds, embeddings.vectors
         embeddings = stream.finish()
 
-    All vectors together are exactly those that `ll.embed` gives for the whole sound. It holds two
-    seconds of sound, or of the tower's map if `dense`. `choices` are fields of `EmbedOptions`; they
-    go before `options`.
+    All vectors together are those that `ll.embed` gives for the whole sound: exactly on a CPU, up
+    to rounding on a GPU. It keeps two seconds of sound in memory. If `dense`, it keeps two seconds
+    of the tower's feature map. `choices` are fields of `EmbedOptions`; they override `options`.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class StreamingEmbedder:
         """The windows that these samples complete, perhaps none.
 
         `samples` are the next `[samples]` or `[samples, channels]`, of any number. Raises
-        SourceError for what cannot be sound, ConfigError after `finish`.
+        SourceError if samples are not valid sound, ConfigError after `finish`.
         """
         self._check_not_finished()
         # A piece may be shorter than its number of channels, so its longer axis says nothing.
@@ -157,7 +157,8 @@ class StreamingEmbedder:
             )
 
     def _push_all(self, chunks: Iterable[Float32[np.ndarray, " samples"]]) -> Embeddings:
-        # The empty chunk is for resamplers that wait for more samples.
+        # A resampler may give no chunk yet. The empty one ensures at least one block to
+        # concatenate.
         no_samples = np.zeros(0, np.float32)
         blocks = [self._audio.push(chunk) for chunk in (*chunks, no_samples)]
         return concatenate(blocks)

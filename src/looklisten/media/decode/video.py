@@ -28,16 +28,18 @@ Codecs put frames at most 16 out of order, so every earlier time has been read b
 """
 
 HOLD_BINS = 2
-"""A frame on screen for more than so many bins is held: a still, a slide."""
+"""A frame that is shown longer than this many bins is "held", such as a slide. It is taken even if
+it is not the first of its bin. A bin is 1 / frames_per_second.
+"""
 
 USUAL_SECONDS = 0.04
 """The duration of a frame where neither it nor its stream declares one."""
 
 REMEMBERED_BINS = 256
-"""Where the first times of more bins are remembered, those of old bins are dropped."""
+"""When `_first_of_bin` has more entries than this, its old entries are deleted."""
 
 RECENT_BINS = 64
-"""Bins are old when they lie so many bins back."""
+"""An entry is old when its bin is at least this many bins before the current one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +54,8 @@ class _Decoded:
 class VideoDecoder:
     """Decodes the packets of one video stream; scales only the frames that are taken.
 
-    Takes the first frame of each bin of `options`, or with `nearest_to` for each of these times the
-    nearest frame.
+    Without `nearest_to` it takes the first frame of each bin, and held frames. With `nearest_to` it
+    takes the nearest frame for each of these times.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class VideoDecoder:
             self._set_skipping(not self._is_needed(packet))
         damaged_before = self._report.damaged_count
         frames = decode_packet(self._stream.codec_context, packet, self._report)
-        self._count_decoded(packet, damaged_before)
+        self._note_decoded(packet, damaged_before)
         for frame in frames:
             if frame.width * frame.height > self._options.max_megapixels * 1e6:
                 self._report.stop_reason = f"its frames grow to {frame.width} x {frame.height}"
@@ -135,15 +137,15 @@ class VideoDecoder:
             yield from self._take(frame)
 
     def _set_skipping(self, skips: bool) -> None:
-        """Whether the decoder skips frames that no other frame refers to."""
+        """Tell the decoder to skip, or not to skip, frames that no other frame refers to."""
         decodes_all = not skips
         # Only on a change: the assignment costs more than the comparison.
         if decodes_all != self._decodes_all:
             self._stream.codec_context.skip_frame = "DEFAULT" if decodes_all else "NONREF"
             self._decodes_all = decodes_all
 
-    def _count_decoded(self, packet: Packet | None, damaged_before: int) -> None:
-        """Note where a packet ends that could be decoded."""
+    def _note_decoded(self, packet: Packet | None, damaged_before: int) -> None:
+        """Update how far decoding succeeded. Damage before start_seconds is not counted."""
         start = None
         if packet is not None:
             start = self._clock.seconds_of(packet, self._stream)
@@ -176,11 +178,13 @@ class VideoDecoder:
         return self._is_held(seconds, next_seconds)
 
     def _is_held(self, seconds: float, next_seconds: float) -> bool:
-        """Whether a frame stays on screen for long, after start_seconds."""
+        """Whether a frame is shown longer than HOLD_BINS bins; time before start_seconds does not
+        count.
+        """
         return next_seconds > max(seconds, self._options.start_seconds) + self._hold_seconds
 
     def _held_until(self, next_seconds: float) -> Iterator[Frame]:
-        """The last frame, if it was not taken but stays on screen for long."""
+        """Yield the last frame if it is held and was not taken yet."""
         unused = self._unused
         if unused and self._is_held(unused.at_seconds, next_seconds):
             self._unused = None
@@ -192,8 +196,7 @@ class VideoDecoder:
         duration = self._clock.duration_seconds(frame, self._stream) or self._usual_seconds
         if seconds <= self._last_seconds:
             if self._options.start_seconds <= seconds < self._last_seconds - duration:
-                lost_seconds = min(duration, self._last_seconds - seconds)
-                self._report.add_lost(OLD_FRAMES, lost_seconds)
+                self._report.add_lost(OLD_FRAMES, duration)
             return
         if not self._times:
             yield from self._held_until(seconds)
@@ -220,7 +223,7 @@ class VideoDecoder:
         return self._last_seconds + self._usual_seconds if np.isfinite(self._last_seconds) else 0.0
 
     def _note_end(self, seconds: float, duration: float) -> None:
-        """Write down how far the video has come."""
+        """Record the end of the video so far, and whether decoding must stop."""
         stop_seconds = self._options.stop_seconds
         self._last_seconds = seconds
         self._end_seconds = min(seconds + duration, stop_seconds)
@@ -233,9 +236,10 @@ class VideoDecoder:
         self.is_over = seconds >= stop_seconds
 
     def _nearest(self, next_seconds: float) -> Iterator[Frame]:
-        """The frame before this one, for every time that it is nearest to.
+        """Yield the previous frame once for each requested time that is nearest to it.
 
-        If `next_seconds` is infinite, for every time until it ends.
+        If `next_seconds` is infinite, there is no next frame: yield it for each time before its
+        end.
         """
         if not self._before or not self._times:
             return
