@@ -53,6 +53,7 @@ def cell_text(value: Any) -> str:
         kind = "record" if isinstance(value, dict) else "list"
         raise ValueError(f"{value!r} is a {kind}, where one value is expected")
     if isinstance(value, Decimal):
+        # `f`, because `normalize` alone makes 1E+2 of 100.
         return format(value.normalize(), "f")
     if isinstance(value, int):
         return str(value)  # True is an int and becomes "True"
@@ -99,6 +100,7 @@ def cell_seconds(value: Any) -> float | None:
 
 
 def _seconds(value: Any) -> float | None:
+    # bool is a kind of int, but True is no time.
     if isinstance(value, (bool, datetime.datetime, datetime.date)):
         return None
     if isinstance(value, datetime.timedelta):
@@ -112,6 +114,7 @@ def _seconds(value: Any) -> float | None:
     if clock := _CLOCK.fullmatch(text):
         days, hours, minutes, seconds = (float(part or 0) for part in clock.groups())
         whole_minutes = (days * 24 + hours) * 60 + minutes
+        # 1:75 is a mistake, and no other way to write 2:15.
         return whole_minutes * 60 + seconds if seconds < 60 else None
     if _DECIMAL_COMMA.fullmatch(text):
         text = text.replace(",", ".")

@@ -254,6 +254,7 @@ class Config(Section):
 
     def toml(self) -> str:
         """All settings, defaults too, as a recipe."""
+        # mode="json" makes lists of tuples, which TOML does not have.
         return tomlkit.dumps(self.model_dump(mode="json"))
 
 

@@ -129,6 +129,7 @@ def _from_csv(name: str, data: bytes) -> Table:
         if any(cell.strip() for cell in cells):
             body.append((line, cells))
     for line, cells in body:
+        # A separator in a cell without quotes moves all that follows into wrong columns.
         if any(cell.strip() for cell in cells[len(columns) :]) and not is_comment(cells[0]):
             raise SourceError(
                 f"{printable(name)}, line {line}: has {len(cells)} cells where the heading has "
@@ -149,6 +150,7 @@ def _csv_lines(text: str) -> list[tuple[int, list[str]]]:
     # In `a.mp4, "cat, dog"` the quote opens a cell although a space is before it.
     after_space = re.search(r"[,;\t] +\"", text) is not None
     delimiter = _delimiter(text)
+    # newline="" leaves line ends in quoted cells as they are, as the module `csv` asks for.
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=after_space
     )
@@ -179,6 +181,7 @@ def _integer_columns(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> s
             with_values.add(column)
             if not _INTEGER_WITH_POINT.fullmatch(cell.strip()):
                 with_other_values.add(column)
+    # A file may be named `1.0`.
     return with_values - with_other_values - {"path"}
 
 
@@ -221,6 +224,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_float16(kind) or pa.types.is_float32(kind):
         # As numbers of 64 bits 0.1 would be 0.10000000149011612.
         return [None if value is None else float(str(value)) for value in column.to_numpy()]
+    # Arrow gives a map as a list of pairs, which would pass for a list of labels.
     if pa.types.is_map(kind):
         return [None if value is None else dict(value) for value in column.to_pylist()]
     try:
@@ -259,6 +263,7 @@ def decode_text(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
         raise SourceError(
             f"{printable(name)} looks like UTF-16 without a byte-order mark; save it as UTF-8"
         )
+    # -sig, because Excel and others write a byte-order mark before UTF-8 too.
     text = data.decode("utf-8-sig", "surrogateescape")
     surrogate = re.search("[\udc80-\udcff]", text)
     if not surrogate:

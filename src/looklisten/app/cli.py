@@ -90,6 +90,7 @@ def _run(name: str, arguments: Sequence[str], as_json: bool) -> int:
 
 def _print_error(sentence: str) -> None:
     if is_first_process():
+        # Without markup: a file named `a [b].mp4` is printed as it is.
         messages.print(sentence, style="red", soft_wrap=True, markup=False)
 
 

@@ -72,6 +72,7 @@ def _join_help_lines(function: Callable[..., Output]) -> None:
     function.__doc__ = re.sub(r"\n {8}(?=\S)", " ", docstring)
     for record in _option_records(function):
         texts: dict[str, str] = {}
+        # Base classes first, so that the text of a subclass replaces theirs.
         for base in reversed(record.__mro__[:-1]):
             for entry in docstring_parser.parse_from_object(base).params:
                 texts[entry.arg_name] = " ".join((entry.description or "").split())

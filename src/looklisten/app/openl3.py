@@ -45,6 +45,7 @@ def _warnings_only(quiet: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        # The logger is the whole program's, which goes on after this call.
         logger.setLevel(level)
 
 
@@ -74,6 +75,7 @@ def _embed(flags: Namespace, sources: dict[str, str | None]) -> dict[str, Any]:
 
 
 def _embed_sound(flags: Namespace, sources: dict[str, str | None]) -> Any:
+    # Imported only here, so that `--help` does not load PyTorch.
     from looklisten.interop.openl3 import files, models
 
     model = models.load_audio_embedding_model(
@@ -257,6 +259,7 @@ def _positive(kind: type) -> Callable[[str], Any]:
             value = kind(text)
         except ValueError:
             value = 0
+        # Written so that it refuses NaN too, with which every comparison is false.
         if not 0 < value < float("inf"):
             number = "whole number" if kind is int else "number"
             raise ArgumentTypeError(f"{text!r} is no {number} above 0")

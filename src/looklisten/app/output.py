@@ -110,7 +110,7 @@ def _is_list_of_records(value: Any) -> bool:
 
 def _table_with_headings(title: str | None, records: Sequence[Values]) -> Table:
     """One row per record and one column per field; a field that a record lacks is an empty cell."""
-    # Valuess of one list may have different fields; a dict keeps their order.
+    # Records of one list may have different fields; a dict keeps their order.
     fields = list(dict.fromkeys(field for record in records for field in record))
     table = Table(box=None, title=title, title_justify="left", title_style="bold")
     for field in fields:

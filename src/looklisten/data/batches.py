@@ -117,9 +117,11 @@ def prepare_batch(
             output.write_json(batch.record_name, record)
             return record
         except WorkerLost as error:
+            # Here `close` ended the worker, so no source is to blame.
             if workers.closed.is_set():
                 raise
             before = lost.get(position.source, LostWorkers("", -1, 0))
+            # Here no source can be cut shorter. Without a limit the batch would be tried forever.
             if position.source == NO_SOURCE and before.times >= MAX_LOST_WRITERS:
                 raise LookListenError(
                     f"the process that writes shards ended {before.times + 1} times: {error}"
@@ -130,6 +132,7 @@ def prepare_batch(
 
 def _after_loss(before: LostWorkers, error: WorkerLost, clips: int) -> LostWorkers:
     """What to try next with a source after it ended a worker at clip number `clips`."""
+    # A machine short of memory may explain a first crash, but no hang.
     is_forgiven = before.times == 0 and not error.hung
     if is_forgiven:
         at_most = -1
@@ -175,6 +178,7 @@ def _attempt(
     outcomes: list[SourceOutcome] = []
     fingerprints: list[str] = []
     for number, (source, path, problem) in enumerate(_local_files(batch)):
+        # A later run compares it, to know whether the file has changed.
         fingerprints.append("" if problem else fingerprint(path))
         if problem:
             outcome = SourceOutcome("failed", "fetch", problem)
@@ -185,6 +189,7 @@ def _attempt(
         outcomes.append(outcome)
         if position.on_source:
             position.on_source(number + 1)
+    # From here on a lost worker is no fault of the last source.
     position.source = NO_SOURCE
     worker.send(END)
     # Reports of progress may still come before the shards.
@@ -210,6 +215,7 @@ def _cut_source(
     source = batch.sources[number]
     max_clips = lost.max_clips if lost else None
     outcome = SourceOutcome()
+    # With 0 clips nothing is left to cut, so a file that ended workers is not opened again.
     if max_clips != 0:
         position.source = number
         position.clips = 0
@@ -219,6 +225,7 @@ def _cut_source(
         while "outcome" not in (answer := worker.receive()):
             position.clips = answer.get("clips", position.clips)
         outcome = SourceOutcome.from_json(answer["outcome"])
+    # The clips before the crash are kept, and the source still counts as failed.
     if lost and max_clips is not None:
         outcome.status = "failed"
         outcome.stage = "worker"
@@ -255,6 +262,7 @@ def _local_files(batch: SourceBatch) -> Iterator[tuple[Source, Path, str]]:
             suffix = Path(source.path.partition("?")[0]).suffix
             target = Path(scratch) / f"{number}{suffix}"
             pending.append((source, fetcher.submit(_fetch, batch.root, source, target)))
+            # One ahead and no more, so that the disk holds two fetched files at most.
             if len(pending) > 1:
                 yield from _take_fetched(*pending.popleft())
         while pending:
@@ -275,6 +283,7 @@ def _fetch(root: Path, source: Source, target: Path) -> tuple[Path, str]:
         with open_source(root, source) as remote, target.open("wb") as local:
             shutil.copyfileobj(remote, local, 2**20)
     except Exception as error:  # whatever a remote server answers costs this file only
+        # On this machine such an error would meet every source. From a server it costs this one.
         if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
             is_local = error.filename in (None, str(target))
             if is_local:
@@ -325,6 +334,7 @@ def _is_notable(outcome: SourceOutcome) -> bool:
     if outcome.status == "skipped" or outcome.dropped_clips:
         return True
     lost_seconds = sum(outcome.all_lost_seconds().values())
+    # Only of a prepared source: the losses of a failed one are in failures.jsonl.
     return outcome.status == "prepared" and lost_seconds >= NOTABLE_LOSS_SECONDS
 
 

@@ -42,6 +42,7 @@ class VideoBox:
         return Box(clip_seconds, self.x0, self.y0, self.x1, self.y1, self.label, self.sounding)
 
 
+# eq=False, because comparing two arrays gives an array, not yes or no.
 @dataclass(frozen=True, eq=False)
 class Clip:
     """A stretch of at most 10 s of one video, with frames as JPEG and sound as int16 mono."""

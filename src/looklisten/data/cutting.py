@@ -100,6 +100,7 @@ def cut(
             report.stop_reason = "no more was asked for"
             break
     else:
+        # Not after `max_clips`: the file was not decoded to its end, so its losses are not known.
         cutter.count_lost()
     if not waiting:
         raise _no_clip_error(path, options, cutter)
@@ -115,6 +116,7 @@ def _no_clip_error(path: str | Path, options: PrepareOptions, cutter: "ClipCutte
         f"{path}: picture and sound share {cutter.longest_seconds:.3f} s, "
         f"a clip needs {options.min_clip_seconds:g} s{f'; {reason}' if reason else ''}"
     )
+    # Skipped means that nothing is wrong with the file. So a damaged one fails, however short.
     is_damaged = report.stop_reason or report.damaged_count
     return SourceError(sentence) if is_damaged else TooShortError(sentence)
 
@@ -152,6 +154,7 @@ class _Stretch:
         return self.start_seconds + self.samples / SAMPLE_RATE_HZ
 
     def add(self, samples: NDArray[np.float32]) -> None:
+        # Full scale, 1.0, becomes 32,768, which is one more than int16 holds.
         scaled = np.rint(samples * 2.0**15)
         self.chunks.append(np.clip(scaled, -(2**15), 2**15 - 1).astype(np.int16))
         self.samples += len(samples)
@@ -210,6 +213,7 @@ class ClipCutter:
         """Take the next frame or sound of the file."""
         if isinstance(event, Frame):
             self.first_frame_seconds = min(self.first_frame_seconds, event.at_seconds)
+            # Compressed at once, because a frame may wait in memory for its sound.
             jpeg = event.jpeg(self.options.jpeg_quality)
             self.frames.append(_JpegFrame(event.at_seconds, jpeg, _brightness(event.planes[0])))
         else:
@@ -218,6 +222,7 @@ class ClipCutter:
 
     def _add_sound(self, chunk: AudioChunk) -> None:
         last_seconds = self.sound_spans[-1][1] if self.sound_spans else -np.inf
+        # Half a sample, because times are computed in floats: less is rounding and no gap.
         has_gap = chunk.start_seconds > last_seconds + 0.5 / SAMPLE_RATE_HZ
         # Without a gap a new stretch begins only when the last one is used up.
         if has_gap or not self.stretches:
@@ -276,6 +281,7 @@ class ClipCutter:
                 if early_samples > stretch.samples and not is_closed:
                     return
                 stretch.cut(min(early_samples, stretch.samples))
+            # These frames have no sound. The last one is still on screen when the sound begins.
             while self.frames and self.frames[0].at_seconds < stretch.start_seconds:
                 self.last_frame = self.frames.popleft()
             frame_seconds = self.report.video_end_seconds - stretch.start_seconds
@@ -284,6 +290,7 @@ class ClipCutter:
             if shared_seconds >= self.options.clip_seconds:
                 yield self._clip(stretch, self.options.clip_seconds)
             elif is_over or sound_is_used_up:
+                # 1e-9, so that a stretch of just the minimum is not lost to rounding.
                 if shared_seconds >= self.options.min_clip_seconds - 1e-9:
                     yield self._clip(stretch, shared_seconds)
                 self.longest_seconds = max(shared_seconds, self.longest_seconds)
@@ -395,6 +402,7 @@ def _clip_marks(
         "damaged": is_damaged,
     }
     marks = []
+    # In this order, because a set has none and the same clip must give the same bytes.
     for mark in CLIP_MARKS:
         if measured.get(mark) or mark in flags_of_file:
             marks.append(mark)

@@ -76,6 +76,7 @@ def _digest_of_ends(root: Path, source: Source) -> bytes:
         with open_source(root, source) as file:
             return _ends(file, source.bytes or 0)
     except Exception:  # whatever a remote server answers costs this file only
+        # No other file has this digest: what cannot be read is the copy of nothing.
         return source.path.encode()
 
 
@@ -100,6 +101,7 @@ def fingerprint(path: Path) -> str:
     """
     try:
         status = path.stat()
+        # To open a pipe would wait for somebody who writes into it.
         if not stat.S_ISREG(status.st_mode):
             return ""
         with path.open("rb") as file:

@@ -145,6 +145,7 @@ def _expand(name: str, search: _Search) -> Iterator[Source]:
     without_query = name.partition("?")[0] if remote else name
     suffix = os.path.splitext(without_query)[1].lower()  # noqa: PTH122
     is_list = suffix == ".txt" or suffix in tables.SUFFIXES
+    # Before the suffixes: a folder named `videos.txt` is a folder.
     if not remote and os.path.isdir(name):  # noqa: PTH112
         yield from _folder(name, search)
     elif is_list and not remote and not exists:
@@ -155,6 +156,7 @@ def _expand(name: str, search: _Search) -> Iterator[Source]:
         yield from _table(name, search)
     elif glob.has_magic(name) and not exists:
         yield from _glob(name, search)
+    # To ask a server what an address is costs a request, so its name decides.
     elif remote and (not suffix or name.endswith("/")):
         yield from _folder(name, search)
     elif remote:
@@ -163,6 +165,7 @@ def _expand(name: str, search: _Search) -> Iterator[Source]:
         source = _local(name)
         if isinstance(source, Source):
             yield source
+        # A mistyped name is an error. A broken link is one failed source.
         elif source == NO_SUCH_FILE and not exists:
             raise SourceError(f"there is no file or folder {printable(name)}")
         else:
@@ -191,6 +194,7 @@ def _listed_file(list_path: str, text: str, search: _Search) -> Source | None:
     if is_remote(text.strip()) and not os.path.exists(next_to(list_path, text)):  # noqa: PTH110
         return Source(text.strip())
     if is_remote(list_path):
+        # The server is not asked for the file: that would cost a request for each row.
         return Source(next_to(list_path, cell_text(text)))
     first = _local(next_to(list_path, as_file_name(text)))
     if isinstance(first, Source):
@@ -215,7 +219,7 @@ def _spellings(text: str) -> Iterator[str]:
     """Other names that `text` may stand for."""
     stripped = text.strip()
     yield as_file_name(stripped)
-    # Bytes that are not UTF-8 are read as Latin-1.
+    # A list that is not UTF-8 may be Latin-1 where the name on the disk is UTF-8.
     readable = cell_text(stripped)
     yield as_file_name(readable)
     # macOS and other systems store accents composed or decomposed.
@@ -376,6 +380,7 @@ def path_cell(row: tables.Row) -> str:
 
 def _table(table_path: str, search: _Search) -> Iterator[Source]:
     table = tables.read_table(table_path, read_bytes(table_path))
+    # Without a column `path` the sentence of `check_columns` below says more.
     if not table.rows and "path" in table.columns:
         raise SourceError(f"the table {printable(table_path)} has no rows")
     search.add_notes(*table.notes)
@@ -439,6 +444,7 @@ def _common_folder(inputs: Sequence[str | Path], sources: Iterable[Source]) -> P
 
 def relative_path(path: str, root: Path) -> str:
     """A local path as `Source.path` has it, before `encode_name`."""
+    # With `/` on every system, because shards must not depend on the system.
     return Path(os.path.relpath(path, root)).as_posix()
 
 
@@ -449,5 +455,6 @@ def _from_root(source: Source, root: Path, labels: LabelSource) -> Source:
     if labels == "table":
         return replace(source, path=path)
     folder = path.rpartition("/")[0].rpartition("/")[2]
+    # A video directly in `root`, or outside of it, has no folder that could be its label.
     is_inside = folder not in ("", "..")
     return replace(source, path=path, labels=(folder,) if is_inside else ())

@@ -51,6 +51,7 @@ def merge_records(output: OutputFolder, plan: BatchPlan, options: PrepareOptions
         "source_marks": _sum(records, "source_marks"),
         "shards": shards,
     }
+    # Last of all, because a folder with an index counts as a finished set.
     output.write_json("index.json", index)
     return summary
 

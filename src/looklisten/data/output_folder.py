@@ -66,6 +66,7 @@ class OutputFolder:
     def read_json(self, name: str) -> Any:
         """The value in a JSON file; None if the file does not exist or is damaged."""
         data = self.read(name)
+        # A damaged record counts as absent: its batch is then made again.
         with contextlib.suppress(ValueError):
             return None if data is None else json.loads(data)
 
@@ -147,11 +148,13 @@ def local_copy(address: str) -> Path:
             f"{address} has no index.json, so it is no finished set of shards; "
             "make one with `looklisten prepare`"
         )
+    # A hash, because no folder's name can hold the slashes of an address.
     folder = writable_cache(hashlib.sha256(address.encode()).hexdigest()[:16])
     with atomic_write(folder / "index.json") as scratch:
         scratch.write_bytes(index)
     for shard in json.loads(index)["shards"]:
         file = folder / shard["name"]
+        # Complete shards stay, so that an interrupted fetch continues where it was.
         if not file.exists() or file.stat().st_size != shard["bytes"]:
             with atomic_write(file) as scratch:
                 remote.fetch(shard["name"], scratch)

@@ -175,9 +175,11 @@ class PairStream:
         # Two epochs: where one ends, threads make batches of both.
         self._order = functools.lru_cache(2)(self._shuffled)
         self.videos, video_of_clip = np.unique(clips.video_ids, return_inverse=True)
+        # Stable: the clips of a video stay in the order of the folder, on every machine.
         order = np.argsort(video_of_clip, kind="stable")
         self._clips = clips.folder_numbers[order]
         self._first = np.searchsorted(video_of_clip[order], np.arange(len(self.videos) + 1))
+        # Every row needs a video of its own: two clips of one video must not make a negative.
         if len(self.videos) < batch_size:
             raise ConfigError(
                 f"a batch of {batch_size} needs as many different videos, "
@@ -186,6 +188,7 @@ class PairStream:
             )
         self._long: list[list[int]] = [[] for _ in self.videos]
         if same_video_share:
+            # Only where it is needed, because it reads the times of every clip.
             self._long = [self._long_clips(video) for video in range(len(self.videos))]
             if not any(self._long):
                 raise ConfigError(
@@ -293,13 +296,13 @@ class PairStream:
     def batch(self, index: int, part: BatchPart = FULL_BATCH) -> PairBatch:
         """Batch `index` of the endless stream, or the part of it that a process computes."""
         all_choices = self.choose(*divmod(index, self.steps_per_epoch), part.parts)
+        # Partners are among the rows that are compared in one step, not in the full batch.
         compared_rows = BatchPart(0, 1, part.number, part.parts).rows(self.batch_size)
         rows = part.rows(self.batch_size)
         choices = all_choices.take(rows)
         # Process r has every `ranks`-th row, so a row that lies `ranks` further is of the same
         # process.
         distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
-        # Partners are among the rows that are compared in one step, not in the full batch.
         frames = []
         waveforms = []
         for row in range(len(rows)):
@@ -409,6 +412,7 @@ def pair_up(rows: NDArray[np.int64], video_ids: NDArray[Any], distance: int = 1)
         same_video_rows += 2
     # 0 and 1, 2 and 3 … are partners.
     partners = np.arange(size) ^ 1
+    # The same frames and sounds in another order, so that neither side alone tells a negative.
     partners[same_video_rows:] = np.roll(np.arange(same_video_rows, size), -distance)
     # A single row after same-video rows has no other row of its kind.
     if same_video_rows == size - 1:
@@ -435,6 +439,7 @@ def window_start(frame_seconds: float, clip_samples: int, chance: float) -> int:
     3.1). Near an end of the clip fewer seconds are possible; there is no padding.
     """
     frame_sample = int(frame_seconds * SAMPLE_RATE_HZ)
+    # + 1, because the frame must lie before the end of the second.
     earliest = max(frame_sample - WINDOW_SAMPLES + 1, 0)
     latest = min(frame_sample, clip_samples - WINDOW_SAMPLES)
     if latest < earliest:

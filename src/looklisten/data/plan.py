@@ -26,6 +26,7 @@ _log = logging.getLogger("looklisten")
 
 PLAN_FILE = "progress/plan.parquet"
 
+# A batch is made again as a whole, so a crash costs the decoding of this many sources at most.
 MAX_BATCH_SOURCES = 64
 
 # A small set is still cut into this many batches, so that every core has work and an interruption
@@ -91,6 +92,7 @@ def make_plan(
     if one of its sources failed or changed.
     """
     root, old_batches = _read_plan(output, options)
+    # From the old folder, so that known sources keep their names. If it was moved, the inputs tell.
     sources = find_sources(inputs, labels, root if root and root.is_dir() else None)
     planned = {source.name: source for batch in old_batches for source in batch}
     _check_unchanged(output, sources, planned)
@@ -100,6 +102,7 @@ def make_plan(
         new_sources = _checked_new_sources(new_sources, sources, planned)
         automatic_size = min(max(len(new_sources) // MIN_BATCHES, 1), MAX_BATCH_SOURCES)
         size = sources_per_batch or automatic_size
+        # Behind the old batches, whose numbers are in the names of their shards.
         for start in range(0, len(new_sources), size):
             batches.append(tuple(new_sources[start : start + size]))
     # Source.modified_ns does not count in a comparison of sources, but the plan holds it.
@@ -203,6 +206,7 @@ class _Replanning:
         if to_prepare:
             missing = self._missing_with_clips(number, record)
             if not missing:
+                # Calls that share the work decide the same; each removes records of its share.
                 if self._share.has(number):
                     _forget(self._output, number, set() if self._again else changed)
                 return self._compare_again(number, earlier), set()
@@ -214,6 +218,7 @@ class _Replanning:
             )
         batch = []
         for before, now in zip(self._old_batches[number], self._current[number], strict=True):
+            # A changed source that stays keeps its old stamp: later calls see the change too.
             batch.append(before if before.name in changed else now)
         return tuple(batch), set() if to_prepare else changed
 
@@ -224,6 +229,7 @@ class _Replanning:
 
     def _read_record(self, number: int) -> Record | None:
         is_named = any(source.name in self._named for source in self._old_batches[number])
+        # A batch that the inputs do not name stays as it is, so its record is not read.
         if not self._again and not is_named:
             return None
         record: Record | None = self._output.read_json(record_name(number))
@@ -242,6 +248,7 @@ class _Replanning:
             size, modified_ns, content = stamp
             if source.bytes != size:
                 changed.add(source.name)
+            # Reading costs time, so contents are compared only where the times differ.
             elif source.modified_ns == modified_ns or not content:
                 continue
             # A copy or a checkout changes the time and not the content.
@@ -258,6 +265,7 @@ class _Replanning:
                 affected.add(source.name)
         if self._again:
             return affected | _failed(record)
+        # Clips that exist are replaced only if the user says so, by `--again`.
         return affected & _without_clips(record)
 
     def _missing_with_clips(self, number: int, record: Record) -> list[str]:
@@ -291,6 +299,7 @@ class _Replanning:
         """The source with the user's split and video_id, not those of the file it was a copy of."""
         named = self._named.get(source.name)
         if named is None:
+            # The id of a copy is that of the file it was the same as, which may have changed.
             video_id = "" if source.same_as else source.video_id
             return replace(source, same_as="", video_id=video_id)
         return replace(source, same_as="", split=named.split, video_id=named.video_id)
@@ -312,6 +321,7 @@ def _exists(source: Source, root: Path) -> bool:
 
 def _paths_of(names: set[str]) -> set[str]:
     """The paths of sources by their names, which may end in a stretch (`#t=1,2`)."""
+    # The names too, because a path may itself hold `#t=`.
     return names | {name.partition("#t=")[0] for name in names}
 
 
@@ -341,6 +351,7 @@ def _read_plan(output: OutputFolder, options: PrepareOptions) -> tuple[Path | No
     table = parquet.read_table(io.BytesIO(data))
     metadata = json.loads(table.schema.metadata[b"looklisten"])
     before: dict[str, Any] = metadata["settings"]
+    # Through JSON, because tuples come back from the file as lists.
     now: dict[str, Any] = json.loads(json.dumps(asdict(options)))
     changed = [name for name in {**now, **before} if now.get(name) != before.get(name)]
     if changed:

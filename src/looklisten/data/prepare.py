@@ -105,6 +105,7 @@ def _finish(output: OutputFolder, plan: BatchPlan, options: PrepareOptions) -> d
     summary = merge_records(output, plan, options)
     if not summary["clips"]:
         raise SourceError(why_no_clip(output, summary["sources"]))
+    # After the new index, because until then the old one names these shards.
     remove_old_shards(output)
     return summary
 
@@ -148,6 +149,7 @@ def _run_here(
 ) -> Iterator[Record]:
     """Run the batches on this machine; a thread for each worker process waits for it."""
     total = sum(len(batch.sources) for batch in batches)
+    # At least 1: no batch is left where all are done, and a pool refuses 0 threads.
     count = max(min(workers or cpu_count(), len(batches)), 1)
     finished_sources = Counter[int]()
     failed = 0
@@ -161,12 +163,14 @@ def _run_here(
 
         return prepare_batch(batch, pool, on_source)
 
+    # The pool is closed first. Threads that wait for its workers then end.
     with ThreadPoolExecutor(count, "prepare") as threads, WorkerPool(limits) as pool:
         futures = [threads.submit(work, batch) for batch in batches]
         try:
             for future in as_completed(futures):
                 failed += future.result()["failed"]
                 yield future.result()
+        # Also for Ctrl-C: batches that wait must not begin any more.
         except BaseException:
             for future in futures:
                 future.cancel()

@@ -96,6 +96,7 @@ def write_shards(
         clip_count = 0
         with (
             atomic_write(path) as scratch,
+            # As bytes, because the name of a folder may be no UTF-8.
             pa.OSFile(os.fsencode(scratch), "wb") as sink,
             pa.ipc.new_file(sink, SCHEMA) as writer,
         ):
@@ -163,6 +164,7 @@ class ShardFiles:
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """These columns of all stored rows."""
+        # A set may have no shard, and `concat_tables` needs at least one table.
         tables = [SCHEMA.empty_table().select(names)]
         for shard, clip_count in enumerate(self._clip_counts):
             # A column is a few pages of each record batch: reading ahead would read the frames and

@@ -120,6 +120,7 @@ class Shards(Sequence[Clip]):
         values = {
             name: record_batch.column(name)[row].as_py()
             for name in SCHEMA.names
+            # `as_py` would make a Python object of each of the 480,000 samples of 10 s.
             if name not in ("waveform", "duration_seconds")
         }
         values["boxes"] = tuple(stored_box(box) for box in values["boxes"])
@@ -241,6 +242,7 @@ def _lowest_hashes(videos: set[str], fraction: float, salt: str) -> set[str]:
     hashes = {}
     for video in sorted(videos):
         digest = hashlib.sha256((salt + video).encode()).hexdigest()
+        # 12 digits are 48 bits, which a float holds exactly.
         hashes[video] = int(digest[:12], 16) / 16**12
     # A hash instead of a draw: a new video changes the side of no other video.
     lowest = sorted(hashes, key=lambda video: hashes[video])[:MIN_HELD_OUT_VIDEOS]

@@ -12,6 +12,7 @@ import fsspec
 from looklisten.errors import ConfigError
 from looklisten.names import decode_name, first_few, normalize_split, parse_split, printable
 
+# Also addresses such as simplecache::s3://bucket/a.mp4: fsspec chains file systems with `::`.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::[A-Za-z][A-Za-z0-9+.-]*)*://")
 
 
@@ -32,6 +33,7 @@ class Source:
     stop_seconds: float | None = None
     same_as: str = ""
     """The path of an earlier source with the same bytes."""
+    # Not compared, because a copy or a checkout changes the time and not the content.
     modified_ns: int | None = field(default=None, compare=False)
     """When the file was last written, in nanoseconds since 1970; None for remote ones."""
 
@@ -81,6 +83,7 @@ def merge_rows(first: Source, second: Source) -> Source:
     """
     for column in ("split", "video_id"):
         values = (getattr(first, column), getattr(second, column))
+        # `train` and `Training` do not contradict each other.
         if all(values) and normalize_split(values[0]) != normalize_split(values[1]):
             raise ConfigError(
                 f"{printable(first.name)} is named twice, with the {column} {values[0]!r} and "
@@ -112,6 +115,7 @@ def check_mixture(sources: Sequence[Source]) -> None:
     without = [source.name for source in sources if not source.split]
     if not without or len(without) == len(sources):
         return
+    # Where any split is named, all but `train` is held out: these would be lost without a word.
     splits = sorted({repr(source.split) for source in sources if source.split})
     raise ConfigError(
         f"{len(without):,} of {len(sources):,} sources have no split, and the others are in "

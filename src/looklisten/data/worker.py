@@ -65,9 +65,11 @@ class Worker:
         """How many sources it has worked on."""
         self._process = ChildProcess("looklisten.data.worker", str(limits.memory_megabytes))
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        # A thread reads the pipe: `receive` needs a time limit, which a pipe does not have.
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         try:
+            # A program that cannot start here is the fault of no file, so it is found out first.
             self.receive()  # "ready"
         except WorkerLost as error:
             self.stop()
@@ -145,6 +147,7 @@ class WorkerPool:
             self._all.add(worker)
         succeeded = False
         try:
+            # Only after `_all` has the worker: `close` may have run while the process started.
             if self.closed.is_set():
                 raise WorkerLost("the work was stopped")
             yield worker
@@ -193,6 +196,7 @@ def run_worker() -> None:
     pipe = _AnswerPipe(claim_stdout())
     ignore_interrupts()
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    # A thread, so that the end of the parent ends this process even while a file hangs the decoder.
     threading.Thread(target=_receive_messages, args=(inbox,), daemon=True).start()
     quiet_decoders()
     # After the imports, so that the limit is for the files alone.
@@ -215,6 +219,7 @@ def _receive_messages(inbox: "queue.Queue[dict[str, Any]]") -> None:
     with os.fdopen(0, "rb") as stdin:
         for line in stdin:
             inbox.put(json.loads(line))
+    # `sys.exit` would end this thread only.
     os._exit(0)  # the parent is gone
 
 

@@ -70,6 +70,7 @@ def is_array_like(value: Any) -> bool:
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
     """A tensor of an array: on its memory where that is writable and runs forward, else a copy."""
+    # PyTorch refuses strides that run backward, and warns of memory that is read-only.
     array = np.ascontiguousarray(array)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
@@ -110,6 +111,7 @@ def _of_tensor(tensor: Tensor) -> NDArray[Any]:
         plain = plain.to_dense()
     if plain.is_floating_point() and plain.dtype not in NUMPY_FLOATS:
         plain = plain.float()
+    # PyTorch may only note that values are conjugated or negated; NumPy has no such notes.
     array: NDArray[Any] = plain.resolve_conj().resolve_neg().cpu().numpy()
     return array
 

@@ -154,6 +154,7 @@ class Mixer:
         self._weights = mono_weights(channels)
         unnamed = channels == (UNNAMED,) * AMBIGUOUS_CHANNELS
         self._guard = PhaseGuard(self._weights, sample_rate_hz, prefers_first=unnamed)
+        # A channel alone has nothing that it could cancel with.
         self._needs_guard = np.count_nonzero(self._weights) > 1
 
     @property

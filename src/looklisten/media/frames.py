@@ -54,6 +54,7 @@ def stack(
     images: list[UInt8[Tensor, "height width channels"]],
 ) -> UInt8[Tensor, "batch channels height width"]:
     """Images of one size as a batch, channels-last in memory."""
+    # Channels-last, as the networks are: faster on a CPU (docs/architecture.md).
     return torch.stack(images).permute(0, 3, 1, 2)
 
 

@@ -62,6 +62,7 @@ def begins_as_image(path: str | Path) -> bool:
         with _opened(path):
             return True
     except Image.DecompressionBombError:
+        # It is an image, though one that `decode_image` refuses with a sentence.
         return True
     except (UnidentifiedImageError, OSError, ValueError):
         return False
@@ -85,6 +86,7 @@ def decode_image(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8
             "scale it down first"
         ) from None
     except (OSError, ValueError, SyntaxError) as error:
+        # Pillow raises SyntaxError for damaged PNG files.
         raise SourceError(f"{path} cannot be read as an image: {error}") from None
 
 

@@ -176,6 +176,7 @@ class _FrameRedrawer:
         self.count = 0
 
     def _add_encoder(self, rate: Fraction) -> Any:
+        # 1001 is the denominator of the rates of NTSC, such as 30000/1001.
         rate = rate.limit_denominator(1001)
         encoder: Any = self._output.add_stream("libx264", rate, options=H264_OPTIONS)
         encoder.width, encoder.height = self._canvas_size
@@ -264,6 +265,7 @@ class _CopiedAudio:
         shift = round(seconds / self._stream.time_base) - packet.pts  # type: ignore[operator]
         packet.pts += shift
         packet.dts += shift
+        # FFmpeg refuses to write decoding times that do not rise.
         if self._last_ticks is not None and packet.dts <= self._last_ticks:
             return []
         self._last_ticks = packet.dts

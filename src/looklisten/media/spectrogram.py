@@ -311,6 +311,7 @@ def mel_filters(spec: FrontEnd) -> Float[Tensor, "bins bands"]:
     fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     triangles = torch.minimum(rise, fall).clamp_min(0)
     if spec.mel_scale == "htk":
+        # A band that is narrower than a bin may lie between two of them, and sums to 0.
         return triangles / triangles.sum(0).clamp_min(1e-9)
     area_hz = (edges[2:] - edges[:-2]) / 2
     return triangles / area_hz

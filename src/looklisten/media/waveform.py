@@ -179,6 +179,7 @@ def check_samples(
 ) -> Float32[np.ndarray, " samples"]:
     """`wave` itself, if it can be sound. Raises SourceError with the time of a bad sample."""
     peak = float(np.abs(wave).max(initial=0.0))
+    # For good sound this is all; only bad sound is searched for its first bad sample.
     if np.isfinite(peak) and peak <= LOUDEST:
         return wave
     # Written with "not", so that a sample that is not a number counts as bad.

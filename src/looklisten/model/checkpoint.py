@@ -109,10 +109,12 @@ def save_checkpoint(
     computation: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `folder/step-000000100` atomically. `computation`: how its steps were computed."""
+    # Nine digits, so that names sort in the order of their steps.
     path = folder / f"step-{step:09d}"
     with atomic_write(path) as scratch:
         scratch.mkdir()
         for name, tensors in (("model", model), ("optimizer", optimizer)):
+            # Weights are channels-last, and safetensors refuses tensors that are not contiguous.
             contiguous = {key: value.contiguous() for key, value in tensors.items()}
             # Through bytes, so that a full disk is an OSError like any other.
             (scratch / f"{name}.safetensors").write_bytes(save(contiguous))
@@ -165,6 +167,7 @@ def _link_best(folder: Path, best: Path) -> None:
     link = folder / "best"
     new_link = folder / f".best-{os.getpid()}"
     new_link.unlink(missing_ok=True)
+    # A link under another name, then a rename: `best` leads to a checkpoint at any time.
     new_link.symlink_to(best.name)
     if link.is_dir() and not link.is_symlink():
         # Copying a run may have turned the link into a folder.
@@ -182,6 +185,7 @@ def best_saved(folder: Path) -> tuple[float, Path | None]:
         accuracy = _held_out_accuracy(path)
         if accuracy is not None:
             measured.append((accuracy, path))
+    # Of equal accuracies the paths are compared, so the later step wins.
     return max(measured, default=(math.nan, None))
 
 

@@ -291,6 +291,7 @@ class PositionFusion(AlignedFusion):
         """Like `soft_maximum`, for similarities that are already multiplied by `sharpness`."""
         # No similarity is above 1, so exp(scaled - sharpness) cannot overflow.
         evidence = (scaled - self.sharpness).exp_().sum(dimension).float()
+        # + 1 adds the sharpness again that was subtracted: sharpness / sharpness.
         return (evidence / self.positions).log() / self.sharpness + 1
 
 
@@ -322,6 +323,8 @@ POSITION_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
 def build_fusion(config: ModelConfig, vision: Backbone) -> Fusion:
     """The fusion that `config` names, for towers like `vision`; its weights are not drawn yet."""
     if config.fusion in POSITION_FUSIONS:
+        # Those of a training crop. Divided by its own positions, a wider frame would have
+        # a lower probability for the same object (LOG.md, 2026-11-27).
         positions = vision.map_columns(config.crop_pixels) ** 2
         return POSITION_FUSIONS[config.fusion](
             vision.features, config.fusion_width, config.sharpness, positions

@@ -21,6 +21,7 @@ class L3Net(nn.Module):
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
+        # Without it a process that is forked later would hang at its first parallel step.
         single_thread_after_fork()
         self.config = config = config or ModelConfig()
         self.initial_seed: int | None = None
@@ -37,6 +38,7 @@ class L3Net(nn.Module):
         self.audio = backbone.from_config(config, "audio", 1, normalized)
         self.fusion = build_fusion(config, self.vision)
         initialize_weights(self, config)
+        # After the drawing: the first changes weights that were drawn, the second replaces some.
         self.vision.inflate_input(config.frames_per_pair)
         self.fusion.initialize_answer()
 

@@ -25,6 +25,7 @@ def network_key(network: Any, name: str = "") -> str:
     if isinstance(network, nn.Module):
         for key, tensor in sorted(network.state_dict().items()):
             values = tensor.detach().cpu().contiguous()
+            # The same bytes in other tensors, or of another type, are another network.
             digest.update(f"{key} {values.dtype} {list(values.shape)}".encode())
             # As bytes, because NumPy has no bfloat16. `reshape` because `view` to another item
             # size needs at least one axis, which a single number lacks.

@@ -49,6 +49,7 @@ def read_video_ids(run: Path, entries: list[dict[str, Any]]) -> dict[str, frozen
 
 def recorded_videos(run: Path, step: int) -> dict[str, frozenset[str]]:
     """The video ids of a run up to `step`, by part; empty for a run of an older version."""
+    # A checkpoint of an earlier step has seen none of the videos of a later entry.
     entries = [entry for entry in read_record(run) if entry["from_step"] < step]
     ids = read_video_ids(run, entries)
     return ids or {TRAINED_ON: frozenset(), HELD_OUT: frozenset()}

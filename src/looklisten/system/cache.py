@@ -20,6 +20,7 @@ NO_HOME = "this user has no home folder; set LOOKLISTEN_CACHE to a folder that o
 def listed_home() -> Path | None:
     """The home folder in the system's list of users; None if it lists none that exists."""
     try:
+        # Windows has no `pwd`, and a container may list no such user.
         import pwd
 
         listed = Path(pwd.getpwuid(os.getuid()).pw_dir)
@@ -49,6 +50,7 @@ def choose_cache(
     named = environ.get("USERPROFILE" if system == "win32" else "HOME")
     home_folder = Path(named) if named else home()
     if home_folder is None:
+        # All users share the folder of temporary files, so the user is in the name.
         user = str(os.getuid()) if hasattr(os, "getuid") else environ.get("USERNAME", "user")
         return Choice(str(Path(tempfile.gettempdir()) / f"looklisten-{user}"), NO_HOME)
     below = {"darwin": "Library/Caches", "win32": "AppData/Local"}.get(system, ".cache")
@@ -74,6 +76,7 @@ def writable_cache(name: str) -> Path:
     try:
         # Among temporary files other users could read it, or create it before us.
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # A trial, because permissions do not show that a file system is read-only.
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

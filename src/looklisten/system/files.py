@@ -31,6 +31,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     for files and folders.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, because only within one file system is a rename atomic.
     scratch_dir = Path(
         tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{_host()}-{os.getpid()}-", dir=path.parent)
     )
@@ -45,6 +46,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if path.is_dir() and scratch.is_dir():
             shutil.rmtree(path)  # a folder cannot be renamed over another one
         scratch.replace(path)
+        # A new name is on the disk only when its folder is.
         _flush_to_disk(path.parent)
     finally:
         shutil.rmtree(scratch_dir, ignore_errors=True)
@@ -67,6 +69,7 @@ def remove_abandoned_scratch(folder: Path) -> None:
     for scratch in folder.glob(f"{_SCRATCH_PREFIX}*"):
         host, _, process_and_random = scratch.name.removeprefix(_SCRATCH_PREFIX).partition("-")
         with contextlib.suppress(OSError, ValueError):
+            # Processes of another machine cannot be asked for here, so the age decides.
             is_old = time.time() - scratch.stat().st_mtime > ABANDONED_SECONDS
             if is_old or (host == _host() and not _is_running(_process(process_and_random))):
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -78,11 +81,13 @@ def _process(process_and_random: str) -> int:
 
 
 def _host() -> str:
+    # In the name of a temporary folder the first hyphen ends the host.
     return platform.node().replace("-", "_")
 
 
 def _is_running(process: int) -> bool:
     try:
+        # Signal 0 is never delivered: the system only checks that the process exists.
         os.kill(process, 0)
     except ProcessLookupError:
         return False
@@ -112,6 +117,7 @@ def check_writable(folder: Path) -> None:
     """
     try:
         existing = folder.absolute()
+        # `lexists`, because a broken link is in the way like a file.
         while not os.path.lexists(existing):
             existing = existing.parent
         if not existing.is_dir():
@@ -132,6 +138,7 @@ def check_writable(folder: Path) -> None:
         finally:
             shutil.rmtree(trial, ignore_errors=True)
     except OSError as error:
+        # For a full disk the command line has a sentence of its own.
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ConfigError(

@@ -88,6 +88,7 @@ def find_files(top: str | Path, has_suffix: Callable[[str], bool]) -> FolderCont
         folder = folders.pop() if folders else links.pop(0)
         try:
             file_status = os.stat(folder)  # noqa: PTH116 (names here are text, for speed)
+            # By inode, because links give a folder several paths, and may lead in a circle.
             if (file_status.st_dev, file_status.st_ino) in visited:
                 continue
             visited.add((file_status.st_dev, file_status.st_ino))
@@ -110,6 +111,7 @@ def match_paths(pattern: str) -> Iterator[str]:
     parts = ["**", *filter(None, after.split("/"))] if after else ["**", "*"]
     begins_a_part = before == "" or before.endswith("/")
     ends_a_part = after == "" or after.startswith("/")
+    # `find_files` leaves hidden files out, so a pattern that names them is for `glob`.
     names_hidden = any(part.startswith(".") for part in parts)
     if not stars or not begins_a_part or not ends_a_part or names_hidden:
         yield from glob.glob(pattern)  # noqa: PTH207 (the pattern may be absolute)
@@ -118,6 +120,7 @@ def match_paths(pattern: str) -> Iterator[str]:
     for top in tops:
         contents = find_files(top, lambda _: True)
         paths = [file.path for file in contents.files]
+        # What cannot be read matches too, so that it becomes a failed source.
         paths += [path for path, _ in contents.problems]
         top_length = len(os.path.abspath(top).rstrip(os.sep)) + 1  # noqa: PTH100
         for path in paths:
@@ -149,6 +152,7 @@ def _sort_entry(
         return
     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (a Path for each of many names is slow)
     try:
+        # The listing tells this already. `stat` would be one more system call for each folder.
         if entry.is_dir(follow_symlinks=False):
             folders.append(entry.path)
             return
@@ -157,6 +161,7 @@ def _sort_entry(
         problem = unreadable_reason(error)
         if entry.is_symlink():
             problem = f"a broken link: {problem}"
+        # A broken link without a suffix may have led to a folder.
         if has_suffix(suffix) or (entry.is_symlink() and not suffix):
             contents.problems.append((entry.path, problem))
         else:
@@ -178,6 +183,7 @@ def unreadable_reason(error: Exception) -> str:
         return "there is no such file"
     if isinstance(error, OSError):
         return error.strerror or str(error)
+    # Python says "embedded null byte", in an error without a number.
     if "null" in str(error):
         return "its name holds a NUL character, which no file name can"
     return f"no file can have this name here ({encode_name(str(error))})"

@@ -48,9 +48,12 @@ def keep_freed_memory() -> None:
     CPU (`benchmarks/allocator.py`). This changes the whole process, so programs call it, not
     functions of a library. Without glibc it does nothing.
     """
+    # Windows refuses CDLL(None), and other C libraries have no `mallopt`.
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
+        # For blocks over 32 MB, which the other setting does not keep (LOG.md, 2026-11-24).
         mallopt(_M_MMAP_MAX, 0)
+        # For what is freed at the top of the heap.
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 

@@ -77,9 +77,11 @@ class AudioDecoder:
         try:
             planes, items_per_sample = self._reader.read(frame)
         except ValueError as error:
+            # For example, a damaged AAC header claims 59 planes (LOG.md, 2026-11-23).
             self._report.damaged_count += 1
             self._report.last_error = str(error)
             return
+        # Blocks that were gathered are joined into one array, so they need one layout.
         if layout != self._layout:
             yield from self._end()
             self._layout = layout
@@ -120,6 +122,7 @@ class AudioDecoder:
             planes = [_with_silence_before(plane, shift * items_per_sample) for plane in planes]
         elif shift < 0:
             planes = [plane[-shift * items_per_sample :] for plane in planes]
+            # Sound before `start_seconds` is not taken anyway, so it is not lost.
             if self._placer.end_seconds > self._options.start_seconds:
                 self._report.add_lost(OLD_AUDIO, -shift / rate_hz)
         self._gathered.append(planes)

@@ -107,6 +107,7 @@ class Clock:
         names = self._container.format.name.split(",")
         # Where the header declares the length of the longest stream, packets of all streams are
         # read, to know whether the file is complete.
+        # To `demux`, no streams means all of them.
         streams = () if FILE_LENGTHS.intersection(names) else self.streams
         for packet in self._container.demux(*streams):
             # PyAV ends with an empty packet a stream. It would flush the decoder, which the
@@ -157,6 +158,7 @@ class Clock:
                 continue
             seconds = self.seconds_of(packet, first) if packet.stream is first else None
             if seconds is not None and seconds <= target and packet.is_keyframe:
+                # Decoding can begin at this key frame, so no packet before it is needed.
                 waiting.clear()
             waiting.append(packet)
             has_begun = seconds is not None and seconds > target

@@ -43,6 +43,7 @@ class Completeness:
         self._size_bytes = container.size
         self._written_bytes = written_bytes(path, self._format)
         """How long the file should be by its structure."""
+        # Of other MP3 files FFmpeg only estimates the length, and an estimate declares nothing.
         self._counts_frames = self._format != "mp3" or counts_frames(path)
 
     def declared_seconds(self, stream: av.VideoStream | av.AudioStream) -> float | None:
@@ -57,6 +58,7 @@ class Completeness:
     def missing_packets(self) -> str:
         """A sentence on what could not be read; empty when nothing is known to be missing."""
         has_all_bytes = self._written_bytes is not None and self._written_bytes <= self._size_bytes
+        # Bytes count more than seconds: a header may declare a wrong length of a complete file.
         if has_all_bytes and not self._stopped_early():
             return ""
         for stream in self._clock.streams:
@@ -81,6 +83,7 @@ class Completeness:
         if declared is None and self._format in FILE_LENGTHS:
             return self._clock.last_seconds, self._file_seconds()
         if declared is None and self._format in BYTE_LENGTHS and self._written_bytes:
+            # The seconds count what is there, so they grow by the share of bytes that is missing.
             return read, read * self._written_bytes / self._size_bytes
         return read, declared
 
@@ -91,6 +94,7 @@ class Completeness:
         """
         last_byte = self._clock.last_byte
         last_seconds = self._clock.last_seconds
+        # Of these two, `written_bytes` counts the files that are appended too.
         end_byte = last_byte if self._format in ("flv", "matroska") else self._written_bytes
         start_byte = second_file(self._path, self._format, end_byte or last_byte)
         if start_byte is None or last_byte > start_byte:

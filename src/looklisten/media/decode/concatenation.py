@@ -87,6 +87,7 @@ class Concatenation:
         return self._begin_part() if self._waiting else []
 
     def _start_of(self, packet: Packet) -> float | None:
+        # Decoding times rise within a part; presentation times of a video go back and forth.
         ticks = packet.dts if packet.dts is not None else packet.pts
         tick = self._tick_seconds[packet.stream_index]
         return ticks * tick if ticks is not None and tick else None

@@ -93,6 +93,7 @@ def decode_media(
             report.last_error = last_line(error)
             report.stop_reason = f"reading it failed: {report.last_error}"
         missing = report.stop_reason or completeness.missing_packets()
+        # Not of a cut file: its last frame would stay on screen for all that is missing.
         if video and video_decoder and not missing:
             video_decoder.declared_end_seconds = completeness.declared_seconds(video)
         for decoder in decoders.values():

@@ -65,6 +65,7 @@ def needs_mapping(codec: Any) -> bool:
 
 def _primaries(codec: Any) -> int:
     primaries = int(codec.color_primaries)
+    # ITU-R BT.2100, which defines PQ and HLG for video, has the primaries of BT.2020.
     if primaries == UNSPECIFIED and is_high_range(codec):
         return WIDE_PRIMARIES
     return primaries

@@ -175,6 +175,7 @@ def _element(file: BinaryIO, start: int) -> tuple[int, int, int | None]:
     head = file.read(12)
     if not head or not head[0]:
         raise ValueError("no element")
+    # Leading zero bits count the bytes of a number. Ids keep the bit after them, lengths do not.
     id_bytes = 9 - head[0].bit_length()
     first = head[id_bytes]
     if not first:
@@ -219,10 +220,12 @@ def _riff(file: BinaryIO, size: int) -> int | None:
         length = _number(head[4:8], "little")
         if head[:4] not in (b"RIFF", b"RF64", b"BW64"):
             break
+        # Before the length is checked: that of a large WAV file is a placeholder.
         if head[8:12] == b"WAVE":
             return _samples(file, size, start + 12)
         if not 0 < length < 0xFFFFFFFF:
             return None
+        # A chunk of odd length is followed by a byte of padding.
         start = end = start + 8 + length + length % 2
     return end
 
@@ -247,6 +250,7 @@ def _samples(file: BinaryIO, size: int, start: int) -> int | None:
 
 def _wave64(file: BinaryIO, size: int) -> int | None:
     """Sony Wave64: chunks with names of 16 bytes and sizes of 8, which count the head of 24."""
+    # The head of the file: a name of 16 bytes, a size of 8, and the name `wave` of 16.
     start = 40
     while start + 24 <= size:
         file.seek(start)
@@ -278,6 +282,7 @@ def _core_audio(file: BinaryIO, size: int) -> int | None:
 def _advanced_systems(file: BinaryIO, _: int) -> int | None:
     """ASF (WMV, WMA): the object of file properties has the size of the file."""
     head = file.read(1 << 16)
+    # The GUID of the object, as it is stored: its first three fields are little-endian.
     start = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
     if start < 0:
         return None
@@ -290,6 +295,7 @@ def _flash(file: BinaryIO, size: int) -> int | None:
     file.seek(max(size - 4, 0))
     length = _number(file.read(4))
     start = size - 4 - length
+    # The head of a tag has 11 bytes, that of the file 9.
     if length < 11 or start < 9:
         return None
     file.seek(start)

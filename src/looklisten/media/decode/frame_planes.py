@@ -25,6 +25,7 @@ def _view(plane: Any) -> NDArray[np.uint8]:
 
 def square_pixel_size(stream: av.VideoStream, frame: av.VideoFrame) -> tuple[float, float]:
     """Width and height of a stored frame with square pixels, not larger than it is stored."""
+    # FFmpeg's ratio is 0 where it is not known.
     ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
     aspect = float(ratio) or 1.0
     if aspect >= 1:

@@ -33,6 +33,7 @@ def open_media(path: str | Path, options: DecodeOptions, report: DecodeReport) -
         "max_streams": str(options.max_streams),
     }
     try:
+        # Tags may be in any encoding, and PyAV by default fails at one that is not UTF-8.
         return av.open(str(path), metadata_errors="ignore", options=ffmpeg_options)
     except (av.FFmpegError, OSError, ValueError) as error:
         report.last_error = last_line(error)
@@ -53,6 +54,7 @@ def select_streams(
     Streams that are not chosen are listed in the report. Raises SourceError when a stream that is
     asked for is missing, encrypted or too large, or when the file has too many streams.
     """
+    # FFmpeg reads no stream beyond the limit, so a file that reaches it may have more.
     if len(container.streams) >= options.max_streams:
         raise SourceError(
             f"{path} has {len(container.streams)} streams or more; "

@@ -21,6 +21,7 @@ class ChunkResampler(Protocol):
 
 def soxr_high_quality(rate_hz: int) -> ChunkResampler:
     """The resampler of looklisten's own networks: soxr with the quality HQ."""
+    # Only here, so that the shell reads the defaults without importing NumPy.
     import soxr
 
     stream: ChunkResampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ")

@@ -40,6 +40,7 @@ def orientation_of(frame: Any) -> Orientation:
         return Orientation(False, round(frame.rotation / 90) % 4)
     if matrix is None:
         return Orientation()
+    # The rows are a b u, c d v, x y w; only a to d turn and mirror.
     a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
     return orientation_of_matrix(a, b, c, d)
 

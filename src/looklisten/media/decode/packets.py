@@ -19,6 +19,7 @@ def decode_packet(codec: Any, packet: Packet | None, report: DecodeReport) -> li
     try:
         frames: list[Any] = codec.decode(packet)
     except av.EOFError:
+        # A decoder that was flushed before answers so; nothing is damaged.
         return []
     except av.FFmpegError as error:
         report.damaged_count += 1
@@ -31,6 +32,7 @@ def last_line(error: BaseException) -> str:
     """The last line that FFmpeg logged about an error."""
     log = getattr(error, "log", None)
     if log:
+        # PyAV's log is a level, a name and the message.
         return str(log[2]).strip()
     return str(getattr(error, "strerror", None) or error)
 

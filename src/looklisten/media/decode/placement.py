@@ -113,6 +113,7 @@ class BlockPlacer:
                 drift = 0.0
         block = self._waiting.popleft()
         self._waiting_seconds -= block.duration_seconds
+        # A block cannot lose more than it has; the blocks after it lose the rest.
         shift = max(round(drift * block.rate_hz), -block.samples)
         self._expected_seconds += (block.samples + shift) / block.rate_hz
         return PlacedBlock(block.content, block.samples, block.rate_hz, shift, start)
@@ -129,6 +130,7 @@ class BlockPlacer:
 
     def _first_start(self) -> float:
         """Where the sound begins: at the first timestamp, or at their median if they oscillate."""
+        # Counted from 0, each drift is a time at which the sound may begin.
         self._expected_seconds = 0.0
         drifts = self._drifts()
         if not len(drifts) or self._waiting[0].start_seconds is None:

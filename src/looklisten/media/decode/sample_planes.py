@@ -68,6 +68,7 @@ class SamplePlanes:
             self._layout = None
             raise ValueError(f"sound in {channels} planes cannot be read ({error})") from error
         if len(repacked) != 1 or repacked[0].samples != samples:
+            # The packer may still hold samples, so the next frame gets a new one.
             self._layout = None
             raise ValueError(f"sound in {channels} planes cannot be read")
         return repacked[0]

@@ -133,6 +133,7 @@ def stream_seconds(stream: Any) -> float | None:
     # Matroska has no field for it; programs write a tag such as 00:00:04.021000000. The tag comes
     # first, because FFmpeg invents a duration for a stream without a packet.
     for name, value in stream.metadata.items():
+        # FFmpeg appends the language of a tag to its name, as in DURATION-eng.
         if name.upper().partition("-")[0] == "DURATION":
             with contextlib.suppress(ValueError):
                 hours, minutes, seconds = value.split(":")
@@ -154,6 +155,7 @@ def audio_of_program(container: InputContainer, videos: Sequence[Any], video: An
     """In a broadcast of several programs, the audio stream of the program of `video`; else None."""
     related = [container.streams.best("audio", related=other) for other in videos]
     audio_indexes = {stream.index for stream in related if stream is not None}
+    # Where all programs share one audio stream, the video does not decide.
     if len(audio_indexes) < 2:
         return None
     return related[list(videos).index(video)]
@@ -182,6 +184,7 @@ def is_encrypted(stream: Any) -> bool:
     try:
         tag = stream.codec_context.codec_tag
     except UnicodeDecodeError:
+        # PyAV reads the four bytes of the tag as text, which they need not be.
         tag = ""
     names = {name.lower() for name in stream.metadata}
     return tag in ENCRYPTED_TAGS or ENCRYPTION_KEY_TAG in names

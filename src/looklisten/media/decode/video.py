@@ -90,6 +90,7 @@ class VideoDecoder:
         self._decoded_seconds = 0.0
         """Where the packets end that could be decoded."""
         self._last_bin: float = -np.inf
+        # One for the whole file. PyAV's default is one a frame, with as many threads as cores.
         self._scaler = VideoReformatter()
         self._range_mapper = RangeMapper(stream.codec_context)
         self._decodes_all = True
@@ -131,6 +132,7 @@ class VideoDecoder:
         frames = decode_packet(self._stream.codec_context, packet, self._report)
         self._note_decoded(packet, damaged_before)
         for frame in frames:
+            # The header was checked when the file was opened, but frames may grow later.
             if frame.width * frame.height > self._options.max_megapixels * 1e6:
                 self._report.stop_reason = f"its frames grow to {frame.width} x {frame.height}"
                 return
@@ -268,6 +270,7 @@ class VideoDecoder:
             self._report.flags.add("hdr")
         if needs_mapping(codec):
             frame = self._range_mapper.mapped(frame, width, height, "AREA")
+        # The planes of a JPEG file, so that the encoder takes them without RGB in between.
         scaled = self._scaler.reformat(
             frame,
             width=width,

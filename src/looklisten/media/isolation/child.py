@@ -53,6 +53,7 @@ def run_jobs() -> None:
     pipe = _Pipe()
     ignore_interrupts()
     inbox = _Inbox()
+    # In a thread of its own: a `Stop` must arrive while this thread works on the job.
     threading.Thread(target=inbox.receive, daemon=True).start()
     quiet_decoders()
     heart = _Heart(pipe)
@@ -150,6 +151,7 @@ class _Heart:
         if report is not None:
             return report.video_end_seconds + report.audio_end_seconds + self.items_sent
         with contextlib.suppress(OSError, ValueError, IndexError):  # this file exists on Linux only
+            # The first number counts the bytes that were read, also from the cache of the system.
             return float(Path("/proc/self/io").read_text().split()[1]) / BYTES_PER_SECOND
         return 0.0
 
@@ -187,6 +189,7 @@ def _run(request: Request, pipe: _Pipe, inbox: _Inbox, heart: _Heart) -> None:
     end: Result | Failure
     try:
         if request.folder is not None:
+            # This process may have started when the parent was in another folder.
             os.chdir(request.folder)
         limit_memory(request.memory_megabytes)
         keywords = {"report": request.report} if request.report else {}
@@ -197,6 +200,7 @@ def _run(request: Request, pipe: _Pipe, inbox: _Inbox, heart: _Heart) -> None:
     except MemoryError:
         end = Failure("memory", ())
     except LookListenError as error:
+        # The class goes by its name, since a message never holds a pickle.
         name = f"{type(error).__module__}:{type(error).__qualname__}"
         end = Failure(name, (str(error),))
     except OSError as error:
@@ -213,6 +217,7 @@ def _send_items(
 ) -> Any:
     """Send what a generator yields until it ends or is stopped; returns the generator's value."""
     answer = None
+    # A generator that is stopped early closes its file here, before the next job.
     with contextlib.closing(items):
         while inbox.stopped_job != request.number:
             try:

@@ -98,6 +98,7 @@ def _encoded(value: Any, buffers: list[memoryview]) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return {type(value).__name__: [_encoded(item, buffers) for item in value]}
     if isinstance(value, dict):
+        # As pairs, because the keys of a JSON object can only be texts.
         pairs = [(_encoded(key, buffers), _encoded(item, buffers)) for key, item in value.items()]
         return {"dict": pairs}
     if isinstance(value, Path):
@@ -125,6 +126,7 @@ class _Decoder:
     """JSON -> the value that it describes; the arrays are taken from `body` in their order."""
 
     def __init__(self, body: bytearray, functions: bool) -> None:
+        # Arrays are views of it, not copies; as a bytearray it makes them writable.
         self._body = memoryview(body)
         self._functions = functions
         self._position = 0

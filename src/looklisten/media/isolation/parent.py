@@ -52,6 +52,7 @@ from looklisten.media.isolation.process import WorkerLost
 CLOSE_SECONDS = 2.0
 """How long a job that is to stop early may take to stop by itself."""
 
+# A context variable, since each thread may read files under limits of its own.
 _limits: ContextVar[WorkerLimits | None] = ContextVar("limits", default=None)
 
 
@@ -100,6 +101,7 @@ def call_isolated(function: Callable[..., Any], *arguments: Any, source: str | P
 def warm_up() -> None:
     """Start a process without waiting for it, so that it is ready for the first file."""
     with contextlib.suppress(LookListenError):
+        # An error is left to the first file, which meets it again and reports it.
         return_process(take_process())
 
 
@@ -163,6 +165,7 @@ class _Job:
             except WorkerLost as error:
                 self._give_back(process)
                 # See the decisions above: after other files, a crash does not prove anything.
+                # PyAV 18.1, for example, frees a channel order twice and dies in a later call.
                 if error.hung or process.jobs == 1:
                     raise
             except BaseException:
@@ -185,9 +188,11 @@ class _Job:
                 return process
             except WorkerLost as error:  # it died while it was idle
                 self._give_back(process)
+                # A new process was never idle, so another one may fail too, without end.
                 if error.hung or process.jobs == 1:
                     raise
             except BaseException:
+                # The request may have been sent in part, so the process is not used again.
                 process.is_busy = True
                 self._give_back(process)
                 raise
@@ -211,9 +216,11 @@ class _Job:
 
     def _finish_early(self, process: DecoderProcess) -> None:
         """Stop the job in the other process, and read what it still sends."""
+        # In a program that was forked off meanwhile, the process belongs to its parent.
         if process.owner_pid != os.getpid():
             return
         with contextlib.suppress(WorkerLost):
+            # With the number of the job, which may be over when the message arrives.
             process.send(Stop(process.jobs), CLOSE_SECONDS)
             began = time.monotonic()
             while time.monotonic() - began < CLOSE_SECONDS:
@@ -222,6 +229,7 @@ class _Job:
                     continue
                 self._note_changes(message)
                 if not isinstance(message, Item):
+                    # The job has ended by itself, so its process can take another one.
                     process.is_busy = False
                     return
 
@@ -240,6 +248,7 @@ class _Job:
         if isinstance(error_class, type) and issubclass(error_class, LookListenError):
             raise error_class(*message.arguments)
         error = SourceError(f"{self._source}: {' '.join(message.arguments)}")
+        # The traceback here ends at the pipe; that of the other process leads to the line.
         error.add_note(message.trace)
         raise error
 
@@ -278,6 +287,7 @@ class _Mirror:
             elif isinstance(there, set):
                 here |= there
             elif isinstance(there, int) and not isinstance(there, bool):
+                # To Python a bool is an int, but it is no count.
                 setattr(self._report, name, here + (there - before))
             else:
                 setattr(self._report, name, there)

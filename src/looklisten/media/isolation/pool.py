@@ -75,11 +75,13 @@ class DecoderProcess(ChildProcess):
             with _processes.watchdog.waiting(self, stall_seconds):
                 message: Heartbeat | Item | Result | Failure = read_message(self._read)
         except (OSError, ValueError, EOFError):
+            # ValueError: what a damaged process sends may be no message.
             raise self._lost(stall_seconds) from None
         return message
 
     def wait_until_ready(self) -> None:
         """Raises LookListenError when the process cannot run on this machine."""
+        # Not in `__init__`, so that `warm_up` starts a process without waiting for it.
         if self._is_ready:
             return
         try:
@@ -134,6 +136,7 @@ class _Watchdog:
                 )
                 self._thread.start()
             elif len(self._left_seconds) == 1:
+                # The thread sleeps only while nobody waits, so only the first one wakes it.
                 self._changed.notify()
         try:
             yield
@@ -158,6 +161,7 @@ class _Watchdog:
             self._left_seconds[process] -= passed_seconds
             if self._left_seconds[process] <= 0:
                 del self._left_seconds[process]
+                # Before the kill: the thread that waits then sees the end of the pipe at once.
                 process.was_stopped_for_hanging = True
                 process.kill()
 
@@ -206,6 +210,7 @@ class _Processes:
             )
             if is_reused:
                 self._idle.append(process)
+        # Outside of the lock, since it waits for the process to end.
         if not is_reused:
             self._drop(process)
 
@@ -245,8 +250,10 @@ def _forget_processes() -> None:
     _processes = _Processes()
 
 
+# Windows has no fork.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_processes)
+# A lambda, because a fork puts another object into `_processes`.
 atexit.register(lambda: _processes.close())
 
 

@@ -41,6 +41,7 @@ class ChildProcess:
         inherited = {
             name: value for name, value in os.environ.items() if name not in UNWANTED_VARIABLES
         }
+        # So the module is found wherever this program found it. An empty path is the user's folder.
         python_path = os.pathsep.join(path for path in sys.path if path)
         self._process = subprocess.Popen(  # noqa: S603 (this program itself)
             # -P: a file `json.py` in the user's folder must not become a module of this program.
@@ -76,6 +77,7 @@ class ChildProcess:
     def how_it_ended(self) -> str:
         """A sentence on why the process ended. Waits for the end."""
         code = self._process.wait()
+        # A negative code is the number of a signal, which may be one without a name in Python.
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"the decoder crashed its process ({signal.Signals(-code).name})"
@@ -132,6 +134,7 @@ def quiet_decoders() -> None:
     import av
 
     logger = logging.getLogger("libav")
+    # Without a handler, `logging` would print warnings to stderr by itself.
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
     av.logging.set_level(av.logging.ERROR)
@@ -145,6 +148,7 @@ def limit_memory(megabytes: int) -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
+        # The first number is the size of the address space in pages, which RLIMIT_AS limits.
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
         limit = taken + megabytes * 2**20

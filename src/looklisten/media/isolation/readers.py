@@ -49,6 +49,7 @@ class TimeGrid:
         if self.step_samples is None:
             return float(exact / SAMPLE_RATE_HZ)
         half = Fraction(1, 2)
+        # Not `round`, which takes every other half down: the grid would be uneven.
         samples = floor(exact + half)
         steps = floor(Fraction(samples, self.step_samples) + half)
         return (steps * self.step_samples + self.offset_samples) / SAMPLE_RATE_HZ
@@ -84,6 +85,7 @@ def read_media(
         source=path,
         report=report or DecodeReport(),
     )
+    # A loop that is left early then stops the job in the other process.
     with closing(events):
         for event in events:
             yield _with_even_luma(event) if isinstance(event, Frame) else event
@@ -198,6 +200,7 @@ def _draw_all(
         except StopIteration as stopped:
             progress(max(total_seconds, last_second), max(total_seconds, last_second))
             return int(stopped.value)
+        # The last item has no frame: it is there to take the canvas of the frame before.
         if frame is None:
             continue
         total_seconds = frame.total_seconds
@@ -205,6 +208,7 @@ def _draw_all(
             last_second = int(frame.at_seconds)
             progress(last_second, max(total_seconds, last_second))
         draw(frame.at_seconds, frame.planes, canvas)
+        # One canvas serves all frames, since it goes into the pipe before the next one is drawn.
         answer = canvas
 
 
@@ -214,9 +218,11 @@ def _path_elsewhere(path: str | Path) -> str:
     Raises SourceError for a pipe, which this process alone can read.
     """
     text = str(path)
+    # Names such as /dev/stdin or /dev/fd/3 mean another file in each process.
     if not text.startswith(("/dev/", "/proc/")):
         return text
     real = os.path.realpath(text)
+    # The real path of a pipe is a name such as `pipe:[4026]`, which is no file.
     if not os.path.exists(real):  # noqa: PTH110
         raise SourceError(f"{path} is a pipe, which can be read only once; save it as a file first")
     return real

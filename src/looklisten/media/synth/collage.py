@@ -116,6 +116,7 @@ class Collage:
     def video(self, index: int) -> RenderedVideo:
         """Video `index`; its frames are drawn when they are read."""
         options = self.options
+        # Another seed than that of `ingredients`, so that its random numbers do not repeat.
         rng = np.random.default_rng((options.seed, index, 1))
         made_of = self.ingredients(index)
         background_sounds = []
@@ -175,6 +176,7 @@ def read_collage(
     undecodable = [
         failure for failure in map_unordered(_check, tasks, workers, progress) if failure
     ]
+    # Sorted, because they come in the order in which workers finish.
     failures += sorted(undecodable, key=lambda line: line["source"])
     unusable = {line["source"] for line in undecodable}
     image_names = {_plain_label(sound): _plain_label(image) for image, sound in options.same}
@@ -211,6 +213,7 @@ def _usable(
     usable = []
     for file in files:
         label = _plain_label(file.label)
+        # Failures hold encoded paths, since a name need not be UTF-8.
         if failure(file.path, "", "")["source"] not in unusable:
             usable.append(replace(file, label=other_names.get(label, label)))
     return usable
@@ -326,6 +329,7 @@ def _looped(
         return sound[start : start + samples]
     parts = []
     size = 0
+    # Longer by one repetition, so that it may begin anywhere in the recording.
     while size < samples + len(sound):
         pause_samples = int(rng.uniform(0, MAX_LOOP_GAP_SECONDS) * SAMPLE_RATE_HZ)
         parts += [sound, np.zeros(pause_samples, np.float32)]

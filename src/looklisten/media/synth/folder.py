@@ -67,6 +67,7 @@ def write_set(
         _check_same_settings(out, before, json.loads(json.dumps(settings)))
     out.mkdir(parents=True, exist_ok=True)
     remove_abandoned_scratch(out)
+    # Before the videos, so that an interrupted folder cannot be finished with other settings.
     write_json(settings_file, settings)
     _write_tables(out, videos.tables())
     _write_failures(out / FAILURES_FILE, failures)

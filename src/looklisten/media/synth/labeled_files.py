@@ -54,6 +54,7 @@ def read_labeled_files(
         files, failures = _from_table(folder_or_table)
     else:
         files, failures = _from_folder(folder_or_table, suffixes)
+    # Sorted first, so that it is always the same one of several copies that stays.
     files.sort(key=lambda file: file.path)
     files, unreadable = _without_copies(files)
     failures += unreadable
@@ -107,6 +108,7 @@ def _from_folder(folder: Path, suffixes: Set[str]) -> tuple[list[LabeledFile], l
     files = []
     for file in contents.files:
         relative = Path(file.path).relative_to(top)
+        # The empty text stands for the folder itself, the parent of a file directly in it.
         *above, label, _ = ["", *relative.parts]
         if not label:
             continue  # a file directly in the folder has no class
@@ -127,6 +129,7 @@ def _without_copies(files: list[LabeledFile]) -> tuple[list[LabeledFile], list[F
         except OSError as error:
             failures.append(failure(file.path, "open", unreadable_reason(error)))
             continue
+        # A copy might be on the other side of the split, and no file may be on both.
         if digest not in digests:
             digests.add(digest)
             unique.append(file)

@@ -23,6 +23,7 @@ PEAK = 0.98
 
 def rms(sound: SoundArray) -> float:
     """The root mean square of the samples, never quite zero."""
+    # Sounds are divided by it, silent ones too.
     return float(np.sqrt(np.mean(sound**2)) + 1e-9)
 
 

@@ -42,6 +42,7 @@ def _beats(pattern: tuple[float, ...], length_beats: float, jitter_beats: float 
         # The first bar begins before the video, anywhere in the bar.
         start = -bar_seconds * rng.random()
         notes = []
+        # Two bars more: one begins before the video, and one is cut off by its end.
         for bar in range(int(seconds / bar_seconds) + 2):
             for fraction in pattern:
                 onset = start + bar_seconds * (bar + fraction)

@@ -52,6 +52,7 @@ class World:
         options = self.options
         turn, class_number = divmod(index, len(self.classes))
         split = split_of(turn, options.test_share)
+        # The 2 keeps these numbers apart from those of the scene and of its sound.
         rng = np.random.default_rng((options.seed, index, 2))
         # Objects of random classes fill the frame: there is no space for a second one.
         silent_share = 0.0 if options.random_classes else options.silent_share
