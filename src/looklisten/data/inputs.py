@@ -7,7 +7,6 @@ import glob
 import logging
 import os
 import stat
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from looklisten import tables
 from looklisten.cells import cell_text
 from looklisten.data.options import LabelSource
 from looklisten.data.sources import Source, SourceList, check_splits, is_remote, merge_rows
+from looklisten.data.written_paths import as_file_name, next_to, path_cell, spellings
 from looklisten.errors import SourceError
 from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.names import decode_name, encode_name, printable
@@ -35,7 +35,9 @@ from looklisten.system.folders import (
 
 _log = logging.getLogger("looklisten")
 
+
 SOURCE_COLUMNS = frozenset(("path", "label", "split", "video_id", "start_seconds", "stop_seconds"))
+
 
 # Headings that people write for the known columns. If a table has such a heading but not the known
 # column, it is an error. Otherwise its labels or times would be silently ignored.
@@ -54,6 +56,7 @@ SYNONYMS = tables.synonym_map(
             duration_seconds length length_seconds""",
     }
 )
+
 
 NO_SUCH_FILE = "there is no such file"
 
@@ -189,7 +192,7 @@ def _local(path: str) -> Source | str:
 def _listed_file(list_path: str, text: str, search: _Search) -> Source | None:
     """The source that a table or list names; None, and noted as unusable, if there is none.
 
-    Tries the name as written, then the other spellings that `_spellings` gives.
+    Tries the name as written, then the other spellings that `spellings` gives.
     """
     if is_remote(text.strip()) and not os.path.exists(next_to(list_path, text)):  # noqa: PTH110
         return Source(text.strip())
@@ -199,35 +202,12 @@ def _listed_file(list_path: str, text: str, search: _Search) -> Source | None:
     first = _local(next_to(list_path, as_file_name(text)))
     if isinstance(first, Source):
         return first
-    for spelling in _spellings(text):
+    for spelling in spellings(text):
         source = _local(next_to(list_path, spelling))
         if isinstance(source, Source):
             return source
     search.add_unusable(next_to(list_path, as_file_name(text.strip())), first)
     return None
-
-
-def as_file_name(text: str) -> str:
-    """The file name whose bytes are those of `text` in UTF-8, whatever the system's encoding."""
-    try:
-        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        return text
-
-
-def _spellings(text: str) -> Iterator[str]:
-    """Other names that `text` may stand for."""
-    stripped = text.strip()
-    yield as_file_name(stripped)
-    # A list that is not UTF-8 may be Latin-1 where the name on the disk is UTF-8.
-    readable = cell_text(stripped)
-    yield as_file_name(readable)
-    # macOS and other systems store accents composed or decomposed.
-    yield as_file_name(unicodedata.normalize("NFC", readable))
-    yield as_file_name(unicodedata.normalize("NFD", readable))
-    if "\\" in stripped:
-        yield decode_name(readable)  # as failures.jsonl writes it
-        yield as_file_name(readable.replace("\\", "/"))  # as Windows separates folders
 
 
 def _list(list_path: str, search: _Search) -> Iterator[Source]:
@@ -362,20 +342,6 @@ def read_bytes(path: str) -> bytes:
         with fsspec.open(path, "rb") as file:
             data: bytes = file.read()
     return data
-
-
-def next_to(list_path: str, path: str) -> str:
-    """A path from a table or list, relative to the folder of that table or list."""
-    if is_remote(list_path):
-        return f"{list_path.rpartition('/')[0]}/{path}"
-    return os.path.join(os.path.dirname(list_path), path)  # noqa: PTH118, PTH120 (may be no path)
-
-
-def path_cell(row: tables.Row) -> str:
-    """The column `path` as it is written."""
-    # A file name may hold bytes that no encoding can decode, so it is not read as text first.
-    cell = row.cells.get("path")
-    return cell if isinstance(cell, str) else row.text("path")
 
 
 def _table(table_path: str, search: _Search) -> Iterator[Source]:
