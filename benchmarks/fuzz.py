@@ -168,10 +168,13 @@ def localized(files: Path, out: Path, network: Path) -> Outcome:
     outcome: Outcome = {}
     out.mkdir()
     with use_limits(WorkerLimits(stall_seconds=STALL_SECONDS)):
-        for file in sorted(files.iterdir()):
+        paths = sorted(files.iterdir())
+        for number, file in enumerate(paths):
+            if number % 10 == 0:
+                print(f"localize: {number} of {len(paths)} files", file=sys.stderr, flush=True)
             try:
                 found = ll.localize(file, model, every_seconds=HOP_SECONDS)
-                maps = {f"{number:06d}": one.frame_map.values for number, one in enumerate(found)}
+                maps = {f"{at:06d}": one.frame_map.values for at, one in enumerate(found)}
                 outcome[file.name] = {"digest": array_digest(maps)}
                 ll.overlay(file, found, out / "film.mp4")
             except ll.LookListenError as error:
