@@ -27,6 +27,17 @@ SMALL_FRAMES = WorldOptions(videos=48, seconds=2.0, side_pixels=96, frames_per_s
 """The options of the fixture `world`."""
 
 
+def test_a_world_without_test_videos_is_warned_of(tmp_path, caplog):
+    synth(tmp_path / "small", SMALL)
+    assert "no video is in the split test" in caplog.text
+    assert "test_share 0.25 needs at least 37 videos" in caplog.text
+    assert World(replace(SMALL, videos=37)).has_test_videos()
+    assert World(replace(SMALL, videos=37)).scene(36).split == "test"
+    caplog.clear()
+    synth(tmp_path / "none", replace(SMALL, test_share=0.0))
+    assert caplog.text == ""
+
+
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

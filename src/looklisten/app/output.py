@@ -41,9 +41,15 @@ class Output:
     """A sentence for stderr."""
 
     @classmethod
-    def of_inputs(cls, values: Values) -> "Output":
-        """Values that count in `failed` the inputs that failed; if any did, the exit code is 3."""
-        return cls(values, SOME_INPUTS_FAILED if values["failed"] else SUCCESS)
+    def of_inputs(cls, values: Values, out: Path | str | None = None) -> "Output":
+        """Values that count in `failed` the inputs that failed; if any did, the exit code is 3.
+
+        `out`: the folder whose `failures.jsonl` has the reasons.
+        """
+        if not values["failed"]:
+            return cls(values)
+        message = f"inputs that failed are in {out}/failures.jsonl with the reason" if out else ""
+        return cls(values, SOME_INPUTS_FAILED, message)
 
 
 def emit(values: Values, as_json: bool) -> None:

@@ -28,7 +28,7 @@ from looklisten.system.progress import Progress, no_progress
 
 
 def prepare(
-    inputs: Sequence[str | Path],
+    inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     options: PrepareOptions | None = None,
     boxes: str | Path | None = None,
@@ -61,6 +61,8 @@ def prepare(
     Raises SourceError if there is nothing to prepare or nothing could be prepared, ConfigError if
     `out` holds other options.
     """
+    if isinstance(inputs, (str, Path)):
+        inputs = [inputs]
     options = options or PrepareOptions()
     limits = limits or WorkerLimits()
     share = TaskShare(task_index or 0, num_tasks)

@@ -8,11 +8,15 @@ from pathlib import Path
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.model.l3net import L3Net
-from looklisten.model.networks import Run
+from looklisten.model.networks import Run, check_is_opened
 
 
 def network_of(network: L3Net | Run) -> L3Net:
-    """The network itself. Raises CheckpointError for a network of OpenL3."""
+    """The network itself.
+
+    Raises CheckpointError for a network of OpenL3, ConfigError for the name of a network.
+    """
+    check_is_opened(network)
     return network if isinstance(network, L3Net) else network.l3net
 
 
@@ -30,6 +34,7 @@ def clips_to_evaluate(network: L3Net | Run, shards: Shards | str | Path) -> Shar
     Raises ConfigError for a network without its run and all clips of a folder: only a run knows
     which of them it held out.
     """
+    check_is_opened(network)
     shards = opened_shards(shards)
     if isinstance(network, L3Net):
         if not shards.is_selection:

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from looklisten.config import Config
-from looklisten.errors import CheckpointError
+from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import Checkpoint, open_checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
@@ -326,6 +326,12 @@ def _loader(prefix: str) -> Callable[..., Any]:
     module, _, function = LOADERS[prefix].partition(":")
     loader: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return loader
+
+
+def check_is_opened(network: object) -> None:
+    """Raises ConfigError for the name of a network where the network itself is needed."""
+    if isinstance(network, (str, Path)):
+        raise ConfigError(f'this needs a network, not its name; give ll.open("{network}")')
 
 
 def openl3_refusal(name: str) -> str:

@@ -69,7 +69,7 @@ class TrainResult:
 
 def train(
     shards: str | Path,
-    config: Config,
+    config: Config | str,
     run: str | Path,
     device: str = "auto",
     progress: Progress = no_progress,
@@ -77,6 +77,8 @@ def train(
     evaluated_pairs: int = EVALUATED_PAIRS,
 ) -> TrainResult:
     """Train on the videos of `shards` that are not held out, into the folder `run`, or resume it.
+
+    `config`: a Config, or the name of a recipe or of a TOML file.
 
     Writes `config.toml`, `made.json`, `data.json`, `metrics.jsonl`, `tensorboard/` and
     `checkpoints/`. SIGTERM, SIGUSR1 and a first Ctrl-C end it after the step, with a checkpoint.
@@ -90,6 +92,7 @@ def train(
     `run` belongs to another config, when it holds checkpoints and `resume` is "never", or when
     `shards` would train on videos that were held out and `resume` is not "other-data".
     """
+    config = Config.load(config) if isinstance(config, str) else config
     check_config(config)
     run, data = Path(run), Shards(shards)
     with (

@@ -46,4 +46,4 @@ def run_embed(
         summary = embed_files(
             inputs, network.network, out, options, checkpoint, network.step, progress
         )
-    return Output.of_inputs(summary)
+    return Output.of_inputs(summary, out)

@@ -73,4 +73,4 @@ def run_prepare(
             num_tasks=num_tasks,
             again=again,
         )
-    return Output.of_inputs(summary)
+    return Output.of_inputs(summary, out)

@@ -60,7 +60,7 @@ def run_synth(
     with ProgressBar("synth: videos") as progress:
         result = synth(out, settings, workers, progress)
     # Only composed videos have input files, which can fail.
-    return Output.of_inputs(result) if "failed" in result else Output(result)
+    return Output.of_inputs(result, out) if "failed" in result else Output(result)
 
 
 def _two_names(text: str) -> tuple[str, str]:

@@ -21,13 +21,14 @@ from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run, check_is_opened
 
 MAPS_PER_BATCH = 16
 
 
 def localize(
     source: str | Path | Clip | Iterable[Clip],
-    model: L3Net,
+    model: L3Net | Run,
     at_seconds: Sequence[float] | None = None,
     options: LocalizeOptions | None = None,
     **choices: Unpack[LocalizeChoices],
@@ -36,11 +37,14 @@ def localize(
 
     Without `at_seconds` there is one moment every `every_seconds`. A moment is the stored frame
     nearest to that time with the second of sound around it. `choices` are fields of
-    `LocalizeOptions`; they go before `options`.
+    `LocalizeOptions`; they override `options`.
 
     Raises SourceError when the file has no video with sound. Raises ConfigError when the network
     does not support the method, and for a time that the video does not have.
     """
+    check_is_opened(model)
+    if isinstance(model, Run):
+        model = model.l3net
     options = replace(options or LocalizeOptions(), **choices)
     localized = localize_each(source, model, options, at_seconds)
     return normalize_maps([localization for _, localization in localized])

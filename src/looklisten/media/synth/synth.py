@@ -1,5 +1,6 @@
 """The options of `synth` -> a folder of videos."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from looklisten.media.synth.folder import write_set
 from looklisten.media.synth.options import CollageOptions, WorldOptions
 from looklisten.media.synth.world import World
 from looklisten.system.progress import Progress, no_progress
+
+_log = logging.getLogger("looklisten")
 
 
 def synth(
@@ -30,4 +33,12 @@ def synth(
     if isinstance(options, CollageOptions):
         collage = read_collage(options, workers, progress)
         return write_set(Path(out), collage, collage.failures, workers, progress)
-    return write_set(Path(out), World(options), [], workers, progress)
+    world = World(options)
+    if options.test_share and not world.has_test_videos():
+        _log.warning(
+            "no video is in the split test: test_share %g needs at least %d videos, "
+            "because the classes take turns and a turn is in one split",
+            options.test_share,
+            len(world.classes) * world.first_test_turn() + 1,
+        )
+    return write_set(Path(out), world, [], workers, progress)

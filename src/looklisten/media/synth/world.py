@@ -3,6 +3,7 @@
 Video i depends on the options and on i alone. Knows scenes; writes no file.
 """
 
+import itertools
 from dataclasses import asdict
 from typing import Any
 
@@ -46,6 +47,17 @@ class World:
     def classes(self) -> tuple[str, ...]:
         count = self.options.random_classes
         return class_names(count) if count else CLASSES
+
+    def first_test_turn(self) -> int:
+        """The first turn of the classes whose videos are test videos; `test_share` is above 0."""
+        for turn in itertools.count():
+            if split_of(turn, self.options.test_share) == "test":
+                return turn
+        raise AssertionError
+
+    def has_test_videos(self) -> bool:
+        """Whether any video is in the split test; `test_share` is above 0."""
+        return self.options.videos > self.first_test_turn() * len(self.classes)
 
     def scene(self, index: int) -> Scene:
         """The scene of video `index`. Classes come in turn, so that all are equally frequent."""
