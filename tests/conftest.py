@@ -52,7 +52,7 @@ THREADS = 2
 
 
 def pytest_configure() -> None:
-    """Fixtures of a session are made before the first test's own fixtures."""
+    """Session-wide fixtures are made before the fixtures of the first test."""
     torch.set_num_threads(THREADS)
 
 
