@@ -294,6 +294,6 @@ def test_processes_share_one_lock_and_local_batch_norm_is_warned_of(tmp_path):
             finished(command(2, shards, path, tmp_path / negatives))[1].split()
         )
         assert not (tmp_path / negatives / "training.lock").exists()
-    sentence = "both sides of a positive pair share the batch-norm statistics of one process"
+    sentence = "each positive pair is normalized with the batch-norm statistics of one process"
     assert log["all"].count(sentence) == 1
     assert sentence not in log["roll"]
