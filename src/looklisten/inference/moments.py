@@ -44,8 +44,8 @@ class Moment:
 class MomentVectors:
     """Vectors of moments: row i of both sides is the same second of clip number `clips[i]`."""
 
-    vision: Float[np.ndarray, "moments features"]
-    audio: Float[np.ndarray, "moments features"]
+    vision: Float[np.ndarray, "moments vision_features"]
+    audio: Float[np.ndarray, "moments audio_features"]
     clips: Int[np.ndarray, " moments"]
 
 
@@ -121,8 +121,8 @@ def look_and_listen(model: L3Net, batch: Sequence[Moment]) -> tuple[TowerOutput,
 def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> MomentVectors:
     """The vectors (pool4) of both sides for `per_clip` moments of each clip."""
     waiting: list[Moment] = []
-    vision: list[Float[np.ndarray, "moments features"]] = []
-    audio: list[Float[np.ndarray, "moments features"]] = []
+    vision: list[Float[np.ndarray, "moments vision_features"]] = []
+    audio: list[Float[np.ndarray, "moments audio_features"]] = []
     clip_numbers: list[int] = []
 
     def flush() -> None:

@@ -79,14 +79,16 @@ class Fusion(nn.Module):
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput
-    ) -> tuple[Float[Tensor, "n *positions features"], Float[Tensor, "m *times features"]]:
+    ) -> tuple[
+        Float[Tensor, "n *positions vision_features"], Float[Tensor, "m *times audio_features"]
+    ]:
         """The features that this fusion compares. By default each frame and each sound has one
         vector. Subclasses may give one vector for each position or time.
         """
         return vision.vector, audio.vector
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """What `logits` needs of the features, each side by itself."""
         raise NotImplementedError
@@ -107,8 +109,8 @@ class Fusion(nn.Module):
 
     def forward(
         self,
-        vision: Float[Tensor, "n *positions features"],
-        audio: Float[Tensor, "n *times features"],
+        vision: Float[Tensor, "n *positions vision_features"],
+        audio: Float[Tensor, "n *times audio_features"],
     ) -> Float[Tensor, "n 2"]:
         """Logits (does not, does correspond) of the features of pairs, row by row."""
         return self.logits(*self.project(vision, audio))
@@ -127,7 +129,7 @@ class ConcatFusion(Fusion):
         self.fc2 = nn.Linear(width, 2)
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """What each side adds to fc1."""
         # A layer over (vision, audio) is a sum of one product for each side. So each product is
@@ -176,7 +178,7 @@ class AlignedFusion(Fusion):
             self.fc3.bias.copy_(-slope * self.initial_threshold)
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """Unit vectors of the shared space, in float32."""
         return self.aligned(vision, "vision"), self.aligned(audio, "audio")
@@ -253,7 +255,9 @@ class PositionFusion(AlignedFusion):
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput
-    ) -> tuple[Float[Tensor, "n positions features"], Float[Tensor, "m times features"]]:
+    ) -> tuple[
+        Float[Tensor, "n positions vision_features"], Float[Tensor, "m times audio_features"]
+    ]:
         return vision.map.flatten(2).transpose(1, 2), self.audio_features(audio)
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
