@@ -144,6 +144,9 @@ class _Demo:
 
     def train(self, progress: ProgressBar) -> dict[str, Any]:
         result = train(self.shards, self.options.config, self.run_folder, progress=progress)
+        if result.stopped_by:
+            # No record is written, so the next call resumes the training.
+            raise KeyboardInterrupt
         return {"step": result.step}
 
     def evaluate(self, progress: ProgressBar) -> dict[str, Any]:
