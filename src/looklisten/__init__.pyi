@@ -43,6 +43,8 @@ from .inference.localization.options import LocalizeOptions as LocalizeOptions
 from .inference.localization.records import HeatMap as HeatMap
 from .inference.localization.records import Localization as Localization
 from .inference.unit_activations import UnitActivation as UnitActivation
+from .interop.catalog import ModelCard as ModelCard
+from .interop.catalog import models as models
 from .interop.export import export as export
 from .interop.openl3.models import convert as convert
 from .interop.publish import publish as publish

@@ -33,7 +33,9 @@ class ModelConfig(Section):
     """The network: everything needed to build it again."""
 
     backbone: str = "vgg"
-    """The architecture of both towers: vgg, the paper's, or one that a program registered."""
+    """The architecture of both towers: vgg, the paper's; resnet, its blocks with shortcuts; or one
+    that a program registered.
+    """
     vision_backbone: str = ""
     """That of the vision tower, such as efficientnet-lite0; empty: `backbone`."""
     audio_backbone: str = ""

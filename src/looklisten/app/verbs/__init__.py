@@ -14,6 +14,7 @@ from looklisten.app.verbs.evaluate import run_evaluate
 from looklisten.app.verbs.export import run_export
 from looklisten.app.verbs.inspect import run_inspect
 from looklisten.app.verbs.localize import run_localize
+from looklisten.app.verbs.models import run_models
 from looklisten.app.verbs.openl3 import OPENL3
 from looklisten.app.verbs.prepare import run_prepare
 from looklisten.app.verbs.probe import run_probe
@@ -49,4 +50,5 @@ register(Verb.of("embed", run_embed))
 register(Verb.of("demo", run_demo))
 register(OPENL3)
 register(Verb.of("convert", run_convert))
+register(Verb.of("models", run_models))
 register(Verb.of("doctor", run_doctor))

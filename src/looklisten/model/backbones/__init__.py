@@ -8,6 +8,7 @@ from looklisten.config import SIDES, ModelConfig, Side
 from looklisten.errors import ConfigError
 from looklisten.model.backbones.backbone import Backbone, Layer, StreamingTower, TowerOutput
 from looklisten.model.backbones.efficientnet import EfficientNetLite0
+from looklisten.model.backbones.resnet import ResNet
 from looklisten.model.backbones.vgg import Vgg
 from looklisten.model.backbones.yamnet import Yamnet
 
@@ -25,6 +26,7 @@ __all__ = [
 
 BACKBONES: dict[str, type[Backbone]] = {
     "vgg": Vgg,
+    "resnet": ResNet,
     "efficientnet-lite0": EfficientNetLite0,
     "yamnet": Yamnet,
 }

@@ -1,0 +1,161 @@
+"""Lists the networks, backbones and recipes that can be named, with size, license and origin.
+
+Asks no server. Knows names and cards; computes only where it measures.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from looklisten.config import SIDES, Config, ModelConfig, Side, recipes
+from looklisten.errors import ConfigError
+from looklisten.interop.openl3.networks import CHANNELS
+from looklisten.interop.openl3.published import published_file
+from looklisten.interop.openl3.variants import BLOB_IDS, variant_named
+from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.model.backbones import BACKBONES, build_tower
+from looklisten.model.l3net import L3Net
+from looklisten.model.networks import OPENL3_PREFIX
+from looklisten.system.published_files import is_cached
+
+Use = Literal["network", "backbone", "recipe"]
+
+MEASURED_RUNS = 10
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of one name."""
+
+    name: str
+    use: Use
+    """network: a name for `ll.load`; backbone: for `model.vision_backbone` or
+    `model.audio_backbone`; recipe: for `looklisten train --config`.
+    """
+    sides: str
+    million_parameters: float
+    """Of one tower; of a recipe, of both towers."""
+    download_mb: float
+    """0 where nothing is downloaded."""
+    in_cache: bool | None
+    """Whether the file is in the cache; None where nothing is downloaded."""
+    license: str
+    trained_by: str
+    trained_on: str
+    """The data and the labels; empty where training begins from scratch."""
+    milliseconds: float | None = None
+    """The measured median time of one frame or one second of sound; None if not measured."""
+
+
+def models(measure: bool = False) -> list[ModelCard]:
+    """Cards of everything that can be named. With `measure`, backbones are timed on the CPU."""
+    return [*_backbones(measure), *_openl3_networks(), *_recipes()]
+
+
+def _backbones(measure: bool) -> list[ModelCard]:
+    cards = []
+    for name, backbone in sorted(BACKBONES.items()):
+        sides, configs = [], []
+        for side in SIDES:
+            config = _config_of(name, side)
+            if config is not None:
+                sides.append(side)
+                configs.append(config)
+        published = backbone.published
+        cards.append(
+            ModelCard(
+                name=name,
+                use="backbone",
+                sides=" and ".join(sides),
+                million_parameters=_millions(configs[0], sides[0]),
+                download_mb=published.file.size_mb if published else 0.0,
+                in_cache=is_cached(published.file) if published else None,
+                license=published.file.license if published else "",
+                trained_by=published.trained_by if published else "",
+                trained_on=published.trained_on if published else "",
+                milliseconds=_milliseconds(configs[0], sides[0]) if measure else None,
+            )
+        )
+    return cards
+
+
+def _config_of(backbone: str, side: Side) -> ModelConfig | None:
+    """Settings with this backbone on one side; None if it does not fit that side."""
+    front_end = "yamnet" if backbone == "yamnet" else "paper"
+    config = ModelConfig.model_validate({f"{side}_backbone": backbone, "front_end": front_end})
+    try:
+        BACKBONES[backbone].check(config)
+    except ConfigError:
+        return None
+    return config
+
+
+def _millions(config: ModelConfig, side: Side) -> float:
+    with torch.device("meta"):
+        tower = build_tower(config, side)
+    return round(sum(parameter.numel() for parameter in tower.parameters()) / 1e6, 1)
+
+
+@torch.inference_mode()
+def _milliseconds(config: ModelConfig, side: Side) -> float:
+    """The median time of one input, after one that warms up."""
+    network = L3Net(config).eval()
+    frames = torch.zeros(1, 3, config.crop_pixels, config.crop_pixels, dtype=torch.uint8)
+    sound = torch.zeros(1, WINDOW_SAMPLES)
+    seconds = []
+    for _ in range(1 + MEASURED_RUNS):
+        began = time.perf_counter()
+        network.look(frames) if side == "vision" else network.listen(sound)
+        seconds.append(time.perf_counter() - began)
+    return 1000 * sorted(seconds[1:])[MEASURED_RUNS // 2]
+
+
+def _openl3_networks() -> list[ModelCard]:
+    cards = []
+    for stem in BLOB_IDS:
+        network = variant_named(OPENL3_PREFIX + stem.removeprefix("openl3_").replace("_", "-"))
+        file = published_file(network)
+        content = "music" if network.content_type == "music" else "sounds of the environment"
+        cards.append(
+            ModelCard(
+                name=file.title,
+                use="network",
+                sides=network.side,
+                million_parameters=_openl3_millions(network.side),
+                download_mb=file.size_mb,
+                in_cache=is_cached(file),
+                license=file.license,
+                trained_by="Cramer et al. (OpenL3, 2019)",
+                trained_on=f"AudioSet's videos with {content}, without labels",
+            )
+        )
+    return cards
+
+
+def _openl3_millions(side: Side) -> float:
+    inputs = (1 if side == "audio" else 3, *CHANNELS)
+    pairs = zip(inputs, CHANNELS, strict=False)
+    # A filter has 3 x 3 weights for each input and a bias.
+    return round(sum((9 * before + 1) * after for before, after in pairs) / 1e6, 1)
+
+
+def _recipes() -> list[ModelCard]:
+    cards = []
+    for name in sorted(recipes()):
+        config = Config.load(name).model
+        cards.append(
+            ModelCard(
+                name=name,
+                use="recipe",
+                sides="vision and audio",
+                million_parameters=round(sum(_millions(config, side) for side in SIDES), 1),
+                download_mb=0.0,
+                in_cache=None,
+                license="",
+                trained_by="",
+                trained_on="",
+            )
+        )
+    return cards
