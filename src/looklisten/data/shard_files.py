@@ -185,11 +185,14 @@ class ShardFiles:
         open_shard.record_batches[number] = record_batch
         # The shard that was opened first goes: training draws clips at random, so that the last
         # use of a shard tells nothing of its next one.
-        while len(self._open_shards) > OPEN_SHARDS or self._kept() > self._most_record_batches:
+        while (
+            len(self._open_shards) > OPEN_SHARDS
+            or self._open_record_batches() > self._most_record_batches
+        ):
             self._open_shards.popitem(last=False)
         return record_batch
 
-    def _kept(self) -> int:
+    def _open_record_batches(self) -> int:
         return sum(len(shard.record_batches) for shard in self._open_shards.values())
 
     def columns(self, names: Sequence[str]) -> pa.Table:
