@@ -34,8 +34,8 @@ from looklisten.evaluation.linear_probe.audio import log_mel_statistics
 from looklisten.evaluation.linear_probe.images import colors_and_edges
 from looklisten.evaluation.localization.baselines import network_predictor
 from looklisten.evaluation.localization.evaluate import annotated_moments, pointing_of
-from looklisten.evaluation.localization.mosaics import MosaicAnswers, answer_mosaics
-from looklisten.evaluation.ranking import Accuracy, Ranking, ScoreMatrix, pooled, rank
+from looklisten.evaluation.localization.mosaics import MosaicAnswers, Tiles, answer_mosaics
+from looklisten.evaluation.ranking import Accuracy, Ranking, ScoreMatrix, Share, pooled, rank
 from looklisten.inference.localization.methods import default_method
 from looklisten.inference.moments import look_and_listen, moments
 from looklisten.media.frames import crop, stack
@@ -43,7 +43,7 @@ from looklisten.model.l3net import L3Net
 
 FOLDS = 5
 KINDS = ("natural", "reel", "all")
-MOSAICS = (2, 4)
+MOSAICS: tuple[Tiles, ...] = (2, 4)
 CCA_DIMENSIONS = 32
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 """Added to each covariance, times its mean variance; chosen inside the training folds."""
@@ -99,7 +99,7 @@ class Row:
                 pooled([ranking.accuracy.matched for ranking in rankings]),
                 pooled([ranking.accuracy.mismatched for ranking in rankings]),
             )
-            figures = {
+            figures: dict[str, Share | Accuracy] = {
                 "one_of_two": pooled([ranking.one_of_two for ranking in rankings]),
                 "auc": pooled([ranking.auc for ranking in rankings]),
                 "accuracy": accuracy,
@@ -153,7 +153,9 @@ def hand_made_features(clips: ll.Shards) -> Features:
 @torch.inference_mode()
 def tower_features(network: L3Net, clips: ll.Shards) -> Features:
     """Mean and maximum of every unit over the last map of both towers."""
-    vision, audio, numbers = [], [], []
+    vision: list[torch.Tensor] = []
+    audio: list[torch.Tensor] = []
+    numbers: list[int] = []
     for number, clip in enumerate(clips):
         batch = list(moments(clip, network.config, MOMENTS_PER_CLIP))
         for output, side in zip(look_and_listen(network, batch), (vision, audio), strict=True):
@@ -260,6 +262,12 @@ NetworkOfFold = Callable[[Fold], L3Net]
 """The network that is measured on a fold, and was not trained on it."""
 
 
+def same_network(name: str) -> NetworkOfFold:
+    """A network that is finished."""
+    network = ll.load(name)
+    return lambda _: network
+
+
 def network_row(
     name: str,
     network_of_fold: NetworkOfFold,
@@ -309,7 +317,7 @@ def trained_on_fold(folder: Path, recipe: str, table: Path, out: Path) -> Networ
                     writer.writerow([path, values["video_id"], split])
             ll.prepare([fold_table], out / f"shards-{name}")
             ll.train(out / f"shards-{name}", ll.Config.load(recipe), run)
-        return ll.load(run)  # type: ignore[no-any-return]
+        return ll.load(run)
 
     return network
 
@@ -318,10 +326,7 @@ def rows_of(arguments: argparse.Namespace, clips: ll.Shards, kinds: Any) -> Iter
     folds = make_folds(clips.video_ids, kinds)
     yield cca_row("hand-made descriptions, CCA", hand_made_features(clips), clips, kinds, folds)
     for name in arguments.network:
-        network = ll.load(name)
-        yield network_row(
-            name, lambda _, network=network: network, clips, kinds, folds, arguments.trials
-        )
+        yield network_row(name, same_network(name), clips, kinds, folds, arguments.trials)
     for name in arguments.cca:
         features = tower_features(ll.load(name), clips)
         yield cca_row(f"{name}, towers frozen, CCA", features, clips, kinds, folds)

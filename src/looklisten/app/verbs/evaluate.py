@@ -165,7 +165,8 @@ def _scorers(
     )
     from looklisten.model.objectives import find_objective
 
-    if find_objective(run.config.train.objective).uses_labels:
+    # Of a network that was saved without its training nobody knows the objective.
+    if run.knows_split and find_objective(run.config.train.objective).uses_labels:
         # Such a network has no fusion that was trained on correspondence.
         combination = direct_combination(run, run.l3net, shards, pairs, seed, progress)
         return combination.scorer, combination.comparison

@@ -317,8 +317,8 @@ def _annotated_seconds(clip: Clip, count: int) -> list[tuple[int, int]]:
         return spread
     # People often draw boxes at one time of a clip, which spread moments miss.
     times = sorted({box.clip_seconds for box in clip.boxes if box.sounding})
-    chosen = np.unique(np.linspace(0, len(times) - 1, count).round().astype(int)) if times else []
-    return with_box(_second_around(clip, times[number]) for number in chosen)
+    spacing = max(len(times) // count, 1)
+    return with_box(_second_around(clip, time) for time in times[::spacing][:count])
 
 
 def _second_around(clip: Clip, clip_seconds: float) -> tuple[int, int]:
