@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 import looklisten as ll
 from looklisten.errors import ConfigError
-from looklisten.evaluation.all_pairs import MOMENTS_PER_CLIP, score_matrix
+from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP, score_matrix
 from looklisten.evaluation.calibration import fit_calibration
 from looklisten.evaluation.linear_probe.audio import log_mel_statistics
 from looklisten.evaluation.linear_probe.images import colors_and_edges
@@ -138,7 +138,7 @@ def hand_made_features(clips: ll.Shards) -> Features:
     vision, audio, numbers = [], [], []
     for number, clip in enumerate(clips):
         squares, waveforms = [], []
-        for moment in moments(clip, DESCRIPTION_CONFIG, MOMENTS_PER_CLIP):
+        for moment in moments(clip, DESCRIPTION_CONFIG, COMPARED_PER_CLIP):
             squares.append(crop(moment.vision_input, DESCRIPTION_CONFIG.crop_pixels, 0.5, 0.5))
             waveforms.append(torch.from_numpy(moment.waveform / 2.0**15))
         frames = stack(squares)
@@ -157,7 +157,7 @@ def tower_features(network: L3Net, clips: ll.Shards) -> Features:
     audio: list[torch.Tensor] = []
     numbers: list[int] = []
     for number, clip in enumerate(clips):
-        batch = list(moments(clip, network.config, MOMENTS_PER_CLIP))
+        batch = list(moments(clip, network.config, COMPARED_PER_CLIP))
         for output, side in zip(look_and_listen(network, batch), (vision, audio), strict=True):
             pooled_map = [output.map.mean((2, 3)), output.map.amax((2, 3))]
             side.append(torch.cat(pooled_map, dim=1).float())
@@ -240,7 +240,7 @@ def measure_network(
     """Add the figures of a network on one fold: pairs, mosaics of natural clips, boxes."""
     test = clips.select(fold.test)
     matrix = score_matrix(network, test)
-    counts = [len(list(moments(clip, network.config, MOMENTS_PER_CLIP))) for clip in test]
+    counts = [len(list(moments(clip, network.config, COMPARED_PER_CLIP))) for clip in test]
     row.add(matrix, np.repeat(kinds[fold.test], counts))
     natural = clips.select(fold.test & (kinds == "natural"))
     for tiles in MOSAICS:

@@ -26,7 +26,8 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
-MOMENTS_PER_CLIP = 10
+COMPARED_PER_CLIP = 10
+"""Moments of each clip, or fewer where they would overlap by more than three quarters."""
 MAX_MOMENTS = 3000
 """More moments than this are sampled, so that time and memory are bounded."""
 
@@ -65,7 +66,7 @@ class AllPairs:
 def all_pairs(
     network: L3Net | Run,
     shards: Shards | str | Path,
-    per_clip: int = MOMENTS_PER_CLIP,
+    per_clip: int = COMPARED_PER_CLIP,
     seed: int = 0,
     progress: Progress = no_progress,
     comparison: PairComparison | None = None,
@@ -112,7 +113,7 @@ def all_pairs(
 def score_matrix(
     network: L3Net | Run,
     shards: Shards | str | Path,
-    per_clip: int = MOMENTS_PER_CLIP,
+    per_clip: int = COMPARED_PER_CLIP,
     seed: int = 0,
     progress: Progress = no_progress,
     comparison: PairComparison | None = None,

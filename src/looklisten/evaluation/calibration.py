@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.all_pairs import MOMENTS_PER_CLIP, score_matrix
+from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP, score_matrix
 from looklisten.evaluation.comparison import fusion_comparison
 from looklisten.evaluation.held_out import network_of
 from looklisten.evaluation.ranking import ScoreMatrix
@@ -27,7 +27,7 @@ FITTED_PAIRS = 200_000
 def calibrate(
     network: L3Net | Run,
     shards: Shards | str | Path,
-    per_clip: int = MOMENTS_PER_CLIP,
+    per_clip: int = COMPARED_PER_CLIP,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Calibration:

@@ -70,7 +70,7 @@ def run_evaluate(
             are computed; by default the labels.csv in the folder of the videos.
     """
     from looklisten.data.shards import Shards
-    from looklisten.evaluation.all_pairs import MOMENTS_PER_CLIP, all_pairs
+    from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP, all_pairs
     from looklisten.evaluation.correspondence import evaluate
     from looklisten.evaluation.held_out import clips_of_split
     from looklisten.evaluation.localization.evaluate import localization, localization_table
@@ -103,14 +103,14 @@ def run_evaluate(
         return Output.of_inputs(table.as_dict())
     with ProgressBar("evaluate: batches") as progress:
         scorer, comparison = _scorers(run, shards, pairs, seed, negatives, threshold, progress)
-        drawn = evaluate(run.l3net, clips, pairs, seed, progress, scorer, negatives, files)
+        result = evaluate(run.l3net, clips, pairs, seed, progress, scorer, negatives, files)
     with ProgressBar("evaluate: moments") as progress:
-        compared = all_pairs(
-            run.l3net, clips, per_clip or MOMENTS_PER_CLIP, seed, progress, comparison
+        ranking = all_pairs(
+            run.l3net, clips, per_clip or COMPARED_PER_CLIP, seed, progress, comparison
         )
-    values = compared.as_dict() | drawn.as_dict()
+    values = ranking.as_dict() | result.as_dict()
     # The accuracy is that of the drawn pairs, and its interval has the older name too.
-    return Output(values | {"accuracy_ci95": drawn.ci95})
+    return Output(values | {"accuracy_ci95": result.ci95})
 
 
 def _mosaics(
@@ -123,7 +123,7 @@ def _mosaics(
     seed: int,
 ) -> Output:
     """Where maps of mosaics point, a row for each method."""
-    from looklisten.evaluation.all_pairs import MOMENTS_PER_CLIP
+    from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP
     from looklisten.evaluation.localization.mosaics import mosaics
     from looklisten.inference.localization.methods import default_method
 
@@ -135,7 +135,7 @@ def _mosaics(
                 clips,
                 tiles,
                 trials,
-                per_clip=per_clip or MOMENTS_PER_CLIP,
+                per_clip=per_clip or COMPARED_PER_CLIP,
                 method=method,
                 seed=seed,
                 progress=progress,

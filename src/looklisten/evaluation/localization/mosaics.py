@@ -16,6 +16,7 @@ from torch import Tensor
 
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP
 from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.statistics import interval_over_members, mean_or_nan
 from looklisten.inference.localization.localize import MAPS_PER_BATCH
@@ -31,8 +32,7 @@ from looklisten.system.progress import Progress, no_progress
 
 Tiles = Literal[2, 4]
 """Two tiles are side by side, four are in a square."""
-COLUMNS = 2
-MOMENTS_PER_CLIP = 10
+TILES_PER_ROW = 2
 DRAWS_PER_TRIAL = 10
 """So many silent sounds are drawn in a row before a mosaic is left out."""
 
@@ -98,7 +98,7 @@ def mosaics(
     shards: Shards | str | Path,
     tiles: Tiles = 2,
     trials: int = 2000,
-    per_clip: int = MOMENTS_PER_CLIP,
+    per_clip: int = COMPARED_PER_CLIP,
     method: Method | None = None,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -124,7 +124,7 @@ def answer_mosaics(
     shards: Shards | str | Path,
     tiles: Tiles = 2,
     trials: int = 2000,
-    per_clip: int = MOMENTS_PER_CLIP,
+    per_clip: int = COMPARED_PER_CLIP,
     method: Method | None = None,
     seed: int = 0,
     progress: Progress = no_progress,
@@ -188,8 +188,8 @@ def join_tiles(
 ) -> UInt8[Tensor, "height width channels"]:
     """Two tiles side by side, or four in a square, row by row."""
     rows = []
-    for first in range(0, len(tiles), COLUMNS):
-        rows.append(torch.cat(list(tiles[first : first + COLUMNS]), dim=1))
+    for first in range(0, len(tiles), TILES_PER_ROW):
+        rows.append(torch.cat(list(tiles[first : first + TILES_PER_ROW]), dim=1))
     return torch.cat(rows)
 
 
@@ -201,10 +201,10 @@ def tile_of_peak(heat_map: HeatMap, tiles: Tiles) -> int | None:
     if heat_map.values.max() == heat_map.values.min():
         return None
     right, down = heat_map.peak()
-    rows = tiles // COLUMNS
-    if right * COLUMNS == 1 or (rows > 1 and down * rows == 1):
+    rows = tiles // TILES_PER_ROW
+    if right * TILES_PER_ROW == 1 or (rows > 1 and down * rows == 1):
         return None
-    return int(down * rows) * COLUMNS + int(right * COLUMNS)
+    return int(down * rows) * TILES_PER_ROW + int(right * TILES_PER_ROW)
 
 
 def _batches(items: Iterator[Mosaic]) -> Iterator[list[Mosaic]]:
