@@ -252,7 +252,7 @@ def measure_network(
     if len(boxed):
         annotated = annotated_moments(network, boxed, per_clip=1)
         predictor = network_predictor(network, default_method(network))
-        pointing = pointing_of(predictor, annotated)
+        (pointing,) = pointing_of([predictor], annotated)
         row.pointed += round(pointing.pointing * pointing.n)
         row.at_center += round(pointing.center * pointing.n)
         row.boxes += pointing.n
