@@ -280,7 +280,8 @@ def _normalized(splits: pa.ChunkedArray) -> NDArray[Any]:
     encoded = splits.combine_chunks().dictionary_encode()
     names = [normalize_split(name) for name in encoded.dictionary.to_pylist()]
     numbers = encoded.indices.to_numpy()
-    return np.array(names, dtype=np.str_)[numbers]
+    splits_of_clips: NDArray[np.str_] = np.array(names, dtype=np.str_)[numbers]
+    return splits_of_clips
 
 
 def _lowest_hashes(videos: NDArray[Any], fraction: float, salt: str) -> NDArray[Any]:
