@@ -22,7 +22,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.system.devices import Choice, choose_device, choose_precision, to_device
-from looklisten.training.augmentation import augment, move_to_device
+from looklisten.training.augmentation import augment, without_changes
 from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
 
@@ -52,9 +52,12 @@ class TrainingModule(nn.Module):
         waveforms: Float[Tensor, "own samples"],
         targets: tuple[Tensor, ...],
     ) -> LossAndAccuracy:
-        """`targets`: those of the objective, for the rows of this process."""
+        """`frames`: as the vision tower reads them. `targets`: those of the objective.
+
+        All are for the rows of this process.
+        """
         fusion = self.network.fusion
-        vision = self._vision_tower(self.network.normalize_frames(frames))
+        vision = self._vision_tower(frames)
         audio = self._audio_tower(self.network.front_end(waveforms))
         features = fusion.features(vision, audio)
         return self.objective(fusion, *features, targets, **self._gather)  # type: ignore[no-any-return]
@@ -234,7 +237,7 @@ class Learner:
         if augmented:
             frames, waveforms = augment(batch, self.config, step, device)
         else:
-            frames, waveforms = move_to_device(batch, device)
+            frames, waveforms = without_changes(batch, device)
         targets = self.module.objective.targets(batch)
         on_device = [target.to(device, non_blocking=True) for target in targets]
         return frames, waveforms, type(targets)(*on_device)
