@@ -76,16 +76,16 @@ def run_evaluate(
         moments = _annotated_moments(paths, annotations, ids, partial, run.l3net.config)
         with ProgressBar(f"evaluate: {paths[0]}") as progress:
             table = localization_table(run.l3net, moments, method, seed, progress)
-        return Output.of_inputs(table.as_dict())
+        return Output.of_inputs(run.named_facts | table.as_dict())
     shards = Shards(paths[0])
     if task == "localization":
         with ProgressBar("evaluate: maps") as progress:
             table = localization(run, shards, method, per_clip, seed, progress)
-        return Output.of_inputs(table.as_dict())
+        return Output.of_inputs(run.named_facts | table.as_dict())
     with ProgressBar("evaluate: batches") as progress:
         scorer = _pair_scorer(run, shards, pairs, seed, negatives, threshold, progress)
         result = evaluate(run, shards, pairs, seed, progress, scorer, negatives, files)
-    return Output(result.as_dict())
+    return Output(run.named_facts | result.as_dict())
 
 
 def _pair_scorer(

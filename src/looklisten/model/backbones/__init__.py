@@ -3,7 +3,7 @@
 import torch
 
 from looklisten.config import ModelConfig
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, OptionError
 from looklisten.model.backbones.backbone import Backbone, Layer, StreamingTower, TowerOutput
 from looklisten.model.backbones.vgg import Vgg
 
@@ -30,9 +30,9 @@ def register_backbone(name: str, backbone: type[Backbone]) -> None:
 
 
 def find_backbone(name: str) -> type[Backbone]:
-    """The class of a backbone. Raises ConfigError when no class has the name."""
+    """The class of a backbone. Raises OptionError when no class has the name."""
     if name not in BACKBONES:
-        raise ConfigError(
+        raise OptionError(
             f"there is no backbone {name!r} (model.backbone); the backbones are "
             f"{', '.join(sorted(BACKBONES))}"
         )

@@ -1,7 +1,7 @@
 """The objectives that a config can name. Each is one file here and one row of `OBJECTIVES`."""
 
 from looklisten.config import Config
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, OptionError
 from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.contrastive import ContrastiveObjective
 from looklisten.model.objectives.labels import LabelsObjective
@@ -31,9 +31,9 @@ def register_objective(name: str, objective: type[Objective]) -> None:
 
 
 def find_objective(name: str) -> type[Objective]:
-    """The class of an objective. Raises ConfigError when no class has the name."""
+    """The class of an objective. Raises OptionError when no class has the name."""
     if name not in OBJECTIVES:
-        raise ConfigError(
+        raise OptionError(
             f"there is no objective {name!r} (train.objective); the objectives are "
             f"{', '.join(sorted(OBJECTIVES))}"
         )
