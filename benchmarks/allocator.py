@@ -24,6 +24,7 @@ import torch
 
 from looklisten.config import Config
 from looklisten.system.processes import keep_freed_memory
+from looklisten.training.meter import PAIRS_PER_VIDEO
 
 WARM_STEPS = 5
 
@@ -32,7 +33,7 @@ def measured(
     config_name: str, size: int, steps: int, threads: int | None, keep: bool
 ) -> dict[str, float]:
     """The figures of this process."""
-    from step_time import PAIRS_PER_VIDEO, noise, product_step
+    from step_time import noise, product_step
 
     if keep:
         keep_freed_memory()
