@@ -17,19 +17,20 @@ The machine needs PyTorch but no network. On another machine, collect wheels for
 3.12 on Linux) and carry them:
 
     python -m pip wheel --no-deps -w wheels .
-    python -m pip download --no-deps --only-binary=:all: --python-version 3.12 \
-        --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
-        --platform manylinux_2_17_x86_64 -d wheels av soxr simplejpeg tyro docstring-parser \
-        typeguard tomlkit pydantic pydantic-core annotated-types typing-inspection
+    python -m pip download --no-deps --only-binary=:all: -c constraints.txt \
+        --python-version 3.12 --implementation cp --platform manylinux_2_28_x86_64 \
+        --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 -d wheels \
+        'av<19' soxr simplejpeg tyro docstring-parser typeguard tomlkit pydantic pydantic-core \
+        annotated-types typing-inspection typing-extensions
 
 and there:
 
     python3 -m pip install --no-index --no-deps --target site wheels/*.whl
     PYTHONPATH=site python3 benchmarks/gpu.py OUT
 
-These are the packages that such a machine may lack. It also needs numpy, pyarrow, safetensors,
-rich, scikit-learn, joblib, matplotlib, jinja2, pillow, jaxtyping, tensorboard, fsspec and
-lazy_loader, and for the tests pytest, pytest-timeout and hypothesis.
+The tests use PyAV 18. These are the packages that such a machine may lack. It also needs numpy,
+pyarrow, safetensors, rich, scikit-learn, joblib, matplotlib, jinja2, pillow, jaxtyping,
+tensorboard, fsspec and lazy_loader, and for the tests pytest, pytest-timeout and hypothesis.
 """
 
 import argparse
