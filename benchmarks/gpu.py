@@ -88,7 +88,10 @@ class Sizes:
     videos: int = 4000
     video_seconds: float = 3.0
     side_pixels: int = 256
+    test_share: float = 0.25
     evaluated_pairs: int = 4000
+    matmul: int | None = None
+    """Rows of the matrices of the matrix product; by default those of step_time.py."""
     shrinks: bool = False
     """Whether networks are made tiny."""
 
@@ -103,8 +106,7 @@ class Sizes:
 
 SIZES = {
     "full": Sizes(),
-    # 48 videos: the least that has several videos in the split "test".
-    "toy": Sizes(8, 1, False, 48, 1.0, 64, 40, shrinks=True),
+    "toy": Sizes(8, 1, False, 16, 1.0, 64, 0.5, 40, matmul=256, shrinks=True),
 }
 
 
@@ -140,6 +142,7 @@ def make_world(folder: Path, sizes: Sizes) -> None:
         videos=sizes.videos,
         seconds=sizes.video_seconds,
         side_pixels=sizes.side_pixels,
+        test_share=sizes.test_share,
         # Five a second are stored.
         frames_per_second=10,
     )
@@ -170,7 +173,7 @@ def peak_flops(device: str) -> float | None:
 def measure_step(sizes: Sizes, device: str) -> dict[str, Any]:
     """The step table, its profile, and the hours of the paper's run."""
     config = sizes.config(PAPER_RECIPE).changed("train", batch_size=sizes.batch, accumulate=1)
-    result = step_result(config, device, sizes.repeats, sizes.compiles)
+    result = step_result(config, device, sizes.repeats, sizes.compiles, sizes.matmul)
     print_step_table(result)
     paper = Config.load(PAPER_RECIPE).train
     videos = paper.steps * paper.batch_size

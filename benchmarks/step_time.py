@@ -165,9 +165,12 @@ def seconds_of(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - began
 
 
-def matmul(device: str, half: bool) -> tuple[Callable[[], object], float]:
-    """A square matrix product in the step's precision, and its floating-point operations."""
-    size = 8192 if device.startswith("cuda") else 4096
+def matmul(device: str, half: bool, size: int | None = None) -> tuple[Callable[[], object], float]:
+    """A square matrix product in the step's precision, and its floating-point operations.
+
+    `size`: rows of the matrices; by default so many that the device is busy.
+    """
+    size = size or (8192 if device.startswith("cuda") else 4096)
     a, b = (
         torch.randn(size, size, device=device, dtype=torch.bfloat16 if half else torch.float32)
         for _ in range(2)
@@ -202,10 +205,15 @@ def first_steps(steps: dict[str, Step], device: str) -> dict[str, float]:
 
 
 def measured(
-    steps: dict[str, Step], device: str, half: bool, batch: int, repeats: int
+    steps: dict[str, Step],
+    device: str,
+    half: bool,
+    batch: int,
+    repeats: int,
+    matmul_size: int | None = None,
 ) -> tuple[list[dict[str, Any]], float]:
     """A row for each step and the machine's matrix product in operations a second."""
-    product, operations = matmul(device, half)
+    product, operations = matmul(device, half, matmul_size)
     first = first_steps(steps, device)
     seconds_of(product, device)
     turns: dict[str, list[float]] = defaultdict(list)
@@ -233,13 +241,15 @@ def measured(
     return rows, operations / statistics.median(products)
 
 
-def step_result(config: Config, device: str, repeats: int, compiles: bool) -> dict[str, Any]:
+def step_result(
+    config: Config, device: str, repeats: int, compiles: bool, matmul_size: int | None = None
+) -> dict[str, Any]:
     """All rows of the table, the fastest step, and its share of the machine's matrix product."""
     size = config.train.batch_size
     half = choose_precision(device, config.train.precision).value == "bfloat16"
     flops = flops_a_video(config, device)
     steps = steps_of(config, noise(config, size), device, half, compiles)
-    rows, matmul_rate = measured(steps, device, half, size, repeats)
+    rows, matmul_rate = measured(steps, device, half, size, repeats, matmul_size)
     best = max(rows[-2:], key=lambda row: row["videos_per_second"])
     return {
         "compared_with": rows[0]["step"],

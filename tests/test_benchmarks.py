@@ -41,7 +41,7 @@ def test_the_gpu_benchmark_gives_all_figures(gpu_figures):
     assert next(row["step"] for row in step["rows"]) == "naive"
     assert step["pairs_per_second"] == 2 * step["videos_per_second"] > 0
     for recipe in ("l3", "similarity"):
-        assert figures[recipe]["steps"] >= 2
+        assert figures[recipe]["steps"] >= 1
         assert 0 <= figures[recipe]["correspondence"]["accuracy"] <= 1
         assert 0 <= figures[recipe]["pointing"]["pointing"] <= 1
 
