@@ -46,11 +46,12 @@ def open_media(path: str | Path, options: DecodeOptions, report: DecodeReport) -
 
 def _reason(path: str | Path, error: Exception) -> str:
     """Why a file cannot be opened, in plain words."""
-    if not isinstance(error, av.error.InvalidDataError):
-        return last_line(error)
     with contextlib.suppress(OSError, ValueError):
-        if Path(path).stat().st_size == 0:
+        file = Path(path)
+        if file.is_file() and file.stat().st_size == 0:
             return "the file is empty"
+    if not isinstance(error, (av.error.InvalidDataError, av.error.EOFError)):
+        return last_line(error)
     return (
         "it is no video or sound that can be read, or a part of it is missing "
         f"(FFmpeg: {last_line(error)})"
