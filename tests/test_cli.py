@@ -214,6 +214,7 @@ def test_an_error_is_one_sentence(arguments, code, sentence, capsys, tmp_path, m
             "evaluate SHARDS --checkpoint RUN --task localization --per-clip 0",
             "--per-clip 0 must be at least 1",
         ),
+        ("evaluate SHARDS --checkpoint RUN --trials 0", "--trials 0 must be at least 1"),
         ("probe SHARDS --checkpoint RUN --per-clip 0", "--per-clip 0 must be at least 1"),
         ("probe esc50 SHARDS --untrained-seeds 0", "--untrained-seeds 0 must be at least 1"),
         ("probe esc50 SHARDS --checkpoint RUN --k-means", None),

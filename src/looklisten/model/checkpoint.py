@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,14 @@ from torch import Tensor
 from looklisten.config import Config
 from looklisten.errors import CheckpointError
 from looklisten.model.backbones import feature_count
+from looklisten.model.calibration import Calibration
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import Objective, build_objective
-from looklisten.system.files import atomic_write
+from looklisten.system.files import atomic_write, write_json
 
+CALIBRATION = "calibration"
+"""The entry of the JSON file for how log-odds become a probability."""
+METADATA_NAME = "checkpoint.json"
 STEP_FOLDER = re.compile(r"step-(\d{9})")
 
 
@@ -45,6 +49,10 @@ class Checkpoint:
 
     Empty for a checkpoint of an older version.
     """
+    calibration: Calibration | None = None
+    """None where nobody calibrated the network."""
+    metadata_name: str = METADATA_NAME
+    """The JSON file that describes it."""
 
     def model(self, strict: bool = True) -> L3Net:
         """The network, in evaluation mode, on the CPU.
@@ -61,6 +69,7 @@ class Checkpoint:
             ) from None
         # A network of step 0 comes from no run, so nobody knows its seed.
         network.initial_seed = self.config.train.seed if self.step else None
+        network.calibration = self.calibration
         return network.eval()
 
     def objective(self) -> Objective:
@@ -127,8 +136,22 @@ def save_checkpoint(
             "sha256": {file.name: sha256_of(file) for file in files},
         }
         text = json.dumps(metadata, indent=1) + "\n"
-        (scratch / "checkpoint.json").write_text(text, encoding="utf-8")
+        (scratch / METADATA_NAME).write_text(text, encoding="utf-8")
     return path
+
+
+def save_calibration(checkpoint: Checkpoint, calibration: Calibration | None) -> Checkpoint:
+    """Write a calibration into a checkpoint or a published folder; None removes it.
+
+    The weights stay as they are.
+    """
+    path = checkpoint.path / checkpoint.metadata_name
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    metadata.pop(CALIBRATION, None)
+    if calibration is not None:
+        metadata[CALIBRATION] = calibration.as_dict()
+    write_json(path, metadata)
+    return replace(checkpoint, calibration=calibration)
 
 
 def sha256_of(file: Path) -> str:
@@ -159,7 +182,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     for old in saved[:-keep]:
         if old != best:
             # The JSON is removed first. So a crash in between leaves no folder that looks complete.
-            (old / "checkpoint.json").unlink(missing_ok=True)
+            (old / METADATA_NAME).unlink(missing_ok=True)
             shutil.rmtree(old)
 
 
@@ -192,7 +215,7 @@ def best_saved(folder: Path) -> tuple[float, Path | None]:
 def _held_out_accuracy(path: Path) -> float | None:
     """What was measured at this checkpoint; None when nothing was, or it cannot be read."""
     try:
-        metadata = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        metadata = json.loads((path / METADATA_NAME).read_text(encoding="utf-8"))
         accuracy: float | None = metadata["results"].get("held_out_accuracy")
     except (OSError, ValueError, KeyError):
         return None
@@ -206,7 +229,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     sentence, when there is none.
     """
     path = Path(path)
-    if (path / "checkpoint.json").is_file():
+    if (path / METADATA_NAME).is_file():
         return read_checkpoint(path)
     saved = saved_steps(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
     if not saved:
@@ -225,7 +248,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_checkpoint(
-    path: Path, metadata_name: str = "checkpoint.json", weights: str = "model.safetensors"
+    path: Path, metadata_name: str = METADATA_NAME, weights: str = "model.safetensors"
 ) -> Checkpoint:
     """The checkpoint in the folder `path`, as the JSON file `metadata_name` in it describes it.
 
@@ -240,6 +263,16 @@ def read_checkpoint(
                 )
         config = Config.of(metadata["config"], f"{path / metadata_name}")
         computation = metadata.get("computing", {})
-        return Checkpoint(path, metadata["step"], config, metadata["results"], weights, computation)
+        calibration = metadata.get(CALIBRATION)
+        return Checkpoint(
+            path,
+            metadata["step"],
+            config,
+            metadata["results"],
+            weights,
+            computation,
+            Calibration.of(calibration) if calibration else None,
+            metadata_name,
+        )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / metadata_name} is damaged: {error}") from None
