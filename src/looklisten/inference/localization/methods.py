@@ -19,6 +19,7 @@ from looklisten.media.frames import stack
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SECONDS
 from looklisten.model.backbones import TowerOutput
+from looklisten.model.backbones.backbone import pool
 from looklisten.model.fusions import AlignedFusion, Fusion, PositionFusion, correspondence_logit
 from looklisten.model.l3net import L3Net
 
@@ -65,8 +66,8 @@ def localize_moments(
         vision = model.look(frames)
         audio = model.listen(waveforms)
         spectrograms = model.front_end(waveforms)[:, 0].float().cpu().numpy()
-        logits = correspondence_logit(model.fusion(*model.fusion.features(vision, audio)))
-        probabilities = torch.sigmoid(logits).cpu().numpy()
+        logits = model.fusion(*model.fusion.features(vision, audio))
+        probabilities = torch.sigmoid(model.log_odds(logits)).cpu().numpy()
     followed_units = None
     if method == "unit":
         followed_units = _followed_units(vision, audio, units)
@@ -146,8 +147,8 @@ def _similarity_maps(
         sound_scores = fusion.soft_maximum(sound_similarities, 2)
     else:
         sound_scores = sound_similarities[..., 0]
-    frame_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(frame_scores)))
-    sound_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(sound_scores)))
+    frame_map = torch.sigmoid(model.log_odds(fusion.similarity_logits(frame_scores)))
+    sound_map = torch.sigmoid(model.log_odds(fusion.similarity_logits(sound_scores)))
     return frame_map.view_as(vision.map[:, 0]), sound_map.view_as(audio.map[:, 0])
 
 
@@ -217,7 +218,7 @@ def _unit_weights(
         share = (step + 0.5) / GRADIENT_STEPS
         with torch.enable_grad():
             point = (tower.map * share).requires_grad_()
-            scaled = TowerOutput(point, point.amax((2, 3)))
+            scaled = TowerOutput(point, pool(point, tower.pooling), pooling=tower.pooling)
             (gradient,) = torch.autograd.grad(logit(scaled).sum(), point)
             total += gradient.sum((2, 3))
     return (total / GRADIENT_STEPS).clamp_min(0)
