@@ -4,7 +4,7 @@ A fusion has three steps. `features` takes what it compares from the towers' out
 transforms each side by itself, once per row. `logits` answers for any two projections.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
@@ -81,14 +81,16 @@ class Fusion(nn.Module):
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput
-    ) -> tuple[Float[Tensor, "n *positions features"], Float[Tensor, "m *times features"]]:
+    ) -> tuple[
+        Float[Tensor, "n *positions vision_features"], Float[Tensor, "m *times audio_features"]
+    ]:
         """The features that this fusion compares. By default each frame and each sound has one
         vector. Subclasses may give one vector for each position or time.
         """
         return vision.vector, audio.vector
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """What `logits` needs of the features, each side by itself."""
         raise NotImplementedError
@@ -109,8 +111,8 @@ class Fusion(nn.Module):
 
     def forward(
         self,
-        vision: Float[Tensor, "n *positions features"],
-        audio: Float[Tensor, "n *times features"],
+        vision: Float[Tensor, "n *positions vision_features"],
+        audio: Float[Tensor, "n *times audio_features"],
     ) -> Float[Tensor, "n 2"]:
         """Logits (does not, does correspond) of the features of pairs, row by row."""
         return self.logits(*self.project(vision, audio))
@@ -148,18 +150,19 @@ class Fusion(nn.Module):
 class ConcatFusion(Fusion):
     """Both vectors side by side, fc1 and ReLU, fc2 to two logits (paper, figure 2)."""
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: Mapping[Side, int], width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(2 * features, width)
+        self.side_features = [features["vision"], features["audio"]]
+        self.fc1 = nn.Linear(sum(self.side_features), width)
         self.fc2 = nn.Linear(width, 2)
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """What each side adds to fc1."""
         # A layer over (vision, audio) is a sum of one product for each side. So each product is
         # computed once per row, not once per pair.
-        vision_weight, audio_weight = self.fc1.weight.chunk(2, dim=1)
+        vision_weight, audio_weight = torch.split(self.fc1.weight, self.side_features, dim=1)
         vision_part = functional.linear(vision, vision_weight, self.fc1.bias)
         audio_part = functional.linear(audio, audio_weight)
         return vision_part, audio_part
@@ -181,10 +184,14 @@ class AlignedFusion(Fusion):
     initial_slope: ClassVar[float]
     initial_threshold: ClassVar[float]
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: Mapping[Side, int], width: int) -> None:
         super().__init__()
-        self.vision = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
-        self.audio = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
+        self.vision = nn.Sequential(
+            nn.Linear(features["vision"], width), nn.ReLU(), nn.Linear(width, width)
+        )
+        self.audio = nn.Sequential(
+            nn.Linear(features["audio"], width), nn.ReLU(), nn.Linear(width, width)
+        )
         self.fc3 = nn.Linear(1, 2)
 
     def initialize_answer(self) -> None:
@@ -199,7 +206,7 @@ class AlignedFusion(Fusion):
             self.fc3.bias.copy_(-slope * self.initial_threshold)
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """Unit vectors of the shared space, in float32."""
         return self.aligned(vision, "vision"), self.aligned(audio, "audio")
@@ -262,14 +269,18 @@ class PositionFusion(AlignedFusion):
     compares_positions = True
     initial_slope, initial_threshold = 5.0, 0.5
 
-    def __init__(self, features: int, width: int, sharpness: float, positions: int) -> None:
+    def __init__(
+        self, features: Mapping[Side, int], width: int, sharpness: float, positions: int
+    ) -> None:
         super().__init__(features, width)
         self.sharpness = sharpness
         self.positions = positions
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput
-    ) -> tuple[Float[Tensor, "n positions features"], Float[Tensor, "m times features"]]:
+    ) -> tuple[
+        Float[Tensor, "n positions vision_features"], Float[Tensor, "m times audio_features"]
+    ]:
         return vision.map.flatten(2).transpose(1, 2), self.audio_features(audio)
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
@@ -343,16 +354,17 @@ POSITION_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
 """Fusions of every position of the frame."""
 
 
-def build_fusion(config: ModelConfig, vision: Backbone) -> Fusion:
-    """The fusion that `config` names, for towers like `vision`; its weights are not drawn yet."""
+def build_fusion(config: ModelConfig, vision: Backbone, audio: Backbone) -> Fusion:
+    """The fusion that `config` names, for these towers; its weights are not drawn yet."""
+    features: Mapping[Side, int] = {"vision": vision.features, "audio": audio.features}
     if config.fusion in POSITION_FUSIONS:
         # Those of a training crop. Divided by its own positions, a wider frame would have
         # a lower probability for the same object (LOG.md, 2026-11-27).
         positions = vision.map_columns(config.crop_pixels) ** 2
         return POSITION_FUSIONS[config.fusion](
-            vision.features, config.fusion_width, config.sharpness, positions
+            features, config.fusion_width, config.sharpness, positions
         )
-    return VECTOR_FUSIONS[config.fusion](vision.features, config.fusion_width)
+    return VECTOR_FUSIONS[config.fusion](features, config.fusion_width)
 
 
 def correspondence_logit(logits: Float[Tensor, "*pairs 2"]) -> Float[Tensor, "*pairs"]:

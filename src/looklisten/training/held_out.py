@@ -49,7 +49,7 @@ class HeldOutEvaluation:
         self._seed = seed
         self._pairs = pairs
         # A negative pair needs a second video.
-        self.can_evaluate = len(set(data.video_ids[held_out])) >= 2
+        self.can_evaluate = len(data.videos(held_out)) >= 2
         self.can_probe = can_probe(data, held_out)
 
     def evaluate(self, network: L3Net, objective: Objective) -> dict[str, float]:
