@@ -4,7 +4,7 @@ A fusion has three steps. `features` takes what it compares from the towers' out
 transforms each side by itself, once per row. `logits` answers for any two projections.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
@@ -80,10 +80,16 @@ class Fusion(nn.Module):
     def features(
         self, vision: TowerOutput, audio: TowerOutput
     ) -> tuple[Float[Tensor, "n *positions features"], Float[Tensor, "m *times features"]]:
-        """The features that this fusion compares. By default each frame and each sound has one
-        vector. Subclasses may give one vector for each position or time.
-        """
-        return vision.vector, audio.vector
+        """The features that this fusion compares; they depend on no weight of the fusion."""
+        return self.vision_features(vision), self.audio_features(audio)
+
+    def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n *positions features"]:
+        """What is compared of a frame: by default one vector."""
+        return vision.vector
+
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m *times features"]:
+        """What is compared of a second of sound: by default one vector."""
+        return audio.vector
 
     def project(
         self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
@@ -191,6 +197,14 @@ class AlignedFusion(Fusion):
         """The similarity of every row of `vision` with every row of `audio`."""
         raise NotImplementedError
 
+    def part_similarities(
+        self,
+        vision: Float[Tensor, "n *positions width"],
+        audio: Float[Tensor, "m *times width"],
+    ) -> Sequence[Float[Tensor, "n m"]]:
+        """The similarities that an objective trains one by one; `similarities` is their mean."""
+        return (self.similarities(vision, audio),)
+
     def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
         """The logits of pairs, from their similarities."""
         raise NotImplementedError
@@ -244,10 +258,8 @@ class PositionFusion(AlignedFusion):
         self.sharpness = sharpness
         self.positions = positions
 
-    def features(
-        self, vision: TowerOutput, audio: TowerOutput
-    ) -> tuple[Float[Tensor, "n positions features"], Float[Tensor, "m times features"]]:
-        return vision.map.flatten(2).transpose(1, 2), self.audio_features(audio)
+    def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n positions features"]:
+        return vision.map.flatten(2).transpose(1, 2)
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
         """The vectors of the sound that are compared with every position."""
@@ -314,9 +326,65 @@ class DenseFusion(PositionFusion):
         return audio.map.amax(2).transpose(1, 2)
 
 
+class GeneralFusion(PositionFusion):
+    """The second of sound with the best position of the frame, and with the whole frame.
+
+    One linear layer a side gives unit vectors of positions, whole frames and seconds, all of one
+    space. So one network scores, points, searches and embeds. The last row of a frame's features
+    is the vector of its tower, the others are the positions of its map.
+    """
+
+    aligns_vectors = True
+
+    def __init__(
+        self,
+        features: Mapping[Side, int],
+        width: int,
+        sharpness: float,
+        positions: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(features, width, sharpness, positions)
+        # Towers that learned before need no hidden layer, and few videos spoil one (LOG.md).
+        self.vision = nn.Sequential(nn.Dropout(dropout), nn.Linear(features["vision"], width))
+        self.audio = nn.Sequential(nn.Dropout(dropout), nn.Linear(features["audio"], width))
+
+    def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n rows features"]:
+        return torch.cat([super().vision_features(vision), vision.vector[:, None]], 1)
+
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m 1 features"]:
+        return audio.vector[:, None]
+
+    @in_float32
+    def part_similarities(
+        self, vision: Float[Tensor, "n rows width"], audio: Float[Tensor, "m 1 width"]
+    ) -> Sequence[Float[Tensor, "n m"]]:
+        """Of every frame with every sound: by the best position, and as a whole."""
+        by_position = super().similarities(vision[:, :-1], audio)
+        return by_position, vision[:, -1] @ audio[:, 0].T
+
+    def similarities(
+        self, vision: Float[Tensor, "n rows width"], audio: Float[Tensor, "m 1 width"]
+    ) -> Float[Tensor, "n m"]:
+        by_position, as_whole = self.part_similarities(vision, audio)
+        return (by_position + as_whole) / 2
+
+    @in_float32
+    def logits(
+        self, vision: Float[Tensor, "*n rows width"], audio: Float[Tensor, "*n 1 width"]
+    ) -> Float[Tensor, "*n 2"]:
+        similarity = (vision @ audio.transpose(-1, -2))[..., 0]
+        by_position = self.soft_maximum(similarity[..., :-1], -1)
+        return self.similarity_logits((by_position + similarity[..., -1]) / 2)
+
+
 VECTOR_FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion}
 """Fusions of one vector a side."""
-POSITION_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
+POSITION_FUSIONS = {
+    "similarity": SimilarityFusion,
+    "dense": DenseFusion,
+    "general": GeneralFusion,
+}
 """Fusions of every position of the frame."""
 
 

@@ -36,7 +36,7 @@ class L3Net(nn.Module):
         # is the order in which initial weights are drawn: another order gives other numbers.
         self.vision = backbone.from_config(config, "vision", 3 * config.frames_per_pair, False)
         self.audio = backbone.from_config(config, "audio", 1, normalized)
-        self.fusion = build_fusion(config, self.vision)
+        self.fusion = build_fusion(config, self.vision, self.audio)
         initialize_weights(self, config)
         # After the drawing: the first changes weights that were drawn, the second replaces some.
         self.vision.inflate_input(config.frames_per_pair)

@@ -13,9 +13,12 @@ from looklisten.config import Config
 from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import find_objective
 from looklisten.system.processes import cpu_count
 from looklisten.training.distributed import ProcessWorld
+from looklisten.training.feature_batches import FeatureStream
+from looklisten.training.feature_cache import FeatureCache
 
 MAX_LOADER_THREADS = 12
 
@@ -94,12 +97,33 @@ def _describe_splits(data: Shards) -> str:
     )
 
 
-def training_stream(clips: Shards, config: Config) -> PairStream:
-    """The batches of a training on `clips`.
+def trains_on_features(config: Config) -> bool:
+    """Whether training reads features that are computed once, not pixels and samples.
+
+    Same-video negatives take moments that the cache does not have.
+    """
+    settings = config.train
+    return (
+        settings.freeze == "towers"
+        and settings.cached_frames_per_second > 0
+        and settings.negatives != "same-video"
+        and find_objective(settings.objective).trains_fusion
+    )
+
+
+def training_stream(
+    clips: Shards,
+    config: Config,
+    network: L3Net | None = None,
+    features: FeatureCache | None = None,
+) -> PairStream:
+    """The batches of a training on `clips`: of `features` of `network`, or of frames and sounds.
 
     Frames are cropped at random positions and, if the config says so, mirrored.
     """
     model, settings = config.model, config.train
+    if network is not None and features is not None:
+        return FeatureStream(clips, settings.batch_size, settings.seed, network, features)
     transform = FrameTransform(
         model.resize_pixels,
         model.crop_pixels,

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from looklisten.config import Config
+from looklisten.config import Config, TrainConfig
 from looklisten.data.pairs import PairBatch
 from looklisten.errors import CheckpointError
 from looklisten.model.checkpoint import open_checkpoint
@@ -25,6 +25,7 @@ from looklisten.system.devices import Choice, choose_device, choose_precision, t
 from looklisten.training.augmentation import augment, move_to_device
 from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
+from looklisten.training.feature_batches import FeatureBatch
 
 
 class TrainingModule(nn.Module):
@@ -48,15 +49,21 @@ class TrainingModule(nn.Module):
 
     def forward(
         self,
-        frames: Float[Tensor, "own channels height width"],
-        waveforms: Float[Tensor, "own samples"],
+        vision_input: Float[Tensor, "own ..."],
+        audio_input: Float[Tensor, "own ..."],
         targets: tuple[Tensor, ...],
+        are_features: bool = False,
     ) -> LossAndAccuracy:
-        """`targets`: those of the objective, for the rows of this process."""
+        """`targets`: those of the objective, for the rows of this process.
+
+        The inputs are frames and waveforms, or the features that the towers give of them.
+        """
         fusion = self.network.fusion
-        vision = self._vision_tower(self.network.normalize_frames(frames))
-        audio = self._audio_tower(self.network.front_end(waveforms))
-        features = fusion.features(vision, audio)
+        features = (vision_input, audio_input)
+        if not are_features:
+            vision = self._vision_tower(self.network.normalize_frames(vision_input))
+            audio = self._audio_tower(self.network.front_end(audio_input))
+            features = fusion.features(vision, audio)
         return self.objective(fusion, *features, targets, **self._gather)  # type: ignore[no-any-return]
 
 
@@ -101,7 +108,10 @@ class Learner:
             for name, parameter in self.module.named_parameters()
             if parameter.requires_grad
         }
-        groups = _parameter_groups(parameters, self.module.objective.lr_multipliers())
+        multipliers = tower_lr_multipliers(config.train) | dict(
+            self.module.objective.lr_multipliers()
+        )
+        groups = _parameter_groups(parameters, multipliers)
         self._parameters = {
             name: parameter for group in groups for name, parameter in group["named"].items()
         }
@@ -168,9 +178,13 @@ class Learner:
             self.network.audio.load_state_dict(weights)
 
     def step(
-        self, parts: Sequence[PairBatch], step: int, rate: float, augmented: bool = True
+        self,
+        parts: Sequence[PairBatch | FeatureBatch],
+        step: int,
+        rate: float,
+        augmented: bool = True,
     ) -> LossAndAccuracy:
-        """Descend once over one batch, which comes in parts.
+        """Descend once over one batch, which comes in parts. Features are not augmented.
 
         The result is that of this process, still on the device.
         """
@@ -233,16 +247,20 @@ class Learner:
         return norm
 
     def _inputs(
-        self, batch: PairBatch, step: int, augmented: bool
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        self, batch: PairBatch | FeatureBatch, step: int, augmented: bool
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], bool]:
         device = self.device.value
-        if augmented:
-            frames, waveforms = augment(batch, self.config, step, device)
+        are_features = isinstance(batch, FeatureBatch)
+        if isinstance(batch, FeatureBatch):
+            vision_input = batch.vision.to(device, non_blocking=True)
+            audio_input = batch.audio.to(device, non_blocking=True)
+        elif augmented:
+            vision_input, audio_input = augment(batch, self.config, step, device)
         else:
-            frames, waveforms = move_to_device(batch, device)
+            vision_input, audio_input = move_to_device(batch, device)
         targets = self.module.objective.targets(batch)
         on_device = [target.to(device, non_blocking=True) for target in targets]
-        return frames, waveforms, type(targets)(*on_device)
+        return vision_input, audio_input, type(targets)(*on_device), are_features
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """What a step needs besides the network.
@@ -309,6 +327,14 @@ def _parameter_groups(
         for multiplier, named in groups.items()
         if named
     ]
+
+
+def tower_lr_multipliers(settings: TrainConfig) -> dict[str, float]:
+    """Factors of the learning rate of the towers, by the beginning of a parameter's name."""
+    if not settings.tower_learning_rate:
+        return {}
+    multiplier = settings.tower_learning_rate / settings.learning_rate
+    return {"vision.": multiplier, "audio.": multiplier}
 
 
 def frozen_parts(network: L3Net, config: Config, trains_fusion: bool) -> list[nn.Module]:

@@ -27,10 +27,12 @@ from looklisten.training.batches import (
     load_batches,
     select_labeled,
     training_stream,
+    trains_on_features,
 )
 from looklisten.training.checkpointing import Checkpointer, Resume, open_run
 from looklisten.training.computation import deterministic_kernels
 from looklisten.training.distributed import ProcessWorld, process_world
+from looklisten.training.feature_cache import FeatureCache, open_features
 from looklisten.training.held_out import EVALUATED_PAIRS, HeldOutEvaluation
 from looklisten.training.interruption import Interruption
 from looklisten.training.learner import Learner
@@ -130,10 +132,15 @@ def train(
             _log_start(learner, data, clips, saved)
 
         first_step = saved.step if saved else 0
-        stream = training_stream(data.select(clips.trained_on), config)
+        features = None
+        if trains_on_features(config):
+            features = _shared_features(learner, data, progress)
+        stream = training_stream(data.select(clips.trained_on), config, learner.network, features)
         on_gpu = learner.device.value.startswith("cuda")
         batches = load_batches(stream, config, world, first_step, on_gpu)
-        held_out = HeldOutEvaluation(data, clips.held_out, config.train.seed, evaluated_pairs)
+        held_out = HeldOutEvaluation(
+            data, clips.held_out, config.train.seed, evaluated_pairs, features
+        )
         checkpointer = Checkpointer(run, lock, learner, held_out, saved)
         meter = TrainingMeter(config.train.batch_size, world, run, first_step)
         plateau = PlateauWarning(config.train)
@@ -187,6 +194,17 @@ def train(
         resumed_from=first_step,
         stopped_by=stopped_by,
     )
+
+
+def _shared_features(learner: Learner, data: Shards, progress: Progress) -> FeatureCache:
+    """The features of the frozen towers; the first process computes those that are missing."""
+    settings, network, world = learner.config.train, learner.network, learner.world
+
+    def open_all() -> FeatureCache:
+        return open_features(network, data, settings.cached_frames_per_second, progress)
+
+    world.broadcast_from_first(lambda: bool(open_all()))
+    return open_all()
 
 
 @dataclass(frozen=True, eq=False)

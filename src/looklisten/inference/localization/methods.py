@@ -134,6 +134,9 @@ def _similarity_maps(
     frame_positions, sound_positions = fusion.project(_positions(vision), _positions(audio))
     projected = fusion.project(*fusion.features(vision, audio))
     vision_vectors, audio_vectors = (_as_several_vectors(vectors) for vectors in projected)
+    if isinstance(fusion, PositionFusion):
+        # Without the vector of the whole frame, which some fusions add.
+        vision_vectors = frame_positions
     if audio_vectors.shape[1] > 1:
         weights = column_weights.to(audio_vectors)
     else:
