@@ -92,7 +92,7 @@ def plain_step(
         weight_decay=config.train.weight_decay,
         foreach=False,
     )
-    objective = AvcObjective(config, network.vision.features)
+    objective = AvcObjective(config, network.features)
     masks = batch.pairing.masks(everyone=False)
     targets = PairTargets(*(mask.to(device) for mask in masks))
     partners = batch.pairing.partners

@@ -258,7 +258,9 @@ def test_errors_of_localize(clip, run_path, tmp_path):
         localize(tmp_path / "text.mp4", model)
     with pytest.raises(SourceError, match="nowhere"):
         localize(tmp_path / "nowhere.mp4", model)
-    with pytest.raises(ConfigError, match="the network has units 0 to 15, and units is 3 and 16"):
+    with pytest.raises(
+        ConfigError, match="the audio tower has units 0 to 15, and units names its unit 16"
+    ):
         localize(clip, model, method="unit", units=(3, 16))
     with pytest.raises(ConfigError, match="every_seconds 0 must be above 0"):
         localize(clip, model, every_seconds=0)

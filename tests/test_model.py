@@ -303,7 +303,7 @@ def test_bars_next_to_a_frame_do_not_make_a_pair_less_likely(fusion, left, right
     more=st.lists(st.floats(-1, 1), max_size=60),
 )
 def test_another_position_never_lowers_the_soft_maximum(evidence, more):
-    fusion = SimilarityFusion(2, 2, 10.0, 49)
+    fusion = SimilarityFusion({"vision": 2, "audio": 2}, 2, 10.0, 49)
     few, all_of_them = (
         fusion.soft_maximum(torch.tensor(values, dtype=torch.float64), 0)
         for values in (evidence, [*evidence, *more])
@@ -393,11 +393,11 @@ def masks(rows, negatives):
 
 
 def avc():
-    return AvcObjective(small_config(), features=6)
+    return AvcObjective(small_config(), {"vision": 6, "audio": 6})
 
 
 def contrastive():
-    return ContrastiveObjective(small_config(), features=6)
+    return ContrastiveObjective(small_config(), {"vision": 6, "audio": 6})
 
 
 @pytest.mark.parametrize("negatives", ["roll", "all"])

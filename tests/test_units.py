@@ -22,7 +22,7 @@ from looklisten.app.pages.unit_page import (
     mp3,
     write_unit_page,
 )
-from looklisten.config import ModelConfig
+from looklisten.config import SIDES, ModelConfig
 from looklisten.data.clips import Box, Clip
 from looklisten.data.shard_files import write_shards
 from looklisten.data.shards import Shards
@@ -34,7 +34,6 @@ from looklisten.evaluation.units.naming import Unit, Units, units
 from looklisten.inference.localization.records import HeatMap
 from looklisten.inference.moments import embed_clips, look_and_listen
 from looklisten.inference.unit_activations import (
-    SIDES,
     MomentAddress,
     StrongestVideos,
     UnitActivation,

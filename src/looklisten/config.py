@@ -19,6 +19,8 @@ from looklisten.errors import ConfigError
 
 Side = Literal["audio", "vision"]
 """One of the two inputs of the network."""
+SIDES: tuple[Side, Side] = ("vision", "audio")
+"""In the order of the network's inputs."""
 
 
 class Section(BaseModel):
@@ -32,6 +34,10 @@ class ModelConfig(Section):
 
     backbone: str = "vgg"
     """The architecture of both towers: vgg, the paper's, or one that a program registered."""
+    vision_backbone: str = ""
+    """That of the vision tower, such as efficientnet-lite0; empty: `backbone`."""
+    audio_backbone: str = ""
+    """That of the audio tower, such as yamnet; empty: `backbone`."""
     widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
     """Filters of each block of both towers (paper, figure 2)."""
     first_stride: PositiveInt = 1
@@ -73,6 +79,11 @@ class ModelConfig(Section):
     """Of convolutions and fully-connected layers; biases begin at zero. Not stated;
     re-implementations use He normal.
     """
+
+    def backbone_of(self, side: Side) -> str:
+        """The name of the backbone of one side."""
+        of_side = self.vision_backbone if side == "vision" else self.audio_backbone
+        return of_side or self.backbone
 
     @model_validator(mode="after")
     def _check_crop(self) -> "ModelConfig":

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
-from looklisten.config import ModelConfig
+from looklisten.config import SIDES, ModelConfig
 from looklisten.data.clips import Clip
 from looklisten.data.pairs import neighbor_frames
 from looklisten.media import SAMPLE_RATE_HZ
@@ -140,9 +140,9 @@ def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> Momen
     if waiting:
         flush()
     # So that no clip gives an array of the right width, too.
-    no_vectors = np.zeros((0, model.vision.features), np.float32)
+    no_frames, no_sounds = (np.zeros((0, model.features[side]), np.float32) for side in SIDES)
     return MomentVectors(
-        vision=np.concatenate([no_vectors, *vision]),
-        audio=np.concatenate([no_vectors, *audio]),
+        vision=np.concatenate([no_frames, *vision]),
+        audio=np.concatenate([no_sounds, *audio]),
         clips=np.array(clip_numbers, dtype=np.int64),
     )

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from looklisten.config import Config
 from looklisten.errors import CheckpointError
-from looklisten.model.backbones import feature_count
+from looklisten.model.backbones import feature_counts
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import Objective, build_objective
 from looklisten.system.files import atomic_write
@@ -68,7 +68,7 @@ class Checkpoint:
 
         Raises CheckpointError when the weights do not fit the config.
         """
-        objective = build_objective(self.config, feature_count(self.config.model))
+        objective = build_objective(self.config, feature_counts(self.config.model))
         weights = {}
         for name, value in self.optimizer().items():
             if name.startswith("objective/"):

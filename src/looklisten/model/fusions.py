@@ -126,9 +126,10 @@ class Fusion(nn.Module):
 class ConcatFusion(Fusion):
     """Both vectors side by side, fc1 and ReLU, fc2 to two logits (paper, figure 2)."""
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: Mapping[Side, int], width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(2 * features, width)
+        self.side_features = [features["vision"], features["audio"]]
+        self.fc1 = nn.Linear(sum(self.side_features), width)
         self.fc2 = nn.Linear(width, 2)
 
     def project(
@@ -137,7 +138,7 @@ class ConcatFusion(Fusion):
         """What each side adds to fc1."""
         # A layer over (vision, audio) is a sum of one product for each side. So each product is
         # computed once per row, not once per pair.
-        vision_weight, audio_weight = self.fc1.weight.chunk(2, dim=1)
+        vision_weight, audio_weight = self.fc1.weight.split(self.side_features, dim=1)
         vision_part = functional.linear(vision, vision_weight, self.fc1.bias)
         audio_part = functional.linear(audio, audio_weight)
         return vision_part, audio_part
@@ -159,10 +160,14 @@ class AlignedFusion(Fusion):
     initial_slope: ClassVar[float]
     initial_threshold: ClassVar[float]
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: Mapping[Side, int], width: int) -> None:
         super().__init__()
-        self.vision = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
-        self.audio = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
+        self.vision = nn.Sequential(
+            nn.Linear(features["vision"], width), nn.ReLU(), nn.Linear(width, width)
+        )
+        self.audio = nn.Sequential(
+            nn.Linear(features["audio"], width), nn.ReLU(), nn.Linear(width, width)
+        )
         self.fc3 = nn.Linear(1, 2)
 
     def initialize_answer(self) -> None:
@@ -253,7 +258,9 @@ class PositionFusion(AlignedFusion):
 
     initial_slope, initial_threshold = 5.0, 0.5
 
-    def __init__(self, features: int, width: int, sharpness: float, positions: int) -> None:
+    def __init__(
+        self, features: Mapping[Side, int], width: int, sharpness: float, positions: int
+    ) -> None:
         super().__init__(features, width)
         self.sharpness = sharpness
         self.positions = positions
@@ -388,16 +395,17 @@ POSITION_FUSIONS = {
 """Fusions of every position of the frame."""
 
 
-def build_fusion(config: ModelConfig, vision: Backbone) -> Fusion:
-    """The fusion that `config` names, for towers like `vision`; its weights are not drawn yet."""
+def build_fusion(config: ModelConfig, vision: Backbone, audio: Backbone) -> Fusion:
+    """The fusion that `config` names, for these towers; its weights are not drawn yet."""
+    features: Mapping[Side, int] = {"vision": vision.features, "audio": audio.features}
     if config.fusion in POSITION_FUSIONS:
         # Those of a training crop. Divided by its own positions, a wider frame would have
         # a lower probability for the same object (LOG.md, 2026-11-27).
         positions = vision.map_columns(config.crop_pixels) ** 2
         return POSITION_FUSIONS[config.fusion](
-            vision.features, config.fusion_width, config.sharpness, positions
+            features, config.fusion_width, config.sharpness, positions
         )
-    return VECTOR_FUSIONS[config.fusion](vision.features, config.fusion_width)
+    return VECTOR_FUSIONS[config.fusion](features, config.fusion_width)
 
 
 def correspondence_logit(logits: Float[Tensor, "*pairs 2"]) -> Float[Tensor, "*pairs"]:

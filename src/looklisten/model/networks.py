@@ -211,7 +211,7 @@ class Run:
         """The training objective with its own weights, in evaluation mode, on the CPU."""
         if self.checkpoint is not None:
             return self.checkpoint.objective()
-        return build_objective(self.config, self.l3net.vision.features).eval()
+        return build_objective(self.config, self.l3net.features).eval()
 
 
 def open_network(

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from looklisten.config import Config, TrainConfig
+from looklisten.config import Config, Side, TrainConfig
 from looklisten.data.pairs import PairBatch
 from looklisten.errors import CheckpointError
 from looklisten.model.checkpoint import open_checkpoint
@@ -37,7 +37,7 @@ class TrainingModule(nn.Module):
     def __init__(self, network: L3Net, config: Config, world: ProcessWorld, compiled: bool) -> None:
         super().__init__()
         self.network = network
-        self.objective = build_objective(config, network.vision.features)
+        self.objective = build_objective(config, network.features)
         self._gather = {"gather": world.gather} if config.train.gather_negatives else {}
         self._vision_tower = network.vision.forward
         self._audio_tower = network.audio.forward
@@ -349,17 +349,23 @@ def frozen_parts(network: L3Net, config: Config, trains_fusion: bool) -> list[nn
     return frozen if trains_fusion else [*frozen, network.fusion]
 
 
-def tower_weights(path: str, side: str, config: Config) -> dict[str, Tensor]:
+def tower_weights(path: str, side: Side, config: Config) -> dict[str, Tensor]:
     """The weights of one tower of a checkpoint.
 
     Raises CheckpointError when a network of `config` cannot use them.
     """
     saved = open_checkpoint(path)
     network = saved.model()
-    tower = network.vision if side == "vision" else network.audio
+    tower = network.tower(side)
+    saved_name, own_name = saved.config.model.backbone_of(side), config.model.backbone_of(side)
+    if saved_name != own_name:
+        raise CheckpointError(
+            f"the {side} tower of {path} cannot be taken over: its backbone is {saved_name}, "
+            f"here it is {own_name}; set model.{side}_backbone to the same"
+        )
     # Weights mean the same only for the same kind of input.
     input_settings = {"vision": ("frames_per_pair",), "audio": ("front_end", "window")}[side]
-    for name in ("backbone", *tower.weight_settings, *input_settings):
+    for name in (*tower.weight_settings, *input_settings):
         saved_value = getattr(saved.config.model, name)
         value = getattr(config.model, name)
         if saved_value != value:

@@ -52,9 +52,9 @@ def run_cluster(
 
 def _write_image(out: Path, result: "Clustering") -> None:
     """The vectors of each side as points of a plane."""
+    from looklisten.config import SIDES
     from looklisten.drawing.figures import class_scatter
     from looklisten.evaluation.units.clustering import tsne_positions
-    from looklisten.inference.unit_activations import SIDES
     from looklisten.system.files import atomic_write
 
     panels = []

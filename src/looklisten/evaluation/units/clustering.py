@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from looklisten.config import Side
+from looklisten.config import SIDES, Side
 from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
@@ -31,7 +31,6 @@ from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
 from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import MomentVectors, embed_clips
-from looklisten.inference.unit_activations import SIDES
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress

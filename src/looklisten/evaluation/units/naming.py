@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from looklisten.config import Side
+from looklisten.config import SIDES, Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.held_out import clips_to_evaluate, network_of
@@ -21,7 +21,6 @@ from looklisten.evaluation.units.clustering import PAPER_FIGURES, NetworkKind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
 from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.unit_activations import (
-    SIDES,
     StrongestVideos,
     UnitActivation,
     strongest_activations,
@@ -237,8 +236,7 @@ def units(
         # The third pass has as many moments as it finds, which is not known before.
         return lambda done, part, /, **_: progress(before + done, max(first_passes, before + part))
 
-    width = model.vision.features
-    strongest = {side: StrongestVideos(width, top) for side in SIDES}
+    strongest = {side: StrongestVideos(model.features[side], top) for side in SIDES}
     activations_of: dict[str, Activations] = {}
     for video in video_activations(model.eval(), clips, per_clip, after(0)):
         for side in SIDES:

@@ -1,8 +1,10 @@
 """The backbones that a config can name. A backbone is one file here and one row of `BACKBONES`."""
 
+from collections.abc import Mapping
+
 import torch
 
-from looklisten.config import ModelConfig
+from looklisten.config import SIDES, ModelConfig, Side
 from looklisten.errors import ConfigError
 from looklisten.model.backbones.backbone import Backbone, Layer, StreamingTower, TowerOutput
 from looklisten.model.backbones.vgg import Vgg
@@ -13,7 +15,8 @@ __all__ = [
     "Layer",
     "StreamingTower",
     "TowerOutput",
-    "feature_count",
+    "build_tower",
+    "feature_counts",
     "find_backbone",
     "register_backbone",
 ]
@@ -39,9 +42,16 @@ def find_backbone(name: str) -> type[Backbone]:
     return BACKBONES[name]
 
 
-def feature_count(config: ModelConfig) -> int:
-    """The number of features that a tower of `config` gives."""
+def build_tower(config: ModelConfig, side: Side, normalized_input: bool = False) -> Backbone:
+    """The tower of `side` that `config` names, with new weights. Raises ConfigError."""
+    backbone = find_backbone(config.backbone_of(side))
+    backbone.check(config)
+    in_channels = 3 * config.frames_per_pair if side == "vision" else 1
+    return backbone.from_config(config, side, in_channels, normalized_input)
+
+
+def feature_counts(config: ModelConfig) -> Mapping[Side, int]:
+    """The number of features that the tower of each side gives."""
     # The device "meta" has shapes and no memory, so nothing is allocated or drawn.
     with torch.device("meta"):
-        backbone = find_backbone(config.backbone)
-        return backbone.from_config(config, "vision", 3 * config.frames_per_pair, False).features
+        return {side: build_tower(config, side).features for side in SIDES}

@@ -1,6 +1,8 @@
 """The objectives that a config can name. Each is one file here and one row of `OBJECTIVES`."""
 
-from looklisten.config import Config
+from collections.abc import Mapping
+
+from looklisten.config import Config, Side
 from looklisten.errors import ConfigError
 from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.contrastive import ContrastiveObjective
@@ -40,8 +42,10 @@ def find_objective(name: str) -> type[Objective]:
     return OBJECTIVES[name]
 
 
-def build_objective(config: Config, features: int) -> Objective:
-    """The objective that `config` names, with new weights, for towers of `features` features.
+def build_objective(config: Config, features: Mapping[Side, int]) -> Objective:
+    """The objective that `config` names, with new weights.
+
+    `features`: the number of features that the tower of each side gives.
 
     Raises ConfigError when there is no such objective, or when the settings do not fit it.
     """

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.config import Config, TrainConfig
+from looklisten.config import Config, Side, TrainConfig
 from looklisten.errors import ConfigError
 from looklisten.model.fusions import AlignedFusion, Fusion
 from looklisten.model.objectives.avc import avc_loss
@@ -41,7 +41,7 @@ class ContrastiveObjective(Objective):
     changes the threshold and nothing else.
     """
 
-    def __init__(self, config: Config, features: int) -> None:
+    def __init__(self, config: Config, features: Mapping[Side, int]) -> None:
         super().__init__(config, features)
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 

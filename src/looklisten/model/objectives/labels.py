@@ -4,6 +4,7 @@ This is the one file through which a label can reach a weight.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.config import Config, TrainConfig
+from looklisten.config import Config, Side, TrainConfig
 from looklisten.errors import ConfigError
 from looklisten.model.fusions import POSITION_FUSIONS, Fusion
 from looklisten.model.initialization import initialize_weights
@@ -41,13 +42,15 @@ class LabelsObjective(Objective):
     trains_fusion = False
     uses_labels = True
 
-    def __init__(self, config: Config, features: int) -> None:
+    def __init__(self, config: Config, features: Mapping[Side, int]) -> None:
         super().__init__(config, features)
         width, classes = config.model.fusion_width, len(config.train.classes)
         self.vision = nn.Sequential(
-            nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes)
+            nn.Linear(features["vision"], width), nn.ReLU(), nn.Linear(width, classes)
         )
-        self.audio = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
+        self.audio = nn.Sequential(
+            nn.Linear(features["audio"], width), nn.ReLU(), nn.Linear(width, classes)
+        )
         initialize_weights(self, config.model)
 
     @staticmethod
