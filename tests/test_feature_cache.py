@@ -17,8 +17,8 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import GeneralFusion, correspondence_logit
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
-from looklisten.training.feature_batches import FeatureStream
-from looklisten.training.feature_cache import feature_rows, features_key, open_features
+from looklisten.training.frozen_towers.batches import FeatureStream
+from looklisten.training.frozen_towers.cache import feature_rows, features_key, open_features
 from looklisten.training.loop import train
 
 

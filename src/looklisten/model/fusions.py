@@ -402,9 +402,10 @@ def build_fusion(config: ModelConfig, vision: Backbone, audio: Backbone) -> Fusi
         # Those of a training crop. Divided by its own positions, a wider frame would have
         # a lower probability for the same object (LOG.md, 2026-11-27).
         positions = vision.map_columns(config.crop_pixels) ** 2
-        return POSITION_FUSIONS[config.fusion](
-            features, config.fusion_width, config.sharpness, positions
-        )
+        arguments = (features, config.fusion_width, config.sharpness, positions)
+        if config.fusion == "general":
+            return GeneralFusion(*arguments, config.fusion_dropout)
+        return POSITION_FUSIONS[config.fusion](*arguments)
     return VECTOR_FUSIONS[config.fusion](features, config.fusion_width)
 
 

@@ -17,8 +17,8 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import find_objective
 from looklisten.system.processes import cpu_count
 from looklisten.training.distributed import ProcessWorld
-from looklisten.training.feature_batches import FeatureStream
-from looklisten.training.feature_cache import FeatureCache
+from looklisten.training.frozen_towers.batches import FeatureStream
+from looklisten.training.frozen_towers.cache import FeatureCache
 
 MAX_LOADER_THREADS = 12
 

@@ -16,8 +16,8 @@ from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import Objective
 from looklisten.model.objectives.objective import ClassScores
-from looklisten.training.feature_batches import FeatureStream
-from looklisten.training.feature_cache import FeatureCache
+from looklisten.training.frozen_towers.batches import FeatureStream
+from looklisten.training.frozen_towers.cache import FeatureCache
 
 EVALUATED_PAIRS = 2000
 """Pairs that an accuracy during training is measured on."""

@@ -25,7 +25,7 @@ from looklisten.system.devices import Choice, choose_device, choose_precision, t
 from looklisten.training.augmentation import augment, move_to_device
 from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
-from looklisten.training.feature_batches import FeatureBatch
+from looklisten.training.frozen_towers.batches import FeatureBatch
 
 
 class TrainingModule(nn.Module):

@@ -32,7 +32,7 @@ from looklisten.training.batches import (
 from looklisten.training.checkpointing import Checkpointer, Resume, open_run
 from looklisten.training.computation import deterministic_kernels
 from looklisten.training.distributed import ProcessWorld, process_world
-from looklisten.training.feature_cache import FeatureCache, open_features
+from looklisten.training.frozen_towers.cache import FeatureCache, open_features
 from looklisten.training.held_out import EVALUATED_PAIRS, HeldOutEvaluation
 from looklisten.training.interruption import Interruption
 from looklisten.training.learner import Learner

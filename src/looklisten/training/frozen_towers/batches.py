@@ -17,7 +17,7 @@ from looklisten.data.pairs import (
 )
 from looklisten.data.shards import Shards
 from looklisten.model.l3net import L3Net
-from looklisten.training.feature_cache import FeatureCache
+from looklisten.training.frozen_towers.cache import FeatureCache
 
 
 @dataclass(frozen=True, eq=False)
