@@ -333,6 +333,25 @@ class DenseFusion(PositionFusion):
         return audio.map.amax(2).transpose(1, 2)
 
 
+class Standardized(nn.Module):
+    """Features with mean 0 and deviation 1 over those that it was fitted to; unchanged before."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+
+    @torch.no_grad()
+    def fit(self, rows: Float[Tensor, "rows features"]) -> None:
+        """Take mean and deviation from `rows`; features that never vary stay small."""
+        deviation = rows.std(0)
+        self.mean.copy_(rows.mean(0))
+        self.scale.copy_(1 / (deviation + 0.1 * deviation.mean()).clamp_min(MIN_NORM))
+
+    def forward(self, features: Float[Tensor, "*n features"]) -> Float[Tensor, "*n features"]:
+        return (features - self.mean) * self.scale  # type: ignore[operator]
+
+
 class GeneralFusion(PositionFusion):
     """The second of sound with the best position of the frame, and with the whole frame.
 
@@ -353,8 +372,19 @@ class GeneralFusion(PositionFusion):
     ) -> None:
         super().__init__(features, width, sharpness, positions)
         # Towers that learned before need no hidden layer, and few videos spoil one (LOG.md).
-        self.vision = nn.Sequential(nn.Dropout(dropout), nn.Linear(features["vision"], width))
-        self.audio = nn.Sequential(nn.Dropout(dropout), nn.Linear(features["audio"], width))
+        self.vision = _linear_side(features["vision"], width, dropout)
+        self.audio = _linear_side(features["audio"], width, dropout)
+
+    def fit_inputs(
+        self,
+        vision: Float[Tensor, "n rows features"],
+        audio: Float[Tensor, "m 1 features"],
+    ) -> None:
+        """Standardize the features of each side by those of some frames and seconds."""
+        for layers, features in ((self.vision, vision), (self.audio, audio)):
+            standardized = layers[0]
+            assert isinstance(standardized, Standardized)
+            standardized.fit(features.flatten(0, 1))
 
     def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n rows features"]:
         return torch.cat([super().vision_features(vision), vision.vector[:, None]], 1)
@@ -383,6 +413,10 @@ class GeneralFusion(PositionFusion):
         similarity = (vision @ audio.transpose(-1, -2))[..., 0]
         by_position = self.soft_maximum(similarity[..., :-1], -1)
         return self.similarity_logits((by_position + similarity[..., -1]) / 2)
+
+
+def _linear_side(features: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(Standardized(features), nn.Dropout(dropout), nn.Linear(features, width))
 
 
 VECTOR_FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion}

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from looklisten.config import Config, Side, TrainConfig
 from looklisten.data.pairs import PairBatch
+from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
 from looklisten.model.checkpoint import open_checkpoint
+from looklisten.model.fusions import GeneralFusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
@@ -26,6 +28,11 @@ from looklisten.training.augmentation import augment, move_to_device
 from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
 from looklisten.training.frozen_towers.batches import FeatureBatch
+from looklisten.training.frozen_towers.cache import FeatureCache
+
+
+FITTED_ROWS = 512
+"""Frames, and seconds of sound, whose features say how the inputs of a fusion vary."""
 
 
 class TrainingModule(nn.Module):
@@ -176,6 +183,13 @@ class Learner:
         if settings.audio_from:
             weights = tower_weights(settings.audio_from, "audio", self.config)
             self.network.audio.load_state_dict(weights)
+
+    def begin_with_features(self, clips: Shards, features: FeatureCache) -> None:
+        """Let the fusion take from the features of `clips` what it needs to know of its inputs."""
+        fusion = self.network.fusion
+        if isinstance(fusion, GeneralFusion):
+            vision, audio = features.spread_over(clips, FITTED_ROWS)
+            fusion.fit_inputs(vision.to(self.device.value), audio.to(self.device.value))
 
     def step(
         self,

@@ -135,6 +135,8 @@ def train(
         features = None
         if trains_on_features(config):
             features = _shared_features(learner, data, progress)
+            if not saved:
+                learner.begin_with_features(data.select(clips.trained_on), features)
         stream = training_stream(data.select(clips.trained_on), config, learner.network, features)
         on_gpu = learner.device.value.startswith("cuda")
         batches = load_batches(stream, config, world, first_step, on_gpu)

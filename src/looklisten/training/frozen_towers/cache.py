@@ -159,6 +159,18 @@ class FeatureCache:
         windows = self._windows_around(clip, float(self.rows.frame_seconds[frame_row]))
         return frame_row, int(windows[int(chance[1] * len(windows))])
 
+    def spread_over(self, clips: Shards, count: int) -> tuple[Tensor, Tensor]:
+        """Features of up to `count` frames and windows of `clips`, evenly spread."""
+        taken = []
+        for files, row_clips in (
+            (self.vision, self.rows.frame_clips),
+            (self.audio, self.rows.window_clips),
+        ):
+            rows = np.flatnonzero(np.isin(row_clips, clips.folder_numbers))
+            spread = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+            taken.append(files.take(rows[spread]))
+        return taken[0], taken[1]
+
     def nearest_window(self, frame_row: int) -> int:
         """The row of the window whose middle is nearest to a frame."""
         clip = int(self.rows.frame_clips[frame_row])
