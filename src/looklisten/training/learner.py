@@ -30,7 +30,6 @@ from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
 from looklisten.training.frozen_towers.batches import FeatureBatch
 from looklisten.training.frozen_towers.cache import FeatureCache
 
-
 FITTED_ROWS = 512
 """Frames, and seconds of sound, whose features say how the inputs of a fusion vary."""
 
