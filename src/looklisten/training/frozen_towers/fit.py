@@ -18,11 +18,12 @@ def fit_fusion(
     features: FeatureCache,
     device: str = "auto",
     progress: Progress = no_progress,
-) -> L3Net:
+) -> Learner:
     """A network with the towers of `network` and a fusion that was trained on `clips`.
 
-    It is what `train` gives with frozen towers, on a selection of clips, such as the training folds
-    of a cross-validation. Raises ConfigError for fewer than two videos.
+    The result holds the network, in evaluation mode, and the objective. It is what `train` gives
+    with frozen towers, on a selection of clips, such as the training folds of a cross-validation.
+    Raises ConfigError for fewer than two videos.
     """
     config = fit_batch_size(config, len(set(clips.video_ids)))
     learner = Learner(config, device)
@@ -35,4 +36,5 @@ def fit_fusion(
         rate = learning_rate(settings, step, stream.steps_per_epoch)
         learner.step([stream.batch(step - 1)], step, rate)
         progress(step, settings.steps)
-    return learner.network.eval()
+    learner.network.eval()
+    return learner
