@@ -20,14 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from looklisten.config import SIDES, Config
+from looklisten.config import Config
 from looklisten.errors import CheckpointError
 from looklisten.model.backbones import feature_counts
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import Objective, build_objective
 from looklisten.system.files import atomic_write
 
-OPTIMIZER_NAME = "optimizer.safetensors"
 STEP_FOLDER = re.compile(r"step-(\d{9})")
 
 
@@ -47,9 +46,6 @@ class Checkpoint:
     Empty for a checkpoint of an older version.
     """
 
-    has_published_towers: bool = False
-    """Whether `weights` holds the fusion alone, to towers that their authors publish."""
-
     def model(self, strict: bool = True) -> L3Net:
         """The network, in evaluation mode, on the CPU.
 
@@ -57,11 +53,8 @@ class Checkpoint:
         the file are ignored. Raises CheckpointError when the weights do not fit the config.
         """
         network = L3Net(self.config.model)
-        tensors = self._tensors(self.weights)
-        if self.has_published_towers:
-            tensors |= _published_towers(network)
         try:
-            network.load_state_dict(tensors, strict=strict)
+            network.load_state_dict(self._tensors(self.weights), strict=strict)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the weights in {self.path} do not fit its own config: {_last_line(error)}"
@@ -89,13 +82,13 @@ class Checkpoint:
         return objective.eval()
 
     @property
-    def has_optimizer(self) -> bool:
-        """Whether the objective was saved with the network; a published network comes without."""
-        return (self.path / OPTIMIZER_NAME).is_file()
+    def has_objective(self) -> bool:
+        """Whether the objective was saved too; a published network comes without."""
+        return (self.path / "optimizer.safetensors").is_file()
 
     def optimizer(self) -> dict[str, Tensor]:
         """The optimizer's tensors by `parameter/key`, and the objective's by `objective/name`."""
-        return self._tensors(OPTIMIZER_NAME)
+        return self._tensors("optimizer.safetensors")
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         try:
@@ -104,24 +97,6 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.path / name} cannot be read ({error}); take another checkpoint"
             ) from None
-
-
-def _published_towers(network: L3Net) -> dict[str, Tensor]:
-    """The weights of both towers as their authors publish them, named as in `network`.
-
-    Raises CheckpointError for a backbone without published weights, PublishedFileError when a file
-    cannot be downloaded, found or read.
-    """
-    tensors = {}
-    for side in SIDES:
-        published = network.tower(side).published
-        if published is None:
-            raise CheckpointError(
-                f"nobody publishes weights of the backbone {network.config.backbone_of(side)}"
-            )
-        for name, value in published.load().items():
-            tensors[f"{side}.{name}"] = value
-    return tensors
 
 
 def _last_line(error: Exception) -> str:

@@ -14,8 +14,6 @@ LIBRARY = "looklisten"
 CONFIG_NAME = "config.json"
 NETWORK_FILES = ("model.safetensors", "full.safetensors")
 """Files that hold a complete network: `publish` writes the first, `export` the second."""
-HEAD_NAME = "head.safetensors"
-"""The fusion alone; the towers are those that their authors publish."""
 
 
 def is_published(folder: Path) -> bool:

@@ -200,7 +200,7 @@ def _config(base: Run, videos: int, options: AdaptOptions) -> Config:
 
 def _take_over_objective(base: Run, learner: Learner) -> None:
     """Begin with the temperature that the network was trained with, where it is known."""
-    if base.checkpoint is None or not base.checkpoint.has_optimizer:
+    if base.checkpoint is None or not base.checkpoint.has_objective:
         return
     weights = base.checkpoint.objective().state_dict()
     own = learner.module.objective
