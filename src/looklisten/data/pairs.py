@@ -347,7 +347,7 @@ class PairStream:
     ) -> Generator[PairBatch, None, None]:
         """Batches `first` to `stop`, each in `parts`, which threads make ahead of their use."""
 
-        def make(index: int, number: int) -> PairBatch:
+        def make(index: int, number: int) -> Any:  # a subclass makes batches of its own kind
             batch = self.batch(index, BatchPart(rank, ranks, number, parts))
             return batch.pinned() if pin else batch
 
