@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.config import Config
-from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
+from looklisten.data.pairs import FrameTransform, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import find_objective
 from looklisten.system.processes import cpu_count
 from looklisten.training.distributed import ProcessWorld
-from looklisten.training.frozen_towers.batches import FeatureStream
+from looklisten.training.frozen_towers.batches import AnyBatch, FeatureStream
 from looklisten.training.frozen_towers.cache import FeatureCache
 
 MAX_LOADER_THREADS = 12
@@ -148,7 +148,7 @@ def training_stream(
 
 def load_batches(
     stream: PairStream, config: Config, world: ProcessWorld, first_step: int, on_gpu: bool
-) -> Iterator[tuple[list[PairBatch], float]]:
+) -> Iterator[tuple[list[AnyBatch], float]]:
     """The batches after `first_step`, each as its parts, and the seconds that it was waited for."""
     settings = config.train
     batches = stream.batches(

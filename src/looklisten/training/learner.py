@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from looklisten.config import Config, Side, TrainConfig
-from looklisten.data.pairs import PairBatch
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
 from looklisten.model.checkpoint import open_checkpoint
@@ -27,7 +26,7 @@ from looklisten.system.devices import Choice, choose_device, choose_precision, t
 from looklisten.training.augmentation import augment, move_to_device
 from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
-from looklisten.training.frozen_towers.batches import FeatureBatch
+from looklisten.training.frozen_towers.batches import AnyBatch, FeatureBatch
 from looklisten.training.frozen_towers.cache import FeatureCache
 
 FITTED_ROWS = 512
@@ -192,7 +191,7 @@ class Learner:
 
     def step(
         self,
-        parts: Sequence[PairBatch | FeatureBatch],
+        parts: Sequence[AnyBatch],
         step: int,
         rate: float,
         augmented: bool = True,
@@ -260,7 +259,7 @@ class Learner:
         return norm
 
     def _inputs(
-        self, batch: PairBatch | FeatureBatch, step: int, augmented: bool
+        self, batch: AnyBatch, step: int, augmented: bool
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], bool]:
         device = self.device.value
         are_features = isinstance(batch, FeatureBatch)

@@ -11,6 +11,7 @@ from looklisten.data.pairs import (
     FULL_BATCH,
     BatchPart,
     FrameTransform,
+    PairBatch,
     PairChoices,
     Pairing,
     PairStream,
@@ -66,3 +67,7 @@ class FeatureStream(PairStream):
             rows=rows,
             pairing=pairing,
         )
+
+
+AnyBatch = PairBatch | FeatureBatch
+"""What a step trains on: frames and sounds, or the features of frozen towers."""
