@@ -42,10 +42,10 @@ class ModelConfig(Section):
     """Filters of each block of both towers (paper, figure 2)."""
     first_stride: PositiveInt = 1
     """Stride of conv1_1: 1 in the paper, 2 in its follow-up."""
-    front_end: Literal["paper", "compact", "linear", "mel128", "mel256"] = "paper"
+    front_end: Literal["paper", "compact", "linear", "mel128", "mel256", "yamnet"] = "paper"
     """From waveform to log-spectrogram: the paper's 257 x 199; compact, 64 mel bands up to 8 kHz;
-    or one of OpenL3's, in decibels below the loudest point of the second, with a batch-norm before
-    the tower.
+    one of OpenL3's, in decibels below the loudest point of the second, with a batch-norm before the
+    tower; or yamnet, 64 mel bands from 125 to 7,500 Hz, with which that backbone was trained.
     """
     resize_pixels: PositiveInt = 256
     """The shorter side of a frame before it is cropped."""
@@ -123,7 +123,10 @@ class TrainConfig(Section):
     training videos, filled in when the run begins.
     """
     vision_from: str = ""
-    """A run or checkpoint whose vision tower this run begins with; empty: initial weights."""
+    """What the vision tower begins with: a run or checkpoint, a file with the published weights of
+    its backbone, or `scratch`, random weights. Empty: the published weights of a backbone that has
+    some, random weights of others.
+    """
     audio_from: str = ""
     """The same of the audio tower."""
     freeze: Literal["none", "vision", "audio", "towers"] = "none"

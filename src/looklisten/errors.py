@@ -6,7 +6,8 @@ LookListenError          what, where, what to do next; the command line prints i
 │   ├── TooShortError    nothing is wrong, but image and sound share less than a clip needs
 │   └── DecoderLostError the process that decodes crashed over it, or hung and was stopped
 ├── ShardError           prepared data that is missing, damaged or of another version
-└── CheckpointError      a checkpoint that is missing, damaged or of another network
+├── CheckpointError      a checkpoint that is missing, damaged or of another network
+└── PublishedFileError   weights of others that cannot be downloaded, found or read
 """
 
 
@@ -40,3 +41,7 @@ class ShardError(LookListenError):
 
 class CheckpointError(LookListenError):
     """A checkpoint that is missing, damaged or of another network."""
+
+
+class PublishedFileError(LookListenError):
+    """Weights that others publish and that cannot be downloaded, found or read."""

@@ -225,7 +225,9 @@ def fusion_inputs(
     model: L3Net, clips: Shards, rows: int, seed: int, progress: Progress = no_progress
 ) -> Iterator[
     tuple[
-        PairBatch, Float[Tensor, "batch *places features"], Float[Tensor, "batch *moments features"]
+        PairBatch,
+        Float[Tensor, "batch *places vision_features"],
+        Float[Tensor, "batch *moments audio_features"],
     ]
 ]:
     """Batches of at least `rows` moments in all, with what the fusion reads: of frames, of sounds.

@@ -44,8 +44,8 @@ class Moment:
 class MomentVectors:
     """Vectors of moments: row i of both sides is the same second of clip number `clips[i]`."""
 
-    vision: Float[np.ndarray, "moments features"]
-    audio: Float[np.ndarray, "moments features"]
+    vision: Float[np.ndarray, "moments vision_features"]
+    audio: Float[np.ndarray, "moments audio_features"]
     clips: Int[np.ndarray, " moments"]
 
 
@@ -134,7 +134,8 @@ def embed_clips_with_each(
     waiting: list[Moment] = []
     clip_numbers: list[int] = []
     # So that no clip gives an array of the right width, too.
-    no_frames, no_sounds = (np.zeros((0, models[0].features[side]), np.float32) for side in SIDES)
+    features = models[0].features
+    no_frames, no_sounds = (np.zeros((0, features[side]), np.float32) for side in SIDES)
     vision = [[no_frames] for _ in models]
     audio = [[no_sounds] for _ in models]
 

@@ -79,7 +79,9 @@ class Fusion(nn.Module):
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput
-    ) -> tuple[Float[Tensor, "n *positions features"], Float[Tensor, "m *times features"]]:
+    ) -> tuple[
+        Float[Tensor, "n *positions vision_features"], Float[Tensor, "m *times audio_features"]
+    ]:
         """The features that this fusion compares; they depend on no weight of the fusion."""
         return self.vision_features(vision), self.audio_features(audio)
 
@@ -92,7 +94,7 @@ class Fusion(nn.Module):
         return audio.vector
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """What `logits` needs of the features, each side by itself."""
         raise NotImplementedError
@@ -113,8 +115,8 @@ class Fusion(nn.Module):
 
     def forward(
         self,
-        vision: Float[Tensor, "n *positions features"],
-        audio: Float[Tensor, "n *times features"],
+        vision: Float[Tensor, "n *positions vision_features"],
+        audio: Float[Tensor, "n *times audio_features"],
     ) -> Float[Tensor, "n 2"]:
         """Logits (does not, does correspond) of the features of pairs, row by row."""
         return self.logits(*self.project(vision, audio))
@@ -133,7 +135,7 @@ class ConcatFusion(Fusion):
         self.fc2 = nn.Linear(width, 2)
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """What each side adds to fc1."""
         # A layer over (vision, audio) is a sum of one product for each side. So each product is
@@ -182,7 +184,7 @@ class AlignedFusion(Fusion):
             self.fc3.bias.copy_(-slope * self.initial_threshold)
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """Unit vectors of the shared space, in float32."""
         return self.aligned(vision, "vision"), self.aligned(audio, "audio")
@@ -377,8 +379,8 @@ class GeneralFusion(PositionFusion):
 
     def fit_inputs(
         self,
-        vision: Float[Tensor, "n rows features"],
-        audio: Float[Tensor, "m 1 features"],
+        vision: Float[Tensor, "n rows vision_features"],
+        audio: Float[Tensor, "m 1 audio_features"],
     ) -> None:
         """Standardize the features of each side by those of some frames and seconds."""
         for layers, features in ((self.vision, vision), (self.audio, audio)):

@@ -29,8 +29,7 @@ class L3Net(nn.Module):
         self.initial_seed: int | None = None
         """The seed of the initial weights, where a checkpoint knows it."""
         self.front_end = LogSpectrogram(config.front_end, config.window)
-        # A front end in decibels gives values far from mean 0 and deviation 1.
-        normalized = bool(self.front_end.spec.range_decibels)
+        normalized = self.front_end.spec.needs_normalization
         # The names of these modules are the names of the weights in every checkpoint. Their order
         # is the order in which initial weights are drawn: another order gives other numbers.
         self.vision = build_tower(config, "vision")

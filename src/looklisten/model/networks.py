@@ -7,7 +7,8 @@ A name is one of:
 - a name on the Hugging Face Hub: `org/name` if there is no such path here, or `hf-hub:org/name`;
 - a network of OpenL3: `openl3:audio-mel256-env`, a Keras file (`.h5`), or a folder of `convert`;
 - `start`, which comes with the package;
-- `untrained:RECIPE`, the network of a recipe with its initial weights.
+- `untrained:RECIPE`, the network of a recipe with its initial weights, and with the published
+  weights of backbones that have some.
 
 Knows names and checkpoints. Does not know how to download, and no weights of other projects.
 """
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import Checkpoint, open_checkpoint
+from looklisten.model.initial_towers import begin_published_towers
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.model.objectives import Objective, build_objective
@@ -323,6 +325,7 @@ def _untrained(name: str) -> Run:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         network = L3Net(config.model).eval()
+    begin_published_towers(network)
     network.initial_seed = config.train.seed
     return Run(name, network, config=config)
 

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from looklisten.config import Config, Side, TrainConfig
+from looklisten.config import Config, TrainConfig
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
-from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.fusions import GeneralFusion
+from looklisten.model.initial_towers import begin_towers
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
@@ -170,17 +170,12 @@ class Learner:
         }
 
     def initialize(self) -> None:
-        """Begin with the towers of other checkpoints, where the config names them.
+        """Begin with published towers, or with those of other checkpoints, as the config says.
 
-        Raises CheckpointError when they do not fit.
+        Raises CheckpointError when they do not fit, and PublishedFileError when published weights
+        cannot be had.
         """
-        settings = self.config.train
-        if settings.vision_from:
-            weights = tower_weights(settings.vision_from, "vision", self.config)
-            self.network.vision.load_state_dict(weights)
-        if settings.audio_from:
-            weights = tower_weights(settings.audio_from, "audio", self.config)
-            self.network.audio.load_state_dict(weights)
+        begin_towers(self.network, self.config)
 
     def begin_with_features(self, clips: Shards, features: FeatureCache) -> None:
         """Let the fusion take from the features of `clips` what it needs to know of its inputs."""
@@ -359,30 +354,3 @@ def frozen_parts(network: L3Net, config: Config, trains_fusion: bool) -> list[nn
     }
     frozen = parts[config.train.freeze]
     return frozen if trains_fusion else [*frozen, network.fusion]
-
-
-def tower_weights(path: str, side: Side, config: Config) -> dict[str, Tensor]:
-    """The weights of one tower of a checkpoint.
-
-    Raises CheckpointError when a network of `config` cannot use them.
-    """
-    saved = open_checkpoint(path)
-    network = saved.model()
-    tower = network.tower(side)
-    saved_name, own_name = saved.config.model.backbone_of(side), config.model.backbone_of(side)
-    if saved_name != own_name:
-        raise CheckpointError(
-            f"the {side} tower of {path} cannot be taken over: its backbone is {saved_name}, "
-            f"here it is {own_name}; set model.{side}_backbone to the same"
-        )
-    # Weights mean the same only for the same kind of input.
-    input_settings = {"vision": ("frames_per_pair",), "audio": ("front_end", "window")}[side]
-    for name in (*tower.weight_settings, *input_settings):
-        saved_value = getattr(saved.config.model, name)
-        value = getattr(config.model, name)
-        if saved_value != value:
-            raise CheckpointError(
-                f"the {side} tower of {path} cannot be taken over: its model.{name} is "
-                f"{saved_value}, here it is {value}; set it to the same"
-            )
-    return tower.state_dict()

@@ -19,6 +19,7 @@ from looklisten.media.frames import stack
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SECONDS
 from looklisten.model.backbones import TowerOutput
+from looklisten.model.backbones.backbone import pool
 from looklisten.model.fusions import AlignedFusion, Fusion, PositionFusion, correspondence_logit
 from looklisten.model.l3net import L3Net
 
@@ -220,7 +221,7 @@ def _unit_weights(
         share = (step + 0.5) / GRADIENT_STEPS
         with torch.enable_grad():
             point = (tower.map * share).requires_grad_()
-            scaled = TowerOutput(point, point.amax((2, 3)))
+            scaled = TowerOutput(point, pool(point, tower.pooling), pooling=tower.pooling)
             (gradient,) = torch.autograd.grad(logit(scaled).sum(), point)
             total += gradient.sum((2, 3))
     return (total / GRADIENT_STEPS).clamp_min(0)

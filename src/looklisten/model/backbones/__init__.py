@@ -7,7 +7,9 @@ import torch
 from looklisten.config import SIDES, ModelConfig, Side
 from looklisten.errors import ConfigError
 from looklisten.model.backbones.backbone import Backbone, Layer, StreamingTower, TowerOutput
+from looklisten.model.backbones.efficientnet import EfficientNetLite0
 from looklisten.model.backbones.vgg import Vgg
+from looklisten.model.backbones.yamnet import Yamnet
 
 __all__ = [
     "BACKBONES",
@@ -21,8 +23,12 @@ __all__ = [
     "register_backbone",
 ]
 
-BACKBONES: dict[str, type[Backbone]] = {"vgg": Vgg}
-"""By the name that `model.backbone` has in a config."""
+BACKBONES: dict[str, type[Backbone]] = {
+    "vgg": Vgg,
+    "efficientnet-lite0": EfficientNetLite0,
+    "yamnet": Yamnet,
+}
+"""By the name that a config has for them."""
 
 
 def register_backbone(name: str, backbone: type[Backbone]) -> None:

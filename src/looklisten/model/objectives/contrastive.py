@@ -69,8 +69,8 @@ class ContrastiveObjective(Objective):
     def forward(
         self,
         fusion: Fusion,
-        vision: Float[Tensor, "own *positions features"],
-        audio: Float[Tensor, "own *times features"],
+        vision: Float[Tensor, "own *positions vision_features"],
+        audio: Float[Tensor, "own *times audio_features"],
         targets: PairTargets,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:

@@ -73,8 +73,8 @@ class LabelsObjective(Objective):
     def forward(
         self,
         fusion: Fusion,  # noqa: ARG002 (the interface of all objectives)
-        vision: Float[Tensor, "own features"],
-        audio: Float[Tensor, "own features"],
+        vision: Float[Tensor, "own vision_features"],
+        audio: Float[Tensor, "own audio_features"],
         targets: ClassTargets,
         gather: Gather = own_rows,  # noqa: ARG002
     ) -> LossAndAccuracy:
@@ -88,7 +88,7 @@ class LabelsObjective(Objective):
         )
 
     def class_scores(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n classes"], Float[Tensor, "*m classes"]]:
         return self.vision(vision).float().softmax(-1), self.audio(audio).float().softmax(-1)
 

@@ -114,8 +114,8 @@ class Objective(ABC, nn.Module):
     def forward(
         self,
         fusion: Fusion,
-        vision: Float[Tensor, "own *positions features"],
-        audio: Float[Tensor, "own *times features"],
+        vision: Float[Tensor, "own *positions vision_features"],
+        audio: Float[Tensor, "own *times audio_features"],
         targets: Any,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:
@@ -138,8 +138,8 @@ class Objective(ABC, nn.Module):
 
     def class_scores(
         self,
-        vision: Float[Tensor, "*n features"],  # noqa: ARG002 (the interface)
-        audio: Float[Tensor, "*n features"],  # noqa: ARG002
+        vision: Float[Tensor, "*n vision_features"],  # noqa: ARG002 (the interface)
+        audio: Float[Tensor, "*n audio_features"],  # noqa: ARG002
     ) -> tuple[Float[Tensor, "*n classes"], Float[Tensor, "*n classes"]]:
         """The probabilities of the classes, for vectors of each side.
 

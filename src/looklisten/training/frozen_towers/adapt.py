@@ -237,8 +237,8 @@ def _train(
 class HeldOutMoments:
     """Features of moments that are not trained on: a frame, and the second around it."""
 
-    vision: Float[Tensor, "moments *positions features"]
-    audio: Float[Tensor, "moments *times features"]
+    vision: Float[Tensor, "moments *positions vision_features"]
+    audio: Float[Tensor, "moments *times audio_features"]
     videos: NDArray[np.str_]
 
     @classmethod

@@ -25,8 +25,8 @@ from looklisten.training.frozen_towers.cache import FeatureCache
 class FeatureBatch:
     """Features of frames and sounds: row i of both is of one moment, as in `PairBatch`."""
 
-    vision: Float[Tensor, "batch *positions features"]
-    audio: Float[Tensor, "batch *times features"]
+    vision: Float[Tensor, "batch *positions vision_features"]
+    audio: Float[Tensor, "batch *times audio_features"]
     video_ids: tuple[str, ...]
     labels: tuple[str, ...]
     choices: PairChoices
