@@ -24,7 +24,12 @@ from looklisten.training.loop import train
 
 def frozen_config(**train_settings):
     """Untrained towers, frozen, and the fusion `general` on their features."""
-    settings = {"freeze": "towers", "objective": "contrastive", "probe_every": 0}
+    settings = {
+        "freeze": "towers",
+        "objective": "contrastive",
+        "probe_every": 0,
+        "schedule": "constant",
+    }
     config = small_config(**(settings | train_settings))
     return config.changed("model", fusion="general", sharpness=3.0, fusion_dropout=0.2)
 
