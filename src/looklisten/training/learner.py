@@ -7,7 +7,7 @@ computes which rows.
 
 import contextlib
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.system.devices import Choice, choose_device, choose_precision, to_device
-from looklisten.training.augmentation import augment, move_to_device
+from looklisten.training.augmentation import augment, move_to_device, step_seed
 from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
 from looklisten.training.frozen_towers.batches import AnyBatch, FeatureBatch
@@ -215,7 +215,7 @@ class Learner:
             skips_averaging = number < len(parts) and self.world.ranks > 1
             averaging = shared.no_sync() if skips_averaging else contextlib.nullcontext()  # type: ignore[operator]
             with averaging:
-                with self.autocast():
+                with self.autocast(), self._dropout_of(step, number):
                     result: LossAndAccuracy = shared(*inputs)
                 torch.autograd.backward(result.loss / len(parts))
             # Detached, because the graph of a part holds all its maps in memory.
@@ -227,6 +227,18 @@ class Learner:
             loss=torch.stack([result.loss for result in results]).mean(),
             accuracy=torch.stack([result.accuracy for result in results]).mean(),
         )
+
+    @contextlib.contextmanager
+    def _dropout_of(self, step: int, part: int) -> Iterator[None]:
+        """Let what is left out at random depend on the step alone, so that a resume is exact."""
+        settings = self.config.train
+        if not self.config.model.fusion_dropout:
+            yield
+            return
+        device = torch.device(self.device.value)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(step_seed(settings.seed, step * settings.accumulate + part))
+            yield
 
     def release(self) -> None:
         """Release what the processes share. Call it before the process group is destroyed."""
