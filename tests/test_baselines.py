@@ -22,8 +22,9 @@ from looklisten.evaluation.supervised import (
     best_threshold,
     class_accuracy,
     direct_combination,
-    scorer_with_validation_threshold,
+    scorer_above,
     validation_clips,
+    validation_threshold,
 )
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.model.networks import load, open_network
@@ -447,7 +448,7 @@ def test_a_threshold_chosen_on_validation_videos_corrects_a_wrong_one(
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
     assert evaluate(model, held_out, pairs=200).accuracy == 0.5
-    scorer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
+    scorer = scorer_above(model, validation_threshold(saved, model, shards, pairs=200))
     corrected = evaluate(model, held_out, pairs=200, scorer=scorer)
     assert corrected.positives_right < 1
     assert corrected.negatives_right > 0.2

@@ -28,6 +28,8 @@ from looklisten.data.shard_files import (
 from looklisten.errors import ConfigError
 from looklisten.names import normalize_split, printable
 
+ALL_CLIPS, HELD_OUT_CLIPS = "all", "held-out"
+"""Names of splits that every set of shards has."""
 MIN_HELD_OUT_VIDEOS = 2
 """A negative pair takes the frame of one video and the sound of another."""
 
@@ -172,13 +174,13 @@ class Shards(Sequence[Clip]):
 
         Raises ConfigError for a split that is not there.
         """
-        if name == "all":
+        if name == ALL_CLIPS:
             return self.select(np.ones(len(self), dtype=bool))
-        if name == "held-out":
+        if name == HELD_OUT_CLIPS:
             return self.select(self.held_out_mask(held_out_fraction))
         usual_name = normalize_split(name)
         if usual_name not in self.splits:
-            known = ", ".join(sorted({"held-out", "all", *self.splits.tolist()} - {""}))
+            known = ", ".join(sorted({HELD_OUT_CLIPS, ALL_CLIPS, *self.splits.tolist()} - {""}))
             raise ConfigError(
                 f"there is no split {usual_name!r} in {self.path}; the splits are {known}"
             )

@@ -21,7 +21,6 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
-from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
@@ -205,8 +204,8 @@ def _scores(
 
 
 def fusion_scorer(model: L3Net) -> PairScorer:
-    """Scores pairs by the logit of the network's own fusion."""
-    return lambda vision, audio: correspondence_logit(model.fusion(vision, audio))
+    """Scores pairs by the log-odds of the network's own fusion."""
+    return lambda vision, audio: model.log_odds(model.fusion(vision, audio))
 
 
 def _concatenate(parts: Sequence[PairScores]) -> PairScores:

@@ -34,7 +34,8 @@ class ScoreMatrix:
 
     def mismatched(self) -> Float[np.ndarray, " pairs"]:
         """The scores of all frames with all sounds of other videos."""
-        return self.scores[self.videos[:, None] != self.videos]
+        mismatched: Float[np.ndarray, " pairs"] = self.scores[self.videos[:, None] != self.videos]
+        return mismatched
 
     def select(self, mask: NDArray[np.bool_]) -> "ScoreMatrix":
         """The moments for which `mask` is true."""

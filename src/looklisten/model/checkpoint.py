@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,15 @@ from torch import Tensor
 from looklisten.config import SIDES, Config, ModelConfig, Side
 from looklisten.errors import CheckpointError
 from looklisten.model.backbones import feature_counts, find_backbone
+from looklisten.model.calibration import Calibration
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import Objective, build_objective
 from looklisten.model.published_weights import state_sha256
-from looklisten.system.files import atomic_write
+from looklisten.system.files import atomic_write, write_json
 
+CALIBRATION = "calibration"
+"""The entry of the JSON file for how log-odds become a probability."""
+METADATA_NAME = "checkpoint.json"
 STEP_FOLDER = re.compile(r"step-(\d{9})")
 
 
@@ -47,6 +51,10 @@ class Checkpoint:
 
     Empty for a checkpoint of an older version.
     """
+    calibration: Calibration | None = None
+    """None where nobody calibrated the network."""
+    metadata_name: str = METADATA_NAME
+    """The JSON file that describes it."""
     published: Mapping[Side, str] = field(default_factory=dict)
     """The hash of the weights of each tower that is not stored, because others publish it."""
 
@@ -66,6 +74,7 @@ class Checkpoint:
             ) from None
         # A network of step 0 comes from no run, so nobody knows its seed.
         network.initial_seed = self.config.train.seed if self.step else None
+        network.calibration = self.calibration
         return network.eval()
 
     def objective(self) -> Objective:
@@ -165,7 +174,7 @@ def save_checkpoint(
             "sha256": {file.name: sha256_of(file) for file in files},
         }
         text = json.dumps(metadata, indent=1) + "\n"
-        (scratch / "checkpoint.json").write_text(text, encoding="utf-8")
+        (scratch / METADATA_NAME).write_text(text, encoding="utf-8")
     return path
 
 
@@ -185,6 +194,20 @@ def published_towers(config: ModelConfig, model: Mapping[str, Tensor]) -> dict[S
         if state_sha256(state) == published.sha256:
             unchanged[side] = published.sha256
     return unchanged
+
+
+def save_calibration(checkpoint: Checkpoint, calibration: Calibration | None) -> Checkpoint:
+    """Write a calibration into a checkpoint or a published folder; None removes it.
+
+    The weights stay as they are.
+    """
+    path = checkpoint.path / checkpoint.metadata_name
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    metadata.pop(CALIBRATION, None)
+    if calibration is not None:
+        metadata[CALIBRATION] = calibration.as_dict()
+    write_json(path, metadata)
+    return replace(checkpoint, calibration=calibration)
 
 
 def sha256_of(file: Path) -> str:
@@ -215,7 +238,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     for old in saved[:-keep]:
         if old != best:
             # The JSON is removed first. So a crash in between leaves no folder that looks complete.
-            (old / "checkpoint.json").unlink(missing_ok=True)
+            (old / METADATA_NAME).unlink(missing_ok=True)
             shutil.rmtree(old)
 
 
@@ -248,7 +271,7 @@ def best_saved(folder: Path) -> tuple[float, Path | None]:
 def _held_out_accuracy(path: Path) -> float | None:
     """What was measured at this checkpoint; None when nothing was, or it cannot be read."""
     try:
-        metadata = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        metadata = json.loads((path / METADATA_NAME).read_text(encoding="utf-8"))
         accuracy: float | None = metadata["results"].get("held_out_accuracy")
     except (OSError, ValueError, KeyError):
         return None
@@ -262,7 +285,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     sentence, when there is none.
     """
     path = Path(path)
-    if (path / "checkpoint.json").is_file():
+    if (path / METADATA_NAME).is_file():
         return read_checkpoint(path)
     saved = saved_steps(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
     if not saved:
@@ -281,7 +304,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_checkpoint(
-    path: Path, metadata_name: str = "checkpoint.json", weights: str = "model.safetensors"
+    path: Path, metadata_name: str = METADATA_NAME, weights: str = "model.safetensors"
 ) -> Checkpoint:
     """The checkpoint in the folder `path`, as the JSON file `metadata_name` in it describes it.
 
@@ -296,9 +319,17 @@ def read_checkpoint(
                 )
         config = Config.of(metadata["config"], f"{path / metadata_name}")
         computation = metadata.get("computing", {})
-        published = metadata.get("published", {})
+        calibration = metadata.get(CALIBRATION)
         return Checkpoint(
-            path, metadata["step"], config, metadata["results"], weights, computation, published
+            path,
+            metadata["step"],
+            config,
+            metadata["results"],
+            weights,
+            computation,
+            Calibration.of(calibration) if calibration else None,
+            metadata_name,
+            metadata.get("published", {}),
         )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / metadata_name} is damaged: {error}") from None

@@ -9,7 +9,8 @@ from looklisten.config import ModelConfig, Side
 from looklisten.media.frames import frames_to_unit
 from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
 from looklisten.model.backbones import Backbone, TowerOutput, build_tower
-from looklisten.model.fusions import build_fusion
+from looklisten.model.calibration import Calibration
+from looklisten.model.fusions import build_fusion, correspondence_logit
 from looklisten.model.initialization import initialize_weights
 from looklisten.system.processes import single_thread_after_fork
 
@@ -28,6 +29,9 @@ class L3Net(nn.Module):
         self.config = config = config or ModelConfig()
         self.initial_seed: int | None = None
         """The seed of the initial weights, where a checkpoint knows it."""
+        self.calibration: Calibration | None = None
+        """How log-odds become a probability, where it was fitted; else they are taken as they are.
+        """
         self.front_end = LogSpectrogram(config.front_end, config.window)
         normalized = self.front_end.spec.needs_normalization
         # The names of these modules are the names of the weights in every checkpoint. Their order
@@ -77,6 +81,14 @@ class L3Net(nn.Module):
         # All sound of a user enters the network here. Training calls `front_end` itself: its sound
         # has 16 bits already, and its random gain comes after the rounding.
         return self.front_end(round_to_int16(waveforms))  # type: ignore[no-any-return]
+
+    def log_odds(self, logits: Float[Tensor, "*pairs 2"]) -> Float[Tensor, "*pairs"]:
+        """The log-odds that frames and sounds correspond, calibrated where the network is.
+
+        Above 0 the answer is yes. `logits` are those of the fusion.
+        """
+        log_odds = correspondence_logit(logits)
+        return self.calibration.log_odds(log_odds) if self.calibration else log_odds
 
     def forward(
         self,

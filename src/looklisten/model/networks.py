@@ -127,13 +127,18 @@ class Run:
         """
         if self._config is None:
             raise CheckpointError(openl3_refusal(self.name))
-        if not self.step and not self.is_untrained:
+        if not self.knows_split:
             # Such a config has only defaults for the training, and would split videos by them.
             raise CheckpointError(
                 f"{self.name} is a network without its training, so nobody knows which videos "
                 "were held out; give the folder of a run, or one that was saved from a run"
             )
         return self._config
+
+    @property
+    def knows_split(self) -> bool:
+        """Whether it is known by which rule training held videos out, so that `config` is there."""
+        return self._config is not None and bool(self.step or self.is_untrained)
 
     @property
     def path(self) -> Path | None:

@@ -66,8 +66,8 @@ def localize_moments(
         vision = model.look(frames)
         audio = model.listen(waveforms)
         spectrograms = model.front_end(waveforms)[:, 0].float().cpu().numpy()
-        logits = correspondence_logit(model.fusion(*model.fusion.features(vision, audio)))
-        probabilities = torch.sigmoid(logits).cpu().numpy()
+        logits = model.fusion(*model.fusion.features(vision, audio))
+        probabilities = torch.sigmoid(model.log_odds(logits)).cpu().numpy()
     followed_units = None
     if method == "unit":
         followed_units = _followed_units(vision, audio, units)
@@ -150,8 +150,8 @@ def _similarity_maps(
         sound_scores = fusion.soft_maximum(sound_similarities, 2)
     else:
         sound_scores = sound_similarities[..., 0]
-    frame_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(frame_scores)))
-    sound_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(sound_scores)))
+    frame_map = torch.sigmoid(model.log_odds(fusion.similarity_logits(frame_scores)))
+    sound_map = torch.sigmoid(model.log_odds(fusion.similarity_logits(sound_scores)))
     return frame_map.view_as(vision.map[:, 0]), sound_map.view_as(audio.map[:, 0])
 
 
