@@ -2,7 +2,7 @@
 the machine's limit.
 
     python benchmarks/step_time.py [--config l3] [--batch 8] [--repeats 5] [--no-compile]
-    [--profile] [--json] [--loader SHARDS]
+    [--profile] [--json] [--loader SHARDS] [--against TREE]
 
 Rows, each adding one thing to the one above: naive (float32, NCHW, both towers run anew for each
 positive and each negative pair, the spectrogram made on the CPU by what loads the data, eager,
@@ -14,14 +14,22 @@ Frames and sounds are noise of the right size and lie in memory; `--loader SHARD
 it how fast real ones come. The rows take turns, and so does the machine's own matrix product; rates
 are medians over the turns, ratios medians of each turn's. A batch of B videos makes B positive and
 B negative pairs.
+
+`--against TREE` measures the product's step of another source tree instead, such as a checkout of
+an earlier commit. Two processes, one for each tree, take turns of five steps. Both begin with the
+same weights and the same batch, so their first losses show whether they compute the same.
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,13 +119,13 @@ def plain_step(
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
             if anew:
                 twice, paired = torch.cat([frames, frames]), torch.cat([sounds, sounds[partners]])
-                logits = network.fusion(network.look(twice).vector, network.audio(paired).vector)
+                logits = network.fusion(network.vision(twice).vector, network.audio(paired).vector)
                 truth = torch.tensor([CORRESPOND, 1 - CORRESPOND], device=device).repeat_interleave(
                     len(frames)
                 )
                 loss = functional.cross_entropy(logits.float(), truth)
             else:
-                vision, audio = network.look(frames).vector, network.audio(sounds).vector
+                vision, audio = network.vision(frames).vector, network.audio(sounds).vector
                 loss = objective(network.fusion, vision, audio, targets).loss
         loss.backward()
         optimizer.step()
@@ -281,6 +289,72 @@ def loader_rates(shards: Shards, config: Config, seconds: float = 5.0) -> dict[s
     return rates
 
 
+STEPS_PER_TURN = 5
+
+
+def take_turns_as_child(step: Step) -> None:
+    """For each line on stdin take some steps, and print their seconds and losses as JSON."""
+    for _ in sys.stdin:
+        seconds: list[float] = []
+        losses: list[float] = []
+        for _ in range(STEPS_PER_TURN):
+            began = time.perf_counter()
+            # The loss is a number, so the device has finished the step.
+            losses.append(step())
+            seconds.append(time.perf_counter() - began)
+        print(json.dumps({"seconds": seconds, "losses": losses}), flush=True)
+
+
+def start_child(tree: Path) -> subprocess.Popen[str]:
+    """A process of this program with the package of `tree`, which waits for turns."""
+    return subprocess.Popen(
+        [sys.executable, *sys.argv, "--child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tree / "src")},
+    )
+
+
+def turn_of(child: subprocess.Popen[str]) -> dict[str, list[float]]:
+    assert child.stdin
+    assert child.stdout
+    child.stdin.write("\n")
+    child.stdin.flush()
+    answer: dict[str, list[float]] = json.loads(child.stdout.readline())
+    return answer
+
+
+def compared(other_tree: Path, batch: int, turns: int) -> dict[str, Any]:
+    """The step of this tree against that of another one."""
+    children = {
+        "this tree": start_child(Path(__file__).resolve().parents[1]),
+        "other tree": start_child(other_tree),
+    }
+    first_losses = {name: turn_of(child)["losses"] for name, child in children.items()}
+    times: dict[str, list[float]] = {name: [] for name in children}
+    for _ in range(turns):
+        for name, child in children.items():
+            # The fastest step of a turn: other programs can only make a step slower.
+            times[name].append(min(turn_of(child)["seconds"]))
+    for child in children.values():
+        child.communicate()
+    pairs_of_losses = zip(first_losses["this tree"], first_losses["other tree"], strict=True)
+    ratios = [
+        other / own for own, other in zip(times["this tree"], times["other tree"], strict=True)
+    ]
+    return {
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+        "videos_per_second": {
+            name: batch / statistics.median(seconds) for name, seconds in times.items()
+        },
+        "first_losses": first_losses["this tree"],
+        "largest_loss_difference": max(abs(own - other) for own, other in pairs_of_losses),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -293,6 +367,8 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--loader", metavar="SHARDS")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--against", metavar="TREE", type=Path)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     # as all programs of the shell do; what it is worth, benchmarks/allocator.py measures
     keep_freed_memory()
@@ -301,6 +377,20 @@ def main() -> None:
     config = Config.load(given.config).changed("train", batch_size=size, accumulate=1)
     half = choose_precision(device, config.train.precision).value == "bfloat16"
     batch = noise(config, size)
+    if given.child:
+        take_turns_as_child(product_step(config, batch, device, compiled=False)[0])
+        return
+    if given.against:
+        result = compared(given.against, size, given.repeats) | {
+            "device": device,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "config": given.config,
+            "batch": size,
+            "precision": "bfloat16" if half else "float32",
+        }
+        print(json.dumps(result, indent=None if given.json else 1))
+        return
     if given.profile:
         print(breakdown(config, batch, device))
         return

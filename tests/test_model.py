@@ -111,6 +111,33 @@ def test_paper_front_end_by_hand():
     assert torch.allclose(image[:, 7], by_hand, atol=1e-4)
 
 
+@pytest.mark.parametrize("samples", [WINDOW_SAMPLES, WINDOW_SAMPLES + 1, 3 * WINDOW_SAMPLES - 2])
+def test_compact_front_end_by_hand(samples):
+    torch.manual_seed(0)
+    wave = torch.randn(2, samples) * 0.1
+    front_end = LogSpectrogram("compact")
+    image = front_end(wave)
+    # Filtered and decimated by a plain convolution, and one window at a time.
+    filtered = torch.nn.functional.conv1d(
+        wave[:, None], front_end.low_pass[None, None], stride=3, padding=15
+    )[:, 0]
+    starts = range(0, filtered.shape[1] - 400 + 1, 160)
+    assert image.shape == (2, 1, 64, len(starts))
+    window = torch.hann_window(400) / torch.hann_window(400).sum() * 2
+    for column in (0, 41, len(starts) - 1):
+        piece = filtered[:, starts[column] : starts[column] + 400] * window
+        bands = torch.fft.rfft(piece, 512).abs() @ front_end.mel
+        by_hand = (bands.clamp_min(5e-5).log() + 6.5) / 2
+        assert torch.allclose(image[:, 0, :, column], by_hand, atol=5e-5)
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_gradient_of_silence_is_finite(name):
+    wave = torch.zeros(1, WINDOW_SAMPLES, requires_grad=True)
+    LogSpectrogram(name)(wave).sum().backward()
+    assert torch.isfinite(wave.grad).all()
+
+
 @pytest.mark.parametrize("name", FRONT_ENDS)
 def test_silence_is_finite_and_int16_equals_float(name):
     front_end = LogSpectrogram(name)
@@ -606,14 +633,16 @@ def test_distance_fusion_starts_with_near_means_yes():
 
 
 def test_jitter_changes_brightness_and_saturation():
-    frames = torch.rand(2, 3, 4, 4) * 0.5 + 0.25
-    zeros, ones = torch.zeros(2), torch.ones(2)
-    assert torch.allclose(jitter(frames, zeros, ones), frames, atol=1e-6)
-    assert torch.allclose(jitter(frames, zeros + 0.1, ones), frames + 0.1, atol=1e-6)
-    gray = jitter(frames, zeros, zeros)
-    assert torch.allclose(gray[:, 0], gray[:, 1], atol=1e-6)
-    assert torch.allclose(
-        gray[:, 0],
-        torch.einsum("bchw,c->bhw", frames, torch.tensor([0.299, 0.587, 0.114])),
-        atol=1e-6,
-    )
+    frames = torch.randint(0, 256, (4, 6, 4, 5), dtype=torch.uint8)
+    brightness, saturation = torch.tensor([0, 0.1, -0.4, 0]), torch.tensor([1, 1, 1.5, 0])
+    changed = jitter(frames, brightness, saturation)
+    # Two frames side by side in the channels; 1, 2, 3 are brighter, more colorful, and gray.
+    pixels = (frames / 255).unflatten(1, (2, 3))
+    luma = torch.einsum("bnchw,c->bnhw", pixels, torch.tensor([0.299, 0.587, 0.114]))[:, :, None]
+    row = (-1, 1, 1, 1, 1)
+    by_hand = luma + (pixels - luma) * saturation.view(row) + brightness.view(row)
+    assert by_hand.min() < 0 and by_hand.max() > 1
+    assert torch.allclose(changed, by_hand.clamp(0, 1).flatten(1, 2) * 2 - 1, atol=1e-6)
+    assert torch.allclose(changed[0], frames[0] / 127.5 - 1, atol=1e-6)
+    in_channels_last = frames.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(jitter(in_channels_last, brightness, saturation), changed)

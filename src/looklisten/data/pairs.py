@@ -171,11 +171,11 @@ class PairStream:
         self._pairs_within_process = pairs_within_process
         # Two epochs: where one ends, threads make batches of both.
         self._order = functools.lru_cache(2)(self._shuffled)
-        self.videos, video_of_clip = np.unique(clips.video_ids, return_inverse=True)
+        self.videos = clips.videos()
         # Stable: the clips of a video stay in the order of the folder, on every machine.
-        order = np.argsort(video_of_clip, kind="stable")
+        order = np.argsort(clips.video_numbers, kind="stable")
         self._clips = clips.folder_numbers[order]
-        self._first = np.searchsorted(video_of_clip[order], np.arange(len(self.videos) + 1))
+        self._first = np.flatnonzero(np.diff(clips.video_numbers[order], prepend=-1, append=-1))
         # Every row needs a video of its own: two clips of one video must not make a negative.
         if len(self.videos) < batch_size:
             raise ConfigError(

@@ -140,7 +140,7 @@ class ConcatFusion(Fusion):
         """What each side adds to fc1."""
         # A layer over (vision, audio) is a sum of one product for each side. So each product is
         # computed once per row, not once per pair.
-        vision_weight, audio_weight = self.fc1.weight.split(self.side_features, dim=1)
+        vision_weight, audio_weight = torch.split(self.fc1.weight, self.side_features, dim=1)
         vision_part = functional.linear(vision, vision_weight, self.fc1.bias)
         audio_part = functional.linear(audio, audio_weight)
         return vision_part, audio_part

@@ -45,5 +45,5 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
         # `reshape` because `view` to another item size needs at least one axis.
-        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -89,8 +89,8 @@ def _describe_splits(data: Shards) -> str:
         return ""
     counts = []
     for name in names:
-        videos = set(data.video_ids[data.splits == name])
-        counts.append(f"{name} ({len(videos)} videos)")
+        videos = len(data.videos(data.splits == name))
+        counts.append(f"{name} ({videos} videos)")
     return (
         f"the splits of {data.path} are {', '.join(counts)}, "
         f"and `train` is the split that is trained on"

@@ -90,7 +90,7 @@ class HeldOutEvaluation:
         self._pairs = pairs
         self._features = features
         # A negative pair needs a second video.
-        self.can_evaluate = len(set(data.video_ids[held_out])) >= 2
+        self.can_evaluate = len(data.videos(held_out)) >= 2
         self.can_probe = can_probe(data, held_out)
 
     def evaluate(self, network: L3Net, objective: Objective) -> dict[str, float]:

@@ -23,7 +23,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.system.devices import Choice, choose_device, choose_precision, to_device
-from looklisten.training.augmentation import augment, move_to_device, step_seed
+from looklisten.training.augmentation import augment, step_seed, without_changes
 from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
 from looklisten.training.frozen_towers.batches import AnyBatch, FeatureBatch
@@ -61,12 +61,13 @@ class TrainingModule(nn.Module):
     ) -> LossAndAccuracy:
         """`targets`: those of the objective, for the rows of this process.
 
-        The inputs are frames and waveforms, or the features that the towers give of them.
+        The inputs are frames, as the vision tower reads them, and waveforms; or the features that
+        the towers give of them.
         """
         fusion = self.network.fusion
         features = (vision_input, audio_input)
         if not are_features:
-            vision = self._vision_tower(self.network.normalize_frames(vision_input))
+            vision = self._vision_tower(vision_input)
             audio = self._audio_tower(self.network.front_end(audio_input))
             features = fusion.features(vision, audio)
         return self.objective(fusion, *features, targets, **self._gather)  # type: ignore[no-any-return]
@@ -276,7 +277,7 @@ class Learner:
         elif augmented:
             vision_input, audio_input = augment(batch, self.config, step, device)
         else:
-            vision_input, audio_input = move_to_device(batch, device)
+            vision_input, audio_input = without_changes(batch, device)
         targets = self.module.objective.targets(batch)
         on_device = [target.to(device, non_blocking=True) for target in targets]
         return vision_input, audio_input, type(targets)(*on_device), are_features

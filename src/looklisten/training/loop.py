@@ -226,7 +226,7 @@ def _split_clips(data: Shards, config: Config, world: ProcessWorld) -> tuple[_Sp
     validation = data.validation_mask(settings.validation_fraction, settings.held_out_fraction)
     trained_on, config = select_labeled(data, ~held_out & ~validation, config)
     videos = training_data(data, trained_on, held_out | validation)
-    if not world.all_equal(json.dumps(videos.digests())):
+    if not world.all_equal(json.dumps(videos.digests)):
         raise ConfigError(
             f"the processes of this run see different shards at {data.path}; "
             f"give all of them the same set"
@@ -259,7 +259,7 @@ def _log_start(
     ]
     for warning in warnings:
         _log.warning("%s", warning)
-    if len(set(data.video_ids[clips.held_out])) < 2:
+    if len(data.videos(clips.held_out)) < 2:
         _log.warning(
             "fewer than 2 videos are held out: "
             "the accuracy on videos not trained on is not measured"

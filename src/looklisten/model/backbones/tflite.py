@@ -18,7 +18,12 @@ from looklisten.errors import PublishedFileError
 IDENTIFIER = b"TFL3"
 CONVOLUTION, DEPTHWISE_CONVOLUTION, DEQUANTIZE, FULLY_CONNECTED = 3, 4, 6, 9
 """Codes of operators."""
-TYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4"), 9: np.dtype("i1")}
+TYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<f4"),
+    1: np.dtype("<f2"),
+    2: np.dtype("<i4"),
+    9: np.dtype("i1"),
+}
 """NumPy's types, by the codes of tensors."""
 
 
@@ -127,7 +132,8 @@ def _values(tensor: _Table, buffers: list[_Table]) -> NDArray[np.float32] | None
     data = buffers[tensor.number(2, "<I")].array(0, "u1")
     if not data.size:
         return None
-    values = data.view(TYPES[tensor.number(1, "<b")]).reshape(shape).astype(np.float32)
+    stored = data.view(TYPES[tensor.number(1, "<b")]).reshape(shape)
+    values: NDArray[np.float32] = stored.astype(np.float32)
     quantization = tensor.table(4)
     scale = quantization.array(2, "<f4") if quantization else np.zeros(0, np.float32)
     if not scale.size or quantization is None:
