@@ -104,17 +104,17 @@ def adapt(
     learner.network.load_state_dict(base.l3net.state_dict())
     _take_over_objective(base, learner)
     lock = FolderLock(run)
-    open_run(
-        run,
-        lock,
-        config,
-        "never",
-        data=data,
-        trained_on=parts.trained,
-        held_out=~parts.trained,
-        videos=videos,
-    )
     try:
+        open_run(
+            run,
+            lock,
+            config,
+            "never",
+            data=data,
+            trained_on=parts.trained,
+            held_out=~parts.trained,
+            videos=videos,
+        )
         features = open_features(learner.network, data, options.frames_per_second, progress)
         measured = HeldOutMoments.of(features, data.select(parts.measured))
         choosing = HeldOutMoments.of(features, data.select(parts.choosing))
