@@ -183,7 +183,8 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
     stages = _Stages(work.stages)
     if not stages.is_done("train"):
         expected = measure_demo_time(options.world, options.config, workers)
-        messages.print(expected.sentence(has_videos=stages.is_done("prepare")))
+        sentence = expected.sentence(has_videos=stages.is_done("prepare"))
+        messages.print(sentence, soft_wrap=True)
     # The order matters: each stage reads what the one before wrote.
     stages.run("synth", work.make_videos)
     prepared = stages.run("prepare", work.make_shards)
