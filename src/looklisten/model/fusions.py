@@ -76,6 +76,8 @@ class Fusion(nn.Module):
     """Whether both sides become vectors of one space, so that a similarity has a meaning."""
     aligns_vectors: ClassVar[bool] = False
     """Whether a whole frame and a whole second of sound each have one vector in that space."""
+    compares_positions: ClassVar[bool] = False
+    """Whether the sound is compared with every position of the frame."""
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput
@@ -123,6 +125,40 @@ class Fusion(nn.Module):
 
     def initialize_answer(self) -> None:
         """Set the weights that have fixed initial values; by default there are none."""
+
+    # The methods below have a meaning only if `shares_space` is true.
+
+    def aligned(
+        self, features: Float[Tensor, "*n features"], side: Side
+    ) -> Float[Tensor, "*n width"]:
+        """Unit vectors of the shared space of one side, in float32."""
+        raise NotImplementedError
+
+    def similarities(
+        self,
+        vision: Float[Tensor, "n *positions width"],
+        audio: Float[Tensor, "m *times width"],
+    ) -> Float[Tensor, "n m"]:
+        """The similarity of every row of `vision` with every row of `audio`."""
+        raise NotImplementedError
+
+    def part_similarities(
+        self,
+        vision: Float[Tensor, "n *positions width"],
+        audio: Float[Tensor, "m *times width"],
+    ) -> Sequence[Float[Tensor, "n m"]]:
+        """The similarities that an objective trains one by one; `similarities` is their mean."""
+        return (self.similarities(vision, audio),)
+
+    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+        """The logits of pairs, from their similarities."""
+        raise NotImplementedError
+
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        """The similarity of each sound with a frame, from those with all vectors of the frame."""
+        raise NotImplementedError
 
 
 class ConcatFusion(Fusion):
@@ -196,26 +232,6 @@ class AlignedFusion(Fusion):
         layers = self.vision if side == "vision" else self.audio
         return functional.normalize(layers(features).float(), dim=-1, eps=MIN_NORM)
 
-    def similarities(
-        self,
-        vision: Float[Tensor, "n *positions width"],
-        audio: Float[Tensor, "m *times width"],
-    ) -> Float[Tensor, "n m"]:
-        """The similarity of every row of `vision` with every row of `audio`."""
-        raise NotImplementedError
-
-    def part_similarities(
-        self,
-        vision: Float[Tensor, "n *positions width"],
-        audio: Float[Tensor, "m *times width"],
-    ) -> Sequence[Float[Tensor, "n m"]]:
-        """The similarities that an objective trains one by one; `similarities` is their mean."""
-        return (self.similarities(vision, audio),)
-
-    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
-        """The logits of pairs, from their similarities."""
-        raise NotImplementedError
-
 
 class DistanceFusion(AlignedFusion):
     """The distance of two unit vectors (AVE-Net, "Objects that Sound" 2018)."""
@@ -242,6 +258,12 @@ class DistanceFusion(AlignedFusion):
     ) -> Float[Tensor, "*all 2"]:
         return self.similarity_logits((vision * audio).sum(-1))
 
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        # A whole frame is one vector here.
+        return similarities[..., 0]
+
 
 class PositionFusion(AlignedFusion):
     """Base of the fusions that compare the sound with every position of the frame.
@@ -258,6 +280,7 @@ class PositionFusion(AlignedFusion):
     # Through a hard maximum only one position learns from a pair. With it nothing was learned in
     # the first 200 to 500 steps (LOG.md, 2026-11-24).
 
+    compares_positions = True
     initial_slope, initial_threshold = 5.0, 0.5
 
     def __init__(
@@ -300,16 +323,16 @@ class PositionFusion(AlignedFusion):
     ) -> Float[Tensor, "n m 2"]:
         return self.similarity_logits(self.similarities(vision, audio))
 
-    def soft_maximum(
-        self, similarity: Float[Tensor, "*volume"], dimension: int
-    ) -> Float[Tensor, "*remaining"]:
-        """The soft maximum of similarities over the positions that lie along `dimension`."""
-        return self._soft_maximum(self.sharpness * similarity, dimension)
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        """The soft maximum over the positions of the frame, as in training."""
+        return self._soft_maximum(self.sharpness * similarities, -1)
 
     def _soft_maximum(
         self, scaled: Float[Tensor, "*volume"], dimension: int
     ) -> Float[Tensor, "*remaining"]:
-        """Like `soft_maximum`, for similarities that are already multiplied by `sharpness`."""
+        """The soft maximum of similarities that are already multiplied by `sharpness`."""
         # No similarity is above 1, so exp(scaled - sharpness) cannot overflow.
         evidence = (scaled - self.sharpness).exp_().sum(dimension).float()
         # + 1 adds the sharpness again that was subtracted: sharpness / sharpness.
@@ -335,112 +358,28 @@ class DenseFusion(PositionFusion):
         return audio.map.amax(2).transpose(1, 2)
 
 
-class Standardized(nn.Module):
-    """Features with mean 0 and deviation 1 over those that it was fitted to; unchanged before."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
-
-    @torch.no_grad()
-    def fit(self, rows: Float[Tensor, "rows features"]) -> None:
-        """Take mean and deviation from `rows`; features that never vary stay small."""
-        deviation = rows.std(0)
-        self.mean.copy_(rows.mean(0))
-        self.scale.copy_(1 / (deviation + 0.1 * deviation.mean()).clamp_min(MIN_NORM))
-
-    def forward(self, features: Float[Tensor, "*n features"]) -> Float[Tensor, "*n features"]:
-        return (features - self.mean) * self.scale  # type: ignore[operator]
-
-
-class GeneralFusion(PositionFusion):
-    """The second of sound with the best position of the frame, and with the whole frame.
-
-    One linear layer a side gives unit vectors of positions, whole frames and seconds, all of one
-    space. So one network scores, points, searches and embeds. The last row of a frame's features
-    is the vector of its tower, the others are the positions of its map.
-    """
-
-    aligns_vectors = True
-
-    def __init__(
-        self,
-        features: Mapping[Side, int],
-        width: int,
-        sharpness: float,
-        positions: int,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(features, width, sharpness, positions)
-        # Towers that learned before need no hidden layer, and few videos spoil one (LOG.md).
-        self.vision = _linear_side(features["vision"], width, dropout)
-        self.audio = _linear_side(features["audio"], width, dropout)
-
-    def fit_inputs(
-        self,
-        vision: Float[Tensor, "n rows vision_features"],
-        audio: Float[Tensor, "m 1 audio_features"],
-    ) -> None:
-        """Standardize the features of each side by those of some frames and seconds."""
-        for layers, features in ((self.vision, vision), (self.audio, audio)):
-            standardized = layers[0]
-            assert isinstance(standardized, Standardized)
-            standardized.fit(features.flatten(0, 1))
-
-    def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n rows features"]:
-        return torch.cat([super().vision_features(vision), vision.vector[:, None]], 1)
-
-    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m 1 features"]:
-        return audio.vector[:, None]
-
-    @in_float32
-    def part_similarities(
-        self, vision: Float[Tensor, "n rows width"], audio: Float[Tensor, "m 1 width"]
-    ) -> Sequence[Float[Tensor, "n m"]]:
-        """Of every frame with every sound: by the best position, and as a whole."""
-        by_position = super().similarities(vision[:, :-1], audio)
-        return by_position, vision[:, -1] @ audio[:, 0].T
-
-    def similarities(
-        self, vision: Float[Tensor, "n rows width"], audio: Float[Tensor, "m 1 width"]
-    ) -> Float[Tensor, "n m"]:
-        by_position, as_whole = self.part_similarities(vision, audio)
-        return (by_position + as_whole) / 2
-
-    @in_float32
-    def logits(
-        self, vision: Float[Tensor, "*n rows width"], audio: Float[Tensor, "*n 1 width"]
-    ) -> Float[Tensor, "*n 2"]:
-        similarity = (vision @ audio.transpose(-1, -2))[..., 0]
-        by_position = self.soft_maximum(similarity[..., :-1], -1)
-        return self.similarity_logits((by_position + similarity[..., -1]) / 2)
-
-
-def _linear_side(features: int, width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(Standardized(features), nn.Dropout(dropout), nn.Linear(features, width))
-
-
 VECTOR_FUSIONS = {"concat": ConcatFusion, "distance": DistanceFusion}
 """Fusions of one vector a side."""
-POSITION_FUSIONS = {
-    "similarity": SimilarityFusion,
-    "dense": DenseFusion,
-    "general": GeneralFusion,
-}
+POSITION_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
 """Fusions of every position of the frame."""
 
 
 def build_fusion(config: ModelConfig, vision: Backbone, audio: Backbone) -> Fusion:
     """The fusion that `config` names, for these towers; its weights are not drawn yet."""
     features: Mapping[Side, int] = {"vision": vision.features, "audio": audio.features}
+    if config.fusion == "general":
+        # Imported here, because that file imports the base of its fusion from this one.
+        from looklisten.model.general_fusion import GeneralFusion
+
+        positions = vision.map_columns(config.crop_pixels) ** 2
+        return GeneralFusion(
+            features, config.fusion_width, config.sharpness, positions, config.fusion_dropout
+        )
     if config.fusion in POSITION_FUSIONS:
         # Those of a training crop. Divided by its own positions, a wider frame would have
         # a lower probability for the same object (LOG.md, 2026-11-27).
         positions = vision.map_columns(config.crop_pixels) ** 2
         arguments = (features, config.fusion_width, config.sharpness, positions)
-        if config.fusion == "general":
-            return GeneralFusion(*arguments, config.fusion_dropout)
         return POSITION_FUSIONS[config.fusion](*arguments)
     return VECTOR_FUSIONS[config.fusion](features, config.fusion_width)
 

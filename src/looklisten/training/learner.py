@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from looklisten.config import Config, TrainConfig
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
-from looklisten.model.fusions import GeneralFusion
+from looklisten.model.general_fusion import GeneralFusion
 from looklisten.model.initial_towers import begin_towers
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
