@@ -326,7 +326,9 @@ def test_class_accuracy_of_heads_that_know(labels_run, shards, held_out, monkeyp
     Knowing(monkeypatch, shards)
     classes, heads = (
         open_checkpoint(labels_run[0]).config.train.classes,
-        LabelsObjective(SUPERVISED.changed("train", classes=tuple("abc")), features=16),
+        LabelsObjective(
+            SUPERVISED.changed("train", classes=tuple("abc")), {"vision": 16, "audio": 16}
+        ),
     )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
     found = class_accuracy(load(labels_run[0]), heads.class_scores, classes, held_out, 24)

@@ -350,7 +350,7 @@ def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
     clips = shards.select(~shards.held_out_mask(config.train.held_out_fraction))
     batch = training_stream(clips, config).batch(0)
     targets = PairTargets(*batch.pairing.masks(everyone=False))
-    objective = AvcObjective(config, features=1)
+    objective = AvcObjective(config, {"vision": 1, "audio": 1})
     assert float(objective(Oracle(), rows, rows, targets).accuracy) == 1.0
 
 

@@ -15,10 +15,12 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, OptionError
 
 Side = Literal["audio", "vision"]
 """One of the two inputs of the network."""
+SIDES: tuple[Side, Side] = ("vision", "audio")
+"""In the order of the network's inputs."""
 
 
 class Section(BaseModel):
@@ -32,14 +34,18 @@ class ModelConfig(Section):
 
     backbone: str = "vgg"
     """The architecture of both towers: vgg, the paper's, or one that a program registered."""
+    vision_backbone: str = ""
+    """That of the vision tower, such as efficientnet-lite0; empty: `backbone`."""
+    audio_backbone: str = ""
+    """That of the audio tower, such as yamnet; empty: `backbone`."""
     widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
     """Filters of each block of both towers (paper, figure 2)."""
     first_stride: PositiveInt = 1
     """Stride of conv1_1: 1 in the paper, 2 in its follow-up."""
-    front_end: Literal["paper", "compact", "linear", "mel128", "mel256"] = "paper"
+    front_end: Literal["paper", "compact", "linear", "mel128", "mel256", "yamnet"] = "paper"
     """From waveform to log-spectrogram: the paper's 257 x 199; compact, 64 mel bands up to 8 kHz;
-    or one of OpenL3's, in decibels below the loudest point of the second, with a batch-norm before
-    the tower.
+    one of OpenL3's, in decibels below the loudest point of the second, with a batch-norm before the
+    tower; or yamnet, 64 mel bands from 125 to 7,500 Hz, with which that backbone was trained.
     """
     resize_pixels: PositiveInt = 256
     """The shorter side of a frame before it is cropped."""
@@ -70,6 +76,11 @@ class ModelConfig(Section):
     """Of convolutions and fully-connected layers; biases begin at zero. Not stated;
     re-implementations use He normal.
     """
+
+    def backbone_of(self, side: Side) -> str:
+        """The name of the backbone of one side."""
+        of_side = self.vision_backbone if side == "vision" else self.audio_backbone
+        return of_side or self.backbone
 
     @model_validator(mode="after")
     def _check_crop(self) -> "ModelConfig":
@@ -109,7 +120,10 @@ class TrainConfig(Section):
     training videos, filled in when the run begins.
     """
     vision_from: str = ""
-    """A run or checkpoint whose vision tower this run begins with; empty: initial weights."""
+    """What the vision tower begins with: a run or checkpoint, a file with the published weights of
+    its backbone, or `scratch`, random weights. Empty: the published weights of a backbone that has
+    some, random weights of others.
+    """
     audio_from: str = ""
     """The same of the audio tower."""
     freeze: Literal["none", "vision", "audio", "towers"] = "none"
@@ -225,11 +239,15 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
 
     def changed(self, section: str, **values: Any) -> "Config":
-        """The same settings with other values in one section; raises ConfigError like `of`."""
+        """The same settings with other values in one section; raises OptionError, like `of`."""
         # Through `of`, because Pydantic's own copies are not checked.
         settings = self.model_dump()
         settings[section] |= values
-        return Config.of(settings, "the settings")
+        try:
+            return Config.of(settings, "the settings")
+        except ConfigError as error:
+            # The values come from a caller or from options, not from a file.
+            raise OptionError(str(error)) from None
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str) -> "Config":
@@ -284,7 +302,7 @@ def _read_recipe(recipe: str | Path) -> str:
     if name in own_recipes and not path.is_file():
         return own_recipes[name]
     if path.suffix != ".toml":
-        raise ConfigError(
+        raise OptionError(
             f"there is no recipe {recipe!r}; the recipes are {', '.join(sorted(own_recipes))}, "
             f"or give a path ending in .toml"
         )

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from looklisten.config import SIDES
 from looklisten.interop.card import model_card
 from looklisten.model.checkpoint import CALIBRATION, Checkpoint, sha256_of
 from looklisten.model.l3net import L3Net
@@ -85,6 +86,7 @@ def describe(network: L3Net, checkpoint: Checkpoint | None) -> dict[str, Any]:
     if calibration is not None:
         description[CALIBRATION] = calibration.as_dict()
     description["front_end"] = [model_config.front_end, model_config.window]
+    description["backbones"] = {side: model_config.backbone_of(side) for side in SIDES}
     description["towers"] = {"audio": network.audio.settings(), "vision": network.vision.settings()}
     return description
 

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder: `model.safetensors`, `optimizer.safetensors`, and `checkpoint.json` with
 the step, the whole config and the hashes of both files. It is written atomically, and the hashes
-show damage.
+show damage. A tower that still has the published weights of its backbone is not stored: the
+checkpoint has the hash of these weights, and reads them from the published file.
 """
 
 import hashlib
@@ -20,12 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from looklisten.config import Config
+from looklisten.config import SIDES, Config, ModelConfig, Side
 from looklisten.errors import CheckpointError
-from looklisten.model.backbones import feature_count
+from looklisten.model.backbones import feature_counts, find_backbone
 from looklisten.model.calibration import Calibration
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import Objective, build_objective
+from looklisten.model.published_weights import state_sha256
 from looklisten.system.files import atomic_write, write_json
 
 CALIBRATION = "calibration"
@@ -53,16 +55,19 @@ class Checkpoint:
     """None where nobody calibrated the network."""
     metadata_name: str = METADATA_NAME
     """The JSON file that describes it."""
+    published: Mapping[Side, str] = field(default_factory=dict)
+    """The hash of the weights of each tower that is not stored, because others publish it."""
 
     def model(self, strict: bool = True) -> L3Net:
         """The network, in evaluation mode, on the CPU.
 
         If not `strict`, parts that the file lacks keep their initial weights, and other parts of
-        the file are ignored. Raises CheckpointError when the weights do not fit the config.
+        the file are ignored. Raises CheckpointError when the weights do not fit the config, and
+        PublishedFileError when a tower that others publish cannot be had.
         """
         network = L3Net(self.config.model)
         try:
-            network.load_state_dict(self._tensors(self.weights), strict=strict)
+            network.load_state_dict(self.network_tensors(), strict=strict)
         except RuntimeError as error:
             raise CheckpointError(
                 f"the weights in {self.path} do not fit its own config: {_last_line(error)}"
@@ -77,7 +82,7 @@ class Checkpoint:
 
         Raises CheckpointError when the weights do not fit the config.
         """
-        objective = build_objective(self.config, feature_count(self.config.model))
+        objective = build_objective(self.config, feature_counts(self.config.model))
         weights = {}
         for name, value in self.optimizer().items():
             if name.startswith("objective/"):
@@ -93,6 +98,29 @@ class Checkpoint:
     def optimizer(self) -> dict[str, Tensor]:
         """The optimizer's tensors by `parameter/key`, and the objective's by `objective/name`."""
         return self._tensors("optimizer.safetensors")
+
+    def network_tensors(self) -> dict[str, Tensor]:
+        """The weights of the whole network, with the towers that others publish.
+
+        Raises CheckpointError or PublishedFileError.
+        """
+        tensors = self._tensors(self.weights)
+        for side, expected in self.published.items():
+            name = self.config.model.backbone_of(side)
+            published = find_backbone(name).published
+            if published is None:
+                raise CheckpointError(f"{self.path} needs published weights of {name}; none exist")
+            train = self.config.train
+            origin = train.vision_from if side == "vision" else train.audio_from
+            # The run may have begun with a file of the user, which need not be in the cache.
+            state = published.load(origin if Path(origin).is_file() else None)
+            if state_sha256(state) != expected:
+                raise CheckpointError(
+                    f"{self.path} was trained with other weights of {name} than those of the "
+                    f"file here; check {published.file.mirror_variable} and the cache"
+                )
+            tensors |= {f"{side}.{key}": value for key, value in state.items()}
+        return tensors
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         try:
@@ -118,11 +146,15 @@ def save_checkpoint(
     computation: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `folder/step-000000100` atomically. `computation`: how its steps were computed."""
+    published = published_towers(config.model, model)
+    stored = {
+        name: value for name, value in model.items() if name.partition(".")[0] not in published
+    }
     # Nine digits, so that names sort in the order of their steps.
     path = folder / f"step-{step:09d}"
     with atomic_write(path) as scratch:
         scratch.mkdir()
-        for name, tensors in (("model", model), ("optimizer", optimizer)):
+        for name, tensors in (("model", stored), ("optimizer", optimizer)):
             # Weights are channels-last, and safetensors refuses tensors that are not contiguous.
             contiguous = {key: value.contiguous() for key, value in tensors.items()}
             # Through bytes, so that a full disk is an OSError like any other.
@@ -133,11 +165,30 @@ def save_checkpoint(
             "config": config.model_dump(mode="json"),
             "results": dict(results),
             "computing": dict(computation or {}),
+            "published": dict(published),
             "sha256": {file.name: sha256_of(file) for file in files},
         }
         text = json.dumps(metadata, indent=1) + "\n"
         (scratch / METADATA_NAME).write_text(text, encoding="utf-8")
     return path
+
+
+def published_towers(config: ModelConfig, model: Mapping[str, Tensor]) -> dict[Side, str]:
+    """The hash of the weights of each tower that has exactly those that others publish."""
+    unchanged: dict[Side, str] = {}
+    for side in SIDES:
+        published = find_backbone(config.backbone_of(side)).published
+        if published is None:
+            continue
+        prefix = f"{side}."
+        state = {
+            name.removeprefix(prefix): value
+            for name, value in model.items()
+            if name.startswith(prefix)
+        }
+        if state_sha256(state) == published.sha256:
+            unchanged[side] = published.sha256
+    return unchanged
 
 
 def save_calibration(checkpoint: Checkpoint, calibration: Calibration | None) -> Checkpoint:
@@ -273,6 +324,7 @@ def read_checkpoint(
             computation,
             Calibration.of(calibration) if calibration else None,
             metadata_name,
+            metadata.get("published", {}),
         )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / metadata_name} is damaged: {error}") from None

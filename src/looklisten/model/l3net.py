@@ -1,12 +1,14 @@
 """L3-Net: the two towers, the front end before the audio tower, and the fusion of both."""
 
+from collections.abc import Mapping
+
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from looklisten.config import ModelConfig, Side
 from looklisten.media.frames import frames_to_input
 from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
-from looklisten.model.backbones import Backbone, TowerOutput, find_backbone
+from looklisten.model.backbones import Backbone, TowerOutput, build_tower
 from looklisten.model.calibration import Calibration
 from looklisten.model.fusions import build_fusion, correspondence_logit
 from looklisten.model.initialization import initialize_weights
@@ -30,17 +32,13 @@ class L3Net(nn.Module):
         self.calibration: Calibration | None = None
         """How log-odds become a probability, where it was fitted; else they are taken as they are.
         """
-        backbone = find_backbone(config.backbone)
-        backbone.check(config)
-
         self.front_end = LogSpectrogram(config.front_end, config.window)
-        # A front end in decibels gives values far from mean 0 and deviation 1.
-        normalized = bool(self.front_end.spec.range_decibels)
+        normalized = self.front_end.spec.needs_normalization
         # The names of these modules are the names of the weights in every checkpoint. Their order
         # is the order in which initial weights are drawn: another order gives other numbers.
-        self.vision = backbone.from_config(config, "vision", 3 * config.frames_per_pair, False)
-        self.audio = backbone.from_config(config, "audio", 1, normalized)
-        self.fusion = build_fusion(config, self.vision)
+        self.vision = build_tower(config, "vision")
+        self.audio = build_tower(config, "audio", normalized)
+        self.fusion = build_fusion(config, self.vision, self.audio)
         initialize_weights(self, config)
         # After the drawing: the first changes weights that were drawn, the second replaces some.
         self.vision.inflate_input(config.frames_per_pair)
@@ -49,6 +47,11 @@ class L3Net(nn.Module):
     def tower(self, side: Side) -> Backbone:
         """The tower of one side."""
         return self.vision if side == "vision" else self.audio
+
+    @property
+    def features(self) -> Mapping[Side, int]:
+        """The number of features of each tower."""
+        return {"vision": self.vision.features, "audio": self.audio.features}
 
     def look(self, frames: Num[Tensor, "batch channels height width"]) -> TowerOutput:
         """The vision tower's output for frames, uint8 or floats in 0..1.

@@ -6,7 +6,8 @@ A name is one of:
 - a folder that `publish` or `export` wrote;
 - a name on the Hugging Face Hub: `org/name` if there is no such path here, or `hf-hub:org/name`;
 - a network of OpenL3: `openl3:audio-mel256-env`, a Keras file (`.h5`), or a folder of `convert`;
-- `untrained:RECIPE`, the network of a recipe with its initial weights.
+- `untrained:RECIPE`, the network of a recipe with its initial weights, and with the published
+  weights of backbones that have some.
 
 Knows names and checkpoints. Does not know how to download, and no weights of other projects.
 """
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import Checkpoint, open_checkpoint
+from looklisten.model.initial_towers import begin_published_towers
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.model.objectives import Objective, build_objective
@@ -151,6 +153,11 @@ class Run:
         return 0 if self.is_untrained else None
 
     @property
+    def named_facts(self) -> dict[str, Any]:
+        """The name of the network and its step, for the head of a table of results."""
+        return {"network": self.name, "step": self.step}
+
+    @property
     def is_untrained(self) -> bool:
         """Whether this is `untrained:RECIPE`."""
         return self.name.startswith(UNTRAINED_PREFIX)
@@ -216,7 +223,7 @@ class Run:
         """The training objective with its own weights, in evaluation mode, on the CPU."""
         if self.checkpoint is not None:
             return self.checkpoint.objective()
-        return build_objective(self.config, self.l3net.vision.features).eval()
+        return build_objective(self.config, self.l3net.features).eval()
 
 
 def open_network(
@@ -323,6 +330,7 @@ def _untrained(name: str) -> Run:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         network = L3Net(config.model).eval()
+    begin_published_towers(network)
     network.initial_seed = config.train.seed
     return Run(name, network, config=config)
 

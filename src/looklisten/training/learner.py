@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from looklisten.config import Config
 from looklisten.data.pairs import PairBatch
 from looklisten.errors import CheckpointError
-from looklisten.model.checkpoint import open_checkpoint
+from looklisten.model.initial_towers import begin_towers
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
@@ -36,7 +36,7 @@ class TrainingModule(nn.Module):
     def __init__(self, network: L3Net, config: Config, world: ProcessWorld, compiled: bool) -> None:
         super().__init__()
         self.network = network
-        self.objective = build_objective(config, network.vision.features)
+        self.objective = build_objective(config, network.features)
         self._gather = {"gather": world.gather} if config.train.gather_negatives else {}
         self._vision_tower = network.vision.forward
         self._audio_tower = network.audio.forward
@@ -158,17 +158,12 @@ class Learner:
         }
 
     def initialize(self) -> None:
-        """Begin with the towers of other checkpoints, where the config names them.
+        """Begin with published towers, or with those of other checkpoints, as the config says.
 
-        Raises CheckpointError when they do not fit.
+        Raises CheckpointError when they do not fit, and PublishedFileError when published weights
+        cannot be had.
         """
-        settings = self.config.train
-        if settings.vision_from:
-            weights = tower_weights(settings.vision_from, "vision", self.config)
-            self.network.vision.load_state_dict(weights)
-        if settings.audio_from:
-            weights = tower_weights(settings.audio_from, "audio", self.config)
-            self.network.audio.load_state_dict(weights)
+        begin_towers(self.network, self.config)
 
     def step(
         self, parts: Sequence[PairBatch], step: int, rate: float, augmented: bool = True
@@ -324,24 +319,3 @@ def frozen_parts(network: L3Net, config: Config, trains_fusion: bool) -> list[nn
     }
     frozen = parts[config.train.freeze]
     return frozen if trains_fusion else [*frozen, network.fusion]
-
-
-def tower_weights(path: str, side: str, config: Config) -> dict[str, Tensor]:
-    """The weights of one tower of a checkpoint.
-
-    Raises CheckpointError when a network of `config` cannot use them.
-    """
-    saved = open_checkpoint(path)
-    network = saved.model()
-    tower = network.vision if side == "vision" else network.audio
-    # Weights mean the same only for the same kind of input.
-    input_settings = {"vision": ("frames_per_pair",), "audio": ("front_end", "window")}[side]
-    for name in ("backbone", *tower.weight_settings, *input_settings):
-        saved_value = getattr(saved.config.model, name)
-        value = getattr(config.model, name)
-        if saved_value != value:
-            raise CheckpointError(
-                f"the {side} tower of {path} cannot be taken over: its model.{name} is "
-                f"{saved_value}, here it is {value}; set it to the same"
-            )
-    return tower.state_dict()

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.config import Config, TrainConfig
+from looklisten.config import Config, Side, TrainConfig
 from looklisten.errors import ConfigError
-from looklisten.model.fusions import AlignedFusion, Fusion
+from looklisten.model.fusions import Fusion
 from looklisten.model.objectives.avc import avc_loss
 from looklisten.model.objectives.objective import (
     Gather,
@@ -41,7 +41,7 @@ class ContrastiveObjective(Objective):
     changes the threshold and nothing else.
     """
 
-    def __init__(self, config: Config, features: int) -> None:
+    def __init__(self, config: Config, features: Mapping[Side, int]) -> None:
         super().__init__(config, features)
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
@@ -69,13 +69,12 @@ class ContrastiveObjective(Objective):
     def forward(
         self,
         fusion: Fusion,
-        vision: Float[Tensor, "own *positions features"],
-        audio: Float[Tensor, "own *times features"],
+        vision: Float[Tensor, "own *positions vision_features"],
+        audio: Float[Tensor, "own *times audio_features"],
         targets: PairTargets,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:
         """Everything in the batch but the positives counts as a negative."""
-        assert isinstance(fusion, AlignedFusion)  # `check` refuses others
         vision, audio = fusion.project(vision, audio)
         all_vision, all_audio = gather(vision), gather(audio)
         scale = self.log_scale.exp().clamp_max(MAX_SCALE)
