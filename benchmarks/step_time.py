@@ -13,7 +13,7 @@ loader's spectrogram and the device's are made by the same cores, so that row sa
 Frames and sounds are noise of the right size and lie in memory; `--loader SHARDS` measures beside
 it how fast real ones come. The rows take turns, and so does the machine's own matrix product; rates
 are medians over the turns, ratios medians of each turn's. A batch of B videos makes B positive and
-B negative pairs.
+B negative pairs, so pairs/s are two times videos/s.
 
 `--against TREE` measures the product's step of another source tree instead, such as a checkout of
 an earlier commit. Two processes, one for each tree, take turns of five steps. Both begin with the
@@ -51,6 +51,7 @@ from looklisten.system.processes import cpu_count, keep_freed_memory
 from looklisten.training.augmentation import augment
 from looklisten.training.batches import training_stream
 from looklisten.training.learner import Learner
+from looklisten.training.meter import PAIRS_PER_VIDEO
 
 Step = Callable[[], float]
 
@@ -171,9 +172,12 @@ def seconds_of(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - began
 
 
-def matmul(device: str, half: bool) -> tuple[Callable[[], object], float]:
-    """A square matrix product in the step's precision, and its floating-point operations."""
-    size = 8192 if device.startswith("cuda") else 4096
+def matmul(device: str, half: bool, size: int | None = None) -> tuple[Callable[[], object], float]:
+    """A square matrix product in the step's precision, and its floating-point operations.
+
+    `size`: rows of the matrices; by default so many that the device is busy.
+    """
+    size = size or (8192 if device.startswith("cuda") else 4096)
     a, b = (
         torch.randn(size, size, device=device, dtype=torch.bfloat16 if half else torch.float32)
         for _ in range(2)
@@ -192,28 +196,49 @@ def flops_a_video(config: Config, device: str) -> float:
     return counter.get_total_flops() / 2
 
 
+def first_steps(steps: dict[str, Step], device: str) -> dict[str, float]:
+    """The seconds of the first step of each row, in which kernels are chosen and made.
+
+    Rows that do not fit into the memory of the device are left out.
+    """
+    seconds = {}
+    for name, step in steps.items():
+        try:
+            seconds[name] = seconds_of(step, device)
+        except torch.OutOfMemoryError:
+            print(f"{name}: does not fit into the memory of {device}", file=sys.stderr)
+            torch.cuda.empty_cache()
+    return seconds
+
+
 def measured(
-    steps: dict[str, Step], device: str, half: bool, batch: int, repeats: int
+    steps: dict[str, Step],
+    device: str,
+    half: bool,
+    batch: int,
+    repeats: int,
+    matmul_size: int | None = None,
 ) -> tuple[list[dict[str, Any]], float]:
     """A row for each step and the machine's matrix product in operations a second."""
-    product, operations = matmul(device, half)
-    first = {
-        name: seconds_of(step, device) for name, step in steps.items()
-    }  # kernels are chosen and made
+    product, operations = matmul(device, half, matmul_size)
+    first = first_steps(steps, device)
     seconds_of(product, device)
     turns: dict[str, list[float]] = defaultdict(list)
     products = []
     for _ in range(repeats):
-        for name, step in steps.items():
-            turns[name].append(seconds_of(step, device))
+        for name in first:
+            turns[name].append(seconds_of(steps[name], device))
         products.append(min(seconds_of(product, device) for _ in range(3)))
     rows: list[dict[str, Any]] = []
+    # The naive step needs four times the memory of ours, which a GPU may not have.
+    slowest = turns[next(iter(first))]
     for name, times in turns.items():
-        ratios = [naive / own for naive, own in zip(turns["naive"], times, strict=True)]
+        ratios = [naive / own for naive, own in zip(slowest, times, strict=True)]
         rows.append(
             {
                 "step": name,
-                "pairs_per_second": 2 * batch / statistics.median(times),
+                "videos_per_second": batch / statistics.median(times),
+                "pairs_per_second": PAIRS_PER_VIDEO * batch / statistics.median(times),
                 "ratio": statistics.median(ratios),
                 "lowest": min(ratios),
                 "highest": max(ratios),
@@ -221,6 +246,47 @@ def measured(
             }
         )
     return rows, operations / statistics.median(products)
+
+
+def step_result(
+    config: Config, device: str, repeats: int, compiles: bool, matmul_size: int | None = None
+) -> dict[str, Any]:
+    """All rows of the table, the fastest step, and its share of the machine's matrix product."""
+    size = config.train.batch_size
+    half = choose_precision(device, config.train.precision).value == "bfloat16"
+    flops = flops_a_video(config, device)
+    steps = steps_of(config, noise(config, size), device, half, compiles)
+    rows, matmul_rate = measured(steps, device, half, size, repeats, matmul_size)
+    best = max(rows[-2:], key=lambda row: row["videos_per_second"])
+    return {
+        "compared_with": rows[0]["step"],
+        "naive_videos_per_second": rows[0]["videos_per_second"],
+        "naive_pairs_per_second": rows[0]["pairs_per_second"],
+        "videos_per_second": best["videos_per_second"],
+        "pairs_per_second": best["pairs_per_second"],
+        "ratio": best["ratio"],
+        "matmul_fraction": flops * float(best["videos_per_second"]) / matmul_rate,
+        "flops_per_video": flops,
+        "matmul_flops_per_second": matmul_rate,
+        "batch": size,
+        "precision": "bfloat16" if half else "float32",
+        "rows": rows,
+    }
+
+
+def print_step_table(result: dict[str, Any]) -> None:
+    """The rows and the share of the matrix rate, for people."""
+    line = (
+        "{step:24}  {videos_per_second:9.2f} videos/s  {pairs_per_second:9.2f} pairs/s  "
+        "{ratio:6.2f} x  ({lowest:.2f} to {highest:.2f})"
+    )
+    for row in result["rows"]:
+        print(line.format(**row))
+    print(
+        f"{result['flops_per_video'] / 1e9:.1f} GFLOP a video; matrix product "
+        f"{result['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s; "
+        f"training reaches {result['matmul_fraction']:.2f} of it"
+    )
 
 
 KINDS = {
@@ -372,17 +438,18 @@ def main() -> None:
     given = parser.parse_args()
     # as all programs of the shell do; what it is worth, benchmarks/allocator.py measures
     keep_freed_memory()
-    device = choose_device(given.device).value
-    size = given.batch or (256 if device.startswith("cuda") else 8)
+    device = choose_device(given.device)
+    size = given.batch or (256 if device.value.startswith("cuda") else 8)
     config = Config.load(given.config).changed("train", batch_size=size, accumulate=1)
-    half = choose_precision(device, config.train.precision).value == "bfloat16"
-    batch = noise(config, size)
+    half = choose_precision(device.value, config.train.precision).value == "bfloat16"
     if given.child:
-        take_turns_as_child(product_step(config, batch, device, compiled=False)[0])
+        take_turns_as_child(
+            product_step(config, noise(config, size), device.value, compiled=False)[0]
+        )
         return
     if given.against:
         result = compared(given.against, size, given.repeats) | {
-            "device": device,
+            "device": device.value,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "config": given.config,
@@ -392,48 +459,22 @@ def main() -> None:
         print(json.dumps(result, indent=None if given.json else 1))
         return
     if given.profile:
-        print(breakdown(config, batch, device))
+        print(breakdown(config, noise(config, size), device.value))
         return
-    flops = flops_a_video(config, device)
-    rows, matmul_rate = measured(
-        steps_of(config, batch, device, half, not given.no_compile),
-        device,
-        half,
-        size,
-        given.repeats,
-    )
-    best = max(rows[-2:], key=lambda row: row["pairs_per_second"])
-    result = {
-        "naive_pairs_per_second": rows[0]["pairs_per_second"],
-        "pairs_per_second": best["pairs_per_second"],
-        "ratio": best["ratio"],
-        "matmul_fraction": flops * float(best["pairs_per_second"]) / 2 / matmul_rate,
-        "flops_per_video": flops,
-        "matmul_flops_per_second": matmul_rate,
-        "device": f"{device} ({choose_device(given.device).reason})",
+    result = step_result(config, device.value, given.repeats, not given.no_compile)
+    result |= {
+        "device": f"{device.value} ({device.reason})",
         "torch": torch.__version__,
         "config": given.config,
-        "batch": size,
-        "precision": "bfloat16" if half else "float32",
-        "rows": rows,
     }
     if given.loader:
         result["loader_videos_per_second"] = loader_rates(Shards(given.loader), config)
     if given.json:
         print(json.dumps(result))
         return
-    for row in rows:
-        line = (
-            "{step:24}  {pairs_per_second:9.2f} pairs/s  "
-            "{ratio:6.2f} x  ({lowest:.2f} to {highest:.2f})"
-        )
-        print(line.format(**row))
-    print(
-        f"{flops / 1e9:.1f} GFLOP a video; matrix product {matmul_rate / 1e9:.0f} GFLOP/s; "
-        f"training reaches {result['matmul_fraction']:.2f} of it"
-    )
+    print_step_table(result)
     for threads, rate in result.get("loader_videos_per_second", {}).items():
-        step_rate = float(best["pairs_per_second"]) / 2
+        step_rate = float(result["videos_per_second"])
         print(f"loader, {threads} threads: {rate:.0f} videos/s, the step takes {step_rate:.1f}")
 
 

@@ -332,13 +332,13 @@ def test_bars_next_to_a_frame_do_not_make_a_pair_less_likely(fusion, left, right
 def test_another_position_never_lowers_the_soft_maximum(evidence, more):
     fusion = SimilarityFusion({"vision": 2, "audio": 2}, 2, 10.0, 49)
     few, all_of_them = (
-        fusion.soft_maximum(torch.tensor(values, dtype=torch.float64), 0)
+        fusion.with_whole_frame(torch.tensor(values, dtype=torch.float64))
         for values in (evidence, [*evidence, *more])
     )
     assert all_of_them >= few - 1e-6
     strong = torch.tensor([0.9] * 4 + [0.0] * 45, dtype=torch.float64)
     wide = torch.cat([strong, torch.zeros(60, dtype=torch.float64)])
-    assert abs(float(fusion.soft_maximum(wide, 0) - fusion.soft_maximum(strong, 0))) < 0.001
+    assert abs(float(fusion.with_whole_frame(wide) - fusion.with_whole_frame(strong))) < 0.001
 
 
 def test_the_sharpness_is_in_the_config_and_old_checkpoints_have_its_old_value(tmp_path):

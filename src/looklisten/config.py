@@ -15,7 +15,7 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, OptionError
 
 Side = Literal["audio", "vision"]
 """One of the two inputs of the network."""
@@ -239,11 +239,15 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
 
     def changed(self, section: str, **values: Any) -> "Config":
-        """The same settings with other values in one section; raises ConfigError like `of`."""
+        """The same settings with other values in one section; raises OptionError, like `of`."""
         # Through `of`, because Pydantic's own copies are not checked.
         settings = self.model_dump()
         settings[section] |= values
-        return Config.of(settings, "the settings")
+        try:
+            return Config.of(settings, "the settings")
+        except ConfigError as error:
+            # The values come from a caller or from options, not from a file.
+            raise OptionError(str(error)) from None
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str) -> "Config":
@@ -298,7 +302,7 @@ def _read_recipe(recipe: str | Path) -> str:
     if name in own_recipes and not path.is_file():
         return own_recipes[name]
     if path.suffix != ".toml":
-        raise ConfigError(
+        raise OptionError(
             f"there is no recipe {recipe!r}; the recipes are {', '.join(sorted(own_recipes))}, "
             f"or give a path ending in .toml"
         )

@@ -23,6 +23,7 @@ from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
+from looklisten.option_checks import check_at_least
 from looklisten.system.progress import Progress, no_progress
 
 # The size decides which pairs a seed gives, so it is no option.
@@ -122,6 +123,8 @@ def evaluate(
     Raises ConfigError for clips of fewer than two videos, and for clips of one class where
     negatives are to be of another.
     """
+    check_at_least(1, pairs=pairs)
+    check_at_least(0, seed=seed)
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
     # One pass over the videos gives both figures, of the same frames and sounds.

@@ -13,7 +13,6 @@ from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.model.backbones import Layer, TowerOutput
 from looklisten.model.backbones.backbone import pool
-from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
 
 ALIGNED = "aligned"
@@ -96,7 +95,6 @@ def vectors_from_pooled(
     """The vectors of a layer from its pooled map: the same values, except for `aligned`."""
     if layer != ALIGNED:
         return pooled
-    assert isinstance(model.fusion, AlignedFusion)
     return model.fusion.aligned(pooled, side)
 
 

@@ -76,6 +76,8 @@ class Fusion(nn.Module):
     """Whether both sides become vectors of one space, so that a similarity has a meaning."""
     aligns_vectors: ClassVar[bool] = False
     """Whether a whole frame and a whole second of sound each have one vector in that space."""
+    compares_positions: ClassVar[bool] = False
+    """Whether the sound is compared with every position of the frame."""
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput
@@ -117,6 +119,32 @@ class Fusion(nn.Module):
 
     def initialize_answer(self) -> None:
         """Set the weights that have fixed initial values; by default there are none."""
+
+    # The methods below have a meaning only if `shares_space` is true.
+
+    def aligned(
+        self, features: Float[Tensor, "*n features"], side: Side
+    ) -> Float[Tensor, "*n width"]:
+        """Unit vectors of the shared space of one side, in float32."""
+        raise NotImplementedError
+
+    def similarities(
+        self,
+        vision: Float[Tensor, "n *positions width"],
+        audio: Float[Tensor, "m *times width"],
+    ) -> Float[Tensor, "n m"]:
+        """The similarity of every row of `vision` with every row of `audio`."""
+        raise NotImplementedError
+
+    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+        """The logits of pairs, from their similarities."""
+        raise NotImplementedError
+
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        """The similarity of each sound with a frame, from those with all vectors of the frame."""
+        raise NotImplementedError
 
 
 class ConcatFusion(Fusion):
@@ -190,18 +218,6 @@ class AlignedFusion(Fusion):
         layers = self.vision if side == "vision" else self.audio
         return functional.normalize(layers(features).float(), dim=-1, eps=MIN_NORM)
 
-    def similarities(
-        self,
-        vision: Float[Tensor, "n *positions width"],
-        audio: Float[Tensor, "m *times width"],
-    ) -> Float[Tensor, "n m"]:
-        """The similarity of every row of `vision` with every row of `audio`."""
-        raise NotImplementedError
-
-    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
-        """The logits of pairs, from their similarities."""
-        raise NotImplementedError
-
 
 class DistanceFusion(AlignedFusion):
     """The distance of two unit vectors (AVE-Net, "Objects that Sound" 2018)."""
@@ -228,6 +244,12 @@ class DistanceFusion(AlignedFusion):
     ) -> Float[Tensor, "*all 2"]:
         return self.similarity_logits((vision * audio).sum(-1))
 
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        # A whole frame is one vector here.
+        return similarities[..., 0]
+
 
 class PositionFusion(AlignedFusion):
     """Base of the fusions that compare the sound with every position of the frame.
@@ -244,6 +266,7 @@ class PositionFusion(AlignedFusion):
     # Through a hard maximum only one position learns from a pair. With it nothing was learned in
     # the first 200 to 500 steps (LOG.md, 2026-11-24).
 
+    compares_positions = True
     initial_slope, initial_threshold = 5.0, 0.5
 
     def __init__(
@@ -290,16 +313,16 @@ class PositionFusion(AlignedFusion):
     ) -> Float[Tensor, "n m 2"]:
         return self.similarity_logits(self.similarities(vision, audio))
 
-    def soft_maximum(
-        self, similarity: Float[Tensor, "*volume"], dimension: int
-    ) -> Float[Tensor, "*remaining"]:
-        """The soft maximum of similarities over the positions that lie along `dimension`."""
-        return self._soft_maximum(self.sharpness * similarity, dimension)
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        """The soft maximum over the positions of the frame, as in training."""
+        return self._soft_maximum(self.sharpness * similarities, -1)
 
     def _soft_maximum(
         self, scaled: Float[Tensor, "*volume"], dimension: int
     ) -> Float[Tensor, "*remaining"]:
-        """Like `soft_maximum`, for similarities that are already multiplied by `sharpness`."""
+        """The soft maximum of similarities that are already multiplied by `sharpness`."""
         # No similarity is above 1, so exp(scaled - sharpness) cannot overflow.
         evidence = (scaled - self.sharpness).exp_().sum(dimension).float()
         # + 1 adds the sharpness again that was subtracted: sharpness / sharpness.

@@ -153,6 +153,11 @@ class Run:
         return 0 if self.is_untrained else None
 
     @property
+    def named_facts(self) -> dict[str, Any]:
+        """The name of the network and its step, for the head of a table of results."""
+        return {"network": self.name, "step": self.step}
+
+    @property
     def is_untrained(self) -> bool:
         """Whether this is `untrained:RECIPE`."""
         return self.name.startswith(UNTRAINED_PREFIX)

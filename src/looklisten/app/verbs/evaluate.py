@@ -10,6 +10,7 @@ from tyro.conf import Positional
 from looklisten.app.command_line import DeviceName, NetworkName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
+from looklisten.option_checks import check_at_least
 
 if TYPE_CHECKING:
     from looklisten.config import ModelConfig
@@ -86,13 +87,16 @@ def run_evaluate(
             "--mosaic measures maps of shards: looklisten evaluate SHARDS --task localization "
             f"--mosaic {mosaic}"
         )
+    # Here too, because 0 moments would be taken for the default.
+    check_at_least(1, pairs=pairs, per_clip=per_clip, trials=trials)
+    check_at_least(0, seed=seed)
     run = open_network(checkpoint, device)
     if len(paths) == 2:
         # A public set has no held-out part: all of its clips are new to the network.
         moments = _annotated_moments(paths, annotations, ids, partial, run.l3net.config)
         with ProgressBar(f"evaluate: {paths[0]}") as progress:
             table = localization_table(run.l3net, moments, method, seed, progress)
-        return Output.of_inputs(table.as_dict())
+        return Output.of_inputs(run.named_facts | table.as_dict())
     shards = Shards(paths[0])
     clips = clips_of_split(run, shards, split)
     if mosaic:
@@ -100,7 +104,7 @@ def run_evaluate(
     if task == "localization":
         with ProgressBar("evaluate: maps") as progress:
             table = localization(run.l3net, clips, method, per_clip or 2, seed, progress)
-        return Output.of_inputs(table.as_dict())
+        return Output.of_inputs(run.named_facts | table.as_dict())
     with ProgressBar("evaluate: batches") as progress:
         scorer, comparison = _scorers(run, shards, pairs, seed, negatives, threshold, progress)
         result = evaluate(run.l3net, clips, pairs, seed, progress, scorer, negatives, files)
@@ -108,7 +112,7 @@ def run_evaluate(
         ranking = all_pairs(
             run.l3net, clips, per_clip or COMPARED_PER_CLIP, seed, progress, comparison
         )
-    values = ranking.as_dict() | result.as_dict()
+    values = run.named_facts | ranking.as_dict() | result.as_dict()
     # The accuracy is that of the drawn pairs, and its interval has the older name too.
     return Output(values | {"accuracy_ci95": result.ci95})
 
@@ -141,7 +145,8 @@ def _mosaics(
                 progress=progress,
             )
         results.append(result.as_dict())
-    return Output(results[0] if len(results) == 1 else {"rows": results})
+    values = results[0] if len(results) == 1 else {"rows": results}
+    return Output(run.named_facts | values)
 
 
 def _scorers(

@@ -37,9 +37,9 @@ from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_at, moment_starts, nearest_frame
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
-from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
+from looklisten.option_checks import check_at_least
 from looklisten.system.progress import Progress, no_progress
 
 BOX_TOLERANCE_SECONDS = 0.2
@@ -148,6 +148,8 @@ def localization(
     Raises ConfigError when no clip has boxes of sounding objects, and for a method that the network
     does not have.
     """
+    check_at_least(1, per_clip=per_clip)
+    check_at_least(0, seed=seed)
     model = network_of(network)
     annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
     return localization_table(model, annotated, methods, seed, progress)
@@ -166,7 +168,7 @@ def localization_table(
     """
     model.eval()
     # A position can be compared with a sound only if the fusion has a shared vector space.
-    has_similarity = isinstance(model.fusion, AlignedFusion)
+    has_similarity = model.fusion.shares_space
     notes = []
     if not methods:
         methods = list(get_args(Method))

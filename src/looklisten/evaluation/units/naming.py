@@ -28,6 +28,7 @@ from looklisten.inference.unit_activations import (
 )
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
+from looklisten.option_checks import check_at_least
 from looklisten.system.progress import Progress, no_progress
 
 MAX_LABELED_VIDEOS = 20_000
@@ -131,7 +132,7 @@ class Units:
         unit_counts = {}
         never_active = {}
         for side in SIDES:
-            best_units += map(_summary, self.best(side))
+            best_units += [_summary(unit, bool(self.coverage)) for unit in self.best(side)]
             unit_counts[side] = len(self.of(side))
             never_active[side] = sum(not unit.strongest for unit in self.of(side))
         return {
@@ -146,7 +147,10 @@ class Units:
         }
 
 
-def _summary(unit: Unit) -> dict[str, Any]:
+def _summary(unit: Unit, has_labels: bool) -> dict[str, Any]:
+    """The figures of a unit; without labels there is nothing to say of classes."""
+    if not has_labels:
+        return {"name": unit.name, "activation": unit.activation}
     return {
         "name": unit.name,
         "class": unit.preferred or None,
@@ -216,11 +220,7 @@ def units(
 
     Raises ConfigError for numbers below 1 and for no clip.
     """
-    if top < 1 or per_clip < 1:
-        raise ConfigError(
-            "units are shown by at least 1 clip, of at least 1 moment each; "
-            f"{top} and {per_clip} were asked for"
-        )
+    check_at_least(1, top=top, per_clip=per_clip)
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
     if not len(clips):

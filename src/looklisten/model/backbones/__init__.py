@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from looklisten.config import SIDES, ModelConfig, Side
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, OptionError
 from looklisten.model.backbones.backbone import Backbone, Layer, StreamingTower, TowerOutput
 from looklisten.model.backbones.efficientnet import EfficientNetLite0
 from looklisten.model.backbones.vgg import Vgg
@@ -39,9 +39,9 @@ def register_backbone(name: str, backbone: type[Backbone]) -> None:
 
 
 def find_backbone(name: str) -> type[Backbone]:
-    """The class of a backbone. Raises ConfigError when no class has the name."""
+    """The class of a backbone. Raises OptionError when no class has the name."""
     if name not in BACKBONES:
-        raise ConfigError(
+        raise OptionError(
             f"there is no backbone {name!r} (model.backbone); the backbones are "
             f"{', '.join(sorted(BACKBONES))}"
         )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from looklisten.config import Config, Side
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, OptionError
 from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.contrastive import ContrastiveObjective
 from looklisten.model.objectives.labels import LabelsObjective
@@ -33,9 +33,9 @@ def register_objective(name: str, objective: type[Objective]) -> None:
 
 
 def find_objective(name: str) -> type[Objective]:
-    """The class of an objective. Raises ConfigError when no class has the name."""
+    """The class of an objective. Raises OptionError when no class has the name."""
     if name not in OBJECTIVES:
-        raise ConfigError(
+        raise OptionError(
             f"there is no objective {name!r} (train.objective); the objectives are "
             f"{', '.join(sorted(OBJECTIVES))}"
         )

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from looklisten.config import Config, Side, TrainConfig
 from looklisten.errors import ConfigError
-from looklisten.model.fusions import AlignedFusion, Fusion
+from looklisten.model.fusions import Fusion
 from looklisten.model.objectives.avc import avc_loss
 from looklisten.model.objectives.objective import (
     Gather,
@@ -75,7 +75,6 @@ class ContrastiveObjective(Objective):
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:
         """Everything in the batch but the positives counts as a negative."""
-        assert isinstance(fusion, AlignedFusion)  # `check` refuses others
         vision, audio = fusion.project(vision, audio)
         all_vision, all_audio = gather(vision), gather(audio)
         scale = self.log_scale.exp().clamp_max(MAX_SCALE)
