@@ -282,7 +282,7 @@ def small(tmp_path, monkeypatch):
 
 
 def small_run(**settings):
-    config = small_config(steps=2, checkpoint_every=1, **settings)
+    config = small_config(steps=2, checkpoint_every=1, schedule="constant", **settings)
     return config.changed("model", vision_backbone="small")
 
 

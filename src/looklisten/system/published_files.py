@@ -60,12 +60,12 @@ def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
     installed = None if chosen else _installed(file)
     if installed:
         return installed
-    place = str(chosen or file.address)
-    if "://" not in place:
-        return _on_disk(file, Path(place))
-    if not place.startswith(("http://", "https://")):
+    chosen_origin = str(chosen or file.address)
+    if "://" not in chosen_origin:
+        return _on_disk(file, Path(chosen_origin))
+    if not chosen_origin.startswith(("http://", "https://")):
         raise PublishedFileError(
-            f"{place} is no address that weights can be downloaded from; "
+            f"{chosen_origin} is no address that weights can be downloaded from; "
             "give http://…, https://… or a folder"
         )
     cached = cache_folder(file.cache_name) / file.name
@@ -75,7 +75,7 @@ def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
             return cached
         _log.warning("%s is damaged; downloading it again", cached)
         cached.unlink()
-    url = place.rstrip("/") + "/" + file.name
+    url = chosen_origin.rstrip("/") + "/" + file.name
     if is_offline():
         raise PublishedFileError(
             f"the weights of {file.title} are not in the cache {cached.parent}, "

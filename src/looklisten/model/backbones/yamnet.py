@@ -26,9 +26,9 @@ from looklisten.model.backbones.tflite import (
 from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE, PublishedWeights
 from looklisten.system.published_files import PublishedFile
 
-NAME = "yamnet"
+YAMNET_NAME = "yamnet"
 FRONT_END = "yamnet"
-CLASSES = 521
+AUDIOSET_CLASSES = 521
 STEM_WIDTH = 32
 BLOCKS = (
     (1, 64),
@@ -46,10 +46,10 @@ BLOCKS = (
     (1, 1024),
 )
 """Stride and channels of each block."""
-TOTAL_STRIDE = 32
+YAMNET_STRIDE = 32
 FINE_BLOCK = 11
 """The last block before the last stride: its map has twice the rows and columns of the last one."""
-FINE_MAP = f"block{FINE_BLOCK}"
+BLOCK11 = f"block{FINE_BLOCK}"
 
 
 class SeparableBlock(nn.Module):
@@ -92,29 +92,30 @@ class Yamnet(Backbone):
             self.blocks.append(SeparableBlock(width, block_width, stride))
             width = block_width
         # Buffers, because no objective trains the classes of AudioSet.
-        self.register_buffer("class_weight", torch.zeros(CLASSES, width))
-        self.register_buffer("class_bias", torch.zeros(CLASSES))
+        self.register_buffer("class_weight", torch.zeros(AUDIOSET_CLASSES, width))
+        self.register_buffer("class_bias", torch.zeros(AUDIOSET_CLASSES))
 
         self.features = width
-        self.stride = TOTAL_STRIDE
+        self.stride = YAMNET_STRIDE
         # The first block has 64 channels on half the rows and columns.
         self.peak_values_per_pixel = BLOCKS[0][1] / 4
         self.layers = {
             "mean": Layer(width, pooling="mean"),
             "maximum": Layer(width),
-            FINE_MAP: Layer(BLOCKS[FINE_BLOCK - 1][1], (2, 3), FINE_MAP, "mean"),
+            BLOCK11: Layer(BLOCKS[FINE_BLOCK - 1][1], (2, 3), BLOCK11, "mean"),
         }
 
     @staticmethod
     def check(config: ModelConfig) -> None:
-        if config.backbone_of("vision") == NAME:
+        if config.backbone_of("vision") == YAMNET_NAME:
             raise ConfigError(
-                f"{NAME} is a backbone of sound, not of frames; set model.audio_backbone to it, "
+                f"{YAMNET_NAME} is a backbone of sound, not of frames; "
+                "set model.audio_backbone to it, "
                 "and leave model.backbone and model.vision_backbone to others"
             )
         if config.front_end != FRONT_END:
             raise ConfigError(
-                f"{NAME} was trained with the front end {FRONT_END}, and model.front_end is "
+                f"{YAMNET_NAME} was trained with the front end {FRONT_END}, and model.front_end is "
                 f'{config.front_end}; set model.front_end to "{FRONT_END}"'
             )
 
@@ -137,7 +138,7 @@ class Yamnet(Backbone):
         for number, block in enumerate(self.blocks, 1):
             x = block(x)
             if number == FINE_BLOCK:
-                named_maps[FINE_MAP] = x
+                named_maps[BLOCK11] = x
         return TowerOutput(x, pool(x, self.pooling), named_maps, self.pooling)
 
     def class_scores(
@@ -148,7 +149,7 @@ class Yamnet(Backbone):
 
     def map_columns(self, columns: int) -> int:
         # Each of the five strides rounds up.
-        return -(-columns // TOTAL_STRIDE)
+        return -(-columns // YAMNET_STRIDE)
 
 
 def read_yamnet(path: Path) -> dict[str, Tensor]:
@@ -193,7 +194,7 @@ def _bias(layer: TfliteLayer) -> Tensor:
 Yamnet.published = PublishedWeights(
     file=PublishedFile(
         name="lite-model_yamnet_classification_tflite_1.tflite",
-        title=NAME,
+        title=YAMNET_NAME,
         address="https://storage.googleapis.com/download.tensorflow.org/models/tflite/"
         "task_library/audio_classification/android/",
         digest="sha256:10c95ea3eb9a7bb4cb8bddf6feb023250381008177ac162ce169694d05c317de",
