@@ -126,6 +126,13 @@ class Fusion(nn.Module):
     def initialize_answer(self) -> None:
         """Set the weights that have fixed initial values; by default there are none."""
 
+    def fit_inputs(
+        self,
+        vision: Float[Tensor, "n *positions vision_features"],
+        audio: Float[Tensor, "m *times audio_features"],
+    ) -> None:
+        """Take from features of frozen towers what it needs to know of them; by default nothing."""
+
     # The methods below have a meaning only if `shares_space` is true.
 
     def aligned(

@@ -17,6 +17,9 @@ from looklisten.model.fusions import MIN_NORM, PositionFusion, in_float32
 class Standardized(nn.Module):
     """Features with mean 0 and deviation 1 over those that it was fitted to; unchanged before."""
 
+    mean: Float[Tensor, " features"]
+    scale: Float[Tensor, " features"]
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
@@ -30,7 +33,7 @@ class Standardized(nn.Module):
         self.scale.copy_(1 / (deviation + 0.1 * deviation.mean()).clamp_min(MIN_NORM))
 
     def forward(self, features: Float[Tensor, "*n features"]) -> Float[Tensor, "*n features"]:
-        return (features - self.mean) * self.scale  # type: ignore[operator]
+        return (features - self.mean) * self.scale
 
 
 class GeneralFusion(PositionFusion):

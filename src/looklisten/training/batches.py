@@ -162,7 +162,7 @@ def load_batches(
     )
     while True:
         began = time.perf_counter()
-        parts = list(islice(batches, settings.accumulate))
+        parts: list[AnyBatch] = list(islice(batches, settings.accumulate))
         if not parts:
             return
         yield parts, time.perf_counter() - began

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from looklisten.config import Config, TrainConfig
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
-from looklisten.model.general_fusion import GeneralFusion
 from looklisten.model.initial_towers import begin_towers
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
@@ -180,10 +179,9 @@ class Learner:
 
     def begin_with_features(self, clips: Shards, features: FeatureCache) -> None:
         """Let the fusion take from the features of `clips` what it needs to know of its inputs."""
-        fusion = self.network.fusion
-        if isinstance(fusion, GeneralFusion):
-            vision, audio = features.spread_over(clips, FITTED_ROWS)
-            fusion.fit_inputs(vision.to(self.device.value), audio.to(self.device.value))
+        vision, audio = features.spread_over(clips, FITTED_ROWS)
+        device = self.device.value
+        self.network.fusion.fit_inputs(vision.to(device), audio.to(device))
 
     def step(
         self,

@@ -265,9 +265,11 @@ class HeldOutMoments:
         device = next(network.parameters()).device
         vision, audio = network.fusion.project(self.vision.to(device), self.audio.to(device))
         rows = []
-        for frames in vision.split(BLOCK_MOMENTS):
+        for top in range(0, len(vision), BLOCK_MOMENTS):
+            frames = vision[top : top + BLOCK_MOMENTS]
             blocks = []
-            for sounds in audio.split(BLOCK_MOMENTS):
+            for left in range(0, len(audio), BLOCK_MOMENTS):
+                sounds = audio[left : left + BLOCK_MOMENTS]
                 logits = network.fusion.all_pairs_logits(frames, sounds)
                 blocks.append(correspondence_logit(logits))
             rows.append(torch.cat(blocks, 1))
