@@ -2,12 +2,18 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from browser import addresses, failures, lengths, opened, picture_widths
 from looklisten.app.demo import DemoOptions, demo
+from looklisten.app.demo_time import DemoTime, measure_demo_time
 from looklisten.errors import ConfigError
 
 STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
@@ -50,6 +56,41 @@ def test_a_second_call_resumes(finished_demo, capsys):
         k: v for k, v in first["seconds"].items() if k != "report"
     }
     assert "train: already done" in capsys.readouterr().err
+
+
+def test_a_training_that_was_stopped_is_not_taken_for_a_finished_one(finished_demo, tmp_path):
+    options, _ = finished_demo
+    for name in ("videos", "shards"):
+        shutil.copytree(options.out / name, tmp_path / name)
+    (tmp_path / "stages").mkdir()
+    for name in ("synth.json", "prepare.json"):
+        shutil.copy(options.out / "stages" / name, tmp_path / "stages" / name)
+    command = [sys.executable, "-m", "looklisten", "demo", str(tmp_path)]
+    command += ["--videos", "60", "--seconds", "1.5", "--steps", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # From here on training handles signals.
+    while not (tmp_path / "run" / "config.toml").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 130, log
+    assert "for training" in log
+    assert "for making the videos" not in log
+    assert not (tmp_path / "stages" / "train.json").exists()
+
+
+def test_the_expected_time_follows_from_a_video_and_a_step():
+    options = DemoOptions(Path("demo"), videos=60, seconds=1.5, steps=1000, seed=0)
+    time_here = DemoTime(options.world, steps=1000, workers=2, video_seconds=0.2, step_seconds=0.3)
+    assert time_here.training_seconds == pytest.approx(300)
+    assert replace(time_here, workers=1).making_seconds == 2 * time_here.making_seconds
+    assert "5 min for training" in time_here.sentence()
+    assert "a training step 0.30 s" in time_here.sentence()
+    small_batches = options.config.changed("train", batch_size=4)
+    measured = measure_demo_time(options.world, small_batches, workers=2)
+    assert (measured.steps, measured.workers) == (1000, 2)
+    assert measured.video_seconds > 0.001
+    assert measured.step_seconds > 0.001
 
 
 def test_other_settings_need_fresh(finished_demo):

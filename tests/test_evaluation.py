@@ -18,11 +18,13 @@ from looklisten.evaluation.localization.evaluate import (
     boxes_at,
     pointing,
     pointing_of,
+    pointing_of_each,
 )
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import Z95, confidence_interval
 from looklisten.evaluation.units.clustering import cluster
-from looklisten.inference.moments import embed_clips, moments
+from looklisten.evaluation.untrained import untrained_network
+from looklisten.inference.moments import embed_clips, embed_clips_with_each, moments
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.fusions import Fusion
 from looklisten.model.l3net import L3Net
@@ -221,6 +223,21 @@ def test_embedding_is_the_same_alone_or_in_a_batch(model, shards):
     assert np.array_equal(together.vision, again.vision)
 
 
+def test_networks_and_methods_that_share_a_pass_give_what_they_give_alone(model, shards, held_out):
+    clips = [shards[i] for i in range(6)]
+    other = untrained_network(model.config, seed=5)
+    both = embed_clips_with_each([model, other], clips, per_clip=2)
+    for network, vectors in zip((model, other), both, strict=True):
+        alone = embed_clips(network, clips, per_clip=2)
+        assert np.array_equal(vectors.vision, alone.vision)
+        assert np.array_equal(vectors.audio, alone.audio)
+    assert not np.array_equal(both[0].audio, both[1].audio)
+    methods = ("correspondence", "unit")
+    together = pointing_of_each(model, held_out, methods)
+    assert [result.method for result in together] == list(methods)
+    assert together == [pointing(model, held_out, method) for method in methods]
+
+
 def test_shards_without_boxes_have_no_pointing_accuracy(model, world, tmp_path):
     from looklisten.data.prepare import prepare
     from looklisten.data.shards import Shards
@@ -244,7 +261,7 @@ def test_pointing_of_a_map_of_the_truth_and_of_the_center(model, held_out):
 
     annotated = annotated_moments(model, held_out, per_clip=2)
     network = pointing(model, held_out)
-    truth = pointing_of(MapPredictor("truth", predict), annotated)
+    (truth,) = pointing_of([MapPredictor("truth", predict)], annotated)
     assert truth.pointing == 1
     assert truth.n == network.n == 24
     centers = []

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from looklisten.errors import ConfigError
 from looklisten.media.decode.decode import decode_media
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import AudioChunk, Frame
+from looklisten.media.synth.folder import write_set
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.scenes import CLASSES, render_background, render_frame, render_sound
 from looklisten.media.synth.shapes import SHAPES
@@ -80,6 +82,39 @@ def test_the_same_command_finishes_an_interrupted_world(tmp_path):
     (tmp_path / "broken" / "000002.mp4").unlink()
     assert synth(tmp_path / "broken", SMALL, workers=1)["written"] == 1
     assert digest(tmp_path / "broken") == digest(tmp_path / "complete")
+
+
+class WorldThatBreaks(World):
+    """Its third video cannot be written to the end."""
+
+    def video(self, index):
+        video = super().video(index)
+        if index != 2:
+            return video
+
+        def frames():
+            yield from itertools.islice(video.frames, 2)
+            raise OSError("the disk is full")
+
+        return replace(video, frames=frames())
+
+
+def test_a_video_is_complete_or_absent_whatever_stops_its_batch(tmp_path):
+    many = replace(SMALL, videos=40, test_share=0.0)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_set(tmp_path / "broken", WorldThatBreaks(many), [], workers=1)
+    left = {path.name for path in (tmp_path / "broken").iterdir()}
+    assert left == {"labels.csv", "boxes.csv", "onsets.csv", "world.json"}
+    counts = []
+    result = write_set(
+        tmp_path / "broken",
+        World(many),
+        [],
+        workers=1,
+        progress=lambda done, total, **_: counts.append((done, total)),
+    )
+    assert result["written"] == 40
+    assert counts == [(10, 40), (20, 40), (30, 40), (40, 40)]
 
 
 def test_other_settings_are_refused(tmp_path):

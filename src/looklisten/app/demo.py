@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from looklisten.app.demo_time import measure_demo_time
 from looklisten.app.pages.report import write_report
 from looklisten.app.pages.unit_page import best_units, write_unit_page
 from looklisten.app.terminal import ProgressBar, messages
@@ -24,7 +25,7 @@ from looklisten.drawing.figures import SheetColumn, contact_sheet
 from looklisten.errors import ConfigError
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
-from looklisten.evaluation.localization.evaluate import pointing
+from looklisten.evaluation.localization.evaluate import pointing_of_each
 from looklisten.evaluation.units.naming import units
 from looklisten.inference.localization.localize import localize_each
 from looklisten.inference.localization.options import LocalizeOptions, Method
@@ -44,6 +45,10 @@ from looklisten.training.metrics_log import read_metrics
 # More accurate than `tiny`, and its steps cost about the same (LOG.md, 2026-11-24).
 RECIPE = "similarity"
 TEST_SHARE = 0.2
+# Training reads five frames a second and sees 112 pixels of them. Larger and faster videos cost
+# twice the time and give the same figures (benchmarks/RESULTS.md).
+SIDE_PIXELS = 160
+FRAMES_PER_SECOND = 10
 VIDEOS_IN_REPORT = 4
 IMAGES_IN_SHEET = 6
 MOMENTS_PER_CLIP = 3
@@ -58,21 +63,23 @@ class DemoOptions:
     out: Path
     videos: int
     seconds: float
-    steps: int | None
+    steps: int
     seed: int
 
     @property
     def world(self) -> WorldOptions:
         return WorldOptions(
-            videos=self.videos, seconds=self.seconds, seed=self.seed, test_share=TEST_SHARE
+            videos=self.videos,
+            seconds=self.seconds,
+            seed=self.seed,
+            side_pixels=SIDE_PIXELS,
+            frames_per_second=FRAMES_PER_SECOND,
+            test_share=TEST_SHARE,
         )
 
     @property
     def config(self) -> Config:
-        changes = {"seed": self.seed}
-        if self.steps:
-            changes["steps"] = self.steps
-        return Config.load(RECIPE).changed("train", **changes)
+        return Config.load(RECIPE).changed("train", seed=self.seed, steps=self.steps)
 
 
 class _Stages:
@@ -82,10 +89,13 @@ class _Stages:
         self._folder = folder
         self.seconds: dict[str, float] = {}
 
+    def is_done(self, name: str) -> bool:
+        return (self._folder / f"{name}.json").exists()
+
     def run(self, name: str, work: Callable[[ProgressBar], dict[str, Any]]) -> dict[str, Any]:
         """The result of a stage: of an earlier call if there was one, else of `work`."""
         record_path = self._folder / f"{name}.json"
-        if record_path.exists():
+        if self.is_done(name):
             messages.print(f"{name}: already done", style="dim")
         else:
             start_seconds = time.perf_counter()
@@ -134,6 +144,9 @@ class _Demo:
 
     def train(self, progress: ProgressBar) -> dict[str, Any]:
         result = train(self.shards, self.options.config, self.run_folder, progress=progress)
+        if result.stopped_by:
+            # No record is written, so the next call resumes the training.
+            raise KeyboardInterrupt
         return {"step": result.step}
 
     def evaluate(self, progress: ProgressBar) -> dict[str, Any]:
@@ -151,12 +164,10 @@ class _Demo:
         # With other fusions the sides share no space, so their similarity has no meaning.
         if isinstance(self.run.l3net.fusion, AlignedFusion):
             methods = ("correspondence", "similarity")
-        results = {}
-        for method in methods:
-            results[method] = pointing(self.run, self.held_out, method, progress=progress)
-        best = max(results.values(), key=lambda result: result.pointing)
+        results = pointing_of_each(self.run, self.held_out, methods, progress=progress)
+        best = max(results, key=lambda result: result.pointing)
         # The report names the better method; the accuracy of both is a result, too.
-        accuracies = {method: result.pointing for method, result in results.items()}
+        accuracies = {result.method: result.pointing for result in results}
         return best.as_dict() | {"methods": accuracies}
 
 
@@ -170,6 +181,9 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
         work.remove()
     _check_same_options(options)
     stages = _Stages(work.stages)
+    if not stages.is_done("train"):
+        expected = measure_demo_time(options.world, options.config, workers)
+        messages.print(expected.sentence(has_videos=stages.is_done("prepare")))
     # The order matters: each stage reads what the one before wrote.
     stages.run("synth", work.make_videos)
     prepared = stages.run("prepare", work.make_shards)

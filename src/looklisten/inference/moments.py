@@ -117,32 +117,49 @@ def look_and_listen(model: L3Net, batch: Sequence[Moment]) -> tuple[TowerOutput,
     return vision_output, audio_output
 
 
-@torch.inference_mode()
 def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> MomentVectors:
     """The vectors (pool4) of both sides for `per_clip` moments of each clip."""
+    (vectors,) = embed_clips_with_each([model], clips, per_clip)
+    return vectors
+
+
+@torch.inference_mode()
+def embed_clips_with_each(
+    models: Sequence[L3Net], clips: Iterable[Clip], per_clip: int = 5
+) -> list[MomentVectors]:
+    """The vectors of each network for the same moments, whose frames are decoded once.
+
+    The networks have the same config.
+    """
     waiting: list[Moment] = []
-    vision: list[Float[np.ndarray, "moments features"]] = []
-    audio: list[Float[np.ndarray, "moments features"]] = []
     clip_numbers: list[int] = []
+    # So that no clip gives an array of the right width, too.
+    no_vectors = np.zeros((0, models[0].vision.features), np.float32)
+    vision = [[no_vectors] for _ in models]
+    audio = [[no_vectors] for _ in models]
 
     def flush() -> None:
-        vision_output, audio_output = look_and_listen(model, waiting)
-        vision.append(vision_output.vector.float().cpu().numpy())
-        audio.append(audio_output.vector.float().cpu().numpy())
+        for number, model in enumerate(models):
+            vision_output, audio_output = look_and_listen(model, waiting)
+            vision[number].append(vision_output.vector.float().cpu().numpy())
+            audio[number].append(audio_output.vector.float().cpu().numpy())
         waiting.clear()
 
     for number, clip in enumerate(clips):
-        for moment in moments(clip, model.config, per_clip):
+        for moment in moments(clip, models[0].config, per_clip):
             waiting.append(moment)
             clip_numbers.append(number)
             if len(waiting) == MOMENTS_PER_BATCH:
                 flush()
     if waiting:
         flush()
-    # So that no clip gives an array of the right width, too.
-    no_vectors = np.zeros((0, model.vision.features), np.float32)
-    return MomentVectors(
-        vision=np.concatenate([no_vectors, *vision]),
-        audio=np.concatenate([no_vectors, *audio]),
-        clips=np.array(clip_numbers, dtype=np.int64),
-    )
+    results = []
+    for vision_parts, audio_parts in zip(vision, audio, strict=True):
+        results.append(
+            MomentVectors(
+                vision=np.concatenate(vision_parts),
+                audio=np.concatenate(audio_parts),
+                clips=np.array(clip_numbers, dtype=np.int64),
+            )
+        )
+    return results

@@ -31,10 +31,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     for files and folders.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because only within one file system is a rename atomic.
-    scratch_dir = Path(
-        tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{_host()}-{os.getpid()}-", dir=path.parent)
-    )
+    scratch_dir = _make_scratch_folder(path.parent)
     scratch = scratch_dir / path.name
     try:
         yield scratch
@@ -50,6 +47,34 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _flush_to_disk(path.parent)
     finally:
         shutil.rmtree(scratch_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_write_files(folder: Path) -> Iterator[Path]:
+    """A temporary folder; its files move into `folder` if the block succeeds, and else are removed.
+
+    As with `atomic_write`, each of the files is complete or absent after a crash. Flushing many
+    files at once costs little more than flushing one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch_dir = _make_scratch_folder(folder)
+    try:
+        yield scratch_dir
+        written = sorted(scratch_dir.iterdir())
+        for file in written:
+            _flush_to_disk(file)
+        for file in written:
+            file.replace(folder / file.name)
+        # New names are on the disk only when their folder is.
+        _flush_to_disk(folder)
+    finally:
+        shutil.rmtree(scratch_dir, ignore_errors=True)
+
+
+def _make_scratch_folder(folder: Path) -> Path:
+    # In the same folder, because only within one file system is a rename atomic.
+    prefix = f"{_SCRATCH_PREFIX}{_host()}-{os.getpid()}-"
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -127,9 +152,7 @@ def check_writable(folder: Path) -> None:
                 f"{printable(folder)} cannot be a folder: {printable(existing)} is {obstacle}; "
                 "choose another folder"
             )
-        trial = Path(
-            tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{_host()}-{os.getpid()}-", dir=existing)
-        )
+        trial = _make_scratch_folder(existing)
         try:
             missing = folder.absolute().relative_to(existing)
             # A name may be too long, or hold letters that this file system refuses.

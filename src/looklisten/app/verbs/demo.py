@@ -12,9 +12,9 @@ from looklisten.system.files import check_writable
 def run_demo(
     out: Positional[Path] = Path("demo"),
     /,
-    videos: int = 3000,
+    videos: int = 2000,
     seconds: float = 3.0,
-    steps: int | None = None,
+    steps: int = 1000,
     seed: int = 0,
     fresh: bool = False,
     workers: WorkerCount = None,
@@ -25,7 +25,7 @@ def run_demo(
         out: Folder for everything.
         videos: Number of videos to make.
         seconds: Length of each video.
-        steps: Training steps; by default those of the recipe similarity.
+        steps: Training steps of the recipe similarity.
         seed: Seed of the videos and of the training.
         fresh: Remove what an earlier demo left in the folder, and start over.
     """

@@ -3,7 +3,7 @@
 Uses labels for measuring only; nothing here trains a network.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +22,7 @@ from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.evaluation.untrained import initial_seed, untrained_like
-from looklisten.inference.moments import MomentVectors, embed_clips
+from looklisten.inference.moments import MomentVectors, embed_clips, embed_clips_with_each
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
@@ -32,8 +32,8 @@ QUICK_TRAINING_CLIPS = 600
 QUICK_HELD_OUT_CLIPS = 300
 """How many clips a quick probe is fitted and measured on."""
 
-EmbedClips = Callable[[L3Net, Iterable[Clip], int], MomentVectors]
-"""(network, clips, moments of each clip) -> the vectors of all moments."""
+EmbedClips = Callable[[Sequence[L3Net], Iterable[Clip], int], Sequence[MomentVectors]]
+"""(networks, clips, moments of each clip) -> for each network the vectors of all moments."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def probe(
     held_out_fraction: float | None = None,
     progress: Progress = no_progress,
     files: str | Path | None = None,
-    embed: EmbedClips = embed_clips,
+    embed: EmbedClips = embed_clips_with_each,
 ) -> dict[str, Probe]:
     """`{"audio": ..., "vision": ...}`: a linear classifier on pool4 vectors of each side.
 
@@ -99,18 +99,18 @@ def probe(
     has_one_label = np.array([has_single_label(clip) for clip in chain(training, held_out)])
     shared_files = shared_files_of(shards, files)
     untrained = untrained_like(model, shards.select(~is_held_out), initial_seed(model, seed))
-    networks = [model.eval(), untrained]
-    results: list[dict[Side, _HeldOutMoments]] = []
     n_clips = len(training) + len(held_out)
-    for measured_network in networks:
 
-        def clips(n_before: int = len(results) * n_clips) -> Iterator[Clip]:
-            for number, clip in enumerate(chain(training, held_out)):
-                progress(n_before + number + 1, len(networks) * n_clips)
-                yield clip
+    def clips() -> Iterator[Clip]:
+        for number, clip in enumerate(chain(training, held_out), 1):
+            progress(number, n_clips)
+            yield clip
 
-        # In one call, so that batches are filled across the border of the two parts.
-        vectors = embed(measured_network, clips(), per_clip)
+    # In one call, so that each frame is decoded once, and batches are filled across the border of
+    # the two parts.
+    vectors_of_networks = embed([model.eval(), untrained], clips(), per_clip)
+    results: list[dict[Side, _HeldOutMoments]] = []
+    for vectors in vectors_of_networks:
         by_side = {}
         for side in PROBED_SIDES:
             usable = np.ones(n_clips, dtype=bool) if side == "audio" else has_one_label

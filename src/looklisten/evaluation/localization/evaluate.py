@@ -34,7 +34,7 @@ from looklisten.evaluation.localization.table import (
 )
 from looklisten.inference.localization.methods import default_method
 from looklisten.inference.localization.options import Method
-from looklisten.inference.moments import Moment, moment_number, moments
+from looklisten.inference.moments import Moment, moment_number, moment_starts, nearest_frame
 from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
@@ -284,8 +284,10 @@ def annotated_moments(model: L3Net, clips: Shards, per_clip: int = 2) -> list[An
 
     annotated = []
     for clip_number, clip in enumerate(clips):
-        for number, moment in enumerate(moments(clip, model.config, per_clip)):
-            boxes = boxes_at(clip, moment.frame_seconds)
+        for number, start in enumerate(moment_starts(clip, per_clip)):
+            # The time alone: the frame is decoded when its map is asked for.
+            frame_seconds = clip.frame_seconds[nearest_frame(clip, start)]
+            boxes = boxes_at(clip, frame_seconds)
             sounding_boxes, silent_boxes = _by_sound(boxes)
             if sounding_boxes:
                 # Only the address is kept: the images of all moments would not fit into memory.
@@ -338,31 +340,49 @@ def pointing(
 
     Raises ConfigError when no clip has boxes of sounding objects.
     """
-    model = network_of(network)
+    methods = [method or default_method(network_of(network))]
+    (result,) = pointing_of_each(network, shards, methods, per_clip, progress)
+    return result
+
+
+def pointing_of_each(
+    network: L3Net | Run,
+    shards: Shards | str | Path,
+    methods: Sequence[Method],
+    per_clip: int = 2,
+    progress: Progress = no_progress,
+) -> list[Pointing]:
+    """The `pointing` of each method, over the same frames, which are decoded once."""
+    model = network_of(network).eval()
     annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
-    predictor = network_predictor(model.eval(), method or default_method(model))
-    return pointing_of(predictor, annotated, progress)
+    predictors = [network_predictor(model, method) for method in methods]
+    return pointing_of(predictors, annotated, progress)
 
 
 def pointing_of(
-    predictor: MapPredictor,
+    predictors: Sequence[MapPredictor],
     annotated: Sequence[AnnotatedMoment],
     progress: Progress = no_progress,
-) -> Pointing:
-    """The pointing accuracy of a predictor of maps over annotated moments."""
+) -> list[Pointing]:
+    """The pointing accuracy of each predictor of maps over annotated moments."""
     own_sounds = [Question("matched", moment, moment, moment.sounding) for moment in annotated]
-    predictors = [predictor, next(fixed_rules(annotated))]
-    answers = answer_questions(predictors, own_sounds, {}, progress)
-    row, center = _rows(predictors, answers)
+    with_center = [*predictors, next(fixed_rules(annotated))]
+    answers = answer_questions(with_center, own_sounds, {}, progress)
+    *rows, center = _rows(with_center, answers)
     # Moments that cannot be read have no answer.
     answered = [answer.question.of_frame for answer in answers[0]]
-    return Pointing(
-        pointing=row.pointing,
-        center=center.pointing,
-        n=len(answered),
-        ci95=row.pointing_ci95,
-        method=predictor.name,
-        with_silent=row.with_silent,
-        on_silent=row.on_silent,
-        n_with_silent=sum(bool(moment.silent) for moment in answered),
-    )
+    results = []
+    for row in rows:
+        results.append(
+            Pointing(
+                pointing=row.pointing,
+                center=center.pointing,
+                n=len(answered),
+                ci95=row.pointing_ci95,
+                method=row.name,
+                with_silent=row.with_silent,
+                on_silent=row.on_silent,
+                n_with_silent=sum(bool(moment.silent) for moment in answered),
+            )
+        )
+    return results

@@ -6,6 +6,7 @@ command finishes an interrupted folder.
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,12 +15,16 @@ from looklisten.media.synth.options import SynthOptions
 from looklisten.media.synth.rendered_video import RenderedVideo
 from looklisten.system.files import (
     atomic_write,
+    atomic_write_files,
     json_bytes,
     remove_abandoned_scratch,
     write_json,
 )
-from looklisten.system.processes import map_unordered
+from looklisten.system.processes import cpu_count, map_unordered
 from looklisten.system.progress import Progress, no_progress
+
+VIDEOS_PER_BATCH = 16
+"""At most so many videos are flushed to the disk together."""
 
 SETTINGS_FILE = "world.json"
 FAILURES_FILE = "failures.jsonl"
@@ -73,9 +78,15 @@ def write_set(
     _write_failures(out / FAILURES_FILE, failures)
     count = videos.options.videos
     missing = [index for index in range(count) if not (out / video_name(index)).exists()]
-    tasks = [(out, videos, index) for index in missing]
-    for _ in map_unordered(_write_video, tasks, workers, progress):
-        pass
+    # Small batches where there are few videos, so that all workers have some.
+    batch_size = min(VIDEOS_PER_BATCH, math.ceil(len(missing) / (4 * (workers or cpu_count()))))
+    batches = []
+    for start in range(0, len(missing), max(batch_size, 1)):
+        batches.append((out, videos, missing[start : start + batch_size]))
+    written = 0
+    for written_now in map_unordered(_write_videos, batches, workers):
+        written += written_now
+        progress(written, len(missing))
     result: dict[str, Any] = {
         "videos": count,
         "written": len(missing),
@@ -110,7 +121,10 @@ def _write_failures(path: Path, failures: list[dict[str, str]]) -> None:
         scratch.write_bytes(b"".join(map(json_bytes, failures)))
 
 
-def _write_video(task: tuple[Path, SyntheticSet, int]) -> None:
-    out, videos, index = task
-    with atomic_write(out / video_name(index)) as scratch:
-        videos.video(index).write(scratch)
+def _write_videos(batch: tuple[Path, SyntheticSet, list[int]]) -> int:
+    """Write the videos of these numbers; gives how many they are."""
+    out, videos, indices = batch
+    with atomic_write_files(out) as scratch:
+        for index in indices:
+            videos.video(index).write(scratch / video_name(index))
+    return len(indices)

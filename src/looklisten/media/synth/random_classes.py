@@ -11,9 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from looklisten.media.synth.shapes import Color, Field, Plane, Shape
-from looklisten.media.synth.sound_effects import SoundArray, octaves_from_center, rms
+from looklisten.media.synth.sound_effects import (
+    SoundArray,
+    fast_size,
+    gains,
+    octaves_from_center,
+    rms,
+)
 from looklisten.media.synth.voices import Notes, Rhythm, Voice
 
 PREFIX = "random-"
@@ -267,12 +274,11 @@ def _resonate(
     resonances: list[tuple[float, float, float]],
 ) -> SoundArray:
     """The source with a tilted spectrum (dB per octave) and resonances (Hz, octaves, dB)."""
-    size = 1 << (len(source) - 1).bit_length()
-    octaves = octaves_from_center(size, sample_seconds)
+    size = fast_size(len(source))
+    octaves = octaves_from_center(size, round(1 / sample_seconds))
     peaks: Any = 0.0
     for frequency_hz, width, gain_db in resonances:
         distance = (octaves - np.log2(frequency_hz / 1000)) / width
         peaks = peaks + gain_db * np.exp(-(distance**2))
-    decibels = tilt_db * octaves + peaks
-    spectrum = np.fft.rfft(source, size) * 10 ** (decibels / 20)
-    return np.fft.irfft(spectrum, size)[: len(source)].astype(np.float32)
+    spectrum = fft.rfft(source, size) * gains(tilt_db * octaves + peaks)
+    return fft.irfft(spectrum, size)[: len(source)].astype(np.float32)

@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 
 from looklisten.media import SAMPLE_RATE_HZ
 
-# Without `mbtree=0` x264 gives other bytes from run to run for frames below some 200 pixels.
-X264_OPTIONS = {"preset": "veryfast", "crf": "23", "threads": "1", "x264-params": "mbtree=0"}
+X264_OPTIONS = {
+    "preset": "veryfast",
+    "crf": "23",
+    "threads": "1",
+    # Without `mbtree=0` x264 gives other bytes from run to run for frames below some 200 pixels.
+    # Without B-frames and looking ahead it is a third faster, and the files grow by 4 %.
+    "x264-params": "mbtree=0:bframes=0:rc-lookahead=0",
+}
 _AAC_BITS_PER_SECOND = 128_000
 AAC_FRAME_SAMPLES = 1024
 
@@ -47,17 +53,19 @@ class RenderedVideo:
                 "aac", SAMPLE_RATE_HZ, layout="mono", options=audio_options
             )
             audio.bit_rate = _AAC_BITS_PER_SECOND
+            seconds_per_frame = Fraction(1, self.frames_per_second)
             for number, pixels in enumerate(self.frames):
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 frame.pts = number
-                frame.time_base = Fraction(1, self.frames_per_second)
+                frame.time_base = seconds_per_frame
                 container.mux(video.encode(frame))
             container.mux(video.encode(None))
+            seconds_per_sample = Fraction(1, SAMPLE_RATE_HZ)
             for start in range(0, len(self.sound), AAC_FRAME_SAMPLES):
                 samples = self.sound[None, start : start + AAC_FRAME_SAMPLES]
                 block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
                 block.sample_rate = SAMPLE_RATE_HZ
                 block.pts = start
-                block.time_base = Fraction(1, SAMPLE_RATE_HZ)
+                block.time_base = seconds_per_sample
                 container.mux(audio.encode(block))
             container.mux(audio.encode(None))

@@ -11,10 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from looklisten.media.synth import random_classes
 from looklisten.media.synth.shapes import SHAPES, Color, Plane, Shape
-from looklisten.media.synth.sound_effects import SoundArray, leveled, rms, tilted, with_noise
+from looklisten.media.synth.sound_effects import (
+    SoundArray,
+    fast_size,
+    leveled,
+    rms,
+    tilted,
+    with_noise,
+)
 from looklisten.media.synth.voices import VOICES, Voice, note
 
 CLASSES = tuple(SHAPES)
@@ -333,10 +341,11 @@ def _echo(
 
     `echo_seconds` is the time in which the echo falls by 60 dB.
     """
-    tail = rng.standard_normal(sample_rate_hz).astype(np.float32)
+    tail = rng.standard_normal(sample_rate_hz, dtype=np.float32)
     # exp(-6.9) is -60 dB.
     tail *= np.exp(-6.9 * np.arange(len(tail), dtype=np.float32) / sample_rate_hz / echo_seconds)
-    # Padded to a power of two: the convolution does not wrap around, and the FFT is fast.
-    size = 1 << (len(dry) + len(tail)).bit_length()
-    spectrum = np.fft.rfft(dry, size) * np.fft.rfft(tail, size)
-    return np.fft.irfft(spectrum, size)[: len(dry)].astype(np.float32)
+    # Padded, so that the convolution does not wrap around.
+    size = fast_size(len(dry) + len(tail))
+    spectrum = fft.rfft(dry, size) * fft.rfft(tail, size)
+    echo: SoundArray = fft.irfft(spectrum, size)[: len(dry)]
+    return echo

@@ -20,7 +20,7 @@ Timbre = Callable[[np.random.Generator, float, SoundArray, float], SoundArray]
 """(random numbers, pitch in Hz, times since the onset, length in seconds) -> the note's samples."""
 
 RING_OUT_SECONDS = 0.6
-"""A note sounds this much longer than its length, so that it can decay."""
+"""By default a note sounds this much longer than its length, so that it can decay."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Voice:
 
     timbre: Timbre
     rhythm: Rhythm
+    ring_out_seconds: float = RING_OUT_SECONDS
+    """How much longer than its length a note is computed."""
 
 
 def _beats(pattern: tuple[float, ...], length_beats: float, jitter_beats: float = 0.0) -> Rhythm:
@@ -168,16 +170,16 @@ def _growl(rng: np.random.Generator, pitch: float, times: SoundArray, length: fl
 VOICES: dict[str, Voice] = {
     "star": Voice(_bell, _beats((0,), 1.5)),
     "ring": Voice(_pluck, _beats((0, 0.5), 1.2, jitter_beats=0.1)),
-    "cross": Voice(_reed, _beats((0,), 0.6)),
-    "crescent": Voice(_siren, _beats((0,), 1.0)),
+    "cross": Voice(_reed, _beats((0,), 0.6), ring_out_seconds=0),
+    "crescent": Voice(_siren, _beats((0,), 1.0), ring_out_seconds=0),
     "heart": Voice(_thump, _beats((0, 0.3), 0.8)),
-    "triangle": Voice(_rise, _beats((0,), 0.7)),
-    "gear": Voice(_rattle, _scattered(9, 0.04)),
-    "drop": Voice(_fall, _scattered(2, 0.12)),
-    "hourglass": Voice(_hiss, _beats((0,), 0.9)),
-    "flower": Voice(_whistle, _beats((0, 0.7), 1.2)),
-    "arrow": Voice(_brass, _beats((0, 0.25), 0.45)),
-    "spiral": Voice(_growl, _beats((0, 0.2, 0.4), 0.35)),
+    "triangle": Voice(_rise, _beats((0,), 0.7), ring_out_seconds=0),
+    "gear": Voice(_rattle, _scattered(9, 0.04), ring_out_seconds=0.06),
+    "drop": Voice(_fall, _scattered(2, 0.12), ring_out_seconds=0),
+    "hourglass": Voice(_hiss, _beats((0,), 0.9), ring_out_seconds=0),
+    "flower": Voice(_whistle, _beats((0, 0.7), 1.2), ring_out_seconds=0),
+    "arrow": Voice(_brass, _beats((0, 0.25), 0.45), ring_out_seconds=0),
+    "spiral": Voice(_growl, _beats((0, 0.2, 0.4), 0.35), ring_out_seconds=0),
 }
 """The voice of each fixed class, by the name of the class."""
 
@@ -190,6 +192,6 @@ def note(
     sample_rate_hz: int,
 ) -> SoundArray:
     """One note and its decay, `[samples]`, of about unit amplitude."""
-    samples = int((length_seconds + RING_OUT_SECONDS) * sample_rate_hz)
+    samples = int((length_seconds + voice.ring_out_seconds) * sample_rate_hz)
     times = np.arange(samples, dtype=np.float32) / sample_rate_hz
     return voice.timbre(rng, pitch_hz, times, length_seconds)
