@@ -421,7 +421,7 @@ def test_the_untrained_network_has_the_seed_of_the_run(files, run_path):
 
 def test_the_row_of_untrained_networks_is_the_mean_over_their_seeds(files, esc):
     network = L3Net(small_config().model)
-    options = ProbeOptions("untrained", "pool4", partial=True, untrained_seeds=2, device="cpu")
+    options = ProbeOptions("untrained", partial=True, untrained_seeds=2, device="cpu")
     table = probe_labeled_set("esc50", esc, network, options)
     first, second = (
         probe_audio(files, [replace(extractor, repetition=0)]).rows[0]
