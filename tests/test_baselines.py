@@ -477,7 +477,7 @@ def test_means_over_seeds_by_hand():
             for kind in ("any", "other-class")
         }
 
-    row = table._row("l3", [asked(0.6), asked(0.8)])
+    row = table.row_over_seeds("l3", [asked(0.6), asked(0.8)])
     assert row.accuracy == row.other_class == pytest.approx(0.7)
     assert row.ci95 == pytest.approx((0.6, 0.8))
     assert row.deviation == pytest.approx(0.02**0.5)

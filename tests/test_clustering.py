@@ -23,7 +23,7 @@ from noise_shards import write_set
 
 
 def agreement(truth, *found):
-    return clustering._agreement(
+    return clustering.cluster_agreement(
         "audio", "random", np.array(truth), [np.array(one) for one in found], None
     )
 

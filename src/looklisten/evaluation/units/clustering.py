@@ -183,7 +183,7 @@ def cluster(
         for number in range(seeds):
             rng = np.random.default_rng((seed, number))
             random_clusters.append(rng.integers(k, size=len(truth[side])))
-        rows.append(_agreement(side, "random", truth[side], random_clusters, None))
+        rows.append(cluster_agreement(side, "random", truth[side], random_clusters, None))
     held_out = shards.held_out_mask(fraction)
     # Batch-norm statistics come from training videos, where there are any.
     training = ~held_out if not held_out.all() else held_out
@@ -200,7 +200,7 @@ def cluster(
             vectors[side] = getattr(moment_vectors, side)[usable[side]]
             covered = selectivity(vectors[side], truth[side]).covered
             clusters = k_means(vectors[side], k, seeds)
-            rows.append(_agreement(side, kind, truth[side], clusters, covered))
+            rows.append(cluster_agreement(side, kind, truth[side], clusters, covered))
     rows.sort(key=lambda row: SIDES.index(row.side))
     return Clustering(tuple(rows), k, reason, seeds, len(set(clips.names)), vectors, truth)
 
@@ -252,13 +252,14 @@ def tsne_positions(
     return positions
 
 
-def _agreement(
+def cluster_agreement(
     side: Side,
     kind: NetworkKind,
     truth: NDArray[Any],
     cluster_runs: list[NDArray[Any]],
     selective: tuple[str, ...] | None,
 ) -> ClusterAgreement:
+    """How well clusters agree with the classes `truth`: means over several k-means."""
     nmi = []
     adjusted = []
     for clusters in cluster_runs:
