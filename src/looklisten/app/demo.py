@@ -47,8 +47,8 @@ RECIPE = "similarity"
 TEST_SHARE = 0.2
 # Training reads five frames a second and sees 112 pixels of them. Larger and faster videos cost
 # twice the time and give the same figures (benchmarks/RESULTS.md).
-SIDE_PIXELS = 160
-FRAMES_PER_SECOND = 10
+VIDEO_SIDE_PIXELS = 160
+VIDEO_FRAMES_PER_SECOND = 10
 VIDEOS_IN_REPORT = 4
 IMAGES_IN_SHEET = 6
 MOMENTS_PER_CLIP = 3
@@ -72,8 +72,8 @@ class DemoOptions:
             videos=self.videos,
             seconds=self.seconds,
             seed=self.seed,
-            side_pixels=SIDE_PIXELS,
-            frames_per_second=FRAMES_PER_SECOND,
+            side_pixels=VIDEO_SIDE_PIXELS,
+            frames_per_second=VIDEO_FRAMES_PER_SECOND,
             test_share=TEST_SHARE,
         )
 
