@@ -418,8 +418,10 @@ def test_on_a_terminal_records_are_a_table(toy_verb):
     ours, terminal = os.openpty()
     with os.fdopen(terminal, "w") as stream, contextlib.redirect_stdout(stream):
         assert main([toy_verb, "--query", "bell"]) == 3
-        lines = [line.split() for line in os.read(ours, 2**16).decode().splitlines()]
+        text = os.read(ours, 2**16).decode()
     os.close(ours)
+    without_styles = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.split() for line in without_styles.splitlines()]
     assert [line for line in lines if line] == [
         ["query", "bell"],
         ["source", "score", "note"],
