@@ -24,6 +24,7 @@ import torch
 
 from looklisten.config import Config
 from looklisten.system.processes import keep_freed_memory
+from looklisten.training.meter import PAIRS_PER_VIDEO
 
 WARM_STEPS = 5
 
@@ -47,7 +48,8 @@ def measured(
         step()
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "pairs_per_second": 2 * size * steps / seconds,
+        "videos_per_second": size * steps / seconds,
+        "pairs_per_second": PAIRS_PER_VIDEO * size * steps / seconds,
         "program_seconds": (after.ru_utime - before.ru_utime) / steps,
         "system_seconds": (after.ru_stime - before.ru_stime) / steps,
         "resident_megabytes": after.ru_maxrss / 1024,
@@ -106,7 +108,7 @@ def main() -> None:
         return
     for way in turns:
         print(
-            "{0:12}  {pairs_per_second:8.1f} pairs/s  "
+            "{0:12}  {videos_per_second:8.1f} videos/s  {pairs_per_second:8.1f} pairs/s  "
             "a step {program_seconds:.3f} s in the program, "
             "{system_seconds:.3f} s in the system  {resident_megabytes:.0f} MB".format(
                 way, **result[way]

@@ -482,9 +482,11 @@ def test_vectors_have_the_precision_of_their_key(precision):
 
 @pytest.mark.parametrize("value", [0, -1])
 def test_options_out_of_range_are_errors(value):
-    with pytest.raises(ConfigError, match=r"--untrained-seeds .* use --compare none"):
+    with pytest.raises(
+        ConfigError, match=f"untrained_seeds {value} must be at least 1; .* set compare to"
+    ):
         ProbeOptions(untrained_seeds=value)
-    with pytest.raises(ConfigError, match=r"--per-clip .* is less than 1"):
+    with pytest.raises(ConfigError, match=f"per_clip {value} must be at least 1"):
         ProbeOptions(per_clip=value)
 
 

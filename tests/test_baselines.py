@@ -27,8 +27,9 @@ from looklisten.evaluation.supervised import (
     best_threshold,
     class_accuracy,
     direct_combination,
-    scorer_with_validation_threshold,
+    scorer_above,
     validation_clips,
+    validation_threshold,
 )
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.checkpoint import open_checkpoint, saved_steps
@@ -372,7 +373,9 @@ def test_class_accuracy_of_heads_that_know(telling):
     """Heads that read the class off the vectors name every frame and every sound; of one side
     turned wrong, none.
     """
-    heads = LabelsObjective(SUPERVISED.changed("train", classes=CLASSES), features=16)
+    heads = LabelsObjective(
+        SUPERVISED.changed("train", classes=CLASSES), {"vision": 16, "audio": 16}
+    )
     heads.vision, heads.audio = torch.nn.Identity(), torch.nn.Identity()
     found = class_accuracy(KnowingNetwork(), heads.class_scores, CLASSES, telling, 24)
     assert (found.vision, found.audio) == (1, 1)
@@ -496,7 +499,7 @@ def test_a_threshold_chosen_on_validation_videos_corrects_a_wrong_one(
     with torch.no_grad():
         model.fusion.fc3.bias.copy_(torch.tensor([-99.0, 99.0]))
     assert evaluate(model, held_out, pairs=200).accuracy == 0.5
-    scorer = scorer_with_validation_threshold(saved, model, shards, pairs=200)
+    scorer = scorer_above(model, validation_threshold(saved, model, shards, pairs=200))
     corrected = evaluate(model, held_out, pairs=200, scorer=scorer)
     assert corrected.positives_right < 1
     assert corrected.negatives_right > 0.2

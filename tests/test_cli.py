@@ -92,6 +92,7 @@ def test_pipeline_from_videos_to_maps(pipeline):
     assert (prepare["sources"], prepare["clips"], prepare["failed"]) == (12, 12, 0)
     assert train["step"] == 5
     assert evaluate["n_pairs"] >= 40
+    assert (evaluate["network"], evaluate["step"]) == ("runs/tiny", 5)
     assert localize["stills"] == 4
     assert (folder / "maps" / "sheet.png").read_bytes().startswith(b"\x89PNG")
     frame_maps = np.load(folder / "maps" / "maps.npz")["frame_maps"]
@@ -103,6 +104,26 @@ def test_pipeline_from_videos_to_maps(pipeline):
 def test_stdout_is_one_line_of_json(pipeline):
     for process in pipeline[1]:
         assert len(process.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "probe SHARDS --checkpoint RUN --per-clip 1",
+        "cluster SHARDS --checkpoint RUN --kmeans-seeds 1",
+        "units RUN SHARDS --top 1 -o units.html",
+        "evaluate SHARDS --checkpoint RUN --task localization --method unit --per-clip 1",
+    ],
+)
+def test_a_table_names_the_network_that_was_measured(
+    command, shards_path, run_path, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = command.replace("SHARDS", str(shards_path)).replace("RUN", str(run_path)).split()
+    assert main(words) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert list(values)[:2] == ["network", "step"]
+    assert (values["network"], values["step"]) == (str(run_path), 20)
 
 
 def test_unlabeled_shards_cannot_be_probed(pipeline, capsys, monkeypatch):
@@ -180,7 +201,7 @@ def test_help_names_every_verb_and_every_verb_has_help(capsys):
         ),
         (
             ["train", "x", "--config", "tinny"],
-            1,
+            2,
             "there is no recipe 'tinny'; the recipes are ave, avol, baselines/direct, baselines/",
         ),
         (["train", "x", "--config", "nowhere.toml"], 1, "the recipe nowhere.toml cannot be read"),
@@ -194,7 +215,7 @@ def test_help_names_every_verb_and_every_verb_has_help(capsys):
             1,
             "nowhere is not there; give the folder of a run",
         ),
-        (["synth", "out", "--videos", "0"], 1, "videos 0 must be at least 1"),
+        (["synth", "out", "--videos", "0"], 2, "--videos 0 must be at least 1"),
     ],
 )
 def test_an_error_is_one_sentence(arguments, code, sentence, capsys, tmp_path, monkeypatch):
@@ -204,6 +225,66 @@ def test_an_error_is_one_sentence(arguments, code, sentence, capsys, tmp_path, m
     assert sentence in one_line(printed.err)
     assert "Traceback" not in printed.err
     assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("evaluate SHARDS --checkpoint RUN --pairs 0", "--pairs 0 must be at least 1"),
+        ("evaluate SHARDS --checkpoint RUN --seed -1", "--seed -1 must be at least 0"),
+        (
+            "evaluate SHARDS --checkpoint RUN --task localization --per-clip 0",
+            "--per-clip 0 must be at least 1",
+        ),
+        ("evaluate SHARDS --checkpoint RUN --trials 0", "--trials 0 must be at least 1"),
+        ("probe SHARDS --checkpoint RUN --per-clip 0", "--per-clip 0 must be at least 1"),
+        ("probe esc50 SHARDS --untrained-seeds 0", "--untrained-seeds 0 must be at least 1"),
+        ("probe esc50 SHARDS --checkpoint RUN --k-means", None),
+        ("cluster SHARDS --checkpoint RUN -k 1", "--k 1 must be at least 2"),
+        ("cluster SHARDS --checkpoint RUN --kmeans-seeds 0", "--kmeans-seeds 0 must be at least 1"),
+        ("units RUN SHARDS --top 0", "--top 0 must be at least 1"),
+        ("units RUN SHARDS --per-clip -1", "--per-clip -1 must be at least 1"),
+        ("localize x.mp4 --every-seconds 0", "--every-seconds 0 must be above 0"),
+        ("localize x.mp4 --overlay-every-seconds 0", "--overlay-every-seconds 0 must be above 0"),
+        ("localize x.mp4 --units -1 0", "--units -1 must be at least 0"),
+        ("embed x.mp4 --hop-seconds 0", "--hop-seconds 0 must be a number above 0, such as 0.5"),
+        ("embed x.mp4 --batch-size 0", "--batch-size 0 must be at least 1"),
+        ("embed x.mp4 --memory-megabytes 0", "--memory-megabytes 0 must be at least 1"),
+        ("embed SHARDS --checkpoint RUN --format xls", "there is no format 'xls' of vectors"),
+        ("prepare x.mp4 out --workers 0", "--workers 0 must be at least 1"),
+        ("prepare x.mp4 out --num-tasks 0 --task-index 0", "--num-tasks 0 must be at least 1"),
+        ("prepare x.mp4 out --num-tasks 2 --task-index 2", "task 2 of 2 does not exist"),
+        ("prepare x.mp4 out --stall-seconds 0", "--stall-seconds 0 must be above 0"),
+        ("prepare x.mp4 out --jpeg-quality 0", "--jpeg-quality 0 must be from 1 to 100"),
+        ("prepare x.mp4 out --clip-seconds 0", "--clip-seconds 0 must be above 0"),
+        ("prepare x.mp4 out --frames-per-second -1", "--frames-per-second -1 must be above 0"),
+        ("synth out --seconds 0", "--seconds 0 must be at least 1"),
+        ("synth out --seed -1", "--seed -1 must be at least 0"),
+        ("synth out --workers -1", "--workers -1 must be at least 1"),
+        ("inspect SHARDS --pairs -1", "--pairs -1 must be at least 0"),
+        ("baselines SHARDS --steps 0", "--steps 0 must be at least 1"),
+        ("train SHARDS --overfit -1", "--overfit -1 must be at least 0"),
+        ("train SHARDS --sweep lr=1e-4 --sweep-steps 0", "--sweep-steps 0 must be at least 1"),
+        ("train SHARDS --train.objective none", "there is no objective 'none'"),
+        ("train SHARDS --train.batch-size 0", None),
+        ("demo out --steps 0", "--steps 0 must be at least 1"),
+    ],
+)
+def test_a_value_that_an_option_never_takes_is_wrong_usage(
+    command, sentence, capsys, tmp_path, monkeypatch, shards_path, run_path
+):
+    """The sentence names the option as it was typed, and the smallest value."""
+    monkeypatch.chdir(tmp_path)
+    words = command.replace("SHARDS", str(shards_path)).replace("RUN", str(run_path)).split()
+    if sentence is None:
+        # The reader of arguments refuses it and ends the program.
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+        return
+    assert main(words) == 2
+    assert sentence in messages(capsys)
+    assert not list(tmp_path.iterdir()), "nothing was written"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_fewer_clusters_where_items_are_few_and_the_reason():
     k, reason = choose_k(64, 480)
     assert k == 48
     assert "480 items are too few for 64 clusters of at least 10" in reason
-    with pytest.raises(ConfigError, match="at least 2 clusters; 1 were asked for"):
+    with pytest.raises(ConfigError, match="k 1 must be at least 2"):
         choose_k(1, 100)
 
 
@@ -83,7 +83,7 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards):
         return MomentVectors(noise, class_vectors, np.arange(len(clips)))
 
     model = open_network(run_path)
-    found = cluster(model, shards, "all", k=12, seeds=20, items_per_cluster=2, embed=embed)
+    found = cluster(model, shards, "all", k=12, kmeans_seeds=20, items_per_cluster=2, embed=embed)
     assert found.row("audio", "trained").n == 48
     assert found.row("vision", "trained").n < 48, (
         "frames that show two classes have no single right answer"
@@ -104,9 +104,9 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards):
         assert found.row(side, "random").nmi > 0.3, "chance alone gives much where items are few"
     assert len(set(embedded_videos[0])) == len(embedded_videos[0]) == 48, "one clip a video"
     assert "at least 80% are of it" in found.as_dict()["criterion"]
-    cluster(model, shards, "test", seeds=1, embed=embed)
+    cluster(model, shards, "test", kmeans_seeds=1, embed=embed)
     assert set(embedded_videos[-1]) == set(shards.video_ids[shards.splits == "test"])
-    cluster(model, shards, "all", seeds=1, max_videos=20, embed=embed)
+    cluster(model, shards, "all", kmeans_seeds=1, max_videos=20, embed=embed)
     assert len(embedded_videos[-1]) == 20
 
 

@@ -452,7 +452,7 @@ def test_settings_that_cannot_be():
         ConfigError, match=f"no mark 'loud' to skip; the marks are {', '.join(CLIP_MARKS)}"
     ):
         PrepareOptions(skip=("loud",))
-    with pytest.raises(ConfigError, match="max_hours must be above 0"):
+    with pytest.raises(ConfigError, match="max_hours 0 must be above 0"):
         PrepareOptions(max_hours=0)
 
 

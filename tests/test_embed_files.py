@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -521,3 +522,29 @@ def test_tables_of_stretches_are_refused(media, run_path, tmp_path, capsys):
         == 1
     )
     assert "embed takes whole files" in re.sub(r"\s+", " ", capsys.readouterr().err)
+
+
+def test_a_file_that_is_no_media_is_explained_in_plain_words(run_path, tmp_path):
+    """FFmpeg's own words ("moov atom not found") come last, for experts."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "text.mp4").write_text("just text " * 50)
+    (tmp_path / "in" / "empty.mp4").write_bytes(b"")
+    (tmp_path / "in" / "empty.wav").write_bytes(b"")
+    out = tmp_path / "out"
+    words = ["embed", str(tmp_path / "in"), "-o", str(out), "--checkpoint", str(run_path)]
+    assert main(words) in (1, 3)
+    lines = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
+    reasons = {Path(line["source"]).name: line["reason"] for line in lines}
+    assert "it is no video or sound that can be read, or a part of it is" in reasons["text.mp4"]
+    assert "FFmpeg: " in reasons["text.mp4"]
+    for name in ("empty.mp4", "empty.wav"):
+        assert reasons[name].endswith("the file is empty"), reasons[name]
+
+
+def test_a_folder_of_another_layer_is_refused_in_plain_words(media, run_path, tmp_path, capsys):
+    command = ["embed", str(media), "--checkpoint", str(run_path), "-o", str(tmp_path / "out")]
+    assert main([*command, "--layer", "conv4_2"]) in (0, 3)
+    assert main(command) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "layer was conv4_2, now it is the usual one" in error
+    assert "None" not in error

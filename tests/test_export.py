@@ -3,6 +3,7 @@ checked from ONNX.
 """
 
 import json
+import logging
 import re
 import sys
 
@@ -18,7 +19,13 @@ from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.config import ModelConfig
 from looklisten.inference.encoder import encoder_of
-from looklisten.interop.onnx import ConvolvedSpectrogram, max_in_cells, trial_batch, write_onnx
+from looklisten.interop.onnx import (
+    ConvolvedSpectrogram,
+    _quiet_loggers,
+    max_in_cells,
+    trial_batch,
+    write_onnx,
+)
 from looklisten.media.spectrogram import FRONT_ENDS, WINDOWS, LogSpectrogram
 from looklisten.model.l3net import L3Net
 
@@ -222,7 +229,9 @@ def test_the_verb_says_how_far_it_is_from_pytorch(run_path, tmp_path, capsys):
         )
         == 0
     )
-    said = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert printed.err == "", "nothing of what goes on inside of the exporter"
+    said = json.loads(printed.out)
     assert said["max_relative_difference"]["vision"] < 1e-3
     assert said["files"] == [str(tmp_path / "out" / "vision.onnx")]
     about = {entry.key: entry.value for entry in onnx.load(said["files"][0]).metadata_props}
@@ -246,3 +255,17 @@ def test_without_the_extra_the_sentence_says_what_to_install(package, tmp_path, 
 def test_networks_of_another_house_are_exported_by_their_own(tmp_path):
     with pytest.raises(ll.LookListenError, match="is a network of OpenL3"):
         ll.export("openl3:audio-mel256-env", tmp_path)
+
+
+def test_the_exporter_logs_only_when_it_is_asked_to(caplog):
+    exporter = logging.getLogger("torch.onnx")
+    rewriter = logging.getLogger("onnxscript")
+    rewriter.setLevel(logging.DEBUG)
+    try:
+        with _quiet_loggers():
+            exporter.warning("an internal")
+            rewriter.debug("asked for")
+        exporter.warning("afterwards")
+    finally:
+        rewriter.setLevel(logging.NOTSET)
+    assert [record.message for record in caplog.records] == ["asked for", "afterwards"]

@@ -22,7 +22,12 @@ from looklisten.app.output import emit
 from looklisten.app.pages.pair_page import training_pairs, write_pair_page
 from looklisten.data.clips import Clip
 from looklisten.data.inspection import inspect, training_warnings
-from looklisten.data.shard_files import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, write_shards
+from looklisten.data.shard_files import (
+    CLIPS_PER_RECORD_BATCH,
+    FORMAT_VERSION,
+    OPEN_SHARDS,
+    write_shards,
+)
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
@@ -140,7 +145,8 @@ def test_a_picture_that_is_none_is_counted_as_that(tmp_path):
     not Path("/dev/fd").exists(), reason="the system does not list a process's open files"
 )
 def test_a_set_of_many_shards_needs_few_open_files(tmp_path):
-    clips = [a_clip(i, seconds=0.1, frames=1) for i in range(48 * CLIPS_PER_RECORD_BATCH)]
+    many = OPEN_SHARDS + 12
+    clips = [a_clip(i, seconds=0.1, frames=1) for i in range(many * CLIPS_PER_RECORD_BATCH)]
     entries = write_shards(clips, tmp_path, "clips-000000", 1)
     (tmp_path / "index.json").write_text(json.dumps({"format": FORMAT_VERSION, "shards": entries}))
 
@@ -150,12 +156,17 @@ def test_a_set_of_many_shards_needs_few_open_files(tmp_path):
     before, meanwhile = open_files(), []
     assert (
         inspect(tmp_path, lambda done, total, /, **facts: meanwhile.append(open_files()))["shards"]
-        == 48
+        == many
     )
+    assert len(meanwhile) == len(clips)
+    assert max(meanwhile) <= before + 3
+    # Training reads clip after clip from everywhere.
     shards = Shards(tmp_path)
-    held = shards.columns("video_id"), [shards.jpeg(clip, 0) for clip in range(len(shards))]
-    assert max(*meanwhile, open_files()) <= before + 3
-    assert len(held[1]) == len(meanwhile) == len(clips)
+    held = shards.columns("video_id")
+    for clip in range(0, len(shards), CLIPS_PER_RECORD_BATCH):
+        assert bytes(shards.jpeg(clip, 0)) == clips[clip].frames[0]
+    assert len(held) == len(clips)
+    assert open_files() <= before + OPEN_SHARDS + 3
 
 
 def test_an_empty_set_is_no_trouble(tmp_path):
@@ -306,7 +317,8 @@ def test_pairs_are_those_of_the_first_steps_of_training(shards):
         batch = stream.batch(step)
         frames, waveforms = augment(batch, config, step + 1, "cpu")
         other = row if pair.positive else (row + 1) % 4
-        assert np.array_equal(pair.pixels, frames[row].permute(1, 2, 0).numpy())
+        pixels = (frames[row] + 1) / 2
+        assert np.array_equal(pair.pixels, pixels.permute(1, 2, 0).numpy())
         assert torch.equal(pair.waveform, waveforms[other])
         assert np.array_equal(pair.spectrogram, front_end(waveforms)[other, 0].numpy())
         assert (pair.frame.video_id, pair.sound.video_id) == (
@@ -338,7 +350,7 @@ def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
     clips = shards.select(~shards.held_out_mask(config.train.held_out_fraction))
     batch = training_stream(clips, config).batch(0)
     targets = PairTargets(*batch.pairing.masks(everyone=False))
-    objective = AvcObjective(config, features=1)
+    objective = AvcObjective(config, {"vision": 1, "audio": 1})
     assert float(objective(Oracle(), rows, rows, targets).accuracy) == 1.0
 
 

@@ -15,7 +15,7 @@ from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.localization.records import HeatMap, normalize_maps
 from looklisten.inference.moments import Moment
 from looklisten.model.backbones.backbone import TowerOutput
-from looklisten.model.fusions import AlignedFusion, Fusion, correspondence_logit
+from looklisten.model.fusions import Fusion, correspondence_logit
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 
@@ -66,7 +66,7 @@ def spot(down, right):
 
 @pytest.mark.parametrize("method", ["unit", "correspondence", "similarity"])
 def test_shifting_the_frame_shifts_the_map(network, method):
-    if method == "similarity" and not isinstance(network.fusion, AlignedFusion):
+    if method == "similarity" and not network.fusion.shares_space:
         pytest.skip("this fusion does not put both sides into one space")
     units = (3, 2) if method == "unit" else None
     [first] = localize_moments(network, [moment_of(spot(16, 16))], method, units)
@@ -258,7 +258,9 @@ def test_errors_of_localize(clip, run_path, tmp_path):
         localize(tmp_path / "text.mp4", model)
     with pytest.raises(SourceError, match="nowhere"):
         localize(tmp_path / "nowhere.mp4", model)
-    with pytest.raises(ConfigError, match="the network has units 0 to 15, and units is 3 and 16"):
+    with pytest.raises(
+        ConfigError, match="the audio tower has units 0 to 15, and units names its unit 16"
+    ):
         localize(clip, model, method="unit", units=(3, 16))
     with pytest.raises(ConfigError, match="every_seconds 0 must be above 0"):
         localize(clip, model, every_seconds=0)

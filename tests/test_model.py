@@ -16,9 +16,9 @@ from looklisten.config import Config, ModelConfig
 from looklisten.data.pairs import pair_up
 from looklisten.errors import ConfigError
 from looklisten.interop.pretrained import describe
-from looklisten.media import SAMPLE_RATE_HZ, spectrogram
+from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import jitter
-from looklisten.media.spectrogram import FRONT_ENDS, WINDOW_SAMPLES, LogSpectrogram
+from looklisten.media.spectrogram import FRONT_ENDS, WINDOW_SAMPLES, FrontEnd, LogSpectrogram
 from looklisten.model.backbones.vgg import Vgg
 from looklisten.model.checkpoint import save_checkpoint
 from looklisten.model.fusions import (
@@ -109,6 +109,33 @@ def test_paper_front_end_by_hand():
         torch.fft.fft(torch.cat([piece, torch.zeros(32)])).abs()[:257].clamp_min(1e-12).log() / 5
     )
     assert torch.allclose(image[:, 7], by_hand, atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [WINDOW_SAMPLES, WINDOW_SAMPLES + 1, 3 * WINDOW_SAMPLES - 2])
+def test_compact_front_end_by_hand(samples):
+    torch.manual_seed(0)
+    wave = torch.randn(2, samples) * 0.1
+    front_end = LogSpectrogram("compact")
+    image = front_end(wave)
+    # Filtered and decimated by a plain convolution, and one window at a time.
+    filtered = torch.nn.functional.conv1d(
+        wave[:, None], front_end.low_pass[None, None], stride=3, padding=15
+    )[:, 0]
+    starts = range(0, filtered.shape[1] - 400 + 1, 160)
+    assert image.shape == (2, 1, 64, len(starts))
+    window = torch.hann_window(400) / torch.hann_window(400).sum() * 2
+    for column in (0, 41, len(starts) - 1):
+        piece = filtered[:, starts[column] : starts[column] + 400] * window
+        bands = torch.fft.rfft(piece, 512).abs() @ front_end.mel
+        by_hand = (bands.clamp_min(5e-5).log() + 6.5) / 2
+        assert torch.allclose(image[:, 0, :, column], by_hand, atol=5e-5)
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_gradient_of_silence_is_finite(name):
+    wave = torch.zeros(1, WINDOW_SAMPLES, requires_grad=True)
+    LogSpectrogram(name)(wave).sum().backward()
+    assert torch.isfinite(wave.grad).all()
 
 
 @pytest.mark.parametrize("name", FRONT_ENDS)
@@ -303,15 +330,15 @@ def test_bars_next_to_a_frame_do_not_make_a_pair_less_likely(fusion, left, right
     more=st.lists(st.floats(-1, 1), max_size=60),
 )
 def test_another_position_never_lowers_the_soft_maximum(evidence, more):
-    fusion = SimilarityFusion(2, 2, 10.0, 49)
+    fusion = SimilarityFusion({"vision": 2, "audio": 2}, 2, 10.0, 49)
     few, all_of_them = (
-        fusion.soft_maximum(torch.tensor(values, dtype=torch.float64), 0)
+        fusion.with_whole_frame(torch.tensor(values, dtype=torch.float64))
         for values in (evidence, [*evidence, *more])
     )
     assert all_of_them >= few - 1e-6
     strong = torch.tensor([0.9] * 4 + [0.0] * 45, dtype=torch.float64)
     wide = torch.cat([strong, torch.zeros(60, dtype=torch.float64)])
-    assert abs(float(fusion.soft_maximum(wide, 0) - fusion.soft_maximum(strong, 0))) < 0.001
+    assert abs(float(fusion.with_whole_frame(wide) - fusion.with_whole_frame(strong))) < 0.001
 
 
 def test_the_sharpness_is_in_the_config_and_old_checkpoints_have_its_old_value(tmp_path):
@@ -331,19 +358,49 @@ def test_the_sharpness_is_in_the_config_and_old_checkpoints_have_its_old_value(t
         config.changed("model", sharpness=0)
 
 
+def differing(front_end):
+    """Its sizes and floor, and the settings that differ from their defaults."""
+    settings = asdict(front_end)
+    sizes = tuple(
+        settings.pop(name) for name in ("window_samples", "hop_samples", "fft_samples", "floor")
+    )
+    defaults = asdict(FrontEnd(0, 0, 0, 0.0))
+    return {"sizes": sizes} | {k: v for k, v in settings.items() if v != defaults[k]}
+
+
 def test_a_front_end_keeps_its_numbers_since_checkpoints_know_only_its_name():
     """Change no row: a saved network needs them. Another front end gets another name."""
-    rows = {name: tuple(asdict(row).values()) for name, row in FRONT_ENDS.items()}
-    none = ("none", 0, "htk", 0.0)
-    openl3 = (2048, 242, 2048, 1e-10, 0.0, 1.0, 80.0, "end")
+    rows = {name: differing(row) for name, row in FRONT_ENDS.items()}
+    decibels = {"range_decibels": 80.0, "needs_normalization": True}
+    openl3 = {"padding": "end", "mel_scale": "slaney", "mel_bands_like": "librosa", **decibels}
     assert rows == {
-        "paper": (480, 240, 512, 1e-12, 0.0, 5.0, 0.0, *none, 1, False),
-        "compact": (400, 160, 512, 5e-5, 6.5, 2.0, 0.0, "none", 64, "htk", 60.0, 3, True),
-        "linear": (512, 242, 512, 1e-10, 0.0, 1.0, 80.0, *none, 1, False),
-        "mel128": (*openl3, 128, "slaney", 0.0, 1, False),
-        "mel256": (*openl3, 256, "slaney", 0.0, 1, False),
+        "paper": {"sizes": (480, 240, 512, 1e-12), "scale": 5.0},
+        "compact": {
+            "sizes": (400, 160, 512, 5e-5),
+            "sample_rate_hz": 16_000,
+            "offset": 6.5,
+            "scale": 2.0,
+            "mel_bands": 64,
+            "low_hz": 60.0,
+            "unit_window": True,
+        },
+        "linear": {"sizes": (512, 242, 512, 1e-10), **decibels},
+        "mel128": {"sizes": (2048, 242, 2048, 1e-10), "mel_bands": 128, **openl3},
+        "mel256": {"sizes": (2048, 242, 2048, 1e-10), "mel_bands": 256, **openl3},
+        "yamnet": {
+            "sizes": (400, 160, 512, 0.0),
+            "sample_rate_hz": 16_000,
+            "low_pass_lobes": 32,
+            "added": 0.001,
+            "mel_bands": 64,
+            "mel_bands_like": "tensorflow",
+            "low_hz": 125.0,
+            "high_hz": 7500.0,
+            "columns_multiple_of": 32,
+            "needs_normalization": True,
+        },
     }
-    assert (spectrogram.LOW_PASS_LOBES, CORRESPOND) == (5, 1)
+    assert (FRONT_ENDS["compact"].low_pass_lobes, CORRESPOND) == (5, 1)
 
 
 def test_pools_that_keep_time_give_positions_that_are_closer():
@@ -393,11 +450,11 @@ def masks(rows, negatives):
 
 
 def avc():
-    return AvcObjective(small_config(), features=6)
+    return AvcObjective(small_config(), {"vision": 6, "audio": 6})
 
 
 def contrastive():
-    return ContrastiveObjective(small_config(), features=6)
+    return ContrastiveObjective(small_config(), {"vision": 6, "audio": 6})
 
 
 @pytest.mark.parametrize("negatives", ["roll", "all"])
@@ -576,14 +633,16 @@ def test_distance_fusion_starts_with_near_means_yes():
 
 
 def test_jitter_changes_brightness_and_saturation():
-    frames = torch.rand(2, 3, 4, 4) * 0.5 + 0.25
-    zeros, ones = torch.zeros(2), torch.ones(2)
-    assert torch.allclose(jitter(frames, zeros, ones), frames, atol=1e-6)
-    assert torch.allclose(jitter(frames, zeros + 0.1, ones), frames + 0.1, atol=1e-6)
-    gray = jitter(frames, zeros, zeros)
-    assert torch.allclose(gray[:, 0], gray[:, 1], atol=1e-6)
-    assert torch.allclose(
-        gray[:, 0],
-        torch.einsum("bchw,c->bhw", frames, torch.tensor([0.299, 0.587, 0.114])),
-        atol=1e-6,
-    )
+    frames = torch.randint(0, 256, (4, 6, 4, 5), dtype=torch.uint8)
+    brightness, saturation = torch.tensor([0, 0.1, -0.4, 0]), torch.tensor([1, 1, 1.5, 0])
+    changed = jitter(frames, brightness, saturation)
+    # Two frames side by side in the channels; 1, 2, 3 are brighter, more colorful, and gray.
+    pixels = (frames / 255).unflatten(1, (2, 3))
+    luma = torch.einsum("bnchw,c->bnhw", pixels, torch.tensor([0.299, 0.587, 0.114]))[:, :, None]
+    row = (-1, 1, 1, 1, 1)
+    by_hand = luma + (pixels - luma) * saturation.view(row) + brightness.view(row)
+    assert by_hand.min() < 0 and by_hand.max() > 1
+    assert torch.allclose(changed, by_hand.clamp(0, 1).flatten(1, 2) * 2 - 1, atol=1e-6)
+    assert torch.allclose(changed[0], frames[0] / 127.5 - 1, atol=1e-6)
+    in_channels_last = frames.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(jitter(in_channels_last, brightness, saturation), changed)

@@ -1,104 +1,30 @@
-"""Published weights are downloaded once, complete and checked. A real HTTP server serves them."""
+"""The published weights of OpenL3 come by name: from a mirror, the cache or a folder."""
 
 import gzip
-import hashlib
-import http.server
-import threading
 
-import numpy as np
 import pytest
 
+from file_server import file_server
 from keras_weights import write_keras
 from looklisten.interop import openl3
-from looklisten.interop.openl3.download import download_file, git_blob_id
 from looklisten.interop.openl3.published import locate
 from looklisten.interop.openl3.variants import BLOB_IDS, variant_named
+from looklisten.system.published_files import GIT_BLOB, file_digest
 
-DATA = np.random.default_rng(0).bytes(700_000)
-BLOB_ID = hashlib.sha1(b"blob 700000\0" + DATA).hexdigest()
 NAME = "openl3_audio_mel256_env-v0_4_0.h5.gz"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.data`, and ends each answer after `server.sent_bytes` bytes."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        server = self.server
-        server.paths.append(self.path)
-        if server.status != 200:
-            self.send_error(server.status)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(server.data)))
-        self.end_headers()
-        self.wfile.write(server.data[: server.sent_bytes])
-
-
-@pytest.fixture
-def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.data, server.status, server.sent_bytes, server.paths = DATA, 200, None, []
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_git_blob_id_is_that_of_git(tmp_path):
-    (tmp_path / "file").write_bytes(b"hello\n")
-    # What `git hash-object` prints.
-    assert git_blob_id(tmp_path / "file") == "ce013625030ba8dba906f756967f9e9ca394464a"
-
-
-def test_a_download_is_complete_and_leaves_no_other_file(server, tmp_path):
-    download_file(f"{server.url}/x", tmp_path / "cache" / "x", BLOB_ID)
-    assert (tmp_path / "cache" / "x").read_bytes() == DATA
-    assert names(tmp_path / "cache") == ["x"]
-
-
-@pytest.mark.parametrize("sent_bytes", [0, 200_000])
-def test_an_interrupted_download_leaves_no_file(server, tmp_path, sent_bytes):
-    server.sent_bytes = sent_bytes
-    with pytest.raises(openl3.OpenL3Error):
-        download_file(f"{server.url}/x", tmp_path / "x", BLOB_ID)
-    assert names(tmp_path) == []
-    server.sent_bytes = None
-    download_file(f"{server.url}/x", tmp_path / "x", BLOB_ID)
-    assert (tmp_path / "x").read_bytes() == DATA
-
-
-def test_wrong_bytes_are_refused_and_not_kept(server, tmp_path):
-    server.data = DATA[:-1] + b"?"
-    with pytest.raises(
-        openl3.OpenL3Error, match=r"not the published one .* nothing of it was kept"
-    ):
-        download_file(f"{server.url}/x", tmp_path / "x", BLOB_ID)
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("status", [404, 503])
-def test_the_error_names_the_status_of_the_server(server, tmp_path, status):
-    server.status = status
-    with pytest.raises(openl3.OpenL3Error, match=f"the server says {status}"):
-        download_file(f"{server.url}/x", tmp_path / "x", BLOB_ID)
-    assert len(server.paths) == 1
-
-
-def test_a_server_that_does_not_answer_is_an_error(tmp_path):
-    with pytest.raises(
-        openl3.OpenL3Error, match=r"cannot be downloaded .* or give the file by hand"
-    ):
-        download_file("http://127.0.0.1:9/x", tmp_path / "x", BLOB_ID)
-
-
 # Weights by name: mirror, cache and offline mode.
+
+
+@pytest.fixture
+def server():
+    with file_server() as server:
+        yield server
 
 
 @pytest.fixture
@@ -114,7 +40,11 @@ def mirror(server, cache, monkeypatch, tmp_path):
     """A mirror with random weights, whose blob id is taken for the published one."""
     weight_file = write_keras(tmp_path / NAME, 5, 1)
     server.data = weight_file.read_bytes()
-    monkeypatch.setitem(BLOB_IDS, "openl3_audio_mel256_env", git_blob_id(weight_file))
+    monkeypatch.setitem(
+        BLOB_IDS,
+        "openl3_audio_mel256_env",
+        file_digest(weight_file, GIT_BLOB).removeprefix(f"{GIT_BLOB}:"),
+    )
     monkeypatch.setenv("LOOKLISTEN_OPENL3_MIRROR", f"{server.url}/weights/")
     return server
 

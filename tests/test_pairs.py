@@ -52,6 +52,14 @@ def test_an_epoch_shows_each_video_once(stream):
     assert len(seen) == len(set(seen)) == len(stream.videos) // 8 * 8
 
 
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone(shards, stream):
+    for epoch in (3, 0, 7, 3):
+        order = np.random.default_rng((1, epoch)).permutation(len(stream.videos))
+        for step in (2, 0):
+            drawn = shards.video_ids[stream.choose(epoch, step).clips]
+            assert drawn.tolist() == stream.videos[order[8 * step : 8 * step + 8]].tolist()
+
+
 def test_epochs_differ(stream):
     assert stream.batch(0).video_ids != stream.batch(stream.steps_per_epoch).video_ids
 

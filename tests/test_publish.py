@@ -18,6 +18,7 @@ import looklisten as ll
 from conftest import small_config
 from hub_server import HubServer
 from looklisten.app.cli import main
+from looklisten.interop.hub import _hub_client
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.networks import Run, hub_name
 from looklisten.training.metrics_log import read_metrics
@@ -202,9 +203,17 @@ def test_a_network_of_another_house_is_refused_where_it_cannot_do(capsys):
 def test_without_the_extra_the_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
-        ll.LookListenError, match=r"org/name is no folder here.*pip install 'looklisten\[hub\]'"
+        ll.LookListenError, match=r"org/name is not a folder here.*pip install 'looklisten\[hub\]'"
     ):
         ll.load("org/name")
+
+
+def test_without_a_connection_the_sentence_says_so_in_plain_words():
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    sentence = "cannot be reached; connect to the internet, or give the folder of a run"
+    with pytest.raises(ll.LookListenError, match=sentence), _hub_client("org/name"):
+        raise LocalEntryNotFoundError("cannot find the appropriate snapshot folder")
 
 
 DOWN = """
@@ -249,7 +258,9 @@ def test_up_to_a_hub_and_down_again_and_then_without_one(published, tmp_path):
     assert trip.returncode == 0, trip.stderr
     address, missing = trip.stdout.splitlines()
     assert address == f"{hub.endpoint}/org/small"
-    assert missing.startswith("org/none is no folder here, and the Hub did not give it: 404")
+    assert missing.startswith(
+        "org/none is not a folder here, and the Hugging Face Hub did not give it: it has no model of this name"
+    )
     made = hub.created["org/small"]  # the client says it in one word or the other, by its version
     assert made.get("visibility") == "private" or made.get("private") is True
     uploaded = hub.models["org/small"]
@@ -260,7 +271,9 @@ def test_up_to_a_hub_and_down_again_and_then_without_one(published, tmp_path):
     requests = len(hub.asked)
     offline = python(IMPORTS + DOWN, LOOKLISTEN_OFFLINE="1")
     assert offline.returncode == 0, offline.stderr
-    assert "org/none is no folder here, and the Hub did not give it: Cannot find" in offline.stdout
+    assert (
+        "the model is not in the cache, and downloads are off (LOOKLISTEN_OFFLINE" in offline.stdout
+    )
     assert len(hub.asked) == requests, "offline nothing is asked"
     hub.shutdown()
     hub.server_close()

@@ -1,7 +1,9 @@
 """Shards: what is written is read, damage is an error, splits are by video, selections of clips."""
 
+import hashlib
 import json
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,6 +134,35 @@ def test_without_named_splits_new_videos_move_no_others(tmp_path):
     )
     assert np.array_equal(few, many[:60])
     assert 10 <= many.sum() <= 30
+
+
+def test_the_hash_of_its_id_decides_whether_a_video_is_held_out(tmp_path):
+    """Another formula would train on videos that earlier runs held out."""
+    write_set(tmp_path, [a_clip(i // 2, samples=10) for i in range(200)])
+    shards = Shards(tmp_path)
+
+    def share(text):
+        return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) / 16**12
+
+    held_out = [share(video) < 0.2 for video in shards.video_ids.tolist()]
+    assert 20 < sum(held_out) < 80
+    assert shards.held_out_mask(0.2).tolist() == held_out
+    validation = [
+        not out and share(f"validation {video}") < 0.3
+        for out, video in zip(held_out, shards.video_ids.tolist(), strict=True)
+    ]
+    assert shards.validation_mask(0.3, 0.2).tolist() == validation
+
+
+def test_videos_are_sorted_and_numbered(tmp_path):
+    ids = ["b", "é", "a", "b", "𝄞", "z", "a"]
+    write_set(tmp_path, [replace(a_clip(i, samples=10), video_id=v) for i, v in enumerate(ids)])
+    shards = Shards(tmp_path)
+    assert shards.videos().tolist() == sorted(set(ids))
+    assert [shards.videos()[number] for number in shards.video_numbers] == ids
+    mask = np.array([video != "a" for video in ids])
+    assert shards.videos(mask).tolist() == shards.select(mask).videos().tolist()
+    assert shards.select(mask).videos().tolist() == ["b", "z", "é", "𝄞"]
 
 
 def test_at_least_two_videos_are_held_out(tmp_path):

@@ -229,6 +229,15 @@ def test_beside_the_known_one_it_is_ignored_and_named_like_every_other_column(fo
     )
 
 
+def test_columns_that_synth_writes_are_no_surprise(folder, world):
+    assert find_sources([world / "labels.csv"]).notes == ()
+    (folder / "t.csv").write_text("path,label,split,image,sound\na.mp4,cat,test,a.png,a.wav\n")
+    assert find_sources([folder / "t.csv"]).notes == ()
+    (folder / "t.csv").write_text("path,background\na.mp4,blue\n")
+    (note,) = find_sources([folder / "t.csv"]).notes
+    assert "ignored columns: background" in note, "not from synth"
+
+
 @pytest.mark.parametrize("name", ["file", "filename", "video_path"])
 def test_a_table_without_paths_says_what_was_meant(folder, name):
     with pytest.raises(

@@ -22,7 +22,7 @@ from looklisten.app.pages.unit_page import (
     scaled_map,
     write_unit_page,
 )
-from looklisten.config import ModelConfig
+from looklisten.config import SIDES, ModelConfig
 from looklisten.data.clips import Box, Clip
 from looklisten.data.shard_files import write_shards
 from looklisten.data.shards import Shards
@@ -34,7 +34,6 @@ from looklisten.evaluation.units.naming import Unit, Units, units
 from looklisten.inference.localization.records import HeatMap
 from looklisten.inference.moments import embed_clips, look_and_listen
 from looklisten.inference.unit_activations import (
-    SIDES,
     MomentAddress,
     StrongestVideos,
     UnitActivation,
@@ -220,7 +219,7 @@ def test_strongest_is_sorted_keeps_the_first_of_equals_and_no_silence():
 
 def test_counts_are_those_of_cluster_where_a_video_is_one_clip(run_path, shards, held_out):
     model = load(run_path)
-    table = cluster(open_network(run_path), shards, seeds=1)
+    table = cluster(open_network(run_path), shards, kmeans_seeds=1)
     result = units(model, held_out)
     assert len(result.coverage) == 4
     for row in result.coverage:
@@ -272,6 +271,8 @@ def test_without_labels_units_are_numbers(colored, tmp_path):
     assert (
         result.as_dict()["criterion"] == "no labels of at least two classes, so units are numbers"
     )
+    for row in result.as_dict()["best_units"]:
+        assert row.keys() == {"name", "activation"}, "no empty columns about classes"
     strengths = [unit.activation for unit in result.best("vision")]
     assert strengths == sorted(strengths, reverse=True)
     page = tmp_path / "gallery.html"
@@ -285,11 +286,8 @@ def test_without_labels_units_are_numbers(colored, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (
-            {"top": 0},
-            "units are shown by at least 1 clip, of at least 1 moment each; 0 and 1 were asked for",
-        ),
-        ({"per_clip": -1}, "5 and -1 were asked for"),
+        ({"top": 0}, "top 0 must be at least 1"),
+        ({"per_clip": -1}, "per_clip -1 must be at least 1"),
         ({"mask": False}, "no clip of .* is left; choose another split"),
     ],
 )

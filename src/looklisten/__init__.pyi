@@ -8,6 +8,9 @@ from .data.prepare import prepare as prepare
 from .data.shards import Shards as Shards
 from .drawing.overlay_video import overlay as overlay
 from .errors import LookListenError as LookListenError
+from .evaluation.all_pairs import AllPairs as AllPairs
+from .evaluation.all_pairs import all_pairs as all_pairs
+from .evaluation.calibration import calibrate as calibrate
 from .evaluation.correspondence import CorrespondenceResult as CorrespondenceResult
 from .evaluation.correspondence import evaluate as evaluate
 from .evaluation.linear_probe.options import ProbeOptions as ProbeOptions
@@ -19,6 +22,8 @@ from .evaluation.localization.evaluate import LocalizationTable as LocalizationT
 from .evaluation.localization.evaluate import Pointing as Pointing
 from .evaluation.localization.evaluate import localization as localization
 from .evaluation.localization.evaluate import pointing as pointing
+from .evaluation.localization.mosaics import MosaicResult as MosaicResult
+from .evaluation.localization.mosaics import mosaics as mosaics
 from .evaluation.sets.labeled_set import LabeledFiles as LabeledFiles
 from .evaluation.sets.labeled_set import LabeledItem as LabeledItem
 from .evaluation.sets.labeled_set import LabeledSet as LabeledSet
@@ -51,11 +56,16 @@ from .interop.publish import save_pretrained as save_pretrained
 from .media.synth.options import CollageOptions as CollageOptions
 from .media.synth.options import WorldOptions as WorldOptions
 from .media.synth.synth import synth as synth
+from .model.calibration import Calibration as Calibration
+from .model.checkpoint import save_calibration as save_calibration
 from .model.l3net import L3Net as L3Net
 from .model.networks import from_pretrained as from_pretrained
 from .model.networks import load as load
 from .model.networks import open as open
 from .training.baselines import BaselineTable as BaselineTable
 from .training.baselines import baselines as baselines
+from .training.frozen_towers.adapt import AdaptResult as AdaptResult
+from .training.frozen_towers.adapt import adapt as adapt
+from .training.frozen_towers.options import AdaptOptions as AdaptOptions
 from .training.loop import TrainResult as TrainResult
 from .training.loop import train as train

@@ -15,10 +15,12 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, OptionError
 
 Side = Literal["audio", "vision"]
 """One of the two inputs of the network."""
+SIDES: tuple[Side, Side] = ("vision", "audio")
+"""In the order of the network's inputs."""
 
 
 class Section(BaseModel):
@@ -32,26 +34,33 @@ class ModelConfig(Section):
 
     backbone: str = "vgg"
     """The architecture of both towers: vgg, the paper's, or one that a program registered."""
+    vision_backbone: str = ""
+    """That of the vision tower, such as efficientnet-lite0; empty: `backbone`."""
+    audio_backbone: str = ""
+    """That of the audio tower, such as yamnet; empty: `backbone`."""
     widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
     """Filters of each block of both towers (paper, figure 2)."""
     first_stride: PositiveInt = 1
     """Stride of conv1_1: 1 in the paper, 2 in its follow-up."""
-    front_end: Literal["paper", "compact", "linear", "mel128", "mel256"] = "paper"
+    front_end: Literal["paper", "compact", "linear", "mel128", "mel256", "yamnet"] = "paper"
     """From waveform to log-spectrogram: the paper's 257 x 199; compact, 64 mel bands up to 8 kHz;
-    or one of OpenL3's, in decibels below the loudest point of the second, with a batch-norm before
-    the tower.
+    one of OpenL3's, in decibels below the loudest point of the second, with a batch-norm before the
+    tower; or yamnet, 64 mel bands from 125 to 7,500 Hz, with which that backbone was trained.
     """
     resize_pixels: PositiveInt = 256
     """The shorter side of a frame before it is cropped."""
     crop_pixels: PositiveInt = 224
     """The side of the square that the vision tower is trained on."""
-    fusion: Literal["concat", "distance", "similarity", "dense"] = "concat"
+    fusion: Literal["concat", "distance", "similarity", "dense", "general"] = "concat"
     """How the sides are compared: concat, fully-connected layers over both (the paper); distance of
     unit vectors (its follow-up, AVE-Net); similarity of the sound with the best position of the
-    frame (AVOL-Net); or dense, each time of the sound with its best position (after DenseAV).
+    frame (AVOL-Net); dense, each time of the sound with its best position (after DenseAV); or
+    general, the sound with the best position and with the whole frame, by linear layers.
     """
     fusion_width: PositiveInt = 128
     """Units of the layers of the fusion (paper, figure 2)."""
+    fusion_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """With fusion "general": the share of the features that is left out at random in training."""
     sharpness: float = Field(default=10.0, gt=0)
     """Of the soft maximum over positions, with fusion "similarity" and "dense". Near 0 it is the
     mean; large values approach the maximum. A network needs the value that it was trained with.
@@ -70,6 +79,11 @@ class ModelConfig(Section):
     """Of convolutions and fully-connected layers; biases begin at zero. Not stated;
     re-implementations use He normal.
     """
+
+    def backbone_of(self, side: Side) -> str:
+        """The name of the backbone of one side."""
+        of_side = self.vision_backbone if side == "vision" else self.audio_backbone
+        return of_side or self.backbone
 
     @model_validator(mode="after")
     def _check_crop(self) -> "ModelConfig":
@@ -109,11 +123,21 @@ class TrainConfig(Section):
     training videos, filled in when the run begins.
     """
     vision_from: str = ""
-    """A run or checkpoint whose vision tower this run begins with; empty: initial weights."""
+    """What the vision tower begins with: a run or checkpoint, a file with the published weights of
+    its backbone, or `scratch`, random weights. Empty: the published weights of a backbone that has
+    some, random weights of others.
+    """
     audio_from: str = ""
     """The same of the audio tower."""
     freeze: Literal["none", "vision", "audio", "towers"] = "none"
-    """Which towers stay as they begin, with the statistics of their batch-norm."""
+    """Which towers stay as they begin, with the statistics of their batch-norm. With both, the
+    features of some frames and seconds of sound are computed once and kept beside the shards.
+    """
+    cached_frames_per_second: float = Field(default=1.0, ge=0)
+    """With frozen towers: frames of a clip whose features are kept, cropped at the center and
+    without random changes, with two windows of sound for each. 0: the towers run at every step, on
+    frames with random changes.
+    """
     steps: PositiveInt = 234_375
     """Batches. The paper: 60 million pairs (section 4). Here 234,375 batches of 256 videos are 60
     million videos, so as many runs of each tower. They are 120 million pairs, since each video
@@ -129,6 +153,8 @@ class TrainConfig(Section):
     """
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's; the paper chose it by grid search, "1e-4 usually good"."""
+    tower_learning_rate: float = Field(default=0.0, ge=0)
+    """That of both towers, where it differs, as for towers that learned before; 0: the same."""
     weight_decay: float = Field(default=1e-5, ge=0)
     """L2, added to the gradient of every parameter before Adam's averages (not AdamW). It covers
     convolutions, fully-connected layers, batch-norm's gains and biases, temperature and threshold.
@@ -225,11 +251,15 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
 
     def changed(self, section: str, **values: Any) -> "Config":
-        """The same settings with other values in one section; raises ConfigError like `of`."""
+        """The same settings with other values in one section; raises OptionError, like `of`."""
         # Through `of`, because Pydantic's own copies are not checked.
         settings = self.model_dump()
         settings[section] |= values
-        return Config.of(settings, "the settings")
+        try:
+            return Config.of(settings, "the settings")
+        except ConfigError as error:
+            # The values come from a caller or from options, not from a file.
+            raise OptionError(str(error)) from None
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str) -> "Config":
@@ -284,7 +314,7 @@ def _read_recipe(recipe: str | Path) -> str:
     if name in own_recipes and not path.is_file():
         return own_recipes[name]
     if path.suffix != ".toml":
-        raise ConfigError(
+        raise OptionError(
             f"there is no recipe {recipe!r}; the recipes are {', '.join(sorted(own_recipes))}, "
             f"or give a path ending in .toml"
         )

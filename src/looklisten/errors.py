@@ -2,11 +2,13 @@
 
 LookListenError          what, where, what to do next; the command line prints it, exit code 1
 ├── ConfigError          a recipe or an option that is not possible
+│   └── OptionError      a value that an option never takes; exit code 2
 ├── SourceError          an input file that is not what it should be, with its name
 │   ├── TooShortError    nothing is wrong, but image and sound share less than a clip needs
 │   └── DecoderLostError the process that decodes crashed over it, or hung and was stopped
 ├── ShardError           prepared data that is missing, damaged or of another version
-└── CheckpointError      a checkpoint that is missing, damaged or of another network
+├── CheckpointError      a checkpoint that is missing, damaged or of another network
+└── PublishedFileError   weights of others that cannot be downloaded, found or read
 """
 
 
@@ -16,6 +18,24 @@ class LookListenError(Exception):
 
 class ConfigError(LookListenError):
     """A recipe, option or value that is not possible."""
+
+
+class OptionError(ConfigError):
+    """A value that an option never takes, whatever the files and the machine are.
+
+    `name`: the option, as Python spells it, if the sentence begins with it.
+    """
+
+    def __init__(self, sentence: str, name: str = "") -> None:
+        super().__init__(sentence)
+        self.name = name
+
+    @property
+    def as_typed(self) -> str:
+        """The sentence with the option as it is typed in a shell."""
+        if not self.name:
+            return str(self)
+        return f"--{self.name.replace('_', '-')}{str(self).removeprefix(self.name)}"
 
 
 class SourceError(LookListenError):
@@ -40,3 +60,7 @@ class ShardError(LookListenError):
 
 class CheckpointError(LookListenError):
     """A checkpoint that is missing, damaged or of another network."""
+
+
+class PublishedFileError(LookListenError):
+    """Weights that others publish and that cannot be downloaded, found or read."""

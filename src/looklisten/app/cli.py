@@ -1,8 +1,9 @@
 """The command line: `looklisten VERB ...`.
 
 stdout is data: a table on a terminal, JSON in a pipe or with `--json`. stderr is for people.
-Exit codes: 0 done; 1 an error, or a `doctor` that misses something; 2 wrong usage; 3 done, but some
-inputs failed (see failures.jsonl); 130 interrupted.
+Exit codes: 0 done; 1 an error, or a `doctor` that misses something; 2 wrong usage, which is a verb
+or an option that does not exist, or a value that the option never takes; 3 done, but some inputs
+failed (see failures.jsonl); 130 interrupted.
 """
 
 import difflib
@@ -23,7 +24,7 @@ from looklisten.app.command_line import UsageError
 from looklisten.app.output import FAILURE, INTERRUPTED, SUCCESS, WRONG_USAGE, emit
 from looklisten.app.terminal import messages
 from looklisten.app.verbs import VERBS
-from looklisten.errors import LookListenError
+from looklisten.errors import LookListenError, OptionError
 from looklisten.names import printable
 from looklisten.system.processes import is_first_process, keep_freed_memory
 
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return SUCCESS
     try:
         return _run(words[0], words[1:], as_json)
+    except OptionError as error:
+        _print_error(error.as_typed)
+        return WRONG_USAGE
     except LookListenError as error:
         _print_error(str(error))
         return WRONG_USAGE if isinstance(error, UsageError) else FAILURE
@@ -59,9 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _set_up_streams() -> None:
     """Send the log and warnings to stderr, and let any file name be printed."""
+    # Of several training processes, the others report errors only.
+    logging.getLogger("looklisten").setLevel(logging.INFO if is_first_process() else logging.ERROR)
     logging.basicConfig(
-        # Of several training processes, the others report errors only.
-        level=logging.INFO if is_first_process() else logging.ERROR,
+        # What other libraries do inside is of no use to a user; their warnings may be.
+        level=logging.WARNING if is_first_process() else logging.ERROR,
         format="%(message)s",
         handlers=[
             RichHandler(console=messages, show_time=False, show_path=False, show_level=False)

@@ -34,12 +34,13 @@ from looklisten.inference.moments import Moment
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.scenes import CLASSES
 from looklisten.media.synth.synth import synth
-from looklisten.model.fusions import AlignedFusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, open_network
+from looklisten.option_checks import check_at_least
 from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.training.loop import train
+from looklisten.training.meter import PAIRS_PER_VIDEO
 from looklisten.training.metrics_log import read_metrics
 
 # More accurate than `tiny`, and its steps cost about the same (LOG.md, 2026-11-24).
@@ -65,6 +66,9 @@ class DemoOptions:
     seconds: float
     steps: int
     seed: int
+
+    def __post_init__(self) -> None:
+        check_at_least(1, steps=self.steps)
 
     @property
     def world(self) -> WorldOptions:
@@ -162,7 +166,7 @@ class _Demo:
         """The pointing accuracy of the method that points best, and that of each method."""
         methods: tuple[Method, ...] = ("correspondence",)
         # With other fusions the sides share no space, so their similarity has no meaning.
-        if isinstance(self.run.l3net.fusion, AlignedFusion):
+        if self.run.l3net.fusion.shares_space:
             methods = ("correspondence", "similarity")
         results = pointing_of_each(self.run, self.held_out, methods, progress=progress)
         best = max(results, key=lambda result: result.pointing)
@@ -183,7 +187,8 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
     stages = _Stages(work.stages)
     if not stages.is_done("train"):
         expected = measure_demo_time(options.world, options.config, workers)
-        messages.print(expected.sentence(has_videos=stages.is_done("prepare")))
+        sentence = expected.sentence(has_videos=stages.is_done("prepare"))
+        messages.print(sentence, soft_wrap=True)
     # The order matters: each stage reads what the one before wrote.
     stages.run("synth", work.make_videos)
     prepared = stages.run("prepare", work.make_shards)
@@ -232,11 +237,13 @@ def _write_pages(work: _Demo, results: dict[str, Any], metrics: Sequence[dict[st
 
 def _throughput(prepared: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How fast videos were prepared and trained on."""
-    training_rates = [row["pairs_per_second"] for row in metrics if "pairs_per_second" in row]
+    training_rates = [row["videos_per_second"] for row in metrics if "videos_per_second" in row]
+    videos_per_second = statistics.median(training_rates)
     waiting_shares = [row["data_wait"] for row in metrics if "data_wait" in row]
     return {
         "prepare_x_realtime": prepared["x_realtime"],
-        "train_pairs_per_second": statistics.median(training_rates),
+        "train_videos_per_second": videos_per_second,
+        "train_pairs_per_second": PAIRS_PER_VIDEO * videos_per_second,
         "train_data_wait": round(statistics.mean(waiting_shares), 4),
     }
 

@@ -22,6 +22,7 @@ from looklisten.data.sources import Source, SourceList, check_splits, is_remote,
 from looklisten.data.written_paths import as_file_name, next_to, path_cell, spellings
 from looklisten.errors import SourceError
 from looklisten.media.formats import VIDEO_SUFFIXES
+from looklisten.media.synth.options import COLLAGE_COLUMNS, WORLD_COLUMNS
 from looklisten.names import decode_name, encode_name, printable
 from looklisten.system.folders import (
     File,
@@ -350,7 +351,10 @@ def _table(table_path: str, search: _Search) -> Iterator[Source]:
     if not table.rows and "path" in table.columns:
         raise SourceError(f"the table {printable(table_path)} has no rows")
     search.add_notes(*table.notes)
-    search.add_notes(*tables.check_columns(table, ("path",), SOURCE_COLUMNS, SYNONYMS))
+    notes = tables.check_columns(table, ("path",), SOURCE_COLUMNS, SYNONYMS)
+    # What `synth` writes for people is no surprise.
+    if tuple(table.columns) not in (WORLD_COLUMNS, COLLAGE_COLUMNS):
+        search.add_notes(*notes)
     comments = 0
     for row in table.rows:
         start, stop = _stretch(row)

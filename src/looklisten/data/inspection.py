@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import simplejpeg
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ def inspect(
     total_bytes = sum(shard["bytes"] for shard in shards.manifest["shards"])
     return {
         "path": str(path),
-        "videos": len(set(shards.video_ids)),
+        "videos": len(shards.videos()),
         "clips": len(shards),
         "hours": round(hours, 4),
         "frames": int(frame_counts.sum()),
@@ -92,7 +93,7 @@ def training_warnings(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
         affected = clips_with_mark[mark]
         if affected >= WARN_SHARE * count:
             warnings.append(f"{affected:,} of {clips} {verb} {mark}: {consequence}")
-    videos = sorted(set(shards.video_ids[mask].tolist()))
+    videos = shards.videos(mask).tolist()
     if len(videos) == 1:
         warnings.append(
             f"all {clips} are of one video ({printable(videos[0])}): "
@@ -108,10 +109,12 @@ def training_warnings(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
 
 def _clips_with_mark(shards: Shards, mask: NDArray[np.bool_]) -> Counter[str]:
     """How many of the clips have each mark."""
+    marks = shards.columns("marks")["marks"].filter(pa.array(mask))
+    # Most clips have none.
+    marked = marks.filter(pc.greater(pc.list_value_length(marks), 0))
     counts: Counter[str] = Counter()
-    all_marks = shards.columns("marks")["marks"].to_pylist()
-    for clip in np.flatnonzero(mask):
-        counts.update(set(all_marks[clip]))
+    for marks_of_clip in marked.to_pylist():
+        counts.update(set(marks_of_clip))
     return counts
 
 
@@ -144,7 +147,7 @@ def _splits(shards: Shards) -> dict[str, dict[str, int]]:
     counts = {}
     for split in np.unique(shards.splits).tolist():
         mask = shards.splits == split
-        videos = len(set(shards.video_ids[mask]))
+        videos = len(shards.videos(mask))
         counts[split or "unnamed"] = {"videos": videos, "clips": int(np.count_nonzero(mask))}
     return counts
 

@@ -6,7 +6,8 @@ Imports neither NumPy nor PyTorch, so that the command line can use it.
 from dataclasses import dataclass
 from typing import Literal
 
-from looklisten.errors import ConfigError
+from looklisten.errors import OptionError
+from looklisten.option_checks import check_above_zero, check_at_least
 
 CLIP_MARKS = (
     "silent",
@@ -54,21 +55,29 @@ class PrepareOptions:
     """A longer video is cut off at this length."""
 
     def __post_init__(self) -> None:
+        check_above_zero(clip_seconds=self.clip_seconds)
         if not 0 < self.min_clip_seconds <= self.clip_seconds:
-            raise ConfigError("min_clip_seconds must be above 0 and at most clip_seconds")
-        for name in (
-            "frames_per_second",
-            "shorter_side_pixels",
-            "shard_megabytes",
-            "max_megapixels",
-            "max_hours",
-        ):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be above 0")
+            raise OptionError(
+                f"min_clip_seconds {self.min_clip_seconds:g} must be above 0 and at most "
+                f"clip_seconds, which is {self.clip_seconds:g}",
+                "min_clip_seconds",
+            )
+        check_above_zero(
+            frames_per_second=self.frames_per_second,
+            max_megapixels=self.max_megapixels,
+            max_hours=self.max_hours,
+        )
+        check_at_least(
+            1,
+            shorter_side_pixels=self.shorter_side_pixels,
+            shard_megabytes=self.shard_megabytes,
+        )
         if not 1 <= self.jpeg_quality <= 100:
-            raise ConfigError(f"jpeg_quality {self.jpeg_quality} is not in 1..100")
+            raise OptionError(
+                f"jpeg_quality {self.jpeg_quality} must be from 1 to 100", "jpeg_quality"
+            )
         for mark in self.skip:
             if mark not in CLIP_MARKS:
-                raise ConfigError(
+                raise OptionError(
                     f"there is no mark {mark!r} to skip; the marks are {', '.join(CLIP_MARKS)}"
                 )

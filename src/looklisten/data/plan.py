@@ -19,7 +19,7 @@ from looklisten.data.inputs import find_sources
 from looklisten.data.options import LabelSource, PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.sources import Source, SourceList, check_mixture, unknown_splits
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, OptionError
 from looklisten.names import decode_name, encode_name, first_few, normalize_split, printable
 
 _log = logging.getLogger("looklisten")
@@ -68,7 +68,7 @@ class TaskShare:
 
     def __post_init__(self) -> None:
         if self.num_tasks < 1 or not 0 <= self.task_index < self.num_tasks:
-            raise ConfigError(
+            raise OptionError(
                 f"task {self.task_index} of {self.num_tasks} does not exist; "
                 "tasks are numbered from 0 to num_tasks - 1"
             )

@@ -22,6 +22,7 @@ from looklisten.data.plan import BatchPlan, TaskShare, make_plan
 from looklisten.data.worker import WorkerPool
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media.isolation.limits import WorkerLimits
+from looklisten.option_checks import check_at_least
 from looklisten.system.files import check_writable
 from looklisten.system.processes import cpu_count
 from looklisten.system.progress import Progress, no_progress
@@ -61,6 +62,8 @@ def prepare(
     Raises SourceError if there is nothing to prepare or nothing could be prepared, ConfigError if
     `out` holds other options.
     """
+    check_at_least(1, workers=workers, num_tasks=num_tasks)
+    check_at_least(0, task_index=task_index)
     if isinstance(inputs, (str, Path)):
         inputs = [inputs]
     options = options or PrepareOptions()

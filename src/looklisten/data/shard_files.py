@@ -4,19 +4,22 @@ Files are Arrow IPC, memory-mapped. `index.json` names every file with its size 
 clips, no split.
 """
 
+import bisect
 import hashlib
+import itertools
 import json
 import mmap
 import os
+import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from looklisten.data.clips import Box, Clip
 from looklisten.errors import ShardError
@@ -132,6 +135,20 @@ def _record_batches(clips: Iterable[Clip]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
 
 
+OPEN_SHARDS = 128
+"""So many files stay open at most. Some systems allow a process 256.
+
+From Python 3.13 on a mapped file need not stay open.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class _OpenShard:
+    reader: pa.ipc.RecordBatchFileReader
+    record_batches: dict[int, pa.RecordBatch] = field(default_factory=dict)
+    """Those that were read, by their number."""
+
+
 class ShardFiles:
     """Reads stored rows by number and keeps the record batches that were used last."""
 
@@ -140,45 +157,66 @@ class ShardFiles:
     ) -> None:
         self._paths = [path / shard["name"] for shard in manifest["shards"]]
         self._clip_counts = [shard["clips"] for shard in manifest["shards"]]
-        self._first_row: NDArray[np.int64] = np.cumsum(
-            np.array([0, *self._clip_counts], dtype=np.int64)
-        )
+        self._first_row = [0, *itertools.accumulate(self._clip_counts)]
         self._read_ahead = read_ahead
-        self._cache: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
-        self._cache_size = open_record_batches
+        self._open_shards: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._most_record_batches = open_record_batches
+        self._lock = threading.Lock()
 
     def find(self, row: int) -> tuple[pa.RecordBatch, int]:
         """The record batch that holds a stored row, and the number of the row in it."""
-        shard = int(np.searchsorted(self._first_row, row, "right")) - 1
+        shard = bisect.bisect_right(self._first_row, row) - 1
         # Every record batch but the last of a shard has the same number of rows.
-        number, row_in_batch = divmod(row - int(self._first_row[shard]), CLIPS_PER_RECORD_BATCH)
-        record_batch = self._cache.get((shard, number))
+        number, row_in_batch = divmod(row - self._first_row[shard], CLIPS_PER_RECORD_BATCH)
+        open_shard = self._open_shards.get(shard)
+        record_batch = open_shard.record_batches.get(number) if open_shard else None
         if record_batch is None:
-            record_batch = self._open(shard, self._read_ahead).get_batch(number)
-            self._cache[shard, number] = record_batch
-            # The one that was opened first goes: training draws clips at random, so that the last
-            # use of a record batch tells nothing of its next one.
-            if len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
+            with self._lock:
+                record_batch = self._read(shard, number)
         return record_batch, row_in_batch
+
+    def _read(self, shard: int, number: int) -> pa.RecordBatch:
+        """Read a record batch and keep it; close shards when too much is open."""
+        open_shard = self._open_shards.get(shard)
+        if open_shard is None:
+            open_shard = _OpenShard(self._open(shard, self._read_ahead))
+            self._open_shards[shard] = open_shard
+        record_batch = open_shard.reader.get_batch(number)
+        open_shard.record_batches[number] = record_batch
+        # The shard that was opened first goes: training draws clips at random, so that the last
+        # use of a shard tells nothing of its next one.
+        while (
+            len(self._open_shards) > OPEN_SHARDS
+            or self._open_record_batches() > self._most_record_batches
+        ):
+            self._open_shards.popitem(last=False)
+        return record_batch
+
+    def _open_record_batches(self) -> int:
+        return sum(len(shard.record_batches) for shard in self._open_shards.values())
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """These columns of all stored rows."""
         # A set may have no shard, and `concat_tables` needs at least one table.
         tables = [SCHEMA.empty_table().select(names)]
+        numbers = [SCHEMA.get_field_index(name) for name in names]
+        # Every record batch has metadata of all columns, and most of the time would be spent there.
+        only_these = pa.ipc.IpcReadOptions(included_fields=numbers)
         for shard, clip_count in enumerate(self._clip_counts):
             # A column is a few pages of each record batch: reading ahead would read the frames and
             # sounds in between.
-            views = self._open(shard, read_ahead=False).read_all().select(names)
+            reader = self._open(shard, read_ahead=False, options=only_these)
+            views = reader.read_all().select(names)
             # `take` copies, so that the file can be closed.
             tables.append(views.take(np.arange(clip_count)))
         return pa.concat_tables(tables)
 
-    def _open(self, shard: int, read_ahead: bool) -> pa.ipc.RecordBatchFileReader:
+    def _open(
+        self, shard: int, read_ahead: bool, options: pa.ipc.IpcReadOptions | None = None
+    ) -> pa.ipc.RecordBatchFileReader:
         file = self._paths[shard]
         try:
-            source = pa.memory_map(os.fsencode(file)) if read_ahead else _random_access_map(file)
-            return pa.ipc.open_file(source)
+            return pa.ipc.open_file(_memory_map(file, read_ahead), options=options)
         except pa.ArrowInvalid as error:
             raise ShardError(
                 f"the shard {file} is damaged ({error}); "
@@ -186,12 +224,15 @@ class ShardFiles:
             ) from None
 
 
-def _random_access_map(file: Path) -> pa.Buffer:
-    """The file in memory, with the advice that only a few pages will be read."""
+def _memory_map(file: Path, read_ahead: bool) -> pa.Buffer:
+    """The file in memory. Without `read_ahead`, the advice is that only a few pages are read."""
+    # Not `pa.memory_map`: it has the system read a whole record batch, megabytes of frames and
+    # sound, of which a training reads one frame and one second.
+    no_descriptor: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
     with file.open("rb") as handle:
-        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ, **no_descriptor)
     # Windows and some other systems take no such advice.
-    if hasattr(mmap, "MADV_RANDOM"):
+    if not read_ahead and hasattr(mmap, "MADV_RANDOM"):
         mapped.madvise(mmap.MADV_RANDOM)
     return pa.py_buffer(mapped)
 

@@ -6,13 +6,13 @@ and no network.
 
 import copy
 import hashlib
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from looklisten.data.clips import Clip
@@ -28,6 +28,8 @@ from looklisten.data.shard_files import (
 from looklisten.errors import ConfigError
 from looklisten.names import normalize_split, printable
 
+ALL_CLIPS, HELD_OUT_CLIPS = "all", "held-out"
+"""Names of splits that every set of shards has."""
 MIN_HELD_OUT_VIDEOS = 2
 """A negative pair takes the frame of one video and the sound of another."""
 
@@ -35,10 +37,9 @@ MIN_HELD_OUT_VIDEOS = 2
 class Shards(Sequence[Clip]):
     """The clips of a folder of shards, open for reading: all of them, or a selection.
 
-    `path` is the folder that `prepare` wrote. `read_ahead=False` is for reading a few clips here
-        and there: the system then reads only the memory pages that are used.
-    `open_record_batches`: so many record batches stay mapped. Without `read_ahead` each of them
-        keeps its file open.
+    `path` is the folder that `prepare` wrote. `read_ahead=False` is for reading little of each
+        clip: the system then reads only the memory pages that are used, and none after them.
+    `open_record_batches`: about so many record batches stay mapped, and with them their files.
 
     Raises ShardError when the set is incomplete, damaged, of another version, or has sound of a
     sample rate that the networks do not take.
@@ -53,21 +54,19 @@ class Shards(Sequence[Clip]):
         self._files = ShardFiles(self.path, self.manifest, open_record_batches, read_ahead)
         table = self._files.columns(("video_id", "split", "labels", "sample_rate_hz"))
         check_sample_rates(self.path, table["sample_rate_hz"])
-        stored_splits = np.array(table["split"].to_pylist(), dtype=np.str_)
         # Set in a selection only: a reference to itself would keep the files mapped for longer.
         self._folder: Shards | None = None
         # These columns are small, so they stay in memory; training reads them for every row.
         self._rows: NDArray[np.int64] = np.arange(len(table))
         """The stored row of each clip."""
-        self.video_ids: NDArray[np.str_] = np.array(table["video_id"].to_pylist(), dtype=np.str_)
-        self.splits: NDArray[np.str_] = _normalized(stored_splits)
+        self.video_ids: NDArray[np.str_] = _texts(table["video_id"])
+        self._videos, self._video_numbers = _numbered(table["video_id"])
+        self.splits: NDArray[np.str_] = _normalized(table["split"])
         """The split of each clip, `[clips]`: `train`, `val` or `test` for all usual words, else the
         name as it was written.
         """
-        self.labels: list[tuple[str, ...]] = list(map(tuple, table["labels"].to_pylist()))
-        self.names: NDArray[np.str_] = np.array(
-            [labels[0] if labels else "" for labels in self.labels], dtype=np.str_
-        )
+        self._labels: pa.ListArray = table["labels"].combine_chunks()
+        self.names: NDArray[np.str_] = _first_labels(self._labels)
         """The first label of each clip, `[clips]`; empty where there is none."""
 
     @property
@@ -85,6 +84,24 @@ class Shards(Sequence[Clip]):
         """The number of each clip in the folder, `[clips]`."""
         return self._rows
 
+    @property
+    def labels(self) -> list[tuple[str, ...]]:
+        """The labels of each clip, made anew at every call."""
+        return [tuple(labels) for labels in self._labels.to_pylist()]
+
+    @property
+    def video_numbers(self) -> NDArray[np.int64]:
+        """A number for each clip's video, `[clips]`; videos are numbered in order of their ids."""
+        return self._video_numbers
+
+    def videos(self, mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """The ids of the videos of all clips, or of those of `mask`, `[clips]`; sorted."""
+        numbers = self._video_numbers if mask is None else self._video_numbers[mask]
+        # Millions of ids are slow to sort, so they are sorted once, when the folder is opened.
+        is_of_clips = np.zeros(len(self._videos), dtype=bool)
+        is_of_clips[numbers] = True
+        return self._videos[is_of_clips]
+
     def select(self, mask: NDArray[np.bool_]) -> "Shards":
         """The clips for which `mask`, `[clips]`, is true, in the same order, numbered from 0.
 
@@ -96,7 +113,8 @@ class Shards(Sequence[Clip]):
         selection._rows = self._rows[mask]
         selection.video_ids = self.video_ids[mask]
         selection.splits = self.splits[mask]
-        selection.labels = list(itertools.compress(self.labels, mask))
+        selection._labels = self._labels.filter(pa.array(mask))
+        selection._video_numbers = self._video_numbers[mask]
         selection.names = self.names[mask]
         return selection
 
@@ -110,7 +128,7 @@ class Shards(Sequence[Clip]):
         return len(self._rows)
 
     def __repr__(self) -> str:
-        return f"Shards({str(self.path)!r}, {len(self)} clips of {len(set(self.video_ids))} videos)"
+        return f"Shards({str(self.path)!r}, {len(self)} clips of {len(self.videos())} videos)"
 
     def __getitem__(self, clip: int) -> Clip:  # type: ignore[override]
         # `for clip in shards` ends at the first IndexError, and -1 is no clip.
@@ -172,13 +190,13 @@ class Shards(Sequence[Clip]):
 
         Raises ConfigError for a split that is not there.
         """
-        if name == "all":
+        if name == ALL_CLIPS:
             return self.select(np.ones(len(self), dtype=bool))
-        if name == "held-out":
+        if name == HELD_OUT_CLIPS:
             return self.select(self.held_out_mask(held_out_fraction))
         usual_name = normalize_split(name)
         if usual_name not in self.splits:
-            known = ", ".join(sorted({"held-out", "all", *self.splits.tolist()} - {""}))
+            known = ", ".join(sorted({HELD_OUT_CLIPS, ALL_CLIPS, *self.splits.tolist()} - {""}))
             raise ConfigError(
                 f"there is no split {usual_name!r} in {self.path}; the splits are {known}"
             )
@@ -193,7 +211,7 @@ class Shards(Sequence[Clip]):
         """
         if np.any(self.folder.splits != ""):
             return np.asarray(self.splits != "train", dtype=bool)
-        return self._is_of(_lowest_hashes(set(self.folder.video_ids), fraction, salt=""))
+        return self._is_of(_lowest_hashes(self.folder.videos(), fraction, salt=""))
 
     def validation_mask(
         self, validation_fraction: float, held_out_fraction: float
@@ -205,14 +223,14 @@ class Shards(Sequence[Clip]):
         if not validation_fraction:
             return np.zeros(len(self), dtype=bool)
         folder = self.folder
-        not_held_out = folder.video_ids[~folder.held_out_mask(held_out_fraction)]
-        return self._is_of(
-            _lowest_hashes(set(not_held_out), validation_fraction, salt="validation ")
-        )
+        not_held_out = folder.videos(~folder.held_out_mask(held_out_fraction))
+        return self._is_of(_lowest_hashes(not_held_out, validation_fraction, salt="validation "))
 
-    def _is_of(self, videos: set[str]) -> NDArray[np.bool_]:
-        # The dtype is for no videos at all, which NumPy would take for numbers.
-        return np.isin(self.video_ids, np.array(sorted(videos), dtype=np.str_))
+    def _is_of(self, videos: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which clips are of these videos of the folder."""
+        is_of_videos = np.zeros(len(self._videos), dtype=bool)
+        is_of_videos[np.searchsorted(self._videos, videos)] = True
+        return is_of_videos[self._video_numbers]
 
     def splits_sentence(self) -> str:
         """The splits with their videos, for messages; "" when the folder names no split."""
@@ -224,26 +242,56 @@ class Shards(Sequence[Clip]):
         )
         counts = []
         for name in named:
-            videos = len(set(self.video_ids[self.splits == name]))
+            videos = len(self.videos(self.splits == name))
             counts.append(f"{printable(name) or 'no name'} ({videos:,})")
         are = "the splits are" if len(counts) > 1 else "the only split is"
         return f"{are} {', '.join(counts)}, counted in videos; only `train` is trained on"
 
 
-def _normalized(splits: NDArray[Any]) -> NDArray[Any]:
+def _texts(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    # By way of Python's texts. The dtype is for no rows at all, which NumPy takes for numbers.
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.str_)
+
+
+def _first_labels(labels: pa.ListArray) -> NDArray[Any]:
+    has_label = pc.list_value_length(labels).to_numpy(zero_copy_only=False) > 0
+    first = _texts(pc.list_flatten(pc.list_slice(labels, 0, 1)))
+    names = np.zeros(len(labels), dtype=first.dtype)
+    names[has_label] = first
+    return names
+
+
+def _numbered(video_ids: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The different ids, sorted, and for each clip the number of its id among them."""
+    # Arrow sorts texts several times as fast as NumPy, and in the same order: UTF-8 has the order
+    # of code points. Large offsets, because all ids in one array may be more than 2 GB.
+    ids = video_ids.cast(pa.large_string()).combine_chunks()
+    order = pc.sort_indices(ids).to_numpy()
+    in_order = ids.take(pa.array(order))
+    is_first = np.ones(len(ids), dtype=bool)
+    is_first[1:] = pc.not_equal(in_order[1:], in_order[:-1]).to_numpy(zero_copy_only=False)
+    numbers = np.empty(len(ids), dtype=np.int64)
+    numbers[order] = np.cumsum(is_first) - 1
+    return _texts(in_order.filter(pa.array(is_first))), numbers
+
+
+def _normalized(splits: pa.ChunkedArray) -> NDArray[Any]:
     # Millions of clips have a few names of splits.
-    names, number_of_clip = np.unique(splits, return_inverse=True)
-    normalized = [normalize_split(name) for name in names.tolist()]
-    return np.array(normalized, dtype=np.str_)[number_of_clip]
+    encoded = splits.combine_chunks().dictionary_encode()
+    names = [normalize_split(name) for name in encoded.dictionary.to_pylist()]
+    numbers = encoded.indices.to_numpy()
+    splits_of_clips: NDArray[np.str_] = np.array(names, dtype=np.str_)[numbers]
+    return splits_of_clips
 
 
-def _lowest_hashes(videos: set[str], fraction: float, salt: str) -> set[str]:
-    """The videos whose hash, in 0..1, is below `fraction`, and at least two."""
-    hashes = {}
-    for video in sorted(videos):
-        digest = hashlib.sha256((salt + video).encode()).hexdigest()
-        # 12 digits are 48 bits, which a float holds exactly.
-        hashes[video] = int(digest[:12], 16) / 16**12
+def _lowest_hashes(videos: NDArray[Any], fraction: float, salt: str) -> NDArray[Any]:
+    """The videos whose hash, in 0..1, is below `fraction`, and at least two. `videos`: sorted."""
     # A hash instead of a draw: a new video changes the side of no other video.
-    lowest = sorted(hashes, key=lambda video: hashes[video])[:MIN_HELD_OUT_VIDEOS]
-    return {video for video in hashes if hashes[video] < fraction} | set(lowest)
+    digests = bytearray()
+    for video in videos.tolist():
+        # 6 bytes are 48 bits, which a float holds exactly.
+        digests += b"\0\0" + hashlib.sha256((salt + video).encode()).digest()[:6]
+    hashes = np.frombuffer(digests, ">u8") / 2**48
+    is_lowest = hashes < fraction
+    is_lowest[np.argsort(hashes, kind="stable")[:MIN_HELD_OUT_VIDEOS]] = True
+    return videos[is_lowest]

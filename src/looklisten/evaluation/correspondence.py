@@ -21,9 +21,9 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
-from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
+from looklisten.option_checks import check_at_least
 from looklisten.system.progress import Progress, no_progress
 
 # The size decides which pairs a seed gives, so it is no option.
@@ -123,6 +123,8 @@ def evaluate(
     Raises ConfigError for clips of fewer than two videos, and for clips of one class where
     negatives are to be of another.
     """
+    check_at_least(1, pairs=pairs)
+    check_at_least(0, seed=seed)
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
     # One pass over the videos gives both figures, of the same frames and sounds.
@@ -205,8 +207,8 @@ def _scores(
 
 
 def fusion_scorer(model: L3Net) -> PairScorer:
-    """Scores pairs by the logit of the network's own fusion."""
-    return lambda vision, audio: correspondence_logit(model.fusion(vision, audio))
+    """Scores pairs by the log-odds of the network's own fusion."""
+    return lambda vision, audio: model.log_odds(model.fusion(vision, audio))
 
 
 def _concatenate(parts: Sequence[PairScores]) -> PairScores:
@@ -225,7 +227,9 @@ def fusion_inputs(
     model: L3Net, clips: Shards, rows: int, seed: int, progress: Progress = no_progress
 ) -> Iterator[
     tuple[
-        PairBatch, Float[Tensor, "batch *places features"], Float[Tensor, "batch *moments features"]
+        PairBatch,
+        Float[Tensor, "batch *places vision_features"],
+        Float[Tensor, "batch *moments audio_features"],
     ]
 ]:
     """Batches of at least `rows` moments in all, with what the fusion reads: of frames, of sounds.
@@ -246,7 +250,7 @@ def fusion_inputs(
         random=False,
         frames=model.config.frames_per_pair,
     )
-    stream = PairStream(clips, _batch_size(videos), seed, transform)
+    stream = PairStream(clips, batch_size_for(videos), seed, transform)
     steps = math.ceil(rows / stream.batch_size)
     # Training measures its network between two steps.
     was_training = model.training
@@ -259,7 +263,7 @@ def fusion_inputs(
     model.train(was_training)
 
 
-def _batch_size(videos: int) -> int:
+def batch_size_for(videos: int) -> int:
     """The size that leaves out the fewest videos: an epoch drops what does not fill a batch."""
     sizes = range(2, min(videos, MAX_BATCH) + 1)
     return max(sizes, key=lambda size: (videos // size * size, size))

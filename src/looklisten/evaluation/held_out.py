@@ -3,12 +3,15 @@
 A run knows the videos that it held out, so that nobody has to repeat its split.
 """
 
+import logging
 from pathlib import Path
 
-from looklisten.data.shards import Shards
+from looklisten.data.shards import ALL_CLIPS, HELD_OUT_CLIPS, Shards
 from looklisten.errors import ConfigError
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, check_is_opened
+
+_log = logging.getLogger("looklisten")
 
 
 def network_of(network: L3Net | Run) -> L3Net:
@@ -48,6 +51,29 @@ def clips_to_evaluate(network: L3Net | Run, shards: Shards | str | Path) -> Shar
         return network.held_out(shards)
     network.warn_of_trained_videos(shards.video_ids.tolist())
     return shards
+
+
+def clips_of_split(run: Run, shards: Shards, split: str | None) -> Shards:
+    """The clips of a split, as a selection: held-out, all, or the name of a split.
+
+    None means the videos that the run held out. All clips are taken, with a warning, for a network
+    of which nobody knows that. Raises ConfigError for a split that is not there.
+    """
+    if split is None and not run.knows_split:
+        _log.warning(
+            "nobody knows which videos %s held out, so all of %s are measured; "
+            "choose others with --split",
+            run.name,
+            shards.path,
+        )
+        split = ALL_CLIPS
+    if split is None:
+        return run.held_out(shards)
+    # Only the split "held-out" depends on the training.
+    fraction = run.split.held_out_fraction if split == HELD_OUT_CLIPS else 0.0
+    clips = shards.split(split, fraction)
+    run.warn_of_trained_videos(clips.video_ids.tolist())
+    return clips
 
 
 def fraction_held_out(network: L3Net | Run, fraction: float | None) -> float:

@@ -60,6 +60,48 @@ def confidence_interval(
     return wilson_interval(mean, effective_count)
 
 
+def jackknife_interval(
+    figure: float, without_group: Float[np.ndarray, " groups"], count: float
+) -> tuple[float, float]:
+    """The 95 % interval of a figure in 0..1 that is no plain mean, such as an AUC.
+
+    `without_group`: the figure without each group in turn, such as without each video.
+    `count`: how many values the figure is made of.
+
+    The spread of these gives the variance (Efron and Stein 1981); the rest is as in
+    `confidence_interval`. All of 0..1 where the figure needs every group, or where there is one.
+    """
+    groups = len(without_group)
+    if groups < 2 or not np.isfinite(without_group).all():
+        return 0.0, 1.0
+    deviations = without_group - without_group.mean()
+    variance = float(deviations @ deviations) * (groups - 1) / groups
+    return wilson_interval(figure, _count_with_variance(figure, variance, groups, count))
+
+
+def interval_over_members(values: ArrayLike, members: NDArray[np.generic]) -> tuple[float, float]:
+    """The 95 % interval of the mean of values in 0..1 that each depend on several groups.
+
+    `members`: the groups of each value, `[values, members]`, such as the videos of a mosaic. Values
+    that share a group are not independent. The variance adds up all such pairs of values (Fafchamps
+    and Gubert 2007); the rest is as in `confidence_interval`.
+    """
+    numbers = np.asarray(values, np.float64)
+    count, members_each = members.shape
+    names, codes = np.unique(members, return_inverse=True)
+    if len(names) < 2 or not count:
+        return 0.0, 1.0
+    mean = float(numbers.mean())
+    deviations = (numbers - mean) / count
+    sums: NDArray[np.float64] = np.zeros(len(names))
+    for member_codes in codes.reshape(members.shape).T:
+        sums += np.bincount(member_codes, deviations, len(names))
+    # Each value is in the sum of each of its groups, and counts once.
+    own = float(deviations @ deviations)
+    variance = float(sums @ sums) * len(names) / (len(names) - 1) - (members_each - 1) * own
+    return wilson_interval(mean, _count_with_variance(mean, max(variance, own), len(names), count))
+
+
 def wilson_interval(mean: float, count: float) -> tuple[float, float]:
     """Wilson's interval of the mean of `count` independent values in 0..1."""
     if count <= 0:
@@ -91,6 +133,11 @@ def _independent_count(
         by_both = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1)
         # The difference may be negative in a small sample, so each kind alone is the least.
         variance = max(sum(variances) - _variance(by_both, deviations), *variances)
+    return _count_with_variance(mean, variance, groups, count)
+
+
+def _count_with_variance(mean: float, variance: float, groups: int, count: float) -> float:
+    """How many independent values in 0..1 have a mean of this variance; at most `count`."""
     bernoulli_variance = mean * (1 - mean)
     if bernoulli_variance == 0:
         # All values are equal, so nothing varies: each group counts as one value.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.comparison import PairComparison
 from looklisten.evaluation.correspondence import (
     Negatives,
     PairScorer,
@@ -79,6 +80,8 @@ class DirectCombination:
     """
 
     scorer: PairScorer
+    comparison: PairComparison
+    """The same for every frame with every sound."""
     threshold: float
     validation_accuracy: float
     """Correspondence accuracy at the threshold, on the videos that it was chosen on."""
@@ -110,10 +113,14 @@ def direct_combination(
     threshold, accuracy = best_threshold(
         score_pairs(model, clips, pairs, seed, progress, agreement)
     )
-    return DirectCombination(_above(threshold, agreement), threshold, accuracy)
+    comparison = PairComparison(
+        project=lambda vision, audio: objective.class_scores(*model.fusion.features(vision, audio)),
+        compare=lambda vision, audio: (vision @ audio.T).double() - threshold,
+    )
+    return DirectCombination(_above(threshold, agreement), comparison, threshold, accuracy)
 
 
-def scorer_with_validation_threshold(
+def validation_threshold(
     run: Run,
     model: L3Net,
     shards: Shards,
@@ -121,8 +128,8 @@ def scorer_with_validation_threshold(
     seed: int = 0,
     progress: Progress = no_progress,
     negatives: Negatives = "any",
-) -> PairScorer:
-    """The network's own scores, with the best threshold on the validation videos of its run.
+) -> float:
+    """The best threshold of the network's own scores on the validation videos of its run.
 
     A network that memorized its training videos sets its threshold too high for new ones.
     `direct_combination` chooses its threshold on the same videos.
@@ -132,6 +139,11 @@ def scorer_with_validation_threshold(
     clips = validation_clips(run, shards)
     scores = score_pairs(model, clips, pairs, seed, progress, None, negatives)
     threshold, _ = best_threshold(scores)
+    return threshold
+
+
+def scorer_above(model: L3Net, threshold: float) -> PairScorer:
+    """The network's own scores less a threshold."""
     return _above(threshold, fusion_scorer(model))
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.model.backbones import Layer, TowerOutput
-from looklisten.model.fusions import AlignedFusion
+from looklisten.model.backbones.backbone import pool
 from looklisten.model.l3net import L3Net
 
 ALIGNED = "aligned"
@@ -67,8 +67,8 @@ def pooled_layer(model: L3Net, side: Side, layer: str) -> Layer:
     """
     check_layer(model, side, layer)
     tower = model.tower(side)
-    # The fusion aligns the maximum of each feature over the last map.
-    return Layer(tower.features) if layer == ALIGNED else tower.layers[layer]
+    # The fusion aligns the vector of the last map.
+    return tower.vector_layer() if layer == ALIGNED else tower.layers[layer]
 
 
 def side_vectors(
@@ -76,16 +76,16 @@ def side_vectors(
 ) -> Float[Tensor, "batch features"]:
     """One vector a row, float32, from the output of the tower of `side`.
 
-    A layer of the tower is its map, max-pooled to a grid. `aligned` is the unit vector in the space
+    A layer of the tower is its map, pooled to a grid. `aligned` is the unit vector in the space
     that both sides share. Raises ConfigError when the network has no such layer.
     """
     pooled_from = pooled_layer(model, side, layer)
-    if pooled_from == Layer(model.tower(side).features):
+    if pooled_from == model.tower(side).vector_layer():
         # The tower has pooled its last map over all positions already.
         pooled = output.vector.float()
     else:
         map_ = output.map_of(pooled_from).float()
-        pooled = functional.adaptive_max_pool2d(map_, pooled_from.grid).flatten(1)
+        pooled = pool(map_, pooled_from.pooling, pooled_from.grid)
     return vectors_from_pooled(model, pooled, side, layer)
 
 
@@ -95,7 +95,6 @@ def vectors_from_pooled(
     """The vectors of a layer from its pooled map: the same values, except for `aligned`."""
     if layer != ALIGNED:
         return pooled
-    assert isinstance(model.fusion, AlignedFusion)
     return model.fusion.aligned(pooled, side)
 
 

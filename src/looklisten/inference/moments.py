@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
-from looklisten.config import ModelConfig
+from looklisten.config import SIDES, ModelConfig
 from looklisten.data.clips import Clip
 from looklisten.data.pairs import neighbor_frames
 from looklisten.media import SAMPLE_RATE_HZ
@@ -44,8 +44,8 @@ class Moment:
 class MomentVectors:
     """Vectors of moments: row i of both sides is the same second of clip number `clips[i]`."""
 
-    vision: Float[np.ndarray, "moments features"]
-    audio: Float[np.ndarray, "moments features"]
+    vision: Float[np.ndarray, "moments vision_features"]
+    audio: Float[np.ndarray, "moments audio_features"]
     clips: Int[np.ndarray, " moments"]
 
 
@@ -134,9 +134,10 @@ def embed_clips_with_each(
     waiting: list[Moment] = []
     clip_numbers: list[int] = []
     # So that no clip gives an array of the right width, too.
-    no_vectors = np.zeros((0, models[0].vision.features), np.float32)
-    vision = [[no_vectors] for _ in models]
-    audio = [[no_vectors] for _ in models]
+    features = models[0].features
+    no_frames, no_sounds = (np.zeros((0, features[side]), np.float32) for side in SIDES)
+    vision = [[no_frames] for _ in models]
+    audio = [[no_sounds] for _ in models]
 
     def flush() -> None:
         for number, model in enumerate(models):

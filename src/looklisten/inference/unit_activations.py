@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from looklisten.config import ModelConfig, Side
+from looklisten.config import SIDES, ModelConfig, Side
 from looklisten.data.shards import Shards
 from looklisten.inference.localization.records import HeatMap
 from looklisten.inference.moments import (
@@ -24,9 +24,6 @@ from looklisten.inference.moments import (
 )
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
-
-SIDES: tuple[Side, Side] = ("vision", "audio")
-"""In the order of the network's inputs."""
 
 
 @dataclass(frozen=True, order=True)

@@ -33,7 +33,7 @@ from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
 front_end = LogSpectrogram(*about["front_end"])
-backbone = BACKBONES[about["config"]["model"]["backbone"]]
+backbone = BACKBONES[about["backbones"]["audio"]]
 tower = backbone(**about["towers"]["audio"]).eval()
 tower.load_state_dict(load_file("audio.safetensors"))
 sound = torch.zeros(1, 48_000)  # a second at 48 kHz, int16 or floats in -1..1
@@ -48,7 +48,7 @@ from safetensors.torch import load_file
 from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
-backbone = BACKBONES[about["config"]["model"]["backbone"]]
+backbone = BACKBONES[about["backbones"]["vision"]]
 tower = backbone(**about["towers"]["vision"]).eval()
 tower.load_state_dict(load_file("vision.safetensors"))
 model = about["config"]["model"]

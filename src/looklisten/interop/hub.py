@@ -27,12 +27,15 @@ def download_network(
     names another server. Raises ConfigError without the extra, CheckpointError when the network
     cannot be downloaded.
     """
-    with _hub_client(f"{name} is no folder here, and the Hub did not give it") as hub:
+    local_files_only = local_files_only or is_offline()
+    with _hub_client(
+        f"{name} is not a folder here, and the Hugging Face Hub did not give it", local_files_only
+    ) as hub:
         folder = hub.snapshot_download(
             name,
             revision=revision,
             cache_dir=cache_dir,
-            local_files_only=local_files_only or is_offline(),
+            local_files_only=local_files_only,
             token=token,
             # Nobody needs the rest of a repository to load its network.
             allow_patterns=[CONFIG_NAME, NETWORK_FILES[0]],
@@ -72,8 +75,11 @@ def upload_network(
 
 
 @contextlib.contextmanager
-def _hub_client(problem: str) -> Iterator[Any]:
-    """The package `huggingface_hub`; its errors become one sentence that begins with `problem`."""
+def _hub_client(problem: str, local_files_only: bool = False) -> Iterator[Any]:
+    """The package `huggingface_hub`; its errors become one sentence that begins with `problem`.
+
+    `local_files_only`: no server is asked.
+    """
     try:
         import huggingface_hub
     except ImportError:
@@ -85,8 +91,24 @@ def _hub_client(problem: str) -> Iterator[Any]:
     # Every exception, because the client also raises those of its HTTP library, and that library
     # differs between versions of the client.
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        raise CheckpointError(
-            f"{problem}: {reason} (check the name, your connection and `hf auth whoami`)"
-        ) from None
+        raise CheckpointError(f"{problem}: {_reason(error, local_files_only)}") from None
+
+
+def _reason(error: Exception, local_files_only: bool) -> str:
+    """Why the Hub did not do what was asked, and what to do next."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    # The Hub also answers 401 for a name that does not exist.
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 404):
+        return "it has no model of this name; check the name, or log in (`hf auth login`)"
+    if isinstance(error, LocalEntryNotFoundError):
+        if local_files_only or HF_HUB_OFFLINE:
+            return (
+                "the model is not in the cache, and downloads are off (LOOKLISTEN_OFFLINE, "
+                "HF_HUB_OFFLINE or local_files_only); allow them once, or give the folder of a run"
+            )
+        return "it cannot be reached; connect to the internet, or give the folder of a run"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(error).__name__
+    return f"{reason}; check the name, your connection and your login (`hf auth whoami`)"

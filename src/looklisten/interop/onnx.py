@@ -36,6 +36,9 @@ MAX_RELATIVE_DIFFERENCE = 1e-3
 Measured 1e-6 to 3e-4 (docs/interchange.md).
 """
 
+EXPORTER_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+"""The loggers of PyTorch's exporter and of the packages that it uses."""
+
 FrontEndFactory = Callable[[str, str], LogSpectrogram]
 
 RECORDING_NOISE = 1e-4
@@ -244,11 +247,8 @@ def _exporter() -> Iterator[Any]:
             f"the format onnx needs onnx, onnxruntime and onnxscript ({error}): "
             "pip install 'looklisten[onnx]'"
         ) from None
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with _quiet_loggers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of its own code
             yield onnx
     except torch.onnx.OnnxExporterError as error:
@@ -256,5 +256,17 @@ def _exporter() -> Iterator[Any]:
         raise ConfigError(
             f"PyTorch {torch.__version__} could not write this network as ONNX: {cause}"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet_loggers() -> Iterator[None]:
+    """Log only errors of the exporter, until the block ends. A level that a user set stays."""
+    loggers = [logging.getLogger(name) for name in EXPORTER_LOGGERS]
+    quiet = [logger for logger in loggers if logger.level == logging.NOTSET]
+    for logger in quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
-        exporter_log.setLevel(level)
+        for logger in quiet:
+            logger.setLevel(logging.NOTSET)

@@ -12,8 +12,9 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from looklisten.config import SIDES
 from looklisten.interop.card import model_card
-from looklisten.model.checkpoint import Checkpoint, sha256_of
+from looklisten.model.checkpoint import CALIBRATION, Checkpoint, sha256_of
 from looklisten.model.l3net import L3Net
 from looklisten.model.published_folder import (
     CONFIG_NAME,
@@ -67,6 +68,7 @@ def describe(network: L3Net, checkpoint: Checkpoint | None) -> dict[str, Any]:
     A network without training has step 0, no results, and only `model` in its config.
     """
     model_config = network.config
+    calibration = network.calibration
     description: dict[str, Any] = {
         "library_name": LIBRARY,
         "looklisten_version": version("looklisten"),
@@ -81,7 +83,10 @@ def describe(network: L3Net, checkpoint: Checkpoint | None) -> dict[str, Any]:
         description["config"] = {"model": model_config.model_dump(mode="json")}
         description["results"] = {}
         description |= {name: {} for name in FACTS}
+    if calibration is not None:
+        description[CALIBRATION] = calibration.as_dict()
     description["front_end"] = [model_config.front_end, model_config.window]
+    description["backbones"] = {side: model_config.backbone_of(side) for side in SIDES}
     description["towers"] = {"audio": network.audio.settings(), "vision": network.vision.settings()}
     return description
 

@@ -1,6 +1,6 @@
 """The checks of a config that need to know its backbone and its objective."""
 
-from looklisten.config import Config
+from looklisten.config import SIDES, Config
 from looklisten.model.backbones import find_backbone
 from looklisten.model.objectives import find_objective
 
@@ -10,5 +10,6 @@ def check_config(config: Config) -> None:
 
     It is separate from `Config`, which is read where PyTorch is not needed.
     """
-    find_backbone(config.model.backbone).check(config.model)
+    for side in SIDES:
+        find_backbone(config.model.backbone_of(side)).check(config.model)
     find_objective(config.train.objective).check(config)

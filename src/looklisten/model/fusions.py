@@ -4,7 +4,7 @@ A fusion has three steps. `features` takes what it compares from the towers' out
 transforms each side by itself, once per row. `logits` answers for any two projections.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
@@ -76,17 +76,27 @@ class Fusion(nn.Module):
     """Whether both sides become vectors of one space, so that a similarity has a meaning."""
     aligns_vectors: ClassVar[bool] = False
     """Whether a whole frame and a whole second of sound each have one vector in that space."""
+    compares_positions: ClassVar[bool] = False
+    """Whether the sound is compared with every position of the frame."""
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput
-    ) -> tuple[Float[Tensor, "n *positions features"], Float[Tensor, "m *times features"]]:
-        """The features that this fusion compares. By default each frame and each sound has one
-        vector. Subclasses may give one vector for each position or time.
-        """
-        return vision.vector, audio.vector
+    ) -> tuple[
+        Float[Tensor, "n *positions vision_features"], Float[Tensor, "m *times audio_features"]
+    ]:
+        """The features that this fusion compares; they depend on no weight of the fusion."""
+        return self.vision_features(vision), self.audio_features(audio)
+
+    def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n *positions features"]:
+        """What is compared of a frame: by default one vector."""
+        return vision.vector
+
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m *times features"]:
+        """What is compared of a second of sound: by default one vector."""
+        return audio.vector
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """What `logits` needs of the features, each side by itself."""
         raise NotImplementedError
@@ -107,8 +117,8 @@ class Fusion(nn.Module):
 
     def forward(
         self,
-        vision: Float[Tensor, "n *positions features"],
-        audio: Float[Tensor, "n *times features"],
+        vision: Float[Tensor, "n *positions vision_features"],
+        audio: Float[Tensor, "n *times audio_features"],
     ) -> Float[Tensor, "n 2"]:
         """Logits (does not, does correspond) of the features of pairs, row by row."""
         return self.logits(*self.project(vision, audio))
@@ -116,22 +126,64 @@ class Fusion(nn.Module):
     def initialize_answer(self) -> None:
         """Set the weights that have fixed initial values; by default there are none."""
 
+    def fit_inputs(
+        self,
+        vision: Float[Tensor, "n *positions vision_features"],
+        audio: Float[Tensor, "m *times audio_features"],
+    ) -> None:
+        """Take from features of frozen towers what it needs to know of them; by default nothing."""
+
+    # The methods below have a meaning only if `shares_space` is true.
+
+    def aligned(
+        self, features: Float[Tensor, "*n features"], side: Side
+    ) -> Float[Tensor, "*n width"]:
+        """Unit vectors of the shared space of one side, in float32."""
+        raise NotImplementedError
+
+    def similarities(
+        self,
+        vision: Float[Tensor, "n *positions width"],
+        audio: Float[Tensor, "m *times width"],
+    ) -> Float[Tensor, "n m"]:
+        """The similarity of every row of `vision` with every row of `audio`."""
+        raise NotImplementedError
+
+    def part_similarities(
+        self,
+        vision: Float[Tensor, "n *positions width"],
+        audio: Float[Tensor, "m *times width"],
+    ) -> Sequence[Float[Tensor, "n m"]]:
+        """The similarities that an objective trains one by one; `similarities` is their mean."""
+        return (self.similarities(vision, audio),)
+
+    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+        """The logits of pairs, from their similarities."""
+        raise NotImplementedError
+
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        """The similarity of each sound with a frame, from those with all vectors of the frame."""
+        raise NotImplementedError
+
 
 class ConcatFusion(Fusion):
     """Both vectors side by side, fc1 and ReLU, fc2 to two logits (paper, figure 2)."""
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: Mapping[Side, int], width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(2 * features, width)
+        self.side_features = [features["vision"], features["audio"]]
+        self.fc1 = nn.Linear(sum(self.side_features), width)
         self.fc2 = nn.Linear(width, 2)
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """What each side adds to fc1."""
         # A layer over (vision, audio) is a sum of one product for each side. So each product is
         # computed once per row, not once per pair.
-        vision_weight, audio_weight = self.fc1.weight.chunk(2, dim=1)
+        vision_weight, audio_weight = torch.split(self.fc1.weight, self.side_features, dim=1)
         vision_part = functional.linear(vision, vision_weight, self.fc1.bias)
         audio_part = functional.linear(audio, audio_weight)
         return vision_part, audio_part
@@ -153,10 +205,14 @@ class AlignedFusion(Fusion):
     initial_slope: ClassVar[float]
     initial_threshold: ClassVar[float]
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: Mapping[Side, int], width: int) -> None:
         super().__init__()
-        self.vision = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
-        self.audio = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
+        self.vision = nn.Sequential(
+            nn.Linear(features["vision"], width), nn.ReLU(), nn.Linear(width, width)
+        )
+        self.audio = nn.Sequential(
+            nn.Linear(features["audio"], width), nn.ReLU(), nn.Linear(width, width)
+        )
         self.fc3 = nn.Linear(1, 2)
 
     def initialize_answer(self) -> None:
@@ -171,7 +227,7 @@ class AlignedFusion(Fusion):
             self.fc3.bias.copy_(-slope * self.initial_threshold)
 
     def project(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
         """Unit vectors of the shared space, in float32."""
         return self.aligned(vision, "vision"), self.aligned(audio, "audio")
@@ -182,18 +238,6 @@ class AlignedFusion(Fusion):
         """Unit vectors of the shared space of one side, in float32."""
         layers = self.vision if side == "vision" else self.audio
         return functional.normalize(layers(features).float(), dim=-1, eps=MIN_NORM)
-
-    def similarities(
-        self,
-        vision: Float[Tensor, "n *positions width"],
-        audio: Float[Tensor, "m *times width"],
-    ) -> Float[Tensor, "n m"]:
-        """The similarity of every row of `vision` with every row of `audio`."""
-        raise NotImplementedError
-
-    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
-        """The logits of pairs, from their similarities."""
-        raise NotImplementedError
 
 
 class DistanceFusion(AlignedFusion):
@@ -221,6 +265,12 @@ class DistanceFusion(AlignedFusion):
     ) -> Float[Tensor, "*all 2"]:
         return self.similarity_logits((vision * audio).sum(-1))
 
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        # A whole frame is one vector here.
+        return similarities[..., 0]
+
 
 class PositionFusion(AlignedFusion):
     """Base of the fusions that compare the sound with every position of the frame.
@@ -237,17 +287,18 @@ class PositionFusion(AlignedFusion):
     # Through a hard maximum only one position learns from a pair. With it nothing was learned in
     # the first 200 to 500 steps (LOG.md, 2026-11-24).
 
+    compares_positions = True
     initial_slope, initial_threshold = 5.0, 0.5
 
-    def __init__(self, features: int, width: int, sharpness: float, positions: int) -> None:
+    def __init__(
+        self, features: Mapping[Side, int], width: int, sharpness: float, positions: int
+    ) -> None:
         super().__init__(features, width)
         self.sharpness = sharpness
         self.positions = positions
 
-    def features(
-        self, vision: TowerOutput, audio: TowerOutput
-    ) -> tuple[Float[Tensor, "n positions features"], Float[Tensor, "m times features"]]:
-        return vision.map.flatten(2).transpose(1, 2), self.audio_features(audio)
+    def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n positions features"]:
+        return vision.map.flatten(2).transpose(1, 2)
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
         """The vectors of the sound that are compared with every position."""
@@ -279,16 +330,16 @@ class PositionFusion(AlignedFusion):
     ) -> Float[Tensor, "n m 2"]:
         return self.similarity_logits(self.similarities(vision, audio))
 
-    def soft_maximum(
-        self, similarity: Float[Tensor, "*volume"], dimension: int
-    ) -> Float[Tensor, "*remaining"]:
-        """The soft maximum of similarities over the positions that lie along `dimension`."""
-        return self._soft_maximum(self.sharpness * similarity, dimension)
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        """The soft maximum over the positions of the frame, as in training."""
+        return self._soft_maximum(self.sharpness * similarities, -1)
 
     def _soft_maximum(
         self, scaled: Float[Tensor, "*volume"], dimension: int
     ) -> Float[Tensor, "*remaining"]:
-        """Like `soft_maximum`, for similarities that are already multiplied by `sharpness`."""
+        """The soft maximum of similarities that are already multiplied by `sharpness`."""
         # No similarity is above 1, so exp(scaled - sharpness) cannot overflow.
         evidence = (scaled - self.sharpness).exp_().sum(dimension).float()
         # + 1 adds the sharpness again that was subtracted: sharpness / sharpness.
@@ -320,16 +371,24 @@ POSITION_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
 """Fusions of every position of the frame."""
 
 
-def build_fusion(config: ModelConfig, vision: Backbone) -> Fusion:
-    """The fusion that `config` names, for towers like `vision`; its weights are not drawn yet."""
+def build_fusion(config: ModelConfig, vision: Backbone, audio: Backbone) -> Fusion:
+    """The fusion that `config` names, for these towers; its weights are not drawn yet."""
+    features: Mapping[Side, int] = {"vision": vision.features, "audio": audio.features}
+    if config.fusion == "general":
+        # Imported here, because that file imports the base of its fusion from this one.
+        from looklisten.model.general_fusion import GeneralFusion
+
+        positions = vision.map_columns(config.crop_pixels) ** 2
+        return GeneralFusion(
+            features, config.fusion_width, config.sharpness, positions, config.fusion_dropout
+        )
     if config.fusion in POSITION_FUSIONS:
         # Those of a training crop. Divided by its own positions, a wider frame would have
         # a lower probability for the same object (LOG.md, 2026-11-27).
         positions = vision.map_columns(config.crop_pixels) ** 2
-        return POSITION_FUSIONS[config.fusion](
-            vision.features, config.fusion_width, config.sharpness, positions
-        )
-    return VECTOR_FUSIONS[config.fusion](vision.features, config.fusion_width)
+        arguments = (features, config.fusion_width, config.sharpness, positions)
+        return POSITION_FUSIONS[config.fusion](*arguments)
+    return VECTOR_FUSIONS[config.fusion](features, config.fusion_width)
 
 
 def correspondence_logit(logits: Float[Tensor, "*pairs 2"]) -> Float[Tensor, "*pairs"]:

@@ -1,13 +1,16 @@
 """L3-Net: the two towers, the front end before the audio tower, and the fusion of both."""
 
+from collections.abc import Mapping
+
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from looklisten.config import ModelConfig, Side
-from looklisten.media.frames import frames_to_unit
+from looklisten.media.frames import frames_to_input
 from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
-from looklisten.model.backbones import Backbone, TowerOutput, find_backbone
-from looklisten.model.fusions import build_fusion
+from looklisten.model.backbones import Backbone, TowerOutput, build_tower
+from looklisten.model.calibration import Calibration
+from looklisten.model.fusions import build_fusion, correspondence_logit
 from looklisten.model.initialization import initialize_weights
 from looklisten.system.processes import single_thread_after_fork
 
@@ -26,17 +29,16 @@ class L3Net(nn.Module):
         self.config = config = config or ModelConfig()
         self.initial_seed: int | None = None
         """The seed of the initial weights, where a checkpoint knows it."""
-        backbone = find_backbone(config.backbone)
-        backbone.check(config)
-
+        self.calibration: Calibration | None = None
+        """How log-odds become a probability, where it was fitted; else they are taken as they are.
+        """
         self.front_end = LogSpectrogram(config.front_end, config.window)
-        # A front end in decibels gives values far from mean 0 and deviation 1.
-        normalized = bool(self.front_end.spec.range_decibels)
+        normalized = self.front_end.spec.needs_normalization
         # The names of these modules are the names of the weights in every checkpoint. Their order
         # is the order in which initial weights are drawn: another order gives other numbers.
-        self.vision = backbone.from_config(config, "vision", 3 * config.frames_per_pair, False)
-        self.audio = backbone.from_config(config, "audio", 1, normalized)
-        self.fusion = build_fusion(config, self.vision)
+        self.vision = build_tower(config, "vision")
+        self.audio = build_tower(config, "audio", normalized)
+        self.fusion = build_fusion(config, self.vision, self.audio)
         initialize_weights(self, config)
         # After the drawing: the first changes weights that were drawn, the second replaces some.
         self.vision.inflate_input(config.frames_per_pair)
@@ -45,6 +47,11 @@ class L3Net(nn.Module):
     def tower(self, side: Side) -> Backbone:
         """The tower of one side."""
         return self.vision if side == "vision" else self.audio
+
+    @property
+    def features(self) -> Mapping[Side, int]:
+        """The number of features of each tower."""
+        return {"vision": self.vision.features, "audio": self.audio.features}
 
     def look(self, frames: Num[Tensor, "batch channels height width"]) -> TowerOutput:
         """The vision tower's output for frames, uint8 or floats in 0..1.
@@ -58,7 +65,7 @@ class L3Net(nn.Module):
         self, frames: Num[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """The input of the vision tower: -1..1."""
-        return frames_to_unit(frames) * 2 - 1
+        return frames_to_input(frames)
 
     def listen(self, waveforms: Num[Tensor, "batch samples"]) -> TowerOutput:
         """The audio tower's output for sound at 48 kHz, int16 or floats in -1..1.
@@ -74,6 +81,14 @@ class L3Net(nn.Module):
         # All sound of a user enters the network here. Training calls `front_end` itself: its sound
         # has 16 bits already, and its random gain comes after the rounding.
         return self.front_end(round_to_int16(waveforms))  # type: ignore[no-any-return]
+
+    def log_odds(self, logits: Float[Tensor, "*pairs 2"]) -> Float[Tensor, "*pairs"]:
+        """The log-odds that frames and sounds correspond, calibrated where the network is.
+
+        Above 0 the answer is yes. `logits` are those of the fusion.
+        """
+        log_odds = correspondence_logit(logits)
+        return self.calibration.log_odds(log_odds) if self.calibration else log_odds
 
     def forward(
         self,

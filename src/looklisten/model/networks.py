@@ -6,7 +6,9 @@ A name is one of:
 - a folder that `publish` or `export` wrote;
 - a name on the Hugging Face Hub: `org/name` if there is no such path here, or `hf-hub:org/name`;
 - a network of OpenL3: `openl3:audio-mel256-env`, a Keras file (`.h5`), or a folder of `convert`;
-- `untrained:RECIPE`, the network of a recipe with its initial weights.
+- `start`, which comes with the package;
+- `untrained:RECIPE`, the network of a recipe with its initial weights, and with the published
+  weights of backbones that have some.
 
 Knows names and checkpoints. Does not know how to download, and no weights of other projects.
 """
@@ -27,10 +29,12 @@ from numpy.typing import NDArray
 from looklisten.config import Config
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import Checkpoint, open_checkpoint
+from looklisten.model.initial_towers import begin_published_towers
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.model.objectives import Objective, build_objective
 from looklisten.model.published_folder import is_published, read_published
+from looklisten.model.shipped import is_shipped, open_shipped
 from looklisten.model.training_videos import HELD_OUT, TRAINED_ON, recorded_videos
 from looklisten.names import first_few
 from looklisten.system.devices import choose_device, to_device
@@ -123,13 +127,18 @@ class Run:
         """
         if self._config is None:
             raise CheckpointError(openl3_refusal(self.name))
-        if not self.step and not self.is_untrained:
+        if not self.knows_split:
             # Such a config has only defaults for the training, and would split videos by them.
             raise CheckpointError(
                 f"{self.name} is a network without its training, so nobody knows which videos "
                 "were held out; give the folder of a run, or one that was saved from a run"
             )
         return self._config
+
+    @property
+    def knows_split(self) -> bool:
+        """Whether it is known by which rule training held videos out, so that `config` is there."""
+        return self._config is not None and bool(self.step or self.is_untrained)
 
     @property
     def path(self) -> Path | None:
@@ -144,6 +153,11 @@ class Run:
         if self.checkpoint is not None:
             return self.checkpoint.step
         return 0 if self.is_untrained else None
+
+    @property
+    def named_facts(self) -> dict[str, Any]:
+        """The name of the network and its step, for the head of a table of results."""
+        return {"network": self.name, "step": self.step}
 
     @property
     def is_untrained(self) -> bool:
@@ -211,7 +225,7 @@ class Run:
         """The training objective with its own weights, in evaluation mode, on the CPU."""
         if self.checkpoint is not None:
             return self.checkpoint.objective()
-        return build_objective(self.config, self.l3net.vision.features).eval()
+        return build_objective(self.config, self.l3net.features).eval()
 
 
 def open_network(
@@ -304,6 +318,9 @@ def _open(name: str | Path, strict: bool, download_options: dict[str, Any]) -> R
     text = str(name)
     if text.startswith(UNTRAINED_PREFIX):
         return _untrained(text)
+    if is_shipped(name):
+        checkpoint = open_shipped(text)
+        return Run(text, checkpoint.model(strict), checkpoint)
     if is_openl3(name):
         return Run(text, _loader(OPENL3_PREFIX)(name))
     on_hub = hub_name(name)
@@ -318,6 +335,7 @@ def _untrained(name: str) -> Run:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         network = L3Net(config.model).eval()
+    begin_published_towers(network)
     network.initial_seed = config.train.seed
     return Run(name, network, config=config)
 

@@ -15,31 +15,38 @@ from looklisten.media import spectrogram
 def augment(
     batch: PairBatch, config: Config, step: int, device: str
 ) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
-    """Frames with other brightness and saturation, and waveforms with another gain.
+    """Inputs of the towers: frames with other brightness and saturation, sounds with another gain.
 
-    The changes depend on the seed and the step alone. Each frame and each sound has its own, the
-    same in whichever process its row is.
+    Frames are in -1..1, waveforms in -1..1 before the gain. The changes depend on the seed and the
+    step alone. Each frame and each sound has its own, the same in whichever process its row is.
     """
     settings = config.augment
     generator = torch.Generator().manual_seed(step_seed(config.train.seed, step))
     # Drawn for the whole batch, so that the number of processes changes nothing.
     uniform = torch.rand(3, config.train.batch_size, generator=generator) * 2 - 1
     brightness, saturation, gain = uniform[:, batch.rows].to(device)
-    frames, waveforms = move_to_device(batch, device)
+    frames, waveforms = _move_to_device(batch, device)
     frames = media_frames.jitter(
         frames, settings.brightness * brightness, 1 + settings.saturation * saturation
     )
-    return frames, waveforms * (1 + settings.gain * gain)[:, None]
+    return frames, spectrogram.int16_to_float(waveforms).mul_((1 + settings.gain * gain)[:, None])
 
 
-def move_to_device(
+def without_changes(
     batch: PairBatch, device: str
 ) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
-    """Frames in 0..1 and waveforms in -1..1, on the device."""
+    """Inputs of the towers as they are stored: frames and waveforms in -1..1, on the device."""
+    frames, waveforms = _move_to_device(batch, device)
+    return media_frames.frames_to_input(frames), spectrogram.int16_to_float(waveforms)
+
+
+def _move_to_device(
+    batch: PairBatch, device: str
+) -> tuple[UInt8[Tensor, "own channels height width"], Int16[Tensor, "own samples"]]:
     # They travel as integers, which are smaller.
     frames: UInt8[Tensor, "own channels height width"] = batch.frames.to(device, non_blocking=True)
     waveforms: Int16[Tensor, "own samples"] = batch.waveforms.to(device, non_blocking=True)
-    return media_frames.frames_to_unit(frames), spectrogram.int16_to_float(waveforms)
+    return frames, waveforms
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -189,7 +189,10 @@ def _run_configs(config: Config, supervised_run: str, teacher: str) -> dict[str,
     teacher_run = teacher or supervised_run
     return {
         "labels": config.changed("train", objective="labels"),
-        "pretraining-frozen": config.changed("train", freeze="towers", **towers),
+        # Random crops at every step, as the other rows have.
+        "pretraining-frozen": config.changed(
+            "train", freeze="towers", cached_frames_per_second=0, **towers
+        ),
         "pretraining-finetuned": config.changed("train", **towers),
         "teacher": config.changed("train", freeze="vision", vision_from=teacher_run),
         "l3": config,

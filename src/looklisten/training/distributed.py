@@ -44,10 +44,17 @@ class ProcessWorld:
     ranks: int = 1
     local_rank: int = 0
     local_ranks: int = 1
+    connects_alone: bool = False
+    """Communicate also where there is one process, to test the communication of a machine."""
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is nothing to communicate."""
+        return self.ranks == 1 and not self.connects_alone
 
     def check_batch(self, settings: TrainConfig) -> None:
         """Raises ConfigError when the batch does not divide into equal shares of useful pairs."""
@@ -68,7 +75,7 @@ class ProcessWorld:
 
     def average_gradients(self, module: nn.Module, device: str) -> nn.Module:
         """`module` with its gradients averaged over all processes; itself if there is one."""
-        if self.ranks == 1:
+        if self.is_alone:
             return module
         on_gpu = device.startswith("cuda")
         return DistributedDataParallel(
@@ -82,14 +89,14 @@ class ProcessWorld:
 
         Row i of process r is row i * ranks + r of the result.
         """
-        if self.ranks == 1:
+        if self.is_alone:
             return rows
         all_rows: Tensor = _GatherRows.apply(rows, self)  # type: ignore[no-untyped-call]
         return all_rows
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true in any process; all processes get the same answer."""
-        if self.ranks == 1:
+        if self.is_alone:
             return flag
         # A tensor on the CPU goes through gloo, so that no GPU has to wait.
         votes = torch.tensor(int(flag))
@@ -98,7 +105,7 @@ class ProcessWorld:
 
     def mean(self, values: list[float]) -> list[float]:
         """The mean of each value over all processes."""
-        if self.ranks == 1:
+        if self.is_alone:
             return values
         total = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(total)
@@ -106,7 +113,7 @@ class ProcessWorld:
 
     def all_equal(self, value: str) -> bool:
         """Whether all processes have the same value; all processes get the same answer."""
-        if self.ranks == 1:
+        if self.is_alone:
             return True
         first_value = self.broadcast_from_first(lambda: value)
         return not self.any(value != first_value)
@@ -116,7 +123,7 @@ class ProcessWorld:
 
         A LookListenError that `compute` raises is raised in all processes.
         """
-        if self.ranks == 1:
+        if self.is_alone:
             return compute()
         result_and_error: list[Any] = [None, None]
         if self.is_first:
@@ -131,14 +138,15 @@ class ProcessWorld:
 
 
 @contextlib.contextmanager
-def process_world(device: str) -> Iterator[ProcessWorld]:
+def process_world(device: str, connect_alone: bool = False) -> Iterator[ProcessWorld]:
     """The processes that `torchrun` started, connected until the block ends.
 
     Without torchrun it is a world of one process. Whoever calls `average_gradients` must release
-    its result before the block ends. Raises LookListenError when another process is lost.
+    its result before the block ends. `connect_alone`: connect one process of torchrun, too, to test
+    the communication of a machine. Raises LookListenError when another process is lost.
     """
     ranks = int(os.environ.get("WORLD_SIZE", 1))
-    if ranks == 1:
+    if ranks == 1 and not connect_alone:
         yield ProcessWorld()
         return
     world = ProcessWorld(
@@ -146,6 +154,7 @@ def process_world(device: str) -> Iterator[ProcessWorld]:
         ranks=ranks,
         local_rank=int(os.environ["LOCAL_RANK"]),
         local_ranks=int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
+        connects_alone=connect_alone,
     )
     _connect(device)
     try:

@@ -27,10 +27,12 @@ from looklisten.training.batches import (
     load_batches,
     select_labeled,
     training_stream,
+    trains_on_features,
 )
 from looklisten.training.checkpointing import Checkpointer, Resume, open_run
 from looklisten.training.computation import deterministic_kernels
 from looklisten.training.distributed import ProcessWorld, process_world
+from looklisten.training.frozen_towers.cache import FeatureCache, open_features
 from looklisten.training.held_out import EVALUATED_PAIRS, HeldOutEvaluation
 from looklisten.training.interruption import Interruption
 from looklisten.training.learner import Learner
@@ -102,69 +104,15 @@ def train(
     ):
         # Every process opens the shards itself, and all must come to the same split.
         clips, config = _split_clips(data, config, world)
-        lock = FolderLock(run)
-        cleanup.callback(lock.release)
-        # Only the first process writes files. If it fails, all processes stop with the same error.
-        saved = world.broadcast_from_first(
-            lambda: open_run(
-                run,
-                lock,
-                config,
-                resume,
-                data=data,
-                trained_on=clips.trained_on,
-                held_out=clips.held_out,
-                videos=clips.videos,
-            )
-        )
-        cleanup.enter_context(deterministic_kernels(config.train.deterministic))
-        learner = Learner(config, device, world, saved.computation if saved else None)
-        cleanup.callback(learner.release)
-        # A resumed run loads all weights from its own checkpoint, even if it began with towers of
-        # another run.
-        if saved:
-            learner.restore(saved.model().state_dict(), saved.optimizer())
-        else:
-            learner.initialize()
+        job = _start(run, data, clips, config, device, world, resume, cleanup)
         if world.is_first:
-            _log_start(learner, data, clips, saved)
-
-        first_step = saved.step if saved else 0
-        stream = training_stream(data.select(clips.trained_on), config)
-        on_gpu = learner.device.value.startswith("cuda")
-        batches = load_batches(stream, config, world, first_step, on_gpu)
-        held_out = HeldOutEvaluation(data, clips.held_out, config.train.seed, evaluated_pairs)
-        checkpointer = Checkpointer(run, lock, learner, held_out, saved)
-        meter = TrainingMeter(config.train.batch_size, world, run, first_step)
-        plateau = PlateauWarning(config.train)
-        step = first_step
-        with FileMetricsLog(run, first_step) if world.is_first else NoMetricsLog() as metrics_log:
-            for step, (parts, waited_seconds) in enumerate(batches, first_step + 1):
-                rate = learning_rate(config.train, step, stream.steps_per_epoch)
-                result = learner.step(parts, step, rate)
-                meter.add(step, result, parts, waited_seconds)
-                # A signal may reach one process only, and all must end at the same step.
-                was_stopped = world.any(bool(interruption.signal))
-                is_last = step == config.train.steps or was_stopped
-                if step % config.train.log_every == 0 or is_last:
-                    gradient_norm = float(learner.gradient_norm())
-                    metrics_log.write(
-                        step, learning_rate=rate, gradient_norm=gradient_norm, **meter.read(run)
-                    )
-                    plateau.update(step, meter.loss)
-                if world.is_first:
-                    measuring_seconds = checkpointer.after_step(
-                        step,
-                        is_last=is_last,
-                        was_stopped=was_stopped,
-                        metrics_log=metrics_log,
-                        check_finite=meter.check_finite,
-                    )
-                    meter.exclude(measuring_seconds)
-                    facts = meter.progress_facts() | checkpointer.progress_facts()
-                    progress(step, config.train.steps, **facts)
-                if was_stopped:
-                    break
+            _log_start(job)
+        features = _features_of(job, progress)
+        held_out = HeldOutEvaluation(
+            data, clips.held_out, config.train.seed, evaluated_pairs, features
+        )
+        checkpointer = Checkpointer(run, job.lock, job.learner, held_out, job.saved)
+        step, meter = _take_steps(job, features, checkpointer, interruption, progress)
         # The first process may still be saving. Every process waits for it here, so that each
         # finds the last checkpoint and returns the same result.
         held_out_accuracy, (best_accuracy, best) = world.broadcast_from_first(
@@ -184,7 +132,7 @@ def train(
         pairs_per_second=meter.pairs_per_second,
         videos_per_second=meter.pairs_per_second / PAIRS_PER_VIDEO,
         data_wait=meter.data_wait,
-        resumed_from=first_step,
+        resumed_from=job.first_step,
         stopped_by=stopped_by,
     )
 
@@ -199,6 +147,25 @@ class _SplitClips:
     videos: TrainingData
 
 
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A training that is ready for its next step."""
+
+    run: Path
+    data: Shards
+    clips: _SplitClips
+    config: Config
+    learner: Learner
+    lock: FolderLock
+    saved: Checkpoint | None
+    """The checkpoint that it continues from."""
+
+    @property
+    def first_step(self) -> int:
+        """The number of steps that were taken before."""
+        return self.saved.step if self.saved else 0
+
+
 def _split_clips(data: Shards, config: Config, world: ProcessWorld) -> tuple[_SplitClips, Config]:
     """Which clips are trained on and which are held out, and the config that fits them."""
     settings = config.train
@@ -206,7 +173,7 @@ def _split_clips(data: Shards, config: Config, world: ProcessWorld) -> tuple[_Sp
     validation = data.validation_mask(settings.validation_fraction, settings.held_out_fraction)
     trained_on, config = select_labeled(data, ~held_out & ~validation, config)
     videos = training_data(data, trained_on, held_out | validation)
-    if not world.all_equal(json.dumps(videos.digests())):
+    if not world.all_equal(json.dumps(videos.digests)):
         raise ConfigError(
             f"the processes of this run see different shards at {data.path}; "
             f"give all of them the same set"
@@ -217,10 +184,109 @@ def _split_clips(data: Shards, config: Config, world: ProcessWorld) -> tuple[_Sp
     return _SplitClips(trained_on, held_out, videos), config
 
 
-def _log_start(
-    learner: Learner, data: Shards, clips: _SplitClips, saved: Checkpoint | None
-) -> None:
+def _start(
+    run: Path,
+    data: Shards,
+    clips: _SplitClips,
+    config: Config,
+    device: str,
+    world: ProcessWorld,
+    resume: Resume,
+    cleanup: ExitStack,
+) -> _Job:
+    """Lock and open the folder of the run, and build the network or restore it."""
+    lock = FolderLock(run)
+    cleanup.callback(lock.release)
+    # Only the first process writes files. If it fails, all processes stop with the same error.
+    saved = world.broadcast_from_first(
+        lambda: open_run(
+            run,
+            lock,
+            config,
+            resume,
+            data=data,
+            trained_on=clips.trained_on,
+            held_out=clips.held_out,
+            videos=clips.videos,
+        )
+    )
+    cleanup.enter_context(deterministic_kernels(config.train.deterministic))
+    learner = Learner(config, device, world, saved.computation if saved else None)
+    cleanup.callback(learner.release)
+    # A resumed run loads all weights from its own checkpoint, even if it began with towers of
+    # another run.
+    if saved:
+        learner.restore(saved.model().state_dict(), saved.optimizer())
+    else:
+        learner.initialize()
+    return _Job(run, data, clips, config, learner, lock, saved)
+
+
+def _features_of(job: _Job, progress: Progress) -> FeatureCache | None:
+    """The features of frozen towers; the first process computes those that are missing."""
+    settings, learner, world = job.config.train, job.learner, job.learner.world
+    if not trains_on_features(job.config):
+        return None
+
+    def open_all() -> FeatureCache:
+        rate = settings.cached_frames_per_second
+        return open_features(learner.network, job.data, rate, progress)
+
+    world.broadcast_from_first(lambda: bool(open_all()))
+    features = open_all()
+    if not job.saved:
+        learner.begin_with_features(job.data.select(job.clips.trained_on), features)
+    return features
+
+
+def _take_steps(
+    job: _Job,
+    features: FeatureCache | None,
+    checkpointer: Checkpointer,
+    interruption: Interruption,
+    progress: Progress,
+) -> tuple[int, TrainingMeter]:
+    """Train to the last step or to a signal; return the last step and the meter of the steps."""
+    settings, learner, world = job.config.train, job.learner, job.learner.world
+    clips = job.data.select(job.clips.trained_on)
+    stream = training_stream(clips, job.config, learner.network, features)
+    on_gpu = learner.device.value.startswith("cuda")
+    batches = load_batches(stream, job.config, world, job.first_step, on_gpu)
+    meter = TrainingMeter(settings.batch_size, world, job.run, job.first_step)
+    plateau = PlateauWarning(settings)
+    step = job.first_step
+    with FileMetricsLog(job.run, step) if world.is_first else NoMetricsLog() as metrics_log:
+        for step, (parts, waited_seconds) in enumerate(batches, job.first_step + 1):
+            rate = learning_rate(settings, step, stream.steps_per_epoch)
+            result = learner.step(parts, step, rate)
+            meter.add(step, result, parts, waited_seconds)
+            # A signal may reach one process only, and all must end at the same step.
+            was_stopped = world.any(bool(interruption.signal))
+            is_last = step == settings.steps or was_stopped
+            if step % settings.log_every == 0 or is_last:
+                gradient_norm = float(learner.gradient_norm())
+                means = meter.read(job.run)
+                metrics_log.write(step, learning_rate=rate, gradient_norm=gradient_norm, **means)
+                plateau.update(step, meter.loss)
+            if world.is_first:
+                measuring_seconds = checkpointer.after_step(
+                    step,
+                    is_last=is_last,
+                    was_stopped=was_stopped,
+                    metrics_log=metrics_log,
+                    check_finite=meter.check_finite,
+                )
+                meter.exclude(measuring_seconds)
+                facts = meter.progress_facts() | checkpointer.progress_facts()
+                progress(step, settings.steps, **facts)
+            if was_stopped:
+                break
+    return step, meter
+
+
+def _log_start(job: _Job) -> None:
     """Log how the run is computed, and warn of what may be wrong with it."""
+    learner, data, clips = job.learner, job.data, job.clips
     world, device, precision = learner.world, learner.device, learner.precision
     processes = f", {world.ranks} processes" if world.ranks > 1 else ""
     _log.info(
@@ -239,13 +305,13 @@ def _log_start(
     ]
     for warning in warnings:
         _log.warning("%s", warning)
-    if len(set(data.video_ids[clips.held_out])) < 2:
+    if len(data.videos(clips.held_out)) < 2:
         _log.warning(
             "fewer than 2 videos are held out: "
             "the accuracy on videos not trained on is not measured"
         )
-    if saved:
-        _log.info("resumed %s from step %d", saved.path.parent.parent, saved.step)
+    if job.saved:
+        _log.info("resumed %s from step %d", job.run, job.first_step)
 
 
 def _batch_norm_warnings(settings: TrainConfig, ranks: int) -> list[str]:

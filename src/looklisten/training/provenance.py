@@ -5,10 +5,11 @@ counts. The video ids of an entry are in `data/from-step-NNNNNNNNN.parquet`. Kno
 no network.
 """
 
+import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,15 @@ class TrainingData:
     path: str
     files: tuple[tuple[str, str], ...]
     """Name and sha256 of each shard."""
-    trained_on: frozenset[str]
-    kept_apart: frozenset[str]
-    """Video ids of the held-out videos, and of those that thresholds are chosen with."""
+    trained_on: tuple[str, ...]
+    kept_apart: tuple[str, ...]
+    """Sorted video ids of the held-out videos, and of those that thresholds are chosen with."""
 
+    @functools.cached_property
     def digests(self) -> dict[str, str]:
-        """Equal for equal shards and for equal sets of videos, in any order."""
+        """Equal for equal shards and for equal sets of videos."""
         return {
-            "shards": _digest(f"{name} {sha256}" for name, sha256 in self.files),
+            "shards": _digest(sorted(f"{name} {sha256}" for name, sha256 in self.files)),
             "trained_on": _digest(self.trained_on),
             "kept_apart": _digest(self.kept_apart),
         }
@@ -69,14 +71,14 @@ def training_data(
     return TrainingData(
         path=str(data.path),
         files=files,
-        trained_on=frozenset(np.unique(data.video_ids[trained_on]).tolist()),
-        kept_apart=frozenset(np.unique(data.video_ids[kept_apart]).tolist()),
+        trained_on=tuple(data.videos(trained_on).tolist()),
+        kept_apart=tuple(data.videos(kept_apart).tolist()),
     )
 
 
 def start_record(run: Path, data: TrainingData) -> None:
     """Write the record of a new run."""
-    both = data.trained_on & data.kept_apart
+    both = set(data.kept_apart).intersection(data.trained_on)
     if both:
         _log.warning(
             "%d videos of %s have clips both to train on and held out (%s): "
@@ -111,7 +113,7 @@ def continue_record(run: Path, data: TrainingData, step: int, other_data: bool =
         _add_entry(run, entries, data, step)
         return True
     last = entries[-1]
-    if last["sha256"] == data.digests():
+    if last["sha256"] == data.digests:
         # Entries of lost steps are removed, so that the record tells what the weights have seen.
         if len(entries) < len(read_record(run)):
             write_json(run / RECORD_NAME, {"trained_on": entries})
@@ -146,7 +148,7 @@ def _report_change(
 ) -> None:
     """Warn of other shards; raises CheckpointError when they would train on held-out videos."""
     before = f"{run} was trained on {last['shards']} until step {step}"
-    leaked = (recorded[HELD_OUT] - recorded[TRAINED_ON]) & data.trained_on
+    leaked = (recorded[HELD_OUT] - recorded[TRAINED_ON]).intersection(data.trained_on)
     if leaked and not other_data:
         raise CheckpointError(
             f"{before}, and {len(leaked)} videos that were held out then would be trained on now "
@@ -168,7 +170,7 @@ def _report_change(
             step,
             first_few(sorted(leaked)),
         )
-    now_held_out = recorded[TRAINED_ON] & data.kept_apart
+    now_held_out = recorded[TRAINED_ON].intersection(data.kept_apart)
     if now_held_out:
         _log.warning(
             "%d videos that were trained on are held out now (%s): "
@@ -180,8 +182,9 @@ def _report_change(
 
 def _describe_change(recorded: _VideosByPart, last: _Entry, data: TrainingData) -> str:
     """In words, what other shards change."""
-    added = len(data.trained_on - recorded[TRAINED_ON])
-    removed = len(recorded[TRAINED_ON] - data.trained_on)
+    trained_on = set(data.trained_on)
+    added = len(trained_on - recorded[TRAINED_ON])
+    removed = len(recorded[TRAINED_ON] - trained_on)
     changes = []
     if added:
         changes.append(f"has {added} videos to train on that were not trained on before")
@@ -189,14 +192,14 @@ def _describe_change(recorded: _VideosByPart, last: _Entry, data: TrainingData) 
         changes.append(f"does not train on {removed} of the earlier videos")
     if changes:
         return " and ".join(changes)
-    if last["sha256"]["kept_apart"] == data.digests()["kept_apart"]:
+    if last["sha256"]["kept_apart"] == data.digests["kept_apart"]:
         return "has the same videos in other shards"
     return "has the same videos to train on and holds out others"
 
 
 def _add_entry(run: Path, entries: list[_Entry], data: TrainingData, step: int) -> None:
     """Write the record with one more entry."""
-    ids_by_part = {TRAINED_ON: sorted(data.trained_on), HELD_OUT: sorted(data.kept_apart)}
+    ids_by_part = {TRAINED_ON: data.trained_on, HELD_OUT: data.kept_apart}
     name = f"data/from-step-{step:09d}.parquet"
     # The list is written before the entry, so that every entry of the record has its list.
     _write_ids(run / name, ids_by_part)
@@ -206,13 +209,13 @@ def _add_entry(run: Path, entries: list[_Entry], data: TrainingData, step: int) 
         "shards": data.path,
         "files": len(data.files),
         "videos": counts,
-        "sha256": data.digests(),
+        "sha256": data.digests,
         "ids": name,
     }
     write_json(run / RECORD_NAME, {"trained_on": [*entries, entry]})
 
 
-def _write_ids(path: Path, ids_by_part: dict[str, list[str]]) -> None:
+def _write_ids(path: Path, ids_by_part: Mapping[str, Sequence[str]]) -> None:
     video_ids: list[str] = []
     parts: list[str] = []
     for part, ids in ids_by_part.items():
@@ -228,9 +231,9 @@ def _write_ids(path: Path, ids_by_part: dict[str, list[str]]) -> None:
         pq.write_table(table, scratch, compression="zstd")
 
 
-def _digest(lines: Iterable[str]) -> str:
-    """sha256 of the sorted lines, in hexadecimal."""
-    digest = hashlib.sha256()
-    for line in sorted(lines):
-        digest.update(json.dumps(line).encode() + b"\n")
-    return digest.hexdigest()
+def _digest(lines: Sequence[str]) -> str:
+    """sha256 of sorted texts, each on a line as JSON, in hexadecimal."""
+    # One call for all of them, because there may be millions. The texts of JSON hold no newline.
+    as_list = json.dumps(lines, separators=("\n", ":"))
+    text = as_list[1:-1] + "\n" if lines else ""
+    return hashlib.sha256(text.encode()).hexdigest()

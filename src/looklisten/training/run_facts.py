@@ -42,12 +42,11 @@ def add_data_change(
 def _amounts(
     data: Shards, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    seconds = data.columns("duration_seconds")["duration_seconds"].to_pylist()
-    hours = np.array(seconds) / 3600
+    hours = data.columns("duration_seconds")["duration_seconds"].to_numpy() / 3600
     amounts = {}
     for name, mask in (("trained_on", trained_on), ("held_out", held_out)):
         amounts[name] = {
-            "videos": len(set(data.video_ids[mask])),
+            "videos": len(data.videos(mask)),
             "clips": int(mask.sum()),
             "hours": float(hours[mask].sum()),
         }

@@ -20,7 +20,7 @@ from looklisten.drawing.figures import (
 )
 from looklisten.inference.localization.records import Localization
 from looklisten.inference.moments import Moment
-from looklisten.model.backbones import feature_count
+from looklisten.model.backbones import feature_counts
 from looklisten.model.objectives import find_objective
 
 
@@ -40,6 +40,7 @@ def write_report(
     `best_units`: a filled template.
     """
     chance = find_objective(config.train.objective).chance_loss(config.train)
+    counts = feature_counts(config.model)
     loss_curves = data_url(training_curves(metrics, chance), "image/png")
     videos = []
     for name, video in samples:
@@ -49,7 +50,7 @@ def write_report(
         "report.html.j2",
         results=results,
         config=config,
-        unit_count=feature_count(config.model),
+        unit_counts=" and ".join(dict.fromkeys(map(str, counts.values()))),
         curves=loss_curves,
         moments=[_moment_values(moment, localization) for moment, localization in localizations],
         best_units=best_units,

@@ -21,11 +21,12 @@ from PIL import Image
 from torch.nn import functional
 
 from looklisten.app.pages.page import data_url, fill_template, write_page
+from looklisten.config import SIDES
 from looklisten.drawing.figures import spectrogram_image
 from looklisten.drawing.heatmap_colors import RgbImage, overlay_image
 from looklisten.evaluation.units.naming import Unit, Units
 from looklisten.inference.moments import Moment
-from looklisten.inference.unit_activations import SIDES, MomentAddress, UnitActivation
+from looklisten.inference.unit_activations import MomentAddress, UnitActivation
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, resize
 from looklisten.model.l3net import L3Net

@@ -10,6 +10,7 @@ from looklisten.app.command_line import DeviceName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.config import Config
+from looklisten.option_checks import check_at_least
 from looklisten.system.files import check_writable
 
 
@@ -40,6 +41,7 @@ def run_baselines(
     """
     from looklisten.training.baselines import baselines
 
+    check_at_least(1, steps=steps, pairs=pairs)
     # Wrong options must be reported before the first of many trainings.
     seed_numbers = _numbers(seeds)
     recipe = Config.load(config)

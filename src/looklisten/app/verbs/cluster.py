@@ -20,7 +20,7 @@ def run_cluster(
     checkpoint: NetworkName = "runs/tiny",
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     split: str = "held-out",
-    k: int = 64,
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 64,
     kmeans_seeds: int = 10,
     device: DeviceName = "auto",
 ) -> Output:
@@ -42,19 +42,19 @@ def run_cluster(
         check_writable_file(out)
     run = open_network(checkpoint, device)
     with ProgressBar("cluster: clips") as progress:
-        result = cluster(run, shards, split, k=k, seeds=kmeans_seeds, progress=progress)
+        result = cluster(run, shards, split, k=k, kmeans_seeds=kmeans_seeds, progress=progress)
     # The image needs t-SNE, which takes longer than the figures, so it is made on request.
     if out is None:
-        return Output(result.as_dict())
+        return Output(run.named_facts | result.as_dict())
     _write_image(out, result)
-    return Output(result.as_dict() | {"image": out})
+    return Output(run.named_facts | result.as_dict() | {"image": out})
 
 
 def _write_image(out: Path, result: "Clustering") -> None:
     """The vectors of each side as points of a plane."""
+    from looklisten.config import SIDES
     from looklisten.drawing.figures import class_scatter
     from looklisten.evaluation.units.clustering import tsne_positions
-    from looklisten.inference.unit_activations import SIDES
     from looklisten.system.files import atomic_write
 
     panels = []

@@ -14,7 +14,7 @@ def run_demo(
     /,
     videos: int = 2000,
     seconds: float = 3.0,
-    steps: int = 1000,
+    steps: int = 1200,
     seed: int = 0,
     fresh: bool = False,
     workers: WorkerCount = None,

@@ -10,6 +10,7 @@ from looklisten.app.command_line import check_writable_file
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.config import Config
+from looklisten.option_checks import check_at_least
 
 
 def run_inspect(
@@ -34,6 +35,7 @@ def run_inspect(
     from looklisten.data.inspection import inspect
     from looklisten.data.shards import Shards
 
+    check_at_least(0, pairs=pairs)
     # The pairs depend on the recipe: it sets the crop, the front end and the size of a batch.
     training_config = Config.load(config).changed("train", seed=seed)
     if pairs:

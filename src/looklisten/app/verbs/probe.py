@@ -33,11 +33,6 @@ def run_probe(
             which can be left out.
     """
     dataset, path = _dataset_and_path(paths)
-    if options.untrained_seeds is not None and options.untrained_seeds < 1:
-        raise UsageError(
-            f"--untrained-seeds {options.untrained_seeds} is less than 1; to have no untrained "
-            "network in the table, use --compare none"
-        )
     # An option without effect would hide a mistake, so it is refused.
     if dataset == "shards":
         if unused := _changed(options, OPTIONS_OF_LABELED_SETS):
@@ -75,13 +70,15 @@ def _changed(options: ProbeOptions, names: Sequence[str]) -> list[str]:
 
 def _probe_labeled_set(dataset: str, path: str, checkpoint: str, options: ProbeOptions) -> Output:
     from looklisten.evaluation.linear_probe.public_sets import probe_labeled_set
+    from looklisten.model.networks import open_network
     from looklisten.system.cache import writable_cache
 
     # The library caches only on request; the command line has a folder for it.
     options = replace(options, cache=options.cache or writable_cache("probe"))
+    run = open_network(checkpoint, options.device)
     with ProgressBar(f"probe: {dataset}") as progress:
-        table = probe_labeled_set(dataset, path, checkpoint, options, progress)
-    return Output.of_inputs(table.as_dict())
+        table = probe_labeled_set(dataset, path, run, options, progress)
+    return Output.of_inputs(run.named_facts | table.as_dict())
 
 
 def _probe_shards(path: str, checkpoint: str, options: ProbeOptions) -> Output:
@@ -91,4 +88,4 @@ def _probe_shards(path: str, checkpoint: str, options: ProbeOptions) -> Output:
     run = open_network(checkpoint, options.device)
     with ProgressBar("probe: clips") as progress:
         sides = probe(run, path, options.per_clip, progress=progress)
-    return Output({side: result.as_dict() for side, result in sides.items()})
+    return Output(run.named_facts | {side: result.as_dict() for side, result in sides.items()})

@@ -12,6 +12,7 @@ from looklisten.app.command_line import DeviceName, UsageError, Verb, parse, sum
 from looklisten.app.output import INTERRUPTED, SUCCESS, Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.config import Config
+from looklisten.option_checks import check_at_least
 from looklisten.system.files import check_writable
 
 DEFAULT_RECIPE = "tiny"
@@ -63,6 +64,8 @@ def train_with(recipe: str) -> Callable[..., Output]:
         from looklisten.training.overfit import overfit as memorize
         from looklisten.training.sweep import sweep as train_briefly
 
+        check_at_least(0, overfit=overfit)
+        check_at_least(1, sweep_steps=sweep_steps)
         if overfit and sweep:
             raise UsageError("--overfit and --sweep cannot be combined; use one at a time")
         if overfit:

@@ -43,4 +43,4 @@ def run_units(
         result = units(run, clips, top, per_clip, progress=progress)
     with ProgressBar("units: moments drawn") as progress:
         page = write_unit_page(out, result, run.l3net, progress)
-    return Output(result.as_dict() | page)
+    return Output(run.named_facts | result.as_dict() | page)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from looklisten.config import Side
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, OptionError
 from looklisten.evaluation.linear_probe.audio import log_mel_extractor
 from looklisten.evaluation.linear_probe.features import FeatureExtractor, network_extractor
 from looklisten.evaluation.linear_probe.images import color_extractor
@@ -78,7 +78,7 @@ def _chosen_baselines(compare: str, files: LabeledFiles) -> list[str]:
     names = [name.strip() for name in compare.split(",")]
     for name in names:
         if name not in known:
-            raise ConfigError(
+            raise OptionError(
                 f"there is no baseline {name!r} for {files.labeled_set.title}; "
                 f"choose all, none, or names out of {', '.join(known)}"
             )

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from looklisten.errors import ConfigError
+from looklisten.errors import OptionError
+from looklisten.option_checks import check_at_least
 
 ProbeLayer = Literal["conv4_2", "pool4", "aligned", "texture"]
 
@@ -35,9 +36,9 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         if self.untrained_seeds is not None and self.untrained_seeds < 1:
-            raise ConfigError(
-                f"--untrained-seeds {self.untrained_seeds} is less than 1; "
-                f"to have no untrained network in the table, use --compare none"
+            raise OptionError(
+                f"untrained_seeds {self.untrained_seeds} must be at least 1; "
+                'to have no untrained network in the table, set compare to "none"',
+                "untrained_seeds",
             )
-        if self.per_clip < 1:
-            raise ConfigError(f"--per-clip {self.per_clip} is less than 1; use 1 or more")
+        check_at_least(1, per_clip=self.per_clip)

@@ -6,7 +6,7 @@ the baselines.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,10 +34,12 @@ from looklisten.evaluation.localization.table import (
 )
 from looklisten.inference.localization.methods import default_method
 from looklisten.inference.localization.options import Method
-from looklisten.inference.moments import Moment, moment_number, moment_starts, nearest_frame
-from looklisten.model.fusions import AlignedFusion
+from looklisten.inference.moments import Moment, moment_at, moment_starts, nearest_frame
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
+from looklisten.option_checks import check_at_least
 from looklisten.system.progress import Progress, no_progress
 
 BOX_TOLERANCE_SECONDS = 0.2
@@ -146,6 +148,8 @@ def localization(
     Raises ConfigError when no clip has boxes of sounding objects, and for a method that the network
     does not have.
     """
+    check_at_least(1, per_clip=per_clip)
+    check_at_least(0, seed=seed)
     model = network_of(network)
     annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
     return localization_table(model, annotated, methods, seed, progress)
@@ -164,7 +168,7 @@ def localization_table(
     """
     model.eval()
     # A position can be compared with a sound only if the fusion has a shared vector space.
-    has_similarity = isinstance(model.fusion, AlignedFusion)
+    has_similarity = model.fusion.shares_space
     notes = []
     if not methods:
         methods = list(get_args(Method))
@@ -274,32 +278,57 @@ def _by_sound(boxes: Sequence[Box]) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
 
 
 def annotated_moments(model: L3Net, clips: Shards, per_clip: int = 2) -> list[AnnotatedMoment]:
-    """`per_clip` moments of each clip, where a sounding object has a box.
+    """Up to `per_clip` moments of each clip, where a sounding object has a box.
 
-    Raises ConfigError when there is none.
+    They are evenly spread, as those of `moments`. Where none of these has a box, they are at the
+    times of the clip's boxes. Raises ConfigError when there is none.
     """
 
-    def load(clip: int, number: int) -> Moment:
-        return moment_number(clips[clip], model.config, per_clip, number)
+    def load(clip: int, start: int, frame: int) -> Moment:
+        return moment_at(clips[clip], model.config, start, frame)
 
     annotated = []
     for clip_number, clip in enumerate(clips):
-        for number, start in enumerate(moment_starts(clip, per_clip)):
-            # The time alone: the frame is decoded when its map is asked for.
-            frame_seconds = clip.frame_seconds[nearest_frame(clip, start)]
-            boxes = boxes_at(clip, frame_seconds)
+        for start, frame in _annotated_seconds(clip, per_clip):
+            boxes = boxes_at(clip, clip.frame_seconds[frame])
             sounding_boxes, silent_boxes = _by_sound(boxes)
-            if sounding_boxes:
-                # Only the address is kept: the images of all moments would not fit into memory.
-                load_moment = partial(load, clip_number, number)
-                annotated.append(
-                    AnnotatedMoment(clip.video_id, sounding_boxes, silent_boxes, load_moment)
-                )
+            # Only the address is kept: the images of all moments would not fit into memory.
+            load_moment = partial(load, clip_number, start, frame)
+            annotated.append(
+                AnnotatedMoment(clip.video_id, sounding_boxes, silent_boxes, load_moment)
+            )
     if not annotated:
         raise ConfigError(
             f"pointing needs held-out clips with boxes of sounding objects; {clips.path} has none"
         )
     return annotated
+
+
+def _annotated_seconds(clip: Clip, count: int) -> list[tuple[int, int]]:
+    """The first sample of each second, and the number of its frame, where a box is sounding."""
+
+    def with_box(seconds: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        chosen = []
+        for start, frame in seconds:
+            if any(box.sounding for box in boxes_at(clip, clip.frame_seconds[frame])):
+                chosen.append((start, frame))
+        return chosen
+
+    starts = moment_starts(clip, count)
+    if spread := with_box((start, nearest_frame(clip, start)) for start in starts):
+        return spread
+    # People often draw boxes at one time of a clip, which spread moments miss.
+    times = sorted({box.clip_seconds for box in clip.boxes if box.sounding})
+    spacing = max(len(times) // count, 1)
+    return with_box(_second_around(clip, time) for time in times[::spacing][:count])
+
+
+def _second_around(clip: Clip, clip_seconds: float) -> tuple[int, int]:
+    """The first sample of the second around a time, and the number of the nearest frame."""
+    frame = int(np.abs(np.array(clip.frame_seconds) - clip_seconds).argmin())
+    middle_start = round((clip_seconds - WINDOW_SECONDS / 2) * SAMPLE_RATE_HZ)
+    start = int(np.clip(middle_start, 0, len(clip.waveform) - WINDOW_SAMPLES))
+    return start, frame
 
 
 @dataclass(frozen=True)

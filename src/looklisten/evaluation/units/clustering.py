@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from looklisten.config import Side
+from looklisten.config import SIDES, Side
 from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
@@ -31,9 +31,9 @@ from looklisten.evaluation.linear_probe.shards import has_single_label
 from looklisten.evaluation.units.selectivity import CRITERION, selectivity
 from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.moments import MomentVectors, embed_clips
-from looklisten.inference.unit_activations import SIDES
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
+from looklisten.option_checks import check_at_least
 from looklisten.system.progress import Progress, no_progress
 
 PAPER_CLUSTERS = 64
@@ -133,7 +133,7 @@ def cluster(
     held_out_fraction: float | None = None,
     k: int = PAPER_CLUSTERS,
     seed: int | None = None,
-    seeds: int = 10,
+    kmeans_seeds: int = 10,
     progress: Progress = no_progress,
     *,
     max_videos: int = MAX_VIDEOS,
@@ -142,9 +142,9 @@ def cluster(
 ) -> Clustering:
     """k-means of pool4 vectors of one clip a video, compared with the labels.
 
-    Vectors are those of the middle moment, without normalization. k-means runs `seeds` times, each
-    time from another start. For vision, clips whose boxes show objects of other labels are left
-    out, as in `probe`.
+    Vectors are those of the middle moment, without normalization. k-means runs `kmeans_seeds`
+    times, each time from another start. For vision, clips whose boxes show objects of other labels
+    are left out, as in `probe`.
 
     `network`: an opened run, or a plain network.
     `shards`: a folder or its shards.
@@ -159,6 +159,8 @@ def cluster(
 
     Raises ConfigError for a split that is not there, and for labels of fewer than two classes.
     """
+    check_at_least(2, k=k)
+    check_at_least(1, kmeans_seeds=kmeans_seeds)
     model = network_of(network)
     shards = opened_shards(shards)
     seed = initial_seed(model, seed)
@@ -180,7 +182,7 @@ def cluster(
     rows: list[ClusterAgreement] = []
     for side in SIDES:
         random_clusters = []
-        for number in range(seeds):
+        for number in range(kmeans_seeds):
             rng = np.random.default_rng((seed, number))
             random_clusters.append(rng.integers(k, size=len(truth[side])))
         rows.append(cluster_agreement(side, "random", truth[side], random_clusters, None))
@@ -199,10 +201,10 @@ def cluster(
         for side in SIDES:
             vectors[side] = getattr(moment_vectors, side)[usable[side]]
             covered = selectivity(vectors[side], truth[side]).covered
-            clusters = k_means(vectors[side], k, seeds)
+            clusters = k_means(vectors[side], k, kmeans_seeds)
             rows.append(cluster_agreement(side, kind, truth[side], clusters, covered))
     rows.sort(key=lambda row: SIDES.index(row.side))
-    return Clustering(tuple(rows), k, reason, seeds, len(set(clips.names)), vectors, truth)
+    return Clustering(tuple(rows), k, reason, kmeans_seeds, len(set(clips.names)), vectors, truth)
 
 
 def _counted(clips: Shards, progress: Progress, done_before: int, total: int) -> Iterator[Clip]:
@@ -215,8 +217,7 @@ def choose_k(
     wanted_k: int, items: int, items_per_cluster: int = ITEMS_PER_CLUSTER
 ) -> tuple[int, str]:
     """The number of clusters for so many items, and why."""
-    if wanted_k < 2:
-        raise ConfigError(f"k-means needs at least 2 clusters; {wanted_k} were asked for")
+    check_at_least(2, k=wanted_k)
     largest_k = max(items // items_per_cluster, 2)
     if wanted_k > largest_k:
         return (

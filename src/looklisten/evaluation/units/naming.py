@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from looklisten.config import Side
+from looklisten.config import SIDES, Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.held_out import clips_to_evaluate, network_of
@@ -21,7 +21,6 @@ from looklisten.evaluation.units.clustering import PAPER_FIGURES, NetworkKind
 from looklisten.evaluation.units.selectivity import CRITERION, PURE, Selectivity, selectivity
 from looklisten.evaluation.untrained import initial_seed, untrained_like
 from looklisten.inference.unit_activations import (
-    SIDES,
     StrongestVideos,
     UnitActivation,
     strongest_activations,
@@ -29,6 +28,7 @@ from looklisten.inference.unit_activations import (
 )
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
+from looklisten.option_checks import check_at_least
 from looklisten.system.progress import Progress, no_progress
 
 MAX_LABELED_VIDEOS = 20_000
@@ -132,7 +132,7 @@ class Units:
         unit_counts = {}
         never_active = {}
         for side in SIDES:
-            best_units += map(_summary, self.best(side))
+            best_units += [_summary(unit, bool(self.coverage)) for unit in self.best(side)]
             unit_counts[side] = len(self.of(side))
             never_active[side] = sum(not unit.strongest for unit in self.of(side))
         return {
@@ -147,7 +147,10 @@ class Units:
         }
 
 
-def _summary(unit: Unit) -> dict[str, Any]:
+def _summary(unit: Unit, has_labels: bool) -> dict[str, Any]:
+    """The figures of a unit; without labels there is nothing to say of classes."""
+    if not has_labels:
+        return {"name": unit.name, "activation": unit.activation}
     return {
         "name": unit.name,
         "class": unit.preferred or None,
@@ -217,11 +220,7 @@ def units(
 
     Raises ConfigError for numbers below 1 and for no clip.
     """
-    if top < 1 or per_clip < 1:
-        raise ConfigError(
-            "units are shown by at least 1 clip, of at least 1 moment each; "
-            f"{top} and {per_clip} were asked for"
-        )
+    check_at_least(1, top=top, per_clip=per_clip)
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
     if not len(clips):
@@ -237,8 +236,7 @@ def units(
         # The third pass has as many moments as it finds, which is not known before.
         return lambda done, part, /, **_: progress(before + done, max(first_passes, before + part))
 
-    width = model.vision.features
-    strongest = {side: StrongestVideos(width, top) for side in SIDES}
+    strongest = {side: StrongestVideos(model.features[side], top) for side in SIDES}
     activations_of: dict[str, Activations] = {}
     for video in video_activations(model.eval(), clips, per_clip, after(0)):
         for side in SIDES:

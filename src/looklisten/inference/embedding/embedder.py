@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from looklisten.errors import ConfigError, SourceError
+from looklisten.errors import ConfigError, OptionError, SourceError
 from looklisten.inference.embedding.arguments import Embeddable, items_of
 from looklisten.inference.embedding.inputs import embed_blocks
 from looklisten.inference.embedding.options import EmbedChoices, EmbedOptions, Pooling, SideChoice
@@ -46,7 +46,7 @@ class Embedder:
         **choices: Unpack[EmbedChoices],
     ) -> None:
         if pooling not in POOLINGS:
-            raise ConfigError(f"there is no pooling {pooling!r}; there are {', '.join(POOLINGS)}")
+            raise OptionError(f"there is no pooling {pooling!r}; there are {', '.join(POOLINGS)}")
         self._options = replace(options or EmbedOptions(), **choices)
         if isinstance(model, (str, Path)):
             model = load(model)

@@ -3,11 +3,13 @@
 Imports neither torch nor numpy, so that the help of the command line needs no second.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
-from looklisten.errors import ConfigError
+from looklisten.errors import OptionError
 from looklisten.media.isolation.limits import WorkerLimits
+from looklisten.option_checks import check_above_zero, check_at_least
 
 SideChoice = Literal["auto", "audio", "vision"]
 """Which side of a source is embedded; `auto`: its sound if it has any, else its images."""
@@ -43,8 +45,12 @@ class EmbedOptions:
     """Arithmetic of the network; bfloat16 is faster on processors that support it."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size {self.batch_size} must be at least 1")
+        if not 0 < self.hop_seconds < math.inf:
+            raise OptionError(
+                f"hop_seconds {self.hop_seconds:g} must be a number above 0, such as 0.5",
+                "hop_seconds",
+            )
+        check_at_least(1, batch_size=self.batch_size)
 
 
 class EmbedChoices(TypedDict, total=False):
@@ -80,3 +86,7 @@ class EmbedFilesOptions:
     """Give up a file if decoding does not advance by one second in this time."""
     memory_megabytes: int = WorkerLimits.memory_megabytes
     """Memory that decoding one file may take."""
+
+    def __post_init__(self) -> None:
+        check_above_zero(stall_seconds=self.stall_seconds)
+        check_at_least(1, memory_megabytes=self.memory_megabytes)

@@ -106,7 +106,14 @@ def _read_facts(path: Path) -> FolderFacts:
 def _difference(name: str, before: Any, now: Any) -> str:
     if name == NETWORK_KEY:
         return f"another network ({str(before)[:12]} instead of {str(now)[:12]})"
-    return f"{name} {before} instead of {now}"
+    return f"{name} was {_in_words(name, before)}, now it is {_in_words(name, now)}"
+
+
+def _in_words(name: str, value: Any) -> Any:
+    if value is None:
+        # No value is the default; of the layer it is the network's usual one.
+        return "the usual one" if name == "layer" else "not set"
+    return value
 
 
 def _check_all_are_replaced(folder: Path, targets: Set[Path]) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from looklisten.errors import ConfigError
+from looklisten.errors import OptionError
 from looklisten.inference.embedding.records import Embeddings
 from looklisten.system.files import atomic_write
 
@@ -78,7 +78,7 @@ def vector_format_of(name: str) -> VectorFormat:
     """The format of a name. Raises ConfigError when there is none."""
     if name not in VECTOR_FORMATS:
         names = ", ".join(VECTOR_FORMATS)
-        raise ConfigError(f"there is no format {name!r} of vectors; there are {names}")
+        raise OptionError(f"there is no format {name!r} of vectors; there are {names}")
     return VECTOR_FORMATS[name]
 
 

@@ -8,6 +8,7 @@ from typing import Unpack
 import numpy as np
 from jaxtyping import Float
 
+from looklisten.config import SIDES
 from looklisten.data.clips import Clip
 from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
@@ -89,11 +90,12 @@ def localize_each(
 
 
 def _check_units(model: L3Net, units: tuple[int, int] | None) -> None:
-    count = model.vision.features
-    if units is not None and not all(0 <= unit < count for unit in units):
-        raise ConfigError(
-            f"the network has units 0 to {count - 1}, and units is {units[0]} and {units[1]}"
-        )
+    for side, unit in zip(SIDES, units or (), strict=False):
+        count = model.features[side]
+        if not 0 <= unit < count:
+            raise ConfigError(
+                f"the {side} tower has units 0 to {count - 1}, and units names its unit {unit}"
+            )
 
 
 def _times_in_clip(

@@ -19,7 +19,8 @@ from looklisten.media.frames import stack
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SECONDS
 from looklisten.model.backbones import TowerOutput
-from looklisten.model.fusions import AlignedFusion, Fusion, PositionFusion, correspondence_logit
+from looklisten.model.backbones.backbone import pool
+from looklisten.model.fusions import Fusion, correspondence_logit
 from looklisten.model.l3net import L3Net
 
 GRADIENT_STEPS = 16
@@ -31,7 +32,7 @@ Maps = tuple[Float[Tensor, "batch rows columns"], Float[Tensor, "batch bands sou
 
 def default_method(model: L3Net) -> Method:
     """The method with the highest pointing accuracy for this network (benchmarks/RESULTS.md)."""
-    return "similarity" if isinstance(model.fusion, PositionFusion) else "correspondence"
+    return "similarity" if model.fusion.compares_positions else "correspondence"
 
 
 def localize_moments(
@@ -65,8 +66,8 @@ def localize_moments(
         vision = model.look(frames)
         audio = model.listen(waveforms)
         spectrograms = model.front_end(waveforms)[:, 0].float().cpu().numpy()
-        logits = correspondence_logit(model.fusion(*model.fusion.features(vision, audio)))
-        probabilities = torch.sigmoid(logits).cpu().numpy()
+        logits = model.fusion(*model.fusion.features(vision, audio))
+        probabilities = torch.sigmoid(model.log_odds(logits)).cpu().numpy()
     followed_units = None
     if method == "unit":
         followed_units = _followed_units(vision, audio, units)
@@ -124,7 +125,7 @@ def _similarity_maps(
 ) -> Maps:
     """Each position by itself, compared with the vectors of the other side."""
     fusion = model.fusion
-    if not isinstance(fusion, AlignedFusion):
+    if not fusion.shares_space:
         raise ConfigError(
             f'this network was trained with fusion "{model.config.fusion}", which does not put '
             f"frames and sound into one space, so positions cannot be compared; use the method "
@@ -141,13 +142,9 @@ def _similarity_maps(
     frame_similarities = frame_positions @ audio_vectors.transpose(1, 2)
     frame_scores = (frame_similarities * weights[:, None]).sum(2)
     sound_similarities = sound_positions @ vision_vectors.transpose(1, 2)
-    if isinstance(fusion, PositionFusion):
-        # The sound is compared with the best position of the frame, as in training.
-        sound_scores = fusion.soft_maximum(sound_similarities, 2)
-    else:
-        sound_scores = sound_similarities[..., 0]
-    frame_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(frame_scores)))
-    sound_map = torch.sigmoid(correspondence_logit(fusion.similarity_logits(sound_scores)))
+    sound_scores = fusion.with_whole_frame(sound_similarities)
+    frame_map = torch.sigmoid(model.log_odds(fusion.similarity_logits(frame_scores)))
+    sound_map = torch.sigmoid(model.log_odds(fusion.similarity_logits(sound_scores)))
     return frame_map.view_as(vision.map[:, 0]), sound_map.view_as(audio.map[:, 0])
 
 
@@ -217,7 +214,7 @@ def _unit_weights(
         share = (step + 0.5) / GRADIENT_STEPS
         with torch.enable_grad():
             point = (tower.map * share).requires_grad_()
-            scaled = TowerOutput(point, point.amax((2, 3)))
+            scaled = TowerOutput(point, pool(point, tower.pooling), pooling=tower.pooling)
             (gradient,) = torch.autograd.grad(logit(scaled).sum(), point)
             total += gradient.sum((2, 3))
     return (total / GRADIENT_STEPS).clamp_min(0)

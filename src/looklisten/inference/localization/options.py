@@ -6,7 +6,7 @@ Imports neither torch nor numpy, so that the help of the command line needs no s
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
-from looklisten.errors import ConfigError
+from looklisten.option_checks import check_above_zero, check_at_least
 
 Method = Literal["unit", "correspondence", "similarity"]
 """What a heat map shows; `methods.localize_moments` explains the three."""
@@ -27,8 +27,9 @@ class LocalizeOptions:
     respond most."""
 
     def __post_init__(self) -> None:
-        if not self.every_seconds > 0:
-            raise ConfigError(f"every_seconds {self.every_seconds:g} must be above 0")
+        check_above_zero(every_seconds=self.every_seconds)
+        if self.units is not None:
+            check_at_least(0, units=min(self.units))
 
 
 class LocalizeChoices(TypedDict, total=False):
@@ -50,3 +51,6 @@ class LocalizeFileOptions:
     overlay: bool = True
     """Whether to write overlay.mp4, which takes most of the time. Without it, maps are as far apart
     as still images."""
+
+    def __post_init__(self) -> None:
+        check_above_zero(overlay_every_seconds=self.overlay_every_seconds)

@@ -1,5 +1,6 @@
 """Opens a media file and selects the streams to decode. Decodes nothing."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,25 @@ def open_media(path: str | Path, options: DecodeOptions, report: DecodeReport) -
         # Tags may be in any encoding, and PyAV by default fails at one that is not UTF-8.
         return av.open(str(path), metadata_errors="ignore", options=ffmpeg_options)
     except (av.FFmpegError, OSError, ValueError) as error:
-        report.last_error = last_line(error)
+        report.last_error = _reason(path, error)
         kind = "video" if options.video else "sound"
         raise SourceError(
             f"{path} cannot be opened as {kind}: {report.last_error}{photograph_advice(path)}"
         ) from error
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    """Why a file cannot be opened, in plain words."""
+    with contextlib.suppress(OSError, ValueError):
+        file = Path(path)
+        if file.is_file() and file.stat().st_size == 0:
+            return "the file is empty"
+    if not isinstance(error, (av.error.InvalidDataError, av.error.EOFError)):
+        return last_line(error)
+    return (
+        "it is no video or sound that can be read, or a part of it is missing "
+        f"(FFmpeg: {last_line(error)})"
+    )
 
 
 def select_streams(

@@ -32,7 +32,7 @@ from looklisten.media.synth.labeled_files import (
     read_labeled_files,
     split_files,
 )
-from looklisten.media.synth.options import CollageOptions
+from looklisten.media.synth.options import COLLAGE_COLUMNS, CollageOptions
 from looklisten.media.synth.rendered_video import RenderedVideo
 from looklisten.media.synth.sound_effects import leveled, rms, with_noise
 from looklisten.media.synth.world import WORLD_SPLITS, split_of
@@ -140,7 +140,7 @@ class Collage:
 
     def tables(self) -> Tables:
         """`labels`: class and split of each video, and the files that it is made of."""
-        rows: list[tuple[object, ...]] = [("path", "label", "split", "image", "sound")]
+        rows: list[tuple[object, ...]] = [COLLAGE_COLUMNS]
         for index in range(self.options.videos):
             made_of = self.ingredients(index)
             files = (made_of.image.path, made_of.sound.path)

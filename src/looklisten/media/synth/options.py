@@ -5,7 +5,13 @@ Imports neither NumPy nor PyTorch, so that the command line can use it.
 
 from dataclasses import dataclass
 
-from looklisten.errors import ConfigError
+from looklisten.errors import OptionError
+from looklisten.option_checks import check_at_least
+
+WORLD_COLUMNS = ("path", "label", "split", "background")
+"""The columns of labels.csv of a drawn world."""
+COLLAGE_COLUMNS = ("path", "label", "split", "image", "sound")
+"""The columns of labels.csv of composed videos: also the files that a video is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +32,25 @@ class SynthOptions:
     """Share of the videos in the split "test"; the others are in "train"."""
 
     def __post_init__(self) -> None:
-        if self.videos < 1:
-            raise ConfigError(f"videos {self.videos} must be at least 1")
-        if self.seconds < 1:
-            raise ConfigError(f"seconds {self.seconds:g} must be at least 1")
+        check_at_least(1, videos=self.videos, seconds=self.seconds)
+        check_at_least(0, seed=self.seed)
         if not 16 <= self.side_pixels <= 4096:
-            raise ConfigError(f"side_pixels {self.side_pixels} must be from 16 to 4096")
+            raise OptionError(
+                f"side_pixels {self.side_pixels} must be from 16 to 4096", "side_pixels"
+            )
         if self.side_pixels % 2:
-            raise ConfigError(f"side_pixels {self.side_pixels} is odd; H.264 needs an even size")
+            raise OptionError(
+                f"side_pixels {self.side_pixels} is odd; H.264 needs an even size", "side_pixels"
+            )
         if not 1 <= self.frames_per_second <= 120:
-            raise ConfigError(f"frames_per_second {self.frames_per_second} must be from 1 to 120")
+            raise OptionError(
+                f"frames_per_second {self.frames_per_second} must be from 1 to 120",
+                "frames_per_second",
+            )
         if not 0 <= self.test_share < 1:
-            raise ConfigError(f"test_share {self.test_share:g} must be at least 0 and below 1")
+            raise OptionError(
+                f"test_share {self.test_share:g} must be at least 0 and below 1", "test_share"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +68,14 @@ class WorldOptions(SynthOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.silent_share <= 1:
-            raise ConfigError(f"silent_share {self.silent_share:g} must be from 0 to 1")
+            raise OptionError(
+                f"silent_share {self.silent_share:g} must be from 0 to 1", "silent_share"
+            )
         if self.random_classes < 0 or self.random_classes == 1:
-            raise ConfigError(
+            raise OptionError(
                 f"random_classes {self.random_classes} must be 0 (the twelve fixed classes) "
-                "or at least 2"
+                "or at least 2",
+                "random_classes",
             )
 
 
@@ -79,7 +95,8 @@ class CollageOptions(SynthOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.speed_change <= 1:
-            raise ConfigError(
+            raise OptionError(
                 f"speed_change {self.speed_change:g} must be from 0 (as recorded) "
-                "to 1 (up to twice as fast or slow)"
+                "to 1 (up to twice as fast or slow)",
+                "speed_change",
             )

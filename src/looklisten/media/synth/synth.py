@@ -8,6 +8,7 @@ from looklisten.media.synth.collage import read_collage
 from looklisten.media.synth.folder import write_set
 from looklisten.media.synth.options import CollageOptions, WorldOptions
 from looklisten.media.synth.world import World
+from looklisten.option_checks import check_at_least
 from looklisten.system.progress import Progress, no_progress
 
 _log = logging.getLogger("looklisten")
@@ -30,6 +31,7 @@ def synth(
     could not be read. Raises ConfigError if `out` holds other settings, or if fewer than two
     classes have files.
     """
+    check_at_least(1, workers=workers)
     if isinstance(options, CollageOptions):
         collage = read_collage(options, workers, progress)
         return write_set(Path(out), collage, collage.failures, workers, progress)

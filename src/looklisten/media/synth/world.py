@@ -11,7 +11,7 @@ import numpy as np
 
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.synth.folder import Tables, video_name
-from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.options import WORLD_COLUMNS, WorldOptions
 from looklisten.media.synth.random_classes import class_names
 from looklisten.media.synth.rendered_video import RenderedVideo
 from looklisten.media.synth.scenes import (
@@ -84,7 +84,7 @@ class World:
 
     def tables(self) -> Tables:
         """`labels`, `boxes` of every object in every interval, and `onsets` of notes."""
-        labels: list[tuple[object, ...]] = [("path", "label", "split", "background")]
+        labels: list[tuple[object, ...]] = [WORLD_COLUMNS]
         boxes: list[tuple[object, ...]] = [
             ("path", "time", "x0", "y0", "x1", "y1", "label", "sounding")
         ]

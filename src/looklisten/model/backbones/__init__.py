@@ -1,11 +1,15 @@
 """The backbones that a config can name. A backbone is one file here and one row of `BACKBONES`."""
 
+from collections.abc import Mapping
+
 import torch
 
-from looklisten.config import ModelConfig
-from looklisten.errors import ConfigError
+from looklisten.config import SIDES, ModelConfig, Side
+from looklisten.errors import ConfigError, OptionError
 from looklisten.model.backbones.backbone import Backbone, Layer, StreamingTower, TowerOutput
+from looklisten.model.backbones.efficientnet import EfficientNetLite0
 from looklisten.model.backbones.vgg import Vgg
+from looklisten.model.backbones.yamnet import Yamnet
 
 __all__ = [
     "BACKBONES",
@@ -13,13 +17,18 @@ __all__ = [
     "Layer",
     "StreamingTower",
     "TowerOutput",
-    "feature_count",
+    "build_tower",
+    "feature_counts",
     "find_backbone",
     "register_backbone",
 ]
 
-BACKBONES: dict[str, type[Backbone]] = {"vgg": Vgg}
-"""By the name that `model.backbone` has in a config."""
+BACKBONES: dict[str, type[Backbone]] = {
+    "vgg": Vgg,
+    "efficientnet-lite0": EfficientNetLite0,
+    "yamnet": Yamnet,
+}
+"""By the name that a config has for them."""
 
 
 def register_backbone(name: str, backbone: type[Backbone]) -> None:
@@ -30,18 +39,25 @@ def register_backbone(name: str, backbone: type[Backbone]) -> None:
 
 
 def find_backbone(name: str) -> type[Backbone]:
-    """The class of a backbone. Raises ConfigError when no class has the name."""
+    """The class of a backbone. Raises OptionError when no class has the name."""
     if name not in BACKBONES:
-        raise ConfigError(
+        raise OptionError(
             f"there is no backbone {name!r} (model.backbone); the backbones are "
             f"{', '.join(sorted(BACKBONES))}"
         )
     return BACKBONES[name]
 
 
-def feature_count(config: ModelConfig) -> int:
-    """The number of features that a tower of `config` gives."""
+def build_tower(config: ModelConfig, side: Side, normalized_input: bool = False) -> Backbone:
+    """The tower of `side` that `config` names, with new weights. Raises ConfigError."""
+    backbone = find_backbone(config.backbone_of(side))
+    backbone.check(config)
+    in_channels = 3 * config.frames_per_pair if side == "vision" else 1
+    return backbone.from_config(config, side, in_channels, normalized_input)
+
+
+def feature_counts(config: ModelConfig) -> Mapping[Side, int]:
+    """The number of features that the tower of each side gives."""
     # The device "meta" has shapes and no memory, so nothing is allocated or drawn.
     with torch.device("meta"):
-        backbone = find_backbone(config.backbone)
-        return backbone.from_config(config, "vision", 3 * config.frames_per_pair, False).features
+        return {side: build_tower(config, side).features for side in SIDES}

@@ -6,18 +6,23 @@ Knows tensors and settings, no architecture.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from looklisten.config import ModelConfig, Side
 from looklisten.errors import ConfigError
+from looklisten.model.published_weights import PublishedWeights
 
 # A string and not None, so that a layer can be written as JSON and compared easily.
 LAST_MAP = ""
 """The `map_name` of a layer that is pooled from `TowerOutput.map`."""
+
+MapPooling = Literal["maximum", "mean"]
+"""How the values of a map become one number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +32,13 @@ class TowerOutput:
     map: Float[Tensor, "batch features rows columns"]
     """The last feature map: where each unit responds."""
     vector: Float[Tensor, "batch features"]
-    """The maximum of `map` over all positions."""
+    """`map` pooled over all positions."""
     named_maps: Mapping[str, Float[Tensor, "batch channels map_rows map_columns"]] = field(
         default_factory=dict
     )
     """Other maps that a layer of the tower is pooled from."""
+    pooling: MapPooling = "maximum"
+    """How `map` becomes `vector`."""
 
     def map_of(self, layer: "Layer") -> Float[Tensor, "batch channels map_rows map_columns"]:
         """The map that `layer` is pooled from."""
@@ -40,15 +47,29 @@ class TowerOutput:
         return self.named_maps[layer.map_name]
 
 
+def pool(
+    map_: Float[Tensor, "batch channels rows columns"],
+    pooling: MapPooling = "maximum",
+    grid: tuple[int, int] = (1, 1),
+) -> Float[Tensor, "batch pooled"]:
+    """The maxima or means of a map over the cells of a grid, flattened."""
+    if grid == (1, 1):
+        return map_.mean((2, 3)) if pooling == "mean" else map_.amax((2, 3))
+    if pooling == "mean":
+        return functional.adaptive_avg_pool2d(map_, grid).flatten(1)
+    return functional.adaptive_max_pool2d(map_, grid).flatten(1)
+
+
 @dataclass(frozen=True)
 class Layer:
-    """A map of a tower, max-pooled to a grid and flattened: a vector that can be an embedding."""
+    """A map of a tower, pooled to a grid and flattened: a vector that can be an embedding."""
 
     channels: int
     grid: tuple[int, int] = (1, 1)
     """Rows and columns that the map is pooled to."""
     map_name: str = LAST_MAP
     """A name in `TowerOutput.named_maps`, or `LAST_MAP`."""
+    pooling: MapPooling = "maximum"
 
     @property
     def width(self) -> int:
@@ -77,6 +98,10 @@ class Backbone(ABC, nn.Module):
     A subclass sets the attributes in its constructor, whose arguments are those of `settings`.
     """
 
+    pooling: ClassVar[MapPooling] = "maximum"
+    """How the last map becomes the vector."""
+    published: ClassVar[PublishedWeights | None] = None
+    """The weights that training begins with; None for a backbone that begins with random ones."""
     weight_settings: ClassVar[tuple[str, ...]] = ()
     """Settings of `ModelConfig` that two networks must share to exchange the weights of a tower."""
 
@@ -113,6 +138,10 @@ class Backbone(ABC, nn.Module):
     @abstractmethod
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
         """Map, vector and named maps of a batch of inputs."""
+
+    def vector_layer(self) -> Layer:
+        """The layer that is `TowerOutput.vector`."""
+        return Layer(self.features, pooling=self.pooling)
 
     @abstractmethod
     def map_columns(self, columns: int) -> int:

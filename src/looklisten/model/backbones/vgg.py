@@ -37,11 +37,10 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, x: Float[Tensor, "batch in rows columns"]) -> tuple[Tensor, Tensor]:
-        """The second convolution before and after batch-norm and ReLU."""
+        """The second convolution before and after batch-norm; its ReLU is left to the caller."""
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        # Not in place below: the raw map is a layer of its own.
         raw = self.conv2(x)
-        return raw, functional.relu(self.bn2(raw))
+        return raw, self.bn2(raw)
 
 
 class Vgg(Backbone):
@@ -143,7 +142,9 @@ class Vgg(Backbone):
         x = self.input_norm(x)
         for index in range(len(self.blocks)):
             raw, x = self._run_block(index, x)
-        return TowerOutput(map=x, vector=torch.amax(x, dim=(2, 3)), named_maps={"conv4_2": raw})
+        last_map = functional.relu(x, inplace=True)
+        vector = torch.amax(last_map, dim=(2, 3))
+        return TowerOutput(last_map, vector, named_maps={"conv4_2": raw})
 
     def map_columns(self, columns: int) -> int:
         """How many columns the last map has; rows too, where no pool keeps the columns."""
@@ -177,8 +178,13 @@ class Vgg(Backbone):
         return block
 
     def _run_block(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pool, if it is not the first block, and convolve twice."""
+        """Pool, if it is not the first block, and convolve twice.
+
+        The result is the second convolution before and after batch-norm, without its ReLU.
+        """
         if index:
             x = functional.max_pool2d(x, self.pools[index - 1])
+            # ReLU and maximum commute, and after the pool there are fewer values.
+            x = functional.relu(x, inplace=True)
         raw_and_map: tuple[Tensor, Tensor] = self.blocks[index](x)
         return raw_and_map

@@ -1,7 +1,9 @@
 """The objectives that a config can name. Each is one file here and one row of `OBJECTIVES`."""
 
-from looklisten.config import Config
-from looklisten.errors import ConfigError
+from collections.abc import Mapping
+
+from looklisten.config import Config, Side
+from looklisten.errors import ConfigError, OptionError
 from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.contrastive import ContrastiveObjective
 from looklisten.model.objectives.labels import LabelsObjective
@@ -31,17 +33,19 @@ def register_objective(name: str, objective: type[Objective]) -> None:
 
 
 def find_objective(name: str) -> type[Objective]:
-    """The class of an objective. Raises ConfigError when no class has the name."""
+    """The class of an objective. Raises OptionError when no class has the name."""
     if name not in OBJECTIVES:
-        raise ConfigError(
+        raise OptionError(
             f"there is no objective {name!r} (train.objective); the objectives are "
             f"{', '.join(sorted(OBJECTIVES))}"
         )
     return OBJECTIVES[name]
 
 
-def build_objective(config: Config, features: int) -> Objective:
-    """The objective that `config` names, with new weights, for towers of `features` features.
+def build_objective(config: Config, features: Mapping[Side, int]) -> Objective:
+    """The objective that `config` names, with new weights.
+
+    `features`: the number of features that the tower of each side gives.
 
     Raises ConfigError when there is no such objective, or when the settings do not fit it.
     """

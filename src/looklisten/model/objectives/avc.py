@@ -31,8 +31,8 @@ class AvcObjective(Objective):
     def forward(
         self,
         fusion: Fusion,
-        vision: Float[Tensor, "own *positions features"],
-        audio: Float[Tensor, "own *times features"],
+        vision: Float[Tensor, "own *positions vision_features"],
+        audio: Float[Tensor, "own *times audio_features"],
         targets: PairTargets,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.config import Config, TrainConfig
+from looklisten.config import Config, Side, TrainConfig
 from looklisten.errors import ConfigError
-from looklisten.model.fusions import AlignedFusion, Fusion
+from looklisten.model.fusions import Fusion
 from looklisten.model.objectives.avc import avc_loss
 from looklisten.model.objectives.objective import (
     Gather,
@@ -41,7 +41,7 @@ class ContrastiveObjective(Objective):
     changes the threshold and nothing else.
     """
 
-    def __init__(self, config: Config, features: int) -> None:
+    def __init__(self, config: Config, features: Mapping[Side, int]) -> None:
         super().__init__(config, features)
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
@@ -69,30 +69,30 @@ class ContrastiveObjective(Objective):
     def forward(
         self,
         fusion: Fusion,
-        vision: Float[Tensor, "own *positions features"],
-        audio: Float[Tensor, "own *times features"],
+        vision: Float[Tensor, "own *positions vision_features"],
+        audio: Float[Tensor, "own *times audio_features"],
         targets: PairTargets,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:
         """Everything in the batch but the positives counts as a negative."""
-        assert isinstance(fusion, AlignedFusion)  # `check` refuses others
         vision, audio = fusion.project(vision, audio)
         all_vision, all_audio = gather(vision), gather(audio)
         scale = self.log_scale.exp().clamp_max(MAX_SCALE)
         # Each row has exactly one positive, so the maximum of its mask is its index.
         positive = targets.positives.int().argmax(1)
 
-        sound_similarities = fusion.similarities(vision, all_audio)
+        to_sounds = fusion.part_similarities(vision, all_audio)
         # One process has all rows, and the similarities of both directions are the same.
         if all_vision is vision:
-            frame_similarities = sound_similarities.T
+            to_frames = [part.T for part in to_sounds]
         else:
-            frame_similarities = fusion.similarities(all_vision, audio).T
-        to_sounds = functional.cross_entropy(scale * sound_similarities, positive)
-        to_frames = functional.cross_entropy(scale * frame_similarities, positive)
+            to_frames = [part.T for part in fusion.part_similarities(all_vision, audio)]
+        losses = []
+        for part in (*to_sounds, *to_frames):
+            losses.append(functional.cross_entropy(scale * part, positive))
 
         # Without a gradient the decision trains its threshold and leaves the network alone.
-        decision = avc_loss(fusion.similarity_logits(sound_similarities.detach()), targets)
-        return LossAndAccuracy(
-            loss=(to_sounds + to_frames) / 2 + decision.loss, accuracy=decision.accuracy
-        )
+        similarity = torch.stack(list(to_sounds)).mean(0).detach()
+        decision = avc_loss(fusion.similarity_logits(similarity), targets)
+        loss = torch.stack(losses).mean() + decision.loss
+        return LossAndAccuracy(loss=loss, accuracy=decision.accuracy)

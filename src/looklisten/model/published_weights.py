@@ -1,0 +1,49 @@
+"""Weights that others publish for a backbone: where they are, who made them, how they are read.
+
+Knows files and tensors, no architecture.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from looklisten.system.published_files import PublishedFile, locate_file
+
+WEIGHTS_MIRROR_VARIABLE = "LOOKLISTEN_WEIGHTS_MIRROR"
+"""Environment variable: another address with the published files, or a folder with them."""
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """What is known of the published weights of one backbone."""
+
+    file: PublishedFile
+    read: Callable[[Path], dict[str, Tensor]]
+    """From a file to the state of the tower. Raises PublishedFileError."""
+    sha256: str
+    """What `state_sha256` gives for the state that `read` gives."""
+    trained_by: str
+    trained_on: str
+    """The data and the labels."""
+
+    def load(self, origin: str | Path | None = None) -> dict[str, Tensor]:
+        """The state of a tower with these weights, which are downloaded on first use.
+
+        `origin`: a file or a folder instead. Raises PublishedFileError.
+        """
+        return self.read(locate_file(self.file, origin))
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """A hash of names, shapes and values: equal for equal weights, whatever file they come from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+        # `reshape` because `view` to another item size needs at least one axis.
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,175 @@
+"""Finds a file that others publish: a file of the user, the cache, or a download.
+
+A download is complete and has the published bytes, or it is absent. Knows addresses and hashes.
+Does not know what is in the file.
+"""
+
+import hashlib
+import http.client
+import importlib.util
+import logging
+import os
+import urllib.error
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from looklisten.errors import PublishedFileError
+from looklisten.system.cache import cache_folder, is_offline, writable_cache
+from looklisten.system.files import atomic_write
+
+_log = logging.getLogger("looklisten")
+
+GIT_BLOB = "git blob"
+"""The kind of a hash that git gives the content of a file."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a publisher, and how its bytes are known."""
+
+    name: str
+    title: str
+    """What error messages and the log call its content."""
+    address: str
+    """Of the publisher: the folder that holds the file, ending in a slash."""
+    digest: str
+    """`sha256:` or `git blob:`, then the hash in hexadecimal."""
+    size_mb: float
+    license: str
+    cache_name: str
+    """The folder in the cache."""
+    mirror_variable: str
+    """Environment variable: another address with the same file, the file, or a folder with it."""
+    local_names: tuple[str, ...] = ()
+    """Other names that the file may have in a folder of the user."""
+    installed_in: tuple[str, str] | None = None
+    """A Python package that contains the file, and the path in it."""
+
+
+def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
+    """The path of a published file, which is downloaded into the user's cache if needed.
+
+    `origin`: a file, a folder or an address, instead of the mirror and the publisher. Without it
+    and without a mirror, an installed package that contains the file is used first. The bytes of a
+    download are checked; a file or folder of the user is taken as it is. Raises PublishedFileError,
+    one sentence.
+    """
+    chosen = origin or os.environ.get(file.mirror_variable)
+    installed = None if chosen else _installed(file)
+    if installed:
+        return installed
+    chosen_origin = str(chosen or file.address)
+    if "://" not in chosen_origin:
+        return _on_disk(file, Path(chosen_origin))
+    if not chosen_origin.startswith(("http://", "https://")):
+        raise PublishedFileError(
+            f"{chosen_origin} is no address that weights can be downloaded from; "
+            "give http://…, https://… or a folder"
+        )
+    cached = cache_folder(file.cache_name) / file.name
+    # A disk error or another program may have changed the file since its download.
+    if cached.exists():
+        if has_digest(cached, file.digest):
+            return cached
+        _log.warning("%s is damaged; downloading it again", cached)
+        cached.unlink()
+    url = chosen_origin.rstrip("/") + "/" + file.name
+    if is_offline():
+        raise PublishedFileError(
+            f"the weights of {file.title} are not in the cache {cached.parent}, "
+            "and LOOKLISTEN_OFFLINE forbids the network; "
+            f"unset it once, or put {url} there by hand"
+        )
+    writable_cache(file.cache_name)
+    _log.info(
+        "downloading the weights of %s once (%.0f MB), from %s to %s (%s)",
+        file.title,
+        file.size_mb,
+        url,
+        cached.parent,
+        file.license,
+    )
+    download_file(url, cached, file)
+    return cached
+
+
+def is_cached(file: PublishedFile) -> bool:
+    """Whether the cache holds the file; its bytes are not read."""
+    return (cache_folder(file.cache_name) / file.name).exists()
+
+
+def _installed(file: PublishedFile) -> Path | None:
+    """The file in an installed package; None if there is none."""
+    if file.installed_in is None:
+        return None
+    package, name = file.installed_in
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    paths = [Path(folder) / name for folder in folders or ()]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _on_disk(file: PublishedFile, path: Path) -> Path:
+    """`path` if it is a file, or the file in the folder `path` that has one of its names."""
+    if path.is_file():
+        return path
+    names = (*file.local_names, file.name)
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    problem = "holds no" if path.is_dir() else "does not exist, so neither does"
+    raise PublishedFileError(f"{path} {problem} {' or '.join(names)}")
+
+
+def has_digest(path: Path, digest: str) -> bool:
+    """Whether the bytes of a file have this hash, as `PublishedFile.digest` has it."""
+    kind, _, _ = digest.partition(":")
+    return file_digest(path, kind) == digest
+
+
+def file_digest(path: Path, kind: str) -> str:
+    """The hash of a file with its kind in front, as `PublishedFile.digest` has it."""
+    hashed = hashlib.sha256()
+    if kind == GIT_BLOB:
+        # What git calls the content of a file: SHA-1 of "blob", its size, a zero and its bytes.
+        # Git chose SHA-1; here it only finds damaged files.
+        hashed = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as handle:
+        while chunk := handle.read(2**20):
+            hashed.update(chunk)
+    return f"{kind}:{hashed.hexdigest()}"
+
+
+def download_file(url: str, path: Path, file: PublishedFile) -> None:
+    """Download `url` to `path`. Its bytes must then be those of `file`.
+
+    Raises PublishedFileError if the download fails or its bytes are others. Then nothing is kept.
+    """
+    kind, _, expected = file.digest.partition(":")
+    with atomic_write(path) as scratch:
+        _download(url, scratch)
+        received = file_digest(scratch, kind).removeprefix(f"{kind}:")
+        # The check also finds a connection that ended early, which PyTorch does not report.
+        if received != expected:
+            raise PublishedFileError(
+                f"{url} gave a file that is not the published one ({kind} {received[:12]}, "
+                f"not {expected[:12]}), and nothing of it was kept; "
+                f"try again, or another {file.mirror_variable}"
+            )
+
+
+def _download(url: str, path: Path) -> None:
+    try:
+        torch.hub.download_url_to_file(url, str(path), progress=False)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise PublishedFileError(
+            f"{url} cannot be downloaded: the server says {error.code} {error.reason}"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise PublishedFileError(
+            f"{url} cannot be downloaded ({error}); run the same command again, "
+            "or give the file by hand"
+        ) from None

@@ -1,0 +1,150 @@
+"""Files of other publishers are downloaded once, complete and checked. A real HTTP server."""
+
+import hashlib
+
+import pytest
+
+from file_server import DATA, file_server
+from looklisten.errors import PublishedFileError
+from looklisten.system.published_files import (
+    GIT_BLOB,
+    PublishedFile,
+    download_file,
+    file_digest,
+    has_digest,
+    is_cached,
+    locate_file,
+)
+
+
+@pytest.fixture
+def server():
+    with file_server() as server:
+        yield server
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    for name in ("LOOKLISTEN_OFFLINE", "LOOKLISTEN_TEST_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOOKLISTEN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "networks"
+
+
+def published(address="http://127.0.0.1:9/", **changes):
+    settings = {
+        "name": "network.bin",
+        "title": "a network",
+        "address": address,
+        "digest": f"sha256:{hashlib.sha256(DATA).hexdigest()}",
+        "size_mb": 0.7,
+        "license": "Apache-2.0",
+        "cache_name": "networks",
+        "mirror_variable": "LOOKLISTEN_TEST_MIRROR",
+    }
+    return PublishedFile(**settings | changes)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_git_blob_id_is_that_of_git(tmp_path):
+    (tmp_path / "file").write_bytes(b"hello\n")
+    # What `git hash-object` prints.
+    blob_id = f"{GIT_BLOB}:ce013625030ba8dba906f756967f9e9ca394464a"
+    assert file_digest(tmp_path / "file", GIT_BLOB) == blob_id
+    assert has_digest(tmp_path / "file", blob_id)
+    assert not has_digest(tmp_path / "file", published().digest)
+
+
+def test_a_download_is_complete_and_leaves_no_other_file(server, tmp_path):
+    download_file(f"{server.url}/x", tmp_path / "cache" / "x", published())
+    assert (tmp_path / "cache" / "x").read_bytes() == DATA
+    assert names(tmp_path / "cache") == ["x"]
+
+
+@pytest.mark.parametrize("sent_bytes", [0, 200_000])
+def test_an_interrupted_download_leaves_no_file(server, tmp_path, sent_bytes):
+    server.sent_bytes = sent_bytes
+    with pytest.raises(PublishedFileError):
+        download_file(f"{server.url}/x", tmp_path / "x", published())
+    assert names(tmp_path) == []
+    server.sent_bytes = None
+    download_file(f"{server.url}/x", tmp_path / "x", published())
+    assert (tmp_path / "x").read_bytes() == DATA
+
+
+def test_wrong_bytes_are_refused_and_not_kept(server, tmp_path):
+    server.data = DATA[:-1] + b"?"
+    with pytest.raises(
+        PublishedFileError, match=r"not the published one .* nothing of it was kept"
+    ):
+        download_file(f"{server.url}/x", tmp_path / "x", published())
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_the_error_names_the_status_of_the_server(server, tmp_path, status):
+    server.status = status
+    with pytest.raises(PublishedFileError, match=f"the server says {status}"):
+        download_file(f"{server.url}/x", tmp_path / "x", published())
+    assert len(server.paths) == 1
+
+
+def test_a_server_that_does_not_answer_is_an_error(tmp_path):
+    with pytest.raises(PublishedFileError, match=r"cannot be downloaded .* give the file by hand"):
+        download_file("http://127.0.0.1:9/x", tmp_path / "x", published())
+
+
+def test_a_file_is_downloaded_once_and_again_if_it_is_damaged(server, cache, monkeypatch):
+    file = published(f"{server.url}/files/")
+    assert not is_cached(file)
+    assert locate_file(file) == cache / "network.bin"
+    assert is_cached(file)
+    monkeypatch.setenv("LOOKLISTEN_OFFLINE", "1")  # a file in the cache needs no network
+    assert locate_file(file).read_bytes() == DATA
+    assert server.paths == ["/files/network.bin"]
+    monkeypatch.delenv("LOOKLISTEN_OFFLINE")
+    (cache / "network.bin").write_bytes(b"damaged")
+    assert locate_file(file).read_bytes() == DATA
+    assert len(server.paths) == 2
+
+
+def test_the_offline_error_says_where_to_put_the_file(server, cache, monkeypatch):
+    monkeypatch.setenv("LOOKLISTEN_OFFLINE", "1")
+    sentence = r"a network are not in the cache .*networks, and LOOKLISTEN_OFFLINE forbids"
+    with pytest.raises(PublishedFileError, match=sentence):
+        locate_file(published(server.url))
+    assert not server.paths
+
+
+def test_a_mirror_is_an_address_a_folder_or_a_file(server, cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOOKLISTEN_TEST_MIRROR", f"{server.url}/mirror")
+    assert locate_file(published()).read_bytes() == DATA
+    assert server.paths == ["/mirror/network.bin"]
+    folder = tmp_path / "by hand"
+    folder.mkdir()
+    file = published(local_names=("short.bin",))
+    with pytest.raises(PublishedFileError, match=r"by hand holds no short\.bin or network\.bin"):
+        locate_file(file, folder)
+    (folder / "network.bin").write_bytes(DATA)
+    assert locate_file(file, folder) == folder / "network.bin"
+    (folder / "short.bin").write_bytes(DATA)
+    monkeypatch.setenv("LOOKLISTEN_TEST_MIRROR", str(folder))
+    assert locate_file(file) == folder / "short.bin"
+    assert locate_file(file, folder / "network.bin") == folder / "network.bin"
+    with pytest.raises(PublishedFileError, match="is no address"):
+        locate_file(file, "ftp://host/weights")
+
+
+def test_an_installed_package_that_contains_the_file_is_used(cache, monkeypatch, tmp_path):
+    package = tmp_path / "site" / "weights_for_a_test"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "models" / "network.bin").write_bytes(DATA)
+    file = published(installed_in=("weights_for_a_test", "models/network.bin"))
+    with pytest.raises(PublishedFileError, match="cannot be downloaded"):
+        locate_file(file)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert locate_file(file) == package / "models" / "network.bin"
