@@ -239,7 +239,7 @@ class HeldOutMoments:
 
     vision: Float[Tensor, "moments *positions vision_features"]
     audio: Float[Tensor, "moments *times audio_features"]
-    videos: NDArray[np.str_]
+    videos: NDArray[Any]
 
     @classmethod
     def of(cls, features: FeatureCache, clips: Shards) -> "HeldOutMoments":
