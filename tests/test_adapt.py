@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from looklisten.evaluation.ranking import ScoreMatrix, rank
 
 from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.errors import CheckpointError, ConfigError
+from looklisten.evaluation.ranking import ScoreMatrix, rank
 from looklisten.model.networks import load, open_network
 from looklisten.training.frozen_towers.adapt import adapt, paired_gain
 from looklisten.training.frozen_towers.options import AdaptOptions
