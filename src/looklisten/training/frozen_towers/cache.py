@@ -69,7 +69,7 @@ def feature_rows(shards: Shards, frames_per_second: float) -> FeatureRows:
         samples = len(folder.waveform(clip))
         count = max(round(samples / SAMPLE_RATE_HZ * frames_per_second), 1)
         wanted_seconds = (np.arange(count) + 0.5) / frames_per_second
-        # A clip may store fewer frames than are wanted_seconds.
+        # A clip may store fewer frames than are asked for.
         nearest = np.unique(np.abs(times[None] - wanted_seconds[:, None]).argmin(1))
         frame_clips.append(np.full(len(nearest), clip))
         frames.append(nearest)
