@@ -133,6 +133,7 @@ def test_a_vector_is_the_output_of_the_network_for_its_second(model):
     assert np.array_equal(embeddings.vectors[1], alone[0].numpy())
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("side", ["audio", "vision"])
 @pytest.mark.parametrize("layer", ["pool4", "conv4_2", "aligned"])
 def test_a_vector_is_the_same_alone_and_in_a_batch(model, side, layer):
@@ -160,7 +161,6 @@ def test_a_vector_is_the_same_alone_and_in_a_batch(model, side, layer):
     dense=st.booleans(),
 )
 def test_a_stream_gives_exactly_the_vectors_of_the_whole_sound(model, cuts, rate, center, dense):
-    torch.set_num_threads(1)
     wave = noise(2.5, rate_hz=rate)
     choices = {"hop_seconds": 0.3, "center": center, "dense": dense}
     whole = embed(wave, model, sample_rate_hz=rate, **choices)
@@ -368,6 +368,7 @@ def paper_model():
     return L3Net(ModelConfig.model_validate(settings)).eval()
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_a_file_and_its_shards_give_the_same_vectors(paper_model, tmp_path, rate_hz):
     write_clock_video(

@@ -259,14 +259,14 @@ def _table(
     """The table of the records of each seed, by run."""
     rows = []
     for method in METHODS:
-        rows.append(_row(method, [of_seed[_run_of(method)] for of_seed in records]))
+        rows.append(row_over_seeds(method, [of_seed[_run_of(method)] for of_seed in records]))
     named = {}
     for side in ("vision", "audio"):
         named[side] = statistics.mean(of_seed["labels"]["named"][side] for of_seed in records)
     return BaselineTable(rows=tuple(rows), seeds=seeds, steps=steps, chance=0.5, named=named)
 
 
-def _row(method: BaselineMethod, records: Sequence[_Record]) -> BaselineRow:
+def row_over_seeds(method: BaselineMethod, records: Sequence[_Record]) -> BaselineRow:
     """The row of a method, from the records of its seeds."""
     accuracy, ci95 = _mean_accuracy(records, "any")
     other_class, other_class_ci95 = _mean_accuracy(records, "other-class")

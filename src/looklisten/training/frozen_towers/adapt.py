@@ -40,8 +40,8 @@ from looklisten.training.provenance import training_data
 MEASURE_EVERY_STEPS = 20
 PATIENCE_STEPS = 160
 """It stops after so many steps in which the choosing videos got no better."""
-MOMENTS_PER_CLIP = 10
-BLOCK_MOMENTS = 64
+HELD_OUT_PER_CLIP = 10
+SCORED_AT_ONCE = 64
 """Frames, and sounds, that are compared at a time: positions times all pairs is large."""
 
 
@@ -243,11 +243,11 @@ class HeldOutMoments:
 
     @classmethod
     def of(cls, features: FeatureCache, clips: Shards) -> "HeldOutMoments":
-        """Up to `MOMENTS_PER_CLIP` moments of each clip, evenly spread."""
+        """Up to `HELD_OUT_PER_CLIP` moments of each clip, evenly spread."""
         frame_rows = []
         for clip in clips.folder_numbers.tolist():
             of_clip = np.flatnonzero(features.rows.frame_clips == clip)
-            count = min(len(of_clip), MOMENTS_PER_CLIP)
+            count = min(len(of_clip), HELD_OUT_PER_CLIP)
             frame_rows.append(of_clip[np.linspace(0, len(of_clip) - 1, count).round().astype(int)])
         rows = np.concatenate(frame_rows)
         windows = np.array([features.nearest_window(row) for row in rows.tolist()])
@@ -265,11 +265,11 @@ class HeldOutMoments:
         device = next(network.parameters()).device
         vision, audio = network.fusion.project(self.vision.to(device), self.audio.to(device))
         rows = []
-        for top in range(0, len(vision), BLOCK_MOMENTS):
-            frames = vision[top : top + BLOCK_MOMENTS]
+        for top in range(0, len(vision), SCORED_AT_ONCE):
+            frames = vision[top : top + SCORED_AT_ONCE]
             blocks = []
-            for left in range(0, len(audio), BLOCK_MOMENTS):
-                sounds = audio[left : left + BLOCK_MOMENTS]
+            for left in range(0, len(audio), SCORED_AT_ONCE):
+                sounds = audio[left : left + SCORED_AT_ONCE]
                 logits = network.fusion.all_pairs_logits(frames, sounds)
                 blocks.append(correspondence_logit(logits))
             rows.append(torch.cat(blocks, 1))

@@ -68,9 +68,9 @@ def feature_rows(shards: Shards, frames_per_second: float) -> FeatureRows:
         times = folder.frame_seconds(clip)
         samples = len(folder.waveform(clip))
         count = max(round(samples / SAMPLE_RATE_HZ * frames_per_second), 1)
-        wanted = (np.arange(count) + 0.5) / frames_per_second
-        # A clip may store fewer frames than are wanted.
-        nearest = np.unique(np.abs(times[None] - wanted[:, None]).argmin(1))
+        wanted_seconds = (np.arange(count) + 0.5) / frames_per_second
+        # A clip may store fewer frames than are asked for.
+        nearest = np.unique(np.abs(times[None] - wanted_seconds[:, None]).argmin(1))
         frame_clips.append(np.full(len(nearest), clip))
         frames.append(nearest)
         seconds.append(times[nearest])
@@ -123,8 +123,8 @@ class FeatureFiles:
             values = self._map(number)
             if gathered is None:
                 gathered = np.empty((len(rows), *values.shape[1:]), np.float16)
-            places = np.flatnonzero(numbers == number)
-            gathered[places] = values[rows[places] - number * ROWS_PER_FILE]
+            own_rows = np.flatnonzero(numbers == number)
+            gathered[own_rows] = values[rows[own_rows] - number * ROWS_PER_FILE]
         assert gathered is not None, "a batch has rows"
         return torch.from_numpy(gathered).float()
 
