@@ -30,11 +30,13 @@ def test_the_head_is_small_and_holds_no_tower():
     assert checkpoint.objective().state_dict().keys() == {"log_scale"}
 
 
-def test_a_path_of_the_name_wins(tmp_path, monkeypatch):
+def test_a_folder_of_the_name_does_not_hide_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert is_shipped("start") and not is_shipped("other")
     Path("start").mkdir()
-    assert not is_shipped("start")
+    assert is_shipped("start")
+    assert not is_shipped("./start")
+    assert not is_shipped(Path("start"))
+    assert not is_shipped("other")
 
 
 def test_without_network_and_files_one_sentence_says_what_to_do(tmp_path, monkeypatch):

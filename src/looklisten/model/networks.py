@@ -6,7 +6,7 @@ A name is one of:
 - a folder that `publish` or `export` wrote;
 - a name on the Hugging Face Hub: `org/name` if there is no such path here, or `hf-hub:org/name`;
 - a network of OpenL3: `openl3:audio-mel256-env`, a Keras file (`.h5`), or a folder of `convert`;
-- `start`, which comes with the package;
+- `start`, which comes with the package (a folder here of that name is `./start`);
 - `untrained:RECIPE`, the network of a recipe with its initial weights, and with the published
   weights of backbones that have some.
 

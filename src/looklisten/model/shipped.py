@@ -16,8 +16,12 @@ HEADS_FOLDER = "heads"
 
 
 def is_shipped(name: str | Path) -> bool:
-    """Whether `name` is that of a network of the package; a path of that name here wins."""
-    return str(name) in SHIPPED and not Path(name).exists()
+    """Whether `name` is that of a network of the package.
+
+    A folder here of the same name is `./start`, or a `Path`.
+    """
+    # Otherwise any folder named so, of videos perhaps, would hide the network.
+    return isinstance(name, str) and name in SHIPPED
 
 
 def open_shipped(name: str) -> Checkpoint:
