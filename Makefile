@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Which tests `make test` runs.
+MARKED ?= not slow
+# Two files of tests at a time. A thread that waits sleeps, so that it does not disturb the others.
+WORKERS ?= 2
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(WORKERS) --dist loadfile
+
 .PHONY: demo test check format slow clean
 
 demo: $(READY)
 	$(BIN)/looklisten demo demo
 
 test: $(READY)
-	$(BIN)/pytest
+	$(PYTEST) -m '$(MARKED)'
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -23,7 +29,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 slow: $(READY)
-	$(BIN)/pytest -m slow --timeout=3600
+	$(MAKE) --no-print-directory test MARKED=slow
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "looklisten needs Python 3.11 or newer; name one: make PYTHON=python3.11")'

@@ -2,7 +2,7 @@
 the same weights.
 
     python benchmarks/openl3.py WEIGHTS [--openl3 PYTHON] [--threads N] [--repeats 5] [--windows 32]
-    [--pictures 16] [--json]
+    [--pictures 16] [--precisions float32 bfloat16] [--json]
 
 WEIGHTS is a folder with openl3_audio_mel256_env.h5 and openl3_image_mel256_env.h5. `--openl3` is
 the Python of an environment of its own in which `import openl3` works (TensorFlow 2.15); it is
@@ -132,6 +132,7 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=5)
     options.add_argument("--windows", type=int, default=32)
     options.add_argument("--pictures", type=int, default=16)
+    options.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     options.add_argument("--json", action="store_true")
     args = options.parse_args()
 
@@ -156,7 +157,7 @@ def main() -> None:
             else None
         )
         ours = {}
-        for precision in ("float32", "bfloat16"):
+        for precision in args.precisions:
             hears = openl3.models.load_audio_embedding_model_from_path(
                 args.weights / "openl3_audio_mel256_env.h5", "mel256", 512, precision=precision
             )
@@ -178,7 +179,7 @@ def main() -> None:
                     *([("OpenL3", lambda side=side: peer(side, folder))] if peer else []),
                     *(
                         (precision, lambda key=(side, precision): turn(ours[key]))
-                        for precision in ("float32", "bfloat16")
+                        for precision in args.precisions
                     ),
                 ):
                     vectors, wall, own = work()

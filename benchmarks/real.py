@@ -1,6 +1,7 @@
 """How well networks and simple methods tell which sound belongs to which frame, on real clips.
 
-    python benchmarks/real.py FOLDER --out OUT [--network NAME ...] [--from-scratch RECIPE]
+    python benchmarks/real.py FOLDER --out OUT [--network NAME ...] [--head RECIPE ...]
+        [--cca NAME ...] [--from-scratch RECIPE ...]
 
 FOLDER has `clips.csv` (path, video_id, kind: natural or reel), `boxes.csv` and the videos. They are
 prepared once, into OUT/shards. Videos are split into five folds. A method that learns is trained on
@@ -9,7 +10,8 @@ A network that is finished is measured on the same pairs. Figures are pooled ove
 95 % intervals over videos. The table is printed as Markdown; OUT/real.json has all figures.
 
 Rows: hand-made descriptions with CCA; for each network its answers (`untrained:RECIPE`, a run, any
-name that `looklisten.open` takes), and with --cca the CCA of its frozen towers.
+name that `looklisten.open` takes), and with --cca the CCA of its frozen towers. With --head the
+fusion of a recipe is trained on its frozen towers, as `benchmarks/start_head.py` trains `start`.
 """
 
 import argparse
@@ -40,6 +42,8 @@ from looklisten.inference.localization.methods import default_method
 from looklisten.inference.moments import look_and_listen, moments
 from looklisten.media.frames import crop, stack
 from looklisten.model.l3net import L3Net
+from looklisten.training.frozen_towers.cache import open_features
+from looklisten.training.frozen_towers.fit import fit_fusion
 
 FOLDS = 5
 KINDS = ("natural", "reel", "all")
@@ -322,6 +326,19 @@ def trained_on_fold(folder: Path, recipe: str, table: Path, out: Path) -> Networ
     return network
 
 
+def head_of_fold(recipe: str, clips: ll.Shards) -> NetworkOfFold:
+    """The frozen towers of a recipe, with a fusion trained on the other folds."""
+    config = ll.Config.load(recipe)
+    network = ll.load(f"untrained:{recipe}")
+    features = open_features(network, clips, config.train.cached_frames_per_second)
+
+    def fitted(fold: Fold) -> L3Net:
+        learner = fit_fusion(config, network, clips.select(fold.train), features, "cpu")
+        return learner.network
+
+    return fitted
+
+
 def rows_of(arguments: argparse.Namespace, clips: ll.Shards, kinds: Any) -> Iterator[Row]:
     folds = make_folds(clips.video_ids, kinds)
     yield cca_row("hand-made descriptions, CCA", hand_made_features(clips), clips, kinds, folds)
@@ -330,6 +347,10 @@ def rows_of(arguments: argparse.Namespace, clips: ll.Shards, kinds: Any) -> Iter
     for name in arguments.cca:
         features = tower_features(ll.load(name), clips)
         yield cca_row(f"{name}, towers frozen, CCA", features, clips, kinds, folds)
+    for recipe in arguments.head:
+        name = f"{recipe}, its fusion trained on the other folds"
+        network_of_fold = head_of_fold(recipe, clips)
+        yield network_row(name, network_of_fold, clips, kinds, folds, arguments.trials)
     for recipe in arguments.from_scratch:
         network_of_fold = trained_on_fold(
             arguments.folder, recipe, arguments.folder / "clips.csv", arguments.out
@@ -379,6 +400,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--network", nargs="*", default=["untrained:tiny"])
     parser.add_argument("--cca", nargs="*", default=[], help="networks whose towers a CCA joins")
+    parser.add_argument("--head", nargs="*", default=[], metavar="RECIPE")
     parser.add_argument("--from-scratch", nargs="*", default=[], metavar="RECIPE")
     parser.add_argument("--trials", type=int, default=2000, help="mosaics of each size; 0: none")
     arguments = parser.parse_args()

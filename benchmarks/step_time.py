@@ -16,8 +16,9 @@ are medians over the turns, ratios medians of each turn's. A batch of B videos m
 B negative pairs, so pairs/s are two times videos/s.
 
 `--against TREE` measures the product's step of another source tree instead, such as a checkout of
-an earlier commit. Two processes, one for each tree, take turns of five steps. Both begin with the
-same weights and the same batch, so their first losses show whether they compute the same.
+an earlier commit. Two processes, one for each tree, take turns of five steps, of which the fastest
+counts. On a CPU it is the time of the processor, so take one thread (OMP_NUM_THREADS=1). Both begin
+with the same weights and the same batch, so their first losses show whether they compute the same.
 """
 
 import argparse
@@ -358,16 +359,18 @@ def loader_rates(shards: Shards, config: Config, seconds: float = 5.0) -> dict[s
 STEPS_PER_TURN = 5
 
 
-def take_turns_as_child(step: Step) -> None:
+def take_turns_as_child(step: Step, device: str) -> None:
     """For each line on stdin take some steps, and print their seconds and losses as JSON."""
+    # On a CPU the time of the processor, because other programs interrupt a step.
+    clock = time.perf_counter if device.startswith("cuda") else time.process_time
     for _ in sys.stdin:
         seconds: list[float] = []
         losses: list[float] = []
         for _ in range(STEPS_PER_TURN):
-            began = time.perf_counter()
             # The loss is a number, so the device has finished the step.
+            began = clock()
             losses.append(step())
-            seconds.append(time.perf_counter() - began)
+            seconds.append(clock() - began)
         print(json.dumps({"seconds": seconds, "losses": losses}), flush=True)
 
 
@@ -417,7 +420,7 @@ def compared(other_tree: Path, batch: int, turns: int) -> dict[str, Any]:
             name: batch / statistics.median(seconds) for name, seconds in times.items()
         },
         "first_losses": first_losses["this tree"],
-        "largest_loss_difference": max(abs(own - other) for own, other in pairs_of_losses),
+        "loss_differences": [abs(own - other) for own, other in pairs_of_losses],
     }
 
 
@@ -443,9 +446,8 @@ def main() -> None:
     config = Config.load(given.config).changed("train", batch_size=size, accumulate=1)
     half = choose_precision(device.value, config.train.precision).value == "bfloat16"
     if given.child:
-        take_turns_as_child(
-            product_step(config, noise(config, size), device.value, compiled=False)[0]
-        )
+        step, _ = product_step(config, noise(config, size), device.value, compiled=False)
+        take_turns_as_child(step, device.value)
         return
     if given.against:
         result = compared(given.against, size, given.repeats) | {

@@ -47,8 +47,9 @@ def small_config(**train_settings: object) -> Config:
     return Config.of(config, "the tests")
 
 
-THREADS = 2
-"""Whatever the machine, so that sums are added in the same order."""
+THREADS = 1
+"""Whatever the machine, so that sums are added in the same order. Two processes of tests share two
+cores, and most tensors of tests are too small for threads."""
 
 
 def pytest_configure() -> None:
@@ -111,6 +112,15 @@ def openl3_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         write_keras(folder / f"openl3_{name}_music.h5", seed, channels)
     return folder
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """For tests of vectors that are equal to the bit, which threads could make differ."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def write_clock_video(

@@ -9,9 +9,12 @@ from looklisten.data.clips import Clip
 from looklisten.data.shard_files import FORMAT_VERSION, write_shards
 
 
-def a_clip(number, split, start_seconds=0.0):
-    """A second of noise of video `vNN`, with its frames."""
-    rng = np.random.default_rng([number, int(start_seconds)])
+def a_clip(number, split, start_seconds=0.0, label="", content=None):
+    """A second of noise of video `vNN`, with its frames.
+
+    `content`: the number that the noise depends on, if it is not that of the video.
+    """
+    rng = np.random.default_rng([number if content is None else content, int(start_seconds)])
     jpeg = simplejpeg.encode_jpeg(rng.integers(0, 256, (64, 64, 3), np.uint8))
     wave = rng.integers(-(2**14), 2**14, 60_000).astype(np.int16)
     name = f"v{number:02d}"
@@ -25,17 +28,22 @@ def a_clip(number, split, start_seconds=0.0):
         waveform=wave,
         sample_rate_hz=48_000,
         split=split,
+        labels=(label,) if label else (),
     )
 
 
 def write_set(folder, training, held_out, more=()):
     """Shards of the numbered videos in two splits, and of the clips `more`."""
-    folder.mkdir()
-    clips = (
+    return write_clips(
+        folder,
         [a_clip(number, "train") for number in training]
         + [a_clip(number, "test") for number in held_out]
-        + list(more)
+        + list(more),
     )
+
+
+def write_clips(folder, clips):
+    folder.mkdir()
     entries = write_shards(clips, folder, "clips-000000", 10**9)
     (folder / "index.json").write_text(json.dumps({"format": FORMAT_VERSION, "shards": entries}))
     return folder

@@ -22,7 +22,6 @@ RATE_HZ = 48_000
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     return L3Net(small_config().model).eval()
 
 

@@ -1,5 +1,7 @@
 """The command line: data on stdout, messages on stderr, one sentence per error, exit codes."""
 
+import contextlib
+import io
 import json
 import os
 import platform
@@ -14,10 +16,10 @@ import numpy as np
 import pytest
 
 from conftest import small_config, write_clock_video
-from looklisten.app import terminal
 from looklisten.app.cli import main
 from looklisten.app.command_line import Verb
 from looklisten.app.output import Output, emit
+from looklisten.app.terminal import ProgressBar
 from looklisten.app.verbs import VERBS, register
 from looklisten.system.files import atomic_write
 
@@ -31,6 +33,18 @@ def run_process(*arguments, **options):
         text=True,
         **options,
     )
+
+
+def run_here(*arguments, cwd="."):
+    """The same in this process, which needs no start and has imported PyTorch already."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = main([str(word) for word in arguments])
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def one_line(text):
@@ -53,10 +67,18 @@ PIPELINE = (
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    """From videos to maps as a user does it: the folder, and the finished processes."""
+    """From videos to maps as a user does it: the folder, and what each verb printed.
+
+    Two of the verbs run in processes of their own.
+    """
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "small.toml").write_text(small_config(steps=4, batch_size=4).toml())
-    return folder, [run_process(*shlex.split(line), cwd=folder) for line in PIPELINE]
+    processes = []
+    for line in PIPELINE:
+        words = shlex.split(line)
+        run = run_process if words[0] in ("prepare", "train") else run_here
+        processes.append(run(*words, cwd=folder))
+    return folder, processes
 
 
 def test_pipeline_from_videos_to_maps(pipeline):
@@ -140,7 +162,7 @@ def test_a_short_video_is_skipped_and_not_failed(tmp_path):
     (tmp_path / "videos").mkdir()
     write_clock_video(tmp_path / "videos" / "good.mp4", seconds=1.5)
     write_clock_video(tmp_path / "videos" / "short.mp4", seconds=0.5)
-    process = run_process("prepare", tmp_path / "videos", tmp_path / "out")
+    process = run_here("prepare", tmp_path / "videos", tmp_path / "out")
     assert process.returncode == 0
     assert (json.loads(process.stdout)["skipped"], json.loads(process.stdout)["failed"]) == (1, 0)
     assert (tmp_path / "out" / "failures.jsonl").read_text() == ""
@@ -148,13 +170,13 @@ def test_a_short_video_is_skipped_and_not_failed(tmp_path):
 
 
 def test_a_file_name_in_brackets_is_printed_unchanged(tmp_path):
-    process = run_process("prepare", tmp_path / "a [b] [/c].mp4", tmp_path / "out")
+    process = run_here("prepare", tmp_path / "a [b] [/c].mp4", tmp_path / "out")
     assert process.returncode == 1
     assert "a [b] [/c].mp4" in process.stderr.replace("\n", "")
 
 
 def test_num_tasks_needs_task_index(tmp_path):
-    assert run_process("prepare", tmp_path, tmp_path / "out", "--num-tasks", 4).returncode == 2
+    assert run_here("prepare", tmp_path, tmp_path / "out", "--num-tasks", 4).returncode == 2
 
 
 def test_help_names_every_verb_and_every_verb_has_help(capsys):
@@ -339,12 +361,12 @@ def test_a_full_disk_is_one_sentence_and_the_next_call_resumes(pipeline, tmp_pat
     ).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        process = run_process("prepare", pipeline[0] / "videos", small / "out", "--workers", 2)
+        process = run_here("prepare", pipeline[0] / "videos", small / "out", "--workers", 2)
         assert process.returncode == 1, process.stderr
         assert "the disk is full" in one_line(process.stderr)
         assert "Traceback" not in process.stderr
         subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
-        process = run_process("prepare", pipeline[0] / "videos", small / "out", "--workers", 2)
+        process = run_here("prepare", pipeline[0] / "videos", small / "out", "--workers", 2)
         assert process.returncode == 0, process.stderr
         for shard in sorted((pipeline[0] / "shards").glob("*.arrow")):
             assert (small / "out" / shard.name).read_bytes() == shard.read_bytes()
@@ -363,9 +385,9 @@ def test_a_full_disk_is_one_sentence_and_the_next_call_resumes(pipeline, tmp_pat
         assert "the disk is full" in one_line(process.stderr)
         assert "Traceback" not in process.stderr
         subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
-        assert json.loads(run_process(*command).stdout)["step"] == 4
+        assert json.loads(run_here(*command).stdout)["step"] == 4
     finally:
-        subprocess.run(["umount", small], check=True)
+        subprocess.run(["umount", "--lazy", small], check=True)
 
 
 def test_half_a_shard_is_refused(pipeline, tmp_path, capsys):
@@ -473,11 +495,26 @@ def test_a_verb_can_be_added_from_outside(toy_verb, capsys):
     assert "Find clips that sound like a query." in capsys.readouterr().out
 
 
-def test_the_time_left_of_resumed_work_counts_from_its_start(monkeypatch, capsys):
+def test_on_a_terminal_records_are_a_table(toy_verb):
+    ours, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stream, contextlib.redirect_stdout(stream):
+        assert main([toy_verb, "--query", "bell"]) == 3
+        text = os.read(ours, 2**16).decode()
+    os.close(ours)
+    without_styles = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.split() for line in without_styles.splitlines()]
+    assert [line for line in lines if line] == [
+        ["query", "bell"],
+        ["source", "score", "note"],
+        ["a.wav", "0.5"],
+        ["b.wav", "–", "short"],
+    ]
+
+
+def test_the_time_left_of_resumed_work_counts_from_its_start(capsys):
     """The part that an earlier call did must not enter the rate."""
     now = [100.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
-    bar = terminal.ProgressBar("work")
+    bar = ProgressBar("work", clock=lambda: now[0])
     for now[0], done in ((120.0, 400), (140.0, 400), (160.0, 500)):
         bar(done, 800)
     assert [line.split() for line in capsys.readouterr().err.splitlines()] == [

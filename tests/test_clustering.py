@@ -7,6 +7,7 @@ import pytest
 
 from looklisten.app.cli import main
 from looklisten.app.output import emit
+from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.units import clustering
 from looklisten.evaluation.units.clustering import (
@@ -18,10 +19,11 @@ from looklisten.evaluation.units.clustering import (
 )
 from looklisten.inference.moments import MomentVectors
 from looklisten.model.networks import open_network
+from noise_shards import write_set
 
 
 def agreement(truth, *found):
-    return clustering._agreement(
+    return clustering.cluster_agreement(
         "audio", "random", np.array(truth), [np.array(one) for one in found], None
     )
 
@@ -108,19 +110,19 @@ def test_an_oracle_scores_1_and_noise_about_chance(run_path, shards):
     assert len(embedded_videos[-1]) == 20
 
 
-def test_errors_of_cluster(run_path, shards, monkeypatch):
+def test_errors_of_cluster(run_path, shards, tmp_path):
     with pytest.raises(
         ConfigError,
         match=r"there is no split 'tset' in .*; the splits are all, held-out, test, train",
     ):
         cluster(open_network(run_path), shards, "tset")
-    monkeypatch.setattr(shards, "names", np.full(len(shards), ""))
+    unlabeled = Shards(write_set(tmp_path / "set", range(6), [6, 7]))
     with pytest.raises(
         ConfigError,
         match=r"clusters are compared with labels, of at least 2 classes; "
         r"the held-out videos of .* have fewer",
     ):
-        cluster(open_network(run_path), shards)
+        cluster(open_network(run_path), unlabeled)
 
 
 def test_tsne_keeps_neighbors_together():

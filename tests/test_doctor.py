@@ -1,17 +1,17 @@
 """`doctor` reports what is present and what is missing for which verb; so does its exit code."""
 
 import json
+import os
 import re
-import shutil
+import subprocess
+import sys
 import tomllib
-from collections import namedtuple
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 
-from looklisten.app import doctor as doctor_module
 from looklisten.app.cli import main
 from looklisten.app.doctor import (
     CORE_PACKAGES,
@@ -19,81 +19,74 @@ from looklisten.app.doctor import (
     ENCODERS,
     NEEDED_CODECS,
     OPTIONAL_PACKAGES,
+    Installation,
     doctor,
+    has_codec,
+    memory_bytes,
 )
 from looklisten.app.output import emit
 
-Usage = namedtuple("Usage", "total used free")
 
-
-@pytest.fixture(autouse=True)
-def _free_disk(monkeypatch):
+def large_disk(folder):
     """Enough free disk, whatever the machine has."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**13, 10**12, 9 * 10**12))
+    return 9 * 10**12
 
 
-def run_doctor(capsys):
-    code = main(["doctor"])
-    return code, json.loads(capsys.readouterr().out)
+def doctor_of(**about):
+    """The report of a machine that differs from this one."""
+    return doctor(Installation(**{"free_bytes": large_disk} | about))
 
 
 def test_a_complete_installation_is_ready(capsys):
-    code, report = run_doctor(capsys)
-    assert (code, report["ready"], report["missing"]) == (0, True, [])
+    assert main(["doctor"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["ready"], report["missing"]) == (True, [])
+    assert report.keys() == doctor_of().keys()
     assert report["versions"]["torch"] == version("torch")
     assert set(CORE_PACKAGES) < report["versions"].keys()
     assert re.fullmatch(r"\d+\.\d+\.\d+", report["ffmpeg"]["libavcodec"])
     assert report["device"]["reason"]
     assert report["precision"]["value"] in ("float32", "bfloat16")
     assert report["cores"] >= 1
-    assert report["disk_free_gigabytes"] == {"here": 9000.0, "temporary": 9000.0}
+    assert report["disk_free_gigabytes"]["here"] > 1
+    assert doctor_of()["disk_free_gigabytes"] == {"here": 9000.0, "temporary": 9000.0}
     assert {"h264", "aac", "opus", "mp3"} <= set(report["decoders"]["present"])
     assert sorted(report["decoders"]["present"] + report["decoders"]["missing"]) == sorted(DECODERS)
     assert report["encoders"] == {"present": list(ENCODERS), "missing": []}
 
 
 @pytest.mark.parametrize("needed", NEEDED_CODECS)
-def test_a_missing_codec_is_named_with_the_verbs_that_need_it(needed, capsys, monkeypatch):
+def test_a_missing_codec_is_named_with_the_verbs_that_need_it(needed):
     name, kind = needed.split()
     mode = {"decoder": "r", "encoder": "w"}[kind]
-    has_codec = doctor_module.has_codec
-    monkeypatch.setattr(
-        doctor_module,
-        "has_codec",
-        lambda codec, use: (codec, use) != (name, mode) and has_codec(codec, use),
+    report = doctor_of(
+        has_codec=lambda codec, use: (codec, use) != (name, mode) and has_codec(codec, use)
     )
-    code, report = run_doctor(capsys)
-    assert (code, report["ready"]) == (1, False)
+    assert not report["ready"]
     (sentence,) = report["missing"]
     assert f"no {needed}, so {NEEDED_CODECS[needed]}" in sentence
     assert "pip install" in sentence
     assert name in report[f"{kind}s"]["missing"]
 
 
-def test_a_missing_codec_that_no_verb_needs_is_no_error(capsys, monkeypatch):
-    has_codec = doctor_module.has_codec
-    monkeypatch.setattr(
-        doctor_module,
-        "has_codec",
-        lambda codec, use: codec not in ("vvc", *DECODERS["av1"]) and has_codec(codec, use),
-    )
-    code, report = run_doctor(capsys)
-    assert (code, report["decoders"]["missing"]) == (0, ["vvc", "av1"])
+def test_a_missing_codec_that_no_verb_needs_is_no_error():
+    absent = ("vvc", *DECODERS["av1"])
+    report = doctor_of(has_codec=lambda codec, use: codec not in absent and has_codec(codec, use))
+    assert (report["ready"], report["decoders"]["missing"]) == (True, ["vvc", "av1"])
 
 
 def test_codecs_are_looked_up_in_ffmpeg():
-    assert doctor_module.has_codec("h264", "r")
-    assert not doctor_module.has_codec("libx264", "r")
-    assert not doctor_module.has_codec("no such codec", "r")
+    assert has_codec("h264", "r")
+    assert not has_codec("libx264", "r")
+    assert not has_codec("no such codec", "r")
     assert NEEDED_CODECS.keys() <= {f"{name} decoder" for name in DECODERS} | {
         f"{name} encoder" for name in ENCODERS
     }
 
 
-def test_a_nearly_full_disk_is_reported(capsys, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**10, 97 * 10**8, 3 * 10**8))
-    code, report = run_doctor(capsys)
-    assert code == 1
+def test_a_nearly_full_disk_is_reported():
+    report = doctor_of(free_bytes=lambda folder: 3 * 10**8)
+    assert not report["ready"]
     assert re.fullmatch(
         r"only 0\.3 GB are free in .*; prepare and train need more, .* work in another folder",
         *report["missing"],
@@ -101,15 +94,14 @@ def test_a_nearly_full_disk_is_reported(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("package", CORE_PACKAGES)
-def test_a_package_that_does_not_load_is_reported_with_its_error(package, capsys, monkeypatch):
+def test_a_package_that_does_not_load_is_reported_with_its_error(package):
     def load(name):
         if name == package:
             raise ImportError("libstdc++.so.6: version `GLIBCXX_3.4.30' not found\nmore")
         return import_module(name)
 
-    monkeypatch.setattr(doctor_module.importlib, "import_module", load)
-    code, report = run_doctor(capsys)
-    assert code == 1
+    report = doctor_of(import_package=load)
+    assert not report["ready"]
     (sentence,) = report["missing"]
     assert sentence.startswith(
         f"{package} cannot be imported "
@@ -119,14 +111,29 @@ def test_a_package_that_does_not_load_is_reported_with_its_error(package, capsys
     assert (not report["decoders"]["present"]) == (package == "av")
 
 
-def test_optional_packages_have_a_version_or_none_and_an_installation(monkeypatch):
+def test_the_exit_code_is_1_where_a_package_does_not_load(tmp_path):
+    """A package with compiled parts, in a process that finds a broken one first."""
+    (tmp_path / "soxr.py").write_text("raise ImportError('no libsoxr')")
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.run(
+        [sys.executable, "-m", "looklisten", "doctor"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert process.returncode == 1, process.stderr
+    assert "soxr cannot be imported (ImportError: no libsoxr)" in process.stdout
+
+
+def test_optional_packages_have_a_version_or_none_and_an_installation():
     def only_s3fs(name):
         if name == "s3fs":
             return "2026.1.0"
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor_module, "version", only_s3fs)
-    report = {package["name"]: package for package in doctor()["optional_packages"]}
+    packages = doctor_of(version_of=only_s3fs)["optional_packages"]
+    report = {package["name"]: package for package in packages}
     assert report.keys() == {package.name for package in OPTIONAL_PACKAGES}
     assert {name: package["version"] for name, package in report.items() if package["version"]} == {
         "s3fs": "2026.1.0"
@@ -145,24 +152,16 @@ def test_installations_of_optional_packages_agree_with_pyproject():
         )
 
 
-def test_memory_is_read_from_proc_or_unknown(monkeypatch):
-    monkeypatch.setattr(
-        Path,
-        "read_text",
-        lambda *_, **__: "MemTotal:  1000 kB\nMemFree: 1 kB\n\nHugePages_Total: 0\n",
-    )
-    assert doctor_module.memory_bytes() == {"total": 1_024_000, "available": None}
-
-    def missing(*_, **__):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", missing)
-    assert doctor_module.memory_bytes() == {"total": None, "available": None}
+def test_memory_is_read_from_proc_or_unknown(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    assert memory_bytes(meminfo) == {"total": None, "available": None}
+    meminfo.write_text("MemTotal:  1000 kB\nMemFree: 1 kB\n\nHugePages_Total: 0\n")
+    assert memory_bytes(meminfo) == {"total": 1_024_000, "available": None}
 
 
 def test_the_report_as_a_table(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    emit(doctor(), as_json=False)
+    emit(doctor_of(), as_json=False)
     rows = {
         re.split(r"\s{2,}", line.strip())[0]: line for line in capsys.readouterr().out.splitlines()
     }

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
 
-from conftest import write_clock_video, write_sound
+from conftest import THREADS, write_clock_video, write_sound
 from crashing import mov_with_channel_map
 from looklisten.app.cli import main
 from looklisten.inference.embedding.embed import embed
@@ -45,7 +45,7 @@ def media(tmp_path_factory):
 def vectors_of_media(media, run_path, tmp_path_factory):
     """The output of one run over all files."""
     out = tmp_path_factory.mktemp("out") / "vectors"
-    torch.set_num_threads(2)  # as every test has: the number of threads is part of the last bit
+    torch.set_num_threads(THREADS)  # the number of threads is part of the last bit
     assert main(["embed", str(media), "--checkpoint", str(run_path), "-o", str(out)]) == 3, (
         "one of the files failed"
     )

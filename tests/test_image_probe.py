@@ -39,15 +39,6 @@ SYNSETS = ("n01440764", "n01443537", "n01484850")
 IMAGES_PER_CLASS = {"train": 8, "val": 5}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Two threads that wait for each other on a busy machine take minutes for small products."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
     """ImageNet's layout, smaller: noise in which one bright color channel tells the class."""

@@ -228,7 +228,8 @@ def test_workers_are_replaced_now_and_then(videos, undisturbed, tmp_path):
     assert not children()
 
 
-def test_killed_at_twenty_random_moments_gives_the_same_bytes(world, tmp_path):
+@pytest.mark.parametrize("times", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_gives_the_same_bytes(world, tmp_path, times):
     whole = tmp_path / "whole"
     prepare([world / "labels.csv"], whole)
     command = [
@@ -242,13 +243,13 @@ def test_killed_at_twenty_random_moments_gives_the_same_bytes(world, tmp_path):
         "2",
     ]
     chance, killed = random.Random(7), 0
-    for _ in range(20):
+    for _ in range(times):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(chance.uniform(0.3, 1.6))
         killed += process.poll() is None
         process.kill()
         process.wait()
-    assert killed >= 5, "the runs were over before they could be killed"
+    assert killed >= times // 4, "the runs were over before they could be killed"
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     assert digest(tmp_path / "out") == digest(whole)
 
@@ -285,7 +286,7 @@ def workers_of(parent):
 
 def test_ctrl_c_stops_at_once_and_the_rest_is_done_later(world, tmp_path):
     (tmp_path / "videos").mkdir()
-    for number in range(400):
+    for number in range(100):
         (tmp_path / "videos" / f"{number:03d}.mp4").symlink_to(world / f"{number % 40:06d}.mp4")
     command = [
         sys.executable,
@@ -308,7 +309,7 @@ def test_ctrl_c_stops_at_once_and_the_rest_is_done_later(world, tmp_path):
     assert "run the same command again to continue" in said
     assert "Traceback" not in said
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(again.stdout)["prepared"] == 400
+    assert json.loads(again.stdout)["prepared"] == 100
 
 
 @pytest.fixture

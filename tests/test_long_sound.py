@@ -80,6 +80,7 @@ def test_ten_minutes_dense_take_no_more_than_ten_seconds(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_ten_hours_stay_under_a_gigabyte(tmp_path):
     _, after = peak_megabytes(
         write_silence(tmp_path / "long.wav", 10 * ONE_HOUR), 10 * ONE_HOUR, "plain", 10

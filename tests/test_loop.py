@@ -46,7 +46,7 @@ def long_path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("long")
     synth(
         folder / "world",
-        WorldOptions(videos=48, seconds=4.0, side_pixels=96, frames_per_second=10, seed=5),
+        WorldOptions(videos=48, seconds=4.0, side_pixels=64, frames_per_second=5, seed=5),
     )
     prepare(
         [folder / "world" / "labels.csv"],

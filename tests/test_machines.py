@@ -67,6 +67,7 @@ def test_a_task_alone_does_its_share_and_no_index(world, tmp_path):
         prepare([world / "labels.csv"], tmp_path, task_index=4, num_tasks=4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_ray_cluster_that_loses_a_node_gives_what_one_process_gives(
     world, alone, tmp_path, monkeypatch

@@ -18,7 +18,6 @@ from keras_weights import keras_layers, write_keras
 from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.interop import openl3
 from looklisten.interop.openl3.audio import cut_windows
-from looklisten.interop.openl3.networks import halved
 from looklisten.interop.openl3.resampling import KaiserBest, resampled
 from looklisten.interop.openl3.variants import BLOB_IDS, variant_named
 from looklisten.model.networks import is_openl3
@@ -471,12 +470,6 @@ def test_bad_weight_files_are_one_sentence(weights, tmp_path):
     ):
         with pytest.raises(openl3.OpenL3Error, match=sentence):
             openl3.load(tmp_path / name)
-
-
-def test_halving_is_max_pooling():
-    for shape in ((2, 3, 4, 6), (1, 2, 5, 7), (1, 1, 2, 3)):
-        x = torch.randn(shape)
-        assert torch.equal(halved(x), functional.max_pool2d(x, 2))
 
 
 def test_names_of_published_networks():

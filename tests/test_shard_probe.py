@@ -83,7 +83,7 @@ def test_a_quick_probe_is_the_same_each_time_and_leaves_the_network_as_it_was(mo
 def test_the_untrained_network_has_the_initial_seed_of_the_run(run_path, shards_path, tmp_path):
     assert load(run_path).initial_seed == 0
     config = small_config(seed=7, steps=1, evaluate_every=9, checkpoint_every=1)
-    train(shards_path, config, tmp_path / "run")
+    train(shards_path, config, tmp_path / "run", evaluated_pairs=24)
     seed_7 = load(tmp_path / "run")
     assert initial_seed(seed_7, None) == 7
     assert initial_seed(seed_7, 3) == 3

@@ -15,11 +15,11 @@ from browser import addresses, failures, opened, picture_widths
 from looklisten.app.cli import main
 from looklisten.app.pages.page import write_page
 from looklisten.app.pages.unit_page import (
-    _levels,
-    _palette,
-    _scaled,
     best_units,
+    map_levels,
     mp3,
+    palette_bytes,
+    scaled_map,
     write_unit_page,
 )
 from looklisten.config import SIDES, ModelConfig
@@ -240,7 +240,7 @@ def test_videos_without_a_single_right_answer_are_left_out(tmp_path):
             a_clip(4, "d", "green"),
         ],
     )
-    named = naming._labeled_videos(one, seed=0)
+    named = naming.videos_with_one_label(one, seed=0)
     assert named.class_of_video == {
         "vision": {"a": "blue", "d": "green"},
         "audio": {"a": "blue", "b": "blue", "d": "green"},
@@ -316,17 +316,17 @@ def test_a_map_is_drawn_with_high_frequencies_above_and_in_shares_of_the_stronge
         UnitActivation(MomentAddress(0, 0, 1), "a", 0.0, strength, HeatMap(values * strength / 4))
         for strength in (4.0, 2.0)
     )
-    assert _scaled(first, Unit("vision", 0, (first, later))).tolist() == [[1, 0.5], [0, 0.25]]
-    assert _scaled(later, Unit("audio", 0, (first, later))).tolist() == [[0, 0.125], [0.5, 0.25]]
+    assert scaled_map(first, Unit("vision", 0, (first, later))).tolist() == [[1, 0.5], [0, 0.25]]
+    assert scaled_map(later, Unit("audio", 0, (first, later))).tolist() == [[0, 0.125], [0.5, 0.25]]
 
 
 def test_a_map_keeps_its_peak_and_the_palette_paints_what_overlaid_paints():
     values = np.zeros((28, 20), np.float32)
     values[27, 3] = 1
-    assert _levels(values).shape == (16, 16)
-    assert _levels(values).max() == 255
-    assert _levels(values[:, :5]).shape == (16, 5)
-    palette = np.frombuffer(_palette(), np.uint8).reshape(256, 4) / 255
+    assert map_levels(values).shape == (16, 16)
+    assert map_levels(values).max() == 255
+    assert map_levels(values[:, :5]).shape == (16, 5)
+    palette = np.frombuffer(palette_bytes(), np.uint8).reshape(256, 4) / 255
     rng = np.random.default_rng(0)
     ground, levels = rng.random((3, 4, 3)).astype(np.float32), rng.integers(0, 256, (3, 4))
     color, opacity = palette[levels][..., :3], palette[levels][..., 3:]

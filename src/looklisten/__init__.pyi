@@ -66,5 +66,8 @@ from .model.networks import load as load
 from .model.networks import open as open
 from .training.baselines import BaselineTable as BaselineTable
 from .training.baselines import baselines as baselines
+from .training.frozen_towers.adapt import AdaptResult as AdaptResult
+from .training.frozen_towers.adapt import adapt as adapt
+from .training.frozen_towers.options import AdaptOptions as AdaptOptions
 from .training.loop import TrainResult as TrainResult
 from .training.loop import train as train

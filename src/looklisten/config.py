@@ -53,13 +53,16 @@ class ModelConfig(Section):
     """The shorter side of a frame before it is cropped."""
     crop_pixels: PositiveInt = 224
     """The side of the square that the vision tower is trained on."""
-    fusion: Literal["concat", "distance", "similarity", "dense"] = "concat"
+    fusion: Literal["concat", "distance", "similarity", "dense", "general"] = "concat"
     """How the sides are compared: concat, fully-connected layers over both (the paper); distance of
     unit vectors (its follow-up, AVE-Net); similarity of the sound with the best position of the
-    frame (AVOL-Net); or dense, each time of the sound with its best position (after DenseAV).
+    frame (AVOL-Net); dense, each time of the sound with its best position (after DenseAV); or
+    general, the sound with the best position and with the whole frame, by linear layers.
     """
     fusion_width: PositiveInt = 128
     """Units of the layers of the fusion (paper, figure 2)."""
+    fusion_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """With fusion "general": the share of the features that is left out at random in training."""
     sharpness: float = Field(default=10.0, gt=0)
     """Of the soft maximum over positions, with fusion "similarity" and "dense". Near 0 it is the
     mean; large values approach the maximum. A network needs the value that it was trained with.
@@ -129,7 +132,14 @@ class TrainConfig(Section):
     audio_from: str = ""
     """The same of the audio tower."""
     freeze: Literal["none", "vision", "audio", "towers"] = "none"
-    """Which towers stay as they begin, with the statistics of their batch-norm."""
+    """Which towers stay as they begin, with the statistics of their batch-norm. With both, the
+    features of some frames and seconds of sound are computed once and kept beside the shards.
+    """
+    cached_frames_per_second: float = Field(default=1.0, ge=0)
+    """With frozen towers: frames of a clip whose features are kept, cropped at the center and
+    without random changes, with two windows of sound for each. 0: the towers run at every step, on
+    frames with random changes.
+    """
     steps: PositiveInt = 234_375
     """Batches. The paper: 60 million pairs (section 4). Here 234,375 batches of 256 videos are 60
     million videos, so as many runs of each tower. They are 120 million pairs, since each video
@@ -145,6 +155,8 @@ class TrainConfig(Section):
     """
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's; the paper chose it by grid search, "1e-4 usually good"."""
+    tower_learning_rate: float = Field(default=0.0, ge=0)
+    """That of both towers, where it differs, as for towers that learned before; 0: the same."""
     weight_decay: float = Field(default=1e-5, ge=0)
     """L2, added to the gradient of every parameter before Adam's averages (not AdamW). It covers
     convolutions, fully-connected layers, batch-norm's gains and biases, temperature and threshold.

@@ -46,8 +46,8 @@ from looklisten.training.metrics_log import read_metrics
 # More accurate than `tiny`, and its steps cost about the same (LOG.md, 2026-11-24).
 RECIPE = "similarity"
 TEST_SHARE = 0.2
-# Training reads five frames a second and sees 112 pixels of them. Larger and faster videos cost
-# twice the time and give the same figures (benchmarks/RESULTS.md).
+# Training reads five frames a second and sees 112 pixels of them. Larger videos with more frames
+# cost twice the time to make (benchmarks/RESULTS.md).
 VIDEO_SIDE_PIXELS = 160
 VIDEO_FRAMES_PER_SECOND = 10
 VIDEOS_IN_REPORT = 4

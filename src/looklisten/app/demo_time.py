@@ -22,10 +22,11 @@ from looklisten.training.learner import Learner
 MEASURED_VIDEOS = 4
 MEASURED_STEPS = 3
 
-# Of the runs in benchmarks/RESULTS.md.
-PREPARE_PER_SYNTH = 0.35
+# Both from runs in benchmarks/RESULTS.md. The second is of runs that decoded each frame twice, so
+# it is a little too high.
+PREPARE_PER_SYNTH = 0.37
 """What it costs to prepare a video, as a share of what it costs to make one."""
-MEASURING_STEPS_PER_VIDEO = 0.06
+MEASURING_STEPS_PER_VIDEO = 0.1
 """What evaluate, probe, localize and the report cost for each video, in training steps."""
 
 

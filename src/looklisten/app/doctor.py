@@ -7,7 +7,8 @@ import importlib
 import platform
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -92,29 +93,71 @@ OPTIONAL_PACKAGES = (
 )
 
 
-def doctor() -> dict[str, Any]:
+def has_codec(name: str, mode: CodecMode) -> bool:
+    """Whether FFmpeg has a decoder (mode "r") or an encoder ("w") of this name."""
+    from av.codec import Codec
+
+    try:
+        Codec(name, mode)
+    except ValueError:
+        return False
+    return True
+
+
+def free_bytes(folder: Path) -> int | None:
+    """The free space of the disk that a folder is on."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True)
+class Installation:
+    """How `doctor` asks the machine; by default it asks this one."""
+
+    import_package: Callable[[str], object] = importlib.import_module
+    version_of: Callable[[str], str] = version
+    """Raises PackageNotFoundError for a package that is not installed."""
+    has_codec: Callable[[str, CodecMode], bool] = has_codec
+    free_bytes: Callable[[Path], int | None] = free_bytes
+
+    def version_or_none(self, package: str) -> str | None:
+        """The version of a package; None if it is not installed."""
+        try:
+            return self.version_of(package)
+        except PackageNotFoundError:
+            return None
+
+
+THIS_INSTALLATION = Installation()
+
+
+def doctor(installation: Installation = THIS_INSTALLATION) -> dict[str, Any]:
     """Versions, device, machine, codecs and optional packages.
 
     `ready` is whether every verb has what it needs. `missing` has one sentence for each problem.
     A value that cannot be found out is None.
     """
     # First, because FFmpeg and the device can be asked only if PyAV and PyTorch load.
-    broken = broken_packages()
+    broken = _broken_packages(installation)
     has_av = "av" not in broken
-    decoders = _present_and_missing(DECODERS, "r", has_av)
-    encoders = _present_and_missing({name: (name,) for name in ENCODERS}, "w", has_av)
-    free_bytes = {
-        "here": _free_bytes(Path.cwd()),
-        "temporary": _free_bytes(Path(tempfile.gettempdir())),
+    codecs = installation if has_av else replace(installation, has_codec=lambda *_: False)
+    decoders = _present_and_missing(DECODERS, "r", codecs)
+    encoders = _present_and_missing({name: (name,) for name in ENCODERS}, "w", codecs)
+    disk = {
+        "here": installation.free_bytes(Path.cwd()),
+        "temporary": installation.free_bytes(Path(tempfile.gettempdir())),
     }
     missing = _missing_packages(broken)
     if has_av:
         # Without PyAV all codecs are missing, which its own sentence says already.
         missing += _missing_codecs(decoders, encoders)
-    missing += _missing_disk_space(free_bytes["here"])
+    missing += _missing_disk_space(disk["here"])
 
-    versions = {"looklisten": _version("looklisten"), "python": platform.python_version()}
-    versions |= {name: _version(name) for name in CORE_PACKAGES}
+    version_of = installation.version_or_none
+    versions = {"looklisten": version_of("looklisten"), "python": platform.python_version()}
+    versions |= {name: version_of(name) for name in CORE_PACKAGES}
     return {
         "ready": not missing,
         "missing": missing,
@@ -123,19 +166,19 @@ def doctor() -> dict[str, Any]:
         **_device_and_precision("torch" not in broken),
         "cores": cpu_count(),
         "memory_gigabytes": _in_gigabytes(memory_bytes()),
-        "disk_free_gigabytes": _in_gigabytes(free_bytes),
+        "disk_free_gigabytes": _in_gigabytes(disk),
         "decoders": decoders,
         "encoders": encoders,
-        "optional_packages": [_describe(package) for package in OPTIONAL_PACKAGES],
+        "optional_packages": [_describe(package, installation) for package in OPTIONAL_PACKAGES],
     }
 
 
-def broken_packages() -> dict[str, str]:
+def _broken_packages(installation: Installation) -> dict[str, str]:
     """The core packages that cannot be imported, each with the first line of its error."""
     reasons = {}
     for name in CORE_PACKAGES:
         try:
-            importlib.import_module(name)
+            installation.import_package(name)
         except Exception as error:  # a compiled part that does not load can raise anything
             reasons[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     return reasons
@@ -152,26 +195,15 @@ def _missing_packages(broken: dict[str, str]) -> list[str]:
 
 
 def _present_and_missing(
-    formats: dict[str, tuple[str, ...]], mode: CodecMode, has_av: bool
+    formats: dict[str, tuple[str, ...]], mode: CodecMode, installation: Installation
 ) -> dict[str, list[str]]:
     """Which formats have at least one of their codecs."""
     present: list[str] = []
     missing: list[str] = []
     for name, codecs in formats.items():
-        is_present = has_av and any(has_codec(codec, mode) for codec in codecs)
+        is_present = any(installation.has_codec(codec, mode) for codec in codecs)
         (present if is_present else missing).append(name)
     return {"present": present, "missing": missing}
-
-
-def has_codec(name: str, mode: CodecMode) -> bool:
-    """Whether FFmpeg has a decoder (mode "r") or an encoder ("w") of this name."""
-    from av.codec import Codec
-
-    try:
-        Codec(name, mode)
-    except ValueError:
-        return False
-    return True
 
 
 def _missing_codecs(decoders: dict[str, list[str]], encoders: dict[str, list[str]]) -> list[str]:
@@ -210,26 +242,19 @@ def _ffmpeg_versions() -> dict[str, str]:
     return {name: ".".join(map(str, numbers)) for name, numbers in av.library_versions.items()}
 
 
-def _describe(package: OptionalPackage) -> dict[str, Any]:
+def _describe(package: OptionalPackage, installation: Installation) -> dict[str, Any]:
     return {
         "name": package.name,
-        "version": _version(package.name),
+        "version": installation.version_or_none(package.name),
         "purpose": package.purpose,
         "installation": package.installation,
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def memory_bytes() -> dict[str, int | None]:
+def memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> dict[str, int | None]:
     """Memory of this machine: all of it, and what is available for new work."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = meminfo.read_text(encoding="ascii").splitlines()
     except OSError:
         return {"total": None, "available": None}
     sizes: dict[str, int] = {}
@@ -239,13 +264,6 @@ def memory_bytes() -> dict[str, int | None]:
             # The file counts in kibibytes, although it writes kB.
             sizes[name] = int(size.split()[0]) * 2**10
     return {"total": sizes.get("MemTotal"), "available": sizes.get("MemAvailable")}
-
-
-def _free_bytes(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
 
 
 def _in_gigabytes(sizes: dict[str, int | None]) -> dict[str, float | None]:

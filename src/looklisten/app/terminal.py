@@ -5,6 +5,7 @@ On a terminal a bar is redrawn, with rate and time left. Elsewhere it is a plain
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -40,15 +41,19 @@ class ProgressBar:
     """A `looklisten.system.progress.Progress` on stderr, for use in a `with` block.
 
     Where stderr is not a terminal it prints a line every fifteen seconds and one at the end.
+    `clock` gives the time in seconds.
     """
 
-    def __init__(self, title: str, quiet: bool = False) -> None:
+    def __init__(
+        self, title: str, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         # With several training processes, only the first one reports.
         self._quiet = quiet or not is_first_process()
         self._on_terminal = sys.stderr.isatty() and not self._quiet
         self._title = title
         self._unprinted_line = ""
-        self._start_seconds = time.monotonic()
+        self._clock = clock
+        self._start_seconds = clock()
         self._printed_seconds = self._start_seconds
         self._done_at_start: int | None = None
         self._progress = Progress(
@@ -72,7 +77,7 @@ class ProgressBar:
         if self._on_terminal:
             self._progress.update(self._task, completed=done, total=total, facts=facts_text)
             return
-        now = time.monotonic()
+        now = self._clock()
         if self._done_at_start is None:
             # Resumed work starts with a part done. Its rate is counted from here.
             self._start_seconds = now
@@ -107,4 +112,4 @@ class ProgressBar:
     ) -> None:
         self._progress.stop()
         if self._unprinted_line:
-            self._print_line(time.monotonic())
+            self._print_line(self._clock())

@@ -1,8 +1,8 @@
 """Batches of frames and seconds of sound that correspond, read from shards.
 
 Training makes negatives later, by pairing the rows of such a batch anew. The stream is a pure
-function of shards, seed, epoch and step. It has no state, so any worker can make any batch, and a
-resumed run reads the batches of an undisturbed one. Knows shards and images, no network.
+function of shards, seed, epoch and step, without a state: any worker can make any batch, and a
+resumed run reads the same batches. Knows shards and images, no network.
 """
 
 import functools
@@ -50,10 +50,7 @@ class PairChoices:
 
 @dataclass(frozen=True, eq=False)
 class Pairing:
-    """Which rows may be paired, among all rows that are compared in one step.
-
-    With several processes, each computes its own rows only.
-    """
+    """Which rows of one step may be paired; each process computes its own rows only."""
 
     rows: Int64[Tensor, " own"]
     """Positions of one's own rows among all rows."""
@@ -236,9 +233,9 @@ class PairStream:
             downs, rights = chance[3], chance[4]
         flips = (chance[5] < 0.5) & self.transform.flip
         choices = PairChoices(clips, frames, starts, downs, rights, flips)
-        if parts == 1 or not repeated:
-            return choices
-        return choices.take(_spread_over_parts(len(repeated), len(videos), parts))
+        if parts > 1 and repeated:
+            return choices.take(_spread_over_parts(len(repeated), len(videos), parts))
+        return choices
 
     def _moment(self, clip: int, chance: NDArray[np.float64]) -> tuple[int, int]:
         """Frame and first sample of sound of a moment of a clip; `chance` in [0, 1), `[2]`."""
@@ -295,29 +292,31 @@ class PairStream:
 
     def batch(self, index: int, part: BatchPart = FULL_BATCH) -> PairBatch:
         """Batch `index` of the endless stream, or the part of it that a process computes."""
-        all_choices = self.choose(*divmod(index, self.steps_per_epoch), part.parts)
-        # Partners are among the rows that are compared in one step, not in the full batch.
-        compared_rows = BatchPart(0, 1, part.number, part.parts).rows(self.batch_size)
-        rows = part.rows(self.batch_size)
-        choices = all_choices.take(rows)
-        # Process r has every `ranks`-th row, so a row that lies `ranks` further is of the same
-        # process.
-        distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
-        frames = []
-        waveforms = []
-        for row in range(len(rows)):
-            frames.append(self._frame(choices, row))
-            waveforms.append(self._waveform(choices, row))
-        compared_videos = self.shards.video_ids[all_choices.clips[compared_rows]]
+        choices, rows, pairing = self.chosen_rows(index, part)
+        waveforms = [self._waveform(choices, row) for row in range(len(rows))]
         return PairBatch(
-            frames=stack(frames),
+            frames=stack([self._frame(choices, row) for row in range(len(rows))]),
             waveforms=torch.from_numpy(np.stack(waveforms)),
             video_ids=tuple(self.shards.video_ids[choices.clips].tolist()),
             labels=tuple(self.shards.names[choices.clips].tolist()),
             choices=choices,
             rows=rows,
-            pairing=pair_up(rows - compared_rows[0], compared_videos, distance),
+            pairing=pairing,
         )
+
+    def chosen_rows(
+        self, index: int, part: BatchPart = FULL_BATCH
+    ) -> tuple[PairChoices, NDArray[np.int64], Pairing]:
+        """What the rows of batch `index` are made of, their positions, and what they pair with."""
+        all_choices = self.choose(*divmod(index, self.steps_per_epoch), part.parts)
+        # Partners are among the rows that are compared in one step, not in the full batch.
+        compared_rows = BatchPart(0, 1, part.number, part.parts).rows(self.batch_size)
+        rows = part.rows(self.batch_size)
+        # Process r has every `ranks`-th row: one that lies `ranks` further is of the same process.
+        distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
+        compared_videos = self.shards.video_ids[all_choices.clips[compared_rows]]
+        pairing = pair_up(rows - compared_rows[0], compared_videos, distance)
+        return all_choices.take(rows), rows, pairing
 
     def _frame(self, choices: PairChoices, row: int) -> UInt8[Tensor, "side side channels"]:
         clip = int(choices.clips[row])
@@ -327,9 +326,8 @@ class PairStream:
             int(choices.frames[row]), stored_frames, self.transform.frames
         ):
             pixels = decode_jpeg(self.shards.jpeg(clip, frame), self.transform.resize_pixels)
-            crop_down = choices.crop_downs[row]
-            crop_right = choices.crop_rights[row]
-            crops.append(crop(pixels, self.transform.crop_pixels, crop_down, crop_right))
+            down, right = choices.crop_downs[row], choices.crop_rights[row]
+            crops.append(crop(pixels, self.transform.crop_pixels, down, right))
         square = crops[0] if len(crops) == 1 else torch.cat(crops, dim=2)
         return square.flip(1) if choices.flips[row] else square
 
@@ -349,7 +347,7 @@ class PairStream:
     ) -> Generator[PairBatch, None, None]:
         """Batches `first` to `stop`, each in `parts`, which threads make ahead of their use."""
 
-        def make(index: int, number: int) -> PairBatch:
+        def make(index: int, number: int) -> Any:  # a subclass makes batches of its own kind
             batch = self.batch(index, BatchPart(rank, ranks, number, parts))
             return batch.pinned() if pin else batch
 

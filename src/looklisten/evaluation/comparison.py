@@ -27,7 +27,7 @@ from looklisten.model.backbones import TowerOutput
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
-BLOCK_MOMENTS = 64
+COMPARED_AT_A_TIME = 64
 """Frames, and sounds, whose pairs are compared at a time.
 
 A fusion that compares positions holds the similarities of all of them.
@@ -107,7 +107,10 @@ def _numbered_moments(
 
 @torch.inference_mode()
 def compare_in_blocks(
-    comparison: PairComparison, vision: Tensor, audio: Tensor, block_moments: int = BLOCK_MOMENTS
+    comparison: PairComparison,
+    vision: Tensor,
+    audio: Tensor,
+    block_moments: int = COMPARED_AT_A_TIME,
 ) -> Float[np.ndarray, "frames sounds"]:
     """The scores of every row of both, in blocks."""
     scores = np.zeros((len(vision), len(audio)), np.float32)

@@ -250,7 +250,7 @@ def fusion_inputs(
         random=False,
         frames=model.config.frames_per_pair,
     )
-    stream = PairStream(clips, _batch_size(videos), seed, transform)
+    stream = PairStream(clips, batch_size_for(videos), seed, transform)
     steps = math.ceil(rows / stream.batch_size)
     # Training measures its network between two steps.
     was_training = model.training
@@ -263,7 +263,7 @@ def fusion_inputs(
     model.train(was_training)
 
 
-def _batch_size(videos: int) -> int:
+def batch_size_for(videos: int) -> int:
     """The size that leaves out the fewest videos: an epoch drops what does not fill a batch."""
     sizes = range(2, min(videos, MAX_BATCH) + 1)
     return max(sizes, key=lambda size: (videos // size * size, size))

@@ -26,7 +26,7 @@ from looklisten.model.l3net import L3Net
 NOISE_WINDOWS = 16
 NOISE_DECIBELS = -20.0
 """Loudness of the noise, relative to full scale."""
-INT16_SCALE = FULL_SCALE["int16"]
+SOUND_SCALE = FULL_SCALE["int16"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def other_sound_rows(
 ) -> Iterator[SoundRow]:
     """The rows of mixtures, of noise and of silence, with the frames of `moments`."""
     rng = np.random.default_rng(seed)
-    amplitude = INT16_SCALE * 10 ** (NOISE_DECIBELS / 20)
+    amplitude = SOUND_SCALE * 10 ** (NOISE_DECIBELS / 20)
     noise = _as_int16(rng.normal(0, amplitude, (NOISE_WINDOWS, WINDOW_SAMPLES)))
     silence = np.zeros((1, WINDOW_SAMPLES), np.int16)
     mixed, mixed_videos = _mixed_scores(model, comparison, clips, moments, rng)
@@ -136,12 +136,12 @@ def mix_equally_loud(
     second = added.astype(np.float64)
     total = first + second * np.sqrt(np.mean(first**2) / np.mean(second**2))
     peak = np.abs(total).max()
-    return _as_int16(total * min((INT16_SCALE - 1) / peak, 1.0))
+    return _as_int16(total * min((SOUND_SCALE - 1) / peak, 1.0))
 
 
 def _as_int16(samples: NDArray[np.float64]) -> NDArray[np.int16]:
     rounded: NDArray[np.int16] = (
-        samples.round().clip(-INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
+        samples.round().clip(-SOUND_SCALE, SOUND_SCALE - 1).astype(np.int16)
     )
     return rounded
 

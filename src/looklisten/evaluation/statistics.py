@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student_t
+
+# Not scipy.stats, whose import takes longer than most that is computed here.
+from scipy.special import stdtrit as student_t_quantile
 
 Z95 = 1.959964
 """Standard deviations that hold 95 % of a normal distribution."""
@@ -144,7 +146,7 @@ def _count_with_variance(mean: float, variance: float, groups: int, count: float
     if variance > 0:
         independent = min(bernoulli_variance / variance, count)
     # The variance itself is estimated, the worse the fewer the groups.
-    return independent * float(Z95 / student_t.ppf(0.975, groups - 1)) ** 2
+    return independent * float(Z95 / student_t_quantile(groups - 1, 0.975)) ** 2
 
 
 def _variance(codes: NDArray[np.generic], deviations: NDArray[np.float64]) -> float:

@@ -6,6 +6,7 @@ tensors only.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,10 +24,20 @@ from looklisten.inference.layers import (
     side_vectors,
     texture,
 )
+from looklisten.inference.towers import listen, look
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import to_device
 from looklisten.system.processes import single_thread_after_fork
+
+# Larger maps do not fit in the processor's caches. Unless `keep_freed_memory` was called, their
+# memory is also requested from the system each time. The full-size audio tower computes 40 windows
+# a second one by one and 20 in chunks of 32 on two cores; that of `tiny` 1,100 and 2,200 (LOG.md).
+MAX_MAP_BYTES = 8e6
+"""On a CPU a batch is computed in chunks whose largest feature map takes about this many bytes."""
+# A row alone does not keep a core busy: most of the time goes into starting small operations.
+SMALL_TOWER_ROWS = 8
+"""Rows of a batch on a CPU, where the maps of so many rows fit into its caches."""
 
 
 @runtime_checkable
@@ -91,6 +102,11 @@ class NetworkEncoder:
         is_bfloat16 = self.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_bfloat16)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of numbers that the towers compute with."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
     def encode(
         self, side: Side, batch: Num[Tensor, "batch ..."], layer: str
     ) -> Float[Tensor, "batch features"]:
@@ -98,11 +114,27 @@ class NetworkEncoder:
             if layer == TEXTURE and side == "audio":
                 return texture(self.model, batch)
             if side == "audio":
-                return side_vectors(self.model, self.model.listen(batch), side, layer)
+                output = listen(self.model, batch, self.dtype)
+                return side_vectors(self.model, output, side, layer)
             if batch.shape[1] == 3:
                 # A network of several frames gets one frame repeated: a scene without motion.
                 batch = batch.repeat(1, self.model.config.frames_per_pair, 1, 1)
-            return side_vectors(self.model, self.model.look(batch), side, layer)
+            return side_vectors(self.model, look(self.model, batch, self.dtype), side, layer)
+
+    @cached_property
+    def _spectrogram_pixels(self) -> int:
+        silence = torch.zeros(1, WINDOW_SAMPLES, device=self.device)
+        spectrogram: Tensor = self.model.front_end(silence)
+        return spectrogram.numel()
+
+    def rows_in_cache(self, side: Side) -> int:
+        """How many rows a CPU computes at a time: those whose largest map fits into its caches."""
+        frame_pixels = self.model.config.crop_pixels**2
+        input_pixels = self._spectrogram_pixels if side == "audio" else frame_pixels
+        values_per_row = self.model.tower(side).peak_values_per_pixel * input_pixels
+        # bfloat16 has two bytes; in float32 the map is twice as large.
+        bytes_per_row = 2 * values_per_row
+        return max(1, int(MAX_MAP_BYTES / bytes_per_row))
 
 
 def encoder_of(model: L3Net | Encoder, precision: Precision = "float32") -> Encoder:
@@ -167,14 +199,24 @@ def encode_rows(
 def _encoded_batches(
     encoder: Encoder, side: Side, layer: str, rows: Num[Tensor, "rows ..."], batch_size: int
 ) -> Iterator[Float[Tensor, "batch features"]]:
-    # Libraries choose other kernels for other batch sizes, with other rounding. On a CPU a batch is
-    # therefore one row, which keeps all cores busy. Elsewhere batches are filled up to a power of
-    # two with empty rows; the difference that is left is rounding.
-    step = 1 if encoder.device.type == "cpu" else batch_size
-    for start in range(0, len(rows), step):
-        batch = rows[start : start + step]
-        filled_size = 1 << (len(batch) - 1).bit_length()
-        empty = batch.new_zeros(filled_size - len(batch), *batch.shape[1:])
+    # Libraries choose other kernels for other batch sizes, with other rounding. On a CPU batches
+    # therefore have one size, whatever `batch_size` says. Elsewhere they are filled up to a power
+    # of two; the difference that is left is rounding.
+    is_cpu = encoder.device.type == "cpu"
+    fixed_rows = rows_on_cpu(encoder, side) if is_cpu else None
+    for start in range(0, len(rows), fixed_rows or batch_size):
+        batch = rows[start : start + (fixed_rows or batch_size)]
+        filled_rows = fixed_rows or 1 << (len(batch) - 1).bit_length()
+        empty = batch.new_zeros(filled_rows - len(batch), *batch.shape[1:])
         filled = torch.cat([batch, empty]) if len(empty) else batch
         vectors = encoder.encode(side, filled.to(encoder.device), layer)
         yield vectors[: len(batch)]
+
+
+def rows_on_cpu(encoder: Encoder, side: Side) -> int:
+    """The size of every batch on a CPU: 1, or `SMALL_TOWER_ROWS` for the sound of small towers."""
+    # One picture often comes alone, as a file, and would then cost as much as a full batch.
+    if side == "vision" or not isinstance(encoder, NetworkEncoder):
+        return 1
+    fits = encoder.rows_in_cache(side) >= SMALL_TOWER_ROWS
+    return SMALL_TOWER_ROWS if fits else 1

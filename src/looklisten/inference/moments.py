@@ -11,6 +11,7 @@ from torch import Tensor
 from looklisten.config import SIDES, ModelConfig
 from looklisten.data.clips import Clip
 from looklisten.data.pairs import neighbor_frames
+from looklisten.inference.towers import listen, look
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
@@ -112,8 +113,8 @@ def look_and_listen(model: L3Net, batch: Sequence[Moment]) -> tuple[TowerOutput,
     for moment in batch:
         squares.append(crop(moment.vision_input, crop_pixels, 0.5, 0.5))
         waveforms.append(moment.waveform)
-    vision_output = model.look(stack(squares).to(device))
-    audio_output = model.listen(torch.from_numpy(np.stack(waveforms)).to(device))
+    vision_output = look(model, stack(squares).to(device))
+    audio_output = listen(model, torch.from_numpy(np.stack(waveforms)).to(device))
     return vision_output, audio_output
 
 

@@ -72,7 +72,7 @@ INPUT_RANGE = (-1.0, 1.0)
 """What the vision tower reads for black and for white."""
 
 
-def normalize(
+def frames_to_input(
     frames: Integer[Tensor, "batch channels height width"]
     | Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch channels height width"]:
@@ -81,7 +81,7 @@ def normalize(
     return frames_to_unit(frames) * (high - low) + low
 
 
-def denormalize(
+def input_to_frames(
     inputs: Float[Tensor, "*any channels height width"],
 ) -> Float[Tensor, "*any channels height width"]:
     """Frames in 0..1 from the input of the vision tower."""

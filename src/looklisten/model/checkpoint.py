@@ -95,6 +95,11 @@ class Checkpoint:
             ) from None
         return objective.eval()
 
+    @property
+    def has_objective(self) -> bool:
+        """Whether the objective was saved too; a published network comes without."""
+        return (self.path / "optimizer.safetensors").is_file()
+
     def optimizer(self) -> dict[str, Tensor]:
         """The optimizer's tensors by `parameter/key`, and the objective's by `objective/name`."""
         return self._tensors("optimizer.safetensors")

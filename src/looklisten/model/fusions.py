@@ -4,7 +4,7 @@ A fusion has three steps. `features` takes what it compares from the towers' out
 transforms each side by itself, once per row. `logits` answers for any two projections.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
@@ -84,10 +84,16 @@ class Fusion(nn.Module):
     ) -> tuple[
         Float[Tensor, "n *positions vision_features"], Float[Tensor, "m *times audio_features"]
     ]:
-        """The features that this fusion compares. By default each frame and each sound has one
-        vector. Subclasses may give one vector for each position or time.
-        """
-        return vision.vector, audio.vector
+        """The features that this fusion compares; they depend on no weight of the fusion."""
+        return self.vision_features(vision), self.audio_features(audio)
+
+    def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n *positions features"]:
+        """What is compared of a frame: by default one vector."""
+        return vision.vector
+
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m *times features"]:
+        """What is compared of a second of sound: by default one vector."""
+        return audio.vector
 
     def project(
         self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
@@ -120,6 +126,13 @@ class Fusion(nn.Module):
     def initialize_answer(self) -> None:
         """Set the weights that have fixed initial values; by default there are none."""
 
+    def fit_inputs(
+        self,
+        vision: Float[Tensor, "n *positions vision_features"],
+        audio: Float[Tensor, "m *times audio_features"],
+    ) -> None:
+        """Take from features of frozen towers what it needs to know of them; by default nothing."""
+
     # The methods below have a meaning only if `shares_space` is true.
 
     def aligned(
@@ -135,6 +148,14 @@ class Fusion(nn.Module):
     ) -> Float[Tensor, "n m"]:
         """The similarity of every row of `vision` with every row of `audio`."""
         raise NotImplementedError
+
+    def part_similarities(
+        self,
+        vision: Float[Tensor, "n *positions width"],
+        audio: Float[Tensor, "m *times width"],
+    ) -> Sequence[Float[Tensor, "n m"]]:
+        """The similarities that an objective trains one by one; `similarities` is their mean."""
+        return (self.similarities(vision, audio),)
 
     def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
         """The logits of pairs, from their similarities."""
@@ -276,12 +297,8 @@ class PositionFusion(AlignedFusion):
         self.sharpness = sharpness
         self.positions = positions
 
-    def features(
-        self, vision: TowerOutput, audio: TowerOutput
-    ) -> tuple[
-        Float[Tensor, "n positions vision_features"], Float[Tensor, "m times audio_features"]
-    ]:
-        return vision.map.flatten(2).transpose(1, 2), self.audio_features(audio)
+    def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n positions features"]:
+        return vision.map.flatten(2).transpose(1, 2)
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
         """The vectors of the sound that are compared with every position."""
@@ -357,13 +374,20 @@ POSITION_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
 def build_fusion(config: ModelConfig, vision: Backbone, audio: Backbone) -> Fusion:
     """The fusion that `config` names, for these towers; its weights are not drawn yet."""
     features: Mapping[Side, int] = {"vision": vision.features, "audio": audio.features}
+    if config.fusion == "general":
+        # Imported here, because that file imports the base of its fusion from this one.
+        from looklisten.model.general_fusion import GeneralFusion
+
+        positions = vision.map_columns(config.crop_pixels) ** 2
+        return GeneralFusion(
+            features, config.fusion_width, config.sharpness, positions, config.fusion_dropout
+        )
     if config.fusion in POSITION_FUSIONS:
         # Those of a training crop. Divided by its own positions, a wider frame would have
         # a lower probability for the same object (LOG.md, 2026-11-27).
         positions = vision.map_columns(config.crop_pixels) ** 2
-        return POSITION_FUSIONS[config.fusion](
-            features, config.fusion_width, config.sharpness, positions
-        )
+        arguments = (features, config.fusion_width, config.sharpness, positions)
+        return POSITION_FUSIONS[config.fusion](*arguments)
     return VECTOR_FUSIONS[config.fusion](features, config.fusion_width)
 
 

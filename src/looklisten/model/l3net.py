@@ -6,7 +6,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from looklisten.config import ModelConfig, Side
-from looklisten.media.frames import normalize
+from looklisten.media.frames import frames_to_input
 from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
 from looklisten.model.backbones import Backbone, TowerOutput, build_tower
 from looklisten.model.calibration import Calibration
@@ -65,7 +65,7 @@ class L3Net(nn.Module):
         self, frames: Num[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """The input of the vision tower: -1..1."""
-        return normalize(frames)
+        return frames_to_input(frames)
 
     def listen(self, waveforms: Num[Tensor, "batch samples"]) -> TowerOutput:
         """The audio tower's output for sound at 48 kHz, int16 or floats in -1..1.

@@ -6,6 +6,7 @@ A name is one of:
 - a folder that `publish` or `export` wrote;
 - a name on the Hugging Face Hub: `org/name` if there is no such path here, or `hf-hub:org/name`;
 - a network of OpenL3: `openl3:audio-mel256-env`, a Keras file (`.h5`), or a folder of `convert`;
+- `start`, which comes with the package (a folder here of that name is `./start`);
 - `untrained:RECIPE`, the network of a recipe with its initial weights, and with the published
   weights of backbones that have some.
 
@@ -33,6 +34,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.model.objectives import Objective, build_objective
 from looklisten.model.published_folder import is_published, read_published
+from looklisten.model.shipped import is_shipped, open_shipped
 from looklisten.model.training_videos import HELD_OUT, TRAINED_ON, recorded_videos
 from looklisten.names import first_few
 from looklisten.system.devices import choose_device, to_device
@@ -316,6 +318,9 @@ def _open(name: str | Path, strict: bool, download_options: dict[str, Any]) -> R
     text = str(name)
     if text.startswith(UNTRAINED_PREFIX):
         return _untrained(text)
+    if is_shipped(name):
+        checkpoint = open_shipped(text)
+        return Run(text, checkpoint.model(strict), checkpoint)
     if is_openl3(name):
         return Run(text, _loader(OPENL3_PREFIX)(name))
     on_hub = hub_name(name)

@@ -37,7 +37,7 @@ def without_changes(
 ) -> tuple[Float[Tensor, "own channels height width"], Float[Tensor, "own samples"]]:
     """Inputs of the towers as they are stored: frames and waveforms in -1..1, on the device."""
     frames, waveforms = _move_to_device(batch, device)
-    return media_frames.normalize(frames), spectrogram.int16_to_float(waveforms)
+    return media_frames.frames_to_input(frames), spectrogram.int16_to_float(waveforms)
 
 
 def _move_to_device(

@@ -189,7 +189,10 @@ def _run_configs(config: Config, supervised_run: str, teacher: str) -> dict[str,
     teacher_run = teacher or supervised_run
     return {
         "labels": config.changed("train", objective="labels"),
-        "pretraining-frozen": config.changed("train", freeze="towers", **towers),
+        # Random crops at every step, as the other rows have.
+        "pretraining-frozen": config.changed(
+            "train", freeze="towers", cached_frames_per_second=0, **towers
+        ),
         "pretraining-finetuned": config.changed("train", **towers),
         "teacher": config.changed("train", freeze="vision", vision_from=teacher_run),
         "l3": config,
@@ -256,14 +259,14 @@ def _table(
     """The table of the records of each seed, by run."""
     rows = []
     for method in METHODS:
-        rows.append(_row(method, [of_seed[_run_of(method)] for of_seed in records]))
+        rows.append(row_over_seeds(method, [of_seed[_run_of(method)] for of_seed in records]))
     named = {}
     for side in ("vision", "audio"):
         named[side] = statistics.mean(of_seed["labels"]["named"][side] for of_seed in records)
     return BaselineTable(rows=tuple(rows), seeds=seeds, steps=steps, chance=0.5, named=named)
 
 
-def _row(method: BaselineMethod, records: Sequence[_Record]) -> BaselineRow:
+def row_over_seeds(method: BaselineMethod, records: Sequence[_Record]) -> BaselineRow:
     """The row of a method, from the records of its seeds."""
     accuracy, ci95 = _mean_accuracy(records, "any")
     other_class, other_class_ci95 = _mean_accuracy(records, "other-class")

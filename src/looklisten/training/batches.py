@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from looklisten.config import Config
-from looklisten.data.pairs import FrameTransform, PairBatch, PairStream
+from looklisten.data.pairs import FrameTransform, PairStream
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import find_objective
 from looklisten.system.processes import cpu_count
 from looklisten.training.distributed import ProcessWorld
+from looklisten.training.frozen_towers.batches import AnyBatch, FeatureStream
+from looklisten.training.frozen_towers.cache import FeatureCache
 
 MAX_LOADER_THREADS = 12
 
@@ -94,12 +97,33 @@ def _describe_splits(data: Shards) -> str:
     )
 
 
-def training_stream(clips: Shards, config: Config) -> PairStream:
-    """The batches of a training on `clips`.
+def trains_on_features(config: Config) -> bool:
+    """Whether training reads features that are computed once, not pixels and samples.
+
+    Same-video negatives take moments that the cache does not have.
+    """
+    settings = config.train
+    return (
+        settings.freeze == "towers"
+        and settings.cached_frames_per_second > 0
+        and settings.negatives != "same-video"
+        and find_objective(settings.objective).trains_fusion
+    )
+
+
+def training_stream(
+    clips: Shards,
+    config: Config,
+    network: L3Net | None = None,
+    features: FeatureCache | None = None,
+) -> PairStream:
+    """The batches of a training on `clips`: of `features` of `network`, or of frames and sounds.
 
     Frames are cropped at random positions and, if the config says so, mirrored.
     """
     model, settings = config.model, config.train
+    if network is not None and features is not None:
+        return FeatureStream(clips, settings.batch_size, settings.seed, network, features)
     transform = FrameTransform(
         model.resize_pixels,
         model.crop_pixels,
@@ -124,7 +148,7 @@ def training_stream(clips: Shards, config: Config) -> PairStream:
 
 def load_batches(
     stream: PairStream, config: Config, world: ProcessWorld, first_step: int, on_gpu: bool
-) -> Iterator[tuple[list[PairBatch], float]]:
+) -> Iterator[tuple[list[AnyBatch], float]]:
     """The batches after `first_step`, each as its parts, and the seconds that it was waited for."""
     settings = config.train
     batches = stream.batches(
@@ -138,7 +162,7 @@ def load_batches(
     )
     while True:
         began = time.perf_counter()
-        parts = list(islice(batches, settings.accumulate))
+        parts: list[AnyBatch] = list(islice(batches, settings.accumulate))
         if not parts:
             return
         yield parts, time.perf_counter() - began

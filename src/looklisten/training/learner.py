@@ -7,24 +7,29 @@ computes which rows.
 
 import contextlib
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from looklisten.config import Config
-from looklisten.data.pairs import PairBatch
+from looklisten.config import Config, TrainConfig
+from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError
 from looklisten.model.initial_towers import begin_towers
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.system.devices import Choice, choose_device, choose_precision, to_device
-from looklisten.training.augmentation import augment, without_changes
+from looklisten.training.augmentation import augment, step_seed, without_changes
 from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
+from looklisten.training.frozen_towers.batches import AnyBatch, FeatureBatch
+from looklisten.training.frozen_towers.cache import FeatureCache
+
+FITTED_ROWS = 512
+"""Frames, and seconds of sound, whose features say how the inputs of a fusion vary."""
 
 
 class TrainingModule(nn.Module):
@@ -48,18 +53,22 @@ class TrainingModule(nn.Module):
 
     def forward(
         self,
-        frames: Float[Tensor, "own channels height width"],
-        waveforms: Float[Tensor, "own samples"],
+        vision_input: Float[Tensor, "own ..."],
+        audio_input: Float[Tensor, "own ..."],
         targets: tuple[Tensor, ...],
+        are_features: bool = False,
     ) -> LossAndAccuracy:
-        """`frames`: as the vision tower reads them. `targets`: those of the objective.
+        """`targets`: those of the objective, for the rows of this process.
 
-        All are for the rows of this process.
+        The inputs are frames, as the vision tower reads them, and waveforms; or the features that
+        the towers give of them.
         """
         fusion = self.network.fusion
-        vision = self._vision_tower(frames)
-        audio = self._audio_tower(self.network.front_end(waveforms))
-        features = fusion.features(vision, audio)
+        features = (vision_input, audio_input)
+        if not are_features:
+            vision = self._vision_tower(vision_input)
+            audio = self._audio_tower(self.network.front_end(audio_input))
+            features = fusion.features(vision, audio)
         return self.objective(fusion, *features, targets, **self._gather)  # type: ignore[no-any-return]
 
 
@@ -104,7 +113,10 @@ class Learner:
             for name, parameter in self.module.named_parameters()
             if parameter.requires_grad
         }
-        groups = _parameter_groups(parameters, self.module.objective.lr_multipliers())
+        multipliers = tower_lr_multipliers(config.train) | dict(
+            self.module.objective.lr_multipliers()
+        )
+        groups = _parameter_groups(parameters, multipliers)
         self._parameters = {
             name: parameter for group in groups for name, parameter in group["named"].items()
         }
@@ -165,10 +177,20 @@ class Learner:
         """
         begin_towers(self.network, self.config)
 
+    def begin_with_features(self, clips: Shards, features: FeatureCache) -> None:
+        """Let the fusion take from the features of `clips` what it needs to know of its inputs."""
+        vision, audio = features.spread_over(clips, FITTED_ROWS)
+        device = self.device.value
+        self.network.fusion.fit_inputs(vision.to(device), audio.to(device))
+
     def step(
-        self, parts: Sequence[PairBatch], step: int, rate: float, augmented: bool = True
+        self,
+        parts: Sequence[AnyBatch],
+        step: int,
+        rate: float,
+        augmented: bool = True,
     ) -> LossAndAccuracy:
-        """Descend once over one batch, which comes in parts.
+        """Descend once over one batch, which comes in parts. Features are not augmented.
 
         The result is that of this process, still on the device.
         """
@@ -192,7 +214,7 @@ class Learner:
             skips_averaging = number < len(parts) and self.world.ranks > 1
             averaging = shared.no_sync() if skips_averaging else contextlib.nullcontext()  # type: ignore[operator]
             with averaging:
-                with self.autocast():
+                with self.autocast(), self._dropout_of(step, number):
                     result: LossAndAccuracy = shared(*inputs)
                 torch.autograd.backward(result.loss / len(parts))
             # Detached, because the graph of a part holds all its maps in memory.
@@ -204,6 +226,18 @@ class Learner:
             loss=torch.stack([result.loss for result in results]).mean(),
             accuracy=torch.stack([result.accuracy for result in results]).mean(),
         )
+
+    @contextlib.contextmanager
+    def _dropout_of(self, step: int, part: int) -> Iterator[None]:
+        """Let what is left out at random depend on the step alone, so that a resume is exact."""
+        settings = self.config.train
+        if not self.config.model.fusion_dropout:
+            yield
+            return
+        device = torch.device(self.device.value)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(step_seed(settings.seed, step * settings.accumulate + part))
+            yield
 
     def release(self) -> None:
         """Release what the processes share. Call it before the process group is destroyed."""
@@ -231,16 +265,20 @@ class Learner:
         return norm
 
     def _inputs(
-        self, batch: PairBatch, step: int, augmented: bool
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        self, batch: AnyBatch, step: int, augmented: bool
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], bool]:
         device = self.device.value
-        if augmented:
-            frames, waveforms = augment(batch, self.config, step, device)
+        are_features = isinstance(batch, FeatureBatch)
+        if isinstance(batch, FeatureBatch):
+            vision_input = batch.vision.to(device, non_blocking=True)
+            audio_input = batch.audio.to(device, non_blocking=True)
+        elif augmented:
+            vision_input, audio_input = augment(batch, self.config, step, device)
         else:
-            frames, waveforms = without_changes(batch, device)
+            vision_input, audio_input = without_changes(batch, device)
         targets = self.module.objective.targets(batch)
         on_device = [target.to(device, non_blocking=True) for target in targets]
-        return frames, waveforms, type(targets)(*on_device)
+        return vision_input, audio_input, type(targets)(*on_device), are_features
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """What a step needs besides the network.
@@ -307,6 +345,14 @@ def _parameter_groups(
         for multiplier, named in groups.items()
         if named
     ]
+
+
+def tower_lr_multipliers(settings: TrainConfig) -> dict[str, float]:
+    """Factors of the learning rate of the towers, by the beginning of a parameter's name."""
+    if not settings.tower_learning_rate:
+        return {}
+    multiplier = settings.tower_learning_rate / settings.learning_rate
+    return {"vision.": multiplier, "audio.": multiplier}
 
 
 def frozen_parts(network: L3Net, config: Config, trains_fusion: bool) -> list[nn.Module]:

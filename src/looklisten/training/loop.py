@@ -27,10 +27,12 @@ from looklisten.training.batches import (
     load_batches,
     select_labeled,
     training_stream,
+    trains_on_features,
 )
 from looklisten.training.checkpointing import Checkpointer, Resume, open_run
 from looklisten.training.computation import deterministic_kernels
 from looklisten.training.distributed import ProcessWorld, process_world
+from looklisten.training.frozen_towers.cache import FeatureCache, open_features
 from looklisten.training.held_out import EVALUATED_PAIRS, HeldOutEvaluation
 from looklisten.training.interruption import Interruption
 from looklisten.training.learner import Learner
@@ -105,9 +107,12 @@ def train(
         job = _start(run, data, clips, config, device, world, resume, cleanup)
         if world.is_first:
             _log_start(job)
-        held_out = HeldOutEvaluation(data, clips.held_out, config.train.seed, evaluated_pairs)
+        features = _features_of(job, progress)
+        held_out = HeldOutEvaluation(
+            data, clips.held_out, config.train.seed, evaluated_pairs, features
+        )
         checkpointer = Checkpointer(run, job.lock, job.learner, held_out, job.saved)
-        step, meter = _take_steps(job, checkpointer, interruption, progress)
+        step, meter = _take_steps(job, features, checkpointer, interruption, progress)
         # The first process may still be saving. Every process waits for it here, so that each
         # finds the last checkpoint and returns the same result.
         held_out_accuracy, (best_accuracy, best) = world.broadcast_from_first(
@@ -217,12 +222,34 @@ def _start(
     return _Job(run, data, clips, config, learner, lock, saved)
 
 
+def _features_of(job: _Job, progress: Progress) -> FeatureCache | None:
+    """The features of frozen towers; the first process computes those that are missing."""
+    settings, learner, world = job.config.train, job.learner, job.learner.world
+    if not trains_on_features(job.config):
+        return None
+
+    def open_all() -> FeatureCache:
+        rate = settings.cached_frames_per_second
+        return open_features(learner.network, job.data, rate, progress)
+
+    world.broadcast_from_first(lambda: bool(open_all()))
+    features = open_all()
+    if not job.saved:
+        learner.begin_with_features(job.data.select(job.clips.trained_on), features)
+    return features
+
+
 def _take_steps(
-    job: _Job, checkpointer: Checkpointer, interruption: Interruption, progress: Progress
+    job: _Job,
+    features: FeatureCache | None,
+    checkpointer: Checkpointer,
+    interruption: Interruption,
+    progress: Progress,
 ) -> tuple[int, TrainingMeter]:
     """Train to the last step or to a signal; return the last step and the meter of the steps."""
     settings, learner, world = job.config.train, job.learner, job.learner.world
-    stream = training_stream(job.data.select(job.clips.trained_on), job.config)
+    clips = job.data.select(job.clips.trained_on)
+    stream = training_stream(clips, job.config, learner.network, features)
     on_gpu = learner.device.value.startswith("cuda")
     batches = load_batches(stream, job.config, world, job.first_step, on_gpu)
     meter = TrainingMeter(settings.batch_size, world, job.run, job.first_step)

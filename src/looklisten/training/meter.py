@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from looklisten.config import TrainConfig
-from looklisten.data.pairs import PairBatch, PairChoices
+from looklisten.data.pairs import PairChoices
 from looklisten.errors import ConfigError
 from looklisten.model.objectives import find_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.system.files import write_json
 from looklisten.training.distributed import ProcessWorld
+from looklisten.training.frozen_towers.batches import AnyBatch
 from looklisten.training.metrics_log import read_metrics
 
 PAIRS_PER_VIDEO = 2
@@ -77,7 +78,7 @@ class TrainingMeter:
         self.data_wait = float(last.get("data_wait", 0.0))
 
     def add(
-        self, step: int, result: LossAndAccuracy, parts: list[PairBatch], waited_seconds: float
+        self, step: int, result: LossAndAccuracy, parts: list[AnyBatch], waited_seconds: float
     ) -> None:
         """Count a step; `waited_seconds`: how long it waited for its batch."""
         video_ids = tuple(video_id for part in parts for video_id in part.video_ids)

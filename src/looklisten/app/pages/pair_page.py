@@ -20,7 +20,7 @@ from looklisten.drawing.figures import encode_png, spectrogram_image
 from looklisten.drawing.heatmap_colors import RgbImage
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.frames import denormalize
+from looklisten.media.frames import input_to_frames
 from looklisten.media.spectrogram import INT16_FULL_SCALE, WINDOW_SECONDS, LogSpectrogram
 from looklisten.training.augmentation import augment
 from looklisten.training.batches import fit_batch_size, training_stream
@@ -86,7 +86,7 @@ def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Train
             frames, waveforms = augment(batch, config, index + 1, "cpu")
         # Several frames of a pair are side by side in the channels.
         pair_frames = frames[row].reshape(-1, 3, *frames.shape[2:])
-        middle_frame = denormalize(pair_frames[(len(pair_frames) - 1) // 2])
+        middle_frame = input_to_frames(pair_frames[(len(pair_frames) - 1) // 2])
         pixels = middle_frame.permute(1, 2, 0).numpy()
         for sound_row in (row, int(batch.pairing.partners[row])):
             yield TrainingPair(

@@ -60,7 +60,7 @@ def write_unit_page(
     data = {
         "units": [_unit_values(unit, number_of) for unit in units.units],
         "moments": moments,
-        "palette": _base64(_palette()),
+        "palette": _base64(palette_bytes()),
     }
     write_page(
         path,
@@ -95,7 +95,7 @@ def _best_unit_values(unit: Unit, units: Units, model: L3Net) -> dict[str, Any]:
     rows = []
     for activation in unit.strongest:
         moment = activation.address.load(units.clips, model.config)
-        heat = _scaled(activation, unit)
+        heat = scaled_map(activation, unit)
         frame = _frame(moment, model)
         row = {
             "label": ", ".join(moment.clip.labels),
@@ -134,7 +134,7 @@ def _unit_values(unit: Unit, number_of: dict[MomentAddress, int]) -> dict[str, A
     strongest = []
     for activation in unit.strongest:
         # One byte a position; the browser looks up its color in the palette.
-        levels = _levels(_scaled(activation, unit))
+        levels = map_levels(scaled_map(activation, unit))
         strongest.append(
             [
                 number_of[activation.address],
@@ -154,7 +154,7 @@ def _unit_values(unit: Unit, number_of: dict[MomentAddress, int]) -> dict[str, A
     }
 
 
-def _scaled(activation: UnitActivation, unit: Unit) -> Float[np.ndarray, "rows columns"]:
+def scaled_map(activation: UnitActivation, unit: Unit) -> Float[np.ndarray, "rows columns"]:
     """A map by the unit's highest activation, in 0..1, so that its moments can be compared.
 
     The first row is at the top; of sound, the highest frequencies.
@@ -163,7 +163,7 @@ def _scaled(activation: UnitActivation, unit: Unit) -> Float[np.ndarray, "rows c
     return values[::-1] if unit.side == "audio" else values
 
 
-def _levels(values: Float[np.ndarray, "rows columns"]) -> NDArray[np.uint8]:
+def map_levels(values: Float[np.ndarray, "rows columns"]) -> NDArray[np.uint8]:
     """The map as whole numbers below `LEVELS`, with at most `MAP_POSITIONS` rows and columns."""
     size = [min(length, MAP_POSITIONS) for length in values.shape]
     batch = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
@@ -172,7 +172,7 @@ def _levels(values: Float[np.ndarray, "rows columns"]) -> NDArray[np.uint8]:
     return np.asarray(np.rint(pooled.clip(0, 1) * (LEVELS - 1)), np.uint8)
 
 
-def _palette() -> bytes:
+def palette_bytes() -> bytes:
     """The color and opacity of each level, RGBA: over an image they look like `overlay_image`."""
     levels = np.linspace(0, 1, LEVELS, dtype=np.float32)[None]
     black = np.zeros((1, LEVELS, 3), np.float32)

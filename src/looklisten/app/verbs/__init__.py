@@ -4,6 +4,7 @@ Importing them imports neither torch nor numpy: a verb imports the library when 
 """
 
 from looklisten.app.command_line import Verb
+from looklisten.app.verbs.adapt import run_adapt
 from looklisten.app.verbs.baselines import run_baselines
 from looklisten.app.verbs.cluster import run_cluster
 from looklisten.app.verbs.convert import run_convert
@@ -38,6 +39,7 @@ register(Verb.of("table", run_table))
 register(Verb.of("prepare", run_prepare))
 register(Verb.of("inspect", run_inspect))
 register(TRAIN)
+register(Verb.of("adapt", run_adapt))
 register(Verb.of("evaluate", run_evaluate))
 register(Verb.of("baselines", run_baselines))
 register(Verb.of("probe", run_probe))

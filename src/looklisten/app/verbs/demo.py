@@ -12,9 +12,9 @@ from looklisten.system.files import check_writable
 def run_demo(
     out: Positional[Path] = Path("demo"),
     /,
-    videos: int = 2000,
+    videos: int = 3000,
     seconds: float = 3.0,
-    steps: int = 1000,
+    steps: int = 1600,
     seed: int = 0,
     fresh: bool = False,
     workers: WorkerCount = None,

@@ -14,20 +14,13 @@ from torch import Tensor
 from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.options import Precision
-from looklisten.inference.encoder import Encoder, encoder_of, vector_length
+from looklisten.inference.encoder import Encoder, NetworkEncoder, encoder_of, vector_length
 from looklisten.inference.layers import TEXTURE
-from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.system.devices import choose_precision, to_device
 
 BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
-
-# Larger maps do not fit in the processor's caches. Unless `keep_freed_memory` was called, their
-# memory is also requested from the system each time. The full-size audio tower computes 40 windows
-# a second one by one and 20 in chunks of 32 on two cores; that of `tiny` 1,100 and 2,200 (LOG.md).
-MAX_MAP_BYTES = 8e6
-"""On a CPU a batch is computed in chunks whose largest feature map takes about this many bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +78,7 @@ def network_extractor(
     fast = choose_precision(device).value == "bfloat16"
     precision = precision or ("bfloat16" if fast else "float32")
     encoder = encoder_of(to_device(model, device), precision)
+    assert isinstance(encoder, NetworkEncoder)
     _check_layer(encoder, side, layer)
     extractor = _extractor_of_encoder(name, encoder, side, layer)
     weights = network_key(model)[:16]
@@ -92,7 +86,7 @@ def network_extractor(
     return replace(
         extractor,
         key=f"{weights}-{side}-{layer}-{precision}",
-        chunk_rows=_chunk_rows(model, side) if on_cpu else 0,
+        chunk_rows=encoder.rows_in_cache(side) if on_cpu else 0,
     )
 
 
@@ -117,15 +111,3 @@ def _extractor_of_encoder(name: str, encoder: Encoder, side: Side, layer: str) -
         resize_pixels=encoder.resize_pixels,
         crop_pixels=encoder.crop_pixels,
     )
-
-
-def _chunk_rows(model: L3Net, side: Side) -> int:
-    """How many rows have a first feature map, the largest one, of about `MAX_MAP_BYTES`."""
-    if side == "audio":
-        n_input_pixels = model.front_end(torch.zeros(1, WINDOW_SAMPLES)).numel()
-    else:
-        n_input_pixels = model.config.crop_pixels**2
-    n_values = model.tower(side).peak_values_per_pixel * n_input_pixels
-    # bfloat16 has two bytes; in float32 a chunk is twice as large.
-    bytes_per_row = 2 * n_values
-    return max(1, int(MAX_MAP_BYTES / bytes_per_row))

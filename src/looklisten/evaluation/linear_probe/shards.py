@@ -12,9 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from looklisten.config import Side
 from looklisten.data.clips import Clip
@@ -168,7 +165,13 @@ def _features(vectors: MomentVectors, side: Side) -> Float[np.ndarray, "moments 
     return vectors.audio if side == "audio" else vectors.vision
 
 
-def _classifier() -> Pipeline:
+def _classifier() -> Any:
+    """The scikit-learn pipeline that is fitted."""
+    # Imported here, because every training imports this module and few probe.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
 
 

@@ -20,6 +20,7 @@ Newton steps took 8 s for all four, so it did not replace them.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -109,13 +110,18 @@ class LowRankPreconditioner:
         ridges = torch.diag((ridge / self.eigenvalues).clamp_min(SMALLEST_RIDGE))
         sums = matrices.double().cpu() + ridges.double().cpu()
         factors = torch.linalg.cholesky(sums).to(matrices)
+        return partial(self._solve, factors, active, ridge)
 
-        def solve(right_side: Float[Tensor, "examples classes"]) -> Tensor:
-            projected = (self.basis.T @ (active * right_side)).T[..., None]
-            coefficients = torch.cholesky_solve(projected, factors)[..., 0]
-            return (right_side - active * (self.basis @ coefficients.T)) / ridge
-
-        return solve
+    def _solve(
+        self,
+        factors: Float[Tensor, "classes rank rank"],
+        active: Float[Tensor, "examples classes"],
+        ridge: float,
+        right_side: Float[Tensor, "examples classes"],
+    ) -> Float[Tensor, "examples classes"]:
+        projected = (self.basis.T @ (active * right_side)).T[..., None]
+        coefficients = torch.cholesky_solve(projected, factors)[..., 0]
+        return (right_side - active * (self.basis @ coefficients.T)) / ridge
 
 
 def svm_scores(
@@ -133,21 +139,11 @@ def svm_scores(
     signs = torch.where(classes[:, None] == class_indices, 1.0, -1.0)
     # Weights are per example. Decision values are then products of examples with examples.
     if len(fitted) <= MAX_EXAMPLES_PER_FEATURE * fitted.shape[1]:
-        products = fitted @ fitted.T
-        tested_products = tested @ fitted.T
-
-        def fitted_values(weights: Tensor) -> Tensor:
-            return products @ weights
-
-        def tested_values(weights: Tensor) -> Tensor:
-            return tested_products @ weights
+        fitted_values: LinearMap = partial(torch.matmul, fitted @ fitted.T)
+        tested_values: LinearMap = partial(torch.matmul, tested @ fitted.T)
     else:
-
-        def fitted_values(weights: Tensor) -> Tensor:
-            return fitted @ (fitted.T @ weights)
-
-        def tested_values(weights: Tensor) -> Tensor:
-            return tested @ (fitted.T @ weights)
+        fitted_values = partial(_products_with, fitted, fitted)
+        tested_values = partial(_products_with, tested, fitted)
 
     # One for all costs and classes: it depends on the examples only.
     preconditioner = LowRankPreconditioner.of(fitted)
@@ -156,6 +152,14 @@ def svm_scores(
         # The weights of a lower cost are a good start.
         weights = fit_squared_hinge(fitted_values, preconditioner, signs, cost, weights)
         yield tested_values(weights)
+
+
+def _products_with(
+    rows: Float[Tensor, "rows width"],
+    examples: Float[Tensor, "examples width"],
+    weights: Float[Tensor, "examples classes"],
+) -> Float[Tensor, "rows classes"]:
+    return rows @ (examples.T @ weights)
 
 
 def fit_squared_hinge(
@@ -171,21 +175,14 @@ def fit_squared_hinge(
     `signs`: 1 where an example is of the class, else -1.
     """
     ridge = 1 / (2 * cost)
-
-    def loss_of(values: Tensor, squared_lengths: Tensor) -> Tensor:
-        hinges = (1 - signs * values).clamp_min(0)
-        return 0.5 * squared_lengths + cost * hinges.square().sum(0)
-
+    loss_of = partial(_losses, signs, cost)
     weights = start
     values = decision_values(weights)
     loss = loss_of(values, (weights * values).sum(0))
     for _ in range(MAX_NEWTON_STEPS):
         # Only examples inside the margin have curvature.
         active = (signs * values < 1).to(signs.dtype)
-
-        def system(vector: Tensor, active: Tensor = active) -> Tensor:
-            return active * decision_values(active * vector) + ridge * vector
-
+        system = partial(_newton_products, decision_values, active, ridge)
         inverse = preconditioner.approximate_inverse(active, ridge)
         target = conjugate_gradients(system, inverse, active * signs, active * weights)
         # If single precision cannot solve a system, its class keeps its last weights.
@@ -211,6 +208,25 @@ def fit_squared_hinge(
         if bool((previous_loss - loss <= LOSS_TOLERANCE * previous_loss).all()):
             break
     return weights
+
+
+def _losses(
+    signs: Float[Tensor, "examples classes"],
+    cost: float,
+    values: Float[Tensor, "examples classes"],
+    squared_lengths: Float[Tensor, " classes"],
+) -> Float[Tensor, " classes"]:
+    hinges = (1 - signs * values).clamp_min(0)
+    return 0.5 * squared_lengths + cost * hinges.square().sum(0)
+
+
+def _newton_products(
+    decision_values: LinearMap,
+    active: Float[Tensor, "examples classes"],
+    ridge: float,
+    vectors: Float[Tensor, "examples classes"],
+) -> Float[Tensor, "examples classes"]:
+    return active * decision_values(active * vectors) + ridge * vectors
 
 
 def conjugate_gradients(

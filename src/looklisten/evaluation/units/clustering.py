@@ -185,7 +185,7 @@ def cluster(
         for number in range(kmeans_seeds):
             rng = np.random.default_rng((seed, number))
             random_clusters.append(rng.integers(k, size=len(truth[side])))
-        rows.append(_agreement(side, "random", truth[side], random_clusters, None))
+        rows.append(cluster_agreement(side, "random", truth[side], random_clusters, None))
     held_out = shards.held_out_mask(fraction)
     # Batch-norm statistics come from training videos, where there are any.
     training = ~held_out if not held_out.all() else held_out
@@ -202,7 +202,7 @@ def cluster(
             vectors[side] = getattr(moment_vectors, side)[usable[side]]
             covered = selectivity(vectors[side], truth[side]).covered
             clusters = k_means(vectors[side], k, kmeans_seeds)
-            rows.append(_agreement(side, kind, truth[side], clusters, covered))
+            rows.append(cluster_agreement(side, kind, truth[side], clusters, covered))
     rows.sort(key=lambda row: SIDES.index(row.side))
     return Clustering(tuple(rows), k, reason, kmeans_seeds, len(set(clips.names)), vectors, truth)
 
@@ -253,13 +253,14 @@ def tsne_positions(
     return positions
 
 
-def _agreement(
+def cluster_agreement(
     side: Side,
     kind: NetworkKind,
     truth: NDArray[Any],
     cluster_runs: list[NDArray[Any]],
     selective: tuple[str, ...] | None,
 ) -> ClusterAgreement:
+    """How well clusters agree with the classes `truth`: means over several k-means."""
     nmi = []
     adjusted = []
     for clusters in cluster_runs:

@@ -226,7 +226,7 @@ def units(
     if not len(clips):
         raise ConfigError(f"no clip of {clips.path} is left; choose another split")
     seed = initial_seed(model, seed)
-    labeled_videos = _labeled_videos(clips, seed)
+    labeled_videos = videos_with_one_label(clips, seed)
     audio_videos = labeled_videos.class_of_video["audio"]
     labeled_clips = clips.select(np.isin(clips.video_ids, list(audio_videos)))
     # Clips of the first pass, and of the second one by the untrained network.
@@ -285,7 +285,7 @@ def _unit(
     )
 
 
-def _labeled_videos(clips: Shards, seed: int) -> LabeledVideos:
+def videos_with_one_label(clips: Shards, seed: int) -> LabeledVideos:
     """At most `MAX_LABELED_VIDEOS` videos, each of whose clips has the same single label."""
     clips_of: dict[str, list[int]] = {}
     labeled_videos = clips.video_ids[clips.names != ""]

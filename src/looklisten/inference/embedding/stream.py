@@ -21,6 +21,7 @@ from looklisten.inference.encoder import (
     choose_layer,
     encode_rows,
     encoder_of,
+    rows_on_cpu,
     vector_length,
 )
 from looklisten.media import SAMPLE_RATE_HZ
@@ -31,7 +32,7 @@ from looklisten.model.l3net import L3Net
 class WindowedAudio:
     """Embeds sound that is pushed in pieces: each window goes through the audio tower by itself.
 
-    `min_windows` windows are collected before vectors are computed.
+    Vectors are computed of a multiple of `min_windows` windows; the others wait for more.
     """
 
     step_samples = 1
@@ -71,8 +72,10 @@ class WindowedAudio:
             return self._record(starts, vectors)
         starts = np.concatenate([windows.starts for windows in self._waiting])
         waveforms = np.concatenate([windows.waveforms for windows in self._waiting])
-        self._waiting = []
-        rows = torch.from_numpy(waveforms)
+        full = count // min_windows * min_windows
+        self._waiting = [Windows(starts[full:], waveforms[full:])] if full < count else []
+        starts = starts[:full]
+        rows = torch.from_numpy(waveforms[:full])
         batch_size = self._options.batch_size
         vectors = encode_rows(self._encoder, "audio", self._layer, rows, batch_size).numpy()
         return self._record(starts, vectors)
@@ -92,9 +95,10 @@ def embed_audio_pieces(
     """The object that embeds a recorded sound piece by piece."""
     if options.dense:
         return DenseAudio(encoder, options, source)
-    # A GPU computes a batch almost as fast as one window. On a CPU a batch is one window, see
-    # `encode_rows`.
-    min_windows = 1 if encoder.device.type == "cpu" else options.batch_size
+    # A GPU computes a batch almost as fast as one window. On a CPU a batch has a fixed size, see
+    # `rows_on_cpu`.
+    is_cpu = encoder.device.type == "cpu"
+    min_windows = rows_on_cpu(encoder, "audio") if is_cpu else options.batch_size
     return WindowedAudio(encoder, options, source, min_windows)
 
 

@@ -15,6 +15,7 @@ from looklisten.errors import ConfigError
 from looklisten.inference.localization.options import Method
 from looklisten.inference.localization.records import HeatMap, Localization
 from looklisten.inference.moments import Moment
+from looklisten.inference.towers import listen, look
 from looklisten.media.frames import stack
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SECONDS
@@ -63,8 +64,8 @@ def localize_moments(
     stacked_waveforms = np.stack([moment.waveform for moment in moments])
     waveforms = torch.from_numpy(stacked_waveforms).to(device)
     with torch.no_grad():
-        vision = model.look(frames)
-        audio = model.listen(waveforms)
+        vision = look(model, frames)
+        audio = listen(model, waveforms)
         spectrograms = model.front_end(waveforms)[:, 0].float().cpu().numpy()
         logits = model.fusion(*model.fusion.features(vision, audio))
         probabilities = torch.sigmoid(model.log_odds(logits)).cpu().numpy()

@@ -86,7 +86,7 @@ def _with_weights(net: OpenL3Net, weights: TensorsByName, source: str) -> OpenL3
     if missing or unexpected:
         names = ", ".join((*missing, *unexpected)[:3])
         raise OpenL3Error(f"the weights in {source} are not those of a network of OpenL3: {names}")
-    return net.fused()
+    return net.eval()
 
 
 def load_audio_embedding_model(

@@ -4,6 +4,7 @@ Knows tensors only.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -13,17 +14,20 @@ from jaxtyping import Float, Num
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from looklisten.config import Side
+from looklisten.inference.towers import fused_form
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.variants import OPENL3_SIDES, Variant
 from looklisten.media.frames import frames_to_unit
 from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
 from looklisten.model.backbones.vgg import CONV4_2_GRID
+from looklisten.model.fused_convolution import FusedConvolution
+from looklisten.model.pooling import max_pooled
 
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
-"""Filters of each convolution; 2 x 2 max-pooling follows every second one but the last."""
+"""Filters of each convolution; max-pooling follows every second one but the last."""
+POOL = (2, 2)
 EPSILON = 1e-3
 """Of every batch-norm: the default of Keras."""
 # After all other convolutions batch-norm comes before ReLU. The weights were trained so.
@@ -38,36 +42,10 @@ SIZES: dict[Side, dict[str, int]] = {
 
 CROP_PIXELS, RESIZE_PIXELS = 224, 256
 
-# PyTorch cannot tell whether a single channel is channels-last, and then a CPU takes ten times as
-# long as for two channels.
-MIN_CHANNELS = 2
-"""Fewer input channels are filled up with zeros."""
-
 # So few, because then all values between two layers stay in the cache of the CPU. The vectors are
 # the same for any number (benchmarks/RESULTS.md).
 CPU_ROWS = 2
 """Rows that a CPU computes at a time."""
-
-
-def halved(
-    x: Float[Tensor, "batch channels height width"],
-) -> Float[Tensor, "batch channels rows columns"]:
-    """2 x 2 max-pooling without an odd last row or column, the same as `max_pool2d(x, 2)`."""
-    # On a CPU, `max_pool2d` takes five times as long.
-    rows = x.shape[2] // 2 * 2
-    columns = x.shape[3] // 2 * 2
-    x = torch.maximum(x[:, :, 0:rows:2], x[:, :, 1:rows:2])
-    return torch.maximum(x[..., 0:columns:2], x[..., 1:columns:2])
-
-
-def with_zeros(
-    x: Float[Tensor, "batch channels height width"], channels: int
-) -> Float[Tensor, "batch more height width"]:
-    """`x` with channels of zeros after its own, channels-last."""
-    if x.shape[1] == channels:
-        return x
-    padded = functional.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
-    return padded.contiguous(memory_format=torch.channels_last)
 
 
 class OpenL3Net(nn.Module):
@@ -95,7 +73,6 @@ class OpenL3Net(nn.Module):
             spec = replace(spec, padding="center")
         self.front_end = LogSpectrogram(spec)
         channels = (1 if variant.side == "audio" else 3, *CHANNELS)
-        self.first_channels = channels[0]
         self.input_norm = nn.BatchNorm2d(channels[0], EPSILON)
         self.convs = nn.ModuleList(
             nn.Conv2d(inputs, outputs, 3, padding=1)
@@ -104,53 +81,26 @@ class OpenL3Net(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(width, EPSILON) for width in CHANNELS[:-1])
         self.late_norm = LATE_NORM if variant.side == "vision" else -1
 
-    def fused(self) -> "OpenL3Net":
-        """Multiply each batch-norm into the convolution before it; return the changed network.
-
-        The network is in evaluation mode afterwards.
-        """
-        self.eval()
-        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=False)):
-            if index != self.late_norm and isinstance(norm, nn.BatchNorm2d):
-                assert isinstance(conv, nn.Conv2d)
-                self.convs[index] = fuse_conv_bn_eval(conv, norm)
-                self.norms[index] = nn.Identity()
-        # The added channels are zero in the weights too, so the result does not change.
-        first = self.convs[0]
-        assert isinstance(first, nn.Conv2d)
-        first.in_channels = self.first_channels = max(first.in_channels, MIN_CHANNELS)
-        first.weight = nn.Parameter(with_zeros(first.weight, self.first_channels))
-        return self
+    def fused(self, dtype: torch.dtype) -> "FusedOpenL3":
+        """The network with its present weights in a faster form, which computes in `dtype`."""
+        return FusedOpenL3(self, dtype)
 
     def forward(
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch 512 rows columns"]:
         """The last convolution before batch-norm and ReLU, as in OpenL3."""
-        x = with_zeros(self.input_norm(image), self.first_channels)
-        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=False)):
-            is_late = index == self.late_norm
-            x = norm(functional.relu(conv(x))) if is_late else norm(conv(x))
-            if index % 2:
-                x = halved(x)
-            if not is_late:
-                # ReLU and max-pooling may change places, and after the pooling there are fewer
-                # values.
-                x = functional.relu(x, inplace=True)
-        last: Tensor = self.convs[-1](x)
-        return last
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return fused_form(self, dtype)(image)
 
     def vectors(
         self, image: Float[Tensor, "batch channels height width"], layer: str
     ) -> Float[Tensor, "batch features"]:
         """The vectors of `layer`, of a spectrogram or of frames in -1..1, in Keras's order."""
-        device = image.device.type
-        arithmetic = torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
+        rows_at_a_time = CPU_ROWS if image.device.type == "cpu" else len(image)
         grid = CONV4_2_GRID[self.variant.side] if layer == "conv4_2" else (1, 1)
         pooled = []
-        with arithmetic:
-            for rows in torch.split(image, CPU_ROWS if device == "cpu" else len(image)):
-                features = self(rows.contiguous(memory_format=torch.channels_last))
-                pooled.append(functional.adaptive_max_pool2d(features, grid))
+        for rows in torch.split(image, rows_at_a_time):
+            pooled.append(functional.adaptive_max_pool2d(self(rows), grid))
         # Keras has the channels last.
         return torch.cat(pooled).float().permute(0, 2, 3, 1).flatten(1)
 
@@ -229,3 +179,38 @@ class OpenL3Net(nn.Module):
         image = self.front_end(tensor[:, 0]) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
         vectors: NDArray[np.float32] = self.vectors(image, self.layer_for(None)).cpu().numpy()
         return vectors
+
+
+class FusedOpenL3:
+    """The network of `net` with its present weights, for inference in `dtype`."""
+
+    def __init__(self, net: OpenL3Net, dtype: torch.dtype) -> None:
+        # Copies, because the modules of the network may change later.
+        self._input_norm = deepcopy(net.input_norm).eval()
+        self._late_norm: nn.Module = nn.Identity()
+        self._late_index = net.late_norm
+        self._convolutions = []
+        for index, convolution in enumerate(net.convs):
+            assert isinstance(convolution, nn.Conv2d)
+            is_last = index == len(net.convs) - 1
+            norm: nn.Module | None = None
+            if index == net.late_norm:
+                self._late_norm = deepcopy(net.norms[index]).eval()
+            elif not is_last:
+                norm = net.norms[index]
+            assert norm is None or isinstance(norm, nn.BatchNorm2d)
+            fused = FusedConvolution(convolution, norm, dtype, relu=not is_last)
+            self._convolutions.append(fused)
+
+    def __call__(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch 512 rows columns"]:
+        x: Tensor = self._input_norm(image)
+        last = len(self._convolutions) - 1
+        for index, convolution in enumerate(self._convolutions):
+            x = convolution(x)
+            if index == self._late_index:
+                x = self._late_norm(x)
+            if index % 2 and index < last:
+                x = max_pooled(x, POOL)
+        return x

@@ -6,7 +6,13 @@ import torch
 
 from looklisten.config import SIDES, ModelConfig, Side
 from looklisten.errors import ConfigError, OptionError
-from looklisten.model.backbones.backbone import Backbone, Layer, StreamingTower, TowerOutput
+from looklisten.model.backbones.backbone import (
+    Backbone,
+    FusedTower,
+    Layer,
+    StreamingTower,
+    TowerOutput,
+)
 from looklisten.model.backbones.efficientnet import EfficientNetLite0
 from looklisten.model.backbones.resnet import ResNet
 from looklisten.model.backbones.vgg import Vgg
@@ -15,6 +21,7 @@ from looklisten.model.backbones.yamnet import Yamnet
 __all__ = [
     "BACKBONES",
     "Backbone",
+    "FusedTower",
     "Layer",
     "StreamingTower",
     "TowerOutput",

@@ -92,6 +92,14 @@ class StreamingTower(Protocol):
         """The columns of the map that these columns complete."""
 
 
+@runtime_checkable
+class FusedTower(Protocol):
+    """A tower in the form in which it is fastest when it is not trained."""
+
+    def __call__(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
+        """What the tower gives in evaluation mode, up to rounding."""
+
+
 class Backbone(ABC, nn.Module):
     """A tower: from a frame or a log-spectrogram to a map, a vector and named layers.
 
@@ -162,6 +170,14 @@ class Backbone(ABC, nn.Module):
             f"{type(self).__name__} cannot read a long spectrogram in strips; "
             f"omit dense, or choose the backbone vgg"
         )
+
+    def fused(self, dtype: torch.dtype) -> FusedTower:  # noqa: ARG002
+        """The tower in a faster form for inference, which computes in `dtype`. Optional.
+
+        It keeps the present weights: later changes of the tower do not change it. It must not refer
+        to the tower. By default it is the tower itself, which autocast lets compute in `dtype`.
+        """
+        return self
 
     def inflate_input(self, frames: int) -> None:
         """Change the initial weights for `frames` frames side by side in the channels. Optional.

@@ -13,6 +13,7 @@ from looklisten.errors import ConfigError
 from looklisten.model.backbones.backbone import (
     LAST_MAP,
     Backbone,
+    FusedTower,
     Layer,
     StreamingTower,
     TowerOutput,
@@ -171,6 +172,12 @@ class Vgg(Backbone):
         from looklisten.model.backbones.vgg_streaming import StreamingVgg
 
         return StreamingVgg(self, dtype, raw=layer.map_name != LAST_MAP)
+
+    def fused(self, dtype: torch.dtype) -> FusedTower:
+        # Imported here, because `vgg_fused` imports the blocks of this file.
+        from looklisten.model.backbones.vgg_fused import FusedVgg
+
+        return FusedVgg(self, dtype)
 
     def _block(self, index: int) -> Block:
         block = self.blocks[index]

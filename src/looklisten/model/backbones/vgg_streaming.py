@@ -7,29 +7,21 @@ last columns of its input, so nothing is computed twice. Knows a tower, no sound
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from looklisten.model.backbones.vgg import Block, Vgg
+from looklisten.model.fused_convolution import FusedConvolution
+from looklisten.model.pooling import max_pooled
 
 
 class _Convolution:
-    """A convolution with batch-norm inside its weights, then ReLU; without both if `raw`."""
+    """A fused convolution that keeps the last columns of its input."""
 
     def __init__(
-        self, convolution: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, raw: bool
+        self, convolution: nn.Conv2d, norm: nn.BatchNorm2d | None, dtype: torch.dtype
     ) -> None:
-        weight = convolution.weight
-        bias = torch.zeros(len(weight), device=weight.device)
-        if not raw:
-            assert norm.running_var is not None
-            assert norm.running_mean is not None
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            weight = weight * scale[:, None, None, None]
-            bias = norm.bias - norm.running_mean * scale
-        self._weight = weight.to(dtype, memory_format=torch.channels_last)
-        self._bias = bias.to(dtype)
-        self._raw = raw
-        self._stride = convolution.stride
+        # Rows are padded as in the tower; columns are not, because the neighbors are there.
+        is_raw = norm is None
+        self._fused = FusedConvolution(convolution, norm, dtype, relu=not is_raw, padding=(1, 0))
         self._last_columns: Tensor | None = None
 
     def __call__(
@@ -39,11 +31,10 @@ class _Convolution:
             # The zero padding left of the spectrogram.
             self._last_columns = x.new_zeros(*x.shape[:3], 1)
         x = torch.cat([self._last_columns, x], 3)
-        # Rows are padded as in the tower; columns are not, because the neighbors are there.
-        y = functional.conv2d(x, self._weight, self._bias, self._stride, (1, 0))
-        first_unused = self._stride[1] * y.shape[3]
+        y = self._fused(x)
+        first_unused = self._fused.stride[1] * y.shape[3]
         self._last_columns = x[..., first_unused:].contiguous(memory_format=torch.channels_last)
-        return y if self._raw else functional.relu(y, inplace=True)
+        return y
 
 
 class _Pooling:
@@ -61,7 +52,7 @@ class _Pooling:
         self._waiting = None
         if x.shape[3] % self._shape[1]:
             self._waiting = x[..., -1:].contiguous(memory_format=torch.channels_last)
-        return functional.max_pool2d(x, self._shape)
+        return max_pooled(x, self._shape)
 
 
 class StreamingVgg:
@@ -80,9 +71,9 @@ class StreamingVgg:
             assert isinstance(block, Block)
             if index:
                 self._layers.append(_Pooling(tower.pools[index - 1]))
-            self._layers.append(_Convolution(block.conv1, block.bn1, dtype, raw=False))
-            raw_end = raw and index == last
-            self._layers.append(_Convolution(block.conv2, block.bn2, dtype, raw=raw_end))
+            self._layers.append(_Convolution(block.conv1, block.bn1, dtype))
+            last_norm = None if raw and index == last else block.bn2
+            self._layers.append(_Convolution(block.conv2, last_norm, dtype))
 
     def push(
         self, columns: Float[Tensor, "1 channels rows columns"]

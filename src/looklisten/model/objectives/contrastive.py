@@ -81,17 +81,18 @@ class ContrastiveObjective(Objective):
         # Each row has exactly one positive, so the maximum of its mask is its index.
         positive = targets.positives.int().argmax(1)
 
-        sound_similarities = fusion.similarities(vision, all_audio)
+        to_sounds = fusion.part_similarities(vision, all_audio)
         # One process has all rows, and the similarities of both directions are the same.
         if all_vision is vision:
-            frame_similarities = sound_similarities.T
+            to_frames = [part.T for part in to_sounds]
         else:
-            frame_similarities = fusion.similarities(all_vision, audio).T
-        to_sounds = functional.cross_entropy(scale * sound_similarities, positive)
-        to_frames = functional.cross_entropy(scale * frame_similarities, positive)
+            to_frames = [part.T for part in fusion.part_similarities(all_vision, audio)]
+        losses = []
+        for part in (*to_sounds, *to_frames):
+            losses.append(functional.cross_entropy(scale * part, positive))
 
         # Without a gradient the decision trains its threshold and leaves the network alone.
-        decision = avc_loss(fusion.similarity_logits(sound_similarities.detach()), targets)
-        return LossAndAccuracy(
-            loss=(to_sounds + to_frames) / 2 + decision.loss, accuracy=decision.accuracy
-        )
+        similarity = torch.stack(list(to_sounds)).mean(0).detach()
+        decision = avc_loss(fusion.similarity_logits(similarity), targets)
+        loss = torch.stack(losses).mean() + decision.loss
+        return LossAndAccuracy(loss=loss, accuracy=decision.accuracy)

@@ -1,0 +1,1 @@
+"""Training on features of frozen towers, which are computed once."""

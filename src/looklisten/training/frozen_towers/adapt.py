@@ -1,0 +1,303 @@
+"""Fits a network to own footage, without labels: its fusion, on features of its frozen towers.
+
+Videos have three parts. The first is trained on. The second chooses when to stop. The third was
+used for nothing else, and says how good the network is before and after. A network that does not
+get better stays as it was.
+"""
+
+import copy
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from looklisten.config import Config
+from looklisten.data.shards import Shards
+from looklisten.errors import ConfigError
+from looklisten.evaluation.ranking import Ranking, ScoreMatrix, rank
+from looklisten.model.checkpoint import save_checkpoint
+from looklisten.model.fusions import correspondence_logit
+from looklisten.model.l3net import L3Net
+from looklisten.model.networks import Run, open_network
+from looklisten.system.files import check_writable
+from looklisten.system.progress import Progress, no_progress
+from looklisten.training.batches import fit_batch_size
+from looklisten.training.checkpointing import open_run
+from looklisten.training.frozen_towers.batches import FeatureStream
+from looklisten.training.frozen_towers.cache import FeatureCache, open_features
+from looklisten.training.frozen_towers.options import AdaptOptions
+from looklisten.training.learner import Learner
+from looklisten.training.lock import FolderLock
+from looklisten.training.provenance import training_data
+
+MEASURE_EVERY_STEPS = 20
+PATIENCE_STEPS = 160
+"""It stops after so many steps in which the choosing videos got no better."""
+HELD_OUT_PER_CLIP = 10
+SCORED_AT_ONCE = 64
+"""Frames, and sounds, that are compared at a time: positions times all pairs is large."""
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """What adapting did; figures are of videos that were neither trained on nor chosen by."""
+
+    path: Path
+    """The folder of the run."""
+    is_better: bool
+    """If not, the run holds the network as it was."""
+    one_of_two_before: float
+    """How often a frame's own sound scores higher than one of another video, and the reverse."""
+    one_of_two_before_ci95: tuple[float, float]
+    one_of_two_after: float
+    """After training, also where the network then stays as it was."""
+    one_of_two_after_ci95: tuple[float, float]
+    gain: float
+    gain_ci95: tuple[float, float]
+    """Of the same moments before and after, over videos."""
+    auc_before: float
+    auc_after: float
+    measured_videos: int
+    trained_videos: int
+    steps: int
+    """Those of the best weights on the choosing videos; 0 where no step made them better."""
+    seconds: float
+    """With computing the features."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def adapt(
+    shards: str | Path,
+    network: str | Path | Run = "start",
+    run: str | Path = "runs/adapted",
+    options: AdaptOptions | None = None,
+    device: str = "auto",
+    progress: Progress = no_progress,
+) -> AdaptResult:
+    """Fit `network` to the videos of `shards`, without labels, into the folder `run`.
+
+    The towers are frozen. Their features are computed once and kept beside the shards. Where the
+    shards name splits, it is measured on the videos that are not of `train`.
+
+    Raises ConfigError for too few videos, and when another process trains in `run`. Raises
+    CheckpointError when `run` holds checkpoints already, and for a network without both towers.
+    """
+    began = time.monotonic()
+    options = options or AdaptOptions()
+    run = Path(run)
+    check_writable(run)
+    base = network if isinstance(network, Run) else open_network(network)
+    data = Shards(shards)
+    parts = _split(data, options)
+    videos = training_data(data, parts.trained, ~parts.trained)
+    config = _config(base, len(videos.trained_on), options)
+    learner = Learner(config, device)
+    learner.network.load_state_dict(base.l3net.state_dict())
+    _take_over_objective(base, learner)
+    lock = FolderLock(run)
+    try:
+        open_run(
+            run,
+            lock,
+            config,
+            "never",
+            data=data,
+            trained_on=parts.trained,
+            held_out=~parts.trained,
+            videos=videos,
+        )
+        features = open_features(learner.network, data, options.frames_per_second, progress)
+        measured = HeldOutMoments.of(features, data.select(parts.measured))
+        choosing = HeldOutMoments.of(features, data.select(parts.choosing))
+        before = rank(measured.scores(learner.network))
+        stream = FeatureStream(
+            data.select(parts.trained),
+            config.train.batch_size,
+            options.seed,
+            learner.network,
+            features,
+        )
+        steps = _train(learner, stream, choosing, progress)
+        after = rank(measured.scores(learner.network))
+        gain, gain_ci95 = paired_gain(before, after)
+        is_better = gain > 0
+        if not is_better:
+            learner.network.load_state_dict(base.l3net.state_dict())
+        _save(run, base, learner, steps if is_better else 0, after if is_better else before)
+    finally:
+        lock.release()
+        learner.release()
+    return AdaptResult(
+        path=run,
+        is_better=is_better,
+        one_of_two_before=before.one_of_two.value,
+        one_of_two_before_ci95=before.one_of_two.ci95(),
+        one_of_two_after=after.one_of_two.value,
+        one_of_two_after_ci95=after.one_of_two.ci95(),
+        gain=gain,
+        gain_ci95=gain_ci95,
+        auc_before=before.auc.value,
+        auc_after=after.auc.value,
+        measured_videos=len(np.unique(data.video_ids[parts.measured])),
+        trained_videos=len(videos.trained_on),
+        steps=steps,
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """The clips of each part, as masks, `[clips]`."""
+
+    trained: NDArray[np.bool_]
+    choosing: NDArray[np.bool_]
+    measured: NDArray[np.bool_]
+
+
+def _split(data: Shards, options: AdaptOptions) -> _Parts:
+    """The parts of the videos. Raises ConfigError for fewer than two videos in one."""
+    measured = data.held_out_mask(options.measured_fraction)
+    choosing = data.validation_mask(options.chosen_fraction, options.measured_fraction)
+    parts = _Parts(~measured & ~choosing, choosing, measured)
+    for name, mask in vars(parts).items():
+        if len(np.unique(data.video_ids[mask])) < 2:
+            raise ConfigError(
+                f"adapting needs at least 6 videos, 2 to train on, 2 to choose when to stop and 2 "
+                f"to measure on; of {data.path}, too few are {name}; prepare more videos"
+            )
+    return parts
+
+
+def _config(base: Run, videos: int, options: AdaptOptions) -> Config:
+    """The settings of the network with those of its adapting."""
+    shares_space = base.l3net.fusion.shares_space
+    config = Config(model=base.l3net.config).changed(
+        "train",
+        objective="contrastive" if shares_space else "avc",
+        freeze="towers",
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        negatives="all",
+        seed=options.seed,
+        cached_frames_per_second=options.frames_per_second,
+        held_out_fraction=options.measured_fraction,
+        validation_fraction=options.chosen_fraction,
+        precision="float32",
+    )
+    return fit_batch_size(config, videos)
+
+
+def _take_over_objective(base: Run, learner: Learner) -> None:
+    """Begin with the temperature that the network was trained with, where it is known."""
+    if base.checkpoint is None or not base.checkpoint.has_objective:
+        return
+    weights = base.checkpoint.objective().state_dict()
+    own = learner.module.objective
+    if weights.keys() == own.state_dict().keys():
+        own.load_state_dict(weights)
+
+
+def _train(
+    learner: Learner, stream: FeatureStream, choosing: "HeldOutMoments", progress: Progress
+) -> int:
+    """Train, and leave the network with the weights that were best on the choosing moments.
+
+    Returns their step.
+    """
+    network, settings = learner.network, learner.config.train
+    best = rank(choosing.scores(network)).one_of_two.value
+    best_step, best_weights = 0, copy.deepcopy(network.fusion.state_dict())
+    for step in range(1, settings.steps + 1):
+        learner.step([stream.batch(step - 1)], step, settings.learning_rate)
+        progress(step, settings.steps, **{"one of two": f"{best:.3f}"})
+        if step % MEASURE_EVERY_STEPS:
+            continue
+        value = rank(choosing.scores(network)).one_of_two.value
+        if value > best:
+            best, best_step = value, step
+            best_weights = copy.deepcopy(network.fusion.state_dict())
+        elif step - best_step >= PATIENCE_STEPS:
+            break
+    network.fusion.load_state_dict(best_weights)
+    return best_step
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutMoments:
+    """Features of moments that are not trained on: a frame, and the second around it."""
+
+    vision: Float[Tensor, "moments *positions vision_features"]
+    audio: Float[Tensor, "moments *times audio_features"]
+    videos: NDArray[Any]
+
+    @classmethod
+    def of(cls, features: FeatureCache, clips: Shards) -> "HeldOutMoments":
+        """Up to `HELD_OUT_PER_CLIP` moments of each clip, evenly spread."""
+        frame_rows = []
+        for clip in clips.folder_numbers.tolist():
+            of_clip = np.flatnonzero(features.rows.frame_clips == clip)
+            count = min(len(of_clip), HELD_OUT_PER_CLIP)
+            frame_rows.append(of_clip[np.linspace(0, len(of_clip) - 1, count).round().astype(int)])
+        rows = np.concatenate(frame_rows)
+        windows = np.array([features.nearest_window(row) for row in rows.tolist()])
+        return cls(
+            features.vision.take(rows),
+            features.audio.take(windows),
+            clips.folder.video_ids[features.rows.frame_clips[rows]],
+        )
+
+    @torch.inference_mode()
+    def scores(self, network: L3Net) -> ScoreMatrix:
+        """The log-odds of every frame with every sound."""
+        was_training = network.training
+        network.eval()
+        device = next(network.parameters()).device
+        vision, audio = network.fusion.project(self.vision.to(device), self.audio.to(device))
+        rows = []
+        for top in range(0, len(vision), SCORED_AT_ONCE):
+            frames = vision[top : top + SCORED_AT_ONCE]
+            blocks = []
+            for left in range(0, len(audio), SCORED_AT_ONCE):
+                sounds = audio[left : left + SCORED_AT_ONCE]
+                logits = network.fusion.all_pairs_logits(frames, sounds)
+                blocks.append(correspondence_logit(logits))
+            rows.append(torch.cat(blocks, 1))
+        network.train(was_training)
+        return ScoreMatrix(torch.cat(rows).float().cpu().numpy(), self.videos)
+
+
+def paired_gain(before: Ranking, after: Ranking) -> tuple[float, tuple[float, float]]:
+    """How much more one-of-two is after than before, with its 95 % interval over videos."""
+    gain = after.one_of_two.value - before.one_of_two.value
+    without = after.one_of_two.without_each_video() - before.one_of_two.without_each_video()
+    videos = len(without)
+    if videos < 2 or not np.isfinite(without).all():
+        return gain, (-1.0, 1.0)
+    # The jackknife's variance (Efron and Stein 1981).
+    deviations = without - without.mean()
+    reach = 1.96 * math.sqrt(float(deviations @ deviations) * (videos - 1) / videos)
+    return gain, (gain - reach, gain + reach)
+
+
+def _save(run: Path, base: Run, learner: Learner, steps: int, ranking: Ranking) -> None:
+    """Write the network as a checkpoint; its step counts those before adapting too."""
+    save_checkpoint(
+        run / "checkpoints",
+        max((base.step or 0) + steps, 1),
+        learner.config,
+        learner.network.state_dict(),
+        learner.optimizer_tensors(),
+        {"one_of_two": ranking.one_of_two.value, "auc": ranking.auc.value},
+        learner.computation(),
+    )

@@ -1,0 +1,40 @@
+"""Trains a fusion on features in memory, without a run folder: for folds and for trials."""
+
+from looklisten.config import Config
+from looklisten.data.shards import Shards
+from looklisten.model.l3net import L3Net
+from looklisten.system.progress import Progress, no_progress
+from looklisten.training.batches import fit_batch_size
+from looklisten.training.frozen_towers.batches import FeatureStream
+from looklisten.training.frozen_towers.cache import FeatureCache
+from looklisten.training.learner import Learner
+from looklisten.training.schedule import learning_rate
+
+
+def fit_fusion(
+    config: Config,
+    network: L3Net,
+    clips: Shards,
+    features: FeatureCache,
+    device: str = "auto",
+    progress: Progress = no_progress,
+) -> Learner:
+    """A network with the towers of `network` and a fusion that was trained on `clips`.
+
+    The result holds the network, in evaluation mode, and the objective. It is what `train` gives
+    with frozen towers, on a selection of clips, such as the training folds of a cross-validation.
+    Raises ConfigError for fewer than two videos.
+    """
+    config = fit_batch_size(config, len(set(clips.video_ids)))
+    learner = Learner(config, device)
+    for side in ("vision", "audio"):
+        learner.network.tower(side).load_state_dict(network.tower(side).state_dict())
+    settings = config.train
+    stream = FeatureStream(clips, settings.batch_size, settings.seed, learner.network, features)
+    learner.begin_with_features(clips, features)
+    for step in range(1, settings.steps + 1):
+        rate = learning_rate(settings, step, stream.steps_per_epoch)
+        learner.step([stream.batch(step - 1)], step, rate)
+        progress(step, settings.steps)
+    learner.network.eval()
+    return learner

@@ -1,0 +1,180 @@
+"""Features of frozen towers: computed once, kept beside the shards, and what is trained on them."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import small_config
+from looklisten.data.pairs import FULL_BATCH
+from looklisten.data.shards import Shards
+from looklisten.errors import ConfigError
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.frames import crop, decode_jpeg, stack
+from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.model.fusions import correspondence_logit
+from looklisten.model.general_fusion import GeneralFusion
+from looklisten.model.l3net import L3Net
+from looklisten.model.networks import load
+from looklisten.training.frozen_towers.batches import FeatureStream
+from looklisten.training.frozen_towers.cache import feature_rows, features_key, open_features
+from looklisten.training.loop import train
+
+
+def frozen_config(**train_settings):
+    """Untrained towers, frozen, and the fusion `general` on their features."""
+    settings = {
+        "freeze": "towers",
+        "objective": "contrastive",
+        "probe_every": 0,
+        "schedule": "constant",
+    }
+    config = small_config(**(settings | train_settings))
+    return config.changed("model", fusion="general", sharpness=3.0, fusion_dropout=0.2)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return L3Net(frozen_config().model).eval()
+
+
+@pytest.fixture(scope="module")
+def own_shards(shards_path, tmp_path_factory):
+    """A copy, so that features beside it are of this file alone."""
+    folder = tmp_path_factory.mktemp("features") / "shards"
+    shutil.copytree(shards_path, folder)
+    return Shards(folder)
+
+
+@pytest.fixture(scope="module")
+def cache(network, own_shards):
+    return open_features(network, own_shards, 2.0)
+
+
+def test_cached_features_are_those_of_the_towers(network, own_shards, cache):
+    row = 7
+    clip, frame = int(cache.rows.frame_clips[row]), int(cache.rows.frames[row])
+    pixels = decode_jpeg(own_shards.jpeg(clip, frame), network.config.resize_pixels)
+    square = stack([crop(pixels, network.config.crop_pixels, 0.5, 0.5)])
+    start = int(cache.rows.window_starts[row])
+    waveform = own_shards.waveform(int(cache.rows.window_clips[row]))
+    sound = torch.from_numpy(waveform[start : start + WINDOW_SAMPLES].copy())[None]
+    with torch.inference_mode():
+        vision, audio = network.fusion.features(network.look(square), network.listen(sound))
+
+    rows = np.array([row, 0, row])
+    torch.testing.assert_close(cache.vision.take(rows)[0], vision[0], rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(cache.audio.take(rows)[2], audio[0], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("frames_per_second", [0.3, 1.0, 4.0])
+def test_every_frame_lies_in_a_window_of_its_clip(own_shards, frames_per_second):
+    rows = feature_rows(own_shards, frames_per_second)
+
+    for clip, seconds in zip(rows.frame_clips, rows.frame_seconds, strict=True):
+        starts = rows.window_starts[rows.window_clips == clip] / SAMPLE_RATE_HZ
+        assert np.any((starts <= seconds) & (seconds < starts + 1))
+    assert set(rows.frame_clips) == set(range(len(own_shards)))
+
+
+def test_an_interrupted_computation_goes_on_with_the_same_bytes(network, own_shards, cache):
+    files = sorted(cache.folder.glob("*.npy"))
+    before = {path: path.read_bytes() for path in files}
+    dates = {path: path.stat().st_mtime_ns for path in files}
+    files[0].unlink()
+
+    open_features(network, own_shards, 2.0)
+
+    assert {path: path.read_bytes() for path in files} == before
+    assert all(path.stat().st_mtime_ns == dates[path] for path in files[1:])
+
+
+def test_other_towers_and_other_crops_have_other_features(network, own_shards):
+    key = features_key(network, own_shards, 2.0)
+    torch.manual_seed(1)
+    other_weights = L3Net(network.config)
+    other_crop = L3Net(network.config.model_copy(update={"crop_pixels": 40}))
+    other_crop.load_state_dict(network.state_dict())
+    other_head = L3Net(network.config)
+    other_head.load_state_dict(network.state_dict())
+    torch.nn.init.zeros_(other_head.fusion.fc3.weight)
+
+    assert features_key(other_weights, own_shards, 2.0) != key
+    assert features_key(other_crop, own_shards, 2.0) != key
+    assert features_key(network, own_shards, 1.0) != key
+    assert features_key(other_head, own_shards, 2.0) == key
+
+
+def test_a_damaged_file_is_named(network, own_shards, cache):
+    path = cache.audio.path(0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    try:
+        with pytest.raises(ConfigError, match="delete it and run the command again"):
+            open_features(network, own_shards, 2.0).audio.take(np.array([0]))
+    finally:
+        path.write_bytes(whole)
+
+
+def test_batches_pair_a_frame_with_a_window_that_holds_it(network, own_shards, cache):
+    stream = FeatureStream(own_shards, 8, 0, network, cache)
+    batch = stream.batch(3, FULL_BATCH)
+
+    rows = cache.rows
+    frames, windows = batch.choices.frames, batch.choices.sound_starts
+    assert np.array_equal(rows.frame_clips[frames], batch.choices.clips)
+    assert np.array_equal(rows.window_clips[windows], batch.choices.clips)
+    after_start = rows.frame_seconds[frames] - rows.window_starts[windows] / SAMPLE_RATE_HZ
+    assert np.all((after_start >= 0) & (after_start < 1))
+    again = stream.batch(3, FULL_BATCH)
+    assert torch.equal(batch.vision, again.vision) and torch.equal(batch.audio, again.audio)
+
+
+def test_a_run_on_features_is_resumed_exactly_and_leaves_the_towers_alone(own_shards, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(own_shards.path, frozen_config(steps=10), whole)
+    train(own_shards.path, frozen_config(steps=5), parts)
+    train(own_shards.path, frozen_config(steps=10), parts)
+
+    last = "checkpoints/step-000000010/model.safetensors"
+    weights, resumed = load_file(whole / last), load_file(parts / last)
+    assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+    torch.manual_seed(0)
+    untrained = L3Net(frozen_config().model).state_dict()
+    for name, value in weights.items():
+        is_trained = name.startswith("fusion.") and "num_batches" not in name
+        assert torch.equal(value, untrained[name]) != is_trained, name
+
+
+def test_features_can_be_switched_off(own_shards, tmp_path):
+    before = set(own_shards.path.glob("features/*"))
+    train(own_shards.path, frozen_config(steps=2, cached_frames_per_second=0, seed=5), tmp_path)
+    assert set(own_shards.path.glob("features/*")) == before
+
+
+def test_towers_can_have_a_learning_rate_of_their_own(own_shards, tmp_path):
+    config = frozen_config(steps=3, freeze="none", learning_rate=1e-3)
+    for name, rate in (("same", 0.0), ("slow", 1e-9)):
+        train(own_shards.path, config.changed("train", tower_learning_rate=rate), tmp_path / name)
+    torch.manual_seed(0)
+    start = L3Net(config.model).state_dict()["vision.blocks.0.conv1.weight"]
+    moved = {}
+    for name in ("same", "slow"):
+        trained = load(tmp_path / name).state_dict()["vision.blocks.0.conv1.weight"]
+        moved[name] = float((trained - start).abs().max())
+    assert moved["slow"] < 1e-6 < moved["same"]
+
+
+def test_general_scores_all_pairs_as_it_scores_rows(network):
+    assert isinstance(network.fusion, GeneralFusion)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (3, 3, 48, 48), generator=generator, dtype=torch.uint8)
+    sounds = torch.randint(-9999, 9999, (3, 48_000), generator=generator, dtype=torch.int16)
+    with torch.inference_mode():
+        features = network.fusion.features(network.look(frames), network.listen(sounds))
+        by_row = correspondence_logit(network.fusion(*features))
+        all_pairs = network.fusion.all_pairs_logits(*network.fusion.project(*features))
+    torch.testing.assert_close(by_row, correspondence_logit(all_pairs).diagonal())

@@ -1,0 +1,60 @@
+"""The network `start`: a head that comes with the package, to towers that others publish."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import SHARED
+from looklisten.errors import PublishedFileError
+from looklisten.inference.localization.localize import localize
+from looklisten.model.networks import open_network
+from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE
+from looklisten.model.shipped import is_shipped, open_shipped
+
+MAX_MEGABYTES = 2.0
+CLIP = SHARED / "media" / "real" / "videos" / "r0015_0.mp4"
+needs_towers = pytest.mark.skipif(
+    WEIGHTS_MIRROR_VARIABLE not in os.environ or not CLIP.exists(),
+    reason="the published weights or the shared clips are not here",
+)
+
+
+def test_the_head_is_small_and_holds_no_tower():
+    checkpoint = open_shipped("start")
+    files = list(checkpoint.path.iterdir())
+    assert sum(file.stat().st_size for file in files) < MAX_MEGABYTES * 1e6
+    assert set(checkpoint.published) == {"vision", "audio"}
+    assert checkpoint.config.model.fusion == "general"
+    assert checkpoint.objective().state_dict().keys() == {"log_scale"}
+
+
+def test_a_folder_of_the_name_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("start").mkdir()
+    assert is_shipped("start")
+    assert not is_shipped("./start")
+    assert not is_shipped(Path("start"))
+    assert not is_shipped("other")
+
+
+def test_without_network_and_files_one_sentence_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv(WEIGHTS_MIRROR_VARIABLE, raising=False)
+    monkeypatch.setenv("LOOKLISTEN_OFFLINE", "1")
+    monkeypatch.setenv("LOOKLISTEN_CACHE", str(tmp_path))
+    with pytest.raises(PublishedFileError, match="LOOKLISTEN_OFFLINE"):
+        open_network("start")
+
+
+@needs_towers
+def test_start_localizes_and_embeds_a_real_clip():
+    run = open_network("start")
+    localizations = localize(CLIP, run)
+    assert localizations and all(0 <= each.probability <= 1 for each in localizations)
+    network = run.l3net
+    with torch.inference_mode():
+        frame = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
+        vector = network.fusion.aligned(network.look(frame).vector, "vision")
+    assert vector.shape == (1, network.config.fusion_width)
+    torch.testing.assert_close(vector.norm(dim=1), torch.ones(1))
