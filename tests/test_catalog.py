@@ -17,11 +17,15 @@ from looklisten.training.loop import train
 
 def test_the_list_has_every_backbone_network_and_recipe(monkeypatch, tmp_path):
     monkeypatch.setenv("LOOKLISTEN_CACHE", str(tmp_path))
-    cards = {card.name: card for card in models()}
+    listed = models()
     names = {"backbone": set(BACKBONES), "recipe": set(recipes())}
     for use, expected in names.items():
-        assert {card.name for card in cards.values() if card.use == use} == expected
-    assert sum(card.use == "network" for card in cards.values()) == len(BLOB_IDS)
+        assert {card.name for card in listed if card.use == use} == expected
+    networks = {card.name: card for card in listed if card.use == "network"}
+    assert len(networks) == len(BLOB_IDS) + 1
+    assert networks["start"].in_cache is False
+    assert 20 < networks["start"].download_mb < 25
+    cards = {card.name: card for card in listed if card.use != "recipe"}
     yamnet = cards["yamnet"]
     assert (yamnet.sides, yamnet.license, yamnet.in_cache) == ("audio", "Apache-2.0", False)
     assert yamnet.million_parameters == 3.2

@@ -18,6 +18,7 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.backbones import BACKBONES, build_tower
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import OPENL3_PREFIX
+from looklisten.model.shipped import SHIPPED, open_shipped
 from looklisten.system.published_files import is_cached
 
 Use = Literal["network", "backbone", "recipe"]
@@ -51,7 +52,38 @@ class ModelCard:
 
 def models(measure: bool = False) -> list[ModelCard]:
     """Cards of everything that can be named. With `measure`, backbones are timed on the CPU."""
-    return [*_backbones(measure), *_openl3_networks(), *_recipes()]
+    return [*_shipped(), *_backbones(measure), *_openl3_networks(), *_recipes()]
+
+
+def _shipped() -> list[ModelCard]:
+    """The networks of the package, with the published towers that they read."""
+    cards = []
+    for name in SHIPPED:
+        config = open_shipped(name).config.model
+        towers = []
+        for side in SIDES:
+            published = BACKBONES[config.backbone_of(side)].published
+            if published is not None:
+                towers.append(published)
+        cards.append(
+            ModelCard(
+                name=name,
+                use="network",
+                sides="vision and audio",
+                million_parameters=round(sum(_millions(config, side) for side in SIDES), 1),
+                download_mb=round(sum(tower.file.size_mb for tower in towers), 1),
+                in_cache=all(is_cached(tower.file) for tower in towers),
+                license=", ".join(sorted({tower.file.license for tower in towers})),
+                trained_by="looklisten, on towers of others: " + _tower_names(config),
+                trained_on="towers: see their rows; fusion: 210 short real videos, without labels",
+            )
+        )
+    return cards
+
+
+def _tower_names(config: ModelConfig) -> str:
+    """The backbones of both sides."""
+    return ", ".join(config.backbone_of(side) for side in SIDES)
 
 
 def _backbones(measure: bool) -> list[ModelCard]:
