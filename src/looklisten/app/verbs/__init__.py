@@ -1,29 +1,29 @@
-"""The verbs of the command line, one file each.
+"""The verbs of the command line, one file each, in folders by the part of the package they use.
 
 Importing them imports neither torch nor numpy: a verb imports the library when it runs.
 """
 
 from looklisten.app.command_line import Verb
-from looklisten.app.verbs.adapt import run_adapt
-from looklisten.app.verbs.baselines import run_baselines
-from looklisten.app.verbs.cluster import run_cluster
-from looklisten.app.verbs.convert import run_convert
-from looklisten.app.verbs.demo import run_demo
-from looklisten.app.verbs.doctor import run_doctor
-from looklisten.app.verbs.embed import run_embed
-from looklisten.app.verbs.evaluate import run_evaluate
-from looklisten.app.verbs.export import run_export
-from looklisten.app.verbs.inspect import run_inspect
-from looklisten.app.verbs.localize import run_localize
-from looklisten.app.verbs.models import run_models
-from looklisten.app.verbs.openl3 import OPENL3
-from looklisten.app.verbs.prepare import run_prepare
-from looklisten.app.verbs.probe import run_probe
-from looklisten.app.verbs.publish import run_publish
-from looklisten.app.verbs.synth import run_synth
-from looklisten.app.verbs.table import run_table
-from looklisten.app.verbs.train import TRAIN
-from looklisten.app.verbs.units import run_units
+from looklisten.app.verbs.data.inspect import run_inspect
+from looklisten.app.verbs.data.prepare import run_prepare
+from looklisten.app.verbs.data.synth import run_synth
+from looklisten.app.verbs.data.table import run_table
+from looklisten.app.verbs.evaluation.cluster import run_cluster
+from looklisten.app.verbs.evaluation.evaluate import run_evaluate
+from looklisten.app.verbs.evaluation.probe import run_probe
+from looklisten.app.verbs.inference.embed import run_embed
+from looklisten.app.verbs.inference.localize import run_localize
+from looklisten.app.verbs.inference.units import run_units
+from looklisten.app.verbs.interop.convert import run_convert
+from looklisten.app.verbs.interop.export import run_export
+from looklisten.app.verbs.interop.models import run_models
+from looklisten.app.verbs.interop.openl3 import OPENL3
+from looklisten.app.verbs.interop.publish import run_publish
+from looklisten.app.verbs.system.doctor import run_doctor
+from looklisten.app.verbs.training.adapt import run_adapt
+from looklisten.app.verbs.training.baselines import run_baselines
+from looklisten.app.verbs.training.demo import run_demo
+from looklisten.app.verbs.training.train import TRAIN
 
 VERBS: dict[str, Verb] = {}
 """All verbs by name, in the order in which `looklisten --help` lists them."""
