@@ -219,7 +219,7 @@ def test_a_wrong_or_cut_yamnet_file_is_one_sentence(tmp_path):
         ({"frames_per_pair": 2}, "takes one frame, and model.frames_per_pair is 2"),
         (
             {"audio_backbone": "none"},
-            r"there is no backbone 'none' .* efficientnet-lite0, vgg, yam",
+            r"there is no backbone 'none' .* efficientnet-lite0, resnet, vgg, yam",
         ),
     ],
 )

@@ -51,14 +51,24 @@ def look(
     frames: Num[Tensor, "batch channels height width"],
     dtype: torch.dtype = torch.float32,
 ) -> TowerOutput:
-    """The same as `model.look` in evaluation mode, up to rounding, computed in `dtype`."""
+    """The same as `model.look` in evaluation mode, up to rounding, computed in `dtype`.
+
+    A subclass of L3Net with its own `look` is asked itself, in its own arithmetic.
+    """
+    if type(model).look is not L3Net.look:
+        return model.look(frames)
     return fused_form(model.vision, dtype)(model.normalize_frames(frames))
 
 
 def listen(
     model: L3Net, waveforms: Num[Tensor, "batch samples"], dtype: torch.dtype = torch.float32
 ) -> TowerOutput:
-    """The same as `model.listen` in evaluation mode, up to rounding, computed in `dtype`."""
+    """The same as `model.listen` in evaluation mode, up to rounding, computed in `dtype`.
+
+    A subclass of L3Net with its own `listen` is asked itself, in its own arithmetic.
+    """
+    if type(model).listen is not L3Net.listen:
+        return model.listen(waveforms)
     # On a CPU one by one: so its values stay in the caches, and a spectrogram cannot depend on its
     # place in a batch.
     rows = 1 if waveforms.device.type == "cpu" else len(waveforms)
