@@ -15,6 +15,7 @@ TIERS = [
     {"drawing", "interop"},
     {"training"},
     {"evaluation"},
+    {"search"},
     {"inference"},
     {"data", "model"},
     {"media"},
@@ -216,7 +217,6 @@ VAGUE_NAMES = (
     "told",
     "wanted",
     "what",
-    "where",
     "whole",
     "wrong",
 )

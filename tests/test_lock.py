@@ -15,8 +15,9 @@ import pytest
 from conftest import small_config
 from looklisten.errors import ConfigError, LookListenError
 from looklisten.model.checkpoint import open_checkpoint
+from looklisten.system.folder_lock import this_process
 from looklisten.training.baselines import baselines
-from looklisten.training.lock import LOCK_NAME, FolderLock, this_process
+from looklisten.training.lock import TRAINING, training_lock
 from looklisten.training.loop import train
 from noise_shards import write_set
 
@@ -24,7 +25,7 @@ from noise_shards import write_set
 def write_lock(folder, holder, seconds_ago=0.0):
     """A lock as another process left it."""
     folder.mkdir(exist_ok=True)
-    path = folder / LOCK_NAME
+    path = folder / TRAINING.file_name
     path.write_text(json.dumps(asdict(holder)))
     then = time.time() - seconds_ago
     os.utime(path, (then, then))
@@ -39,7 +40,7 @@ def other_machine():
 
 @pytest.fixture
 def lock(tmp_path):
-    found = FolderLock(tmp_path / "run", renewal_seconds=0.1, stale_seconds=1.0)
+    found = training_lock(tmp_path / "run", renewal_seconds=0.1, stale_seconds=1.0)
     yield found
     found.release()
 
@@ -52,10 +53,10 @@ def test_a_lock_is_there_while_it_is_held_and_gone_after(lock, tmp_path):
         match=rf"run is being trained by process {os.getpid()} on .*; "
         r"wait for it, stop it, or give another",
     ):
-        FolderLock(tmp_path / "run").acquire()
+        training_lock(tmp_path / "run").acquire()
     lock.release()
     assert list((tmp_path / "run").iterdir()) == []
-    again = FolderLock(tmp_path / "run")
+    again = training_lock(tmp_path / "run")
     again.acquire()
     again.release()
 
@@ -105,7 +106,8 @@ def test_a_lock_of_another_machine_is_waited_for_and_taken_over_when_it_is_not_r
     caplog.set_level("INFO")
     lock.acquire()
     assert (
-        "by process 123 on node7; waiting up to 1 s to see whether it still trains" in caplog.text
+        "by process 123 on node7; waiting up to 1 s to see whether it is still at work"
+        in caplog.text
     )
 
 
@@ -119,7 +121,7 @@ def test_an_old_lock_of_another_machine_is_taken_over_at_once(
 
 
 def test_a_lock_that_another_machine_renews_is_respected(tmp_path, other_machine):
-    lock = FolderLock(tmp_path / "run", stale_seconds=60.0)
+    lock = training_lock(tmp_path / "run", stale_seconds=60.0)
     path = write_lock(tmp_path / "run", other_machine)
     renewal = threading.Timer(0.3, os.utime, [path])
     renewal.start()
@@ -130,14 +132,14 @@ def test_a_lock_that_another_machine_renews_is_respected(tmp_path, other_machine
 
 def test_a_lock_whose_writer_was_killed_before_it_wrote_is_taken_over(lock, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / LOCK_NAME).touch()
+    (tmp_path / "run" / TRAINING.file_name).touch()
     lock.acquire()
 
 
 @pytest.mark.parametrize("trial", range(5))
 def test_of_many_processes_that_find_a_dead_lock_one_gets_it(trial, tmp_path, other_machine):
     write_lock(tmp_path / "run", other_machine, seconds_ago=1000)
-    locks = [FolderLock(tmp_path / "run") for _ in range(8)]
+    locks = [training_lock(tmp_path / "run") for _ in range(8)]
     got = []
 
     def ask(one):
@@ -160,21 +162,21 @@ def test_of_many_processes_that_find_a_dead_lock_one_gets_it(trial, tmp_path, ot
 
 def test_a_claim_of_a_killed_process_does_not_block_the_lock(lock, tmp_path, other_machine):
     write_lock(tmp_path / "run", other_machine, seconds_ago=1000)
-    claim = tmp_path / "run" / f"{LOCK_NAME}.{other_machine.token}"
+    claim = tmp_path / "run" / f"{TRAINING.file_name}.{other_machine.token}"
     claim.touch()
     os.utime(claim, (1.0, 1.0))
     lock.acquire()
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK_NAME]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [TRAINING.file_name]
 
 
 def test_a_lost_lock_ends_the_training_and_a_deleted_one_is_written_again(
     lock, tmp_path, other_machine
 ):
     lock.acquire()
-    (tmp_path / "run" / LOCK_NAME).unlink()
+    (tmp_path / "run" / TRAINING.file_name).unlink()
     lock.check()
     with pytest.raises(ConfigError, match="is being trained by"):
-        FolderLock(tmp_path / "run").acquire()
+        training_lock(tmp_path / "run").acquire()
     write_lock(tmp_path / "run", other_machine)
     with pytest.raises(
         LookListenError,
@@ -182,24 +184,22 @@ def test_a_lost_lock_ends_the_training_and_a_deleted_one_is_written_again(
     ):
         lock.check()
     lock.release()
-    assert (tmp_path / "run" / LOCK_NAME).exists(), "the lock of another one stays"
+    assert (tmp_path / "run" / TRAINING.file_name).exists(), "the lock of another one stays"
 
 
 def test_a_seed_of_a_table_is_worked_on_by_one_process(shards_path, tmp_path):
-    lock = FolderLock(tmp_path / "table" / "seed-1")
+    lock = training_lock(tmp_path / "table" / "seed-1")
     lock.acquire()
     with pytest.raises(ConfigError, match=r"seed-1 is being trained by process"):
         baselines(shards_path, tmp_path / "table", small_config(), seeds=(0, 1))
     lock.release()
-    assert not (tmp_path / "table" / "seed-0" / LOCK_NAME).exists()
+    assert not (tmp_path / "table" / "seed-0" / TRAINING.file_name).exists()
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        ConfigError, match=r"cannot be written to .*; give a run folder that can be"
-    ):
-        FolderLock(tmp_path / "file" / "run").acquire()
+    with pytest.raises(ConfigError, match=r"cannot be written to .*; give another run folder"):
+        training_lock(tmp_path / "file" / "run").acquire()
 
 
 def test_a_second_training_in_the_folder_is_refused_before_the_first_checkpoint_too(tmp_path):
@@ -239,7 +239,7 @@ def test_a_second_training_in_the_folder_is_refused_before_the_first_checkpoint_
     finally:
         first.kill()
     first.wait()
-    assert (run / LOCK_NAME).exists()
+    assert (run / TRAINING.file_name).exists()
     assert train(shards_path, small_config(steps=2), run).step == 2
     assert open_checkpoint(run).step == 2
-    assert not (run / LOCK_NAME).exists()
+    assert not (run / TRAINING.file_name).exists()

@@ -8,6 +8,7 @@ LookListenError          what, where, what to do next; the command line prints i
 │   └── DecoderLostError the process that decodes crashed over it, or hung and was stopped
 ├── ShardError           prepared data that is missing, damaged or of another version
 ├── CheckpointError      a checkpoint that is missing, damaged or of another network
+├── StoreError           an index of moments that is missing, damaged or of another network
 └── PublishedFileError   weights of others that cannot be downloaded, found or read
 """
 
@@ -64,3 +65,7 @@ class CheckpointError(LookListenError):
 
 class PublishedFileError(LookListenError):
     """Weights that others publish and that cannot be downloaded, found or read."""
+
+
+class StoreError(LookListenError):
+    """An index of moments that is missing, damaged, of another network, or not writable."""

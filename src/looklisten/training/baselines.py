@@ -27,7 +27,7 @@ from looklisten.system.environment import environment
 from looklisten.system.files import write_json
 from looklisten.system.progress import Progress, no_progress
 from looklisten.training.held_out import EVALUATED_PAIRS
-from looklisten.training.lock import FolderLock
+from looklisten.training.lock import training_lock
 from looklisten.training.loop import train
 from looklisten.training.sweep import progress_of_run
 
@@ -142,7 +142,7 @@ def baselines(
     with ExitStack() as cleanup:
         # A lock for each seed, not for the table: several machines may share its seeds.
         for seed in records:
-            lock = FolderLock(_seed_folder(out, seed))
+            lock = training_lock(_seed_folder(out, seed))
             lock.acquire()
             cleanup.callback(lock.release)
         stages = _stages(out, config, list(records), teacher)

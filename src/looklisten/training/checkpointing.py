@@ -20,9 +20,9 @@ from looklisten.model.checkpoint import (
     saved_steps,
 )
 from looklisten.system.files import atomic_write, remove_abandoned_scratch
+from looklisten.system.folder_lock import FolderLock
 from looklisten.training.held_out import HeldOutEvaluation
 from looklisten.training.learner import Learner
-from looklisten.training.lock import FolderLock
 from looklisten.training.metrics_log import MetricsLog
 from looklisten.training.provenance import TrainingData, continue_record, start_record
 from looklisten.training.run_facts import add_data_change, write_run_facts

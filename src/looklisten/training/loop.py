@@ -21,6 +21,7 @@ from looklisten.model.checkpoint import Checkpoint, best_saved, step_of
 from looklisten.model.config_checks import check_config
 from looklisten.model.objectives import find_objective
 from looklisten.system.devices import choose_device
+from looklisten.system.folder_lock import FolderLock
 from looklisten.system.progress import Progress, no_progress
 from looklisten.training.batches import (
     fit_batch_size,
@@ -36,7 +37,7 @@ from looklisten.training.frozen_towers.cache import FeatureCache, open_features
 from looklisten.training.held_out import EVALUATED_PAIRS, HeldOutEvaluation
 from looklisten.training.interruption import Interruption
 from looklisten.training.learner import Learner
-from looklisten.training.lock import FolderLock
+from looklisten.training.lock import training_lock
 from looklisten.training.meter import PAIRS_PER_VIDEO, PlateauWarning, TrainingMeter
 from looklisten.training.metrics_log import FileMetricsLog, NoMetricsLog
 from looklisten.training.provenance import TrainingData, training_data
@@ -195,7 +196,7 @@ def _start(
     cleanup: ExitStack,
 ) -> _Job:
     """Lock and open the folder of the run, and build the network or restore it."""
-    lock = FolderLock(run)
+    lock = training_lock(run)
     cleanup.callback(lock.release)
     # Only the first process writes files. If it fails, all processes stop with the same error.
     saved = world.broadcast_from_first(

@@ -34,7 +34,7 @@ from looklisten.training.frozen_towers.batches import FeatureStream
 from looklisten.training.frozen_towers.cache import FeatureCache, open_features
 from looklisten.training.frozen_towers.options import AdaptOptions
 from looklisten.training.learner import Learner
-from looklisten.training.lock import FolderLock
+from looklisten.training.lock import training_lock
 from looklisten.training.provenance import training_data
 
 MEASURE_EVERY_STEPS = 20
@@ -103,7 +103,7 @@ def adapt(
     learner = Learner(config, device)
     learner.network.load_state_dict(base.l3net.state_dict())
     _take_over_objective(base, learner)
-    lock = FolderLock(run)
+    lock = training_lock(run)
     try:
         open_run(
             run,

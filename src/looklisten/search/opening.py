@@ -1,0 +1,61 @@
+"""Opens the store of an index, or makes one."""
+
+from pathlib import Path
+from typing import get_args
+
+from looklisten.errors import ConfigError, OptionError, StoreError
+from looklisten.names import printable
+from looklisten.option_checks import check_at_least
+from looklisten.search.arrow_store import ArrowStore
+from looklisten.search.index_file import INDEX_NAME, IndexFile
+from looklisten.search.store import StoreKind, VectorStore
+from looklisten.search.writing import WriterLock, writing
+from looklisten.system.files import check_writable
+
+
+def open_store(
+    db: str | Path,
+    space_id: str | None = None,
+    width: int | None = None,
+    store: StoreKind | None = None,
+    create: bool = False,
+) -> VectorStore:
+    """The store in the folder `db`.
+
+    `space_id` is the key of the network and `width` the length of its vectors. When they are given,
+    an index of another network is refused. `create` makes the index if there is none, and takes the
+    lock of the writer until `close`. `store`: `arrow` for a new index, else the kind that is there.
+    Raises StoreError.
+    """
+    db = Path(db)
+    if store is not None and store not in get_args(StoreKind):
+        raise OptionError(f"store {printable(store)!r} must be arrow or lance", "store")
+    if not (db / INDEX_NAME).exists() and create:
+        _create(db, space_id, width, store or "arrow")
+    index = IndexFile.read(db)
+    index.check_network(db, space_id, width)
+    if store is not None and store != index.store:
+        raise StoreError(
+            f"{printable(db)} is an index of the store {index.store}, not {store}; leave the "
+            "option out, or index into another folder"
+        )
+    opened = ArrowStore(db)
+    if create:
+        opened.begin_writing()
+    return opened
+
+
+def _create(db: Path, space_id: str | None, width: int | None, store: StoreKind) -> None:
+    if space_id is None or width is None:
+        raise StoreError(f"{printable(db)} holds no index, and a new one needs a network")
+    check_at_least(1, width=width)
+    try:
+        check_writable(db)
+    except ConfigError as error:
+        raise StoreError(str(error)) from None
+    lock = WriterLock(db)
+    with lock.taken(), writing(db):
+        # Another process may have made it while this one waited.
+        if not (db / INDEX_NAME).exists():
+            IndexFile(store, space_id, width).write(db)
+    lock.release()

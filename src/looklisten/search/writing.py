@@ -1,0 +1,75 @@
+"""The right to write into an index, and the sentence when that fails."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from looklisten.errors import ConfigError, StoreError
+from looklisten.names import printable
+from looklisten.system.folder_lock import FolderLock, LockedTask
+
+INDEXING = LockedTask(
+    file_name="index.lock",
+    activity="is being written",
+    alternative="another folder for the index",
+    outcome="this process writes no more, and what it committed is kept",
+)
+
+
+class WriterLock:
+    """The right to write into an index, from the first write until `release`."""
+
+    def __init__(self, db: Path) -> None:
+        self._lock = FolderLock(db, INDEXING)
+        self._is_held = False
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[bool]:
+        """Take the lock, unless it is held; whether it was taken now.
+
+        Raises StoreError when another process has it.
+        """
+        is_new = not self._is_held
+        if is_new:
+            try:
+                self._lock.acquire()
+            except ConfigError as error:
+                raise StoreError(str(error)) from None
+            self._is_held = True
+        yield is_new
+
+    def check(self) -> None:
+        """Raises LookListenError when another process took the lock over."""
+        self._lock.check()
+
+    def release(self) -> None:
+        self._lock.release()
+        self._is_held = False
+
+
+@contextlib.contextmanager
+def writing(db: Path) -> Iterator[None]:
+    """Turn an OSError of the block into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "free some space" if is_full else "see that the folder can be written to"
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise StoreError(
+            f"{printable(db)} could not be written ({reason}); the index is as it was before; "
+            f"{advice} and run the same command again"
+        ) from error
+
+
+def folder_bytes(folder: Path) -> int:
+    """The size of all files in a folder and below."""
+    total = 0
+    for path in folder.rglob("*"):
+        # A file may vanish while another process merges.
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                total += path.stat().st_size
+    return total
