@@ -12,32 +12,34 @@ from looklisten.interop.openl3.variants import BLOB_IDS
 from looklisten.model.backbones import BACKBONES, build_tower
 from looklisten.model.backbones.efficientnet import EfficientNetLite0
 from looklisten.model.l3net import L3Net
+from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE
 from looklisten.training.loop import train
 
 
 def test_the_list_has_every_backbone_network_and_recipe(monkeypatch, tmp_path):
     monkeypatch.setenv("LOOKLISTEN_CACHE", str(tmp_path))
+    monkeypatch.delenv(WEIGHTS_MIRROR_VARIABLE, raising=False)
     listed = models()
     names = {"backbone": set(BACKBONES), "recipe": set(recipes())}
     for use, expected in names.items():
         assert {card.name for card in listed if card.use == use} == expected
     networks = {card.name: card for card in listed if card.use == "network"}
     assert len(networks) == len(BLOB_IDS) + 1
-    assert networks["start"].in_cache is False
+    assert networks["start"].is_local is False
     assert 20 < networks["start"].download_mb < 25
     cards = {card.name: card for card in listed if card.use != "recipe"}
     yamnet = cards["yamnet"]
-    assert (yamnet.sides, yamnet.license, yamnet.in_cache) == ("audio", "Apache-2.0", False)
+    assert (yamnet.sides, yamnet.license, yamnet.is_local) == ("audio", "Apache-2.0", False)
     assert yamnet.million_parameters == 3.2
     assert "AudioSet" in yamnet.trained_on
     assert cards["vgg"].sides == "vision and audio"
-    assert cards["vgg"].in_cache is None
+    assert cards["vgg"].is_local is None
     assert cards["openl3:audio-mel256-env"].million_parameters == 4.7
 
     file = EfficientNetLite0.published.file
     (tmp_path / file.cache_name).mkdir()
     (tmp_path / file.cache_name / file.name).touch()
-    assert {card.name: card for card in models()}["efficientnet-lite0"].in_cache
+    assert {card.name: card for card in models()}["efficientnet-lite0"].is_local
 
 
 @pytest.mark.parametrize("first_stride", [1, 2])

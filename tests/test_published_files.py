@@ -1,6 +1,7 @@
 """Files of other publishers are downloaded once, complete and checked. A real HTTP server."""
 
 import hashlib
+import socket
 
 import pytest
 
@@ -12,7 +13,7 @@ from looklisten.system.published_files import (
     download_file,
     file_digest,
     has_digest,
-    is_cached,
+    is_local,
     locate_file,
 )
 
@@ -92,16 +93,50 @@ def test_the_error_names_the_status_of_the_server(server, tmp_path, status):
     assert len(server.paths) == 1
 
 
-def test_a_server_that_does_not_answer_is_an_error(tmp_path):
-    with pytest.raises(PublishedFileError, match=r"cannot be downloaded .* give the file by hand"):
-        download_file("http://127.0.0.1:9/x", tmp_path / "x", published())
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/x", "http://[no/x", "http://a host/x"])
+def test_a_server_that_cannot_be_asked_is_an_error(tmp_path, address):
+    with pytest.raises(PublishedFileError, match=r"cannot be downloaded .* LOOKLISTEN_TEST_MIRROR"):
+        download_file(address, tmp_path / "x", published())
+
+
+def test_a_connection_that_ends_early_or_stops_sending_is_named(server, tmp_path):
+    server.sent_bytes = 200_000
+    with pytest.raises(PublishedFileError, match="ended after 200000 of 700000 bytes"):
+        download_file(f"{server.url}/x", tmp_path / "x", published())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+        with pytest.raises(PublishedFileError, match=r"cannot be downloaded \(.*timed out"):
+            download_file(address, tmp_path / "x", published(), timeout_seconds=0.1)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_in_place_of_the_file_is_named(server, cache):
+    (cache / "network.bin").mkdir(parents=True)
+    assert not is_local(published())
+    with pytest.raises(PublishedFileError, match="is a folder where a file should be"):
+        locate_file(published(server.url))
+
+
+def test_a_mirror_with_a_typing_error_is_named(cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOOKLISTEN_TEST_MIRROR", str(tmp_path / "weigths"))
+    with pytest.raises(
+        PublishedFileError, match=r"weigths does not exist.*correct LOOKLISTEN_TEST"
+    ):
+        locate_file(published())
+
+
+def test_a_file_in_the_folder_of_the_mirror_is_local(cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOOKLISTEN_TEST_MIRROR", str(tmp_path))
+    assert not is_local(published())
+    (tmp_path / "network.bin").write_bytes(DATA)
+    assert is_local(published())
 
 
 def test_a_file_is_downloaded_once_and_again_if_it_is_damaged(server, cache, monkeypatch):
     file = published(f"{server.url}/files/")
-    assert not is_cached(file)
+    assert not is_local(file)
     assert locate_file(file) == cache / "network.bin"
-    assert is_cached(file)
+    assert is_local(file)
     monkeypatch.setenv("LOOKLISTEN_OFFLINE", "1")  # a file in the cache needs no network
     assert locate_file(file).read_bytes() == DATA
     assert server.paths == ["/files/network.bin"]

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 
 from looklisten.config import SIDES, Config, ModelConfig, Side, recipes
-from looklisten.errors import ConfigError
 from looklisten.interop.openl3.networks import CHANNELS
 from looklisten.interop.openl3.published import published_file
 from looklisten.interop.openl3.variants import BLOB_IDS, variant_named
@@ -19,7 +18,7 @@ from looklisten.model.backbones import BACKBONES, build_tower
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import OPENL3_PREFIX
 from looklisten.model.shipped import SHIPPED, open_shipped
-from looklisten.system.published_files import is_cached
+from looklisten.system.published_files import is_local
 
 Use = Literal["network", "backbone", "recipe"]
 
@@ -40,8 +39,10 @@ class ModelCard:
     """Of one tower; of a recipe, of both towers."""
     download_mb: float
     """0 where nothing is downloaded."""
-    in_cache: bool | None
-    """Whether the file is in the cache; None where nothing is downloaded."""
+    is_local: bool | None
+    """Whether the file is here: in the cache, an installed package or the folder of the mirror
+    variable. None where nothing is downloaded.
+    """
     license: str
     trained_by: str
     trained_on: str
@@ -72,7 +73,7 @@ def _shipped() -> list[ModelCard]:
                 sides="vision and audio",
                 million_parameters=round(sum(_millions(config, side) for side in SIDES), 1),
                 download_mb=round(sum(tower.file.size_mb for tower in towers), 1),
-                in_cache=all(is_cached(tower.file) for tower in towers),
+                is_local=all(is_local(tower.file) for tower in towers),
                 license=", ".join(sorted({tower.file.license for tower in towers})),
                 trained_by="looklisten, on towers of others: " + _tower_names(config),
                 trained_on="towers: see their rows; fusion: 210 short real videos, without labels",
@@ -89,39 +90,30 @@ def _tower_names(config: ModelConfig) -> str:
 def _backbones(measure: bool) -> list[ModelCard]:
     cards = []
     for name, backbone in sorted(BACKBONES.items()):
-        sides, configs = [], []
-        for side in SIDES:
-            config = _config_of(name, side)
-            if config is not None:
-                sides.append(side)
-                configs.append(config)
+        side = backbone.sides[0]
+        config = _config_of(name, side)
         published = backbone.published
         cards.append(
             ModelCard(
                 name=name,
                 use="backbone",
-                sides=" and ".join(sides),
-                million_parameters=_millions(configs[0], sides[0]),
+                sides=" and ".join(backbone.sides),
+                million_parameters=_millions(config, side),
                 download_mb=published.file.size_mb if published else 0.0,
-                in_cache=is_cached(published.file) if published else None,
+                is_local=is_local(published.file) if published else None,
                 license=published.file.license if published else "",
                 trained_by=published.trained_by if published else "",
                 trained_on=published.trained_on if published else "",
-                milliseconds=_milliseconds(configs[0], sides[0]) if measure else None,
+                milliseconds=_milliseconds(config, side) if measure else None,
             )
         )
     return cards
 
 
-def _config_of(backbone: str, side: Side) -> ModelConfig | None:
-    """Settings with this backbone on one side; None if it does not fit that side."""
+def _config_of(backbone: str, side: Side) -> ModelConfig:
+    """Settings with this backbone on one side."""
     front_end = "yamnet" if backbone == "yamnet" else "paper"
-    config = ModelConfig.model_validate({f"{side}_backbone": backbone, "front_end": front_end})
-    try:
-        BACKBONES[backbone].check(config)
-    except ConfigError:
-        return None
-    return config
+    return ModelConfig.model_validate({f"{side}_backbone": backbone, "front_end": front_end})
 
 
 def _millions(config: ModelConfig, side: Side) -> float:
@@ -157,7 +149,7 @@ def _openl3_networks() -> list[ModelCard]:
                 sides=network.side,
                 million_parameters=_openl3_millions(network.side),
                 download_mb=file.size_mb,
-                in_cache=is_cached(file),
+                is_local=is_local(file),
                 license=file.license,
                 trained_by="Cramer et al. (OpenL3, 2019)",
                 trained_on=f"AudioSet's videos with {content}, without labels",
@@ -184,7 +176,7 @@ def _recipes() -> list[ModelCard]:
                 sides="vision and audio",
                 million_parameters=round(sum(_millions(config, side) for side in SIDES), 1),
                 download_mb=0.0,
-                in_cache=None,
+                is_local=None,
                 license="",
                 trained_by="",
                 trained_on="",

@@ -1,7 +1,7 @@
 """The checks of a config that need to know its backbone and its objective."""
 
 from looklisten.config import SIDES, Config
-from looklisten.model.backbones import find_backbone
+from looklisten.model.backbones import check_backbone
 from looklisten.model.objectives import find_objective
 
 
@@ -11,5 +11,5 @@ def check_config(config: Config) -> None:
     It is separate from `Config`, which is read where PyTorch is not needed.
     """
     for side in SIDES:
-        find_backbone(config.model.backbone_of(side)).check(config.model)
+        check_backbone(config.model, side)
     find_objective(config.train.objective).check(config)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from looklisten.errors import PublishedFileError
 from looklisten.system.published_files import PublishedFile, locate_file
 
 WEIGHTS_MIRROR_VARIABLE = "LOOKLISTEN_WEIGHTS_MIRROR"
@@ -23,7 +24,7 @@ class PublishedWeights:
 
     file: PublishedFile
     read: Callable[[Path], dict[str, Tensor]]
-    """From a file to the state of the tower. Raises PublishedFileError."""
+    """From a file to the state of the tower. Raises any error for a file that is not the one."""
     sha256: str
     """What `state_sha256` gives for the state that `read` gives."""
     trained_by: str
@@ -35,7 +36,16 @@ class PublishedWeights:
 
         `origin`: a file or a folder instead. Raises PublishedFileError.
         """
-        return self.read(locate_file(self.file, origin))
+        path = locate_file(self.file, origin)
+        try:
+            return self.read(path)
+        # Damaged bytes can make a reader fail in any way.
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise PublishedFileError(
+                f"{path} does not hold the weights of {self.file.title} ({reason}); "
+                f"give {' or '.join(self.file.names)}"
+            ) from None
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

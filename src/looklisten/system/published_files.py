@@ -9,11 +9,11 @@ import http.client
 import importlib.util
 import logging
 import os
+import shutil
 import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from looklisten.errors import PublishedFileError
 from looklisten.system.cache import cache_folder, is_offline, writable_cache
@@ -23,6 +23,8 @@ _log = logging.getLogger("looklisten")
 
 GIT_BLOB = "git blob"
 """The kind of a hash that git gives the content of a file."""
+TIMEOUT_SECONDS = 60.0
+"""A download ends with an error when the server sends nothing for so long."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class PublishedFile:
     installed_in: tuple[str, str] | None = None
     """A Python package that contains the file, and the path in it."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the file may have in a folder of the user."""
+        return (*self.local_names, self.name)
+
 
 def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
     """The path of a published file, which is downloaded into the user's cache if needed.
@@ -69,18 +76,22 @@ def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
             "give http://…, https://… or a folder"
         )
     cached = cache_folder(file.cache_name) / file.name
+    if cached.is_dir():
+        raise PublishedFileError(
+            f"{cached} is a folder where a file should be; delete it and run the command again"
+        )
     # A disk error or another program may have changed the file since its download.
     if cached.exists():
         if has_digest(cached, file.digest):
             return cached
-        _log.warning("%s is damaged; downloading it again", cached)
-        cached.unlink()
+        _log.warning("%s is damaged and must be downloaded again", cached)
     url = chosen_origin.rstrip("/") + "/" + file.name
     if is_offline():
         raise PublishedFileError(
             f"the weights of {file.title} are not in the cache {cached.parent}, "
             "and LOOKLISTEN_OFFLINE forbids the network; "
-            f"unset it once, or put {url} there by hand"
+            f"unset it once, put {url} there by hand, "
+            f"or set {file.mirror_variable} to a folder with it"
         )
     writable_cache(file.cache_name)
     _log.info(
@@ -95,9 +106,14 @@ def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
     return cached
 
 
-def is_cached(file: PublishedFile) -> bool:
-    """Whether the cache holds the file; its bytes are not read."""
-    return (cache_folder(file.cache_name) / file.name).exists()
+def is_local(file: PublishedFile) -> bool:
+    """Whether `locate_file` needs no network for the file; its bytes are not read."""
+    mirror = os.environ.get(file.mirror_variable)
+    if mirror and "://" not in mirror:
+        return _find_on_disk(file, Path(mirror)) is not None
+    if not mirror and _installed(file):
+        return True
+    return (cache_folder(file.cache_name) / file.name).is_file()
 
 
 def _installed(file: PublishedFile) -> Path | None:
@@ -111,16 +127,23 @@ def _installed(file: PublishedFile) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _on_disk(file: PublishedFile, path: Path) -> Path:
+def _find_on_disk(file: PublishedFile, path: Path) -> Path | None:
     """`path` if it is a file, or the file in the folder `path` that has one of its names."""
     if path.is_file():
         return path
-    names = (*file.local_names, file.name)
-    for name in names:
-        if (path / name).is_file():
-            return path / name
+    return next((path / name for name in file.names if (path / name).is_file()), None)
+
+
+def _on_disk(file: PublishedFile, path: Path) -> Path:
+    own_copy = _find_on_disk(file, path)
+    if own_copy is not None:
+        return own_copy
     problem = "holds no" if path.is_dir() else "does not exist, so neither does"
-    raise PublishedFileError(f"{path} {problem} {' or '.join(names)}")
+    next_step = f"give a folder with the weights of {file.title}"
+    mirror = os.environ.get(file.mirror_variable)
+    if mirror and path == Path(mirror):
+        next_step = f"correct {file.mirror_variable}, or unset it to download the file"
+    raise PublishedFileError(f"{path} {problem} {' or '.join(file.names)}; {next_step}")
 
 
 def has_digest(path: Path, digest: str) -> bool:
@@ -142,16 +165,17 @@ def file_digest(path: Path, kind: str) -> str:
     return f"{kind}:{hashed.hexdigest()}"
 
 
-def download_file(url: str, path: Path, file: PublishedFile) -> None:
+def download_file(
+    url: str, path: Path, file: PublishedFile, timeout_seconds: float = TIMEOUT_SECONDS
+) -> None:
     """Download `url` to `path`. Its bytes must then be those of `file`.
 
     Raises PublishedFileError if the download fails or its bytes are others. Then nothing is kept.
     """
     kind, _, expected = file.digest.partition(":")
     with atomic_write(path) as scratch:
-        _download(url, scratch)
+        _download(url, scratch, file, timeout_seconds)
         received = file_digest(scratch, kind).removeprefix(f"{kind}:")
-        # The check also finds a connection that ended early, which PyTorch does not report.
         if received != expected:
             raise PublishedFileError(
                 f"{url} gave a file that is not the published one ({kind} {received[:12]}, "
@@ -160,16 +184,28 @@ def download_file(url: str, path: Path, file: PublishedFile) -> None:
             )
 
 
-def _download(url: str, path: Path) -> None:
+def _download(url: str, path: Path, file: PublishedFile, timeout_seconds: float) -> None:
     try:
-        torch.hub.download_url_to_file(url, str(path), progress=False)
+        # The caller has checked that it is an address of http or https.
+        with (
+            urllib.request.urlopen(url, timeout=timeout_seconds) as answer,  # noqa: S310
+            path.open("wb") as target,
+        ):
+            shutil.copyfileobj(answer, target)
+            promised = int(answer.headers.get("Content-Length") or target.tell())
+            if target.tell() < promised:
+                raise OSError(f"the connection ended after {target.tell()} of {promised} bytes")
     except urllib.error.HTTPError as error:
         error.close()
         raise PublishedFileError(
-            f"{url} cannot be downloaded: the server says {error.code} {error.reason}"
+            f"{url} cannot be downloaded: the server says {error.code} {error.reason}; "
+            f"run the same command again later, or set {file.mirror_variable} to a folder "
+            f"with {' or '.join(file.names)}"
         ) from None
-    except (OSError, http.client.HTTPException) as error:
+    # ValueError: an address that cannot be read.
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
         raise PublishedFileError(
-            f"{url} cannot be downloaded ({error}); run the same command again, "
-            "or give the file by hand"
+            f"{url} cannot be downloaded ({reason}); run the same command again, "
+            f"or set {file.mirror_variable} to a folder with {' or '.join(file.names)}"
         ) from None

@@ -26,6 +26,7 @@ __all__ = [
     "StreamingTower",
     "TowerOutput",
     "build_tower",
+    "check_backbone",
     "feature_counts",
     "find_backbone",
     "register_backbone",
@@ -38,6 +39,8 @@ BACKBONES: dict[str, type[Backbone]] = {
     "yamnet": Yamnet,
 }
 """By the name that a config has for them."""
+INPUTS: Mapping[Side, str] = {"vision": "frames", "audio": "sound"}
+"""What each side takes in, for error messages."""
 
 
 def register_backbone(name: str, backbone: type[Backbone]) -> None:
@@ -57,10 +60,24 @@ def find_backbone(name: str) -> type[Backbone]:
     return BACKBONES[name]
 
 
+def check_backbone(config: ModelConfig, side: Side) -> type[Backbone]:
+    """The class of the backbone of `side`, which fits the settings. Raises ConfigError else."""
+    name = config.backbone_of(side)
+    backbone = find_backbone(name)
+    if side not in backbone.sides:
+        (own_side,) = backbone.sides
+        raise ConfigError(
+            f"{name} is a backbone of {INPUTS[own_side]}, not of {INPUTS[side]}; "
+            f"set model.{own_side}_backbone to it, "
+            f"and leave model.backbone and model.{side}_backbone to others"
+        )
+    backbone.check(config)
+    return backbone
+
+
 def build_tower(config: ModelConfig, side: Side, normalized_input: bool = False) -> Backbone:
     """The tower of `side` that `config` names, with new weights. Raises ConfigError."""
-    backbone = find_backbone(config.backbone_of(side))
-    backbone.check(config)
+    backbone = check_backbone(config, side)
     in_channels = 3 * config.frames_per_pair if side == "vision" else 1
     return backbone.from_config(config, side, in_channels, normalized_input)
 

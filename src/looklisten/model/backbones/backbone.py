@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.config import ModelConfig, Side
+from looklisten.config import SIDES, ModelConfig, Side
 from looklisten.errors import ConfigError
 from looklisten.model.published_weights import PublishedWeights
 
@@ -106,6 +106,8 @@ class Backbone(ABC, nn.Module):
     A subclass sets the attributes in its constructor, whose arguments are those of `settings`.
     """
 
+    sides: ClassVar[tuple[Side, ...]] = SIDES
+    """The sides that it can be the tower of."""
     pooling: ClassVar[MapPooling] = "maximum"
     """How the last map becomes the vector."""
     published: ClassVar[PublishedWeights | None] = None

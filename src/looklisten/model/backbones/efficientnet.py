@@ -6,7 +6,6 @@ tensors and its published file.
 
 import io
 import tarfile
-import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from looklisten.config import ModelConfig, Side
-from looklisten.errors import ConfigError, PublishedFileError
+from looklisten.errors import ConfigError
 from looklisten.model.backbones.backbone import Backbone, Layer, TowerOutput, pool
 from looklisten.model.backbones.same_padding import SamePaddingConv2d
 from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE, PublishedWeights
@@ -99,6 +98,7 @@ class EfficientNetLite0(Backbone):
     The named map `stage5` has 112 channels and twice the rows and columns of the last map.
     """
 
+    sides = ("vision",)
     pooling = "mean"
 
     def __init__(self) -> None:
@@ -129,12 +129,6 @@ class EfficientNetLite0(Backbone):
 
     @staticmethod
     def check(config: ModelConfig) -> None:
-        if config.backbone_of("audio") == EFFICIENTNET_NAME:
-            raise ConfigError(
-                f"{EFFICIENTNET_NAME} is a backbone of frames, not of sound; "
-                "set model.vision_backbone to it, "
-                "and leave model.backbone and model.audio_backbone to others"
-            )
         if config.frames_per_pair != 1:
             raise ConfigError(
                 f"{EFFICIENTNET_NAME} takes one frame, "
@@ -175,27 +169,16 @@ EFFICIENTNET_NAME = "efficientnet-lite0"
 def read_efficientnet(path: Path) -> dict[str, Tensor]:
     """The state of an `EfficientNetLite0` from the published `.pth` file, or from its package.
 
-    Raises PublishedFileError for a file that is damaged or of another network.
+    Raises an error of any kind for a file that is damaged or of another network.
     """
+    content = _content(path)
     try:
-        content = _content(path)
         # weights_only: nothing but tensors is read, so no code of the file can run.
         published = torch.load(content, map_location="cpu", weights_only=True)
-        return _renamed(published)
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        UnpicklingError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise PublishedFileError(
-            f"{path} does not hold the weights of {EFFICIENTNET_NAME} ({_first_line(error)}); "
-            f"give {WEIGHTS_NAME} or {ARCHIVE_NAME}"
-        ) from None
+    except UnpicklingError:
+        # PyTorch's own message advises to run the code in the file.
+        raise ValueError("it holds something else than tensors") from None
+    return _renamed(published)
 
 
 def _content(path: Path) -> Path | io.BytesIO:
@@ -208,10 +191,6 @@ def _content(path: Path) -> Path | io.BytesIO:
             if file:
                 return io.BytesIO(file.read())
     raise KeyError(f"no {WEIGHTS_NAME} in it")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def published_name(name: str) -> str:

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from looklisten.errors import PublishedFileError
-
 IDENTIFIER = b"TFL3"
 CONVOLUTION, DEPTHWISE_CONVOLUTION, DEQUANTIZE, FULLY_CONNECTED = 3, 4, 6, 9
 """Codes of operators."""
@@ -90,16 +88,13 @@ class _Table:
 def read_tflite(path: Path) -> list[TfliteLayer]:
     """The layers of a TFLite file with weights, in the order of computation.
 
-    Integers become floats by their scale. Raises PublishedFileError if the file is damaged or of
+    Integers become floats by their scale. Raises an error of any kind if the file is damaged or of
     another kind.
     """
     data = path.read_bytes()
     if data[4:8] != IDENTIFIER:
-        raise PublishedFileError(f"{path} is not a TFLite file; give another one")
-    try:
-        return list(_layers(data))
-    except (struct.error, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise PublishedFileError(f"{path} is damaged ({error}); download it again") from None
+        raise ValueError("it is not a TFLite file")
+    return list(_layers(data))
 
 
 def _layers(data: bytes) -> Iterator[TfliteLayer]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from looklisten.config import ModelConfig, Side
-from looklisten.errors import ConfigError, PublishedFileError
+from looklisten.errors import ConfigError
 from looklisten.model.backbones.backbone import Backbone, Layer, TowerOutput, pool
 from looklisten.model.backbones.same_padding import SamePaddingConv2d
 from looklisten.model.backbones.tflite import (
@@ -78,6 +78,7 @@ class Yamnet(Backbone):
     The named map `block11` has 512 channels and twice the rows and columns of the last map.
     """
 
+    sides = ("audio",)
     pooling = "mean"
 
     class_weight: Float[Tensor, "classes features"]
@@ -107,12 +108,6 @@ class Yamnet(Backbone):
 
     @staticmethod
     def check(config: ModelConfig) -> None:
-        if config.backbone_of("vision") == YAMNET_NAME:
-            raise ConfigError(
-                f"{YAMNET_NAME} is a backbone of sound, not of frames; "
-                "set model.audio_backbone to it, "
-                "and leave model.backbone and model.vision_backbone to others"
-            )
         if config.front_end != FRONT_END:
             raise ConfigError(
                 f"{YAMNET_NAME} was trained with the front end {FRONT_END}, and model.front_end is "
@@ -155,7 +150,7 @@ class Yamnet(Backbone):
 def read_yamnet(path: Path) -> dict[str, Tensor]:
     """The state of a `Yamnet` from a TFLite file, integers as floats.
 
-    Raises PublishedFileError for a file that is damaged or of another network.
+    Raises an error of any kind for a file that is damaged or of another network.
     """
     layers = read_tflite(path)
     with torch.device("meta"):
@@ -173,7 +168,7 @@ def read_yamnet(path: Path) -> dict[str, Tensor]:
         tensors |= {"class_weight": _weight(layer), "class_bias": _bias(layer)}
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     if len(convolutions) != len(names) or shapes != {k: v.shape for k, v in state.items()}:
-        raise PublishedFileError(f"{path} is not YAMNet; give the published yamnet.tflite")
+        raise ValueError("its layers are not those of YAMNet")
     return tensors
 
 

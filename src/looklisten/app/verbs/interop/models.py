@@ -6,7 +6,7 @@ from looklisten.app.output import Output
 
 
 def run_models(measure: bool = False) -> Output:
-    """List networks, backbones and recipes: size, license, training data, whether in the cache.
+    """List networks, backbones and recipes: size, license, training data, whether it is here.
 
     Args:
         measure: Time each backbone on one frame or one second of sound, on the CPU.
