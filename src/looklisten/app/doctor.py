@@ -89,6 +89,7 @@ OPTIONAL_PACKAGES = (
     ),
     OptionalPackage("onnxscript", "export --format onnx", "pip install 'looklisten[onnx]'"),
     OptionalPackage("h5py", "weight files of OpenL3", "pip install 'looklisten[openl3]'"),
+    OptionalPackage("lancedb", "indexes of the store lance", "pip install 'looklisten[search]'"),
     OptionalPackage("tensorboard", "curves of a run in a browser", "comes with looklisten"),
 )
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -209,7 +208,7 @@ class ArrowStore:
     def close(self) -> None:
         self._lock.release()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ArrowStore":
         return self
 
     def __exit__(
@@ -371,12 +370,12 @@ def _groups(parts: Sequence[_Part]) -> list[list[_Part]]:
     groups: list[list[_Part]] = [[]]
     moments = 0
     for part in parts:
-        kept_mask = int(np.count_nonzero(part.kept_mask))
-        if not part.removed and 2 * kept_mask > MAX_FRAGMENT_MOMENTS:
+        kept_count = int(np.count_nonzero(part.kept_mask))
+        if not part.removed and 2 * kept_count > MAX_FRAGMENT_MOMENTS:
             continue
-        if moments + kept_mask > MAX_FRAGMENT_MOMENTS and groups[-1]:
+        if moments + kept_count > MAX_FRAGMENT_MOMENTS and groups[-1]:
             groups.append([])
             moments = 0
         groups[-1].append(part)
-        moments += kept_mask
+        moments += kept_count
     return [group for group in groups if len(group) > 1 or any(part.removed for part in group)]

@@ -5,22 +5,18 @@
 moments (PUT /collections/NAME/points). `network.json` says which network made the vectors.
 """
 
-import uuid
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32
 
 from looklisten.config import SIDES
 from looklisten.errors import OptionError
 from looklisten.names import printable
 from looklisten.search.moment_checks import vector_of
-from looklisten.search.moments import IndexedMoment
+from looklisten.search.moment_tables import moment_batches, moment_schema, moment_table
+from looklisten.search.moments import IndexedMoment, row_id
 from looklisten.search.store import IndexExportFormat
 from looklisten.search.writing import writing
 from looklisten.system.files import atomic_write, json_bytes
@@ -28,8 +24,6 @@ from looklisten.system.files import atomic_write, json_bytes
 ROW_GROUP_MOMENTS = 16_384
 POINTS_IN_A_FILE = 500
 """About 3 MB of JSON with two vectors of 128 numbers; Qdrant takes up to 32 MB at once."""
-POINT_IDS = uuid.UUID("5d6f3c0e-7a43-4f0b-9f57-0a3c4c1b8e21")
-"""The namespace of the ids of points, which Qdrant wants as UUIDs."""
 
 
 def export_moments(
@@ -50,49 +44,10 @@ def export_moments(
 
 
 def _write_parquet(moments: Iterable[IndexedMoment], space_id: str, width: int, path: Path) -> None:
-    vector = pa.list_(pa.float32(), width)
-    schema = pa.schema(
-        [
-            ("moment_id", pa.string()),
-            ("source", pa.string()),
-            ("source_digest", pa.string()),
-            ("video_id", pa.string()),
-            ("seconds", pa.float64()),
-            ("thumbnail", pa.string()),
-            ("marks", pa.list_(pa.string())),
-            ("label", pa.string()),
-            ("tags", pa.map_(pa.string(), pa.float32())),
-            ("vision", vector),
-            ("audio", vector),
-        ],
-        metadata={"space_id": space_id},
-    )
+    schema = moment_schema(width, {"space_id": space_id})
     with pq.ParquetWriter(path, schema) as writer:
-        for group in _batches(moments, ROW_GROUP_MOMENTS):
-            columns = {
-                name: [getattr(moment, name) for moment in group]
-                for name in schema.names
-                if name not in ("tags", *SIDES)
-            }
-            columns["tags"] = [list(moment.tags.items()) for moment in group]
-            for side in SIDES:
-                vectors = [vector_of(moment, side) for moment in group]
-                columns[side] = _vector_array(vectors, width)
-            writer.write_table(pa.table(columns, schema=schema))
-
-
-def _batches(moments: Iterable[IndexedMoment], count: int) -> Iterator[list[IndexedMoment]]:
-    remaining = iter(moments)
-    while batch := list(islice(remaining, count)):
-        yield batch
-
-
-def _vector_array(vectors: list[Float32[np.ndarray, " width"] | None], width: int) -> pa.Array:
-    is_missing = np.array([vector is None for vector in vectors])
-    zeros = np.zeros(width, np.float32)
-    rows = [zeros if vector is None else vector for vector in vectors]
-    numbers = pa.array(np.concatenate(rows))
-    return pa.FixedSizeListArray.from_arrays(numbers, width, mask=pa.array(is_missing))
+        for group in moment_batches(moments, ROW_GROUP_MOMENTS):
+            writer.write_table(moment_table(group, schema))
 
 
 def _write_qdrant(
@@ -103,15 +58,13 @@ def _write_qdrant(
     (folder / "collection.json").write_bytes(json_bytes({"vectors": vectors}, indent=1))
     network = {"space_id": space_id, "width": width}
     (folder / "network.json").write_bytes(json_bytes(network, indent=1))
-    for number, group in enumerate(_batches(moments, POINTS_IN_A_FILE), 1):
+    for number, group in enumerate(moment_batches(moments, POINTS_IN_A_FILE), 1):
         points = list(_points(group))
         (folder / f"points-{number:06d}.json").write_bytes(json_bytes({"points": points}))
 
 
 def _points(moments: Iterable[IndexedMoment]) -> Iterator[dict[str, Any]]:
     for moment in moments:
-        # A copy of a file has moments of the same ids, and is a source of its own.
-        point_id = uuid.uuid5(POINT_IDS, f"{moment.moment_id} {moment.source}")
         vectors = {}
         for side in SIDES:
             vector = vector_of(moment, side)
@@ -129,4 +82,4 @@ def _points(moments: Iterable[IndexedMoment]) -> Iterator[dict[str, Any]]:
             "tags": list(moment.tags),
             "tag_scores": list(moment.tags.values()),
         }
-        yield {"id": str(point_id), "vector": vectors, "payload": payload}
+        yield {"id": row_id(moment), "vector": vectors, "payload": payload}

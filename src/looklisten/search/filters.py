@@ -308,7 +308,7 @@ def filter_sql(condition: Condition, values_of: Callable[[Column], Sequence[str]
             case Either(left, right):
                 return f"({sql(left)} OR {sql(right)})"
             case IsNull(column) if column in LIST_COLUMNS:
-                return f"(array_length({SQL_NAMES[column]}) IS NULL)"
+                return f"(array_length({SQL_NAMES[column]}) = 0)"
             case IsNull(column):
                 return f"({column} IS NULL)"
             case Comparison(column, _, value) if column in LIST_COLUMNS:
@@ -335,9 +335,12 @@ def _any_of(column: Column, values: Sequence[Value]) -> str:
 
 
 def _literal(value: Value) -> str:
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return repr(value)
+    return text_literal(value) if isinstance(value, str) else repr(value)
+
+
+def text_literal(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def like_pattern(pattern: str) -> Callable[[str], bool]:

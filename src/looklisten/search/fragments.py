@@ -20,6 +20,7 @@ from looklisten.config import SIDES, Side
 from looklisten.search.filters import Column
 from looklisten.search.index_file import FragmentEntry, damaged
 from looklisten.search.moment_checks import vector_of
+from looklisten.search.moment_tables import moment_of
 from looklisten.search.moments import IndexedMoment
 from looklisten.system.files import atomic_write
 
@@ -165,29 +166,12 @@ class Fragment:
     def moments(self, rows: Int[np.ndarray, " n"]) -> list[IndexedMoment]:
         """Rows as records, with their vectors."""
         vectors = {side: self.vectors(side)[rows] for side in SIDES}
-        values = self.table.take(pa.array(rows)).to_pylist()
-        return [
-            _moment(value, {side: vectors[side][number] for side in SIDES})
-            for number, value in enumerate(values)
-        ]
-
-
-def _moment(
-    value: dict[str, Any], vectors: dict[Side, Float32[np.ndarray, " width"]]
-) -> IndexedMoment:
-    return IndexedMoment(
-        moment_id=value["moment_id"],
-        source=value["source"],
-        source_digest=value["source_digest"],
-        video_id=value["video_id"],
-        seconds=value["seconds"],
-        thumbnail=value["thumbnail"],
-        marks=tuple(value["marks"]),
-        label=value["label"],
-        tags=dict(zip(value["tag_names"], value["tag_scores"], strict=True)),
-        vision=vectors["vision"] if value["has_vision"] else None,
-        audio=vectors["audio"] if value["has_audio"] else None,
-    )
+        moments = []
+        for number, row in enumerate(self.table.take(pa.array(rows)).to_pylist()):
+            has_vector = {side: row[_HAS_VECTOR[side]] for side in SIDES}
+            own = {side: vectors[side][number] if has_vector[side] else None for side in SIDES}
+            moments.append(moment_of(row, own))
+        return moments
 
 
 def write_moments(folder: Path, moments: Sequence[IndexedMoment], width: int) -> FragmentEntry:

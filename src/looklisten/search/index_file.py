@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from looklisten.errors import StoreError
 from looklisten.names import first_few, printable
@@ -41,7 +41,7 @@ class IndexFile:
     """What a store notes about itself, such as a measured recall."""
 
     @classmethod
-    def read(cls, db: Path) -> Self:
+    def read(cls, db: Path) -> "IndexFile":
         """Raises StoreError, one sentence, when it is missing, damaged or of another version."""
         path = db / INDEX_NAME
         try:
@@ -89,7 +89,7 @@ class IndexFile:
         """Replace `index.json`: this is the commit."""
         write_json(db / INDEX_NAME, {"version": INDEX_VERSION, **asdict(self)})
 
-    def with_facts(self, **facts: Any) -> Self:
+    def with_facts(self, **facts: Any) -> "IndexFile":
         return replace(self, facts={**self.facts, **facts})
 
     def check_network(self, db: Path, space_id: str | None, width: int | None) -> None:

@@ -1,6 +1,7 @@
 """The records of an index: a moment with what is known of it, and a moment that was found."""
 
 import hashlib
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -52,3 +53,12 @@ def moment_id(source_digest: str, seconds: float) -> str:
     milliseconds = round(seconds * 1000)
     digest = hashlib.sha256(f"{source_digest} {milliseconds}".encode())
     return digest.hexdigest()[:MOMENT_ID_DIGITS]
+
+
+def row_id(moment: IndexedMoment) -> str:
+    """The id of a row, as a UUID: that of the moment in its source.
+
+    A copy of a file is another source, with moments of the same ids.
+    """
+    digest = hashlib.sha256(f"{moment.moment_id} {moment.source}".encode())
+    return str(uuid.UUID(bytes=digest.digest()[:16]))

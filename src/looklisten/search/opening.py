@@ -8,6 +8,7 @@ from looklisten.names import printable
 from looklisten.option_checks import check_at_least
 from looklisten.search.arrow_store import ArrowStore
 from looklisten.search.index_file import INDEX_NAME, IndexFile
+from looklisten.search.lance_store import LanceStore
 from looklisten.search.store import StoreKind, VectorStore
 from looklisten.search.writing import WriterLock, writing
 from looklisten.system.files import check_writable
@@ -39,7 +40,7 @@ def open_store(
             f"{printable(db)} is an index of the store {index.store}, not {store}; leave the "
             "option out, or index into another folder"
         )
-    opened = ArrowStore(db)
+    opened = LanceStore(db) if index.store == "lance" else ArrowStore(db)
     if create:
         opened.begin_writing()
     return opened
@@ -57,5 +58,7 @@ def _create(db: Path, space_id: str | None, width: int | None, store: StoreKind)
     with lock.taken(), writing(db):
         # Another process may have made it while this one waited.
         if not (db / INDEX_NAME).exists():
+            if store == "lance":
+                LanceStore.make_table(db, width)
             IndexFile(store, space_id, width).write(db)
     lock.release()

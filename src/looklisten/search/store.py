@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -37,6 +37,7 @@ class StoreStats:
     """The share of the true ten nearest that the approximate index finds; None without one."""
 
 
+@runtime_checkable
 class VectorStore(Protocol):
     """Moments on the disk, with exact or approximate search.
 
@@ -102,7 +103,7 @@ class VectorStore(Protocol):
     def close(self) -> None:
         """Give the lock of the writer back. The store can be used again."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> "VectorStore": ...
 
     def __exit__(
         self,

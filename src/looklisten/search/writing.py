@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from looklisten.errors import ConfigError, StoreError
-from looklisten.names import printable
+from looklisten.names import first_few, printable
 from looklisten.system.folder_lock import FolderLock, LockedTask
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 INDEXING = LockedTask(
     file_name="index.lock",
@@ -50,14 +52,15 @@ class WriterLock:
 
 
 @contextlib.contextmanager
-def writing(db: Path) -> Iterator[None]:
-    """Turn an OSError of the block into one sentence."""
+def writing(db: Path, errors: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
+    """Turn an error of the block, when the disk is full or broken, into one sentence."""
     try:
         yield
-    except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    except errors as error:
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number else first_few(str(error).splitlines()[:1])
+        is_full = number in _FULL or any(os.strerror(each) in reason for each in _FULL)
         advice = "free some space" if is_full else "see that the folder can be written to"
-        reason = os.strerror(error.errno) if error.errno else str(error)
         raise StoreError(
             f"{printable(db)} could not be written ({reason}); the index is as it was before; "
             f"{advice} and run the same command again"

@@ -1,0 +1,146 @@
+"""The approximate index of the store `lance`: when it is trained, how it is searched, what it
+finds.
+
+It is an inverted file with RaBitQ codes (IVF_RQ): a query reads the vectors of some partitions by
+their codes of one bit a number, and compares the best of them exactly. More partitions are read
+until the true ten nearest are found often enough, which is measured with vectors of both sides as
+queries: those of the other side lie elsewhere in the space and are harder.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32
+
+from looklisten.config import SIDES, Side
+from looklisten.search.exact_search import nearest_rows
+
+NEIGHBORS = 10
+"""Recall is the share of so many true nearest that are found."""
+QUERIES_OF_A_SIDE = 32
+"""So many vectors of each side are the queries of a measurement."""
+RECALL_GOAL = 0.97
+FIRST_PARTITIONS = 20
+"""Partitions that a query reads at first; doubled until the goal is reached."""
+MAX_PARTITIONS = 640
+REFINE_FACTOR = 4
+"""So many times the wanted moments are compared exactly."""
+_BLOCK_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class ApproximateIndex:
+    """How the approximate index of one side is searched, and what it finds."""
+
+    vectors: int
+    """Vectors when it was trained."""
+    partitions: int
+    """Partitions that a query reads."""
+    recall: float
+    """Measured when the store was last maintained."""
+
+
+def index_name(side: Side) -> str:
+    return f"{side}_idx"
+
+
+def train_index(table: Any, side: Side) -> None:
+    """Make the approximate index of a side, in place of the one before."""
+    from lancedb.index import IvfRq
+
+    table.create_index(
+        side, config=IvfRq(distance_type="cosine"), replace=True, name=index_name(side)
+    )
+
+
+def measured_index(table: Any, side: Side, vectors: int) -> ApproximateIndex:
+    """The number of partitions that reaches RECALL_GOAL, and the recall that it reaches."""
+    queries = _query_vectors(table)
+    truth = _true_neighbors(table, side, queries)
+    partitions = FIRST_PARTITIONS
+    while True:
+        recall = _recall(table, side, queries, truth, partitions)
+        if recall >= RECALL_GOAL or partitions >= MAX_PARTITIONS:
+            return ApproximateIndex(vectors, partitions, round(recall, 4))
+        partitions *= 2
+
+
+def nearest_query(
+    table: Any,
+    side: Side,
+    query: Float32[np.ndarray, " width"],
+    limit: int,
+    approximate: ApproximateIndex | None,
+) -> Any:
+    """A query of LanceDB for the most similar vectors of a side."""
+    built = table.search(query, vector_column_name=side).distance_type("cosine").limit(limit)
+    if approximate is None:
+        return built.bypass_vector_index()
+    return built.nprobes(approximate.partitions).refine_factor(REFINE_FACTOR)
+
+
+def _query_vectors(table: Any) -> Float32[np.ndarray, "queries width"]:
+    """Vectors of both sides, spread over the table; always the same ones of a version."""
+    generator = np.random.default_rng(0)
+    found: list[Float32[np.ndarray, " width"]] = []
+    for side in SIDES:
+        count = table.count_rows()
+        offsets = generator.choice(count, size=min(count, 4 * QUERIES_OF_A_SIDE), replace=False)
+        rows = table.take_offsets(sorted(offsets.tolist())).select([side]).to_arrow()
+        vectors = _present_vectors(rows[side].combine_chunks())
+        found += list(vectors[:QUERIES_OF_A_SIDE])
+    return np.stack(found)
+
+
+def _true_neighbors(
+    table: Any, side: Side, queries: Float32[np.ndarray, "queries width"]
+) -> list[set[str]]:
+    """The row ids of the nearest vectors of each query, by comparing all of them."""
+    nearest: list[list[tuple[float, str]]] = [[] for _ in queries]
+    for ids, vectors in _vector_batches(table, side):
+        everywhere = np.ones(len(vectors), bool)
+        for number, query in enumerate(queries):
+            rows, products = nearest_rows(vectors, query, everywhere, NEIGHBORS)
+            candidates = zip(products.tolist(), (ids[row].as_py() for row in rows), strict=True)
+            nearest[number] = sorted([*nearest[number], *candidates], reverse=True)[:NEIGHBORS]
+    return [{row_id for _, row_id in neighbors} for neighbors in nearest]
+
+
+def _vector_batches(
+    table: Any, side: Side
+) -> Iterator[tuple[pa.StringArray, Float32[np.ndarray, "rows width"]]]:
+    query = table.search().where(f"has_{side}").select(["row_id", side])
+    for batch in query.to_batches(batch_size=_BLOCK_ROWS):
+        if len(batch):
+            yield batch["row_id"], _present_vectors(batch[side])
+
+
+def _present_vectors(array: pa.FixedSizeListArray) -> Float32[np.ndarray, "rows width"]:
+    """The vectors that are not missing, as rows."""
+    numbers = array.flatten().to_numpy(zero_copy_only=False)
+    vectors: Float32[np.ndarray, "rows width"] = numbers.reshape(-1, array.type.list_size)
+    return vectors
+
+
+def _recall(
+    table: Any,
+    side: Side,
+    queries: Float32[np.ndarray, "queries width"],
+    truth: list[set[str]],
+    partitions: int,
+) -> float:
+    found = 0
+    trial = ApproximateIndex(0, partitions, 0.0)
+    for query, neighbors in zip(queries, truth, strict=True):
+        rows = nearest_query(table, side, query, NEIGHBORS, trial).select(["row_id"]).to_arrow()
+        found += len(neighbors & set(rows["row_id"].to_pylist()))
+    return found / sum(len(neighbors) for neighbors in truth)
+
+
+def read_approximate(facts: Mapping[str, Any], side: Side) -> ApproximateIndex | None:
+    """What `index.json` says of the approximate index of a side. Raises TypeError, KeyError."""
+    values = facts.get("approximate", {}).get(side)
+    return ApproximateIndex(**values) if values else None

@@ -1,0 +1,361 @@
+"""The store `lance`: LanceDB, for more moments than are compared one by one in time.
+
+LanceDB commits each change as a version of its table. One process writes at a time, under the lock
+of the index, because concurrent updates of one key are not safe in LanceDB. Its threads do not
+survive a fork: open a store in the process that uses it. Needs `looklisten[search]`.
+"""
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float32
+
+from looklisten.config import SIDES, Side
+from looklisten.errors import StoreError
+from looklisten.names import printable
+from looklisten.option_checks import check_at_least
+from looklisten.search.export import export_moments
+from looklisten.search.filters import Column, filter_sql, parse_filter, text_literal
+from looklisten.search.index_file import IndexFile, damaged
+from looklisten.search.lance_index import (
+    index_name,
+    measured_index,
+    nearest_query,
+    read_approximate,
+    train_index,
+)
+from looklisten.search.moment_checks import check_moments, check_query, vector_of
+from looklisten.search.moment_tables import moment_schema, moment_table, table_moments
+from looklisten.search.moments import FoundMoment, IndexedMoment, row_id
+from looklisten.search.store import IndexExportFormat, StoreStats
+from looklisten.search.writing import WriterLock, folder_bytes, writing
+
+TABLE_NAME = "moments"
+TABLE_FOLDER = f"{TABLE_NAME}.lance"
+APPROXIMATE_FROM = 50_000
+"""So many vectors of a side get an approximate index; fewer are compared one by one."""
+GROWTH_BEFORE_TRAINING = 2
+"""The approximate index is trained again when there are so many times as many vectors."""
+COMMITS_BEFORE_MERGING = 50
+"""`add` merges the parts of the table after so many commits."""
+READER_MINUTES = 5
+"""The files of an older version stay so long, for readers that still use it."""
+EXTRA_CANDIDATES = 16
+"""So many more rows are fetched than wanted, to put equal ones into the order of their ids."""
+MAX_CANDIDATES = 16_384
+TIE_TOLERANCE = 1e-6
+"""How far LanceDB's distances of equal vectors may be apart."""
+BATCH_MOMENTS = 4_096
+
+# LanceDB raises these for damaged files and for a full disk alike.
+_LANCE_ERRORS = (OSError, RuntimeError, ValueError)
+
+_log = logging.getLogger("looklisten")
+
+
+class LanceStore:
+    """Moments in a table of LanceDB; see `VectorStore` for what its methods do.
+
+    `approximate_from`: so many vectors of a side get an approximate index.
+    """
+
+    def __init__(self, db: Path, approximate_from: int = APPROXIMATE_FROM) -> None:
+        self._db = db
+        self._approximate_from = approximate_from
+        self._index = IndexFile.read(db)
+        self._lock = WriterLock(db)
+        self._schema = moment_schema(self._index.width)
+        self._known_sources: set[str] = set()
+        self._commits = 0
+        with self._reading():
+            self._table = _connect(db).open_table(TABLE_NAME)
+
+    @classmethod
+    def make_table(cls, db: Path, width: int) -> None:
+        """Make an empty table, in place of one whose making was interrupted."""
+        schema = _with_keys(moment_schema(width).empty_table(), []).schema
+        shutil.rmtree(db / TABLE_FOLDER, ignore_errors=True)
+        table = _connect(db).create_table(TABLE_NAME, schema=schema)
+        # Concurrent updates of one key are then a conflict, and no silent duplicate.
+        table.set_unenforced_primary_key("row_id")
+
+    @property
+    def space_id(self) -> str:
+        return self._index.space_id
+
+    @property
+    def width(self) -> int:
+        return self._index.width
+
+    def add(self, moments: Iterable[IndexedMoment]) -> None:
+        rows = list(moments)
+        check_moments(rows, self.width)
+        if not rows:
+            return
+        sources = {moment.source for moment in rows}
+        with self._writing():
+            table = _with_keys(moment_table(rows, self._schema), rows)
+            replaced = sources & self._known_sources
+            self._lock.check()
+            if replaced:
+                merge = self._table.merge_insert("row_id").when_matched_update_all()
+                merge = merge.when_not_matched_insert_all()
+                merge.when_not_matched_by_source_delete(_any_source(replaced)).execute(table)
+            else:
+                self._table.add(table)
+            self._known_sources |= sources
+            self._merge_after_commits()
+
+    def remove_source(self, source: str) -> None:
+        with self._writing():
+            if source in self._known_sources:
+                self._lock.check()
+                self._table.delete(_any_source([source]))
+                self._known_sources.remove(source)
+                self._merge_after_commits()
+
+    def sources(self) -> dict[str, str]:
+        digests: dict[str, str] = {}
+        with self._reading():
+            query = self._table.search().select(["source", "source_digest"])
+            for batch in query.to_batches(batch_size=BATCH_MOMENTS):
+                columns = [batch[name].to_pylist() for name in ("source", "source_digest")]
+                digests.update(zip(*columns, strict=True))
+        return digests
+
+    def moments(self, where: str | None = None) -> Iterator[IndexedMoment]:
+        sql = self._sql(where)
+        with self._reading():
+            query = self._table.search().select(self._schema.names)
+            if sql is not None:
+                query = query.where(sql)
+            for batch in query.to_batches(batch_size=BATCH_MOMENTS):
+                yield from table_moments(pa.Table.from_batches([batch]))
+
+    def search(
+        self,
+        query: Float32[np.ndarray, " width"],
+        side: Side,
+        limit: int,
+        where: str | None = None,
+    ) -> list[FoundMoment]:
+        check_at_least(1, limit=limit)
+        sql = self._sql(where)
+        unit_query = check_query(query, self.width)
+        count = limit + EXTRA_CANDIDATES
+        with self._reading():
+            approximate = read_approximate(IndexFile.read(self._db).facts, side)
+            while True:
+                nearest = nearest_query(self._table, side, unit_query, count, approximate)
+                if sql is not None:
+                    nearest = nearest.where(sql, prefilter=True)
+                rows = nearest.select([*self._schema.names, "_distance"]).to_arrow()
+                found = _by_similarity(table_moments(rows), unit_query, side)
+                if len(found) < count or count >= MAX_CANDIDATES:
+                    break
+                if found[limit - 1].similarity - found[-1].similarity > TIE_TOLERANCE:
+                    break
+                # Rows that were not fetched may equal the last one and have a smaller id.
+                count *= 4
+        return found[:limit]
+
+    def find_tag(self, name: str, limit: int, where: str | None = None) -> list[FoundMoment]:
+        check_at_least(1, limit=limit)
+        sql = f"array_has(tag_names, {text_literal(name)})"
+        if where is not None:
+            sql += f" AND {self._sql(where)}"
+        with self._reading():
+            while True:
+                columns = ["row_id", "moment_id", "source", "tag_names", "tag_scores"]
+                rows = self._table.search().where(sql).select(columns).to_arrow()
+                best = sorted(_tag_scores(rows, name))[:limit]
+                ids = [each[-1] for each in best]
+                moments = self._rows(ids)
+                # Another process may have removed some between the two queries.
+                if len(moments) == len(ids):
+                    break
+        return [FoundMoment(moments[each[-1]], -each[0]) for each in best]
+
+    def tags(self) -> list[str]:
+        return self._list_values("tag_names")
+
+    def maintain(self) -> None:
+        with self._writing():
+            self._table.optimize(cleanup_older_than=timedelta(minutes=READER_MINUTES))
+            for side in SIDES:
+                self._maintain_index(side)
+
+    def stats(self) -> StoreStats:
+        index = IndexFile.read(self._db)
+        with self._reading():
+            approximate = {side: read_approximate(index.facts, side) for side in SIDES}
+            recalls = [side.recall for side in approximate.values() if side is not None]
+            fragments = self._table.stats()["fragment_stats"]["num_fragments"]
+            return StoreStats(
+                store="lance",
+                space_id=self.space_id,
+                width=self.width,
+                moments=self._table.count_rows(),
+                sources=len(self.sources()),
+                vision_vectors=self._table.count_rows("has_vision"),
+                audio_vectors=self._table.count_rows("has_audio"),
+                disk_bytes=folder_bytes(self._db / TABLE_FOLDER),
+                fragments=fragments,
+                approximate_moments=self._approximate_moments(),
+                recall=min(recalls, default=None),
+            )
+
+    def export(self, path: Path, format: IndexExportFormat) -> None:
+        export_moments(self.moments(), self.space_id, self.width, path, format)
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> "LanceStore":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def begin_writing(self) -> None:
+        """Take the lock of the writer, which `close` gives back."""
+        with self._writing():
+            pass
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._lock.taken() as is_new:
+            if is_new:
+                self._known_sources = set(self.sources())
+            with writing(self._db, _LANCE_ERRORS):
+                yield
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (*_LANCE_ERRORS, TypeError, KeyError) as error:
+            raise damaged(self._db, self._db / TABLE_FOLDER, str(error)) from error
+
+    def _merge_after_commits(self) -> None:
+        """Now and then merge the parts of the table; without it each commit leaves a part."""
+        self._commits += 1
+        if self._commits % COMMITS_BEFORE_MERGING:
+            return
+        try:
+            self._table.optimize(cleanup_older_than=timedelta(minutes=READER_MINUTES))
+        except _LANCE_ERRORS as error:
+            # The moments are there; `maintain` merges, or says why it cannot.
+            _log.warning("the parts of %s were not merged: %s", self._db, error)
+
+    def _maintain_index(self, side: Side) -> None:
+        """Train the approximate index of a side if it is time to, and measure it."""
+        index = IndexFile.read(self._db)
+        known = read_approximate(index.facts, side)
+        vectors = self._table.count_rows(f"has_{side}")
+        has_index = any(each.name == index_name(side) for each in self._table.list_indices())
+        trained_vectors = known.vectors if known and has_index else 0
+        if vectors < self._approximate_from and not trained_vectors:
+            return
+        if vectors >= GROWTH_BEFORE_TRAINING * max(trained_vectors, 1):
+            train_index(self._table, side)
+            trained_vectors = vectors
+        measured = measured_index(self._table, side, trained_vectors)
+        approximate = {**index.facts.get("approximate", {}), side: asdict(measured)}
+        self._index = index.with_facts(approximate=approximate)
+        self._index.write(self._db)
+
+    def _approximate_moments(self) -> int:
+        """Vectors in the approximate indexes, of the side with more."""
+        counts = [0]
+        for index in self._table.list_indices():
+            if index.name in map(index_name, SIDES):
+                counts.append(self._table.index_stats(index.name).num_indexed_rows)
+        return max(counts)
+
+    def _rows(self, ids: Sequence[str]) -> dict[str, IndexedMoment]:
+        """The moments of some rows."""
+        if not ids:
+            return {}
+        literals = ", ".join(map(text_literal, ids))
+        query = self._table.search().where(f"row_id IN ({literals})")
+        rows = query.select(self._schema.names).to_arrow()
+        return {row_id(moment): moment for moment in table_moments(rows)}
+
+    def _sql(self, where: str | None) -> str | None:
+        if where is None:
+            return None
+        return filter_sql(parse_filter(where), self._values_of)
+
+    def _values_of(self, column: Column) -> list[str]:
+        return self._list_values("tag_names" if column == "tag" else "marks")
+
+    def _list_values(self, name: str) -> list[str]:
+        """The values of a column of lists, in the order of the alphabet."""
+        values: set[str] = set()
+        with self._reading():
+            query = self._table.search().where(f"array_length({name}) > 0").select([name])
+            for batch in query.to_batches(batch_size=BATCH_MOMENTS):
+                values.update(pc.unique(batch[name].flatten()).to_pylist())
+        return sorted(values)
+
+
+def _connect(db: Path) -> Any:
+    """The database of LanceDB. Raises StoreError when the package is missing."""
+    try:
+        import lancedb
+    except ImportError:
+        raise StoreError(
+            f"{printable(db)} needs lancedb, for the store lance: pip install 'looklisten[search]'"
+        ) from None
+    # Every call looks for the last version.
+    return lancedb.connect(db, read_consistency_interval=timedelta(0))
+
+
+def _with_keys(table: pa.Table, moments: Sequence[IndexedMoment]) -> pa.Table:
+    """A table of moments with the columns that only this store has."""
+    keys = pa.array([row_id(moment) for moment in moments], pa.string())
+    table = table.append_column(pa.field("row_id", pa.string(), nullable=False), keys)
+    for side in SIDES:
+        table = table.append_column(f"has_{side}", table[side].is_valid())
+    return table
+
+
+def _any_source(sources: Iterable[str]) -> str:
+    return f"source IN ({', '.join(map(text_literal, sorted(sources)))})"
+
+
+def _by_similarity(
+    moments: Sequence[IndexedMoment], query: Float32[np.ndarray, " width"], side: Side
+) -> list[FoundMoment]:
+    """Moments with their similarity in float64, best first."""
+    found = []
+    for moment in moments:
+        vector = vector_of(moment, side)
+        assert vector is not None
+        product = float((vector.astype(np.float64) * query.astype(np.float64)).sum())
+        found.append(FoundMoment(moment, product))
+    found.sort(key=lambda each: (-each.similarity, each.moment.moment_id, each.moment.source))
+    return found
+
+
+def _tag_scores(rows: pa.Table, name: str) -> Iterator[tuple[float, str, str, str]]:
+    """Of each row the negative score of a tag, the moment's id, the source and the row's id."""
+    for row in rows.to_pylist():
+        score = row["tag_scores"][row["tag_names"].index(name)]
+        yield -score, row["moment_id"], row["source"], row["row_id"]
