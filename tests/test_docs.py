@@ -29,6 +29,7 @@ TESTS_OF_PAGES = {
     "docs/interchange.md": "test_interchange.py",
     "docs/openl3.md": "test_openl3_files.py",
     "docs/public-sets.md": "test_public_sets.py",
+    "docs/search.md": "test_search.py",
 }
 """The test file that runs the blocks of each page. Other pages must say why theirs are not run."""
 

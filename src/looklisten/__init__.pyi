@@ -64,6 +64,14 @@ from .model.l3net import L3Net as L3Net
 from .model.networks import from_pretrained as from_pretrained
 from .model.networks import load as load
 from .model.networks import open as open
+from .search.finding.hits import Hit as Hit
+from .search.finding.hits import Hits as Hits
+from .search.finding.searching import Index as Index
+from .search.finding.searching import open_index as open_index
+from .search.indexing.index import IndexResult as IndexResult
+from .search.indexing.index import index as index
+from .search.options import IndexOptions as IndexOptions
+from .search.options import SearchOptions as SearchOptions
 from .training.baselines import BaselineTable as BaselineTable
 from .training.baselines import baselines as baselines
 from .training.frozen_towers.adapt import AdaptResult as AdaptResult

@@ -1,10 +1,13 @@
 """Input videos as records, and the rules of their splits. Opens no video."""
 
 import re
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import fsspec
@@ -74,6 +77,29 @@ def open_source(root: Path, source: Source) -> Any:
     if is_remote(source.path):
         return fsspec.open(decode_name(source.path), "rb")
     return source.local_path(root).open("rb")
+
+
+@contextmanager
+def path_on_this_machine(root: Path, source: Source) -> Iterator[Path]:
+    """A path on this machine; the copy of a remote source is deleted afterwards."""
+    if not is_remote(source.path):
+        yield source.local_path(root)
+        return
+    with TemporaryDirectory(prefix="looklisten-") as scratch:
+        path = Path(scratch) / Path(source.path.partition("?")[0]).name
+        with open_source(root, source) as remote, path.open("wb") as copy:
+            shutil.copyfileobj(remote, copy, 2**20)
+        yield path
+
+
+def check_no_stretches(verb: str, sources: Iterable[Source]) -> None:
+    """See that all of `sources` are whole files. Raises ConfigError."""
+    for source in sources:
+        if source.start_seconds is not None or source.stop_seconds is not None:
+            raise ConfigError(
+                f"{verb} takes whole files, and this table names stretches; remove start_seconds "
+                "and stop_seconds"
+            )
 
 
 def merge_rows(first: Source, second: Source) -> Source:

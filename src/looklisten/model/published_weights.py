@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,22 @@ from looklisten.system.published_files import PublishedFile, locate_file
 
 WEIGHTS_MIRROR_VARIABLE = "LOOKLISTEN_WEIGHTS_MIRROR"
 """Environment variable: another address with the published files, or a folder with them."""
+
+
+ReadT = TypeVar("ReadT")
+
+
+@dataclass(frozen=True)
+class PublishedClasses:
+    """The last layer of the published network, which gives scores of classes; towers omit it."""
+
+    names_file: str
+    """The file in `class_names` that has the names, in the order of the scores."""
+    read: Callable[[Path], tuple[Tensor, Tensor]]
+    """From the published file to weight `[classes, features]` and bias `[classes]`. Raises
+    any error for a file that is not the one."""
+    as_scores: Callable[[Tensor], Tensor]
+    """From the layer's output `[batch, classes]` to scores from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +47,23 @@ class PublishedWeights:
     trained_by: str
     trained_on: str
     """The data and the labels."""
+    classes: PublishedClasses | None = None
 
     def load(self, origin: str | Path | None = None) -> dict[str, Tensor]:
         """The state of a tower with these weights, which are downloaded on first use.
 
         `origin`: a file or a folder instead. Raises PublishedFileError.
         """
+        return self._read(self.read, origin)
+
+    def load_classes(self) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias of the layer of classes; None where the published network has none."""
+        return self._read(self.classes.read) if self.classes else None
+
+    def _read(self, read: Callable[[Path], ReadT], origin: str | Path | None = None) -> ReadT:
         path = locate_file(self.file, origin)
         try:
-            return self.read(path)
+            return read(path)
         # Damaged bytes can make a reader fail in any way.
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__

@@ -15,18 +15,22 @@ Decisions:
 """
 
 import logging
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from looklisten.config import Side
 from looklisten.data.inputs import find_sources
-from looklisten.data.sources import Source, SourceList, open_source
+from looklisten.data.sources import (
+    Source,
+    SourceList,
+    check_no_stretches,
+    is_remote,
+    path_on_this_machine,
+)
 from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
 from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
@@ -110,7 +114,7 @@ def embed_files(
     vector_format = vector_format_of(options.format)
     encoder = encoder_of(model, options.vectors.precision)
     sources = find_sources(inputs, suffixes=MEDIA_SUFFIXES)
-    _check_no_stretches(sources.sources)
+    check_no_stretches("embed", sources.sources)
     facts = _folder_facts(encoder, options, network_name, network_step)
     facts_of_vectors = {name: value for name, value in facts.items() if name != "step"}
     facts_sha256 = sha256_of_json(facts_of_vectors)
@@ -168,15 +172,6 @@ def embed_files(
     }
 
 
-def _check_no_stretches(sources: Iterable[Source]) -> None:
-    for source in sources:
-        if source.start_seconds is not None or source.stop_seconds is not None:
-            raise ConfigError(
-                "embed takes whole files, and this table names stretches; remove start_seconds "
-                "and stop_seconds"
-            )
-
-
 def _folder_facts(
     encoder: Encoder, options: EmbedFilesOptions, network_name: str, network_step: int | None
 ) -> FolderFacts:
@@ -207,14 +202,10 @@ def _state(job: _Job, source: Source) -> State:
 
 
 def _is_unchanged(root: Path, source: Source, before: SourceStamp) -> bool:
-    if _is_remote(source):
+    if is_remote(source.path):
         # Asking would take one request for each file, so the size in the listing decides.
         return source.bytes is None or before.source_bytes in (None, source.bytes)
     return before.is_still(source.local_path(root))
-
-
-def _is_remote(source: Source) -> bool:
-    return "://" in source.path
 
 
 def _open_failure_log(job: _Job, sources: SourceList, states: Mapping[str, State]) -> FailureLog:
@@ -265,7 +256,7 @@ class _Attempt:
     def run(self) -> _Result:
         stamp = SourceStamp(self.source.bytes)
         try:
-            with _local_copy(self.job.root, self.source) as path:
+            with path_on_this_machine(self.job.root, self.source) as path:
                 stamp = self._stamp(path)
                 return self._embed_with_retry(path, stamp)
         except ConfigError:
@@ -278,7 +269,7 @@ class _Attempt:
             return _Result(problem=str(error) or type(error).__name__)
 
     def _stamp(self, path: Path) -> SourceStamp:
-        if not _is_remote(self.source):
+        if not is_remote(self.source.path):
             return SourceStamp.of(path)
         # The date of a copy says nothing about the remote file.
         return SourceStamp(SourceStamp.of(path, with_digest=False).source_bytes)
@@ -308,19 +299,6 @@ class _Attempt:
                 self.progress(at=f"{block.start_seconds[-1] / 60:.0f} min")
         problem = f"{stop_reason}; what came before is embedded" if stop_reason else ""
         return _Result(vectors, problem)
-
-
-@contextmanager
-def _local_copy(root: Path, source: Source) -> Iterator[Path]:
-    """A path on this machine; the copy of a remote source is deleted afterwards."""
-    if not _is_remote(source):
-        yield source.local_path(root)
-        return
-    with TemporaryDirectory(prefix="looklisten-") as scratch:
-        path = Path(scratch) / Path(source.path.partition("?")[0]).name
-        with open_source(root, source) as remote, path.open("wb") as copy:
-            shutil.copyfileobj(remote, copy, 2**20)
-        yield path
 
 
 def _blocks(path: Path, job: _Job, writer: VectorWriter) -> Iterator[Embeddings]:

@@ -6,6 +6,7 @@ tensors and its published file.
 
 import io
 import tarfile
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -18,7 +19,11 @@ from looklisten.config import ModelConfig, Side
 from looklisten.errors import ConfigError
 from looklisten.model.backbones.backbone import Backbone, Layer, TowerOutput, pool
 from looklisten.model.backbones.same_padding import SamePaddingConv2d
-from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE, PublishedWeights
+from looklisten.model.published_weights import (
+    WEIGHTS_MIRROR_VARIABLE,
+    PublishedClasses,
+    PublishedWeights,
+)
 from looklisten.system.published_files import PublishedFile
 
 
@@ -171,14 +176,27 @@ def read_efficientnet(path: Path) -> dict[str, Tensor]:
 
     Raises an error of any kind for a file that is damaged or of another network.
     """
+    return _renamed(_published_tensors(path))
+
+
+def read_imagenet_classes(path: Path) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the layer of ImageNet's classes, which the towers omit.
+
+    Raises an error of any kind as `read_efficientnet` does.
+    """
+    published = _published_tensors(path)
+    return published["_fc.weight"], published["_fc.bias"]
+
+
+def _published_tensors(path: Path) -> dict[str, Tensor]:
     content = _content(path)
     try:
         # weights_only: nothing but tensors is read, so no code of the file can run.
-        published = torch.load(content, map_location="cpu", weights_only=True)
+        published: dict[str, Tensor] = torch.load(content, map_location="cpu", weights_only=True)
     except UnpicklingError:
         # PyTorch's own message advises to run the code in the file.
         raise ValueError("it holds something else than tensors") from None
-    return _renamed(published)
+    return published
 
 
 def _content(path: Path) -> Path | io.BytesIO:
@@ -241,4 +259,5 @@ EfficientNetLite0.published = PublishedWeights(
     sha256="51ac5d1ba6993c0494c7f2b69b694b3698d30d35a43831eac564e1694b486c5f",
     trained_by="Google; converted to PyTorch by ML Illustrated",
     trained_on="ImageNet (1.28 million images), with its 1,000 labels",
+    classes=PublishedClasses("imagenet.txt", read_imagenet_classes, partial(torch.softmax, dim=1)),
 )

@@ -23,7 +23,11 @@ from looklisten.model.backbones.tflite import (
     TfliteLayer,
     read_tflite,
 )
-from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE, PublishedWeights
+from looklisten.model.published_weights import (
+    WEIGHTS_MIRROR_VARIABLE,
+    PublishedClasses,
+    PublishedWeights,
+)
 from looklisten.system.published_files import PublishedFile
 
 YAMNET_NAME = "yamnet"
@@ -172,6 +176,12 @@ def read_yamnet(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def read_audioset_classes(path: Path) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the layer of AudioSet's classes. Raises as `read_yamnet` does."""
+    state = read_yamnet(path)
+    return state["class_weight"], state["class_bias"]
+
+
 def _weight(layer: TfliteLayer) -> Tensor:
     """The weight as PyTorch orders it, with frequency before time."""
     weight = torch.from_numpy(layer.weight)
@@ -203,4 +213,6 @@ Yamnet.published = PublishedWeights(
     sha256="957ffe81dae499e4b9a3090147b90b1d291a7b54037c6fd58e7393236b1d6ebc",
     trained_by="Google",
     trained_on="AudioSet (5,800 hours of YouTube videos), with labels of its 521 classes",
+    # A second of sound may have several classes.
+    classes=PublishedClasses("audioset.txt", read_audioset_classes, torch.sigmoid),
 )

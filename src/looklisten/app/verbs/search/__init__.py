@@ -1,0 +1,1 @@
+"""Verbs that index moments and find them."""

@@ -1,0 +1,49 @@
+"""The verb `index`: files -> an index of their moments."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from looklisten.app.command_line import DeviceName, NetworkName, UsageError
+from looklisten.app.output import Output
+from looklisten.app.terminal import ProgressBar
+from looklisten.data.options import LabelSource
+from looklisten.search.options import IndexOptions
+from looklisten.system.files import check_writable
+
+_DEFAULTS = IndexOptions()
+
+
+def run_index(
+    sources: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCES...")],
+    /,
+    db: Annotated[Path, tyro.conf.arg(metavar="DB")] = Path("index"),
+    checkpoint: NetworkName = "start",
+    labels: LabelSource = "table",
+    device: DeviceName = "auto",
+    options: Annotated[IndexOptions, tyro.conf.arg(name="")] = _DEFAULTS,
+) -> Output:
+    """Index the moments of sounds, images and videos, so that `search` finds them.
+
+    Run it again to add what is new or changed, and to remove what is gone.
+
+    Args:
+        sources: Files, folders, globs, text lists or tables with a column path; subfolders are
+            searched too.
+        db: Folder of the index.
+        labels: From the table's column label, or from the name of the file's folder.
+    """
+    from looklisten.media.isolation.parent import warm_up
+
+    # The decoder's process starts while PyTorch is imported, which saves its start time.
+    warm_up()
+    from looklisten.search.indexing.index import index
+
+    if not sources:
+        raise UsageError("index needs files or folders: looklisten index SOURCES... --db DB")
+    check_writable(db)
+    with ProgressBar("index: files") as progress:
+        result = index(sources, db, checkpoint, options, labels, device, progress)
+    return Output.of_inputs(result.as_dict(), db)

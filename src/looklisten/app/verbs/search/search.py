@@ -1,0 +1,67 @@
+"""The verb `search`: a sound, a picture, a video or a tag -> the moments that are like it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional
+
+from looklisten.app.command_line import (
+    NETWORK_HELP,
+    DeviceName,
+    UsageError,
+    check_writable_file,
+)
+from looklisten.app.output import Output
+from looklisten.search.options import SearchOptions
+
+_DEFAULTS = SearchOptions()
+TAGS_OF_ROW = 3
+
+
+def run_search(
+    query: Annotated[Positional[str | None], tyro.conf.arg(metavar="QUERY")] = None,
+    /,
+    db: Annotated[Path, tyro.conf.arg(metavar="DB")] = Path("index"),
+    tag: str | None = None,
+    count: Annotated[int, tyro.conf.arg(name="k", aliases=["-k"])] = 10,
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    checkpoint: Annotated[str | None, tyro.conf.arg(help=NETWORK_HELP)] = None,
+    device: DeviceName = "auto",
+    options: Annotated[SearchOptions, tyro.conf.arg(name="")] = _DEFAULTS,
+) -> Output:
+    """Find the moments of an index that sound or look like a query, or say that there are none.
+
+    Args:
+        query: A sound, a picture or a video, or FILE@SECONDS for one second of it.
+        db: Folder that `index` wrote.
+        tag: Instead of a query, the name of a class, such as "Dog".
+        count: Scenes to show at most.
+        out: Also write a page, one HTML file, whose players jump to the moments.
+        checkpoint: The network that made the index; by default the one that it names.
+    """
+    from looklisten.search.finding.searching import open_index
+
+    if (query is None) == (tag is None):
+        raise UsageError("search needs one query: looklisten search QUERY --db DB, or --tag NAME")
+    if out is not None:
+        check_writable_file(out)
+    with open_index(db, checkpoint, device) as index:
+        hits = index.search(query, tag, count, options)
+        values = hits.as_dict()
+        values["hits"] = [_row(scene) for scene in hits.scenes]
+        values["nearest"] = [_row(scene) for scene in hits.nearest]
+        if out is not None:
+            from looklisten.app.pages.hits_page import write_hits_page
+
+            values |= write_hits_page(out, hits, index)
+    return Output(values, message=hits.reason)
+
+
+def _row(scene: Any) -> dict[str, Any]:
+    """A scene as one line of a table."""
+    values = asdict(scene)
+    names = sorted(scene.tags, key=scene.tags.get, reverse=True)
+    columns = ("score", "source", "seconds", "start_seconds", "end_seconds", "matched", "label")
+    return {name: values[name] for name in columns} | {"tags": "; ".join(names[:TAGS_OF_ROW])}

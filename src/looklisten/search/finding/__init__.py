@@ -1,0 +1,1 @@
+"""A query -> the scenes of an index that are like it."""

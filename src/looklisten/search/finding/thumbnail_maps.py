@@ -1,0 +1,37 @@
+"""Heat maps over thumbnails: where in a moment's frame its own sound comes from.
+
+The index holds the vector of the sound, so no media file is opened. Knows tensors and JPEG files.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+
+from looklisten.inference.towers import look
+from looklisten.media.frames import decode_jpeg, stack
+from looklisten.search.indexing.moment_encoder import MomentEncoder
+
+
+@torch.inference_mode()
+def thumbnail_map(
+    encoder: MomentEncoder, jpeg: bytes, sound: Float32[np.ndarray, " width"]
+) -> Float[np.ndarray, "rows columns"] | None:
+    """For each position the probability that it belongs to the sound, 0..1.
+
+    None for a network that does not compare positions.
+    """
+    network = encoder.network
+    fusion = network.fusion
+    if not fusion.compares_positions:
+        return None
+    device = next(network.parameters()).device
+    frame = stack([decode_jpeg(jpeg, encoder.resize_pixels)]).to(device)
+    channels: Sequence[int] = (1, network.config.frames_per_pair, 1, 1)
+    map_ = look(network, frame.repeat(*channels)).map
+    positions = fusion.aligned(map_.flatten(2).transpose(1, 2), "vision")[0]
+    similarities = positions @ torch.from_numpy(sound).to(positions)
+    log_odds = network.log_odds(fusion.similarity_logits(similarities))
+    values: Float[np.ndarray, " positions"] = torch.sigmoid(log_odds).float().cpu().numpy()
+    return values.reshape(map_.shape[2:])

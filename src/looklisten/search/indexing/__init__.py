@@ -1,0 +1,1 @@
+"""Files -> the rows of an index."""

@@ -1,0 +1,357 @@
+"""Sounds, images and videos -> an index of their moments; a second run brings it up to date.
+
+Decisions:
+
+- A source is known by its absolute path and done by its content: a file that was copied, touched or
+  moved back is not read again. Its digest is kept with its size and date in `seen.jsonl`, which may
+  be lost without harm.
+- Each source is one commit of the store, so a kill loses at most the source that was being read.
+- Two files with the same bytes are indexed once. When the first one goes, the second takes over.
+- A file that went is removed when an input folder held it. Files of inputs that are not named stay.
+- Files are decoded in another process. A file that ends it twice, or makes it hang, is written to
+  `failures.jsonl` and opened again only if it or the decoder changes.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+from looklisten.data.inputs import find_sources
+from looklisten.data.options import LabelSource
+from looklisten.data.sources import (
+    Source,
+    SourceList,
+    check_no_stretches,
+    is_remote,
+    path_on_this_machine,
+)
+from looklisten.data.worker import MACHINE_ERRORS
+from looklisten.errors import ConfigError, DecoderLostError, StoreError
+from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
+from looklisten.inference.embedding.fingerprints import SourceStamp
+from looklisten.media.formats import MEDIA_SUFFIXES
+from looklisten.media.isolation.limits import WorkerLimits
+from looklisten.media.isolation.parent import use_limits
+from looklisten.model.networks import Run, open_network
+from looklisten.names import decode_name, encode_name
+from looklisten.search.finding.score_calibration import curves_as_json, fit_curves
+from looklisten.search.indexing.index_folder import IndexFolder, SeenFiles, write_facts
+from looklisten.search.indexing.moment_encoder import MomentEncoder
+from looklisten.search.indexing.source_reader import Advance, ReadSource, read_source
+from looklisten.search.moments import IndexedMoment, moment_id
+from looklisten.search.opening import open_store
+from looklisten.search.options import IndexChoices, IndexOptions
+from looklisten.search.store import VectorStore
+from looklisten.system.files import check_writable
+from looklisten.system.progress import Progress, no_progress
+
+_log = logging.getLogger("looklisten")
+
+
+@dataclass(frozen=True)
+class IndexResult:
+    """What one call of `index` did."""
+
+    sources: int
+    """Files that the inputs name."""
+    indexed: int
+    unchanged: int
+    """Files that the index held already."""
+    copies: int
+    """Files with the same bytes as another one, which are in the index once."""
+    removed: int
+    """Sources that the index held, and whose files went."""
+    failed: int
+    """Lines of `failures.jsonl`."""
+    not_opened: int
+    """Files that ended the decoder before and did not change."""
+    moments_added: int
+    moments: int
+    """Moments in the index now."""
+    media_seconds: float
+    """Length of the files that were indexed."""
+    db: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values that the command line prints."""
+        return asdict(self)
+
+
+def index(
+    inputs: Sequence[str | Path],
+    db: str | Path,
+    network: Run | str | Path = "start",
+    options: IndexOptions | None = None,
+    labels: LabelSource = "table",
+    device: str = "auto",
+    progress: Progress = no_progress,
+    **choices: Unpack[IndexChoices],
+) -> IndexResult:
+    """Index the moments of all files that `inputs` name; a second call adds what is new or changed.
+
+    `inputs` are those of `prepare`, and sounds and images too. `db` is the folder of the index;
+    `failures.jsonl` in it has a line for each file that failed or ended early. `network` must have
+    vectors of frames and of sound in one space. `choices` are fields of `IndexOptions`.
+
+    Raises ConfigError for a network without such a space, for an index of another network or of
+    other moments, and while another process writes to it.
+    """
+    options = replace(options or IndexOptions(), **choices)
+    folder = IndexFolder(Path(db))
+    check_writable(folder.path)
+    if not isinstance(network, Run):
+        network = open_network(network, device)
+    encoder = MomentEncoder(network.l3net, options.tags)
+    found_sources = find_sources([str(name) for name in inputs], labels, suffixes=MEDIA_SUFFIXES)
+    check_no_stretches("index", found_sources.sources)
+    with open_store(
+        folder.path, network.network_key, encoder.width, options.store, create=True
+    ) as store:
+        write_facts(folder, network, encoder, options.every_seconds)
+        update = _Update(folder, store, encoder, options, found_sources)
+        limits = WorkerLimits(
+            stall_seconds=options.stall_seconds, memory_megabytes=options.memory_megabytes
+        )
+        with use_limits(limits):
+            update.run(inputs, progress)
+        return update.result()
+
+
+def absolute_name(root: Path, source: Source) -> str:
+    """The name of a source in an index: its absolute path, or its address."""
+    if is_remote(source.path):
+        return source.path
+    # Not `resolve`: a link keeps its own name.
+    return encode_name(os.path.abspath(source.local_path(root)))  # noqa: PTH100
+
+
+class _Update:
+    """Brings an index up to date with a list of sources."""
+
+    def __init__(
+        self,
+        folder: IndexFolder,
+        store: VectorStore,
+        encoder: MomentEncoder,
+        options: IndexOptions,
+        listed: SourceList,
+    ) -> None:
+        self._folder = folder
+        self._store = store
+        self._encoder = encoder
+        self._options = options
+        self._root = listed.root
+        self._sources = {absolute_name(listed.root, source): source for source in listed.sources}
+        self._unusable = listed.unusable
+        self._seen = SeenFiles(folder.path / "seen.jsonl")
+        self._failures = FailureLog(folder.path / "failures.jsonl")
+        self._digests = store.sources()
+        self._holders = {digest: name for name, digest in self._digests.items()}
+        """The source that holds each content."""
+        self._counts = dict.fromkeys(
+            ("indexed", "unchanged", "copies", "removed", "not_opened", "moments_added"), 0
+        )
+        self._media_seconds = 0.0
+
+    def run(self, inputs: Sequence[str | Path], progress: Progress) -> None:
+        """Remove what went, index what is new or changed, and tidy up."""
+        self._failures.keep_lines(self._still_holds)
+        for name, reason in self._unusable.items():
+            self._failures.add(name, reason)
+        for name in self._gone(inputs):
+            self._remove(name)
+            self._counts["removed"] += 1
+        losses = self._failures.decoder_losses()
+        total = len(self._sources)
+        for number, (name, source) in enumerate(self._sources.items()):
+            if name in losses:
+                self._counts["not_opened"] += 1
+            else:
+                self._bring_up_to_date(name, source, _Minutes(progress, number, total))
+            progress(number + 1, total)
+        if self._counts["indexed"] or self._counts["removed"]:
+            self._store.maintain()
+        if self._counts["indexed"] or "score_curves" not in self._folder.facts():
+            self._fit_scores()
+        self._folder.remove_thumbnails(keep=set(self._holders))
+        if losses:
+            _log.warning(
+                "%d files ended the decoder before and did not change, so they were not opened "
+                "(%s); --retry-crashed opens them",
+                len(losses),
+                losses[min(losses)],
+            )
+
+    def result(self) -> IndexResult:
+        return IndexResult(
+            sources=len(self._sources) + len(self._unusable),
+            failed=len(self._failures.lines),
+            moments=self._store.stats().moments,
+            media_seconds=round(self._media_seconds, 3),
+            db=str(self._folder.path),
+            **self._counts,
+        )
+
+    def _still_holds(self, line: FailureLine) -> bool:
+        """Whether a line of an earlier run is still true."""
+        name = line["source"]
+        if name not in self._sources and name not in self._unusable:
+            # Of inputs that this call does not name.
+            return name in self._digests or self._exists(name)
+        before = SourceStamp.read(line)
+        if before.source_sha256 is not None and name in self._sources:
+            is_same = self._stamp(name).source_sha256 == before.source_sha256
+            if self._digests.get(name) == before.source_sha256:
+                return is_same
+            is_crash = line.get("decoder_lost") and line.get("decoder") == decoder_version()
+            return bool(is_same and is_crash and not self._options.retry_crashed)
+        return False
+
+    def _stamp(self, name: str) -> SourceStamp:
+        """What is known of the content of a file on this machine."""
+        source = self._sources[name]
+        if is_remote(source.path):
+            before = self._seen.get(name)
+            is_same = before and source.bytes in (None, before.source_bytes)
+            # Asking would take one request for each file, so the size in the listing decides.
+            return before if before and is_same else SourceStamp(source.bytes)
+        return self._seen.stamp_of(name, source.local_path(self._root))
+
+    @staticmethod
+    def _exists(name: str) -> bool:
+        return is_remote(name) or os.path.lexists(decode_name(name))
+
+    def _gone(self, inputs: Sequence[str | Path]) -> Iterator[str]:
+        """The sources of the index below an input folder whose files went."""
+        folders = [Path(os.path.abspath(name)) for name in inputs]  # noqa: PTH100
+        folders = [path for path in folders if path.is_dir()]
+        for name in sorted(self._digests):
+            if name in self._sources or self._exists(name):
+                continue
+            path = Path(decode_name(name))
+            if any(path.is_relative_to(folder) for folder in folders):
+                yield name
+
+    def _remove(self, name: str) -> None:
+        self._store.remove_source(name)
+        self._holders.pop(self._digests.pop(name), None)
+
+    def _fit_scores(self) -> None:
+        curves = fit_curves(self._store)
+        self._folder.write_facts(self._folder.facts() | {"score_curves": curves_as_json(curves)})
+
+    def _bring_up_to_date(self, name: str, source: Source, advance: Advance) -> None:
+        stamp = SourceStamp(source.bytes)
+        try:
+            stamp = self._stamp(name)
+            digest = stamp.source_sha256
+            if digest is not None and self._is_in_index(name, digest):
+                return
+            with path_on_this_machine(self._root, source) as path:
+                if digest is None:
+                    stamp = self._seen.stamp_of(name, path, is_copy=is_remote(source.path))
+                    if stamp.source_sha256 and self._is_in_index(name, stamp.source_sha256):
+                        return
+                self._add_with_retry(name, source, path, stamp, advance)
+        except ConfigError:
+            raise
+        except DecoderLostError as error:
+            self._fail(name, str(error), stamp, is_loss=True)
+        except Exception as error:
+            is_of_machine = isinstance(error, OSError) and error.errno in MACHINE_ERRORS
+            # A store that fails for one source fails for all.
+            if is_of_machine or isinstance(error, StoreError):
+                raise
+            self._fail(name, str(error) or type(error).__name__, stamp)
+
+    def _is_in_index(self, name: str, digest: str) -> bool:
+        """Count a source that is in the index already, itself or as a copy."""
+        if self._digests.get(name) == digest:
+            self._counts["unchanged"] += 1
+            return True
+        if digest not in self._holders:
+            return False
+        # The name held another content before.
+        if name in self._digests:
+            self._remove(name)
+        self._counts["copies"] += 1
+        return True
+
+    def _fail(self, name: str, reason: str, stamp: SourceStamp, is_loss: bool = False) -> None:
+        # What the index holds of the name is of another content.
+        if name in self._digests:
+            self._remove(name)
+        self._failures.add(name, reason, stamp if is_loss else None)
+
+    def _add_with_retry(
+        self, name: str, source: Source, path: Path, stamp: SourceStamp, advance: Advance
+    ) -> None:
+        try:
+            self._add(name, source, path, stamp, advance)
+        except DecoderLostError as error:
+            if error.hung:
+                raise
+            # The machine may have been short of memory.
+            self._add(name, source, path, stamp, advance)
+
+    def _add(
+        self, name: str, source: Source, path: Path, stamp: SourceStamp, advance: Advance
+    ) -> None:
+        digest = stamp.source_sha256
+        if digest is None:
+            raise FileNotFoundError(f"{name} cannot be read")
+        content = read_source(
+            path,
+            self._encoder,
+            self._options.every_seconds,
+            partial(self._folder.save_thumbnail, digest),
+            advance,
+        )
+        moments = list(_rows(name, digest, source, content))
+        self._store.add(moments)
+        if name in self._digests:
+            self._holders.pop(self._digests[name], None)
+        self._digests[name] = digest
+        self._holders[digest] = name
+        self._counts["indexed"] += 1
+        self._counts["moments_added"] += len(moments)
+        self._media_seconds += content.seconds
+        if content.stop_reason:
+            reason = f"{content.stop_reason}; what came before is indexed"
+            self._failures.add(name, reason)
+
+
+@dataclass(frozen=True)
+class _Minutes:
+    """Shows how far the present file is."""
+
+    progress: Progress
+    done: int
+    total: int
+
+    def __call__(self, seconds: float) -> None:
+        self.progress(self.done, self.total, at=f"{seconds / 60:.0f} min")
+
+
+def _rows(name: str, digest: str, source: Source, content: ReadSource) -> Iterator[IndexedMoment]:
+    for moment in content.moments:
+        tags: dict[str, float] = {}
+        for encoded in (moment.sound, moment.frame):
+            tags |= encoded.tags if encoded else {}
+        yield IndexedMoment(
+            moment_id=moment_id(digest, moment.seconds),
+            source=name,
+            source_digest=digest,
+            video_id=source.video_id or source.path,
+            seconds=moment.seconds,
+            thumbnail=moment.thumbnail,
+            marks=moment.marks,
+            label="|".join(source.labels) or None,
+            tags=tags,
+            vision=moment.frame.vector if moment.frame else None,
+            audio=moment.sound.vector if moment.sound else None,
+        )
