@@ -189,6 +189,18 @@ def test_files_of_other_inputs_stay(media, network, tmp_path):
     }
 
 
+def test_an_index_among_its_sources_does_not_index_itself(media, network, tmp_path):
+    shutil.copy(sorted(media.glob("*.mp4"))[0], tmp_path / "one.mp4")
+    first = ll.index([tmp_path], tmp_path / "index", network, device="cpu")
+    again = ll.index([tmp_path], tmp_path / "index", network, device="cpu")
+    assert (first.sources, again.sources, again.unchanged) == (1, 1, 1)
+
+
+def test_a_second_writer_is_refused(db, media, network):
+    with open_store(db, create=True), pytest.raises(StoreError, match="is being written"):
+        ll.index([media], db, network, device="cpu")
+
+
 def test_marks_say_what_is_silent_black_still_or_repeated(network, tmp_path):
     still = np.concatenate([tone(2.0, 300.0), np.zeros(2 * RATE_HZ)])
     write_sound(tmp_path / "half.wav", still)
@@ -338,13 +350,21 @@ def test_kills_at_any_moment_lose_nothing(media, network, tmp_path):
 
 def test_the_code_of_the_page_runs(media, network, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
-    commands, code = re.findall(r"```(?:sh|python)\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(media, "my_videos")
     Path("my_videos/broken.mp3").unlink()
-    Path("my_videos/000000.mp4").rename("my_videos/clip.mp4")
-    for line in commands.splitlines():
-        words = shlex.split(line.replace("start", network), comments=True)
-        assert main(words[1:]) == 0
+    videos = sorted(Path("my_videos").glob("*.mp4"))
+    for name, numbers in (("robin", (1, 2, 3)), ("owl", (4, 5, 6))):
+        Path("examples", name).mkdir(parents=True)
+        for number in numbers:
+            shutil.copy(videos[number], Path("examples", name))
+    videos[0].rename("my_videos/clip.mp4")
+    for language, text in blocks:
+        if language == "python":
+            exec(text.replace('"start"', repr(network)), {})
+            continue
+        for line in text.splitlines():
+            words = shlex.split(line.replace("--checkpoint start", f"--checkpoint {network}"), True)
+            assert main(words[1:]) == 0, line
     assert Path("hits.html").stat().st_size > 5_000
-    exec(code.replace('"start"', repr(network)), {})
