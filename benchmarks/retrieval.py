@@ -24,23 +24,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 import looklisten as ll
 from looklisten.evaluation.retrieval import retrieval
 from looklisten.evaluation.statistics import wilson_interval
-from looklisten.media.waveform import SAMPLE_RATE_HZ
+from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.search.filters import text_literal
+from looklisten.search.finding.query import read_query
 from looklisten.search.opening import open_store
+from looklisten.search.options import FindSide, QuerySide, SearchOptions
 
+DRUM_WORDS = ("drum kit", "djembe", "tabla", "congas", "percussion")
 TAGS: dict[str, Callable[[str], bool]] = {
     "Dog": lambda label: "dog" in label,
     "Train": lambda label: label == "train" or "metro" in label,
     "Drum": lambda label: any(word in label for word in DRUM_WORDS),
 }
-DRUM_WORDS = ("drum kit", "djembe", "tabla", "congas", "percussion")
 DRUM_LABEL = "drum"
 QUERIES_OF_EACH_KIND = 40
 SECONDS = 3
+ACROSS: tuple[tuple[FindSide, QuerySide], ...] = (("sound", "picture"), ("picture", "sound"))
 
 
 def clips_of(folder: Path) -> list[dict[str, str]]:
@@ -127,16 +132,16 @@ def empty_queries(folder: Path) -> dict[str, list[Path]]:
     return kinds
 
 
-def colored(noise: np.ndarray, exponent: float) -> np.ndarray:
+def colored(noise: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
     """Noise whose amplitude falls with that power of the frequency, of deviation 1."""
     spectrum = np.fft.rfft(noise)
     spectrum[1:] /= np.arange(1, len(spectrum)) ** exponent
     spectrum[0] = 0
-    wave = np.fft.irfft(spectrum, len(noise))
-    return wave / wave.std()
+    wave: NDArray[np.float64] = np.fft.irfft(spectrum, len(noise))
+    return wave / float(wave.std())
 
 
-def write_wav(path: Path, wave: np.ndarray) -> None:
+def write_wav(path: Path, wave: NDArray[np.float64]) -> None:
     import wave as wave_files
 
     samples = np.clip(np.rint(wave * 32767), -32768, 32767).astype("<i2")
@@ -154,17 +159,16 @@ def false_alarms(db: Path, rows: Sequence[dict[str, str]]) -> list[dict[str, Any
         for kind, paths in empty_queries(Path(scratch)).items():
             found = [bool(len(index.search(path))) for path in paths]
             lines.append(alarm_line(kind, found))
-        for find in ("sound", "picture"):
-            own, others = [], []
+        for find, by in ACROSS:
+            own: list[bool] = []
+            others: list[bool] = []
             for row in rows:
-                by = "picture" if find == "sound" else "sound"
-                name = row["video_id"].replace("'", "''")
-                choices = {"find": find, "by": by, "k": 1}
-                hits = index.search(row["path"], where=f"video_id = '{name}'", **choices)
-                own.append(bool(len(hits)))
-                hits = index.search(row["path"], where=f"video_id <> '{name}'", **choices)
-                others.append(bool(len(hits)))
-            lines.append(alarm_line(f"{by} to {find}, own video there", own))
+                name = text_literal(row["video_id"])
+                query = read_query(row["path"], index.encoder)
+                for is_found, equal in ((own, "="), (others, "<>")):
+                    options = SearchOptions(find=find, by=by, where=f"video_id {equal} {name}")
+                    is_found.append(bool(len(index.search_vectors(query, 1, options))))
+            lines.append(alarm_line(f"{by} to {find}, among moments of the own video", own))
             lines.append(alarm_line(f"{by} to {find}, own video left out", others))
     return lines
 
@@ -199,7 +203,7 @@ def main() -> None:
     held_out = [row for row in rows if row["split"] == "test" and row["kind"] == "natural"]
     ll.index([write_table(out / "test.csv", held_out)], out / "test", network)
     ll.index([write_table(out / "all.csv", rows)], out / "all", network)
-    figures = {
+    figures: dict[str, Any] = {
         "network": network,
         "retrieval": [each.as_dict() for each in retrieval(out / "test")],
         "tags": tag_precisions(out / "all"),

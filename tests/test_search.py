@@ -24,6 +24,8 @@ from looklisten.app.cli import main
 from looklisten.errors import ConfigError, OptionError, SourceError, StoreError
 from looklisten.search.finding.query import split_moment
 from looklisten.search.finding.searching import class_spellings
+from looklisten.search.indexing.empty_input import is_plain_noise
+from looklisten.search.indexing.source_reader import as_int16
 from looklisten.search.opening import open_store
 
 RATE_HZ = 48_000
@@ -120,11 +122,16 @@ def test_the_order_is_that_of_the_similarity_and_k_limits_it(db, media):
         assert (hits[0].start_seconds, hits[0].end_seconds) == (0.0, 3.0)
 
 
-@pytest.mark.parametrize("kind", ["silence", "white noise", "black", "one color", "random pixels"])
+@pytest.mark.parametrize(
+    "kind", ["silence", "white noise", "brown noise", "black", "one color", "random pixels"]
+)
 def test_a_query_of_nothing_finds_nothing(db, tmp_path, kind):
     noise = np.random.default_rng(0)
-    if kind in ("silence", "white noise"):
-        wave = 0.1 * noise.standard_normal(3 * RATE_HZ) * (kind == "white noise")
+    if kind in ("silence", "white noise", "brown noise"):
+        wave = 0.1 * noise.standard_normal(3 * RATE_HZ) * (kind != "silence")
+        if kind == "brown noise":
+            spectrum = np.fft.rfft(wave)
+            wave = 40 * np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1))
         query = write_sound(tmp_path / "query.wav", wave)
     else:
         pixels = np.full((64, 64, 3), 140 if kind == "one color" else 0, np.uint8)
@@ -136,6 +143,20 @@ def test_a_query_of_nothing_finds_nothing(db, tmp_path, kind):
         hits = index.search(query, threshold=0.0)
     assert hits.nothing_found and not hits.nearest
     assert "only silence, noise or one color" in hits.reason
+
+
+def test_only_plain_noise_is_noise():
+    """Tones, and noise that is filtered or changes, are something to find."""
+    noise = np.random.default_rng(0).standard_normal(RATE_HZ)
+    waves = {
+        "plain": 0.1 * noise,
+        "tone": tone(1.0, 440.0),
+        "swelling": noise * np.linspace(0.02, 0.1, RATE_HZ),
+        "muffled": 0.005 * np.convolve(noise, np.hanning(64), "same"),
+        "with a tone": 0.03 * noise + tone(1.0, 900.0),
+    }
+    plain = {name for name, wave in waves.items() if is_plain_noise(as_int16(np.float32(wave)))}
+    assert plain == {"plain"}
 
 
 def test_below_the_threshold_the_nearest_are_given(db, media):

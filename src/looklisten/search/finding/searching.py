@@ -29,8 +29,9 @@ from looklisten.search.options import FindSide, SearchChoices, SearchOptions
 from looklisten.search.store import StoreStats
 
 DEFAULT_SCENES = 10
-DEFAULT_THRESHOLD = 0.9
-"""Of the scores of similarities: of pairs with this score, one in ten does not belong together."""
+DEFAULT_THRESHOLD = 0.6
+"""Of the scores of similarities. A higher one loses more right scenes than it keeps wrong ones out
+(LOG.md)."""
 DEFAULT_TAG_THRESHOLD = 0.2
 FIRST_MOMENTS_PER_SCENE = 10
 """So many times `k` moments are asked for first; neighbors of one scene take several."""
