@@ -2,12 +2,14 @@
 recall.
 
     python benchmarks/search.py [--moments 200000 1000000] [--width 128] [--queries 200] [--out DIR]
+        [--queries-only]
 
 The vectors are made: 1,000 classes, sources of 20 moments near one class, moments near their
 source. Each moment has a vector of the frame and one of the sound, which differ. Queries are stored
 vectors with noise. For each query all methods take turns, so that other work on the machine
-disturbs all alike. `numpy` is one matrix product over vectors in memory and the ten largest of it;
-FAISS is left out where it is not installed. Recall is the share of the true ten nearest.
+disturbs all alike; `processor_ms` counts all threads of the process. `numpy` is one matrix product
+over vectors in memory and the ten largest of it; FAISS is left out where it is not installed.
+Recall is the share of the true ten nearest.
 """
 
 import argparse
@@ -133,12 +135,15 @@ def measure(searches: dict[str, Search], truth: Search, queries: Any) -> dict[st
     for search in searches.values():
         search(queries[0])
     milliseconds: dict[str, list[float]] = {name: [] for name in searches}
+    processor: dict[str, list[float]] = {name: [] for name in searches}
     hits = dict.fromkeys(searches, 0)
     for query in queries:
         nearest = set(truth(query))
         for name, search in searches.items():
             start = time.perf_counter()
+            processor_start = time.process_time()
             found = search(query)
+            processor[name].append(1000 * (time.process_time() - processor_start))
             milliseconds[name].append(1000 * (time.perf_counter() - start))
             hits[name] += len(nearest & set(found))
     return {
@@ -146,13 +151,16 @@ def measure(searches: dict[str, Search], truth: Search, queries: Any) -> dict[st
             "p50_ms": round(float(np.median(times)), 2),
             "p99_ms": round(float(np.quantile(times, 0.99)), 2),
             "min_ms": round(min(times), 2),
+            "processor_ms": round(float(np.median(processor[name])), 2),
             "recall": round(hits[name] / (NEAREST * len(queries)), 4),
         }
         for name, times in milliseconds.items()
     }
 
 
-def benchmark(moments: int, width: int, query_count: int, folder: Path) -> dict[str, Any]:
+def benchmark(
+    moments: int, width: int, query_count: int, folder: Path, is_built: bool
+) -> dict[str, Any]:
     vectors = make_vectors(moments, width)
     generator = np.random.default_rng(1)
     chosen = vectors["vision"][generator.integers(0, moments, query_count)]
@@ -162,8 +170,9 @@ def benchmark(moments: int, width: int, query_count: int, folder: Path) -> dict[
     searches: dict[str, Search] = {}
     for kind in KINDS:
         db = folder / f"{kind}-{moments}"
-        shutil.rmtree(db, ignore_errors=True)
-        built[kind] = build(db, kind, vectors)
+        if not is_built:
+            shutil.rmtree(db, ignore_errors=True)
+            built[kind] = build(db, kind, vectors)
         store = open_store(db)
         searches[kind] = store_search(store)
         searches[f"{kind}, filter"] = store_search(store, "seconds >= 10 AND label != 'class 7'")
@@ -184,11 +193,15 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--out", type=Path, help="a folder that keeps the stores")
+    parser.add_argument("--queries-only", action="store_true", help="use the stores in --out")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         for moments in options.moments:
             folder = options.out or Path(scratch)
-            print(json.dumps(benchmark(moments, options.width, options.queries, folder), indent=1))
+            values = benchmark(
+                moments, options.width, options.queries, folder, options.queries_only
+            )
+            print(json.dumps(values, indent=1))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from looklisten.app.cli import main
 from looklisten.errors import StoreError
 from looklisten.search.moment_tables import table_moments
 from looklisten.search.opening import open_store
@@ -48,9 +49,8 @@ def test_qdrant_gets_a_collection_and_points_with_named_vectors(store, tmp_path)
     of_source = {point["payload"]["source"]: point for point in points}
     assert list(of_source["b.mp4"]["vector"]) == ["vision"]
     assert list(of_source["black.mp4"]["vector"]) == ["audio"]
-    np.testing.assert_array_equal(
-        np.array(of_source["b.mp4"]["vector"]["vision"], np.float32), VECTORS[0]
-    )
+    vector = of_source["b.mp4"]["vector"]["vision"]
+    np.testing.assert_allclose(vector, VECTORS[0], atol=6e-9)
     payload = of_source["b.mp4"]["payload"]
     assert (payload["label"], payload["tags"]) == ("dog", ["Dog", "Zug"])
 
@@ -60,3 +60,11 @@ def test_an_export_that_fails_leaves_nothing(store, tmp_path):
     with pytest.raises(StoreError, match="could not be written"):
         store.export(tmp_path / "file" / "out", "parquet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "file"]
+
+
+def test_the_verb_writes_an_export(store, tmp_path, capsys):
+    assert main(["export-index", str(tmp_path / "db"), str(tmp_path / "out.parquet")]) == 0
+    assert json.loads(capsys.readouterr().out)["moments"] == 702
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 702
+    assert main(["export-index", str(tmp_path), str(tmp_path / "out")]) == 1
+    assert "holds no index; make one with `looklisten index`" in capsys.readouterr().err
