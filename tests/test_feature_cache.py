@@ -183,12 +183,13 @@ def test_towers_can_have_a_learning_rate_of_their_own(own_shards, tmp_path):
     for name, rate in (("same", 0.0), ("slow", 1e-9)):
         train(own_shards.path, config.changed("train", tower_learning_rate=rate), tmp_path / name)
     torch.manual_seed(0)
-    start = L3Net(config.model).state_dict()["vision.blocks.0.conv1.weight"]
-    moved = {}
-    for name in ("same", "slow"):
-        trained = load(tmp_path / name).state_dict()["vision.blocks.0.conv1.weight"]
-        moved[name] = float((trained - start).abs().max())
-    assert moved["slow"] < 1e-6 < moved["same"]
+    start = L3Net(config.model).state_dict()
+    for name in ("vision.blocks.0.conv1.weight", "audio.blocks.0.conv1.weight"):
+        moved = {}
+        for run in ("same", "slow"):
+            trained = load(tmp_path / run).state_dict()[name]
+            moved[run] = float((trained - start[name]).abs().max())
+        assert moved["slow"] < 1e-6 < moved["same"]
 
 
 def test_standardized_features_have_mean_0_and_nearly_deviation_1():
