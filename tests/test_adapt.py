@@ -1,6 +1,7 @@
 """Adapting a network to own footage: what it keeps, what it refuses, what it says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,18 @@ import torch
 
 from conftest import small_config
 from looklisten.app.cli import main
+from looklisten.app.verbs.training.adapt import gain_in_words
+from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.ranking import ScoreMatrix, rank
+from looklisten.inference.moments import moments
+from looklisten.model.calibration import Calibration
 from looklisten.model.networks import load, open_network
-from looklisten.training.frozen_towers.adapt import adapt, paired_gain
+from looklisten.training.frozen_towers.adapt import HeldOutMoments, adapt, paired_gain
+from looklisten.training.frozen_towers.cache import open_features
 from looklisten.training.frozen_towers.options import AdaptOptions
+from looklisten.training.loop import train
+from noise_shards import a_clip, write_clips
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +70,65 @@ def test_the_command_line_says_before_and_after(run_path, shards_path, tmp_path,
     assert main([*arguments, "--run", str(tmp_path / "run"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert {"is_better", "one_of_two_before", "one_of_two_after_ci95", "gain_ci95"} <= set(printed)
+
+
+def test_videos_that_the_network_was_trained_on_are_named_and_recorded(tmp_path, caplog):
+    folder = write_clips(tmp_path / "shards", [a_clip(number, "") for number in range(16)])
+    train(folder, small_config(steps=1), tmp_path / "base", evaluated_pairs=8)
+    base = open_network(tmp_path / "base")
+    options = AdaptOptions(steps=1, measured_fraction=0.5)
+    adapted = open_network(adapt(folder, base, tmp_path / "run", options).path)
+
+    assert f"videos have the same ids as videos that {base.name} was trained on" in caplog.text
+    assert base.trained_videos
+    assert adapted.trained_videos >= base.trained_videos
+    assert not adapted.held_out_videos & base.trained_videos
+
+
+@pytest.mark.parametrize("rate", [1e-12, 1e-2])
+def test_a_calibrated_network_stays_calibrated(base, shards_path, tmp_path, rate):
+    before = Calibration(temperature=2.0, threshold=0.5, videos=7)
+    base.l3net.calibration = before
+    options = AdaptOptions(steps=40, learning_rate=rate)
+    try:
+        result = adapt(shards_path, base, tmp_path / "run", options)
+    finally:
+        base.l3net.calibration = None
+    after = load(result.path).calibration
+    assert after is not None
+    assert (after == before) != result.is_better
+
+
+@pytest.mark.parametrize("videos", [1, 5])
+def test_too_few_videos_are_counted_by_part(base, tmp_path, videos):
+    folder = write_clips(tmp_path / "few", [a_clip(number, "") for number in range(videos)])
+    with pytest.raises(ConfigError, match=r"at least 2 videos to train on.* has \d, \d and \d for"):
+        adapt(folder, base, tmp_path / "run")
+
+
+def test_a_clip_without_a_second_of_sound_is_refused(base, tmp_path):
+    clips = [a_clip(number, "") for number in range(8)]
+    clips[3] = replace(clips[3], waveform=clips[3].waveform[:40_000])
+    folder = write_clips(tmp_path / "short", clips)
+    sentence = r"a clip of 0\.833 s is shorter than the 1 s .*--min-clip-seconds 1"
+    with pytest.raises(ConfigError, match=sentence):
+        adapt(folder, base, tmp_path / "run")
+    with pytest.raises(ConfigError, match=sentence):
+        list(moments(clips[3], base.l3net.config, 2))
+
+
+def test_moments_of_many_held_out_clips_are_sampled(base, shards, shards_path):
+    features = open_features(base.l3net, Shards(shards_path), 1.0)
+    assert len(HeldOutMoments.of(features, shards).videos) > 60
+    assert 30 < len(HeldOutMoments.of(features, shards, max_moments=60).videos) <= 60
+
+
+def test_a_gain_that_may_be_chance_is_said_to_be_so(base, shards_path, tmp_path):
+    result = adapt(shards_path, base, tmp_path / "run", AdaptOptions(steps=1))
+    better = replace(result, is_better=True, gain=0.1, gain_ci95=(0.05, 0.15))
+    assert gain_in_words(better) == ""
+    assert "may be chance" in gain_in_words(replace(better, gain_ci95=(-0.05, 0.25)))
+    assert "as it was" in gain_in_words(replace(better, is_better=False))
 
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"measured_fraction": 1.0}, {"batch_size": 1}])

@@ -19,6 +19,7 @@ from looklisten.evaluation.all_pairs import (
 )
 from looklisten.evaluation.calibration import calibrate, fit_calibration
 from looklisten.evaluation.comparison import PairComparison, compare_in_blocks
+from looklisten.evaluation.held_out import clips_of_split, clips_to_evaluate
 from looklisten.evaluation.other_sounds import mix_equally_loud
 from looklisten.evaluation.ranking import ScoreMatrix, pooled, rank
 from looklisten.evaluation.statistics import interval_over_members, jackknife_interval
@@ -27,7 +28,7 @@ from looklisten.inference.moments import look_and_listen, moments
 from looklisten.interop.publish import save_pretrained
 from looklisten.model.calibration import Calibration
 from looklisten.model.checkpoint import save_calibration
-from looklisten.model.networks import load, open_network
+from looklisten.model.networks import Run, load, open_network
 
 LEVELS = [((n + 0.5) / 13, (n + 0.5) / 13) for n in range(13)]
 
@@ -301,3 +302,11 @@ def test_the_verb_prints_figures_with_intervals_for_any_split(
     values = evaluate("--checkpoint", str(alone), "--per-clip", "1")
     assert values["videos"] == 48
     assert f"nobody knows which videos {alone} held out, so all of" in caplog.text
+
+
+def test_all_videos_are_new_to_a_network_of_the_package(run_path, shards):
+    trained = open_network(run_path)
+    shipped = Run("start", trained.network, trained.checkpoint)
+    assert len(clips_of_split(shipped, shards, None)) == len(shards)
+    assert len(clips_to_evaluate(shipped, shards)) == len(shards)
+    assert len(clips_of_split(trained, shards, None)) < len(shards)

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import SHARED, small_config
-from looklisten.config import ModelConfig
+from looklisten.config import SIDES, ModelConfig
 from looklisten.errors import CheckpointError, ConfigError, PublishedFileError
+from looklisten.evaluation.units.naming import units
 from looklisten.media.spectrogram import LogSpectrogram
 from looklisten.model.backbones import BACKBONES, register_backbone
 from looklisten.model.backbones.efficientnet import (
@@ -33,6 +34,8 @@ from looklisten.model.published_weights import (
     state_sha256,
 )
 from looklisten.system.published_files import PublishedFile, file_digest
+from looklisten.training.frozen_towers.adapt import adapt
+from looklisten.training.frozen_towers.options import AdaptOptions
 from looklisten.training.loop import train
 
 YAMNET = SHARED / "media" / "models" / "yamnet.tflite"
@@ -349,6 +352,25 @@ def test_a_run_can_begin_from_scratch_or_with_a_given_file(small, shards_path, t
     train(shards_path, config, tmp_path / "given", evaluated_pairs=8)
     weight = vision_state(tmp_path / "given")["blocks.0.conv1.weight"]
     assert torch.equal(weight, 2 * small["blocks.0.conv1.weight"])
+
+
+def test_a_network_is_adapted_and_opened_with_the_given_file_of_its_tower(
+    small, shards_path, tmp_path, monkeypatch
+):
+    given = tmp_path / "given.safetensors"
+    save_file(small, given)
+    config = small_run(freeze="vision", vision_from=str(given))
+    train(shards_path, config, tmp_path / "run", evaluated_pairs=8)
+    monkeypatch.setenv("LOOKLISTEN_TEST_MIRROR", str(tmp_path / "nothing here"))
+    adapt(shards_path, tmp_path / "run", tmp_path / "adapted", AdaptOptions(steps=1))
+    assert state_sha256(vision_state(tmp_path / "adapted")) == state_sha256(small)
+
+
+def test_units_of_sides_with_other_numbers_of_features(small, held_out):
+    network = L3Net(small_run().model).eval()
+    assert network.features["vision"] != network.features["audio"]
+    result = units(network, held_out, top=2)
+    assert {side: len(result.of(side)) for side in SIDES} == network.features
 
 
 def test_an_untrained_network_has_the_published_weights(small, tmp_path):

@@ -524,6 +524,24 @@ def test_the_time_left_of_resumed_work_counts_from_its_start(capsys):
     ]
 
 
+def test_the_time_left_of_a_second_part_counts_from_its_start(capsys):
+    """A task may have parts with other units, such as features and steps."""
+    now = [0.0]
+    bar = ProgressBar("work", clock=lambda: now[0])
+    for now[0], done, total in (
+        (0.0, 4000, 5000),
+        (20.0, 5000, 5000),
+        (40.0, 1, 60),
+        (60.0, 2, 60),
+    ):
+        bar(done, total)
+    assert [line.split() for line in capsys.readouterr().err.splitlines()] == [
+        ["work", "5000/5000", "0", "s", "left"],
+        ["work", "1/60"],
+        ["work", "2/60", "1160", "s", "left"],
+    ]
+
+
 REPEATED_ALLOCATIONS = """
 import resource, sys
 import numpy as np

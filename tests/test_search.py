@@ -24,6 +24,8 @@ from looklisten.app.cli import main
 from looklisten.errors import ConfigError, OptionError, SourceError, StoreError
 from looklisten.search.finding.query import split_moment
 from looklisten.search.finding.searching import class_spellings
+from looklisten.search.indexing.empty_input import is_plain_noise
+from looklisten.search.indexing.source_reader import as_int16
 from looklisten.search.opening import open_store
 
 RATE_HZ = 48_000
@@ -120,11 +122,16 @@ def test_the_order_is_that_of_the_similarity_and_k_limits_it(db, media):
         assert (hits[0].start_seconds, hits[0].end_seconds) == (0.0, 3.0)
 
 
-@pytest.mark.parametrize("kind", ["silence", "white noise", "black", "one color", "random pixels"])
+@pytest.mark.parametrize(
+    "kind", ["silence", "white noise", "brown noise", "black", "one color", "random pixels"]
+)
 def test_a_query_of_nothing_finds_nothing(db, tmp_path, kind):
     noise = np.random.default_rng(0)
-    if kind in ("silence", "white noise"):
-        wave = 0.1 * noise.standard_normal(3 * RATE_HZ) * (kind == "white noise")
+    if kind in ("silence", "white noise", "brown noise"):
+        wave = 0.1 * noise.standard_normal(3 * RATE_HZ) * (kind != "silence")
+        if kind == "brown noise":
+            spectrum = np.fft.rfft(wave)
+            wave = 40 * np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1))
         query = write_sound(tmp_path / "query.wav", wave)
     else:
         pixels = np.full((64, 64, 3), 140 if kind == "one color" else 0, np.uint8)
@@ -136,6 +143,20 @@ def test_a_query_of_nothing_finds_nothing(db, tmp_path, kind):
         hits = index.search(query, threshold=0.0)
     assert hits.nothing_found and not hits.nearest
     assert "only silence, noise or one color" in hits.reason
+
+
+def test_only_plain_noise_is_noise():
+    """Tones, and noise that is filtered or changes, are something to find."""
+    noise = np.random.default_rng(0).standard_normal(RATE_HZ)
+    waves = {
+        "plain": 0.1 * noise,
+        "tone": tone(1.0, 440.0),
+        "swelling": noise * np.linspace(0.02, 0.1, RATE_HZ),
+        "muffled": 0.005 * np.convolve(noise, np.hanning(64), "same"),
+        "with a tone": 0.03 * noise + tone(1.0, 900.0),
+    }
+    plain = {name for name, wave in waves.items() if is_plain_noise(as_int16(np.float32(wave)))}
+    assert plain == {"plain"}
 
 
 def test_below_the_threshold_the_nearest_are_given(db, media):
@@ -187,6 +208,18 @@ def test_files_of_other_inputs_stay(media, network, tmp_path):
         str(tmp_path / "one.mp4"),
         str(tmp_path / "folder" / "two.mp4"),
     }
+
+
+def test_an_index_among_its_sources_does_not_index_itself(media, network, tmp_path):
+    shutil.copy(sorted(media.glob("*.mp4"))[0], tmp_path / "one.mp4")
+    first = ll.index([tmp_path], tmp_path / "index", network, device="cpu")
+    again = ll.index([tmp_path], tmp_path / "index", network, device="cpu")
+    assert (first.sources, again.sources, again.unchanged) == (1, 1, 1)
+
+
+def test_a_second_writer_is_refused(db, media, network):
+    with open_store(db, create=True), pytest.raises(StoreError, match="is being written"):
+        ll.index([media], db, network, device="cpu")
 
 
 def test_marks_say_what_is_silent_black_still_or_repeated(network, tmp_path):
@@ -338,13 +371,21 @@ def test_kills_at_any_moment_lose_nothing(media, network, tmp_path):
 
 def test_the_code_of_the_page_runs(media, network, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
-    commands, code = re.findall(r"```(?:sh|python)\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(media, "my_videos")
     Path("my_videos/broken.mp3").unlink()
-    Path("my_videos/000000.mp4").rename("my_videos/clip.mp4")
-    for line in commands.splitlines():
-        words = shlex.split(line.replace("start", network), comments=True)
-        assert main(words[1:]) == 0
+    videos = sorted(Path("my_videos").glob("*.mp4"))
+    for name, numbers in (("robin", (1, 2, 3)), ("owl", (4, 5, 6))):
+        Path("examples", name).mkdir(parents=True)
+        for number in numbers:
+            shutil.copy(videos[number], Path("examples", name))
+    videos[0].rename("my_videos/clip.mp4")
+    for language, text in blocks:
+        if language == "python":
+            exec(text.replace('"start"', repr(network)), {})
+            continue
+        for line in text.splitlines():
+            words = shlex.split(line.replace("--checkpoint start", f"--checkpoint {network}"), True)
+            assert main(words[1:]) == 0, line
     assert Path("hits.html").stat().st_size > 5_000
-    exec(code.replace('"start"', repr(network)), {})

@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+import looklisten as ll
 from conftest import SHARED
-from looklisten.errors import PublishedFileError
+from looklisten.config import ModelConfig
+from looklisten.errors import OptionError, PublishedFileError
 from looklisten.inference.localization.localize import localize
+from looklisten.model.l3net import L3Net
 from looklisten.model.networks import open_network
 from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE
 from looklisten.model.shipped import is_shipped, open_shipped
+from looklisten.model.tower_classes import tower_classes
 
 MAX_MEGABYTES = 2.0
 CLIP = SHARED / "media" / "real" / "videos" / "r0015_0.mp4"
@@ -54,3 +58,37 @@ def test_start_localizes_and_embeds_a_real_clip(published_towers):
         vector = network.fusion.aligned(network.look(frame).vector, "vision")
     assert vector.shape == (1, network.fusion.aligned_width)
     torch.testing.assert_close(vector.norm(dim=1), torch.ones(1))
+
+
+@needs_towers
+def test_start_finds_a_real_clip_by_the_classes_of_its_towers(tmp_path):
+    result = ll.index([CLIP], tmp_path, "start", device="cpu")
+    assert result.moments >= 9
+    with ll.open_index(tmp_path, device="cpu") as index:
+        assert len(index.classes("sound")) == 521 and len(index.classes("picture")) == 1000
+        bark = index.search(tag="dog", find="sound")[0]
+        assert bark.score > 0.3 and bark.matched == "tag"
+        assert {"Pomeranian"} & set(index.tags())
+        # A class that no moment has finds nothing; a name that is no class is refused.
+        assert index.search(tag="Sitar").nothing_found
+        with pytest.raises(OptionError, match=r"similar: .*Dog"):
+            index.search(tag="doog")
+
+
+@needs_towers
+def test_the_names_are_in_the_order_of_the_scores():
+    """Silence is known by name, and so is a tone."""
+    network = open_network("start").l3net
+    classes = tower_classes(network.audio)
+    seconds = torch.arange(48_000) / 48_000
+    tones = torch.stack([torch.zeros(48_000), 0.3 * torch.sin(2 * torch.pi * 1000 * seconds)])
+    scores = classes.scores(network.listen(tones).vector)
+    assert [classes.names[number] for number in scores.argmax(1)] == ["Silence", "Beep, bleep"]
+
+
+def test_a_tower_that_learned_has_no_published_classes():
+    config = ModelConfig(
+        vision_backbone="efficientnet-lite0", audio_backbone="yamnet", front_end="yamnet"
+    )
+    network = L3Net(config)
+    assert tower_classes(network.vision) is None and tower_classes(network.audio) is None

@@ -24,6 +24,8 @@ from .evaluation.localization.evaluate import localization as localization
 from .evaluation.localization.evaluate import pointing as pointing
 from .evaluation.localization.mosaics import MosaicResult as MosaicResult
 from .evaluation.localization.mosaics import mosaics as mosaics
+from .evaluation.retrieval import Retrieval as Retrieval
+from .evaluation.retrieval import retrieval as retrieval
 from .evaluation.sets.labeled_set import LabeledFiles as LabeledFiles
 from .evaluation.sets.labeled_set import LabeledItem as LabeledItem
 from .evaluation.sets.labeled_set import LabeledSet as LabeledSet
@@ -79,3 +81,5 @@ from .training.frozen_towers.adapt import adapt as adapt
 from .training.frozen_towers.options import AdaptOptions as AdaptOptions
 from .training.loop import TrainResult as TrainResult
 from .training.loop import train as train
+from .training.own_classes import TagResult as TagResult
+from .training.own_classes import tag_index as tag_index

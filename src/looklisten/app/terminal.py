@@ -56,6 +56,7 @@ class ProgressBar:
         self._start_seconds = clock()
         self._printed_seconds = self._start_seconds
         self._done_at_start: int | None = None
+        self._done = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -73,6 +74,11 @@ class ProgressBar:
         """Report that `done` of `total` units are done."""
         if self._quiet:
             return
+        if done < self._done:
+            # The next part of the work has begun, with other units and another rate.
+            self._done_at_start = None
+            self._progress.reset(self._task)
+        self._done = done
         facts_text = "  ".join(f"{name} {value}" for name, value in facts.items())
         if self._on_terminal:
             self._progress.update(self._task, completed=done, total=total, facts=facts_text)

@@ -439,12 +439,23 @@ def neighbor_frames(frame: int, frames: int, count: int) -> list[int]:
     return numbers
 
 
+def check_holds_window(clip_samples: int) -> None:
+    """Raises ConfigError for a clip that is shorter than the second of sound of a pair."""
+    if clip_samples < WINDOW_SAMPLES:
+        raise ConfigError(
+            f"a clip of {clip_samples / SAMPLE_RATE_HZ:.3f} s is shorter than the "
+            f"{WINDOW_SECONDS:g} s of sound of a pair; prepare the videos again with "
+            f"--min-clip-seconds {WINDOW_SECONDS:g}"
+        )
+
+
 def window_start(frame_seconds: float, clip_samples: int, chance: float) -> int:
     """The first sample of a second of sound around a frame, uniform over the possible ones.
 
     `chance` is uniform in [0, 1). The frame may lie anywhere inside the second (paper, section
     3.1). Near an end of the clip fewer seconds are possible; there is no padding.
     """
+    check_holds_window(clip_samples)
     frame_sample = int(frame_seconds * SAMPLE_RATE_HZ)
     # + 1, because the frame must lie before the end of the second.
     earliest = max(frame_sample - WINDOW_SAMPLES + 1, 0)

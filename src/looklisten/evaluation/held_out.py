@@ -31,7 +31,8 @@ def opened_shards(shards: Shards | str | Path) -> Shards:
 def clips_to_evaluate(network: L3Net | Run, shards: Shards | str | Path) -> Shards:
     """The clips that a network is evaluated on: those that its training held out.
 
-    A selection of shards (`Shards.select`) is taken as it is. A run warns where it was trained on
+    A network of the package was trained on none of these videos, so all clips are taken. A
+    selection of shards (`Shards.select`) is taken as it is. A run warns where it was trained on
     videos of these names.
 
     Raises ConfigError for a network without its run and all clips of a folder: only a run knows
@@ -48,7 +49,7 @@ def clips_to_evaluate(network: L3Net | Run, shards: Shards | str | Path) -> Shar
         return shards
     # Whoever selects clips wants these; others must not have to know the fraction.
     if not shards.is_selection:
-        return network.held_out(shards)
+        return shards.split(ALL_CLIPS, 0.0) if network.is_shipped else network.held_out(shards)
     network.warn_of_trained_videos(shards.video_ids.tolist())
     return shards
 
@@ -56,9 +57,12 @@ def clips_to_evaluate(network: L3Net | Run, shards: Shards | str | Path) -> Shar
 def clips_of_split(run: Run, shards: Shards, split: str | None) -> Shards:
     """The clips of a split, as a selection: held-out, all, or the name of a split.
 
-    None means the videos that the run held out. All clips are taken, with a warning, for a network
-    of which nobody knows that. Raises ConfigError for a split that is not there.
+    None means the videos that the run held out. All clips are taken for a network of the package,
+    which never saw them, and, with a warning, where nobody knows what was held out. Raises
+    ConfigError for a split that is not there.
     """
+    if split is None and run.is_shipped:
+        split = ALL_CLIPS
     if split is None and not run.knows_split:
         _log.warning(
             "nobody knows which videos %s held out, so all of %s are measured; "

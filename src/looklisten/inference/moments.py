@@ -10,7 +10,7 @@ from torch import Tensor
 
 from looklisten.config import SIDES, ModelConfig
 from looklisten.data.clips import Clip
-from looklisten.data.pairs import neighbor_frames
+from looklisten.data.pairs import check_holds_window, neighbor_frames
 from looklisten.inference.towers import listen, look
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import decode_jpeg, fit_square, stack
@@ -68,6 +68,7 @@ def moment_number(clip: Clip, config: ModelConfig, count: int, number: int) -> M
 
 def moment_starts(clip: Clip, count: int) -> list[int]:
     """The first sample of each of the seconds that `moments` gives."""
+    check_holds_window(len(clip.waveform))
     # The first sample of the last second.
     room = len(clip.waveform) - WINDOW_SAMPLES
     count = min(count, 1 + room // LEAST_STEP_SAMPLES)

@@ -51,7 +51,7 @@ class UnitActivation:
     activation: float
     heat_map: HeatMap
     """The unit's channel of the last feature map, over the center crop of the frame or over the
-    spectrogram. Its maximum is `activation`.
+    spectrogram. Its maximum is `activation`, or its mean for a backbone that pools by means.
     """
 
 
@@ -98,11 +98,10 @@ def video_activations(
     for video, group in groupby(vectors, key=lambda row: row[0]):
         rows = list(group)
         moment_numbers = np.array([number for _, number, _ in rows])
-        pairs = np.stack([pair for _, _, pair in rows])
         strongest: dict[Side, Float[np.ndarray, " units"]] = {}
         strongest_moments: dict[Side, Int[np.ndarray, " units"]] = {}
-        for side_number, side in enumerate(SIDES):
-            values = pairs[:, side_number]
+        for side in SIDES:
+            values = np.stack([vectors_of_sides[side] for _, _, vectors_of_sides in rows])
             strongest[side] = values.max(0)
             strongest_moments[side] = moment_numbers[values.argmax(0)]
         yield VideoActivations(video, strongest, strongest_moments)
@@ -116,8 +115,8 @@ def _by_video(clips: Shards) -> Int[np.ndarray, " clips"]:
 
 def _vectors(
     model: L3Net, clips: Shards, per_clip: int, progress: Progress
-) -> Iterator[tuple[str, int, Float[np.ndarray, "2 units"]]]:
-    """Of each moment its video, its number (`VideoActivations`) and the vectors of both sides."""
+) -> Iterator[tuple[str, int, dict[Side, Float[np.ndarray, " _units"]]]]:
+    """Of each moment its video, its number (`VideoActivations`) and the vector of each side."""
 
     def numbered_moments() -> Iterator[tuple[str, int, Moment]]:
         for done, clip in enumerate(_by_video(clips).tolist(), 1):
@@ -130,9 +129,9 @@ def _vectors(
     while batch := list(islice(remaining, MOMENTS_PER_BATCH)):
         with torch.inference_mode():
             outputs = look_and_listen(model, [moment for _, _, moment in batch])
-        vectors = np.stack([output.vector.float().cpu().numpy() for output in outputs], 1)
-        for (video, number, _), pair in zip(batch, vectors, strict=True):
-            yield video, number, pair
+        vision, audio = (output.vector.float().cpu().numpy() for output in outputs)
+        for row, (video, number, _) in enumerate(batch):
+            yield video, number, {"vision": vision[row], "audio": audio[row]}
 
 
 def strongest_activations(
@@ -194,7 +193,7 @@ def _unit_activation(
 
 def _maps(
     model: L3Net, shards: Shards, addresses: Sequence[MomentAddress]
-) -> Iterator[tuple[Moment, dict[Side, Float[np.ndarray, "units _rows _columns"]]]]:
+) -> Iterator[tuple[Moment, dict[Side, Float[np.ndarray, "_units _rows _columns"]]]]:
     """Moments with the last feature map of each side."""
     batch = []
     for address in addresses:

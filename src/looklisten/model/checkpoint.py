@@ -149,6 +149,7 @@ def save_checkpoint(
     optimizer: Mapping[str, Tensor],
     results: Mapping[str, float],
     computation: Mapping[str, str] | None = None,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Write `folder/step-000000100` atomically. `computation`: how its steps were computed."""
     published = published_towers(config.model, model)
@@ -173,6 +174,8 @@ def save_checkpoint(
             "published": dict(published),
             "sha256": {file.name: sha256_of(file) for file in files},
         }
+        if calibration is not None:
+            metadata[CALIBRATION] = calibration.as_dict()
         text = json.dumps(metadata, indent=1) + "\n"
         (scratch / METADATA_NAME).write_text(text, encoding="utf-8")
     return path

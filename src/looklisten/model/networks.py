@@ -141,6 +141,11 @@ class Run:
         return self._config is not None and bool(self.step or self.is_untrained)
 
     @property
+    def is_shipped(self) -> bool:
+        """Whether it comes with the package: it held out no video of anybody's shards."""
+        return is_shipped(self.name)
+
+    @property
     def path(self) -> Path | None:
         """The folder or file that the network was read from; None for an untrained network."""
         if self.checkpoint is not None:

@@ -351,9 +351,17 @@ def _candidates(
 
 def _best(candidates: list[_Candidate], limit: int) -> list[FoundMoment]:
     candidates.sort(key=lambda each: (-each.similarity, each.moment_id, each.source))
-    return [
-        FoundMoment(each.fragment.moment(each.row), each.similarity) for each in candidates[:limit]
-    ]
+    best = candidates[:limit]
+    # Reading the rows of a fragment at once is ten times as fast as one by one.
+    rows: dict[Fragment, list[int]] = {}
+    for each in best:
+        rows.setdefault(each.fragment, []).append(each.row)
+    moments = {
+        (fragment, row): moment
+        for fragment, numbers in rows.items()
+        for row, moment in zip(numbers, fragment.moments(np.array(numbers)), strict=True)
+    }
+    return [FoundMoment(moments[each.fragment, each.row], each.similarity) for each in best]
 
 
 def _tier(moments: int) -> int:

@@ -159,10 +159,6 @@ class Fragment:
         ]
         return is_kept
 
-    def moment(self, row: int) -> IndexedMoment:
-        """One row as a record, with its vectors."""
-        return self.moments(np.array([row]))[0]
-
     def moments(self, rows: Int[np.ndarray, " n"]) -> list[IndexedMoment]:
         """Rows as records, with their vectors."""
         vectors = {side: self.vectors(side)[rows] for side in SIDES}

@@ -2,9 +2,9 @@
 finds.
 
 It is an inverted file with RaBitQ codes (IVF_RQ): a query reads the vectors of some partitions by
-their codes of one bit a number, and compares the best of them exactly. More partitions are read
-until the true ten nearest are found often enough, which is measured with vectors of both sides as
-queries: those of the other side lie elsewhere in the space and are harder.
+their codes of one bit a number, and compares the best of them exactly. Both grow until the true ten
+nearest are found often enough, which is measured with vectors of both sides as queries: those of
+the other side lie elsewhere in the space and are harder.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,11 +23,12 @@ NEIGHBORS = 10
 QUERIES_OF_A_SIDE = 32
 """So many vectors of each side are the queries of a measurement."""
 RECALL_GOAL = 0.97
-FIRST_PARTITIONS = 20
-"""Partitions that a query reads at first; doubled until the goal is reached."""
-MAX_PARTITIONS = 640
+PARTITIONS = 20
+"""Partitions that a query reads, times the effort."""
 REFINE_FACTOR = 4
-"""So many times the wanted moments are compared exactly."""
+"""So many times the wanted moments are compared exactly, times the effort."""
+MAX_EFFORT = 32
+"""The effort is doubled until RECALL_GOAL is reached, or this."""
 _BLOCK_ROWS = 16_384
 
 
@@ -37,8 +38,8 @@ class ApproximateIndex:
 
     vectors: int
     """Vectors when it was trained."""
-    partitions: int
-    """Partitions that a query reads."""
+    effort: int
+    """How much more a query reads than at least; a power of two."""
     recall: float
     """Measured when the store was last maintained."""
 
@@ -57,15 +58,15 @@ def train_index(table: Any, side: Side) -> None:
 
 
 def measured_index(table: Any, side: Side, vectors: int) -> ApproximateIndex:
-    """The number of partitions that reaches RECALL_GOAL, and the recall that it reaches."""
+    """The effort that reaches RECALL_GOAL, and the recall that it reaches."""
     queries = _query_vectors(table)
     truth = _true_neighbors(table, side, queries)
-    partitions = FIRST_PARTITIONS
+    effort = 1
     while True:
-        recall = _recall(table, side, queries, truth, partitions)
-        if recall >= RECALL_GOAL or partitions >= MAX_PARTITIONS:
-            return ApproximateIndex(vectors, partitions, round(recall, 4))
-        partitions *= 2
+        recall = _recall(table, side, queries, truth, effort)
+        if recall >= RECALL_GOAL or effort >= MAX_EFFORT:
+            return ApproximateIndex(vectors, effort, round(recall, 4))
+        effort *= 2
 
 
 def nearest_query(
@@ -79,7 +80,8 @@ def nearest_query(
     built = table.search(query, vector_column_name=side).distance_type("cosine").limit(limit)
     if approximate is None:
         return built.bypass_vector_index()
-    return built.nprobes(approximate.partitions).refine_factor(REFINE_FACTOR)
+    effort = approximate.effort
+    return built.nprobes(PARTITIONS * effort).refine_factor(REFINE_FACTOR * effort)
 
 
 def _query_vectors(table: Any) -> Float32[np.ndarray, "queries width"]:
@@ -130,12 +132,14 @@ def _recall(
     side: Side,
     queries: Float32[np.ndarray, "queries width"],
     truth: list[set[str]],
-    partitions: int,
+    effort: int,
 ) -> float:
     found = 0
-    trial = ApproximateIndex(0, partitions, 0.0)
+    trial = ApproximateIndex(0, effort, 0.0)
     for query, neighbors in zip(queries, truth, strict=True):
-        rows = nearest_query(table, side, query, NEIGHBORS, trial).select(["row_id"]).to_arrow()
+        nearest = nearest_query(table, side, query, NEIGHBORS, trial)
+        # LanceDB warns when its distance is left out.
+        rows = nearest.select(["row_id", "_distance"]).to_arrow()
         found += len(neighbors & set(rows["row_id"].to_pylist()))
     return found / sum(len(neighbors) for neighbors in truth)
 

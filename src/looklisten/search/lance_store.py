@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from looklisten.config import SIDES, Side
 from looklisten.errors import StoreError
@@ -34,8 +34,13 @@ from looklisten.search.lance_index import (
     read_approximate,
     train_index,
 )
-from looklisten.search.moment_checks import check_moments, check_query, vector_of
-from looklisten.search.moment_tables import moment_schema, moment_table, table_moments
+from looklisten.search.moment_checks import check_moments, check_query
+from looklisten.search.moment_tables import (
+    column_vectors,
+    moment_schema,
+    moment_table,
+    table_moments,
+)
 from looklisten.search.moments import FoundMoment, IndexedMoment, row_id
 from looklisten.search.store import IndexExportFormat, StoreStats
 from looklisten.search.writing import WriterLock, folder_bytes, writing
@@ -50,7 +55,7 @@ COMMITS_BEFORE_MERGING = 50
 """`add` merges the parts of the table after so many commits."""
 READER_MINUTES = 5
 """The files of an older version stay so long, for readers that still use it."""
-EXTRA_CANDIDATES = 16
+EXTRA_CANDIDATES = 6
 """So many more rows are fetched than wanted, to put equal ones into the order of their ids."""
 MAX_CANDIDATES = 16_384
 TIE_TOLERANCE = 1e-6
@@ -160,14 +165,20 @@ class LanceStore:
                 if sql is not None:
                     nearest = nearest.where(sql, prefilter=True)
                 rows = nearest.select([*self._schema.names, "_distance"]).to_arrow()
-                found = _by_similarity(table_moments(rows), unit_query, side)
-                if len(found) < count or count >= MAX_CANDIDATES:
+                similarities = column_vectors(rows[side]).astype(np.float64) @ unit_query
+                best = _best_rows(rows, similarities)
+                if len(best) < count or count >= MAX_CANDIDATES:
                     break
-                if found[limit - 1].similarity - found[-1].similarity > TIE_TOLERANCE:
+                if similarities[best[limit - 1]] - similarities[best[-1]] > TIE_TOLERANCE:
                     break
                 # Rows that were not fetched may equal the last one and have a smaller id.
                 count *= 4
-        return found[:limit]
+        best = best[:limit]
+        moments = table_moments(rows.select(self._schema.names).take(pa.array(best, pa.int64())))
+        return [
+            FoundMoment(moment, float(similarities[row]))
+            for moment, row in zip(moments, best, strict=True)
+        ]
 
     def find_tag(self, name: str, limit: int, where: str | None = None) -> list[FoundMoment]:
         check_at_least(1, limit=limit)
@@ -340,18 +351,11 @@ def _any_source(sources: Iterable[str]) -> str:
     return f"source IN ({', '.join(map(text_literal, sorted(sources)))})"
 
 
-def _by_similarity(
-    moments: Sequence[IndexedMoment], query: Float32[np.ndarray, " width"], side: Side
-) -> list[FoundMoment]:
-    """Moments with their similarity in float64, best first."""
-    found = []
-    for moment in moments:
-        vector = vector_of(moment, side)
-        assert vector is not None
-        product = float((vector.astype(np.float64) * query.astype(np.float64)).sum())
-        found.append(FoundMoment(moment, product))
-    found.sort(key=lambda each: (-each.similarity, each.moment.moment_id, each.moment.source))
-    return found
+def _best_rows(rows: pa.Table, similarities: Float64[np.ndarray, " n"]) -> list[int]:
+    """The numbers of all rows, the most similar first, equal ones in the order of their ids."""
+    ids = rows["moment_id"].to_pylist()
+    sources = rows["source"].to_pylist()
+    return sorted(range(len(ids)), key=lambda row: (-similarities[row], ids[row], sources[row]))
 
 
 def _tag_scores(rows: pa.Table, name: str) -> Iterator[tuple[float, str, str, str]]:

@@ -27,11 +27,10 @@ def check_moments(moments: Sequence[IndexedMoment], width: int) -> None:
         if (moment.source, moment.moment_id) in ids:
             problem = f"its source has two moments with the id {printable(moment.moment_id)}"
         if problem:
-            raise StoreError(
-                f"the moment at {moment.seconds:g} s of {printable(moment.source)} cannot be "
-                f"stored: {problem}"
-            )
+            raise _error(moment, problem)
         ids.add((moment.source, moment.moment_id))
+    for side in SIDES:
+        _check_lengths(moments, side)
 
 
 def check_query(query: Float32[np.ndarray, " _"], width: int) -> Float32[np.ndarray, " _"]:
@@ -49,6 +48,11 @@ def check_query(query: Float32[np.ndarray, " _"], width: int) -> Float32[np.ndar
     return unit
 
 
+def vector_of(moment: IndexedMoment, side: Side) -> Float32[np.ndarray, " width"] | None:
+    """The vector of one side."""
+    return moment.vision if side == "vision" else moment.audio
+
+
 def _problem(moment: IndexedMoment, width: int) -> str | None:
     texts = [moment.moment_id, moment.source, moment.source_digest, moment.video_id]
     texts += [moment.thumbnail or "", moment.label or "", *moment.tags]
@@ -57,24 +61,41 @@ def _problem(moment: IndexedMoment, width: int) -> str | None:
             text.encode()
         except UnicodeEncodeError:
             return f"{printable(text)} is not Unicode text; use `names.encode_name`"
-    unknown = set(moment.marks) - set(get_args(Mark))
+    unknown = set(moment.marks) - _MARKS
     if unknown:
         return f"the mark {printable(min(unknown))} is unknown"
     if not all(math.isfinite(number) for number in (moment.seconds, *moment.tags.values())):
         return "a time or a score is not a finite number"
     for side in SIDES:
         vector = vector_of(moment, side)
-        if vector is None:
-            continue
-        if vector.shape != (width,):
+        if vector is not None and vector.shape != (width,):
             return f"its {side} vector has {vector.size} numbers and not {width}"
-        length = float(np.linalg.norm(vector.astype(np.float64)))
-        # `not <=`, so that NaN is refused too.
-        if not abs(length - 1) <= LENGTH_TOLERANCE:
-            return f"its {side} vector has the length {length:g} and not 1"
     return None
 
 
-def vector_of(moment: IndexedMoment, side: Side) -> Float32[np.ndarray, " width"] | None:
-    """The vector of one side."""
-    return moment.vision if side == "vision" else moment.audio
+_MARKS = frozenset(get_args(Mark))
+
+
+def _check_lengths(moments: Sequence[IndexedMoment], side: Side) -> None:
+    present = []
+    vectors = []
+    for moment in moments:
+        vector = vector_of(moment, side)
+        if vector is not None:
+            present.append(moment)
+            vectors.append(vector)
+    if not vectors:
+        return
+    lengths = np.linalg.norm(np.stack(vectors), axis=1)
+    # `~ <=`, so that NaN is refused too.
+    wrong_rows = np.flatnonzero(~(np.abs(lengths - 1) <= LENGTH_TOLERANCE))
+    if len(wrong_rows):
+        row = int(wrong_rows[0])
+        raise _error(present[row], f"its {side} vector has the length {lengths[row]:g} and not 1")
+
+
+def _error(moment: IndexedMoment, problem: str) -> StoreError:
+    return StoreError(
+        f"the moment at {moment.seconds:g} s of {printable(moment.source)} cannot be stored: "
+        f"{problem}"
+    )

@@ -93,10 +93,17 @@ def _vector_array(
 
 
 def _vectors(column: pa.ChunkedArray) -> list[Float32[np.ndarray, " width"] | None]:
+    is_valid = column.is_valid().to_numpy()
+    return [
+        row if valid else None for row, valid in zip(column_vectors(column), is_valid, strict=True)
+    ]
+
+
+def column_vectors(column: pa.ChunkedArray) -> Float32[np.ndarray, "rows width"]:
+    """The vectors of a column; where one is missing, the numbers mean nothing."""
     array = column.combine_chunks()
     width = array.type.list_size
     # `flatten` leaves nulls out, `values` ignores the offset: so take the part that is meant.
     numbers = array.values.slice(array.offset * width, len(array) * width)
-    rows = numbers.to_numpy(zero_copy_only=False).reshape(len(array), width)
-    is_valid = array.is_valid().to_numpy(zero_copy_only=False)
-    return [row if valid else None for row, valid in zip(rows, is_valid, strict=True)]
+    vectors: Float32[np.ndarray, "rows width"] = numbers.to_numpy(zero_copy_only=False)
+    return vectors.reshape(len(array), width)

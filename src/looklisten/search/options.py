@@ -63,7 +63,7 @@ class SearchOptions:
     """Filter, such as: label = 'dog' AND seconds < 60. Columns: source, video_id, seconds, label,
     tag, marks."""
     threshold: float | None = None
-    """Score from which a scene is found. Default: 0.5, and 0.2 for tags."""
+    """Score from which a scene is found. Default: 0.6, and 0.2 for tags."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:

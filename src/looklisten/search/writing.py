@@ -57,10 +57,14 @@ def writing(db: Path, errors: tuple[type[Exception], ...] = (OSError,)) -> Itera
     try:
         yield
     except errors as error:
-        number = error.errno if isinstance(error, OSError) else None
-        reason = os.strerror(number) if number else first_few(str(error).splitlines()[:1])
-        is_full = number in _FULL or any(os.strerror(each) in reason for each in _FULL)
-        advice = "free some space" if is_full else "see that the folder can be written to"
+        reason = first_few(str(error).splitlines()[:1])
+        if isinstance(error, OSError) and error.errno:
+            reason = os.strerror(error.errno)
+        # LanceDB gives no number, but the words of the system among its own.
+        full = [sentence for sentence in map(os.strerror, _FULL) if sentence in reason]
+        if full:
+            reason = full[0]
+        advice = "free some space" if full else "see that the folder can be written to"
         raise StoreError(
             f"{printable(db)} could not be written ({reason}); the index is as it was before; "
             f"{advice} and run the same command again"

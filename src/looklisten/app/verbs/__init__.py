@@ -19,8 +19,10 @@ from looklisten.app.verbs.interop.export import run_export
 from looklisten.app.verbs.interop.models import run_models
 from looklisten.app.verbs.interop.openl3 import OPENL3
 from looklisten.app.verbs.interop.publish import run_publish
+from looklisten.app.verbs.search.export_index import run_export_index
 from looklisten.app.verbs.search.index import run_index
 from looklisten.app.verbs.search.search import run_search
+from looklisten.app.verbs.search.tag import run_tag
 from looklisten.app.verbs.system.doctor import run_doctor
 from looklisten.app.verbs.training.adapt import run_adapt
 from looklisten.app.verbs.training.baselines import run_baselines
@@ -53,6 +55,8 @@ register(Verb.of("publish", run_publish))
 register(Verb.of("embed", run_embed))
 register(Verb.of("index", run_index))
 register(Verb.of("search", run_search))
+register(Verb.of("tag", run_tag))
+register(Verb.of("export-index", run_export_index))
 register(Verb.of("demo", run_demo))
 register(OPENL3)
 register(Verb.of("convert", run_convert))

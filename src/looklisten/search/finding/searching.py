@@ -23,13 +23,15 @@ from looklisten.search.finding.score_calibration import ScoreCurve, curves_of_js
 from looklisten.search.finding.thumbnail_maps import thumbnail_map
 from looklisten.search.indexing.index_folder import IndexFolder
 from looklisten.search.indexing.moment_encoder import MomentEncoder
+from looklisten.search.indexing.own_classes import read_own_classes
 from looklisten.search.opening import open_store
 from looklisten.search.options import FindSide, SearchChoices, SearchOptions
 from looklisten.search.store import StoreStats
 
 DEFAULT_SCENES = 10
-DEFAULT_THRESHOLD = 0.9
-"""Of the scores of similarities: of pairs with this score, one in ten does not belong together."""
+DEFAULT_THRESHOLD = 0.6
+"""Of the scores of similarities. A higher one loses more right scenes than it keeps wrong ones out
+(LOG.md)."""
 DEFAULT_TAG_THRESHOLD = 0.2
 FIRST_MOMENTS_PER_SCENE = 10
 """So many times `k` moments are asked for first; neighbors of one scene take several."""
@@ -245,7 +247,14 @@ class Index:
         return thumbnail_map(self.encoder, jpeg, moment.audio)
 
     def classes(self, find: FindSide = "both") -> list[str]:
-        """All names that a tag can have, of sound and of pictures."""
+        """All names that a tag can have: published classes of sound and of pictures, own ones."""
+        names = self.published_classes(find)
+        for layer in read_own_classes(self.path).values():
+            names += layer.classes[:-1]
+        return names
+
+    def published_classes(self, find: FindSide = "both") -> list[str]:
+        """The classes that the towers of the network were published with."""
         names_of_side: dict[str, list[str]] = self._facts.get("classes", {})
         return [name for side in SIDES_OF[find] for name in names_of_side.get(side, [])]
 

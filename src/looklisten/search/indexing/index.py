@@ -41,6 +41,7 @@ from looklisten.names import decode_name, encode_name
 from looklisten.search.finding.score_calibration import curves_as_json, fit_curves
 from looklisten.search.indexing.index_folder import IndexFolder, SeenFiles, write_facts
 from looklisten.search.indexing.moment_encoder import MomentEncoder
+from looklisten.search.indexing.own_classes import read_own_classes, with_own_tags
 from looklisten.search.indexing.source_reader import Advance, ReadSource, read_source
 from looklisten.search.moments import IndexedMoment, moment_id
 from looklisten.search.opening import open_store
@@ -145,10 +146,17 @@ class _Update:
         self._encoder = encoder
         self._options = options
         self._root = listed.root
-        self._sources = {absolute_name(listed.root, source): source for source in listed.sources}
+        own_files = encode_name(os.path.abspath(folder.path)) + os.sep  # noqa: PTH100
+        self._sources: dict[str, Source] = {}
+        for source in listed.sources:
+            name = absolute_name(listed.root, source)
+            # The index may lie in a folder of sources; its thumbnails are none.
+            if not name.startswith(own_files):
+                self._sources[name] = source
         self._unusable = listed.unusable
         self._seen = SeenFiles(folder.path / "seen.jsonl")
         self._failures = FailureLog(folder.path / "failures.jsonl")
+        self._own_classes = list(read_own_classes(folder.path).values())
         self._digests = store.sources()
         self._holders = {digest: name for name, digest in self._digests.items()}
         """The source that holds each content."""
@@ -311,7 +319,8 @@ class _Update:
             partial(self._folder.save_thumbnail, digest),
             advance,
         )
-        moments = list(_rows(name, digest, source, content))
+        rows = list(_rows(name, digest, source, content))
+        moments = with_own_tags(rows, self._own_classes, self._encoder.width)
         self._store.add(moments)
         if name in self._digests:
             self._holders.pop(self._digests[name], None)

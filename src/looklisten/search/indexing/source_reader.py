@@ -30,8 +30,8 @@ from looklisten.search.indexing.empty_input import (
     are_equal_sounds,
     is_black,
     is_pixel_noise,
+    is_plain_noise,
     is_uniform,
-    is_white_noise,
 )
 from looklisten.search.indexing.moment_encoder import ROWS_AT_ONCE, EncodedInput, MomentEncoder
 from looklisten.search.moments import Mark
@@ -58,7 +58,7 @@ class ReadMoment:
     frame: EncodedInput | None
     """None without a picture, and for a black one or random pixels."""
     sound: EncodedInput | None
-    """None without sound, and for silence or white noise."""
+    """None without sound, and for silence or plain noise."""
     thumbnail: str | None
 
 
@@ -288,7 +288,7 @@ class _SoundRows:
             if is_silent(sixteen_bits):
                 row.marks.add("silent")
                 continue
-            if is_white_noise(sixteen_bits):
+            if is_plain_noise(sixteen_bits):
                 continue
             self._waiting.append((row, waveform))
             if len(self._waiting) == ROWS_AT_ONCE:

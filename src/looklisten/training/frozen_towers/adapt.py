@@ -6,9 +6,10 @@ get better stays as it was.
 """
 
 import copy
+import logging
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from torch import Tensor
 from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.evaluation.all_pairs import sampled
+from looklisten.evaluation.calibration import fit_calibration
 from looklisten.evaluation.ranking import Ranking, ScoreMatrix, rank
+from looklisten.model.calibration import Calibration
 from looklisten.model.checkpoint import save_checkpoint
 from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
@@ -35,12 +39,16 @@ from looklisten.training.frozen_towers.cache import FeatureCache, open_features
 from looklisten.training.frozen_towers.options import AdaptOptions
 from looklisten.training.learner import Learner
 from looklisten.training.lock import training_lock
-from looklisten.training.provenance import training_data
+from looklisten.training.provenance import TrainingData, training_data
+
+_log = logging.getLogger("looklisten")
 
 MEASURE_EVERY_STEPS = 20
 PATIENCE_STEPS = 160
 """It stops after so many steps in which the choosing videos got no better."""
 HELD_OUT_PER_CLIP = 10
+MAX_HELD_OUT_MOMENTS = 1000
+"""Of more a sample is taken. All pairs of them are compared again and again, from memory."""
 SCORED_AT_ONCE = 64
 """Frames, and sounds, that are compared at a time: positions times all pairs is large."""
 
@@ -86,7 +94,9 @@ def adapt(
     """Fit `network` to the videos of `shards`, without labels, into the folder `run`.
 
     The towers are frozen. Their features are computed once and kept beside the shards. Where the
-    shards name splits, it is measured on the videos that are not of `train`.
+    shards name splits, it is measured on the videos that are not of `train`. A network that is
+    calibrated is calibrated anew, on the videos that choose when to stop. Warns when `network` was
+    trained on videos that it is measured on.
 
     Raises ConfigError for too few videos, and when another process trains in `run`. Raises
     CheckpointError when `run` holds checkpoints already, and for a network without both towers.
@@ -98,8 +108,9 @@ def adapt(
     base = network if isinstance(network, Run) else open_network(network)
     data = Shards(shards)
     parts = _split(data, options)
-    videos = training_data(data, parts.trained, ~parts.trained)
-    config = _config(base, len(videos.trained_on), options)
+    base.warn_of_trained_videos(data.video_ids[parts.measured].tolist())
+    trained_videos = len(data.videos(parts.trained))
+    config = _config(base, trained_videos, options)
     learner = Learner(config, device)
     learner.network.load_state_dict(base.l3net.state_dict())
     _take_over_objective(base, learner)
@@ -113,7 +124,7 @@ def adapt(
             data=data,
             trained_on=parts.trained,
             held_out=~parts.trained,
-            videos=videos,
+            videos=_videos(data, parts, base),
         )
         features = open_features(learner.network, data, options.frames_per_second, progress)
         measured = HeldOutMoments.of(features, data.select(parts.measured))
@@ -130,9 +141,20 @@ def adapt(
         after = rank(measured.scores(learner.network))
         gain, gain_ci95 = paired_gain(before, after)
         is_better = gain > 0
+        calibration = base.l3net.calibration
         if not is_better:
             learner.network.load_state_dict(base.l3net.state_dict())
-        _save(run, base, learner, steps if is_better else 0, after if is_better else before)
+            _take_over_objective(base, learner)
+        elif calibration is not None:
+            calibration = _fitted_calibration(choosing.scores(learner.network), run)
+        _save(
+            run,
+            base,
+            learner,
+            steps if is_better else 0,
+            after if is_better else before,
+            calibration,
+        )
     finally:
         lock.release()
         learner.release()
@@ -148,7 +170,7 @@ def adapt(
         auc_before=before.auc.value,
         auc_after=after.auc.value,
         measured_videos=len(np.unique(data.video_ids[parts.measured])),
-        trained_videos=len(videos.trained_on),
+        trained_videos=trained_videos,
         steps=steps,
         seconds=round(time.monotonic() - began, 1),
     )
@@ -168,21 +190,37 @@ def _split(data: Shards, options: AdaptOptions) -> _Parts:
     measured = data.held_out_mask(options.measured_fraction)
     choosing = data.validation_mask(options.chosen_fraction, options.measured_fraction)
     parts = _Parts(~measured & ~choosing, choosing, measured)
-    for name, mask in vars(parts).items():
-        if len(np.unique(data.video_ids[mask])) < 2:
-            raise ConfigError(
-                f"adapting needs at least 6 videos, 2 to train on, 2 to choose when to stop and 2 "
-                f"to measure on; of {data.path}, too few are {name}; prepare more videos"
-            )
+    counts = [len(data.videos(mask)) for mask in vars(parts).values()]
+    if min(counts) < 2:
+        raise ConfigError(
+            "adapting needs at least 2 videos to train on, 2 to choose when to stop and 2 to "
+            f"measure on; {data.path} has {counts[0]}, {counts[1]} and {counts[2]} for them; "
+            "prepare more videos"
+        )
     return parts
+
+
+def _videos(data: Shards, parts: _Parts, base: Run) -> TrainingData:
+    """The videos that the network will have been trained on, with those that `base` was."""
+    videos = training_data(data, parts.trained, ~parts.trained)
+    before = base.trained_videos
+    return replace(
+        videos,
+        trained_on=tuple(sorted(before.union(videos.trained_on))),
+        kept_apart=tuple(video for video in videos.kept_apart if video not in before),
+    )
 
 
 def _config(base: Run, videos: int, options: AdaptOptions) -> Config:
     """The settings of the network with those of its adapting."""
     shares_space = base.l3net.fusion.shares_space
+    before = (base.checkpoint.config if base.checkpoint else base.config).train
     config = Config(model=base.l3net.config).changed(
         "train",
         objective="contrastive" if shares_space else "avc",
+        # Where towers that others publish were read from: a checkpoint does not store them.
+        vision_from=before.vision_from,
+        audio_from=before.audio_from,
         freeze="towers",
         steps=options.steps,
         batch_size=options.batch_size,
@@ -242,12 +280,17 @@ class HeldOutMoments:
     videos: NDArray[Any]
 
     @classmethod
-    def of(cls, features: FeatureCache, clips: Shards) -> "HeldOutMoments":
+    def of(
+        cls, features: FeatureCache, clips: Shards, max_moments: int = MAX_HELD_OUT_MOMENTS
+    ) -> "HeldOutMoments":
         """Up to `HELD_OUT_PER_CLIP` moments of each clip, evenly spread."""
+        clips, per_clip, notes = sampled(clips, HELD_OUT_PER_CLIP, seed=0, max_moments=max_moments)
+        for note in notes:
+            _log.info("%s", note)
         frame_rows = []
         for clip in clips.folder_numbers.tolist():
             of_clip = np.flatnonzero(features.rows.frame_clips == clip)
-            count = min(len(of_clip), HELD_OUT_PER_CLIP)
+            count = min(len(of_clip), per_clip)
             frame_rows.append(of_clip[np.linspace(0, len(of_clip) - 1, count).round().astype(int)])
         rows = np.concatenate(frame_rows)
         windows = np.array([features.nearest_window(row) for row in rows.tolist()])
@@ -290,7 +333,23 @@ def paired_gain(before: Ranking, after: Ranking) -> tuple[float, tuple[float, fl
     return gain, (gain - reach, gain + reach)
 
 
-def _save(run: Path, base: Run, learner: Learner, steps: int, ranking: Ranking) -> None:
+def _fitted_calibration(matrix: ScoreMatrix, run: Path) -> Calibration | None:
+    """The calibration that fits some scores; None, with a warning, where none does."""
+    try:
+        return fit_calibration(matrix)
+    except ConfigError as error:
+        _log.warning("%s is no longer calibrated: %s", run, error)
+        return None
+
+
+def _save(
+    run: Path,
+    base: Run,
+    learner: Learner,
+    steps: int,
+    ranking: Ranking,
+    calibration: Calibration | None,
+) -> None:
     """Write the network as a checkpoint; its step counts those before adapting too."""
     save_checkpoint(
         run / "checkpoints",
@@ -300,4 +359,5 @@ def _save(run: Path, base: Run, learner: Learner, steps: int, ranking: Ranking) 
         learner.optimizer_tensors(),
         {"one_of_two": ranking.one_of_two.value, "auc": ranking.auc.value},
         learner.computation(),
+        calibration,
     )

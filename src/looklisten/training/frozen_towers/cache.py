@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.config import Side
-from looklisten.data.pairs import neighbor_frames
+from looklisten.data.pairs import check_holds_window, neighbor_frames
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
@@ -74,6 +74,7 @@ def feature_rows(shards: Shards, frames_per_second: float) -> FeatureRows:
     for clip in range(len(folder)):
         times = folder.frame_seconds(clip)
         samples = len(folder.waveform(clip))
+        check_holds_window(samples)
         count = max(round(samples / SAMPLE_RATE_HZ * frames_per_second), 1)
         wanted_seconds = (np.arange(count) + 0.5) / frames_per_second
         # A clip may store fewer frames than are asked for.
@@ -81,7 +82,7 @@ def feature_rows(shards: Shards, frames_per_second: float) -> FeatureRows:
         frame_clips.append(np.full(len(nearest), clip))
         frames.append(nearest)
         seconds.append(times[nearest])
-        room = max(samples - WINDOW_SAMPLES, 0)
+        room = samples - WINDOW_SAMPLES
         # At least one a second, so that every frame lies in a window.
         windows_per_second = max(frames_per_second * WINDOWS_PER_FRAME, 1.0)
         steps = int(np.ceil(room / SAMPLE_RATE_HZ * windows_per_second))

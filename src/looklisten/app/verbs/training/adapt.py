@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional
@@ -12,6 +12,9 @@ from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.system.files import check_writable
 from looklisten.training.frozen_towers.options import AdaptOptions
+
+if TYPE_CHECKING:
+    from looklisten.training.frozen_towers.adapt import AdaptResult
 
 _DEFAULTS = AdaptOptions()
 
@@ -39,5 +42,13 @@ def run_adapt(
     check_writable(run)
     with ProgressBar("adapt: features, then steps") as progress:
         result = adapt(shards, checkpoint, run, options, device, progress)
-    message = "" if result.is_better else f"{run} holds the network as it was: it got no better"
-    return Output(asdict(result), message=message)
+    return Output(asdict(result), message=gain_in_words(result))
+
+
+def gain_in_words(result: "AdaptResult") -> str:
+    """What the figures do not say by themselves; "" for a gain that is no chance."""
+    if not result.is_better:
+        return f"{result.path} holds the network as it was: it got no better"
+    if result.gain_ci95[0] <= 0:
+        return "the gain may be chance: its 95 % interval holds 0; measure on more videos"
+    return ""

@@ -1,0 +1,139 @@
+"""How well one side of a moment finds the other in an index, without labels.
+
+The query is one second of sound or one frame. The videos of the index are ranked by their most
+similar moment, and the rank of the query's own video counts. Knows vectors and their videos, no
+network.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from looklisten.config import Side
+from looklisten.errors import ConfigError
+from looklisten.evaluation.statistics import confidence_interval
+from looklisten.search.moments import IndexedMoment
+from looklisten.search.opening import open_store
+
+RECALL_AT = (1, 5, 10)
+LEAST_RETRIEVAL_VIDEOS = 2
+QUERIES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class RecallAt:
+    """How often the own video is among the `k` nearest, over all queries."""
+
+    k: int
+    recall: float
+    ci95: tuple[float, float]
+    """Interval over videos."""
+    chance: float
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The ranks of the own video, for all queries of one direction."""
+
+    direction: str
+    queries: int
+    videos: int
+    recalls: tuple[RecallAt, ...]
+    median_rank: float
+    median_rank_by_chance: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """One line of a table."""
+        line: dict[str, Any] = {
+            "direction": self.direction,
+            "queries": self.queries,
+            "videos": self.videos,
+        }
+        for each in self.recalls:
+            line[f"recall@{each.k}"] = round(each.recall, 4)
+            line[f"recall@{each.k}_ci95"] = [round(end, 4) for end in each.ci95]
+            line[f"recall@{each.k}_chance"] = round(each.chance, 4)
+        line["median_rank"] = self.median_rank
+        line["median_rank_by_chance"] = self.median_rank_by_chance
+        return line
+
+
+def retrieval(db: str | Path, where: str | None = None) -> tuple[Retrieval, Retrieval]:
+    """Sound to picture and picture to sound, over the moments of an index that have both vectors.
+
+    `where`: a filter, for the queries and for what they are compared with. Raises ConfigError where
+    fewer than two videos are left.
+    """
+    with open_store(db) as store:
+        moments = [
+            moment
+            for moment in store.moments(where)
+            if moment.vision is not None and moment.audio is not None
+        ]
+    videos = [moment.video_id for moment in moments]
+    if len(set(videos)) < LEAST_RETRIEVAL_VIDEOS:
+        raise ConfigError(
+            f"{len(set(videos))} videos of {db} have pictures and sound here; "
+            f"retrieval needs {LEAST_RETRIEVAL_VIDEOS}"
+        )
+    sounds, pictures = (_matrix(moments, side) for side in ("audio", "vision"))
+    return (
+        _retrieval("sound to picture", sounds, pictures, videos),
+        _retrieval("picture to sound", pictures, sounds, videos),
+    )
+
+
+def _matrix(moments: Sequence[IndexedMoment], side: Side) -> Float[np.ndarray, "moments width"]:
+    vectors = [moment.vision if side == "vision" else moment.audio for moment in moments]
+    return np.stack([vector for vector in vectors if vector is not None])
+
+
+def _retrieval(
+    direction: str,
+    queries: Float[np.ndarray, "moments width"],
+    targets: Float[np.ndarray, "moments width"],
+    videos: Sequence[str],
+) -> Retrieval:
+    ranks = own_video_ranks(queries, targets, videos)
+    names = np.array(videos)
+    count = len(set(videos))
+    recalls = []
+    for k in RECALL_AT:
+        is_near = (ranks <= k).astype(np.float64)
+        interval = confidence_interval(is_near, [names])
+        recalls.append(RecallAt(k, float(is_near.mean()), interval, min(k / count, 1.0)))
+    return Retrieval(
+        direction=direction,
+        queries=len(ranks),
+        videos=count,
+        recalls=tuple(recalls),
+        median_rank=float(np.median(ranks)),
+        median_rank_by_chance=(count + 1) / 2,
+    )
+
+
+def own_video_ranks(
+    queries: Float[np.ndarray, "moments width"],
+    targets: Float[np.ndarray, "moments width"],
+    videos: Sequence[str],
+) -> Int[np.ndarray, " moments"]:
+    """For each query the rank of its own video, from 1 on; of equal ones it is the last.
+
+    A video counts with its most similar moment.
+    """
+    _, codes = np.unique(np.array(videos), return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
+    by_video: NDArray[np.float32] = targets[order]
+    ranks = np.zeros(len(queries), np.int64)
+    for first in range(0, len(queries), QUERIES_AT_ONCE):
+        rows = slice(first, first + QUERIES_AT_ONCE)
+        best = np.maximum.reduceat(queries[rows] @ by_video.T, starts, axis=1)
+        own = best[np.arange(len(best)), codes[rows]]
+        ranks[rows] = (best >= own[:, None]).sum(1)
+    return ranks

@@ -1,0 +1,120 @@
+"""Own classes: linear layers over the vectors of an index, which give its moments more tags.
+
+A layer is a JSON file in the folder `heads` of the index. `index` applies all of them to moments
+that it adds. Knows numbers and JSON; `training.own_classes` makes layers.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from numpy.typing import NDArray
+
+from looklisten.errors import StoreError
+from looklisten.search.moments import IndexedMoment
+from looklisten.system.files import write_json
+
+HEADS = "heads"
+NONE_OF_THESE = "none of these"
+"""The class of all that is none of the examples; it is no tag."""
+LEAST_OWN_SCORE = 0.5
+"""A moment with a lower probability of a class does not get its tag."""
+
+
+@dataclass(frozen=True, eq=False)
+class OwnClasses:
+    """A linear layer from both vectors of a moment to the probabilities of classes."""
+
+    name: str
+    classes: tuple[str, ...]
+    """`NONE_OF_THESE` is the last."""
+    weight: Float32[np.ndarray, "classes features"]
+    bias: Float32[np.ndarray, " classes"]
+    figures: Mapping[str, Any]
+    """What cross-validation measured."""
+
+    def tags(self, moments: Sequence[IndexedMoment], width: int) -> list[dict[str, float]]:
+        """The tags of each moment: the classes with a probability of `LEAST_OWN_SCORE` or more."""
+        logits = moment_features(moments, width) @ self.weight.T + self.bias
+        exponentials = np.exp(logits - logits.max(1, keepdims=True))
+        probabilities = exponentials / exponentials.sum(1, keepdims=True)
+        tags = []
+        for moment, row in zip(moments, probabilities.tolist(), strict=True):
+            scores = {}
+            if moment.vision is not None or moment.audio is not None:
+                scores = dict(zip(self.classes[:-1], row[:-1], strict=True))
+            tags.append({n: round(s, 4) for n, s in scores.items() if s >= LEAST_OWN_SCORE})
+        return tags
+
+    def save(self, db: Path) -> None:
+        """Write the layer into the folder of the index."""
+        folder = db / HEADS
+        folder.mkdir(exist_ok=True)
+        write_json(
+            folder / f"{self.name}.json",
+            {
+                "classes": list(self.classes),
+                "weight": self.weight.tolist(),
+                "bias": self.bias.tolist(),
+                "figures": dict(self.figures),
+            },
+        )
+
+
+def moment_features(
+    moments: Sequence[IndexedMoment], width: int
+) -> Float32[np.ndarray, "moments features"]:
+    """Both vectors side by side; zeros for a side that a moment lacks."""
+    features: NDArray[np.float32] = np.zeros((len(moments), 2 * width), np.float32)
+    for row, moment in zip(features, moments, strict=True):
+        if moment.vision is not None:
+            row[:width] = moment.vision
+        if moment.audio is not None:
+            row[width:] = moment.audio
+    return features
+
+
+def read_own_classes(db: Path) -> dict[str, OwnClasses]:
+    """All layers of an index by name. Raises StoreError for a file that is damaged."""
+    layers = {}
+    for path in sorted((db / HEADS).glob("*.json")):
+        try:
+            values = json.loads(path.read_bytes())
+            layers[path.stem] = OwnClasses(
+                name=path.stem,
+                classes=tuple(values["classes"]),
+                weight=np.array(values["weight"], np.float32),
+                bias=np.array(values["bias"], np.float32),
+                figures=values["figures"],
+            )
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(
+                f"{path} is damaged; remove it and run `looklisten tag` again"
+            ) from None
+    return layers
+
+
+def remove_own_classes(db: Path, name: str) -> None:
+    """Delete the file of a layer."""
+    (db / HEADS / f"{name}.json").unlink()
+
+
+def with_own_tags(
+    moments: Sequence[IndexedMoment],
+    layers: Iterable[OwnClasses],
+    width: int,
+    removed: Iterable[str] = (),
+) -> list[IndexedMoment]:
+    """The moments with the tags of all layers, and without the tags `removed`."""
+    layers = list(layers)
+    names = {name for layer in layers for name in layer.classes} | set(removed)
+    tags = [{n: s for n, s in moment.tags.items() if n not in names} for moment in moments]
+    for layer in layers:
+        for moment_tags, own_tags in zip(tags, layer.tags(moments, width), strict=True):
+            moment_tags |= own_tags
+    pairs = zip(moments, tags, strict=True)
+    return [replace(moment, tags=moment_tags) for moment, moment_tags in pairs]
