@@ -59,7 +59,6 @@ def pytest_configure() -> None:
     torch.set_num_threads(THREADS)
 
 
-
 @pytest.fixture
 def published_towers(tmp_path_factory, monkeypatch) -> Path:
     """A folder with the published weights of both towers of `start`, as the mirror."""

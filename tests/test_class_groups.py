@@ -34,7 +34,7 @@ def fusion():
         class_scores=lambda vectors: (vectors @ to_classes.T).sigmoid(),
     )
     fusion.set_groups("vision", torch.randn(GROUPS, FEATURES["vision"]))
-    fusion.set_groups("audio", torch.randn(GROUPS, FEATURES["audio"] + CLASSES))
+    fusion.set_groups("audio", torch.randn(GROUPS, CLASSES))
     fusion.fit_inputs(torch.randn(40, 10, FEATURES["vision"]), torch.randn(40, 1, 10))
     return fusion.eval()
 

@@ -60,8 +60,8 @@ def test_start_localizes_and_embeds_a_real_clip(published_towers):
     torch.testing.assert_close(vector.norm(dim=1), torch.ones(1))
 
 
-@needs_towers
-def test_start_finds_a_real_clip_by_the_classes_of_its_towers(tmp_path):
+@needs_clip
+def test_start_finds_a_real_clip_by_the_classes_of_its_towers(published_towers, tmp_path):
     result = ll.index([CLIP], tmp_path, "start", device="cpu")
     assert result.moments >= 9
     with ll.open_index(tmp_path, device="cpu") as index:
@@ -75,8 +75,7 @@ def test_start_finds_a_real_clip_by_the_classes_of_its_towers(tmp_path):
             index.search(tag="doog")
 
 
-@needs_towers
-def test_the_names_are_in_the_order_of_the_scores():
+def test_the_names_are_in_the_order_of_the_scores(published_towers):
     """Silence is known by name, and so is a tone."""
     network = open_network("start").l3net
     classes = tower_classes(network.audio)

@@ -90,13 +90,13 @@ def _fusion_with_groups(fusion: Fusion, config: ModelConfig) -> GeneralFusion:
 def _group_rows(
     side: Side, members: list[tuple[int, ...]], classes: TowerClasses
 ) -> Float[Tensor, "groups inputs"]:
-    """For each group, the weights of the inputs of the fusion whose sum says how present it is."""
+    """For each group, the weights of the numbers whose sum says how present it is."""
     shares = torch.zeros(len(members), len(classes.names))
     for row, numbers in enumerate(members):
         shares[row, list(numbers)] = 1 / len(numbers)
     if side == "vision":
         # How far the mean logit of the group lies above that of all classes.
         return shares @ (classes.weight - classes.weight.mean(0))
-    # The mean logarithm of the scores, which follow the vector among the inputs. Logits would let
-    # a class with a score near 0 outvote one that is heard.
-    return torch.cat([torch.zeros(len(members), classes.weight.shape[1]), shares], dim=1)
+    # The mean logarithm of the scores. Logits would let a class with a score near 0 outvote one
+    # that is heard.
+    return shares

@@ -112,6 +112,7 @@ class GeneralFusion(PositionFusion):
         self.groups = groups
         self.group_share = group_share if groups else 0.0
         self._class_scores = class_scores
+        self._audio_classes = audio_classes
         inputs = {
             "vision": features["vision"],
             # The scores of the classes of a sound say more than its vector does (LOG.md).
@@ -122,14 +123,14 @@ class GeneralFusion(PositionFusion):
         self.audio = _linear_side(inputs["audio"], width, dropout)
         if groups:
             self.vision_groups = GroupPresence(inputs["vision"], groups)
-            self.audio_groups = GroupPresence(inputs["audio"], groups)
+            self.audio_groups = GroupPresence(audio_classes, groups)
 
     @property
     def aligned_width(self) -> int:
         return self.width + self.groups
 
-    def set_groups(self, side: Side, weight: Float[Tensor, "groups inputs"]) -> None:
-        """Say how the inputs of one side tell how present each group is."""
+    def set_groups(self, side: Side, weight: Float[Tensor, "groups group_inputs"]) -> None:
+        """Say how features of a frame, or scores of a sound's classes, tell each group."""
         self._groups_of(side).weight.copy_(weight)
 
     def fit_inputs(
@@ -149,7 +150,7 @@ class GeneralFusion(PositionFusion):
             standardized.fit(inputs.flatten(0, 1))
             if self.groups:
                 # The last row is the whole frame; positions of it vary more.
-                self._groups_of(side).fit(inputs[:, -1])
+                self._groups_of(side).fit(self._group_inputs(inputs, side)[:, -1])
 
     def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n rows features"]:
         return torch.cat([super().vision_features(vision), vision.vector[:, None]], 1)
@@ -166,7 +167,7 @@ class GeneralFusion(PositionFusion):
         learned = _unit(layers(inputs))
         if not self.groups:
             return learned
-        by_groups = _unit(self._groups_of(side)(inputs))
+        by_groups = _unit(self._groups_of(side)(self._group_inputs(inputs, side)))
         parts = [
             learned * math.sqrt(1 - self.group_share),
             by_groups * math.sqrt(self.group_share),
@@ -181,6 +182,12 @@ class GeneralFusion(PositionFusion):
             return features
         scores = self._class_scores(features)
         return torch.cat([features, (scores + MIN_SCORE).log()], dim=-1)
+
+    def _group_inputs(
+        self, inputs: Float[Tensor, "*n inputs"], side: Side
+    ) -> Float[Tensor, "*n group_inputs"]:
+        """What the groups are told from: features of a frame, scores of the classes of a sound."""
+        return inputs if side == "vision" else inputs[..., -self._audio_classes :]
 
     def _groups_of(self, side: Side) -> GroupPresence:
         return self.vision_groups if side == "vision" else self.audio_groups
