@@ -61,7 +61,7 @@ def test_a_network_that_gets_no_better_stays_as_it_was(base, shards_path, tmp_pa
 def test_the_same_command_twice_is_refused_the_second_time(base, shards_path, tmp_path):
     options = AdaptOptions(steps=1)
     adapt(shards_path, base, tmp_path / "run", options)
-    with pytest.raises(CheckpointError, match="holds checkpoints already"):
+    with pytest.raises(CheckpointError, match="holds checkpoints already; give another folder"):
         adapt(shards_path, base, tmp_path / "run", options)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from conftest import SHARED, small_config
 from looklisten.config import SIDES, ModelConfig
 from looklisten.errors import CheckpointError, ConfigError, PublishedFileError
+from looklisten.evaluation.linear_probe.baselines import probed_layer
 from looklisten.evaluation.units.naming import units
 from looklisten.media.spectrogram import LogSpectrogram
 from looklisten.model.backbones import BACKBONES, register_backbone
@@ -27,7 +28,7 @@ from looklisten.model.backbones.yamnet import Yamnet, read_yamnet
 from looklisten.model.checkpoint import open_checkpoint
 from looklisten.model.initial_towers import begin_published_towers
 from looklisten.model.l3net import L3Net
-from looklisten.model.networks import open_network
+from looklisten.model.networks import Run, open_network
 from looklisten.model.published_weights import (
     WEIGHTS_MIRROR_VARIABLE,
     PublishedWeights,
@@ -244,6 +245,14 @@ def test_a_wrong_or_cut_yamnet_file_is_one_sentence(tmp_path):
 def test_a_backbone_refuses_what_it_was_not_trained_for(changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         L3Net(ModelConfig.model_validate(TWO_SIDES | changes))
+
+
+@pytest.mark.parametrize(("model", "layer"), [(TWO_SIDES, "mean"), ({}, "conv4_2")])
+def test_a_probe_takes_the_papers_layer_where_there_is_one(model, layer):
+    run = Run("network", L3Net(ModelConfig.model_validate(model)).eval())
+    for side in SIDES:
+        assert probed_layer(run, side, None) == layer
+        assert probed_layer(run, side, "pool4") == "pool4"
 
 
 def test_each_side_has_its_own_number_of_features():

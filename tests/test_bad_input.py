@@ -91,8 +91,7 @@ def test_what_is_no_sound_is_told(model, wave, rate, sentence):
         ({"hop_seconds": 1e-6}, "must be at least one sample"),
         (
             {"layer": "pool5"},
-            "there is no layer 'pool5'; "
-            "the layers are pool4, conv4_2, aligned and, of sound, texture",
+            "there is no layer 'pool5'; the layers are pool4, conv4_2, aligned, texture",
         ),
         ({"batch_size": 0}, "batch_size 0 must be at least 1"),
         ({"align": True}, "align needs a video, which has two sides"),

@@ -22,11 +22,13 @@ from looklisten.inference.encoder import encoder_of
 from looklisten.interop.onnx import (
     ConvolvedSpectrogram,
     _quiet_loggers,
-    max_in_cells,
+    pool_in_cells,
     trial_batch,
     write_onnx,
 )
 from looklisten.media.spectrogram import FRONT_ENDS, WINDOWS, LogSpectrogram
+from looklisten.model.backbones import Layer
+from looklisten.model.backbones.backbone import pool
 from looklisten.model.l3net import L3Net
 
 SOUND = torch.randint(
@@ -129,9 +131,10 @@ def test_the_convolved_spectrogram_is_the_spectrogram(name, window):
 )
 def test_cells_are_those_of_adaptive_pooling(height, width):
     image = torch.rand(2, 3, height, width)
-    assert torch.equal(
-        max_in_cells(image, 4, 3), torch.nn.functional.adaptive_max_pool2d(image, (4, 3))
-    )
+    for pooling in ("maximum", "mean"):
+        layer = Layer(3, (4, 3), pooling=pooling)
+        cells = pool_in_cells(image, layer).flatten(1)
+        torch.testing.assert_close(cells, pool(image, pooling, layer.grid))
 
 
 def small(**model):
@@ -150,6 +153,12 @@ def small(**model):
         ("audio", "aligned", {}),
         ("audio", "conv4_2", {"front_end": "paper", "fusion": "concat", "first_stride": 1}),
         ("vision", "conv4_2", {"frames_per_pair": 3}),
+        pytest.param(
+            "audio",
+            "block11",
+            {"audio_backbone": "yamnet", "front_end": "yamnet"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_onnx_gives_the_networks_vectors_for_any_batch(side, layer, model, tmp_path):

@@ -108,12 +108,15 @@ def test_other_towers_and_other_crops_have_other_features(network, own_shards):
     assert features_key(other_head, own_shards, 2.0) == key
 
 
-def test_a_damaged_file_is_named(network, own_shards, cache):
+@pytest.mark.parametrize("change", [lambda data: data[: len(data) // 2], lambda data: data[::-1]])
+def test_a_damaged_file_is_named(network, own_shards, cache, change):
     path = cache.audio.path(0)
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(change(whole))
     try:
-        with pytest.raises(ConfigError, match="delete it and run the command again"):
+        with pytest.raises(
+            ConfigError, match="npy is damaged; delete it and run the command again"
+        ):
             open_features(network, own_shards, 2.0).audio.take(np.array([0]))
     finally:
         path.write_bytes(whole)

@@ -55,8 +55,7 @@ def check_layer(model: L3Net, side: Side, layer: str) -> None:
         )
     if layer != ALIGNED and layer not in tower_layers:
         raise ConfigError(
-            f"there is no layer {layer!r}; the layers are {', '.join([*tower_layers, ALIGNED])} "
-            f"and, of sound, texture"
+            f"there is no layer {layer!r}; the layers are {', '.join(layers_of(model, side))}"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from looklisten.config import Side
 from looklisten.errors import CheckpointError, ConfigError
+from looklisten.inference.layers import layers_of
 from looklisten.interop.pretrained import describe, write_text, write_weights
 from looklisten.model.networks import Run, is_openl3, open_network, openl3_refusal
 from looklisten.model.published_folder import NETWORK_FILES
@@ -82,7 +83,7 @@ def export(
     format: `safetensors` writes `audio.safetensors` and `vision.safetensors` with the towers' own
         keys, and with both sides `full.safetensors`, the complete network. `onnx` writes
         `audio.onnx` and `vision.onnx` with the front end inside.
-    layer: with `onnx`, the layer that is the output: pool4 (default), conv4_2 or aligned.
+    layer: with `onnx`, the layer that is the output, by default the usual one of each side.
 
     Raises ConfigError for a layer or a format that the network does not have.
     """
@@ -98,7 +99,7 @@ def export(
     sides: tuple[Side, ...] = ("audio", "vision") if side == "both" else (side,)
     if format == "safetensors":
         return _export_weights(run, Path(out), sides)
-    return _export_onnx(run, Path(out), sides, layer or "pool4")
+    return _export_onnx(run, Path(out), sides, layer)
 
 
 def _export_weights(run: Run, out: Path, sides: tuple[Side, ...]) -> dict[str, Any]:
@@ -121,10 +122,12 @@ def _export_onnx(run: Run, out: Path, sides: tuple[Side, ...], layer: str) -> di
     # Not at the top, because onnx is an optional extra.
     from looklisten.interop.onnx import write_onnx
 
+    network = run.l3net
+    layers = {side: layer or layers_of(network, side)[0] for side in sides}
     files = []
     differences = {}
     for side in sides:
         file = out / f"{side}.onnx"
-        differences[side] = write_onnx(run.l3net, side, layer, file, run.checkpoint)
+        differences[side] = write_onnx(network, side, layers[side], file, run.checkpoint)
         files.append(str(file))
-    return {"files": files, "layer": layer, "max_relative_difference": differences}
+    return {"files": files, "layers": layers, "max_relative_difference": differences}

@@ -24,6 +24,7 @@ from looklisten.inference.layers import pooled_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, round_to_int16
+from looklisten.model.backbones import Layer
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import atomic_write
@@ -97,17 +98,18 @@ class TowerVectors(nn.Module):
         pooled_from = pooled_layer(self.network, self.side, self.layer)
         if pooled_from.grid == (1, 1):
             return side_vectors(self.network, output, self.side, self.layer)
-        return max_in_cells(output.map_of(pooled_from), *pooled_from.grid).flatten(1)
+        return pool_in_cells(output.map_of(pooled_from), pooled_from).flatten(1)
 
 
-def max_in_cells(
-    image: Float[Tensor, "batch channels height width"], rows: int, columns: int
+def pool_in_cells(
+    image: Float[Tensor, "batch channels height width"], layer: Layer
 ) -> Float[Tensor, "batch channels rows columns"]:
-    """The same as `adaptive_max_pool2d`, computed cell by cell."""
+    """`image`, pooled to the grid of `layer`, computed cell by cell."""
     # ONNX has no pooling whose cells differ in size.
-    height, width = image.shape[2:]
-    rows_BCRW = torch.stack([image[:, :, cell].amax(2) for cell in _cells(height, rows)], 2)
-    return torch.stack([rows_BCRW[..., cell].amax(3) for cell in _cells(width, columns)], 3)
+    (height, width), (rows, columns) = image.shape[2:], layer.grid
+    pool = Tensor.mean if layer.pooling == "mean" else Tensor.amax
+    rows_BCRW = torch.stack([pool(image[:, :, cell], 2) for cell in _cells(height, rows)], 2)
+    return torch.stack([pool(rows_BCRW[..., cell], 3) for cell in _cells(width, columns)], 3)
 
 
 def _cells(length: int, count: int) -> list[slice]:

@@ -9,10 +9,10 @@ from looklisten.errors import ConfigError, OptionError
 from looklisten.evaluation.linear_probe.audio import log_mel_extractor
 from looklisten.evaluation.linear_probe.features import FeatureExtractor, network_extractor
 from looklisten.evaluation.linear_probe.images import color_extractor
-from looklisten.evaluation.linear_probe.options import ProbeOptions
+from looklisten.evaluation.linear_probe.options import PAPER_LAYER, ProbeOptions
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.evaluation.untrained import untrained_network
-from looklisten.inference.encoder import Encoder
+from looklisten.inference.encoder import Encoder, choose_layer, encoder_of
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, open_network
 from looklisten.system.devices import choose_device
@@ -43,29 +43,42 @@ def compared_extractors(
     """
     side = files.side
     device = choose_device(options.device).value
-    run = _run_of(model, device)
+    run = run_of(model, device)
+    layer = probed_layer(run, side, options.layer)
     baselines = _chosen_baselines(options.compare, files)
     extractors = []
     if run.is_untrained:
         # The network itself is untrained, so it is measured once, by several seeds.
         baselines = [UNTRAINED, *(name for name in baselines if name != UNTRAINED)]
     else:
-        extractor = network_extractor(run.name, run.network, side, options.layer, device)
+        extractor = network_extractor(run.name, run.network, side, layer, device)
         extractors.append(extractor)
     for name in baselines:
         if name == UNTRAINED:
-            extractors += _untrained_extractors(run, side, options, device)
+            extractors += _untrained_extractors(run, side, layer, options, device)
         else:
             extractors.append(SIMPLE_DESCRIPTIONS[side][name]())
     return extractors
 
 
-def _run_of(model: ProbedModel, device: str) -> Run:
+def run_of(model: ProbedModel, device: str) -> Run:
+    """The network that is probed, opened."""
     if isinstance(model, Run):
         return model
     if isinstance(model, (str, Path)):
         return open_network(model, device)
     return Run("network", model)
+
+
+def probed_layer(run: Run, side: Side, layer: str | None) -> str:
+    """`layer`; by default the paper's, or the usual one of a network without it.
+
+    Raises ConfigError for a network without this side.
+    """
+    encoder = encoder_of(run.network) if isinstance(run.network, L3Net) else run.network
+    if layer is None and PAPER_LAYER in encoder.layers.get(side, ()):
+        return PAPER_LAYER
+    return layer or choose_layer(encoder, side, None)
 
 
 def _chosen_baselines(compare: str, files: LabeledFiles) -> list[str]:
@@ -86,7 +99,7 @@ def _chosen_baselines(compare: str, files: LabeledFiles) -> list[str]:
 
 
 def _untrained_extractors(
-    run: Run, side: Side, options: ProbeOptions, device: str
+    run: Run, side: Side, layer: str, options: ProbeOptions, device: str
 ) -> list[FeatureExtractor]:
     """The untrained network, once for each seed, counted from that of the run."""
     if not isinstance(run.network, L3Net):
@@ -97,6 +110,6 @@ def _untrained_extractors(
     extractors = []
     for repetition in range(options.untrained_seeds or UNTRAINED_SEEDS[side]):
         network = untrained_network(run.network.config, run.seed + repetition)
-        extractor = network_extractor(UNTRAINED, network, side, options.layer, device)
+        extractor = network_extractor(UNTRAINED, network, side, layer, device)
         extractors.append(replace(extractor, repetition=repetition))
     return extractors

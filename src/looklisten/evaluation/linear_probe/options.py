@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from looklisten.errors import OptionError
 from looklisten.option_checks import check_at_least
 
-ProbeLayer = Literal["conv4_2", "pool4", "aligned", "texture"]
+PAPER_LAYER = "conv4_2"
+"""The layer that the paper classifies."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,11 @@ class ProbeOptions:
     compare: str = "all"
     """Baselines in the table: all, none, or names joined by commas: untrained, spectrogram (for
     sounds), colors (for images)."""
-    layer: ProbeLayer = "conv4_2"
-    """The layer whose vectors are classified. conv4_2 is the paper's: 6144 numbers for a second of
-    sound, 8192 for an image. pool4 has 512. aligned is the space that both sides share. texture,
-    for sounds only, describes how all units of all layers vary over time; it is not the paper's."""
+    layer: str | None = None
+    """The layer whose vectors are classified. By default the paper's, conv4_2: 6144 numbers for a
+    second of sound, 8192 for an image; of a network without it, its usual layer. pool4 has 512
+    numbers. aligned is the space that both sides share. texture, for sounds only, describes how all
+    units of all layers vary over time; it is not the paper's."""
     cache: str | Path | None = None
     """Folder for vectors, so that none is computed twice. The command line uses the user's cache by
     default; Python stores nothing by default."""

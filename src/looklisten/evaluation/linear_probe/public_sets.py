@@ -11,7 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from looklisten.evaluation.linear_probe.audio import audio_vectors, clip_statistics
-from looklisten.evaluation.linear_probe.baselines import ProbedModel, compared_extractors
+from looklisten.evaluation.linear_probe.baselines import (
+    ProbedModel,
+    compared_extractors,
+    probed_layer,
+    run_of,
+)
 from looklisten.evaluation.linear_probe.crossvalidation import LOGISTIC, SVM, CrossValidation
 from looklisten.evaluation.linear_probe.features import FeatureExtractor
 from looklisten.evaluation.linear_probe.image_protocol import (
@@ -25,6 +30,7 @@ from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.sets.labeled_set import LabeledFiles, PublishedFigure
 from looklisten.evaluation.sets.registry import open_labeled_set
 from looklisten.evaluation.statistics import confidence_interval
+from looklisten.system.devices import choose_device
 from looklisten.system.progress import Progress, no_progress
 
 DEFAULT_OPTIONS = ProbeOptions()
@@ -101,10 +107,12 @@ def probe_labeled_set(
     ConfigError for an unknown set, baseline or layer. (Paper, sections 4.1 and 4.2.)
     """
     files = open_labeled_set(name, path, options.partial)
-    extractors = compared_extractors(model, files, options)
+    run = run_of(model, choose_device(options.device).value)
+    layer = probed_layer(run, files.side, options.layer)
+    extractors = compared_extractors(run, files, options)
     probe_side = probe_audio if files.side == "audio" else probe_images
     cache = Path(options.cache) if options.cache else None
-    return probe_side(files, extractors, options.layer, cache, progress)
+    return probe_side(files, extractors, layer, cache, progress)
 
 
 def probe_audio(

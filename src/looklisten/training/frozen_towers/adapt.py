@@ -21,12 +21,12 @@ from torch import Tensor
 
 from looklisten.config import Config
 from looklisten.data.shards import Shards
-from looklisten.errors import ConfigError
+from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.all_pairs import sampled
 from looklisten.evaluation.calibration import fit_calibration
 from looklisten.evaluation.ranking import Ranking, ScoreMatrix, rank
 from looklisten.model.calibration import Calibration
-from looklisten.model.checkpoint import save_checkpoint
+from looklisten.model.checkpoint import save_checkpoint, saved_steps
 from looklisten.model.fusions import correspondence_logit
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, open_network
@@ -105,6 +105,10 @@ def adapt(
     options = options or AdaptOptions()
     run = Path(run)
     check_writable(run)
+    if saved_steps(run / "checkpoints"):
+        raise CheckpointError(
+            f"{run} holds checkpoints already; give another folder for the adapted network"
+        )
     base = network if isinstance(network, Run) else open_network(network)
     data = Shards(shards)
     parts = _split(data, options)

@@ -17,7 +17,7 @@ def run_export(
     /,
     format: Literal["safetensors", "onnx"] = "safetensors",
     side: Literal["audio", "vision", "both"] = "both",
-    layer: Literal["pool4", "conv4_2", "aligned"] | None = None,
+    layer: str | None = None,
 ) -> Output:
     """Write the towers for use in other programs: as safetensors, or as ONNX with the front end.
 
@@ -26,7 +26,8 @@ def run_export(
         format: safetensors (weights of audio, vision and both, and a README on loading them) or
             onnx (checked against PyTorch).
         side: Which tower.
-        layer: With onnx: the layer whose vector is the output; by default pool4.
+        layer: With onnx: the layer whose vector is the output, such as pool4, conv4_2 or aligned;
+            by default the usual one of each side.
     """
     from looklisten.interop.export import export
 
