@@ -18,7 +18,7 @@ from looklisten.model.fusions import MIN_NORM, PositionFusion, in_float32
 MIN_SCORE = 1e-3
 """Added to the score of a class before its logarithm, so that no class counts below it."""
 
-ClassScores = Callable[[Float[Tensor, "*n features"]], Float[Tensor, "*n classes"]]
+ScoresOfClasses = Callable[[Float[Tensor, "*n features"]], Float[Tensor, "*n classes"]]
 """From the vector of a published tower to the scores of its classes, from 0 to 1."""
 
 
@@ -105,7 +105,7 @@ class GeneralFusion(PositionFusion):
         groups: int = 0,
         group_share: float = 0.0,
         audio_classes: int = 0,
-        class_scores: ClassScores | None = None,
+        class_scores: ScoresOfClasses | None = None,
     ) -> None:
         super().__init__(features, width, sharpness, positions)
         self.width = width
@@ -186,7 +186,7 @@ class GeneralFusion(PositionFusion):
     def _group_inputs(
         self, inputs: Float[Tensor, "*n inputs"], side: Side
     ) -> Float[Tensor, "*n group_inputs"]:
-        """What the groups are told from: features of a frame, scores of the classes of a sound."""
+        """What groups are computed from: features of a frame, scores of the classes of a sound."""
         return inputs if side == "vision" else inputs[..., -self._audio_classes :]
 
     def _groups_of(self, side: Side) -> GroupPresence:

@@ -56,7 +56,7 @@ class MomentEncoder:
     @property
     def width(self) -> int:
         """Numbers in a vector."""
-        return self.network.config.fusion_width
+        return self.network.fusion.aligned_width
 
     @property
     def resize_pixels(self) -> int:
