@@ -1,10 +1,10 @@
-"""The approximate index of the store `lance`: when it is trained, how it is searched, what it
-finds.
+"""The indexes of the store `lance`: the approximate one of each side, with what it finds, and those
+of columns.
 
-It is an inverted file with RaBitQ codes (IVF_RQ): a query reads the vectors of some partitions by
-their codes of one bit a number, and compares the best of them exactly. Both grow until the true ten
-nearest are found often enough, which is measured with vectors of both sides as queries: those of
-the other side lie elsewhere in the space and are harder.
+The approximate one is an inverted file with RaBitQ codes (IVF_RQ): a query reads the vectors of
+some partitions by their codes of one bit a number, and compares the best of them exactly. Both grow
+until the true ten nearest are found often enough, which is measured with vectors of both sides as
+queries: those of the other side lie elsewhere in the space and are harder.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,6 +55,21 @@ def train_index(table: Any, side: Side) -> None:
     table.create_index(
         side, config=IvfRq(distance_type="cosine"), replace=True, name=index_name(side)
     )
+
+
+def index_columns(table: Any) -> None:
+    """Make the indexes of the columns that filters name, where they are missing.
+
+    They make a search with a filter two to seven times as fast. LanceDB adds new rows to them.
+    """
+    from lancedb.index import Bitmap, BTree, LabelList
+
+    kinds = {"seconds": BTree, "source": BTree, "label": Bitmap, "marks": LabelList}
+    kinds["tag_names"] = LabelList
+    known = {index.name for index in table.list_indices()}
+    for column, kind in kinds.items():
+        if f"{column}_idx" not in known:
+            table.create_index(column, config=kind(), name=f"{column}_idx")
 
 
 def measured_index(table: Any, side: Side, vectors: int) -> ApproximateIndex:

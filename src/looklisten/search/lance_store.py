@@ -28,6 +28,7 @@ from looklisten.search.export import export_moments
 from looklisten.search.filters import Column, filter_sql, parse_filter, text_literal
 from looklisten.search.index_file import IndexFile, damaged
 from looklisten.search.lance_index import (
+    index_columns,
     index_name,
     measured_index,
     nearest_query,
@@ -49,6 +50,8 @@ TABLE_NAME = "moments"
 TABLE_FOLDER = f"{TABLE_NAME}.lance"
 APPROXIMATE_FROM = 50_000
 """So many vectors of a side get an approximate index; fewer are compared one by one."""
+FILTERED_FROM = 50_000
+"""So many moments get indexes of the columns that filters name."""
 GROWTH_BEFORE_TRAINING = 2
 """The approximate index is trained again when there are so many times as many vectors."""
 COMMITS_BEFORE_MERGING = 50
@@ -71,12 +74,19 @@ _log = logging.getLogger("looklisten")
 class LanceStore:
     """Moments in a table of LanceDB; see `VectorStore` for what its methods do.
 
-    `approximate_from`: so many vectors of a side get an approximate index.
+    `approximate_from`: so many vectors of a side get an approximate index. `filtered_from`: so many
+    moments get indexes of the columns that filters name.
     """
 
-    def __init__(self, db: Path, approximate_from: int = APPROXIMATE_FROM) -> None:
+    def __init__(
+        self,
+        db: Path,
+        approximate_from: int = APPROXIMATE_FROM,
+        filtered_from: int = FILTERED_FROM,
+    ) -> None:
         self._db = db
         self._approximate_from = approximate_from
+        self._filtered_from = filtered_from
         self._index = IndexFile.read(db)
         self._lock = WriterLock(db)
         self._schema = moment_schema(self._index.width)
@@ -203,6 +213,8 @@ class LanceStore:
     def maintain(self) -> None:
         with self._writing():
             self._table.optimize(cleanup_older_than=timedelta(minutes=READER_MINUTES))
+            if self._table.count_rows() >= self._filtered_from:
+                index_columns(self._table)
             for side in SIDES:
                 self._maintain_index(side)
 
