@@ -292,6 +292,8 @@ def test_what_cannot_be_a_query_gets_a_sentence(db, media):
             index.search("nowhere.mp4")
         with pytest.raises(SourceError, match="at 99 s"):
             index.search(f"{media / 'tone.wav'}@99")
+        empty = index.search(media / "tone.wav", find="sound", where="seconds > 100")
+        assert empty.reason == "no moment of the index has sound and matches the filter"
         with pytest.raises(OptionError, match="has no tags"):
             index.search(tag="dog")
         with pytest.raises(OptionError, match="color"):
@@ -423,3 +425,16 @@ def test_the_code_of_the_page_runs(media, network, tmp_path, monkeypatch, capsys
             words = shlex.split(line.replace("--checkpoint start", f"--checkpoint {network}"), True)
             assert main(words[1:]) == 0, line
     assert Path("hits.html").stat().st_size > 5_000
+
+
+def test_both_stores_give_the_same_hits(db, media, network, tmp_path):
+    pytest.importorskip("lancedb")
+    ll.index([media], tmp_path / "lance", network, device="cpu", store="lance")
+    query = f"{sorted(media.glob('*.mp4'))[3]}@1"
+    with ll.open_index(db, device="cpu") as arrow, ll.open_index(tmp_path / "lance") as lance:
+        for find in ("sound", "picture", "both"):
+            wanted = arrow.search(query, find=find, threshold=0.0, k=5)
+            hits = lance.search(query, find=find, threshold=0.0, k=5)
+            assert [(h.source, h.seconds) for h in hits] == [(h.source, h.seconds) for h in wanted]
+    again = ll.index([media], tmp_path / "lance", network, device="cpu")
+    assert (again.indexed, again.unchanged) == (0, 14)

@@ -70,7 +70,8 @@ def test_start_finds_a_real_clip_by_the_classes_of_its_towers(published_towers, 
         assert bark.score > 0.3 and bark.matched == "tag"
         assert {"Pomeranian"} & set(index.tags())
         # A class that no moment has finds nothing; a name that is no class is refused.
-        assert index.search(tag="Sitar").nothing_found
+        sitar = index.search(tag="sitar")
+        assert sitar.nothing_found and sitar.reason == "no moment of the index has the tag Sitar"
         with pytest.raises(OptionError, match=r"similar: .*Dog"):
             index.search(tag="doog")
 

@@ -19,7 +19,14 @@ from looklisten.names import printable
 from looklisten.option_checks import check_at_least
 from looklisten.search.filters import text_literal
 from looklisten.search.finding.hits import NEAREST_SHOWN, Hit, Hits, ScoredMoment, fold_scenes
-from looklisten.search.finding.query import SIDES_OF, Direction, Query, directions, read_query
+from looklisten.search.finding.query import (
+    SIDE_NAMES,
+    SIDES_OF,
+    Direction,
+    Query,
+    directions,
+    read_query,
+)
 from looklisten.search.finding.score_calibration import ScoreCurve, curves_of_json
 from looklisten.search.finding.thumbnail_maps import thumbnail_map
 from looklisten.search.indexing.index_folder import IndexFolder
@@ -153,7 +160,8 @@ class Index:
         def rank(limit: int, where: str | None) -> Ranked:
             return self._most_similar(query, pairs, limit, where)
 
-        return self._hits(query.name, rank, k, threshold, options.where)
+        wanted = " or ".join(sorted(SIDE_NAMES[side] for _, side in pairs))
+        return self._hits(query.name, rank, k, threshold, options.where, wanted)
 
     def _most_similar(
         self,
@@ -174,8 +182,10 @@ class Index:
             ranked.add(scored)
         return ranked
 
-    def _hits(self, name: str, rank: Rank, k: int, threshold: float, where: str | None) -> Hits:
-        """The best `k` scenes."""
+    def _hits(
+        self, name: str, rank: Rank, k: int, threshold: float, where: str | None, wanted: str
+    ) -> Hits:
+        """The best `k` scenes; `wanted` says what a moment needs to be compared at all."""
         limit = FIRST_MOMENTS_PER_SCENE * k
         while True:
             ranked = rank(limit, where)
@@ -191,7 +201,12 @@ class Index:
         if scenes:
             return Hits(name, tuple(scenes[:k]), (), threshold, "")
         nearest = fold_scenes(moments, self.every_seconds, WINDOW_SECONDS)[:NEAREST_SHOWN]
-        reason = self._nothing(nearest, threshold)
+        if nearest:
+            score = nearest[0].score
+            reason = f"nothing reaches the score {threshold:g}; the nearest has {score:.2f}"
+        else:
+            suffix = "" if where is None else " and matches the filter"
+            reason = f"no moment of the index has {wanted}{suffix}"
         return Hits(name, (), tuple(nearest), threshold, reason)
 
     @staticmethod
@@ -201,12 +216,6 @@ class Index:
         of_sources = f"source IN ({', '.join(map(text_literal, sources))})"
         condition = of_sources if where is None else f"({where}) AND {of_sources}"
         return rank(MOST_MOMENTS_OF_SCENES, condition).moments
-
-    @staticmethod
-    def _nothing(nearest: Sequence[Hit], threshold: float) -> str:
-        if not nearest:
-            return "no moment of the index can be compared with the query"
-        return f"nothing reaches the score {threshold:g}; the nearest has {nearest[0].score:.2f}"
 
     @property
     def every_seconds(self) -> float:
@@ -242,7 +251,8 @@ class Index:
                 )
             return ranked
 
-        return self._hits(tag, rank, k, threshold, options.where)
+        wanted = f"the tag {' or '.join(names)}"
+        return self._hits(tag, rank, k, threshold, options.where, wanted)
 
     def _tag_names(self, tag: str, find: FindSide) -> list[str]:
         """The classes that `tag` means, in any case; a class may have several names.
