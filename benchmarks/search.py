@@ -6,10 +6,10 @@ recall.
 
 The vectors are made: 1,000 classes, sources of 20 moments near one class, moments near their
 source. Each moment has a vector of the frame and one of the sound, which differ. Queries are stored
-vectors with noise. For each query all methods take turns, so that other work on the machine
-disturbs all alike; `processor_ms` counts all threads of the process. `numpy` is one matrix product
-over vectors in memory and the ten largest of it; FAISS is left out where it is not installed.
-Recall is the share of the true ten nearest.
+vectors with noise. For each query all methods take turns in random order, so that other work on
+the machine disturbs all alike; `processor_ms` counts all threads of the process. `numpy` is one
+matrix product over vectors in memory and the ten largest of it; FAISS is left out where it is not
+installed. Recall is the share of the true ten nearest.
 """
 
 import argparse
@@ -137,9 +137,11 @@ def measure(searches: dict[str, Search], truth: Search, queries: Any) -> dict[st
     milliseconds: dict[str, list[float]] = {name: [] for name in searches}
     processor: dict[str, list[float]] = {name: [] for name in searches}
     hits = dict.fromkeys(searches, 0)
+    generator = np.random.default_rng(2)
     for query in queries:
         nearest = set(truth(query))
-        for name, search in searches.items():
+        for name in generator.permutation(list(searches)).tolist():
+            search = searches[name]
             start = time.perf_counter()
             processor_start = time.process_time()
             found = search(query)

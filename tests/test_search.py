@@ -194,6 +194,39 @@ def test_a_second_run_reads_only_what_changed(media, network, tmp_path):
     assert folders == {row[4].split("/")[1] for row in rows(db) if row[4]}
 
 
+def test_another_label_in_the_table_reaches_the_index(media, network, tmp_path):
+    table, db = tmp_path / "table.csv", tmp_path / "db"
+    names = [path.name for path in sorted(media.glob("*.mp4"))[:2]]
+    for name in names:
+        shutil.copy(media / name, tmp_path)
+    table.write_text(f"path,label\n{names[0]},cat\n{names[1]},dog\n")
+    ll.index([table], db, network, device="cpu")
+    before = rows(db)
+    table.write_text(f"path,label\n{names[0]},lion\n{names[1]},dog\n")
+    result = ll.index([table], db, network, device="cpu")
+    assert (result.indexed, result.unchanged, result.relabeled) == (0, 2, 1)
+    with open_store(db) as store:
+        labels = {moment.source.rpartition("/")[2]: moment.label for moment in store.moments()}
+    assert labels == {names[0]: "lion", names[1]: "dog"}
+    assert rows(db) == before
+    assert ll.index([table], db, network, device="cpu").relabeled == 0
+
+
+def test_one_long_scene_does_not_hide_the_others(network, tmp_path):
+    """A scene of 120 moments, all nearer than the others, is one of the `k` scenes."""
+    media = tmp_path / "media"
+    media.mkdir()
+    write_sound(media / "long.wav", tone(120.0, 440.0))
+    for number in range(3):
+        write_sound(media / f"it's {number}.wav", tone(2.0, 500.0 + 40 * number))
+    ll.index([media], tmp_path / "db", network, device="cpu")
+    write_sound(tmp_path / "query.wav", tone(1.0, 440.0))
+    with ll.open_index(tmp_path / "db", device="cpu") as index:
+        hits = index.search(tmp_path / "query.wav", k=4, threshold=0.0)
+    assert hits[0].source.endswith("long.wav")
+    assert len({hit.source for hit in hits}) == 4
+
+
 def test_files_of_other_inputs_stay(media, network, tmp_path):
     videos = sorted(media.glob("*.mp4"))
     shutil.copy(videos[0], tmp_path / "one.mp4")
@@ -259,6 +292,8 @@ def test_what_cannot_be_a_query_gets_a_sentence(db, media):
             index.search("nowhere.mp4")
         with pytest.raises(SourceError, match="at 99 s"):
             index.search(f"{media / 'tone.wav'}@99")
+        empty = index.search(media / "tone.wav", find="sound", where="seconds > 100")
+        assert empty.reason == "no moment of the index has sound and matches the filter"
         with pytest.raises(OptionError, match="has no tags"):
             index.search(tag="dog")
         with pytest.raises(OptionError, match="color"):
@@ -371,6 +406,7 @@ def test_kills_at_any_moment_lose_nothing(media, network, tmp_path):
 
 def test_the_code_of_the_page_runs(media, network, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[1] / "docs" / "search.md").read_text(encoding="utf-8")
+    page = re.sub(r"<!-- not run: .*? -->\n```.*?```", "", page, flags=re.DOTALL)
     blocks = re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(media, "my_videos")
@@ -389,3 +425,16 @@ def test_the_code_of_the_page_runs(media, network, tmp_path, monkeypatch, capsys
             words = shlex.split(line.replace("--checkpoint start", f"--checkpoint {network}"), True)
             assert main(words[1:]) == 0, line
     assert Path("hits.html").stat().st_size > 5_000
+
+
+def test_both_stores_give_the_same_hits(db, media, network, tmp_path):
+    pytest.importorskip("lancedb")
+    ll.index([media], tmp_path / "lance", network, device="cpu", store="lance")
+    query = f"{sorted(media.glob('*.mp4'))[3]}@1"
+    with ll.open_index(db, device="cpu") as arrow, ll.open_index(tmp_path / "lance") as lance:
+        for find in ("sound", "picture", "both"):
+            wanted = arrow.search(query, find=find, threshold=0.0, k=5)
+            hits = lance.search(query, find=find, threshold=0.0, k=5)
+            assert [(h.source, h.seconds) for h in hits] == [(h.source, h.seconds) for h in wanted]
+    again = ll.index([media], tmp_path / "lance", network, device="cpu")
+    assert (again.indexed, again.unchanged) == (0, 14)

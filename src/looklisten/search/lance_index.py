@@ -1,10 +1,9 @@
-"""The approximate index of the store `lance`: when it is trained, how it is searched, what it
-finds.
+"""The indexes of the store `lance`: of vectors, with the recall that they reach, and of columns.
 
-It is an inverted file with RaBitQ codes (IVF_RQ): a query reads the vectors of some partitions by
-their codes of one bit a number, and compares the best of them exactly. Both grow until the true ten
-nearest are found often enough, which is measured with vectors of both sides as queries: those of
-the other side lie elsewhere in the space and are harder.
+The index of vectors is an inverted file with RaBitQ codes (IVF_RQ): a query reads the vectors of
+some partitions by their codes of one bit a number, and compares the best of them exactly. Both grow
+until the true ten nearest are found often enough, which is measured with vectors of both sides as
+queries: those of the other side lie elsewhere in the space and are harder.
 """
 
 from collections.abc import Iterator, Mapping
@@ -57,6 +56,21 @@ def train_index(table: Any, side: Side) -> None:
     )
 
 
+def index_columns(table: Any) -> None:
+    """Make the indexes of the columns that filters name, where they are missing.
+
+    They make a search with a filter two to seven times as fast. LanceDB adds new rows to them.
+    """
+    from lancedb.index import Bitmap, BTree, LabelList
+
+    kinds = {"seconds": BTree, "source": BTree, "label": Bitmap, "marks": LabelList}
+    kinds["tag_names"] = LabelList
+    known = {index.name for index in table.list_indices()}
+    for column, kind in kinds.items():
+        if f"{column}_idx" not in known:
+            table.create_index(column, config=kind(), name=f"{column}_idx")
+
+
 def measured_index(table: Any, side: Side, vectors: int) -> ApproximateIndex:
     """The effort that reaches RECALL_GOAL, and the recall that it reaches."""
     queries = _query_vectors(table)
@@ -87,14 +101,14 @@ def nearest_query(
 def _query_vectors(table: Any) -> Float32[np.ndarray, "queries width"]:
     """Vectors of both sides, spread over the table; always the same ones of a version."""
     generator = np.random.default_rng(0)
-    found: list[Float32[np.ndarray, " width"]] = []
+    queries: list[Float32[np.ndarray, " width"]] = []
     for side in SIDES:
         count = table.count_rows()
         offsets = generator.choice(count, size=min(count, 4 * QUERIES_OF_A_SIDE), replace=False)
         rows = table.take_offsets(sorted(offsets.tolist())).select([side]).to_arrow()
         vectors = _present_vectors(rows[side].combine_chunks())
-        found += list(vectors[:QUERIES_OF_A_SIDE])
-    return np.stack(found)
+        queries += list(vectors[:QUERIES_OF_A_SIDE])
+    return np.stack(queries)
 
 
 def _true_neighbors(
@@ -134,14 +148,14 @@ def _recall(
     truth: list[set[str]],
     effort: int,
 ) -> float:
-    found = 0
+    hits = 0
     trial = ApproximateIndex(0, effort, 0.0)
     for query, neighbors in zip(queries, truth, strict=True):
         nearest = nearest_query(table, side, query, NEIGHBORS, trial)
         # LanceDB warns when its distance is left out.
         rows = nearest.select(["row_id", "_distance"]).to_arrow()
-        found += len(neighbors & set(rows["row_id"].to_pylist()))
-    return found / sum(len(neighbors) for neighbors in truth)
+        hits += len(neighbors & set(rows["row_id"].to_pylist()))
+    return hits / sum(len(neighbors) for neighbors in truth)
 
 
 def read_approximate(facts: Mapping[str, Any], side: Side) -> ApproximateIndex | None:

@@ -28,6 +28,7 @@ from looklisten.search.export import export_moments
 from looklisten.search.filters import Column, filter_sql, parse_filter, text_literal
 from looklisten.search.index_file import IndexFile, damaged
 from looklisten.search.lance_index import (
+    index_columns,
     index_name,
     measured_index,
     nearest_query,
@@ -45,10 +46,12 @@ from looklisten.search.moments import FoundMoment, IndexedMoment, row_id
 from looklisten.search.store import IndexExportFormat, StoreStats
 from looklisten.search.writing import WriterLock, folder_bytes, writing
 
-TABLE_NAME = "moments"
-TABLE_FOLDER = f"{TABLE_NAME}.lance"
+_TABLE_NAME = "moments"
+_TABLE_FOLDER = f"{_TABLE_NAME}.lance"
 APPROXIMATE_FROM = 50_000
 """So many vectors of a side get an approximate index; fewer are compared one by one."""
+FILTERED_FROM = 50_000
+"""So many moments get indexes of the columns that filters name."""
 GROWTH_BEFORE_TRAINING = 2
 """The approximate index is trained again when there are so many times as many vectors."""
 COMMITS_BEFORE_MERGING = 50
@@ -71,26 +74,33 @@ _log = logging.getLogger("looklisten")
 class LanceStore:
     """Moments in a table of LanceDB; see `VectorStore` for what its methods do.
 
-    `approximate_from`: so many vectors of a side get an approximate index.
+    `approximate_from`: so many vectors of a side get an approximate index. `filtered_from`: so many
+    moments get indexes of the columns that filters name.
     """
 
-    def __init__(self, db: Path, approximate_from: int = APPROXIMATE_FROM) -> None:
+    def __init__(
+        self,
+        db: Path,
+        approximate_from: int = APPROXIMATE_FROM,
+        filtered_from: int = FILTERED_FROM,
+    ) -> None:
         self._db = db
         self._approximate_from = approximate_from
+        self._filtered_from = filtered_from
         self._index = IndexFile.read(db)
         self._lock = WriterLock(db)
         self._schema = moment_schema(self._index.width)
         self._known_sources: set[str] = set()
         self._commits = 0
         with self._reading():
-            self._table = _connect(db).open_table(TABLE_NAME)
+            self._table = _connect(db).open_table(_TABLE_NAME)
 
     @classmethod
     def make_table(cls, db: Path, width: int) -> None:
         """Make an empty table, in place of one whose making was interrupted."""
         schema = _with_keys(moment_schema(width).empty_table(), []).schema
-        shutil.rmtree(db / TABLE_FOLDER, ignore_errors=True)
-        table = _connect(db).create_table(TABLE_NAME, schema=schema)
+        shutil.rmtree(db / _TABLE_FOLDER, ignore_errors=True)
+        table = _connect(db).create_table(_TABLE_NAME, schema=schema)
         # Concurrent updates of one key are then a conflict, and no silent duplicate.
         table.set_unenforced_primary_key("row_id")
 
@@ -203,6 +213,8 @@ class LanceStore:
     def maintain(self) -> None:
         with self._writing():
             self._table.optimize(cleanup_older_than=timedelta(minutes=READER_MINUTES))
+            if self._table.count_rows() >= self._filtered_from:
+                index_columns(self._table)
             for side in SIDES:
                 self._maintain_index(side)
 
@@ -220,7 +232,7 @@ class LanceStore:
                 sources=len(self.sources()),
                 vision_vectors=self._table.count_rows("has_vision"),
                 audio_vectors=self._table.count_rows("has_audio"),
-                disk_bytes=folder_bytes(self._db / TABLE_FOLDER),
+                disk_bytes=folder_bytes(self._db / _TABLE_FOLDER),
                 fragments=fragments,
                 approximate_moments=self._approximate_moments(),
                 recall=min(recalls, default=None),
@@ -261,7 +273,7 @@ class LanceStore:
         try:
             yield
         except (*_LANCE_ERRORS, TypeError, KeyError) as error:
-            raise damaged(self._db, self._db / TABLE_FOLDER, str(error)) from error
+            raise damaged(self._db, self._db / _TABLE_FOLDER, str(error)) from error
 
     def _merge_after_commits(self) -> None:
         """Now and then merge the parts of the table; without it each commit leaves a part."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from looklisten.config import SIDES, Side
+from looklisten.search.filters import text_literal
 from looklisten.search.finding.query import Direction
 from looklisten.search.moments import IndexedMoment
 from looklisten.search.store import VectorStore
@@ -69,8 +70,8 @@ def _sample(store: VectorStore) -> list[IndexedMoment]:
     by_digest = sorted(store.sources().items(), key=lambda item: item[1])
     sample = []
     for source, _ in by_digest[:MOST_SOURCES]:
-        quoted = source.replace("'", "''")
-        moments = sorted(store.moments(f"source = '{quoted}'"), key=lambda each: each.seconds)
+        rows = store.moments(f"source = {text_literal(source)}")
+        moments = sorted(rows, key=lambda each: each.seconds)
         step = max(len(moments) // MOMENTS_PER_SOURCE, 1)
         sample += moments[::step][:MOMENTS_PER_SOURCE]
     return sample

@@ -17,8 +17,16 @@ from looklisten.media.spectrogram import WINDOW_SECONDS
 from looklisten.model.networks import Run, open_network
 from looklisten.names import printable
 from looklisten.option_checks import check_at_least
+from looklisten.search.filters import text_literal
 from looklisten.search.finding.hits import NEAREST_SHOWN, Hit, Hits, ScoredMoment, fold_scenes
-from looklisten.search.finding.query import SIDES_OF, Direction, Query, directions, read_query
+from looklisten.search.finding.query import (
+    SIDE_NAMES,
+    SIDES_OF,
+    Direction,
+    Query,
+    directions,
+    read_query,
+)
 from looklisten.search.finding.score_calibration import ScoreCurve, curves_of_json
 from looklisten.search.finding.thumbnail_maps import thumbnail_map
 from looklisten.search.indexing.index_folder import IndexFolder
@@ -35,6 +43,34 @@ DEFAULT_THRESHOLD = 0.6
 DEFAULT_TAG_THRESHOLD = 0.2
 FIRST_MOMENTS_PER_SCENE = 10
 """So many times `k` moments are asked for first; neighbors of one scene take several."""
+MOST_MOMENTS_OF_SCENES = 10_000
+
+
+class Ranked:
+    """The best moments of one or several rankings, each at most `limit` long."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._best: dict[tuple[str, str], ScoredMoment] = {}
+        self.cut_score = 0.0
+        """Moments with a higher score are all here; 0 where no ranking was cut at its limit."""
+
+    def add(self, ranking: Sequence[ScoredMoment]) -> None:
+        """Add a ranking, best first; a moment of several has its highest score."""
+        for scored in ranking:
+            key = scored.moment.source, scored.moment.moment_id
+            if key not in self._best or scored.score > self._best[key].score:
+                self._best[key] = scored
+        if len(ranking) >= self._limit:
+            self.cut_score = max(self.cut_score, ranking[-1].score)
+
+    @property
+    def moments(self) -> list[ScoredMoment]:
+        return list(self._best.values())
+
+
+Rank = Callable[[int, str | None], Ranked]
+"""From how many moments of each ranking, and a filter, to the rankings."""
 
 
 class Index:
@@ -121,58 +157,65 @@ class Index:
             reason = f"the query holds no {side} to compare, only silence, noise or one color"
             return Hits(query.name, (), (), threshold, reason)
 
-        def moments(limit: int) -> list[ScoredMoment]:
-            return self._most_similar(query, pairs, limit, options.where)
+        def rank(limit: int, where: str | None) -> Ranked:
+            return self._most_similar(query, pairs, limit, where)
 
-        return self._hits(query.name, moments, k, threshold)
+        wanted = " or ".join(sorted(SIDE_NAMES[side] for _, side in pairs))
+        return self._hits(query.name, rank, k, threshold, options.where, wanted)
 
     def _most_similar(
-        self, query: Query, pairs: Sequence[Direction], limit: int, where: str | None
-    ) -> list[ScoredMoment]:
+        self,
+        query: Query,
+        pairs: Sequence[Direction],
+        limit: int,
+        where: str | None,
+    ) -> Ranked:
         """The best moments of each direction; a moment of both has its better score."""
-        best: dict[tuple[str, str], ScoredMoment] = {}
+        ranked = Ranked(limit)
         for direction in pairs:
             query_side, side = direction
-            for found_moment in self._store.search(query.vectors[query_side], side, limit, where):
-                similarity = found_moment.similarity
-                score = self._score(direction, similarity)
-                moment = found_moment.moment
-                key = moment.source, moment.moment_id
-                if key not in best or score > best[key].score:
-                    best[key] = ScoredMoment(moment, score, similarity, side)
-        return list(best.values())
+            vector = query.vectors[query_side]
+            scored = []
+            for each in self._store.search(vector, side, limit, where):
+                score = self._score(direction, each.similarity)
+                scored.append(ScoredMoment(each.moment, score, each.similarity, side))
+            ranked.add(scored)
+        return ranked
 
     def _hits(
-        self,
-        name: str,
-        moments: Callable[[int], list[ScoredMoment]],
-        k: int,
-        threshold: float,
+        self, name: str, rank: Rank, k: int, threshold: float, where: str | None, wanted: str
     ) -> Hits:
-        """The best `k` scenes; `moments` gives so many moments, best first, or all there are."""
+        """The best `k` scenes; `wanted` says what a moment needs to be compared at all."""
         limit = FIRST_MOMENTS_PER_SCENE * k
         while True:
-            scored = moments(limit)
-            scenes = fold_scenes(
-                [each for each in scored if each.score >= threshold],
-                self.every_seconds,
-                WINDOW_SECONDS,
-            )
-            is_all = len(scored) < limit or min(each.score for each in scored) < threshold
-            if len(scenes) >= k or is_all:
+            ranked = rank(limit, where)
+            has_all = ranked.cut_score < threshold or not ranked.cut_score
+            moments = ranked.moments if has_all else self._all_of_sources(ranked, rank, where)
+            above = [each for each in moments if each.score >= threshold]
+            scenes = fold_scenes(above, self.every_seconds, WINDOW_SECONDS)
+            # A scene below the cut may be behind one of a source that is not here yet.
+            certain = [scene for scene in scenes if scene.score >= ranked.cut_score]
+            if len(certain) >= k or has_all:
                 break
             limit *= 4
         if scenes:
             return Hits(name, tuple(scenes[:k]), (), threshold, "")
-        nearest = fold_scenes(scored, self.every_seconds, WINDOW_SECONDS)[:NEAREST_SHOWN]
-        reason = self._nothing(nearest, threshold)
+        nearest = fold_scenes(moments, self.every_seconds, WINDOW_SECONDS)[:NEAREST_SHOWN]
+        if nearest:
+            score = nearest[0].score
+            reason = f"nothing reaches the score {threshold:g}; the nearest has {score:.2f}"
+        else:
+            suffix = "" if where is None else " and matches the filter"
+            reason = f"no moment of the index has {wanted}{suffix}"
         return Hits(name, (), tuple(nearest), threshold, reason)
 
     @staticmethod
-    def _nothing(nearest: Sequence[Hit], threshold: float) -> str:
-        if not nearest:
-            return "no moment of the index can be compared with the query"
-        return f"nothing reaches the score {threshold:g}; the nearest has {nearest[0].score:.2f}"
+    def _all_of_sources(ranked: Ranked, rank: Rank, where: str | None) -> list[ScoredMoment]:
+        """All moments of the sources of a ranking; without them, a scene would have gaps."""
+        sources = sorted({each.moment.source for each in ranked.moments})
+        of_sources = f"source IN ({', '.join(map(text_literal, sources))})"
+        condition = of_sources if where is None else f"({where}) AND {of_sources}"
+        return rank(MOST_MOMENTS_OF_SCENES, condition).moments
 
     @property
     def every_seconds(self) -> float:
@@ -197,17 +240,19 @@ class Index:
         threshold = DEFAULT_TAG_THRESHOLD if options.threshold is None else options.threshold
         names = self._tag_names(tag, options.find)
 
-        def moments(limit: int) -> list[ScoredMoment]:
-            best: dict[tuple[str, str], ScoredMoment] = {}
+        def rank(limit: int, where: str | None) -> Ranked:
+            ranked = Ranked(limit)
             for name in names:
-                for found_moment in self._store.find_tag(name, limit, options.where):
-                    key = found_moment.moment.source, found_moment.moment.moment_id
-                    score = found_moment.similarity
-                    if key not in best or score > best[key].score:
-                        best[key] = ScoredMoment(found_moment.moment, score, score, None)
-            return list(best.values())
+                ranked.add(
+                    [
+                        ScoredMoment(each.moment, each.similarity, each.similarity, None)
+                        for each in self._store.find_tag(name, limit, where)
+                    ]
+                )
+            return ranked
 
-        return self._hits(tag, moments, k, threshold)
+        wanted = f"the tag {' or '.join(names)}"
+        return self._hits(tag, rank, k, threshold, options.where, wanted)
 
     def _tag_names(self, tag: str, find: FindSide) -> list[str]:
         """The classes that `tag` means, in any case; a class may have several names.
@@ -238,8 +283,7 @@ class Index:
         """
         if scene.thumbnail is None:
             return None
-        quoted = scene.source.replace("'", "''")
-        where = f"source = '{quoted}' AND seconds = {scene.seconds!r}"
+        where = f"source = {text_literal(scene.source)} AND seconds = {scene.seconds!r}"
         moment = next(self._store.moments(where), None)
         if moment is None or moment.audio is None:
             return None

@@ -38,8 +38,14 @@ from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import use_limits
 from looklisten.model.networks import Run, open_network
 from looklisten.names import decode_name, encode_name
+from looklisten.search.filters import text_literal
 from looklisten.search.finding.score_calibration import curves_as_json, fit_curves
-from looklisten.search.indexing.index_folder import IndexFolder, SeenFiles, write_facts
+from looklisten.search.indexing.index_folder import (
+    IndexFolder,
+    SeenFiles,
+    SourceNames,
+    write_facts,
+)
 from looklisten.search.indexing.moment_encoder import MomentEncoder
 from looklisten.search.indexing.own_classes import read_own_classes, with_own_tags
 from looklisten.search.indexing.source_reader import Advance, ReadSource, read_source
@@ -62,6 +68,8 @@ class IndexResult:
     indexed: int
     unchanged: int
     """Files that the index held already."""
+    relabeled: int
+    """Those of them that the inputs now give another label or video id."""
     copies: int
     """Files with the same bytes as another one, which are in the index once."""
     removed: int
@@ -161,7 +169,16 @@ class _Update:
         self._holders = {digest: name for name, digest in self._digests.items()}
         """The source that holds each content."""
         self._counts = dict.fromkeys(
-            ("indexed", "unchanged", "copies", "removed", "not_opened", "moments_added"), 0
+            (
+                "indexed",
+                "unchanged",
+                "relabeled",
+                "copies",
+                "removed",
+                "not_opened",
+                "moments_added",
+            ),
+            0,
         )
         self._media_seconds = 0.0
 
@@ -280,6 +297,7 @@ class _Update:
         """Count a source that is in the index already, itself or as a copy."""
         if self._digests.get(name) == digest:
             self._counts["unchanged"] += 1
+            self._take_names(name)
             return True
         if digest not in self._holders:
             return False
@@ -288,6 +306,20 @@ class _Update:
             self._remove(name)
         self._counts["copies"] += 1
         return True
+
+    def _take_names(self, name: str) -> None:
+        """Give the rows of a source another label or video id, if the inputs name another one."""
+        names = _names_of(self._sources[name])
+        if self._seen.names_of(name) == names:
+            return
+        rows = list(self._store.moments(f"source = {text_literal(name)}"))
+        new = [replace(row, label=names.label, video_id=names.video_id) for row in rows]
+        if any(
+            (a.label, a.video_id) != (b.label, b.video_id) for a, b in zip(rows, new, strict=True)
+        ):
+            self._store.add(new)
+            self._counts["relabeled"] += 1
+        self._seen.note_names(name, names)
 
     def _fail(self, name: str, reason: str, stamp: SourceStamp, is_loss: bool = False) -> None:
         # What the index holds of the name is of another content.
@@ -326,6 +358,7 @@ class _Update:
             self._holders.pop(self._digests[name], None)
         self._digests[name] = digest
         self._holders[digest] = name
+        self._seen.note_names(name, _names_of(source))
         self._counts["indexed"] += 1
         self._counts["moments_added"] += len(moments)
         self._media_seconds += content.seconds
@@ -346,7 +379,12 @@ class _Minutes:
         self.progress(self.done, self.total, at=f"{seconds / 60:.0f} min")
 
 
+def _names_of(source: Source) -> SourceNames:
+    return SourceNames("|".join(source.labels) or None, source.video_id or source.path)
+
+
 def _rows(name: str, digest: str, source: Source, content: ReadSource) -> Iterator[IndexedMoment]:
+    names = _names_of(source)
     for moment in content.moments:
         tags: dict[str, float] = {}
         for encoded in (moment.sound, moment.frame):
@@ -355,11 +393,11 @@ def _rows(name: str, digest: str, source: Source, content: ReadSource) -> Iterat
             moment_id=moment_id(digest, moment.seconds),
             source=name,
             source_digest=digest,
-            video_id=source.video_id or source.path,
+            video_id=names.video_id,
             seconds=moment.seconds,
             thumbnail=moment.thumbnail,
             marks=moment.marks,
-            label="|".join(source.labels) or None,
+            label=names.label,
             tags=tags,
             vision=moment.frame.vector if moment.frame else None,
             audio=moment.sound.vector if moment.sound else None,

@@ -6,7 +6,7 @@ Knows paths and JSON, no vectors.
 import json
 import shutil
 from collections.abc import Set
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +96,16 @@ def write_facts(
 
 
 class SeenFiles:
-    """Digests of files, so that a file that did not change is not read again.
+    """Digests of files, so that a file that did not change is not read again, and their labels.
 
-    A file with a new line for each file that was read; without it all files are read again.
+    A file with a new line for each file that was read or indexed; without it all files are read
+    again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamps: dict[str, SourceStamp] = {}
+        self._names: dict[str, SourceNames] = {}
         if path.exists():
             for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 self._take(text)
@@ -111,7 +113,10 @@ class SeenFiles:
     def _take(self, text: str) -> None:
         try:
             line = json.loads(text)
-            self._stamps[line["source"]] = SourceStamp.read(line)
+            if "video_id" in line:
+                self._names[line["source"]] = SourceNames(line["label"], line["video_id"])
+            else:
+                self._stamps[line["source"]] = SourceStamp.read(line)
         except (ValueError, KeyError, TypeError):
             return  # an interrupted run left the line incomplete
 
@@ -138,6 +143,27 @@ class SeenFiles:
             stamp = SourceStamp(stamp.source_bytes, None, stamp.source_sha256)
         if stamp.source_sha256 is not None:
             self._stamps[name] = stamp
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"source": name} | asdict(stamp)) + "\n")
+            self._append({"source": name} | asdict(stamp))
         return stamp
+
+    def names_of(self, name: str) -> "SourceNames | None":
+        """The label and the video id that a source was indexed with."""
+        return self._names.get(name)
+
+    def note_names(self, name: str, names: "SourceNames") -> None:
+        """Remember what a source was indexed with."""
+        if self._names.get(name) != names:
+            self._names[name] = names
+            self._append({"source": name} | asdict(names))
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+@dataclass(frozen=True)
+class SourceNames:
+    """What a table says of a source; it may change while the content does not."""
+
+    label: str | None
+    video_id: str
