@@ -43,6 +43,7 @@ from looklisten.inference.moments import look_and_listen, moments
 from looklisten.media.frames import crop, stack
 from looklisten.model.l3net import L3Net
 from looklisten.training.frozen_towers.cache import open_features
+from looklisten.training.frozen_towers.calibrate import cross_fitted_calibration
 from looklisten.training.frozen_towers.fit import fit_fusion
 
 FOLDS = 5
@@ -332,11 +333,13 @@ def head_of_fold(recipe: str, clips: ll.Shards) -> NetworkOfFold:
     network = ll.load(f"untrained:{recipe}")
     features = open_features(network, clips, config.train.cached_frames_per_second)
 
-    def fitted(fold: Fold) -> L3Net:
-        learner = fit_fusion(config, network, clips.select(fold.train), features, "cpu")
-        return learner.network
+    def fit(fold: Fold) -> L3Net:
+        others = clips.select(fold.train)
+        fitted = fit_fusion(config, network, others, features, "cpu").network
+        fitted.calibration = cross_fitted_calibration(config, network, others, features, "cpu")
+        return fitted
 
-    return fitted
+    return fit
 
 
 def rows_of(arguments: argparse.Namespace, clips: ll.Shards, kinds: Any) -> Iterator[Row]:

@@ -16,9 +16,10 @@ import numpy as np
 
 from looklisten.config import Config
 from looklisten.data.shards import Shards
-from looklisten.model.checkpoint import save_checkpoint
+from looklisten.model.checkpoint import read_checkpoint, save_calibration, save_checkpoint
 from looklisten.model.networks import open_network
 from looklisten.training.frozen_towers.cache import open_features
+from looklisten.training.frozen_towers.calibrate import cross_fitted_calibration
 from looklisten.training.frozen_towers.fit import fit_fusion
 
 FOLDER = Path(__file__).parent.parent / "src" / "looklisten" / "heads" / "start"
@@ -48,6 +49,8 @@ def main() -> None:
             {},
             learner.computation(),
         )
+        calibration = cross_fitted_calibration(config, network, clips, features, "cpu")
+        save_calibration(read_checkpoint(checkpoint), calibration)
         shutil.rmtree(FOLDER, ignore_errors=True)
         shutil.copytree(checkpoint, FOLDER)
     size = sum(file.stat().st_size for file in FOLDER.iterdir())

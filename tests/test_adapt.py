@@ -16,6 +16,7 @@ from looklisten.evaluation.ranking import ScoreMatrix, rank
 from looklisten.inference.moments import moments
 from looklisten.model.calibration import Calibration
 from looklisten.model.networks import load, open_network
+from looklisten.model.objectives.contrastive import INITIAL_SCALE
 from looklisten.training.frozen_towers.adapt import HeldOutMoments, adapt, paired_gain
 from looklisten.training.frozen_towers.cache import open_features
 from looklisten.training.frozen_towers.options import AdaptOptions
@@ -56,6 +57,39 @@ def test_a_network_that_gets_no_better_stays_as_it_was(base, shards_path, tmp_pa
         for name, value in base.network.state_dict().items():
             assert torch.equal(value, kept[name]), name
     assert result.is_better == (result.gain > 0)
+
+
+def test_the_weights_of_the_best_step_are_taken(base, shards_path, tmp_path):
+    options = AdaptOptions(steps=60, learning_rate=3e-2)
+    result = adapt(shards_path, base, tmp_path / "longer", options)
+    assert 0 < result.steps < options.steps
+    until_best = adapt(shards_path, base, tmp_path / "run", replace(options, steps=result.steps))
+    assert until_best.steps == result.steps
+    assert until_best.one_of_two_after == result.one_of_two_after
+
+
+def test_it_is_measured_on_the_held_out_videos(base, shards, shards_path, tmp_path):
+    result = adapt(shards_path, base, tmp_path / "run", AdaptOptions(steps=1))
+    features = open_features(base.l3net, shards, 1.0)
+    held_out = HeldOutMoments.of(features, shards.select(shards.held_out_mask(0.2)))
+    assert result.one_of_two_before == rank(held_out.scores(base.l3net)).one_of_two.value
+
+
+def test_it_begins_with_the_temperature_of_the_network(shards_path, tmp_path):
+    config = small_config(objective="contrastive", negatives="all", steps=2, learning_rate=1e-2)
+    train(
+        shards_path,
+        config.changed("model", fusion="distance"),
+        tmp_path / "base",
+        evaluated_pairs=8,
+    )
+    options = AdaptOptions(steps=1, learning_rate=1e-12)
+    adapt(shards_path, tmp_path / "base", tmp_path / "run", options)
+    scales = {
+        name: open_network(tmp_path / name).objective().log_scale.item() for name in ("base", "run")
+    }
+    assert scales["run"] == pytest.approx(scales["base"], abs=1e-6)
+    assert scales["base"] != pytest.approx(np.log(INITIAL_SCALE), abs=1e-4)
 
 
 def test_the_same_command_twice_is_refused_the_second_time(base, shards_path, tmp_path):

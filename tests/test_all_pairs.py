@@ -20,7 +20,7 @@ from looklisten.evaluation.all_pairs import (
 from looklisten.evaluation.calibration import calibrate, fit_calibration
 from looklisten.evaluation.comparison import PairComparison, compare_in_blocks
 from looklisten.evaluation.held_out import clips_of_split, clips_to_evaluate
-from looklisten.evaluation.other_sounds import mix_equally_loud
+from looklisten.evaluation.other_sounds import mix_equally_loud, moments_of_other_videos
 from looklisten.evaluation.ranking import ScoreMatrix, pooled, rank
 from looklisten.evaluation.statistics import interval_over_members, jackknife_interval
 from looklisten.inference.localization.localize import localize
@@ -219,6 +219,13 @@ def test_more_moments_than_the_limit_are_sampled(level_clips):
 def test_one_video_has_no_mismatched_pair(network, level_clips):
     with pytest.raises(ConfigError, match="correspondence needs at least 2 held-out videos"):
         all_pairs(network, level_clips.select(np.arange(13) == 0))
+
+
+def test_mixed_in_is_a_sound_of_another_video():
+    videos = np.repeat(list("abc"), 20)
+    others = moments_of_other_videos(videos, np.random.default_rng(0))
+    assert np.all(videos[others] != videos)
+    assert len(set(others.tolist())) > 20
 
 
 def test_a_mixture_holds_both_sounds_equally_loud_and_does_not_clip():

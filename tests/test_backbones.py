@@ -13,6 +13,7 @@ from looklisten.config import SIDES, ModelConfig
 from looklisten.errors import CheckpointError, ConfigError, PublishedFileError
 from looklisten.evaluation.linear_probe.baselines import probed_layer
 from looklisten.evaluation.units.naming import units
+from looklisten.interop.publish import save_pretrained
 from looklisten.media.spectrogram import LogSpectrogram
 from looklisten.model.backbones import BACKBONES, register_backbone
 from looklisten.model.backbones.efficientnet import (
@@ -324,6 +325,9 @@ def test_training_begins_with_published_weights_and_stores_them_once(
     train(shards_path, small_run(freeze="vision"), run, evaluated_pairs=8)
     saved = open_checkpoint(run)
     assert saved.published == {"vision": state_sha256(small)}
+    card = save_pretrained(run, tmp_path / "published") / "README.md"
+    row = "| vision tower | small, trained by us on nothing; Apache-2.0 |"
+    assert row in card.read_text(encoding="utf-8")
     stored = load_file(saved.path / "model.safetensors")
     assert {name.partition(".")[0] for name in stored} == {"audio", "fusion"}
     assert state_sha256(vision_state(run)) == state_sha256(small)

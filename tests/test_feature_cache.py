@@ -15,12 +15,13 @@ from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import correspondence_logit
-from looklisten.model.general_fusion import GeneralFusion
+from looklisten.model.general_fusion import GeneralFusion, Standardized
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 from looklisten.training.frozen_towers.batches import FeatureStream
 from looklisten.training.frozen_towers.cache import feature_rows, features_key, open_features
 from looklisten.training.loop import train
+from noise_shards import a_clip, write_clips
 
 
 def frozen_config(**train_settings):
@@ -108,6 +109,25 @@ def test_other_towers_and_other_crops_have_other_features(network, own_shards):
     assert features_key(other_head, own_shards, 2.0) == key
 
 
+def test_other_shards_have_other_features(network, tmp_path):
+    keys = set()
+    for first in (0, 1):
+        folder = write_clips(tmp_path / f"from {first}", [a_clip(n, "") for n in (first, 2)])
+        keys.add(features_key(network, Shards(folder), 2.0))
+    assert len(keys) == 2
+
+
+def test_the_window_of_a_held_out_moment_is_the_nearest_one(cache):
+    rows = cache.rows
+    middles = rows.window_starts / SAMPLE_RATE_HZ + 0.5
+    for frame in range(0, len(rows.frames), 7):
+        distances = np.abs(middles - rows.frame_seconds[frame])
+        of_clip = rows.window_clips == rows.frame_clips[frame]
+        nearest = cache.nearest_window(frame)
+        assert of_clip[nearest]
+        assert distances[nearest] == distances[of_clip].min()
+
+
 @pytest.mark.parametrize("change", [lambda data: data[: len(data) // 2], lambda data: data[::-1]])
 def test_a_damaged_file_is_named(network, own_shards, cache, change):
     path = cache.audio.path(0)
@@ -163,12 +183,23 @@ def test_towers_can_have_a_learning_rate_of_their_own(own_shards, tmp_path):
     for name, rate in (("same", 0.0), ("slow", 1e-9)):
         train(own_shards.path, config.changed("train", tower_learning_rate=rate), tmp_path / name)
     torch.manual_seed(0)
-    start = L3Net(config.model).state_dict()["vision.blocks.0.conv1.weight"]
-    moved = {}
-    for name in ("same", "slow"):
-        trained = load(tmp_path / name).state_dict()["vision.blocks.0.conv1.weight"]
-        moved[name] = float((trained - start).abs().max())
-    assert moved["slow"] < 1e-6 < moved["same"]
+    start = L3Net(config.model).state_dict()
+    for name in ("vision.blocks.0.conv1.weight", "audio.blocks.0.conv1.weight"):
+        moved = {}
+        for run in ("same", "slow"):
+            trained = load(tmp_path / run).state_dict()[name]
+            moved[run] = float((trained - start[name]).abs().max())
+        assert moved["slow"] < 1e-6 < moved["same"]
+
+
+def test_standardized_features_have_mean_0_and_nearly_deviation_1():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(500, 3, generator=generator) * torch.tensor([1.0, 2.0, 4.0]) + 5
+    layer = Standardized(3)
+    assert torch.equal(layer(rows), rows)
+    layer.fit(rows)
+    torch.testing.assert_close(layer(rows).mean(0), torch.zeros(3), rtol=0, atol=1e-5)
+    assert torch.all((layer(rows).std(0) > 0.8) & (layer(rows).std(0) < 1))
 
 
 def test_general_scores_all_pairs_as_it_scores_rows(network):

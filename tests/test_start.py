@@ -1,6 +1,5 @@
 """The network `start`: a head that comes with the package, to towers that others publish."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,7 @@ from looklisten.model.tower_classes import tower_classes
 
 MAX_MEGABYTES = 2.0
 CLIP = SHARED / "media" / "real" / "videos" / "r0015_0.mp4"
-needs_towers = pytest.mark.skipif(
-    WEIGHTS_MIRROR_VARIABLE not in os.environ or not CLIP.exists(),
-    reason="the published weights or the shared clips are not here",
-)
+needs_clip = pytest.mark.skipif(not CLIP.exists(), reason="the shared clips are not here")
 
 
 def test_the_head_is_small_and_holds_no_tower():
@@ -51,8 +47,8 @@ def test_without_network_and_files_one_sentence_says_what_to_do(tmp_path, monkey
         open_network("start")
 
 
-@needs_towers
-def test_start_localizes_and_embeds_a_real_clip():
+@needs_clip
+def test_start_localizes_and_embeds_a_real_clip(published_towers):
     run = open_network("start")
     localizations = localize(CLIP, run)
     assert localizations and all(0 <= each.probability <= 1 for each in localizations)
@@ -60,12 +56,12 @@ def test_start_localizes_and_embeds_a_real_clip():
     with torch.inference_mode():
         frame = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
         vector = network.fusion.aligned(network.look(frame).vector, "vision")
-    assert vector.shape == (1, network.config.fusion_width)
+    assert vector.shape == (1, network.fusion.aligned_width)
     torch.testing.assert_close(vector.norm(dim=1), torch.ones(1))
 
 
-@needs_towers
-def test_start_finds_a_real_clip_by_the_classes_of_its_towers(tmp_path):
+@needs_clip
+def test_start_finds_a_real_clip_by_the_classes_of_its_towers(published_towers, tmp_path):
     result = ll.index([CLIP], tmp_path, "start", device="cpu")
     assert result.moments >= 9
     with ll.open_index(tmp_path, device="cpu") as index:
@@ -80,8 +76,7 @@ def test_start_finds_a_real_clip_by_the_classes_of_its_towers(tmp_path):
             index.search(tag="doog")
 
 
-@needs_towers
-def test_the_names_are_in_the_order_of_the_scores():
+def test_the_names_are_in_the_order_of_the_scores(published_towers):
     """Silence is known by name, and so is a tone."""
     network = open_network("start").l3net
     classes = tower_classes(network.audio)

@@ -53,6 +53,9 @@ class ModelConfig(Section):
     """The shorter side of a frame before it is cropped."""
     crop_pixels: PositiveInt = 224
     """The side of the square that the vision tower is trained on."""
+    frame_fit: Literal["crop", "squeeze"] = "crop"
+    """How a frame becomes that square where nothing is random: its center, or all of it, squeezed.
+    """
     fusion: Literal["concat", "distance", "similarity", "dense", "general"] = "concat"
     """How the sides are compared: concat, fully-connected layers over both (the paper); distance of
     unit vectors (its follow-up, AVE-Net); similarity of the sound with the best position of the
@@ -63,6 +66,12 @@ class ModelConfig(Section):
     """Units of the layers of the fusion (paper, figure 2)."""
     fusion_dropout: float = Field(default=0.0, ge=0, lt=1)
     """With fusion "general": the share of the features that is left out at random in training."""
+    class_groups: int = Field(default=0, ge=0)
+    """With fusion "general" and published towers: so many groups of classes that are often seen and
+    heard together. The package has 144 of them, and 0 is without.
+    """
+    class_group_share: float = Field(default=0.5, ge=0, lt=1)
+    """The share of the similarity that the groups give; the rest is learned."""
     sharpness: float = Field(default=10.0, gt=0)
     """Of the soft maximum over positions, with fusion "similarity" and "dense". Near 0 it is the
     mean; large values approach the maximum. A network needs the value that it was trained with.

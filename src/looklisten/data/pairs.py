@@ -22,7 +22,7 @@ from torch import Tensor
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.frames import crop, decode_jpeg, stack
+from looklisten.media.frames import FrameFit, crop, decode_jpeg, fit_square, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 
 SAME_VIDEO_SECONDS = 2.0
@@ -106,11 +106,12 @@ class FrameTransform:
     resize_pixels: int
     crop_pixels: int
     random: bool
-    """The crop is at a random position; else in the center."""
+    """The crop is at a random position; else `fit` says how the frame becomes a square."""
     flip: bool = False
     """Half of the frames, at random, are mirrored."""
     frames: int = 1
     """Neighboring stored frames that make one input, side by side in the channels."""
+    fit: FrameFit = "crop"
 
 
 @dataclass(frozen=True)
@@ -326,10 +327,18 @@ class PairStream:
             int(choices.frames[row]), stored_frames, self.transform.frames
         ):
             pixels = decode_jpeg(self.shards.jpeg(clip, frame), self.transform.resize_pixels)
-            down, right = choices.crop_downs[row], choices.crop_rights[row]
-            crops.append(crop(pixels, self.transform.crop_pixels, down, right))
+            crops.append(self._square(pixels, choices, row))
         square = crops[0] if len(crops) == 1 else torch.cat(crops, dim=2)
         return square.flip(1) if choices.flips[row] else square
+
+    def _square(
+        self, pixels: UInt8[Tensor, "height width 3"], choices: PairChoices, row: int
+    ) -> UInt8[Tensor, "side side 3"]:
+        transform = self.transform
+        if not transform.random:
+            return fit_square(pixels, transform.crop_pixels, transform.fit)
+        down, right = choices.crop_downs[row], choices.crop_rights[row]
+        return crop(pixels, transform.crop_pixels, down, right)
 
     def _waveform(self, choices: PairChoices, row: int) -> NDArray[np.int16]:
         start = choices.sound_starts[row]

@@ -3,6 +3,7 @@
 Knows scores; `model/calibration.py` is the record that a checkpoint stores.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +53,19 @@ def calibrate(
 
 
 def fit_calibration(matrix: ScoreMatrix, seed: int = 0) -> Calibration:
+    """The calibration that fits the scores of one network; see `fit_pooled_calibration`."""
+    return fit_pooled_calibration([matrix], seed)
+
+
+def fit_pooled_calibration(matrices: Sequence[ScoreMatrix], seed: int = 0) -> Calibration:
     """Logistic regression of one number, the score, on whether a pair is matched (Platt 1999).
 
     Matched and mismatched pairs have the same weight, so a probability of 0.5 is where both are
-    equally likely. Raises ConfigError where matched pairs score no higher.
+    equally likely. `matrices`: of the folds of a cross-validation, each with its own videos.
+    Raises ConfigError where matched pairs score no higher.
     """
-    matched = matrix.matched.astype(np.float64)
-    mismatched = matrix.mismatched().astype(np.float64)
+    matched = np.concatenate([matrix.matched for matrix in matrices]).astype(np.float64)
+    mismatched = np.concatenate([matrix.mismatched() for matrix in matrices]).astype(np.float64)
     if len(mismatched) > FITTED_PAIRS:
         mismatched = np.random.default_rng(seed).choice(mismatched, FITTED_PAIRS, replace=False)
     scores = np.concatenate([matched, mismatched])
@@ -78,7 +85,7 @@ def fit_calibration(matrix: ScoreMatrix, seed: int = 0) -> Calibration:
     return Calibration(
         temperature=spread / slope,
         threshold=center - offset * spread / slope,
-        videos=len(np.unique(matrix.videos)),
+        videos=sum(len(np.unique(matrix.videos)) for matrix in matrices),
     )
 
 

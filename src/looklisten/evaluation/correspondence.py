@@ -249,6 +249,7 @@ def fusion_inputs(
         model.config.crop_pixels,
         random=False,
         frames=model.config.frames_per_pair,
+        fit=model.config.frame_fit,
     )
     stream = PairStream(clips, batch_size_for(videos), seed, transform)
     steps = math.ceil(rows / stream.batch_size)

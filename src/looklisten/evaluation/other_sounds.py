@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Int, Int16
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -91,6 +91,16 @@ def _project_sounds(
     return comparison.project(model.look(black.to(device)), audio)[1]
 
 
+def moments_of_other_videos(
+    videos: NDArray[Any], rng: np.random.Generator
+) -> Int[np.ndarray, " moments"]:
+    """For each moment the number of one of another video, drawn at random."""
+    others = np.zeros(len(videos), np.int64)
+    for row, video in enumerate(videos):
+        others[row] = rng.choice(np.flatnonzero(videos != video))
+    return others
+
+
 @torch.inference_mode()
 def _mixed_scores(
     model: L3Net,
@@ -104,9 +114,7 @@ def _mixed_scores(
     NaN where one of the two is silent.
     """
     scores = np.full(len(moments.videos), np.nan, np.float32)
-    others = np.zeros(len(scores), np.int64)
-    for row, video in enumerate(moments.videos):
-        others[row] = rng.choice(np.flatnonzero(moments.videos != video))
+    others = moments_of_other_videos(moments.videos, rng)
     for first in range(0, len(scores), MOMENTS_PER_BATCH):
         rows: list[int] = []
         mixtures: list[Int16[np.ndarray, " samples"]] = []

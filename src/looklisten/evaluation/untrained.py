@@ -53,7 +53,11 @@ def untrained_like(model: L3Net, clips: Shards, seed: int) -> L3Net:
 def calibration_batches(config: ModelConfig, clips: Shards, seed: int) -> Iterator[FramesAndSounds]:
     """Some batches of `clips`, for the batch-norm statistics of a network."""
     transform = FrameTransform(
-        config.resize_pixels, config.crop_pixels, random=False, frames=config.frames_per_pair
+        config.resize_pixels,
+        config.crop_pixels,
+        random=False,
+        frames=config.frames_per_pair,
+        fit=config.frame_fit,
     )
     n_videos = len(np.unique(clips.video_ids))
     pairs = PairStream(clips, min(CALIBRATION_BATCH_PAIRS, n_videos), seed, transform)

@@ -25,6 +25,7 @@ from looklisten.inference.layers import (
     texture,
 )
 from looklisten.inference.towers import listen, look
+from looklisten.media.frames import FrameFit
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import to_device
@@ -57,7 +58,11 @@ class Encoder(Protocol):
 
     @property
     def crop_pixels(self) -> int:
-        """The side of the square that is then cropped from the center of the frame."""
+        """The side of the square that it then becomes."""
+
+    @property
+    def frame_fit(self) -> FrameFit:
+        """How it becomes that square."""
 
     @property
     def device(self) -> torch.device:
@@ -91,6 +96,10 @@ class NetworkEncoder:
     @property
     def crop_pixels(self) -> int:
         return self.model.config.crop_pixels
+
+    @property
+    def frame_fit(self) -> FrameFit:
+        return self.model.config.frame_fit
 
     @property
     def device(self) -> torch.device:

@@ -104,7 +104,7 @@ def layer_width(model: L3Net, side: Side, layer: str) -> int:
         # A mean and a deviation for each unit of each block, in each band.
         return 2 * TEXTURE_BANDS * sum(tower.block_widths)
     if layer == ALIGNED:
-        return model.config.fusion_width
+        return model.fusion.aligned_width
     return tower.layers[layer].width
 
 

@@ -13,7 +13,7 @@ from looklisten.data.clips import Clip
 from looklisten.data.pairs import check_holds_window, neighbor_frames
 from looklisten.inference.towers import listen, look
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.frames import crop, decode_jpeg, stack
+from looklisten.media.frames import decode_jpeg, fit_square, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.l3net import L3Net
@@ -105,14 +105,13 @@ def moment_at(clip: Clip, config: ModelConfig, start: int, frame: int) -> Moment
 
 
 def look_and_listen(model: L3Net, batch: Sequence[Moment]) -> tuple[TowerOutput, TowerOutput]:
-    """The outputs of the vision tower and of the audio tower; frames have a center crop."""
+    """The outputs of the vision tower and of the audio tower, for frames without random change."""
     device = next(model.parameters()).device
-    crop_pixels = model.config.crop_pixels
-    # The center, where training crops at random: half of the room on each side.
+    config = model.config
     squares = []
     waveforms = []
     for moment in batch:
-        squares.append(crop(moment.vision_input, crop_pixels, 0.5, 0.5))
+        squares.append(fit_square(moment.vision_input, config.crop_pixels, config.frame_fit))
         waveforms.append(moment.waveform)
     vision_output = look(model, stack(squares).to(device))
     audio_output = listen(model, torch.from_numpy(np.stack(waveforms)).to(device))

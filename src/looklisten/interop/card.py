@@ -7,6 +7,10 @@ from typing import Any
 
 import tomlkit
 
+from looklisten.config import SIDES
+from looklisten.model.backbones import find_backbone
+from looklisten.model.initial_towers import SCRATCH
+
 UNKNOWN = "not recorded"
 NOT_MEASURED = "not measured"
 
@@ -86,6 +90,7 @@ def _rows(description: dict[str, Any]) -> list[tuple[str, str]]:
         ("held out", _amount(facts.get("held_out"))),
         ("steps", steps),
         ("objective", objective),
+        *_published_towers(description),
         ("seed", str(train.get("seed", UNKNOWN))),
         (
             "AVC accuracy on held-out videos",
@@ -96,6 +101,20 @@ def _rows(description: dict[str, Any]) -> list[tuple[str, str]]:
         ("begun on", started),
         ("other benchmarks", NOT_MEASURED),
     ]
+
+
+def _published_towers(description: dict[str, Any]) -> list[tuple[str, str]]:
+    """A row for each tower that began with weights of others: whose, from what, which license."""
+    train = description["config"].get("train")
+    rows = []
+    # Of a network that was saved without its training nobody knows it.
+    for side in SIDES if train else ():
+        name = description["backbones"][side]
+        published = find_backbone(name).published
+        if published is not None and train.get(f"{side}_from") != SCRATCH:
+            origin = f"trained by {published.trained_by} on {published.trained_on}"
+            rows.append((f"{side} tower", f"{name}, {origin}; {published.file.license}"))
+    return rows
 
 
 def _amount(videos: dict[str, Any] | None) -> str:

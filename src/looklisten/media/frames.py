@@ -1,6 +1,7 @@
 """JPEG -> pixels -> the input of the vision tower: decoding, cropping, jitter of training."""
 
 import math
+from typing import Literal
 
 import simplejpeg
 import torch
@@ -50,6 +51,24 @@ def crop(
     top = round((pixels.shape[0] - side_pixels) * down)
     left = round((pixels.shape[1] - side_pixels) * right)
     return pixels[top : top + side_pixels, left : left + side_pixels]
+
+
+FrameFit = Literal["crop", "squeeze"]
+"""How a frame becomes a square: its center is cut out, or all of it is squeezed."""
+
+
+def fit_square(
+    pixels: UInt8[Tensor, "height width channels"], side_pixels: int, fit: FrameFit
+) -> UInt8[Tensor, "side side channels"]:
+    """The square that a network gets of a frame where nothing is random."""
+    if fit == "crop":
+        return crop(pixels, side_pixels, 0.5, 0.5)
+    size = (side_pixels, side_pixels)
+    if pixels.shape[:2] == size:
+        return pixels
+    batch = pixels.permute(2, 0, 1)[None]
+    squeezed = functional.interpolate(batch, size, mode="bilinear", antialias=True)
+    return squeezed[0].permute(1, 2, 0)
 
 
 def stack(

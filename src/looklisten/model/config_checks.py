@@ -1,6 +1,7 @@
 """The checks of a config that need to know its backbone and its objective."""
 
 from looklisten.config import SIDES, Config
+from looklisten.errors import ConfigError
 from looklisten.model.backbones import check_backbone
 from looklisten.model.objectives import find_objective
 
@@ -12,4 +13,9 @@ def check_config(config: Config) -> None:
     """
     for side in SIDES:
         check_backbone(config.model, side)
+    if config.model.class_groups and config.model.fusion != "general":
+        raise ConfigError(
+            f'model.class_groups is for the fusion "general", and model.fusion is '
+            f'"{config.model.fusion}"; set model.class_groups to 0'
+        )
     find_objective(config.train.objective).check(config)

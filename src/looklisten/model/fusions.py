@@ -133,7 +133,12 @@ class Fusion(nn.Module):
     ) -> None:
         """Take from features of frozen towers what it needs to know of them; by default nothing."""
 
-    # The methods below have a meaning only if `shares_space` is true.
+    # What follows has a meaning only if `shares_space` is true.
+
+    @property
+    def aligned_width(self) -> int:
+        """The length of the vectors that `aligned` gives."""
+        raise NotImplementedError
 
     def aligned(
         self, features: Float[Tensor, "*n features"], side: Side
@@ -154,8 +159,17 @@ class Fusion(nn.Module):
         vision: Float[Tensor, "n *positions width"],
         audio: Float[Tensor, "m *times width"],
     ) -> Sequence[Float[Tensor, "n m"]]:
-        """The similarities that an objective trains one by one; `similarities` is their mean."""
+        """The similarities that an objective trains one by one."""
         return (self.similarities(vision, audio),)
+
+    def decided_similarities(
+        self,
+        parts: Sequence[Float[Tensor, "n m"]],
+        vision: Float[Tensor, "n *positions width"],  # noqa: ARG002 (for fusions with fixed parts)
+        audio: Float[Tensor, "m *times width"],  # noqa: ARG002
+    ) -> Float[Tensor, "n m"]:
+        """What `similarities` gives, without a gradient, where `parts` are known already."""
+        return torch.stack(list(parts)).mean(0).detach()
 
     def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
         """The logits of pairs, from their similarities."""
@@ -207,6 +221,7 @@ class AlignedFusion(Fusion):
 
     def __init__(self, features: Mapping[Side, int], width: int) -> None:
         super().__init__()
+        self.width = width
         self.vision = nn.Sequential(
             nn.Linear(features["vision"], width), nn.ReLU(), nn.Linear(width, width)
         )
@@ -214,6 +229,10 @@ class AlignedFusion(Fusion):
             nn.Linear(features["audio"], width), nn.ReLU(), nn.Linear(width, width)
         )
         self.fc3 = nn.Linear(1, 2)
+
+    @property
+    def aligned_width(self) -> int:
+        return self.width
 
     def initialize_answer(self) -> None:
         """Begin with "similar means yes"; both numbers are learned from there.
@@ -380,7 +399,15 @@ def build_fusion(config: ModelConfig, vision: Backbone, audio: Backbone) -> Fusi
 
         positions = vision.map_columns(config.crop_pixels) ** 2
         return GeneralFusion(
-            features, config.fusion_width, config.sharpness, positions, config.fusion_dropout
+            features,
+            config.fusion_width,
+            config.sharpness,
+            positions,
+            config.fusion_dropout,
+            config.class_groups,
+            config.class_group_share,
+            audio.classes,
+            audio.class_scores,
         )
     if config.fusion in POSITION_FUSIONS:
         # Those of a training crop. Divided by its own positions, a wider frame would have

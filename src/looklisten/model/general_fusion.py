@@ -3,15 +3,23 @@
 It is for towers that learned before. Knows tensors only.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from looklisten.config import Side
 from looklisten.model.backbones import TowerOutput
 from looklisten.model.fusions import MIN_NORM, PositionFusion, in_float32
+
+MIN_SCORE = 1e-3
+"""Added to the score of a class before its logarithm, so that no class counts below it."""
+
+ScoresOfClasses = Callable[[Float[Tensor, "*n features"]], Float[Tensor, "*n classes"]]
+"""From the vector of a published tower to the scores of its classes, from 0 to 1."""
 
 
 class Standardized(nn.Module):
@@ -36,12 +44,53 @@ class Standardized(nn.Module):
         return (features - self.mean) * self.scale
 
 
+class FeatureDropout(nn.Module):
+    """Leaves out features at random in training, the same ones in all rows of a frame."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, rows: Float[Tensor, "*n rows features"]) -> Float[Tensor, "*n rows features"]:
+        if not self.training or not self.share:
+            return rows
+        # One random number for each feature of a frame: for each of its 50 rows, they would take
+        # most of the time of a step.
+        by_feature = functional.dropout1d(rows.transpose(1, 2), self.share)
+        return by_feature.transpose(1, 2)
+
+
+class GroupPresence(nn.Module):
+    """How present each group of classes is in the inputs of a fusion. Nothing of it is trained."""
+
+    weight: Float[Tensor, "groups inputs"]
+
+    def __init__(self, inputs: int, groups: int) -> None:
+        super().__init__()
+        # Buffers, so that no objective trains what is known beforehand.
+        self.register_buffer("weight", torch.zeros(groups, inputs))
+        self.standardized = Standardized(groups)
+
+    def fit(self, rows: Float[Tensor, "rows inputs"]) -> None:
+        """Take from `rows` how present each group usually is."""
+        self.standardized.fit(rows @ self.weight.T)
+
+    def forward(self, inputs: Float[Tensor, "*n inputs"]) -> Float[Tensor, "*n groups"]:
+        presence: Tensor = self.standardized(functional.linear(inputs, self.weight))
+        return presence
+
+
 class GeneralFusion(PositionFusion):
     """The second of sound with the best position of the frame, and with the whole frame.
 
     One linear layer a side gives unit vectors of positions, whole frames and seconds, all of one
     space. So one network scores, points, searches and embeds. The last row of a frame's features
     is the vector of its tower, the others are the positions of its map.
+
+    With `groups`, a vector has two parts. The first is learned. The second says how present each
+    group of classes is (`model/class_groups.py`). `group_share` is its share of the similarity.
+    Training compares the learned parts alone: where the groups answered for them, they would learn
+    what the groups miss in the training videos, and that does not hold in others (LOG.md).
     """
 
     aligns_vectors = True
@@ -53,22 +102,55 @@ class GeneralFusion(PositionFusion):
         sharpness: float,
         positions: int,
         dropout: float = 0.0,
+        groups: int = 0,
+        group_share: float = 0.0,
+        audio_classes: int = 0,
+        class_scores: ScoresOfClasses | None = None,
     ) -> None:
         super().__init__(features, width, sharpness, positions)
+        self.width = width
+        self.groups = groups
+        self.group_share = group_share if groups else 0.0
+        self._class_scores = class_scores
+        self._audio_classes = audio_classes
+        inputs = {
+            "vision": features["vision"],
+            # The scores of the classes of a sound say more than its vector does (LOG.md).
+            "audio": features["audio"] + (audio_classes if groups else 0),
+        }
         # Towers that learned before need no hidden layer, and few videos spoil one (LOG.md).
-        self.vision = _linear_side(features["vision"], width, dropout)
-        self.audio = _linear_side(features["audio"], width, dropout)
+        self.vision = _linear_side(inputs["vision"], width, dropout)
+        self.audio = _linear_side(inputs["audio"], width, dropout)
+        if groups:
+            self.vision_groups = GroupPresence(inputs["vision"], groups)
+            self.audio_groups = GroupPresence(audio_classes, groups)
+
+    @property
+    def aligned_width(self) -> int:
+        return self.width + self.groups
+
+    def set_groups(self, side: Side, weight: Float[Tensor, "groups group_inputs"]) -> None:
+        """Say how features of a frame, or scores of a sound's classes, tell each group."""
+        self._groups_of(side).weight.copy_(weight)
 
     def fit_inputs(
         self,
         vision: Float[Tensor, "n rows vision_features"],
         audio: Float[Tensor, "m 1 audio_features"],
     ) -> None:
-        """Standardize the features of each side by those of some frames and seconds."""
-        for layers, features in ((self.vision, vision), (self.audio, audio)):
+        """Standardize the inputs of each side by those of some frames and seconds."""
+        sides: Mapping[Side, tuple[nn.Sequential, Tensor]] = {
+            "vision": (self.vision, vision),
+            "audio": (self.audio, audio),
+        }
+        for side, (layers, features) in sides.items():
+            inputs = self._inputs(features, side)
             standardized = layers[0]
             assert isinstance(standardized, Standardized)
-            standardized.fit(features.flatten(0, 1))
+            standardized.fit(inputs.flatten(0, 1))
+            if self.groups:
+                # The last row is the whole frame; positions of it vary more.
+                self._groups_of(side).fit(self._group_inputs(inputs, side)[:, -1])
 
     def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n rows features"]:
         return torch.cat([super().vision_features(vision), vision.vector[:, None]], 1)
@@ -76,19 +158,73 @@ class GeneralFusion(PositionFusion):
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m 1 features"]:
         return audio.vector[:, None]
 
+    def aligned(
+        self, features: Float[Tensor, "*n features"], side: Side
+    ) -> Float[Tensor, "*n width"]:
+        """Unit vectors of the shared space of one side, in float32."""
+        layers = self.vision if side == "vision" else self.audio
+        inputs = self._inputs(features, side)
+        learned = _unit(layers(inputs))
+        if not self.groups:
+            return learned
+        by_groups = _unit(self._groups_of(side)(self._group_inputs(inputs, side)))
+        parts = [
+            learned * math.sqrt(1 - self.group_share),
+            by_groups * math.sqrt(self.group_share),
+        ]
+        return torch.cat(parts, dim=-1)
+
+    def _inputs(
+        self, features: Float[Tensor, "*n features"], side: Side
+    ) -> Float[Tensor, "*n inputs"]:
+        """The features of one side, and of sounds how present each class is."""
+        if side == "vision" or self._class_scores is None or not self.groups:
+            return features
+        scores = self._class_scores(features)
+        return torch.cat([features, (scores + MIN_SCORE).log()], dim=-1)
+
+    def _group_inputs(
+        self, inputs: Float[Tensor, "*n inputs"], side: Side
+    ) -> Float[Tensor, "*n group_inputs"]:
+        """What groups are computed from: features of a frame, scores of the classes of a sound."""
+        return inputs if side == "vision" else inputs[..., -self._audio_classes :]
+
+    def _groups_of(self, side: Side) -> GroupPresence:
+        return self.vision_groups if side == "vision" else self.audio_groups
+
     @in_float32
     def part_similarities(
         self, vision: Float[Tensor, "n rows width"], audio: Float[Tensor, "m 1 width"]
     ) -> Sequence[Float[Tensor, "n m"]]:
-        """Of every frame with every sound: by the best position, and as a whole."""
-        by_position = super().similarities(vision[:, :-1], audio)
-        return by_position, vision[:, -1] @ audio[:, 0].T
+        """Of every frame with every sound: by the best position, and as a whole; as learned."""
+        # Unit vectors again, as they are without groups.
+        scale = 1 / math.sqrt(1 - self.group_share)
+        vision, audio = vision[..., : self.width] * scale, audio[..., : self.width] * scale
+        return self._by_position_and_whole(vision, audio)
 
+    @in_float32
     def similarities(
         self, vision: Float[Tensor, "n rows width"], audio: Float[Tensor, "m 1 width"]
     ) -> Float[Tensor, "n m"]:
-        by_position, as_whole = self.part_similarities(vision, audio)
+        by_position, as_whole = self._by_position_and_whole(vision, audio)
         return (by_position + as_whole) / 2
+
+    def _by_position_and_whole(
+        self, vision: Float[Tensor, "n rows width"], audio: Float[Tensor, "m 1 width"]
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
+        by_position = super().similarities(vision[:, :-1], audio)
+        return by_position, vision[:, -1] @ audio[:, 0].T
+
+    def decided_similarities(
+        self,
+        parts: Sequence[Float[Tensor, "n m"]],
+        vision: Float[Tensor, "n rows width"],
+        audio: Float[Tensor, "m 1 width"],
+    ) -> Float[Tensor, "n m"]:
+        # The parts lack the groups.
+        if self.groups:
+            return self.similarities(vision.detach(), audio.detach())
+        return super().decided_similarities(parts, vision, audio)
 
     @in_float32
     def logits(
@@ -105,4 +241,10 @@ class GeneralFusion(PositionFusion):
 
 
 def _linear_side(features: int, width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(Standardized(features), nn.Dropout(dropout), nn.Linear(features, width))
+    return nn.Sequential(
+        Standardized(features), FeatureDropout(dropout), nn.Linear(features, width)
+    )
+
+
+def _unit(vectors: Float[Tensor, "*n width"]) -> Float[Tensor, "*n width"]:
+    return functional.normalize(vectors.float(), dim=-1, eps=MIN_NORM)

@@ -8,6 +8,7 @@ from looklisten.config import SIDES, Config, Side
 from looklisten.errors import CheckpointError
 from looklisten.model.backbones import find_backbone
 from looklisten.model.checkpoint import open_checkpoint
+from looklisten.model.class_groups import begin_class_groups
 from looklisten.model.l3net import L3Net
 
 SCRATCH = "scratch"
@@ -24,6 +25,7 @@ def begin_towers(network: L3Net, config: Config) -> None:
         weights = initial_weights(side, config)
         if weights is not None:
             network.tower(side).load_state_dict(weights)
+    begin_class_groups(network)
 
 
 def begin_published_towers(network: L3Net) -> None:

@@ -1,8 +1,7 @@
-"""Fragments of the store `arrow`: a folder with rows as Arrow and the vectors of each side as raw
-float32. A fragment never changes; all of its files are memory-mapped.
+"""Fragments of the store `arrow`: folders with rows as Arrow and vectors as raw float32.
 
-Row i of `rows.arrow` has the vectors number i of `vision.f32` and `audio.f32`, which are zeros
-where it has none.
+A fragment never changes; all of its files are memory-mapped. Row i of `rows.arrow` has the vectors
+number i of `vision.f32` and `audio.f32`, which are zeros where it has none.
 """
 
 from collections.abc import Iterator, Sequence

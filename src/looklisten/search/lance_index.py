@@ -1,7 +1,6 @@
-"""The indexes of the store `lance`: the approximate one of each side, with what it finds, and those
-of columns.
+"""The indexes of the store `lance`: of vectors, with the recall that they reach, and of columns.
 
-The approximate one is an inverted file with RaBitQ codes (IVF_RQ): a query reads the vectors of
+The index of vectors is an inverted file with RaBitQ codes (IVF_RQ): a query reads the vectors of
 some partitions by their codes of one bit a number, and compares the best of them exactly. Both grow
 until the true ten nearest are found often enough, which is measured with vectors of both sides as
 queries: those of the other side lie elsewhere in the space and are harder.
@@ -102,14 +101,14 @@ def nearest_query(
 def _query_vectors(table: Any) -> Float32[np.ndarray, "queries width"]:
     """Vectors of both sides, spread over the table; always the same ones of a version."""
     generator = np.random.default_rng(0)
-    found: list[Float32[np.ndarray, " width"]] = []
+    queries: list[Float32[np.ndarray, " width"]] = []
     for side in SIDES:
         count = table.count_rows()
         offsets = generator.choice(count, size=min(count, 4 * QUERIES_OF_A_SIDE), replace=False)
         rows = table.take_offsets(sorted(offsets.tolist())).select([side]).to_arrow()
         vectors = _present_vectors(rows[side].combine_chunks())
-        found += list(vectors[:QUERIES_OF_A_SIDE])
-    return np.stack(found)
+        queries += list(vectors[:QUERIES_OF_A_SIDE])
+    return np.stack(queries)
 
 
 def _true_neighbors(
@@ -149,14 +148,14 @@ def _recall(
     truth: list[set[str]],
     effort: int,
 ) -> float:
-    found = 0
+    hits = 0
     trial = ApproximateIndex(0, effort, 0.0)
     for query, neighbors in zip(queries, truth, strict=True):
         nearest = nearest_query(table, side, query, NEIGHBORS, trial)
         # LanceDB warns when its distance is left out.
         rows = nearest.select(["row_id", "_distance"]).to_arrow()
-        found += len(neighbors & set(rows["row_id"].to_pylist()))
-    return found / sum(len(neighbors) for neighbors in truth)
+        hits += len(neighbors & set(rows["row_id"].to_pylist()))
+    return hits / sum(len(neighbors) for neighbors in truth)
 
 
 def read_approximate(facts: Mapping[str, Any], side: Side) -> ApproximateIndex | None:

@@ -46,8 +46,8 @@ from looklisten.search.moments import FoundMoment, IndexedMoment, row_id
 from looklisten.search.store import IndexExportFormat, StoreStats
 from looklisten.search.writing import WriterLock, folder_bytes, writing
 
-TABLE_NAME = "moments"
-TABLE_FOLDER = f"{TABLE_NAME}.lance"
+_TABLE_NAME = "moments"
+_TABLE_FOLDER = f"{_TABLE_NAME}.lance"
 APPROXIMATE_FROM = 50_000
 """So many vectors of a side get an approximate index; fewer are compared one by one."""
 FILTERED_FROM = 50_000
@@ -93,14 +93,14 @@ class LanceStore:
         self._known_sources: set[str] = set()
         self._commits = 0
         with self._reading():
-            self._table = _connect(db).open_table(TABLE_NAME)
+            self._table = _connect(db).open_table(_TABLE_NAME)
 
     @classmethod
     def make_table(cls, db: Path, width: int) -> None:
         """Make an empty table, in place of one whose making was interrupted."""
         schema = _with_keys(moment_schema(width).empty_table(), []).schema
-        shutil.rmtree(db / TABLE_FOLDER, ignore_errors=True)
-        table = _connect(db).create_table(TABLE_NAME, schema=schema)
+        shutil.rmtree(db / _TABLE_FOLDER, ignore_errors=True)
+        table = _connect(db).create_table(_TABLE_NAME, schema=schema)
         # Concurrent updates of one key are then a conflict, and no silent duplicate.
         table.set_unenforced_primary_key("row_id")
 
@@ -232,7 +232,7 @@ class LanceStore:
                 sources=len(self.sources()),
                 vision_vectors=self._table.count_rows("has_vision"),
                 audio_vectors=self._table.count_rows("has_audio"),
-                disk_bytes=folder_bytes(self._db / TABLE_FOLDER),
+                disk_bytes=folder_bytes(self._db / _TABLE_FOLDER),
                 fragments=fragments,
                 approximate_moments=self._approximate_moments(),
                 recall=min(recalls, default=None),
@@ -273,7 +273,7 @@ class LanceStore:
         try:
             yield
         except (*_LANCE_ERRORS, TypeError, KeyError) as error:
-            raise damaged(self._db, self._db / TABLE_FOLDER, str(error)) from error
+            raise damaged(self._db, self._db / _TABLE_FOLDER, str(error)) from error
 
     def _merge_after_commits(self) -> None:
         """Now and then merge the parts of the table; without it each commit leaves a part."""

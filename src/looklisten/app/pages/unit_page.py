@@ -28,7 +28,7 @@ from looklisten.evaluation.units.naming import Unit, Units
 from looklisten.inference.moments import Moment
 from looklisten.inference.unit_activations import MomentAddress, UnitActivation
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.frames import crop, resize
+from looklisten.media.frames import fit_square, resize
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
@@ -186,8 +186,9 @@ def palette_bytes() -> bytes:
 
 
 def _frame(moment: Moment, model: L3Net) -> RgbImage:
-    """The center crop that the vision tower gets, small."""
-    square = resize(crop(moment.frame, model.config.crop_pixels, 0.5, 0.5), FRAME_PIXELS)
+    """The square that the vision tower gets, small."""
+    config = model.config
+    square = resize(fit_square(moment.frame, config.crop_pixels, config.frame_fit), FRAME_PIXELS)
     return square.numpy().astype(np.float32) / np.float32(255)
 
 

@@ -16,6 +16,7 @@ from looklisten.errors import ConfigError
 from looklisten.inference.embedding.options import Precision
 from looklisten.inference.encoder import Encoder, NetworkEncoder, encoder_of, vector_length
 from looklisten.inference.layers import TEXTURE
+from looklisten.media.frames import FrameFit
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.system.devices import choose_precision, to_device
@@ -43,6 +44,7 @@ class FeatureExtractor:
     """Numbers the untrained networks of several seeds; all of them share one row of the table."""
     resize_pixels: int = 256
     crop_pixels: int = 224
+    frame_fit: FrameFit = "crop"
 
     @property
     def batch_rows(self) -> int:
@@ -110,4 +112,5 @@ def _extractor_of_encoder(name: str, encoder: Encoder, side: Side, layer: str) -
         summarizes_clips=layer == TEXTURE,
         resize_pixels=encoder.resize_pixels,
         crop_pixels=encoder.crop_pixels,
+        frame_fit=encoder.frame_fit,
     )

@@ -22,7 +22,7 @@ from looklisten.evaluation.linear_probe.vector_cache import (
     read_ahead,
 )
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
-from looklisten.media.frames import crop, frames_to_unit, stack
+from looklisten.media.frames import FrameFit, crop, fit_square, frames_to_unit, stack
 from looklisten.media.images import read_image
 from looklisten.system.progress import Progress, no_progress
 
@@ -39,11 +39,14 @@ VectorsOfItems = tuple[list[int], NDArray[np.float32]]
 
 
 def crop_square(
-    pixels: UInt8[Tensor, "height width 3"], side_pixels: int, random: NDArray[np.float64] | None
+    pixels: UInt8[Tensor, "height width 3"],
+    side_pixels: int,
+    random: NDArray[np.float64] | None,
+    fit: FrameFit = "crop",
 ) -> UInt8[Tensor, "side side 3"]:
-    """The central square, or one whose position and mirroring `random`, 3 numbers, chooses."""
+    """The square that `fit` says, or a crop whose place and mirroring 3 random numbers choose."""
     if random is None:
-        return crop(pixels, side_pixels, 0.5, 0.5)
+        return fit_square(pixels, side_pixels, fit)
     down, right, flip = map(float, random)
     square = crop(pixels, side_pixels, down, right)
     is_mirrored = flip < 0.5
@@ -62,7 +65,7 @@ def image_views(
         if key is not None:
             # The item is part of the seed, so that images of one epoch differ in their crops.
             random = np.random.default_rng((*key, item)).random(3)
-        squares.append(crop_square(pixels, extractor.crop_pixels, random))
+        squares.append(crop_square(pixels, extractor.crop_pixels, random, extractor.frame_fit))
     return stack(squares)
 
 

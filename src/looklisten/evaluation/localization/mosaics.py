@@ -24,7 +24,7 @@ from looklisten.inference.localization.methods import default_method, localize_m
 from looklisten.inference.localization.options import Method
 from looklisten.inference.localization.records import HeatMap
 from looklisten.inference.moments import Moment, moment_at, moment_starts, nearest_frame
-from looklisten.media.frames import crop
+from looklisten.media.frames import fit_square
 from looklisten.media.levels import is_silent
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
@@ -105,8 +105,8 @@ def mosaics(
 ) -> MosaicResult:
     """How often the map is highest in the right tile of a mosaic of different videos.
 
-    A tile is a frame as the network sees it in evaluation: resized to `resize_pixels`, then the
-    center crop of `crop_pixels`. Moments are drawn among `per_clip` of each clip, and their place
+    A tile is a frame as the network sees it in evaluation: resized to `resize_pixels`, then made
+    a square as `frame_fit` says. Moments are drawn among `per_clip` of each clip, and their place
     in the mosaic too. A silent second is not drawn as the sound.
 
     `network`, `shards`: as for `evaluate`. `method`: by default that of the network.
@@ -167,9 +167,11 @@ def draw_mosaics(
         for tile, video in enumerate(chosen):
             if tile != target:
                 moments[tile] = _draw_moment(model, clips, video, per_clip, rng)
-        image = join_tiles(
-            [crop(moment.vision_input, model.config.crop_pixels, 0.5, 0.5) for moment in moments]
-        )
+        squares = []
+        for moment in moments:
+            config = model.config
+            squares.append(fit_square(moment.vision_input, config.crop_pixels, config.frame_fit))
+        image = join_tiles(squares)
         moment = replace(sounding, frame=image[..., :3], vision_input=image)
         yield Mosaic(moment, target, tuple(chosen.tolist()))
 

@@ -30,7 +30,7 @@ from looklisten.inference.encoder import Encoder, choose_layer, encode_rows
 from looklisten.media.arrays import as_tensor, plain_array
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import DecodeReport, Frame
-from looklisten.media.frames import crop, decode_jpeg, stack
+from looklisten.media.frames import decode_jpeg, fit_square, stack
 from looklisten.media.images import fit_image, image_from_pillow, read_image
 from looklisten.media.isolation.readers import TimeGrid, is_image, read_media, read_streams
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
@@ -131,7 +131,7 @@ def _embed_images(
     options: EmbedOptions,
 ) -> Iterator[Embeddings]:
     # The images of an array are in memory already, so they are one block.
-    squares = [crop(image, encoder.crop_pixels, 0.5, 0.5) for image in images]
+    squares = [fit_square(image, encoder.crop_pixels, encoder.frame_fit) for image in images]
     if not squares:
         raise SourceError(f"{name} is empty")
     yield _embed_squares(squares, [0.0] * len(squares), name, encoder, options)
@@ -233,7 +233,8 @@ class _FrameBatches:
         if len(self._squares) == self._options.batch_size:
             yield self._embed()
         pixels = decode_jpeg(frame.jpeg(self._jpeg_quality), self._encoder.resize_pixels)
-        self._squares.append(crop(pixels, self._encoder.crop_pixels, 0.5, 0.5))
+        side, fit = self._encoder.crop_pixels, self._encoder.frame_fit
+        self._squares.append(fit_square(pixels, side, fit))
         self._seconds.append(frame.at_seconds)
         self.count += 1
 

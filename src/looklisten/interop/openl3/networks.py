@@ -19,7 +19,7 @@ from looklisten.config import Side
 from looklisten.inference.towers import fused_form
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.variants import OPENL3_SIDES, Variant
-from looklisten.media.frames import frames_to_unit
+from looklisten.media.frames import FrameFit, frames_to_unit
 from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
 from looklisten.model.backbones.vgg import CONV4_2_GRID
 from looklisten.model.fused_convolution import FusedConvolution
@@ -108,6 +108,7 @@ class OpenL3Net(nn.Module):
 
     resize_pixels = RESIZE_PIXELS
     crop_pixels = CROP_PIXELS
+    frame_fit: FrameFit = "crop"
 
     @property
     def layers(self) -> Mapping[Side, tuple[str, ...]]:

@@ -123,6 +123,8 @@ class Backbone(ABC, nn.Module):
     """The layers to choose from, the usual one first."""
     block_widths: tuple[int, ...] = ()
     """Channels of each map of `block_maps`; empty if the backbone has no such maps."""
+    classes: int = 0
+    """Classes that `class_scores` gives scores for."""
     peak_values_per_pixel: float
     """Values of the largest map for each pixel of the input. It bounds the memory of a batch."""
 
@@ -156,6 +158,12 @@ class Backbone(ABC, nn.Module):
     @abstractmethod
     def map_columns(self, columns: int) -> int:
         """How many columns the last map has for an input of `columns` columns."""
+
+    def class_scores(
+        self, vectors: Float[Tensor, "*batch features"]
+    ) -> Float[Tensor, "*batch classes"]:
+        """The score from 0 to 1 of each class that the published network knows, if `classes`."""
+        raise NotImplementedError
 
     def block_maps(
         self, x: Float[Tensor, "batch channels height width"]

@@ -101,6 +101,7 @@ class Yamnet(Backbone):
         self.register_buffer("class_bias", torch.zeros(AUDIOSET_CLASSES))
 
         self.features = width
+        self.classes = AUDIOSET_CLASSES
         self.stride = YAMNET_STRIDE
         # The first block has 64 channels on half the rows and columns.
         self.peak_values_per_pixel = BLOCKS[0][1] / 4
@@ -141,8 +142,8 @@ class Yamnet(Backbone):
         return TowerOutput(x, pool(x, self.pooling), named_maps, self.pooling)
 
     def class_scores(
-        self, vectors: Float[Tensor, "batch features"]
-    ) -> Float[Tensor, "batch classes"]:
+        self, vectors: Float[Tensor, "*batch features"]
+    ) -> Float[Tensor, "*batch classes"]:
         """The score from 0 to 1 of each of AudioSet's 521 classes, of `TowerOutput.vector`."""
         return functional.linear(vectors, self.class_weight, self.class_bias).sigmoid()
 

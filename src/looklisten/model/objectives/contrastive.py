@@ -92,7 +92,7 @@ class ContrastiveObjective(Objective):
             losses.append(functional.cross_entropy(scale * part, positive))
 
         # Without a gradient the decision trains its threshold and leaves the network alone.
-        similarity = torch.stack(list(to_sounds)).mean(0).detach()
+        similarity = fusion.decided_similarities(to_sounds, vision, all_audio)
         decision = avc_loss(fusion.similarity_logits(similarity), targets)
         loss = torch.stack(losses).mean() + decision.loss
         return LossAndAccuracy(loss=loss, accuracy=decision.accuracy)

@@ -23,7 +23,7 @@ MOST_NOISE_DECIBELS = 0.5
 MOST_NOISE_CHANGE = 0.11
 """The deviation of the level over time, as a part of its mean."""
 
-LEAST_BIN_POWER = 1e-9
+_LEAST_POWER = 1e-9
 
 BLACK_FRAME_LEVEL = 20
 """Of 255: a frame whose brightest parts are not above this is black."""
@@ -47,7 +47,7 @@ def is_plain_noise(waveform: Int16[np.ndarray, " samples"]) -> bool:
     windows = waveform[: count * NOISE_WINDOW_SAMPLES].reshape(count, -1).astype(np.float64)
     spectra = np.abs(np.fft.rfft(windows * np.hanning(NOISE_WINDOW_SAMPLES), axis=1)) ** 2
     bins_of_bands = _bins_of_bands()
-    power = np.maximum(spectra.mean(0), LEAST_BIN_POWER)
+    power = np.maximum(spectra.mean(0), _LEAST_POWER)
     decibels = np.array([10 * np.log10(power[bins].mean()) for bins in bins_of_bands])
     octaves = np.array([np.log2(bins.mean()) for bins in bins_of_bands])
     # A band of many bins has a more certain level.

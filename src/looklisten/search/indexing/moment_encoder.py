@@ -14,7 +14,7 @@ from torch import Tensor
 from looklisten.config import SIDES, Side
 from looklisten.inference.encoder import NetworkEncoder, encode_rows
 from looklisten.inference.layers import ALIGNED, check_layer, vectors_from_pooled
-from looklisten.media.frames import crop, stack
+from looklisten.media.frames import fit_square, stack
 from looklisten.model.l3net import L3Net
 from looklisten.model.tower_classes import TowerClasses, tower_classes
 from looklisten.system.devices import to_device
@@ -56,7 +56,7 @@ class MomentEncoder:
     @property
     def width(self) -> int:
         """Numbers in a vector."""
-        return self.network.config.fusion_width
+        return self.network.fusion.aligned_width
 
     @property
     def resize_pixels(self) -> int:
@@ -70,9 +70,9 @@ class MomentEncoder:
     def encode_frames(
         self, frames: Sequence[UInt8[Tensor, "height width 3"]]
     ) -> list[EncodedInput]:
-        """Vectors and tags of the center crops of frames."""
-        pixels = self.network.config.crop_pixels
-        squares = [crop(frame, pixels, 0.5, 0.5) for frame in frames]
+        """Vectors and tags of frames."""
+        config = self.network.config
+        squares = [fit_square(frame, config.crop_pixels, config.frame_fit) for frame in frames]
         return self._encode("vision", stack(squares)) if squares else []
 
     def encode_sounds(self, waveforms: Num[np.ndarray, "sounds samples"]) -> list[EncodedInput]:

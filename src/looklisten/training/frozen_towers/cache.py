@@ -25,7 +25,7 @@ from looklisten.data.pairs import check_holds_window, neighbor_frames
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.frames import crop, decode_jpeg, stack
+from looklisten.media.frames import decode_jpeg, fit_square, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
@@ -41,7 +41,14 @@ ROWS_PER_BATCH = 32
 """Fixed, because other batch sizes may round in another way."""
 WINDOWS_PER_FRAME = 2
 """A frame has so many windows to be paired with, as far as the clip allows."""
-FUSION_SETTINGS = {"fusion_width", "fusion_dropout", "sharpness", "initialization"}
+FUSION_SETTINGS = {
+    "fusion_width",
+    "fusion_dropout",
+    "class_groups",
+    "class_group_share",
+    "sharpness",
+    "initialization",
+}
 """Settings of the network that do not change the features."""
 
 _log = logging.getLogger("looklisten")
@@ -196,7 +203,7 @@ def open_features(
 ) -> FeatureCache:
     """The features of a folder of shards; those that are missing are computed.
 
-    Frames have a center crop and no random change. Raises ConfigError when there is no room.
+    Frames have no random change. Raises ConfigError when there is no room.
     """
     rows = feature_rows(shards, frames_per_second)
     folder = _features_folder(shards) / features_key(network, shards, frames_per_second)[:32]
@@ -309,11 +316,11 @@ def _vision_features(network: L3Net, folder: Shards, rows: FeatureRows, batch: r
     for row in batch:
         clip = int(rows.frame_clips[row])
         stored = len(folder.frame_seconds(clip))
-        crops = []
+        squares_of_row = []
         for frame in neighbor_frames(int(rows.frames[row]), stored, config.frames_per_pair):
             pixels = decode_jpeg(folder.jpeg(clip, frame), config.resize_pixels)
-            crops.append(crop(pixels, config.crop_pixels, 0.5, 0.5))
-        squares.append(torch.cat(crops, dim=2))
+            squares_of_row.append(fit_square(pixels, config.crop_pixels, config.frame_fit))
+        squares.append(torch.cat(squares_of_row, dim=2))
     frames = stack(squares).to(next(network.parameters()).device)
     return network.fusion.vision_features(network.look(frames))
 

@@ -2,6 +2,7 @@
 
 from looklisten.config import Config
 from looklisten.data.shards import Shards
+from looklisten.model.class_groups import begin_class_groups
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 from looklisten.training.batches import fit_batch_size
@@ -29,6 +30,7 @@ def fit_fusion(
     learner = Learner(config, device)
     for side in ("vision", "audio"):
         learner.network.tower(side).load_state_dict(network.tower(side).state_dict())
+    begin_class_groups(learner.network)
     settings = config.train
     stream = FeatureStream(clips, settings.batch_size, settings.seed, learner.network, features)
     learner.begin_with_features(clips, features)
