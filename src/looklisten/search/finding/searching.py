@@ -160,8 +160,8 @@ class Index:
         def rank(limit: int, where: str | None) -> Ranked:
             return self._most_similar(query, pairs, limit, where)
 
-        wanted = " or ".join(sorted(SIDE_NAMES[side] for _, side in pairs))
-        return self._hits(query.name, rank, k, threshold, options.where, wanted)
+        needed_content = " or ".join(sorted(SIDE_NAMES[side] for _, side in pairs))
+        return self._hits(query.name, rank, k, threshold, options.where, needed_content)
 
     def _most_similar(
         self,
@@ -183,9 +183,15 @@ class Index:
         return ranked
 
     def _hits(
-        self, name: str, rank: Rank, k: int, threshold: float, where: str | None, wanted: str
+        self,
+        name: str,
+        rank: Rank,
+        k: int,
+        threshold: float,
+        where: str | None,
+        needed_content: str,
     ) -> Hits:
-        """The best `k` scenes; `wanted` says what a moment needs to be compared at all."""
+        """The best `k` scenes; `needed_content` says what a moment needs to be compared at all."""
         limit = FIRST_MOMENTS_PER_SCENE * k
         while True:
             ranked = rank(limit, where)
@@ -206,7 +212,7 @@ class Index:
             reason = f"nothing reaches the score {threshold:g}; the nearest has {score:.2f}"
         else:
             suffix = "" if where is None else " and matches the filter"
-            reason = f"no moment of the index has {wanted}{suffix}"
+            reason = f"no moment of the index has {needed_content}{suffix}"
         return Hits(name, (), tuple(nearest), threshold, reason)
 
     @staticmethod
@@ -251,8 +257,8 @@ class Index:
                 )
             return ranked
 
-        wanted = f"the tag {' or '.join(names)}"
-        return self._hits(tag, rank, k, threshold, options.where, wanted)
+        needed_content = f"the tag {' or '.join(names)}"
+        return self._hits(tag, rank, k, threshold, options.where, needed_content)
 
     def _tag_names(self, tag: str, find: FindSide) -> list[str]:
         """The classes that `tag` means, in any case; a class may have several names.
