@@ -18,6 +18,7 @@ from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.model.checkpoint import read_checkpoint, save_calibration, save_checkpoint
 from looklisten.model.networks import open_network
+from looklisten.model.shipped import VIDEOS_FILE
 from looklisten.training.frozen_towers.cache import open_features
 from looklisten.training.frozen_towers.calibrate import cross_fitted_calibration
 from looklisten.training.frozen_towers.fit import fit_fusion
@@ -53,6 +54,8 @@ def main() -> None:
         save_calibration(read_checkpoint(checkpoint), calibration)
         shutil.rmtree(FOLDER, ignore_errors=True)
         shutil.copytree(checkpoint, FOLDER)
+    videos = sorted(set(clips.video_ids.tolist()))
+    (FOLDER / VIDEOS_FILE).write_text("".join(f"{video}\n" for video in videos), encoding="utf-8")
     size = sum(file.stat().st_size for file in FOLDER.iterdir())
     sys.stdout.write(
         f"{FOLDER}: {size / 1e6:.2f} MB, {len(set(clips.video_ids))} videos, "

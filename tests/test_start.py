@@ -11,7 +11,7 @@ from looklisten.config import ModelConfig
 from looklisten.errors import OptionError, PublishedFileError
 from looklisten.inference.localization.localize import localize
 from looklisten.model.l3net import L3Net
-from looklisten.model.networks import open_network
+from looklisten.model.networks import Run, open_network
 from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE
 from looklisten.model.shipped import is_shipped, open_shipped
 from looklisten.model.tower_classes import tower_classes
@@ -28,6 +28,12 @@ def test_the_head_is_small_and_holds_no_tower():
     assert set(checkpoint.published) == {"vision", "audio"}
     assert checkpoint.config.model.fusion == "general"
     assert checkpoint.objective().state_dict().keys() == {"log_scale"}
+
+
+def test_it_says_which_videos_it_was_trained_on():
+    run = Run("start", None, open_shipped("start"))
+    assert len(run.trained_videos) == 210
+    assert not run.held_out_videos
 
 
 def test_a_folder_of_the_name_does_not_hide_it(tmp_path, monkeypatch):

@@ -108,8 +108,8 @@ def check_writable_file(file: Path) -> None:
 DeviceName = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 NETWORK_HELP = (
-    "Folder of a run, of one checkpoint or of a published network, or a name on the Hugging Face "
-    "Hub (org/name)."
+    "Folder of a run, of one checkpoint or of a published network, a name on the Hugging Face Hub "
+    "(org/name), or start, which comes with looklisten."
 )
 
 NetworkName = Annotated[str, tyro.conf.arg(help=NETWORK_HELP)]

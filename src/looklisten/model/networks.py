@@ -34,7 +34,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.model.objectives import Objective, build_objective
 from looklisten.model.published_folder import is_published, read_published
-from looklisten.model.shipped import is_shipped, open_shipped
+from looklisten.model.shipped import is_shipped, open_shipped, shipped_training_videos
 from looklisten.model.training_videos import HELD_OUT, TRAINED_ON, recorded_videos
 from looklisten.names import first_few
 from looklisten.system.devices import choose_device, to_device
@@ -200,6 +200,9 @@ class Run:
     def _recorded_videos(self) -> dict[str, frozenset[str]]:
         if self.checkpoint is None or is_published(self.checkpoint.path):
             return {TRAINED_ON: frozenset(), HELD_OUT: frozenset()}
+        shipped = shipped_training_videos(self.checkpoint.path)
+        if shipped:
+            return {TRAINED_ON: shipped, HELD_OUT: frozenset()}
         # A checkpoint is RUN/checkpoints/step-000000100.
         run_folder = self.checkpoint.path.parent.parent
         return recorded_videos(run_folder, self.checkpoint.step)

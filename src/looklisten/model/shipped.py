@@ -13,6 +13,8 @@ START = "start"
 """The network that knows the world from the first moment, and that `adapt` begins with."""
 SHIPPED = (START,)
 HEADS_FOLDER = "heads"
+VIDEOS_FILE = "training_videos.txt"
+"""Beside a checkpoint: the ids of the videos that its fusion was trained on, one a line."""
 
 
 def is_shipped(name: str | Path) -> bool:
@@ -30,3 +32,11 @@ def open_shipped(name: str) -> Checkpoint:
     Raises CheckpointError for an installation whose files are missing or damaged.
     """
     return read_checkpoint(Path(str(resources.files("looklisten"))) / HEADS_FOLDER / name)
+
+
+def shipped_training_videos(checkpoint: Path) -> frozenset[str]:
+    """The ids of the videos that a network of the package was trained on; empty for any other."""
+    file = checkpoint / VIDEOS_FILE
+    if not file.is_file():
+        return frozenset()
+    return frozenset(file.read_text(encoding="utf-8").splitlines())
