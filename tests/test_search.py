@@ -243,6 +243,67 @@ def test_files_of_other_inputs_stay(media, network, tmp_path):
     }
 
 
+def test_a_copy_takes_over_when_the_first_file_changes(media, network, tmp_path):
+    """The copy comes first in the list, so it is seen before the file that changed."""
+    videos = sorted(media.glob("*.mp4"))
+    folder, db = tmp_path / "media", tmp_path / "db"
+    folder.mkdir()
+    shutil.copy(videos[0], folder / "second.mp4")
+    ll.index([folder], db, network, device="cpu")
+    (folder / "second.mp4").rename(folder / "first.mp4")
+    shutil.copy(videos[1], folder / "second.mp4")
+    result = ll.index([folder], db, network, device="cpu")
+    assert (result.indexed, result.copies, result.removed) == (2, 0, 0)
+    assert {row[0] for row in rows(db)} == set(map(str, folder.iterdir()))
+    assert all((db / "thumbnails" / row[4]).is_file() for row in rows(db) if row[4])
+
+
+def test_a_file_that_moved_is_found_at_its_new_place(media, network, tmp_path):
+    video = sorted(media.glob("*.mp4"))[0]
+    old, new, db = tmp_path / "old.mp4", tmp_path / "folder" / "new.mp4", tmp_path / "db"
+    shutil.copy(video, old)
+    ll.index([old], db, network, device="cpu")
+    new.parent.mkdir()
+    old.rename(new)
+    result = ll.index([new.parent], db, network, device="cpu")
+    assert (result.indexed, result.copies, result.removed) == (1, 0, 1)
+    assert {row[0] for row in rows(db)} == {str(new)}
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(media, network, tmp_path):
+    videos = sorted(media.glob("*.mp4"))
+    folder, db = tmp_path / "media", tmp_path / "db"
+    folder.mkdir()
+    video, other = folder / "video.mp4", tmp_path / "other.mp4"
+    shutil.copy(videos[0], video)
+    shutil.copy(videos[1], other)
+
+    def replace_once(done, total, at=""):
+        if at and other.exists():
+            other.replace(video)
+
+    result = ll.index([folder], db, network, device="cpu", progress=replace_once)
+    assert (result.indexed, result.failed) == (0, 1) and rows(db) == []
+    assert "changed while it was read" in (db / "failures.jsonl").read_text()
+    again = ll.index([folder], db, network, device="cpu")
+    assert (again.indexed, again.failed) == (1, 0)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"a"', "{"])
+def test_damaged_files_beside_the_store_get_a_sentence_or_are_made_anew(
+    text, db, media, network, tmp_path
+):
+    copy = tmp_path / "db"
+    shutil.copytree(db, copy)
+    for name in ("network.json", "seen.jsonl", "failures.jsonl"):
+        (copy / name).write_text(text)
+    with pytest.raises(ConfigError, match="damaged; remove it"):
+        ll.open_index(copy, network, device="cpu")
+    (copy / "network.json").unlink()
+    result = ll.index([media], copy, network, device="cpu")
+    assert (result.indexed, result.unchanged, result.failed) == (0, 14, 1)
+
+
 def test_an_index_among_its_sources_does_not_index_itself(media, network, tmp_path):
     shutil.copy(sorted(media.glob("*.mp4"))[0], tmp_path / "one.mp4")
     first = ll.index([tmp_path], tmp_path / "index", network, device="cpu")

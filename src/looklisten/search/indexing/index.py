@@ -6,8 +6,11 @@ Decisions:
   moved back is not read again. Its digest is kept with its size and date in `seen.jsonl`, which may
   be lost without harm.
 - Each source is one commit of the store, so a kill loses at most the source that was being read.
-- Two files with the same bytes are indexed once. When the first one goes, the second takes over.
-- A file that went is removed when an input folder held it. Files of inputs that are not named stay.
+- Two files with the same bytes are indexed once. When the first one goes or changes, the second
+  takes over.
+- A file that went is removed when an input folder held it, or when an input holds its bytes under
+  another name. Other files of inputs that are not named stay.
+- A file that changes while it is read is not indexed: its digest would be that of other bytes.
 - Files are decoded in another process. A file that ends it twice, or makes it hang, is written to
   `failures.jsonl` and opened again only if it or the decoder changes.
 """
@@ -30,7 +33,7 @@ from looklisten.data.sources import (
     path_on_this_machine,
 )
 from looklisten.data.worker import MACHINE_ERRORS
-from looklisten.errors import ConfigError, DecoderLostError, StoreError
+from looklisten.errors import ConfigError, DecoderLostError, SourceError, StoreError
 from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
 from looklisten.inference.embedding.fingerprints import SourceStamp
 from looklisten.media.formats import MEDIA_SUFFIXES
@@ -299,13 +302,25 @@ class _Update:
             self._counts["unchanged"] += 1
             self._take_names(name)
             return True
-        if digest not in self._holders:
+        holder = self._holders.get(digest)
+        if holder is None:
+            return False
+        if not self._holds_still(holder, digest):
+            # A file that moved, or whose place another one took: this one takes over.
+            self._counts["removed"] += not self._exists(holder)
+            self._remove(holder)
             return False
         # The name held another content before.
         if name in self._digests:
             self._remove(name)
         self._counts["copies"] += 1
         return True
+
+    def _holds_still(self, holder: str, digest: str) -> bool:
+        """Whether a source of the index still is a file of this content."""
+        if is_remote(holder):
+            return True
+        return self._seen.stamp_of(holder, Path(decode_name(holder))).source_sha256 == digest
 
     def _take_names(self, name: str) -> None:
         """Give the rows of a source another label or video id, if the inputs name another one."""
@@ -351,6 +366,10 @@ class _Update:
             partial(self._folder.save_thumbnail, digest),
             advance,
         )
+        if not is_remote(source.path) and not stamp.is_still(path):
+            raise SourceError(
+                f"{path} changed while it was read; when it is complete, run the same command again"
+            )
         rows = list(_rows(name, digest, source, content))
         moments = with_own_tags(rows, self._own_classes, self._encoder.width)
         self._store.add(moments)

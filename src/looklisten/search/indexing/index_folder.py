@@ -35,14 +35,15 @@ class IndexFolder:
 
     def facts(self) -> dict[str, Any]:
         """What made the index; empty for a new one."""
+        path = self.path / FACTS_FILE
         try:
-            facts: dict[str, Any] = json.loads((self.path / FACTS_FILE).read_bytes())
+            facts = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
         except ValueError:
-            raise ConfigError(
-                f"{self.path / FACTS_FILE} is damaged; remove it and run `looklisten index` again"
-            ) from None
+            facts = None
+        if not isinstance(facts, dict):
+            raise ConfigError(f"{path} is damaged; remove it and run `looklisten index` again")
         return facts
 
     def write_facts(self, facts: dict[str, Any]) -> None:
@@ -117,7 +118,7 @@ class SeenFiles:
                 self._names[line["source"]] = SourceNames(line["label"], line["video_id"])
             else:
                 self._stamps[line["source"]] = SourceStamp.read(line)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             return  # an interrupted run left the line incomplete
 
     def get(self, name: str) -> SourceStamp | None:
