@@ -22,8 +22,8 @@ from torch import Tensor
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.frames import FrameFit, crop, decode_jpeg, fit_square, stack
-from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
+from looklisten.media.frames import FrameFit, crop, decode_jpeg, fit_square, neighbor_frames, stack
+from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS, check_holds_window
 
 SAME_VIDEO_SECONDS = 2.0
 """Least distance between the sounds of two rows of one video, from start to start."""
@@ -323,9 +323,8 @@ class PairStream:
         clip = int(choices.clips[row])
         stored_frames = len(self.shards.frame_seconds(clip))
         crops = []
-        for frame in neighbor_frames(
-            int(choices.frames[row]), stored_frames, self.transform.frames
-        ):
+        chosen = int(choices.frames[row])
+        for frame in neighbor_frames(chosen, stored_frames, self.transform.frames):
             pixels = decode_jpeg(self.shards.jpeg(clip, frame), self.transform.resize_pixels)
             crops.append(self._square(pixels, choices, row))
         square = crops[0] if len(crops) == 1 else torch.cat(crops, dim=2)
@@ -427,26 +426,6 @@ def pair_up(rows: NDArray[np.int64], video_ids: NDArray[Any], distance: int = 1)
     return Pairing(
         torch.from_numpy(rows), torch.from_numpy(partners), torch.from_numpy(video_numbers)
     )
-
-
-def neighbor_frames(frame: int, frames: int, count: int) -> list[int]:
-    """The numbers of `count` frames in a row around `frame`, in a clip of `frames`.
-
-    Near an end of the clip `frame` is not in their middle. A shorter clip repeats its last frame.
-    """
-    first = min(max(frame - (count - 1) // 2, 0), max(frames - count, 0))
-    numbers: list[int] = np.minimum(np.arange(first, first + count), frames - 1).tolist()
-    return numbers
-
-
-def check_holds_window(clip_samples: int) -> None:
-    """Raises ConfigError for a clip that is shorter than the second of sound of a pair."""
-    if clip_samples < WINDOW_SAMPLES:
-        raise ConfigError(
-            f"a clip of {clip_samples / SAMPLE_RATE_HZ:.3f} s is shorter than the "
-            f"{WINDOW_SECONDS:g} s of sound of a pair; prepare the videos again with "
-            f"--min-clip-seconds {WINDOW_SECONDS:g}"
-        )
 
 
 def window_start(frame_seconds: float, clip_samples: int, chance: float) -> int:

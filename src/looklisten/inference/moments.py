@@ -10,11 +10,10 @@ from torch import Tensor
 
 from looklisten.config import SIDES, ModelConfig
 from looklisten.data.clips import Clip
-from looklisten.data.pairs import check_holds_window, neighbor_frames
 from looklisten.inference.towers import listen, look
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.frames import decode_jpeg, fit_square, stack
-from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.media.frames import decode_jpeg, fit_square, neighbor_frames, stack
+from looklisten.media.spectrogram import WINDOW_SAMPLES, check_holds_window
 from looklisten.model.backbones.backbone import TowerOutput
 from looklisten.model.l3net import L3Net
 

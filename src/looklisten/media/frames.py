@@ -71,6 +71,15 @@ def fit_square(
     return squeezed[0].permute(1, 2, 0)
 
 
+def neighbor_frames(frame: int, frames: int, count: int) -> list[int]:
+    """The numbers of `count` frames in a row around `frame`, in a clip of `frames`.
+
+    Near an end of the clip `frame` is not in their middle. A shorter clip repeats its last frame.
+    """
+    first = min(max(frame - (count - 1) // 2, 0), max(frames - count, 0))
+    return [min(number, frames - 1) for number in range(first, first + count)]
+
+
 def stack(
     images: list[UInt8[Tensor, "height width channels"]],
 ) -> UInt8[Tensor, "batch channels height width"]:

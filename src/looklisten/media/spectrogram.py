@@ -14,11 +14,22 @@ from jaxtyping import Float, Integer, Num
 from torch import Tensor, nn
 from torch.nn import functional
 
+from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 
 WINDOW_SECONDS = 1.0
 WINDOW_SAMPLES = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
 INT16_FULL_SCALE = 2.0**15
+
+
+def check_holds_window(clip_samples: int) -> None:
+    """Raises ConfigError for a clip that is shorter than the second of sound of a pair."""
+    if clip_samples < WINDOW_SAMPLES:
+        raise ConfigError(
+            f"a clip of {clip_samples / SAMPLE_RATE_HZ:.3f} s is shorter than the "
+            f"{WINDOW_SECONDS:g} s of sound of a pair; prepare the videos again with "
+            f"--min-clip-seconds {WINDOW_SECONDS:g}"
+        )
 
 
 @dataclass(frozen=True)

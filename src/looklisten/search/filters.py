@@ -153,6 +153,7 @@ class _Parser:
     def _error(self, expected: str, token: _Token) -> OptionError:
         unread = self._text[token.at :]
         position = f"before {printable(unread)!r}" if unread else "at its end"
+        # Double quotes around texts are the usual mistake.
         hint = "; texts stand in single quotes, as in label = 'dog'" if '"' in unread else ""
         return OptionError(
             f"where {printable(self._text)!r} cannot be read: expected {expected} {position}{hint}",
@@ -164,6 +165,7 @@ class _Parser:
 
     def _take(self) -> _Token:
         token = self._tokens[self._next]
+        # The end is never taken, so a look ahead always finds a token.
         if token.kind != "end":
             self._next += 1
         return token
@@ -198,6 +200,7 @@ class _Parser:
 
     def _negated(self) -> Condition:
         self._depth += 1
+        # Python's own limit of recursion would end the program without a sentence.
         if self._depth > MAX_DEPTH:
             raise self._error(f"at most {MAX_DEPTH} levels of NOT and parentheses", self._peek())
         try:
@@ -225,6 +228,7 @@ class _Parser:
             return _negate(self._like(column), is_negated)
         if self._take_keyword("BETWEEN"):
             return _negate(self._between(column), is_negated)
+        # SQL has no NOT before a comparison sign.
         if is_negated:
             raise self._error("IN, LIKE or BETWEEN", self._peek())
         return self._comparison(column)
@@ -320,6 +324,7 @@ def filter_sql(condition: Condition, values_of: Callable[[Column], Sequence[str]
             case OneOf(column, values):
                 return f"({column} IN ({', '.join(map(_literal, values))}))"
             case Like(column, pattern) if column in LIST_COLUMNS:
+                # LanceDB compares the names in a list for equality only.
                 matches = like_pattern(pattern)
                 return _any_of(column, [name for name in values_of(column) if matches(name)])
             case Like(column, pattern):
@@ -331,6 +336,7 @@ def filter_sql(condition: Condition, values_of: Callable[[Column], Sequence[str]
 def _any_of(column: Column, values: Sequence[Value]) -> str:
     name = SQL_NAMES[column]
     tests = [f"array_has({name}, {_literal(value)})" for value in values]
+    # Parentheses without a condition between them are no SQL.
     return f"({' OR '.join(tests)})" if tests else "FALSE"
 
 
@@ -356,5 +362,6 @@ def like_pattern(pattern: str) -> Callable[[str], bool]:
             parts.append(re.escape(next(letters, "\\")))
         else:
             parts.append(re.escape(letter))
+    # A path may contain a line break, which a dot does not match otherwise.
     compiled = re.compile("".join(parts), re.DOTALL)
     return lambda text: compiled.fullmatch(text) is not None

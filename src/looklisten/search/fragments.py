@@ -71,16 +71,19 @@ class Fragment:
         self.entry = entry
         self._width = width
         rows_path = folder / ROWS_NAME
+        # Reading a part of a mapped file that was cut off would kill the process.
         if rows_path.stat().st_size != entry.rows_bytes:
             raise damaged(db, rows_path, f"it should have {entry.rows_bytes} bytes")
         try:
             with pa.memory_map(str(rows_path)) as file:
                 table = pa.ipc.open_file(file).read_all()
+                # Offsets of a damaged file may point outside of its values.
                 table.validate(full=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise damaged(db, rows_path, str(error)) from None
         if table.schema != _SCHEMA or len(table) != entry.moments:
             raise damaged(db, rows_path, "its columns or rows are others than those written")
+        # One chunk a column, so that the number of a row is its position in the arrays.
         self.table = table.combine_chunks()
         self._vectors: dict[Side, Float32[np.ndarray, "rows width"]] = {}
         for side in SIDES:
@@ -152,6 +155,7 @@ class Fragment:
         if not removed:
             return np.ones(len(self), bool)
         sources = self.names("source")
+        # Each name is compared once, not each row.
         is_removed = pc.is_in(sources.dictionary, pa.array(removed, pa.string()))
         is_kept: Bool[np.ndarray, " rows"] = ~is_removed.to_numpy(zero_copy_only=False)[
             sources.indices.to_numpy()
@@ -187,6 +191,7 @@ def write_moments(folder: Path, moments: Sequence[IndexedMoment], width: int) ->
     }
     arrays = [_array(columns[column.name], column.type) for column in _SCHEMA]
     table = pa.Table.from_arrays(arrays, schema=_SCHEMA)
+    # Both files have a vector for each row, so that rows need no second number.
     missing = np.zeros(width, np.float32)
 
     def blocks(side: Side) -> Iterator[Float32[np.ndarray, "n width"]]:
@@ -204,6 +209,7 @@ def merge_fragments(
     tables = []
     for fragment, is_kept in zip(fragments, kept_masks, strict=True):
         tables.append(fragment.table.filter(pa.array(is_kept)))
+    # Each fragment numbers its names by itself.
     table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
     def blocks(side: Side) -> Iterator[Float32[np.ndarray, "n width"]]:
@@ -222,6 +228,7 @@ def _write(
     with atomic_write(folder) as scratch:
         scratch.mkdir()
         with (scratch / ROWS_NAME).open("wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+            # One record batch, because several are joined by a copy when they are read.
             writer.write_table(table, max_chunksize=max(len(table), 1))
         for side, blocks in vectors.items():
             with (scratch / f"{side}.f32").open("wb") as file:

@@ -159,9 +159,11 @@ def draw_mosaics(
             target = int(rng.integers(tiles))
             chosen = rng.choice(names, tiles, replace=False)
             sounding = _draw_moment(model, clips, chosen[target], per_clip, rng)
+            # Silence belongs to no tile more than to another.
             if not is_silent(sounding.waveform):
                 break
         else:
+            # A set that is nearly silent gets fewer trials instead of none.
             continue
         moments = [sounding] * tiles
         for tile, video in enumerate(chosen):
@@ -204,6 +206,7 @@ def tile_of_peak(heat_map: HeatMap, tiles: Tiles) -> int | None:
         return None
     right, down = heat_map.peak()
     rows = tiles // TILES_PER_ROW
+    # This position shows both tiles, so neither answer would be right.
     if right * TILES_PER_ROW == 1 or (rows > 1 and down * rows == 1):
         return None
     return int(down * rows) * TILES_PER_ROW + int(right * TILES_PER_ROW)

@@ -104,6 +104,7 @@ def adapt(
     began = time.monotonic()
     options = options or AdaptOptions()
     run = Path(run)
+    # Before the towers run, which takes most of the time.
     check_writable(run)
     if saved_steps(run / "checkpoints"):
         raise CheckpointError(
@@ -217,6 +218,7 @@ def _videos(data: Shards, parts: _Parts, base: Run) -> TrainingData:
 
 def _config(base: Run, videos: int, options: AdaptOptions) -> Config:
     """The settings of the network with those of its adapting."""
+    # Without one space there is nothing to contrast, so pairs are classified.
     shares_space = base.l3net.fusion.shares_space
     before = (base.checkpoint.config if base.checkpoint else base.config).train
     config = Config(model=base.l3net.config).changed(
@@ -246,6 +248,7 @@ def _take_over_objective(base: Run, learner: Learner) -> None:
         return
     weights = base.checkpoint.objective().state_dict()
     own = learner.module.objective
+    # Another objective has other weights; then it begins anew.
     if weights.keys() == own.state_dict().keys():
         own.load_state_dict(weights)
 
@@ -259,6 +262,7 @@ def _train(
     """
     network, settings = learner.network, learner.config.train
     best = rank(choosing.scores(network)).one_of_two.value
+    # The network as it was competes too, so no training can make it worse on these videos.
     best_step, best_weights = 0, copy.deepcopy(network.fusion.state_dict())
     for step in range(1, settings.steps + 1):
         learner.step([stream.batch(step - 1)], step, settings.learning_rate)

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.config import Side
-from looklisten.data.pairs import check_holds_window, neighbor_frames
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.frames import decode_jpeg, fit_square, stack
-from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.media.frames import decode_jpeg, fit_square, neighbor_frames, stack
+from looklisten.media.spectrogram import WINDOW_SAMPLES, check_holds_window
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.system.cache import writable_cache
@@ -223,6 +222,7 @@ def open_features(
 def features_key(network: L3Net, shards: Shards, frames_per_second: float) -> str:
     """A hash of everything that the features depend on: towers, settings, shards and rows."""
     config = network.config.model_dump(mode="json", exclude_defaults=True)
+    # So that fusions of other settings share the same files.
     for name in FUSION_SETTINGS:
         config.pop(name, None)
     facts = {
@@ -297,6 +297,7 @@ def _compute(network: L3Net, folder: Shards, cache: FeatureCache, progress: Prog
     for files, number, read in work:
         parts = []
         for rows in _batches(files.rows_of(number)):
+            # float16, because the disk limits how much footage can be cached.
             parts.append(read(rows).cpu().half().numpy())
             done += len(rows)
             progress(done, total)
