@@ -158,7 +158,8 @@ def test_maintaining_frees_the_space_of_removed_moments(tmp_path):
         ("label NOT 'dog'", "expected IN, LIKE or BETWEEN"),
         ("seconds BETWEEN 1 3", "expected AND"),
         ("label = 'dog'; DROP", "expected a column, a value or an operator"),
-        ("NOT " * 200 + "label = 'x'", "at most 100 levels"),
+        (" OR ".join(["seconds < 1"] * 201), "at most 200 conditions (IN takes"),
+        ("NOT " * 200 + "label = 'x'", "at most 20 levels"),
     ],
 )
 def test_a_filter_that_cannot_be_read_says_where(text, problem):
@@ -178,6 +179,10 @@ def test_any_text_is_a_filter_or_gives_the_sentence(text):
 
 def test_between_and_precedence(store):
     store.add(make_source("a.mp4", 6))
+    seconds = [row.seconds for row in store.moments(" OR ".join(["seconds < 1"] * 200))]
+    assert seconds == [0]
+    deep = "NOT (seconds < 1 OR " * 9 + "seconds < 1" + ")" * 9
+    assert len(list(store.moments(deep))) == 5
     seconds = [row.seconds for row in store.moments("seconds BETWEEN 1 AND 2 OR seconds > 4")]
     assert sorted(seconds) == [1, 2, 5]
     seconds = [row.seconds for row in store.moments("NOT seconds < 4 AND seconds <= 4")]

@@ -359,6 +359,9 @@ def test_what_cannot_be_a_query_gets_a_sentence(db, media):
             index.search(tag="dog")
         with pytest.raises(OptionError, match="color"):
             index.search(media / "tone.wav", where="color = 3")
+        for time in ("-1", "abc", "", "1:30", "nan", "inf"):
+            with pytest.raises(SourceError, match="is no time; after @ stand seconds"):
+                index.search(f"{media / 'tone.wav'}@{time}")
     with pytest.raises(StoreError):
         ll.open_index(media)
 
@@ -420,6 +423,27 @@ def test_the_page_of_hits_plays_and_jumps(network, tmp_path, capsys):
         )
         assert wanted <= seconds < wanted + 1.5 and not is_paused
         assert not failures(browser)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+@pytest.mark.parametrize("damage", ["none", "empty", "cut", "text", "gone"])
+def test_a_page_of_odd_names_and_damaged_thumbnails(network, tmp_path, damage, capsys):
+    folder, db, page = tmp_path / "media", tmp_path / "db", tmp_path / "hits.html"
+    folder.mkdir()
+    name = os.fsdecode(b"caf\xe9 <script>alert(1)</script>".replace(b"/", b"") + b"\"'.webm")
+    write_clock_video(folder / "clock.webm", "libvpx", "libopus", seconds=1.5)
+    (folder / "clock.webm").rename(folder / name)
+    ll.index([folder], db, network, device="cpu")
+    for path in (db / "thumbnails").rglob("*.jpg"):
+        jpeg = path.read_bytes()
+        path.unlink()
+        if damage != "gone":
+            path.write_bytes({"none": jpeg, "empty": b"", "cut": jpeg[:300], "text": b"a"}[damage])
+    search = ["search", str(folder / name), "--db", str(db), "--device", "cpu", "--threshold", "0"]
+    assert main([*search, "-o", str(page), "--json"]) == 0
+    text = page.read_text()
+    assert "<script>alert" not in text and "caf\\xe9 &lt;script&gt;alert" in text
+    assert ("data:image/webp" in text) == (damage == "none")
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,10 @@ FILTER_COLUMNS: dict[str, Column] = {
 """The names that a filter may use, each with the column that it means."""
 LIST_COLUMNS = ("tag", "mark")
 """Columns with any number of values in a row."""
-MAX_DEPTH = 100
-"""Parentheses within parentheses; more would exceed Python's stack."""
+MAX_DEPTH = 20
+"""NOT and parentheses within each other; DataFusion refuses some more."""
+MAX_CONDITIONS = 200
+"""Joined by AND and OR; more would exceed Python's stack."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._depth = 0
+        self._conditions = 0
         self._tokens = self._split(text)
         self._next = 0
 
@@ -215,6 +218,10 @@ class _Parser:
             self._depth -= 1
 
     def _predicate(self) -> Condition:
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            expected = f"at most {MAX_CONDITIONS} conditions (IN takes any number of values)"
+            raise self._error(expected, self._peek())
         column = self._column()
         if self._take_keyword("IS"):
             is_negated = self._take_keyword("NOT")
@@ -307,10 +314,10 @@ def filter_sql(condition: Condition, values_of: Callable[[Column], Sequence[str]
         match part:
             case Not(inner):
                 return f"(NOT {sql(inner)})"
-            case Both(left, right):
-                return f"({sql(left)} AND {sql(right)})"
-            case Either(left, right):
-                return f"({sql(left)} OR {sql(right)})"
+            case Both():
+                return f"({' AND '.join(map(sql, _operands(part, Both)))})"
+            case Either():
+                return f"({' OR '.join(map(sql, _operands(part, Either)))})"
             case IsNull(column) if column in LIST_COLUMNS:
                 return f"(array_length({SQL_NAMES[column]}) = 0)"
             case IsNull(column):
@@ -331,6 +338,15 @@ def filter_sql(condition: Condition, values_of: Callable[[Column], Sequence[str]
                 return f"({column} LIKE {_literal(pattern)})"
 
     return sql(condition)
+
+
+def _operands(condition: Condition, kind: type[Both] | type[Either]) -> list[Condition]:
+    """What a chain of AND or of OR joins; DataFusion refuses many nested parentheses."""
+    operands: list[Condition] = []
+    while isinstance(condition, kind):
+        operands.append(condition.right)
+        condition = condition.left
+    return [condition, *reversed(operands)]
 
 
 def _any_of(column: Column, values: Sequence[Value]) -> str:

@@ -87,14 +87,14 @@ class _MapDrawing:
             return ""
         try:
             jpeg = (self._index.thumbnails / scene.thumbnail).read_bytes()
+            pixels = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"), np.float32)
         except OSError:
-            # Somebody removed the thumbnails; the page works without them.
+            # Somebody removed the thumbnails, or the power failed; the page works without them.
             return ""
         heat = None if self._maps_fail else self._map(scene)
         if heat is None:
             return data_url(jpeg, "image/jpeg")
         self.has_drawn = True
-        pixels = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"), np.float32)
         return data_url(webp(overlay_image(pixels / np.float32(255), heat)), "image/webp")
 
     def _map(self, scene: Hit) -> Any:

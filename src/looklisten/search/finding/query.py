@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from looklisten.config import SIDES, Side
 from looklisten.errors import SourceError
 from looklisten.inference.embedding.arguments import is_file
-from looklisten.names import printable
+from looklisten.names import encode_name, printable
 from looklisten.search.indexing.moment_encoder import EncodedInput, MomentEncoder
 from looklisten.search.indexing.source_reader import ReadMoment, read_moment, read_source
 from looklisten.search.options import FindSide, QuerySide
@@ -49,6 +49,12 @@ def read_query(name: str | Path, encoder: MomentEncoder) -> Query:
     """
     path, at_seconds = split_moment(name)
     if not is_file(path):
+        front, _, time = str(name).rpartition("@")
+        if is_file(Path(front)):
+            raise SourceError(
+                f"{printable(time)!r} in {printable(name)} is no time; after @ stand seconds from "
+                "the start of the file, such as 12.5"
+            )
         raise SourceError(
             f"there is no file {printable(path)}; to look for a name, give --tag {printable(name)}"
         )
@@ -59,7 +65,7 @@ def read_query(name: str | Path, encoder: MomentEncoder) -> Query:
         moments = content.moments
     inputs: dict[Side, list[EncodedInput]] = {"vision": _frames(moments), "audio": _sounds(moments)}
     vectors = {side: _mean(inputs[side]) for side in SIDES if inputs[side]}
-    return Query(str(name), vectors)
+    return Query(encode_name(str(name)), vectors)
 
 
 def split_moment(name: str | Path) -> tuple[Path, float | None]:

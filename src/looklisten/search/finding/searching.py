@@ -15,7 +15,7 @@ from jaxtyping import Float
 from looklisten.errors import OptionError, StoreError
 from looklisten.media.spectrogram import WINDOW_SECONDS
 from looklisten.model.networks import Run, open_network
-from looklisten.names import printable
+from looklisten.names import encode_name, printable
 from looklisten.option_checks import check_at_least
 from looklisten.search.filters import text_literal
 from looklisten.search.finding.hits import NEAREST_SHOWN, Hit, Hits, ScoredMoment, fold_scenes
@@ -244,6 +244,7 @@ class Index:
 
     def _search_tag(self, tag: str, k: int, options: SearchOptions) -> Hits:
         threshold = DEFAULT_TAG_THRESHOLD if options.threshold is None else options.threshold
+        tag = encode_name(tag)
         names = self._tag_names(tag, options.find)
 
         def rank(limit: int, where: str | None) -> Ranked:
@@ -285,7 +286,8 @@ class Index:
     def thumbnail_map(self, scene: Hit) -> Float[np.ndarray, "rows columns"] | None:
         """Where in the frame of a scene's best moment its own sound comes from, 0..1.
 
-        None where the moment lacks a frame or sound, and for networks without such maps.
+        None where the moment lacks a frame or sound, where the thumbnail was removed or is damaged,
+        and for networks without such maps.
         """
         if scene.thumbnail is None:
             return None
@@ -293,8 +295,11 @@ class Index:
         moment = next(self._store.moments(where), None)
         if moment is None or moment.audio is None:
             return None
-        jpeg = (self.thumbnails / scene.thumbnail).read_bytes()
-        return thumbnail_map(self.encoder, jpeg, moment.audio)
+        try:
+            jpeg = (self.thumbnails / scene.thumbnail).read_bytes()
+            return thumbnail_map(self.encoder, jpeg, moment.audio)
+        except (OSError, ValueError):
+            return None
 
     def classes(self, find: FindSide = "both") -> list[str]:
         """All names that a tag can have: published classes of sound and of pictures, own ones."""
