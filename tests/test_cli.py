@@ -471,7 +471,7 @@ def test_json_has_null_for_no_number(capsys):
 def toy_verb():
     """A verb that is added from outside of the package, with one call."""
 
-    def search(query: str, count: int = 2) -> Output:
+    def listen(query: str, count: int = 2) -> Output:
         """Find clips that sound like a query.
 
         Args:
@@ -480,9 +480,9 @@ def toy_verb():
         """
         return Output({"query": query, "hits": HITS[:count]}, exit_code=3, message="one is short")
 
-    register(Verb.of("search", search))
-    yield "search"
-    del VERBS["search"]
+    register(Verb.of("listen", listen))
+    yield "listen"
+    del VERBS["listen"]
 
 
 def test_a_verb_can_be_added_from_outside(toy_verb, capsys):

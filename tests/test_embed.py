@@ -315,6 +315,7 @@ class RecordingEncoder:
 
     layers: ClassVar = {"audio": ("zeros",), "vision": ("zeros",)}
     resize_pixels = crop_pixels = 256
+    frame_fit = "crop"
     device = torch.device("cpu")
 
     def __init__(self):
@@ -480,6 +481,7 @@ class Loudness:
 
     layers: ClassVar = {"audio": ("loudness",)}
     resize_pixels = crop_pixels = 8
+    frame_fit = "crop"
     device = torch.device("cpu")
 
     def encode(self, side, batch, layer):
