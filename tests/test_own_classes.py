@@ -1,6 +1,9 @@
 """Own classes from a few examples: figures, tags in the index, and how they are removed."""
 
 import json
+import os
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +11,8 @@ import pytest
 import looklisten as ll
 from conftest import small_config, write_sound
 from looklisten.app.cli import main
-from looklisten.errors import ConfigError, OptionError
+from looklisten.errors import ConfigError, OptionError, StoreError
+from looklisten.search.indexing.own_classes import read_own_classes
 from looklisten.search.opening import open_store
 
 RATE_HZ = 48_000
@@ -112,5 +116,49 @@ def test_impossible_examples_get_a_sentence(db, tmp_path):
     write_tones(lonely, "low", 1)
     with pytest.raises(ConfigError, match="has 1 files; give at least 2"):
         ll.tag_index(db, lonely.parent, device="cpu")
+    write_sound(lonely / "silent.wav", np.zeros(RATE_HZ))
+    with pytest.raises(ConfigError, match="has 1 files that are neither broken nor silent"):
+        ll.tag_index(db, lonely.parent, device="cpu")
+    assert not (db / "heads").exists()
     with pytest.raises(OptionError, match="letters, digits"):
         ll.tag_index(db, lonely.parent, "a/b", device="cpu")
+
+
+def test_a_broken_example_is_told_and_left_out(db, examples, tmp_path, caplog):
+    copy = tmp_path / "examples"
+    shutil.copytree(examples, copy)
+    (copy / "low tone" / "broken.wav").write_text("Dear all")
+    result = ll.tag_index(db, copy, device="cpu")
+    assert {line["class"]: line["files"] for line in result.classes}["low tone"] == 6
+    assert "left out an example" in caplog.text and "broken.wav" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_a_class_of_any_name_is_found(db, examples, tmp_path):
+    copy = tmp_path / "examples"
+    shutil.copytree(examples, copy)
+    name = os.fsdecode(b"caf\xe9 'low' <b>")
+    (copy / "low tone").rename(copy / name)
+    ll.tag_index(db, copy, device="cpu")
+    with ll.open_index(db, device="cpu") as index:
+        assert index.search(tag=name)[0].source.rpartition("/")[2].startswith("low")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1]",
+        '{"classes": ["a", "b"], "weight": [[1]], "bias": [0], "figures": {"accuracy": 1}}',
+        '{"classes": ["a"], "weight": [[1]], "bias": [0], "figures": {}}',
+    ],
+)
+def test_a_damaged_set_is_named(tmp_path, text):
+    (tmp_path / "heads").mkdir()
+    (tmp_path / "heads" / "own.json").write_text(text)
+    with pytest.raises(StoreError, match="is damaged; remove it"):
+        read_own_classes(tmp_path)
+
+
+def test_a_folder_without_an_index_has_no_sets(tmp_path):
+    for option in (["--list"], ["--remove", "own"]):
+        assert main(["tag", str(tmp_path / "nowhere"), *option]) == 1

@@ -20,9 +20,10 @@ from looklisten.errors import ConfigError, OptionError, SourceError
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.media.formats import MEDIA_SUFFIXES
 from looklisten.model.networks import Run
-from looklisten.names import printable
+from looklisten.names import encode_name, printable
 from looklisten.search.filters import text_literal
 from looklisten.search.finding.searching import Index, open_index
+from looklisten.search.index_file import IndexFile
 from looklisten.search.indexing.moment_encoder import MomentEncoder
 from looklisten.search.indexing.own_classes import (
     NONE_OF_THESE,
@@ -110,6 +111,7 @@ def tag_index(
         classes = [*sorted(set(files) - {NONE_OF_THESE}), NONE_OF_THESE]
         _check_names(index, classes[:-1], name)
         rows = _encoded(files, classes, encoder, progress)
+        _check_examples(rows, files, classes)
         with_others = _with_others(rows, classes, index.path, encoder.width)
         layer = _fit(with_others, classes, name)
         before = read_own_classes(index.path).get(name)
@@ -126,6 +128,7 @@ def tag_index(
 
 def own_class_figures(db: str | Path) -> list[dict[str, Any]]:
     """The sets of own classes of an index, with what was measured of them."""
+    IndexFile.read(Path(db))
     lines = []
     for layer in read_own_classes(Path(db)).values():
         names = ", ".join(layer.classes[:-1])
@@ -137,10 +140,13 @@ def own_class_figures(db: str | Path) -> list[dict[str, Any]]:
 def remove_tags(db: str | Path, name: str) -> int:
     """Remove a set of own classes and its tags; returns how many moments lost a tag."""
     db = Path(db)
+    IndexFile.read(db)
     layers = read_own_classes(db)
     if name not in layers:
-        known = ", ".join(layers) or "none"
-        raise OptionError(f"remove {printable(name)!r} is no set of own classes; {known}", "remove")
+        known = f"its sets are {', '.join(layers)}" if layers else "it has none"
+        raise OptionError(
+            f"remove {printable(name)!r} is no set of own classes of this index; {known}", "remove"
+        )
     removed = layers[name].classes
     with open_store(db, create=True) as store:
         tagged = sum(1 for moment in store.moments() if any(tag in moment.tags for tag in removed))
@@ -161,7 +167,7 @@ def _files_of_classes(folder: Path) -> dict[str, list[Path]]:
                 f"the class {printable(class_folder.name)} has {len(paths)} files; "
                 f"give at least {LEAST_FILES}, better ten"
             )
-        files[class_folder.name] = paths
+        files[encode_name(class_folder.name)] = paths
     if not set(files) - {NONE_OF_THESE}:
         raise ConfigError(f"{printable(folder)} has no folder of a class: EXAMPLES/CLASS/files")
     return files
@@ -186,7 +192,13 @@ def _encoded(
     number = 0
     for class_name, paths in files.items():
         for path in paths:
-            content = read_source(path, encoder, EXAMPLE_SECONDS)
+            number += 1
+            progress(number, total)
+            try:
+                content = read_source(path, encoder, EXAMPLE_SECONDS)
+            except SourceError as error:
+                _log.warning("left out an example that cannot be read: %s", error)
+                continue
             moments = [
                 IndexedMoment(
                     moment_id="",
@@ -206,10 +218,25 @@ def _encoded(
             features.append(rows)
             labels += [classes.index(class_name)] * len(rows)
             numbers += [number] * len(rows)
-            number += 1
-            progress(number, total)
     from_index = np.zeros(len(labels), bool)
-    return _Examples(np.concatenate(features), np.array(labels), np.array(numbers), from_index)
+    return _Examples(
+        np.concatenate(features or [moment_features([], encoder.width)]),
+        np.array(labels, np.int64),
+        np.array(numbers, np.int64),
+        from_index,
+    )
+
+
+def _check_examples(rows: _Examples, files: dict[str, list[Path]], classes: Sequence[str]) -> None:
+    """See that enough files of each class can be learned from. Raises ConfigError."""
+    for class_name in files:
+        own = rows.classes == classes.index(class_name)
+        usable = len(set(rows.files[own].tolist()))
+        if usable < LEAST_FILES:
+            raise ConfigError(
+                f"the class {printable(class_name)} has {usable} files that are neither broken nor "
+                f"silent; give at least {LEAST_FILES}, better ten"
+            )
 
 
 def _with_others(rows: _Examples, classes: list[str], db: Path, width: int) -> _Examples:

@@ -57,6 +57,14 @@ class OwnClasses:
             )
         return tags
 
+    def check(self) -> None:
+        """Raises ValueError for numbers or figures that do not fit the classes."""
+        count = len(self.classes)
+        if self.weight.ndim != 2 or len(self.weight) != count or self.bias.shape != (count,):
+            raise ValueError("one row of weights and one bias for each class")
+        if "accuracy" not in self.figures:
+            raise ValueError("no accuracy")
+
     def save(self, db: Path) -> None:
         """Write the layer into the folder of the index."""
         folder = db / HEADS
@@ -98,6 +106,7 @@ def read_own_classes(db: Path) -> dict[str, OwnClasses]:
                 bias=np.array(values["bias"], np.float32),
                 figures=values["figures"],
             )
+            layers[path.stem].check()
         except (ValueError, KeyError, TypeError):
             raise StoreError(
                 f"{path} is damaged; remove it and run `looklisten tag` again"
