@@ -136,7 +136,9 @@ def test_a_calibrated_network_stays_calibrated(base, shards_path, tmp_path, rate
 @pytest.mark.parametrize("videos", [1, 5])
 def test_too_few_videos_are_counted_by_part(base, tmp_path, videos):
     folder = write_clips(tmp_path / "few", [a_clip(number, "") for number in range(videos)])
-    with pytest.raises(ConfigError, match=r"at least 2 videos to train on.* has \d, \d and \d for"):
+    with pytest.raises(
+        ConfigError, match=r"at least 6 videos: 2 to train on.* has \d, \d and \d for"
+    ):
         adapt(folder, base, tmp_path / "run")
 
 

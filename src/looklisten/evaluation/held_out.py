@@ -58,8 +58,8 @@ def clips_of_split(run: Run, shards: Shards, split: str | None) -> Shards:
     """The clips of a split, as a selection: held-out, all, or the name of a split.
 
     None means the videos that the run held out. All clips are taken for a network of the package,
-    which never saw them, and, with a warning, where nobody knows what was held out. Raises
-    ConfigError for a split that is not there.
+    and, with a warning, where nobody knows what was held out. Another warning names clips that the
+    network was trained on. Raises ConfigError for a split that is not there.
     """
     if split is None and run.is_shipped:
         split = ALL_CLIPS

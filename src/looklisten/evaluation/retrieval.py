@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.evaluation.statistics import confidence_interval
+from looklisten.search.moment_checks import vector_of
 from looklisten.search.moments import IndexedMoment
 from looklisten.search.opening import open_store
 
@@ -41,6 +42,7 @@ class Retrieval:
     """The ranks of the own video, for all queries of one direction."""
 
     direction: str
+    """`sound to picture` or `picture to sound`."""
     queries: int
     videos: int
     recalls: tuple[RecallAt, ...]
@@ -89,7 +91,7 @@ def retrieval(db: str | Path, where: str | None = None) -> tuple[Retrieval, Retr
 
 
 def _matrix(moments: Sequence[IndexedMoment], side: Side) -> Float[np.ndarray, "moments width"]:
-    vectors = [moment.vision if side == "vision" else moment.audio for moment in moments]
+    vectors = [vector_of(moment, side) for moment in moments]
     return np.stack([vector for vector in vectors if vector is not None])
 
 
@@ -122,18 +124,20 @@ def own_video_ranks(
     targets: Float[np.ndarray, "moments width"],
     videos: Sequence[str],
 ) -> Int[np.ndarray, " moments"]:
-    """For each query the rank of its own video, from 1 on; of equal ones it is the last.
+    """For each query the rank of its own video, from 1 on.
 
-    A video counts with its most similar moment.
+    A video counts with its most similar moment. Videos that are equally similar rank before the own
+    one, so that equal vectors give no good figure.
     """
     _, codes = np.unique(np.array(videos), return_inverse=True)
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
-    by_video: NDArray[np.float32] = targets[order]
+    # `reduceat` takes the maximum of each run of rows, so a video needs its rows side by side.
+    sorted_targets: NDArray[np.float32] = targets[order]
     ranks = np.zeros(len(queries), np.int64)
     for first in range(0, len(queries), QUERIES_AT_ONCE):
         rows = slice(first, first + QUERIES_AT_ONCE)
-        best = np.maximum.reduceat(queries[rows] @ by_video.T, starts, axis=1)
+        best = np.maximum.reduceat(queries[rows] @ sorted_targets.T, starts, axis=1)
         own = best[np.arange(len(best)), codes[rows]]
         ranks[rows] = (best >= own[:, None]).sum(1)
     return ranks

@@ -157,6 +157,7 @@ class ArrowStore:
             scores = part.fragment.tag_scores[positions]
             is_selected = part.matching(condition)[rows]
             rows, scores = rows[is_selected], scores[is_selected]
+            # All ties with the last one stay: `_best` puts them in order.
             if len(scores) > limit:
                 is_high = scores >= np.partition(scores, len(scores) - limit)[len(scores) - limit]
                 rows, scores = rows[is_high], scores[is_high]
@@ -331,7 +332,10 @@ class ArrowStore:
 
 @dataclass(frozen=True)
 class _Candidate:
+    """A row that a search may return; only the best are read from the disk."""
+
     similarity: float
+    """That of the vectors, or the score of the tag."""
     moment_id: str
     source: str
     fragment: Fragment
@@ -350,6 +354,7 @@ def _candidates(
 
 
 def _best(candidates: list[_Candidate], limit: int) -> list[FoundMoment]:
+    """The moments of the best candidates; of equal ones always the same, in the same order."""
     candidates.sort(key=lambda each: (-each.similarity, each.moment_id, each.source))
     best = candidates[:limit]
     # Reading the rows of a fragment at once is ten times as fast as one by one.
@@ -379,6 +384,7 @@ def _groups(parts: Sequence[_Part]) -> list[list[_Part]]:
     moments = 0
     for part in parts:
         kept_count = int(np.count_nonzero(part.kept_mask))
+        # It is large and has nothing to drop: copying it would gain little.
         if not part.removed and 2 * kept_count > MAX_FRAGMENT_MOMENTS:
             continue
         if moments + kept_count > MAX_FRAGMENT_MOMENTS and groups[-1]:

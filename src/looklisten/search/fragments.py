@@ -1,7 +1,7 @@
 """Fragments of the store `arrow`: folders with rows as Arrow and vectors as raw float32.
 
-A fragment never changes; all of its files are memory-mapped. Row i of `rows.arrow` has the vectors
-number i of `vision.f32` and `audio.f32`, which are zeros where it has none.
+A fragment never changes; all of its files are memory-mapped. Row i of `rows.arrow` has
+vector i of `vision.f32` and of `audio.f32`; zeros stand for a vector that it lacks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,7 +69,9 @@ class Fragment:
 
     def __init__(self, db: Path, folder: Path, entry: FragmentEntry, width: int) -> None:
         self.entry = entry
-        self._width = width
+        # Filled side by side and column by column, when first asked for.
+        self._has_vector: dict[Side, Bool[np.ndarray, " rows"]] = {}
+        self._name_lists: dict[Column, NameLists] = {}
         rows_path = folder / ROWS_NAME
         # Reading a part of a mapped file that was cut off would kill the process.
         if rows_path.stat().st_size != entry.rows_bytes:
@@ -98,6 +100,7 @@ class Fragment:
         return self.entry.moments
 
     def vectors(self, side: Side) -> Float32[np.ndarray, "rows width"]:
+        """All vectors of a side; `has_vector` says which are real."""
         return self._vectors[side]
 
     def has_vector(self, side: Side) -> Bool[np.ndarray, " rows"]:
@@ -108,17 +111,16 @@ class Fragment:
             has = self._has_vector[side] = column.to_numpy(zero_copy_only=False)
         return has
 
-    @cached_property
-    def _has_vector(self) -> dict[Side, Bool[np.ndarray, " rows"]]:
-        return {}
-
     def names(self, column: _TextColumn) -> pa.DictionaryArray:
+        """A column of texts: its different texts, and a code for each row."""
         return self.table[column].chunk(0)
 
     def numbers(self, column: Literal["seconds"]) -> pa.DoubleArray:
+        """A column of numbers."""
         return self.table[column].chunk(0)
 
     def name_lists(self, column: Column) -> NameLists:
+        """A column with several names a row."""
         lists = self._name_lists.get(column)
         if lists is None:
             array = self.table[_LISTS[column]].chunk(0)
@@ -128,10 +130,6 @@ class Fragment:
                 offsets=array.offsets.to_numpy(),
             )
         return lists
-
-    @cached_property
-    def _name_lists(self) -> dict[Column, NameLists]:
-        return {}
 
     @cached_property
     def tag_scores(self) -> Float32[np.ndarray, " values"]:
@@ -168,8 +166,10 @@ class Fragment:
         moments = []
         for number, row in enumerate(self.table.take(pa.array(rows)).to_pylist()):
             has_vector = {side: row[_HAS_VECTOR[side]] for side in SIDES}
-            own = {side: vectors[side][number] if has_vector[side] else None for side in SIDES}
-            moments.append(moment_of(row, own))
+            row_vectors = {
+                side: vectors[side][number] if has_vector[side] else None for side in SIDES
+            }
+            moments.append(moment_of(row, row_vectors))
         return moments
 
 

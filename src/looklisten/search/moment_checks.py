@@ -12,12 +12,13 @@ from looklisten.errors import StoreError
 from looklisten.names import printable
 from looklisten.search.moments import IndexedMoment, Mark
 
+_MARKS = frozenset(get_args(Mark))
 LENGTH_TOLERANCE = 1e-3
 """How far the length of a vector may be from 1."""
 
 
 def check_moments(moments: Sequence[IndexedMoment], width: int) -> None:
-    """Raises StoreError for the first moment that cannot be stored, and says why."""
+    """See that all moments can be stored. Raises StoreError for the first that cannot."""
     digests: dict[str, str] = {}
     ids: set[tuple[str, str]] = set()
     for moment in moments:
@@ -54,6 +55,7 @@ def vector_of(moment: IndexedMoment, side: Side) -> Float32[np.ndarray, " width"
 
 
 def _problem(moment: IndexedMoment, width: int) -> str | None:
+    """Why this moment alone cannot be stored; None where it can."""
     texts = [moment.moment_id, moment.source, moment.source_digest, moment.video_id]
     texts += [moment.thumbnail or "", moment.label or "", *moment.tags]
     for text in texts:
@@ -71,9 +73,6 @@ def _problem(moment: IndexedMoment, width: int) -> str | None:
         if vector is not None and vector.shape != (width,):
             return f"its {side} vector has {vector.size} numbers and not {width}"
     return None
-
-
-_MARKS = frozenset(get_args(Mark))
 
 
 def _check_lengths(moments: Sequence[IndexedMoment], side: Side) -> None:

@@ -109,8 +109,8 @@ class Checkpointer:
         if self._held_out.can_evaluate and (step % settings.evaluate_every == 0 or is_last):
             results |= self._held_out.evaluate(network, self._learner.module.objective)
             self.held_out_accuracy = results["held_out_accuracy"]
-        probes = settings.probe_every and step % settings.probe_every == 0
-        if probes and self._held_out.can_probe:
+        is_probe_due = settings.probe_every and step % settings.probe_every == 0
+        if is_probe_due and self._held_out.can_probe:
             results |= self._held_out.probe(network)
         return results
 

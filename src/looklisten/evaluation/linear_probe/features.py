@@ -21,6 +21,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.system.devices import choose_precision, to_device
 
+# By kind of device.
 BATCH_ROWS = {"cpu": 32, "cuda": 512, "mps": 128}
 
 
@@ -29,8 +30,10 @@ class FeatureExtractor:
     """Turns sounds `[batch, samples]` or frames `[batch, 3, side, side]` into vectors."""
 
     name: str
+    """What the table of results calls it."""
     encode: Callable[[Tensor], Tensor]
     width: int
+    """Numbers of a vector."""
     key: str = ""
     """A hash of all that the vectors depend on except the files; without it they are not stored."""
     device: str = "cpu"
@@ -43,6 +46,7 @@ class FeatureExtractor:
     repetition: int = 0
     """Numbers the untrained networks of several seeds; all of them share one row of the table."""
     resize_pixels: int = 256
+    """How frames are prepared, as in `config.ModelConfig`; these two as well:"""
     crop_pixels: int = 224
     frame_fit: FrameFit = "crop"
 

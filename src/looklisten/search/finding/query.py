@@ -56,7 +56,8 @@ def read_query(name: str | Path, encoder: MomentEncoder) -> Query:
                 "the start of the file, such as 12.5"
             )
         raise SourceError(
-            f"there is no file {printable(path)}; to look for a name, give --tag {printable(name)}"
+            f"there is no file {printable(path)}; correct the path, or, to look for a name, "
+            f"give --tag {printable(name)}"
         )
     if at_seconds is not None:
         moments = [read_moment(path, at_seconds, encoder)]

@@ -45,9 +45,16 @@ class OwnClasses:
         tags = []
         for moment, row in zip(moments, probabilities.tolist(), strict=True):
             scores = {}
+            # Zeros for both vectors would give the classes of the bias alone.
             if moment.vision is not None or moment.audio is not None:
                 scores = dict(zip(self.classes[:-1], row[:-1], strict=True))
-            tags.append({n: round(s, 4) for n, s in scores.items() if s >= LEAST_OWN_SCORE})
+            tags.append(
+                {
+                    name: round(score, 4)
+                    for name, score in scores.items()
+                    if score >= LEAST_OWN_SCORE
+                }
+            )
         return tags
 
     def check(self) -> None:
@@ -120,8 +127,12 @@ def with_own_tags(
 ) -> list[IndexedMoment]:
     """The moments with the tags of all layers, and without the tags `removed`."""
     layers = list(layers)
-    names = {name for layer in layers for name in layer.classes} | set(removed)
-    tags = [{n: s for n, s in moment.tags.items() if n not in names} for moment in moments]
+    # Tags of these layers go first: a moment may have lost a class since it was tagged.
+    dropped = {name for layer in layers for name in layer.classes} | set(removed)
+    tags = [
+        {name: score for name, score in moment.tags.items() if name not in dropped}
+        for moment in moments
+    ]
     for layer in layers:
         for moment_tags, own_tags in zip(tags, layer.tags(moments, width), strict=True):
             moment_tags |= own_tags

@@ -155,7 +155,9 @@ def read_moment(path: Path, at_seconds: float, encoder: MomentEncoder) -> ReadMo
         waveform[first : first + len(samples)] = samples
         has_sound = has_sound or len(samples) > 0
     if nearest is None and not has_sound:
-        raise SourceError(f"{path} has neither sound nor a picture at {at_seconds:g} s")
+        raise SourceError(
+            f"{path} has neither sound nor a picture at {at_seconds:g} s; choose a time within it"
+        )
     frames = _FrameRows(encoder, WINDOW_SECONDS)
     if nearest is not None:
         frames.add(_pixels(nearest, encoder))

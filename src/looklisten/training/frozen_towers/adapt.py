@@ -198,7 +198,7 @@ def _split(data: Shards, options: AdaptOptions) -> _Parts:
     counts = [len(data.videos(mask)) for mask in vars(parts).values()]
     if min(counts) < 2:
         raise ConfigError(
-            "adapting needs at least 2 videos to train on, 2 to choose when to stop and 2 to "
+            "adapting needs at least 6 videos: 2 to train on, 2 to choose when to stop and 2 to "
             f"measure on; {data.path} has {counts[0]}, {counts[1]} and {counts[2]} for them; "
             "prepare more videos"
         )

@@ -20,11 +20,12 @@ def fit_fusion(
     device: str = "auto",
     progress: Progress = no_progress,
 ) -> Learner:
-    """A network with the towers of `network` and a fusion that was trained on `clips`.
+    """Train a new fusion on `clips`, with the frozen towers of `network`.
 
-    The result holds the network, in evaluation mode, and the objective. It is what `train` gives
-    with frozen towers, on a selection of clips, such as the training folds of a cross-validation.
-    Raises ConfigError for fewer than two videos.
+    The learner that is returned holds the new network, in evaluation mode, and the objective.
+    `train` gives the same with frozen towers, but from a whole folder and into a run folder.
+    `clips` may be a selection, such as the training folds of a cross-validation. `network` itself
+    stays as it was. Raises ConfigError for fewer than two videos.
     """
     config = fit_batch_size(config, len(set(clips.video_ids)))
     learner = Learner(config, device)
@@ -36,6 +37,7 @@ def fit_fusion(
     learner.begin_with_features(clips, features)
     for step in range(1, settings.steps + 1):
         rate = learning_rate(settings, step, stream.steps_per_epoch)
+        # Batches count from 0, steps from 1.
         learner.step([stream.batch(step - 1)], step, rate)
         progress(step, settings.steps)
     learner.network.eval()
