@@ -65,16 +65,16 @@ def score_routes(service: Service) -> APIRouter:
                     read_clip_pairs, clip, every_seconds, service.encoder
                 )
             else:
-                seen = await stack.enter_async_context(
+                picture_file = await stack.enter_async_context(
                     service.files.open(picture, picture_media, picture_path, "picture")
                 )
-                sounding = await stack.enter_async_context(
+                sound_file = await stack.enter_async_context(
                     service.files.open(sound, sound_media, sound_path, "sound")
                 )
                 frames = await service.decoders.run(
-                    read_picture, seen, every_seconds, service.encoder
+                    read_picture, picture_file, every_seconds, service.encoder
                 )
-                waveforms = await service.decoders.run(read_sound, sounding, every_seconds)
+                waveforms = await service.decoders.run(read_sound, sound_file, every_seconds)
                 rows = joined_pairs(waveforms, frames)
         probabilities: list[float] = []
         for start in range(0, len(rows.waveforms), PAIRS_AT_ONCE):
@@ -97,8 +97,8 @@ def pair_probabilities(network: L3Net, rows: PairRows, start: int, end: int) -> 
         frames = rows.frames[first : first + step].to(device)
         frames = frames.repeat(1, network.config.frames_per_pair, 1, 1)
         waveforms = rows.waveforms[first : first + step].to(device)
-        seen, sounding = look(network, frames), listen(network, waveforms)
-        logits = network.fusion(*network.fusion.features(seen, sounding))
+        vision, audio = look(network, frames), listen(network, waveforms)
+        logits = network.fusion(*network.fusion.features(vision, audio))
         probabilities += torch.sigmoid(network.log_odds(logits)).float().cpu().tolist()
     return probabilities
 
