@@ -28,6 +28,7 @@ TIER_OF = {name: number for number, names in enumerate(TIERS) for name in names}
 WITHIN_A_TIER = {
     ("config", "errors"),
     ("option_checks", "errors"),
+    ("option_checks", "names"),
     ("system", "errors"),
     ("system", "names"),
     ("cells", "names"),
