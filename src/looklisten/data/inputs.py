@@ -18,12 +18,22 @@ import fsspec
 from looklisten import tables
 from looklisten.cells import cell_text
 from looklisten.data.options import LabelSource
-from looklisten.data.sources import Source, SourceList, check_splits, is_remote, merge_rows
-from looklisten.data.written_paths import as_file_name, next_to, path_cell, spellings
+from looklisten.data.sources import (
+    Source,
+    SourceList,
+    as_file_name,
+    check_splits,
+    is_remote,
+    merge_rows,
+    next_to,
+    path_cell,
+    spellings,
+)
 from looklisten.errors import SourceError
 from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.media.synth.options import COLLAGE_COLUMNS, WORLD_COLUMNS
 from looklisten.names import decode_name, encode_name, printable
+from looklisten.option_checks import check_one_of
 from looklisten.system.folders import (
     File,
     FolderContents,
@@ -114,6 +124,7 @@ def find_sources(
     Raises SourceError if an input does not exist or holds no video, ConfigError if one video is
     given two splits.
     """
+    check_one_of(LabelSource, labels=labels)
     search = _Search(suffixes)
     sources: dict[tuple[str, float | None, float | None], Source] = {}
     for name in inputs:
