@@ -74,6 +74,20 @@ def test_maps_are_those_of_the_library(server, run, clips):
         assert moment.probability == pytest.approx(item.probability, abs=1e-4)
 
 
+def test_a_spectrogram_is_loud_where_the_sound_is(server, tmp_path):
+    seconds = np.arange(4 * 48_000) / 48_000
+    tone = np.sin(2 * np.pi * 1000 * seconds) * (seconds >= 2)
+    write_wav(tmp_path / "tone.wav", tone, 48_000)
+    with (tmp_path / "tone.wav").open("rb") as file:
+        reply = server.http.post("/v1/spectrogram", files={"file": file}).json()
+    levels = np.array(reply["levels"])
+    assert reply["seconds"] == 4
+    half = levels.shape[1] // 2
+    assert levels[:, half + 1 :].mean() > 2 * levels[:, : half - 1].mean()
+    # 1 kHz lies in the lower half of the frequencies.
+    assert levels[:, -1].argmax() < len(levels) / 2
+
+
 def test_the_index_is_searched_grows_and_gives_its_media(server, clips):
     hits = server.client.search(clips[2], threshold=0).hits
     assert hits[0].name == clips[2].name

@@ -23,6 +23,7 @@ from looklisten.serving.routes.localize import localize_routes
 from looklisten.serving.routes.media import media_routes
 from looklisten.serving.routes.score import score_routes
 from looklisten.serving.routes.search import search_routes
+from looklisten.serving.routes.spectrogram import spectrogram_routes
 from looklisten.serving.routes.system import system_routes
 from looklisten.serving.routes.tags import tag_routes
 from looklisten.serving.service import Service
@@ -69,6 +70,7 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
         embed_routes,
         score_routes,
         localize_routes,
+        spectrogram_routes,
         search_routes,
         index_routes,
         tag_routes,

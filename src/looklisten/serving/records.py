@@ -68,6 +68,16 @@ class ScoreReply(WireRecord):
     pairs: list[ScoredPair]
 
 
+class SpectrogramReply(WireRecord):
+    """The log-spectrogram of a sound, as the network hears it."""
+
+    seconds: float = Field(description="Length of the spectrogram.", examples=[2.0])
+    levels: list[list[int]] = Field(
+        description="Rows from low to high frequencies, from 0 (quiet) to 255 (loud).",
+        examples=[[[0, 12, 255], [3, 40, 90]]],
+    )
+
+
 class MomentMap(WireRecord):
     """The heat maps of one moment, with values from 0 to 1."""
 
