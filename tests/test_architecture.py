@@ -11,7 +11,8 @@ ROOT = Path(looklisten.__file__).parent
 
 TIERS = [
     {"__main__", "__init__"},
-    {"app"},
+    {"app", "client"},
+    {"serving"},
     {"drawing", "interop"},
     {"training"},
     {"evaluation"},
@@ -27,6 +28,7 @@ TIER_OF = {name: number for number, names in enumerate(TIERS) for name in names}
 WITHIN_A_TIER = {
     ("config", "errors"),
     ("option_checks", "errors"),
+    ("option_checks", "names"),
     ("system", "errors"),
     ("system", "names"),
     ("cells", "names"),

@@ -143,7 +143,7 @@ def front_end_at_16_khz():
     """The front end of YAMNet for sound that has 16 kHz already."""
 
     class Direct(LogSpectrogram):
-        def decimated(self, waves):
+        def resampled(self, waves):
             return waves
 
     return Direct("yamnet")

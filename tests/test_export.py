@@ -26,7 +26,8 @@ from looklisten.interop.onnx import (
     trial_batch,
     write_onnx,
 )
-from looklisten.media.spectrogram import FRONT_ENDS, WINDOWS, LogSpectrogram
+from looklisten.media.front_ends import FRONT_ENDS
+from looklisten.media.spectrogram import WINDOWS, LogSpectrogram
 from looklisten.model.backbones import Layer
 from looklisten.model.backbones.backbone import pool
 from looklisten.model.l3net import L3Net

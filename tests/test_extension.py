@@ -1,4 +1,4 @@
-"""A backbone and an objective from outside the package, each registered by one call."""
+"""A backbone, an objective and a front end from outside the package, each registered by one call."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,10 @@ from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.inference.embedding.embed import embed
+from looklisten.inference.localization.localize import localize
 from looklisten.interop.pretrained import describe
+from looklisten.media.front_ends import FRONT_ENDS, FrontEnd, register_front_end
+from looklisten.media.spectrogram import LogSpectrogram
 from looklisten.model.backbones import (
     BACKBONES,
     Backbone,
@@ -154,3 +157,67 @@ def test_a_name_is_registered_once(registered):
         register_backbone("vgg", OneConvolution)
     with pytest.raises(ConfigError, match="there is an objective 'avc' already"):
         register_objective("avc", CosineObjective)
+
+
+AT_22_KHZ = FrontEnd(
+    sample_rate_hz=22_050,
+    window_samples=512,
+    hop_samples=220,
+    fft_samples=512,
+    floor=5e-5,
+    offset=6.5,
+    scale=2.0,
+    mel_bands=64,
+    unit_window=True,
+)
+"""22,050 Hz is 147/320 of the rate of all sound, so that no stored sample is simply kept."""
+
+
+@pytest.fixture
+def heard_at_22_khz():
+    register_front_end("at-22-khz", AT_22_KHZ)
+    yield small_config(steps=6, evaluate_every=6).changed("model", front_end="at-22-khz")
+    del FRONT_ENDS["at-22-khz"]
+
+
+def test_a_network_that_hears_another_rate_is_one_call(
+    heard_at_22_khz, shards_path, world, tmp_path
+):
+    train(shards_path, heard_at_22_khz, tmp_path / "run", evaluated_pairs=24)
+    network = load(tmp_path / "run")
+    # A second has 1 + (22,050 - 512) // 220 columns.
+    assert network.spectrogram(torch.zeros(1, 48_000)).shape == (1, 1, 64, 98)
+    assert probe(network, Shards(shards_path), per_clip=1, held_out_fraction=0.1)["audio"].n > 0
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 96_000).astype(np.float32)
+    assert embed(sound, network, sample_rate_hz=48_000).vectors.shape[1] == 16
+    video = sorted(world.rglob("*.mp4"))[0]
+    assert next(iter(localize(video, network))).sound_map.values.size > 0
+    with pytest.raises(ConfigError, match="columns that are a whole number of samples apart at 48"):
+        embed(sound, network, sample_rate_hz=48_000, dense=True)
+
+
+def test_a_front_end_hears_a_tone_at_its_own_rate_and_nothing_above_it():
+    front_end = LogSpectrogram(AT_22_KHZ)
+    seconds = torch.arange(48_000, dtype=torch.float64) / 48_000
+    at_own_rate = torch.arange(22_050, dtype=torch.float64) / 22_050
+
+    def tone(hz, times):
+        return (0.5 * torch.sin(2 * torch.pi * hz * times)).float()[None]
+
+    for hz in (300, 3000, 8000):
+        # The filter sees silence before and after the second.
+        resampled = front_end.resampled(tone(hz, seconds))[:, 50:-50]
+        assert resampled.shape == (1, 22_050 - 100)
+        assert torch.allclose(resampled, tone(hz, at_own_rate)[:, 50:-50], atol=0.02)
+    assert front_end.resampled(tone(18_000, seconds))[:, 50:-50].abs().max() < 0.01
+
+
+def test_an_unknown_front_end_is_refused_before_anything_is_written(shards_path, tmp_path):
+    config = small_config().changed("model", front_end="papre")
+    with pytest.raises(ConfigError, match=r"there is no front end 'papre'.*are compact, linear"):
+        train(shards_path, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="there is a front end 'paper' already"):
+        register_front_end("paper", AT_22_KHZ)
+    with pytest.raises(ConfigError, match=r"at most 48000 Hz.*sample_rate_hz is 96000"):
+        FrontEnd(480, 240, 512, 1e-12, sample_rate_hz=96_000)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from conftest import small_config
-from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
+from looklisten.media.front_ends import FRONT_ENDS
+from looklisten.media.spectrogram import LogSpectrogram
 from looklisten.model.checkpoint import save_checkpoint
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load

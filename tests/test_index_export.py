@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from looklisten.app.cli import main
-from looklisten.errors import StoreError
+from looklisten.errors import ConfigError, StoreError
 from looklisten.search.moment_tables import table_moments
 from looklisten.search.opening import open_store
 from store_moments import SPACE, VECTORS, WIDTH, all_facts, facts, make_moment, make_source
@@ -68,3 +68,17 @@ def test_the_verb_writes_an_export(store, tmp_path, capsys):
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 702
     assert main(["export-index", str(tmp_path), str(tmp_path / "out")]) == 1
     assert "holds no index; make one with `looklisten index`" in capsys.readouterr().err
+
+
+def test_an_export_never_replaces_a_folder_that_holds_other_files(store, tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("dear")
+    with pytest.raises(ConfigError, match=r"holds letter\.txt, which would be lost"):
+        store.export(folder, "qdrant")
+    assert [file.name for file in folder.iterdir()] == ["letter.txt"]
+    (folder / "letter.txt").unlink()
+    store.export(folder, "qdrant")
+    # A folder of an earlier export has nothing to lose.
+    store.export(folder, "qdrant")
+    assert (folder / "collection.json").is_file()

@@ -18,7 +18,8 @@ from looklisten.errors import ConfigError
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import jitter
-from looklisten.media.spectrogram import FRONT_ENDS, WINDOW_SAMPLES, FrontEnd, LogSpectrogram
+from looklisten.media.front_ends import FRONT_ENDS, FrontEnd
+from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
 from looklisten.model.backbones.vgg import Vgg
 from looklisten.model.checkpoint import save_checkpoint
 from looklisten.model.fusions import (

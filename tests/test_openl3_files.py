@@ -316,6 +316,10 @@ def test_the_command_converts(openl3_weights, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["network"] == "openl3:audio-linear-music"
     assert openl3.load(tmp_path / "out").layers == {"audio": ("pool4", "conv4_2")}
     assert main(["convert", "nowhere.h5", str(tmp_path / "x")]) == 1
+    (tmp_path / "letter.txt").write_text("dear")
+    weights = str(openl3_weights / "openl3_audio_linear_music.h5")
+    assert main(["convert", weights, str(tmp_path)]) == 1
+    assert (tmp_path / "letter.txt").read_text() == "dear"
 
 
 # The page.

@@ -44,10 +44,11 @@ class ModelConfig(Section):
     """Filters of each block of both towers (paper, figure 2)."""
     first_stride: PositiveInt = 1
     """Stride of conv1_1: 1 in the paper, 2 in its follow-up."""
-    front_end: Literal["paper", "compact", "linear", "mel128", "mel256", "yamnet"] = "paper"
+    front_end: str = "paper"
     """From waveform to log-spectrogram: the paper's 257 x 199; compact, 64 mel bands up to 8 kHz;
-    one of OpenL3's, in decibels below the loudest point of the second, with a batch-norm before the
-    tower; or yamnet, 64 mel bands from 125 to 7,500 Hz, with which that backbone was trained.
+    one of OpenL3's (linear, mel128, mel256), in decibels below the loudest point of the second,
+    with a batch-norm before the tower; yamnet, 64 mel bands from 125 to 7,500 Hz, with which that
+    backbone was trained; or one that a program registered.
     """
     resize_pixels: PositiveInt = 256
     """The shorter side of a frame before it is cropped."""

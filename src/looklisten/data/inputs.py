@@ -24,6 +24,7 @@ from looklisten.errors import SourceError
 from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.media.synth.options import COLLAGE_COLUMNS, WORLD_COLUMNS
 from looklisten.names import decode_name, encode_name, printable
+from looklisten.option_checks import check_one_of
 from looklisten.system.folders import (
     File,
     FolderContents,
@@ -114,6 +115,7 @@ def find_sources(
     Raises SourceError if an input does not exist or holds no video, ConfigError if one video is
     given two splits.
     """
+    check_one_of(LabelSource, labels=labels)
     search = _Search(suffixes)
     sources: dict[tuple[str, float | None, float | None], Source] = {}
     for name in inputs:

@@ -22,7 +22,7 @@ from looklisten.data.plan import BatchPlan, TaskShare, make_plan
 from looklisten.data.worker import WorkerPool
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media.isolation.limits import WorkerLimits
-from looklisten.option_checks import check_at_least
+from looklisten.option_checks import check_at_least, check_one_of
 from looklisten.system.files import check_writable
 from looklisten.system.processes import cpu_count
 from looklisten.system.progress import Progress, no_progress
@@ -67,6 +67,7 @@ def prepare(
     if isinstance(inputs, (str, Path)):
         inputs = [inputs]
     options = options or PrepareOptions()
+    check_one_of(Engine, engine=engine)
     limits = limits or WorkerLimits()
     share = TaskShare(task_index or 0, num_tasks)
     output = OutputFolder(out)

@@ -8,6 +8,7 @@ from typing import Any
 import tomlkit
 
 from looklisten.config import SIDES
+from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.backbones import find_backbone
 from looklisten.model.initial_towers import SCRATCH
 
@@ -36,7 +37,7 @@ import torch
 import looklisten as ll
 
 model = ll.load("{name}")  # this folder, or its name on the Hugging Face Hub
-sound = torch.zeros(1, 48_000)  # one second at 48 kHz, floats in -1..1
+sound = torch.zeros(1, {window_samples:_})  # one second at 48 kHz, floats in -1..1
 print(model.listen(sound).vector.shape)
 image = torch.zeros(1, {channels}, {crop_pixels}, {crop_pixels})  # uint8, or floats in 0..1
 print(model.look(image).vector.shape)
@@ -64,6 +65,7 @@ def model_card(name: str, description: dict[str, Any]) -> str:
     return HEADER + TEXT.format(
         name=name,
         looklisten_version=description["looklisten_version"],
+        window_samples=WINDOW_SAMPLES,
         channels=3 * model["frames_per_pair"],
         crop_pixels=model["crop_pixels"],
         rows="\n".join(f"| {title} | {value} |" for title, value in rows),

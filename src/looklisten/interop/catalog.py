@@ -112,8 +112,10 @@ def _backbones(measure: bool) -> list[ModelCard]:
 
 def _config_of(backbone: str, side: Side) -> ModelConfig:
     """Settings with this backbone on one side."""
-    front_end = "yamnet" if backbone == "yamnet" else "paper"
-    return ModelConfig.model_validate({f"{side}_backbone": backbone, "front_end": front_end})
+    settings = {f"{side}_backbone": backbone}
+    if BACKBONES[backbone].front_end:
+        settings["front_end"] = BACKBONES[backbone].front_end
+    return ModelConfig.model_validate(settings)
 
 
 def _millions(config: ModelConfig, side: Side) -> float:

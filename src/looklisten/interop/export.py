@@ -29,7 +29,7 @@ SNIPPETS: Mapping[Side, str] = {
 ```python
 import json, pathlib, torch
 from safetensors.torch import load_file
-from looklisten.media.spectrogram import LogSpectrogram, round_to_int16
+from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, round_to_int16
 from looklisten.model.backbones import BACKBONES
 
 about = json.loads(pathlib.Path("config.json").read_text())
@@ -37,7 +37,7 @@ front_end = LogSpectrogram(*about["front_end"])
 backbone = BACKBONES[about["backbones"]["audio"]]
 tower = backbone(**about["towers"]["audio"]).eval()
 tower.load_state_dict(load_file("audio.safetensors"))
-sound = torch.zeros(1, 48_000)  # a second at 48 kHz, int16 or floats in -1..1
+sound = torch.zeros(1, WINDOW_SAMPLES)  # a second at 48 kHz, int16 or floats in -1..1
 # Rounded to 16 bits, as in training.
 vectors = tower(front_end(round_to_int16(sound))).vector
 ```

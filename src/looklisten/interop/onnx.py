@@ -23,7 +23,12 @@ from looklisten.inference.encoder import encoder_of
 from looklisten.inference.layers import pooled_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, round_to_int16
+from looklisten.media.spectrogram import (
+    WINDOW_SAMPLES,
+    LogSpectrogram,
+    low_pass_block,
+    round_to_int16,
+)
 from looklisten.model.backbones import Layer
 from looklisten.model.checkpoint import Checkpoint
 from looklisten.model.l3net import L3Net
@@ -53,6 +58,7 @@ class ConvolvedSpectrogram(LogSpectrogram):
     # single samples computes the same.
 
     impulses: Tensor
+    low_pass_kernels: Tensor
 
     def __init__(self, front_end: str, window: str = "hann") -> None:
         super().__init__(front_end, window)
@@ -60,14 +66,20 @@ class ConvolvedSpectrogram(LogSpectrogram):
         spectra = torch.fft.rfft(torch.diag(self.window.double()), self.spec.fft_samples)
         impulses = torch.cat([spectra.real, spectra.imag], 1).T[:, None].float()
         self.register_buffer("impulses", impulses, persistent=False)
+        # The smallest block: one kernel for each output before the weights repeat.
+        block = low_pass_block(self.low_pass, self.spec.decimation, 1)
+        self.register_buffer("low_pass_kernels", block.T[:, None].clone(), persistent=False)
 
-    def decimated(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch fewer"]:
-        if self.spec.decimation == 1:
+    def resampled(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch fewer"]:
+        decimation = self.spec.decimation
+        if decimation == 1:
             return waves
-        taps = self.low_pass[None, None]
-        return functional.conv1d(
-            waves[:, None], taps, stride=self.spec.decimation, padding=len(self.low_pass) // 2
-        )[:, 0]
+        outputs, _, inputs = self.low_pass_kernels.shape
+        padded, kept_samples = self.padded_to_blocks(waves, inputs, outputs)
+        filtered = functional.conv1d(
+            padded[:, None], self.low_pass_kernels, stride=decimation.numerator
+        )
+        return filtered.transpose(1, 2).flatten(1)[:, :kept_samples]
 
     def magnitude(
         self, waves: Float[Tensor, "batch samples"]

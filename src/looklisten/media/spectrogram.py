@@ -1,13 +1,8 @@
-"""Waveform -> log-spectrogram, on the device.
-
-A front end is one entry of `FRONT_ENDS`; all sizes are computed from it. Knows no file and no
-network.
-"""
+"""Waveform -> log-spectrogram, on the device, as a `FrontEnd` says. Knows no file, no network."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from fractions import Fraction
 
 import torch
 from jaxtyping import Float, Integer, Num
@@ -16,6 +11,7 @@ from torch.nn import functional
 
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.front_ends import FrontEnd, find_front_end
 
 WINDOW_SECONDS = 1.0
 WINDOW_SAMPLES = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
@@ -30,159 +26,6 @@ def check_holds_window(clip_samples: int) -> None:
             f"{WINDOW_SECONDS:g} s of sound of a pair; prepare the videos again with "
             f"--min-clip-seconds {WINDOW_SECONDS:g}"
         )
-
-
-@dataclass(frozen=True)
-class FrontEnd:
-    """The settings of a log-spectrogram.
-
-    The steps are: fewer samples, short-time Fourier transform, magnitude, mel bands, logarithm,
-    scale.
-    """
-
-    window_samples: int
-    hop_samples: int
-    fft_samples: int
-    """All three count samples at `sample_rate_hz`."""
-    floor: float
-    """Lower magnitudes are raised to this before the logarithm."""
-    added: float = 0.0
-    """This is added to all magnitudes before the logarithm."""
-    offset: float = 0.0
-    scale: float = 1.0
-    """The audio tower gets (logarithm + offset) / scale, unless `range_decibels` is set."""
-    range_decibels: float = 0.0
-    """If not 0, the input is in decibels relative to the maximum, and no lower than minus this."""
-    padding: Literal["none", "end", "center"] = "none"
-    """Zeros that are added.
-
-    none: each transform has a full window of sound.
-    end: at the end, so that there is a transform at every hop.
-    center: half a window at both ends.
-    """
-    mel_bands: int = 0
-    """0 means linear frequency."""
-    mel_scale: Literal["htk", "slaney"] = "htk"
-    """The formula from Hz to mel."""
-    mel_bands_like: Literal["unit-sum", "librosa", "tensorflow"] = "unit-sum"
-    """The triangles of the mel bands: over Hz, with equal sums over the bins; over Hz, with equal
-    areas, as librosa's; or over mel, with peaks of 1, as TensorFlow's.
-    """
-    low_hz: float = 0.0
-    """Where the lowest mel band begins."""
-    high_hz: float = 0.0
-    """Where the highest mel band ends; 0 for half of `sample_rate_hz`."""
-    sample_rate_hz: int = SAMPLE_RATE_HZ
-    """48 kHz divided by a whole number. The sound is low-passed, and fewer samples are kept."""
-    low_pass_lobes: int = 5
-    """Zero crossings on each side of the low-pass filter's peak.
-
-    5: -6 dB at the new Nyquist frequency and -31 dB a quarter above. 32: -6 dB there, and -44 dB a
-    sixteenth above.
-    """
-    columns_multiple_of: int = 1
-    """Columns at both ends are omitted, so that the number of columns is a multiple of this."""
-    needs_normalization: bool = False
-    """Whether its values are far from mean 0 and deviation 1, so that a tower begins with a
-    batch-norm.
-    """
-    unit_window: bool = False
-    """Whether the window is divided by half its sum, so that a full-scale sine has magnitude 1."""
-
-    @property
-    def decimation(self) -> int:
-        """One of so many samples at 48 kHz is kept."""
-        return SAMPLE_RATE_HZ // self.sample_rate_hz
-
-    @property
-    def bins(self) -> int:
-        return self.fft_samples // 2 + 1
-
-    @property
-    def bin_hz(self) -> float:
-        return self.sample_rate_hz / self.fft_samples
-
-    @property
-    def bands(self) -> int:
-        return self.mel_bands or self.bins
-
-    def padding_samples(self, samples: int) -> tuple[int, int]:
-        """Zeros before and after a sound of so many samples."""
-        if self.padding == "center":
-            return self.window_samples // 2, self.window_samples // 2
-        if self.padding == "none":
-            return 0, 0
-        frames = -(-samples // self.hop_samples)  # rounded up, also for the sizes of an exporter
-        padded_samples = (frames - 1) * self.hop_samples + self.window_samples
-        return 0, padded_samples - samples
-
-
-def _openl3_mel(bands: int) -> FrontEnd:
-    return FrontEnd(
-        window_samples=2048,
-        hop_samples=242,
-        fft_samples=2048,
-        floor=1e-10,
-        range_decibels=80.0,
-        needs_normalization=True,
-        padding="end",
-        mel_bands=bands,
-        mel_scale="slaney",
-        mel_bands_like="librosa",
-    )
-
-
-FRONT_ENDS = {
-    # Paper, section 3: windows of 0.01 s at half overlap, 257 bands, logarithm. The authors of the
-    # paper gave ln(max(x, 1e-12)) / 5 to those of l3embedding. The window function is not
-    # published; the re-implementations use Hann.
-    "paper": FrontEnd(window_samples=480, hop_samples=240, fft_samples=512, floor=1e-12, scale=5.0),
-    # For two cores: 16 kHz, windows of 25 ms every 10 ms, 64 mel bands. The floor is -86 dB of full
-    # scale. Offset and scale are round numbers: with them, sounds of the synthetic world have the
-    # mean 0.09 and the standard deviation 0.62.
-    "compact": FrontEnd(
-        sample_rate_hz=16_000,
-        window_samples=400,
-        hop_samples=160,
-        fft_samples=512,
-        floor=5e-5,
-        offset=6.5,
-        scale=2.0,
-        mel_bands=64,
-        low_hz=60.0,
-        unit_window=True,
-    ),
-    # OpenL3 0.4 (openl3/models.py): 10 log10 of magnitudes relative to the maximum of the second,
-    # with a range of 80 dB, as in kapre 0.1.4. The mel filters are those that kapre 0.3.7 takes
-    # from librosa. The sizes are 257 x 197, 128 x 199 and 256 x 199.
-    "linear": FrontEnd(
-        window_samples=512,
-        hop_samples=242,
-        fft_samples=512,
-        floor=1e-10,
-        range_decibels=80.0,
-        needs_normalization=True,
-    ),
-    "mel128": _openl3_mel(128),
-    "mel256": _openl3_mel(256),
-    # That of YAMNet (github.com/tensorflow/models, research/audioset/yamnet). It was trained on
-    # 0.96 s, 96 columns. One second has 98, so one is omitted at each end.
-    "yamnet": FrontEnd(
-        sample_rate_hz=16_000,
-        low_pass_lobes=32,
-        window_samples=400,
-        hop_samples=160,
-        fft_samples=512,
-        floor=0.0,
-        added=0.001,
-        mel_bands=64,
-        mel_bands_like="tensorflow",
-        low_hz=125.0,
-        high_hz=7500.0,
-        columns_multiple_of=32,
-        needs_normalization=True,
-    ),
-}
 
 
 WINDOWS: dict[str, Callable[[int], Tensor]] = {
@@ -201,9 +44,9 @@ class LogSpectrogram(nn.Module):
     low_pass_block: Tensor
 
     def __init__(self, front_end: str | FrontEnd, window: str = "hann") -> None:
-        """front_end: an entry of `FRONT_ENDS`, or its name. window: a name in `WINDOWS`."""
+        """front_end: the settings, or their name. window: a name in `WINDOWS`."""
         super().__init__()
-        spec = FRONT_ENDS[front_end] if isinstance(front_end, str) else front_end
+        spec = find_front_end(front_end) if isinstance(front_end, str) else front_end
         self.spec = spec
         weights = WINDOWS[window](spec.window_samples)
         if spec.unit_window:
@@ -212,9 +55,9 @@ class LogSpectrogram(nn.Module):
         # Not persistent: a checkpoint names the front end, and that gives these tensors again.
         self.register_buffer("window", weights, persistent=False)
         self.register_buffer("mel", mel, persistent=False)
-        taps = low_pass(spec.decimation, spec.low_pass_lobes)
+        taps = low_pass(spec.decimation.numerator, spec.low_pass_lobes)
         self.register_buffer("low_pass", taps, persistent=False)
-        block = low_pass_block(taps, spec.decimation)
+        block = low_pass_block(taps, spec.decimation, LOW_PASS_BLOCK_SAMPLES)
         self.register_buffer("low_pass_block", block, persistent=False)
 
     def forward(
@@ -226,7 +69,7 @@ class LogSpectrogram(nn.Module):
         """
         spec = self.spec
         with torch.autocast(waveforms.device.type, enabled=False):
-            waves = self.decimated(int16_to_float(waveforms))
+            waves = self.resampled(int16_to_float(waveforms))
             padded = functional.pad(waves, spec.padding_samples(waves.shape[-1]))
             magnitude = self.magnitude(padded)
             if spec.mel_bands:
@@ -242,26 +85,37 @@ class LogSpectrogram(nn.Module):
             log_spectrogram = omit_columns(log_spectrogram, spec.columns_multiple_of)
         return log_spectrogram.transpose(1, 2)[:, None]
 
-    def decimated(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch fewer"]:
-        """The sound with fewer samples, after a low-pass filter; unchanged without decimation."""
+    def resampled(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch fewer"]:
+        """The sound at the rate of the front end, after a low-pass filter."""
         decimation = self.spec.decimation
         if decimation == 1:
             return waves
-        # As many samples as there are places where the filter's middle lies on the sound.
-        kept_samples = (waves.shape[-1] - 1) // decimation + 1
         inputs, outputs = self.low_pass_block.shape
-        blocks = -(-kept_samples // outputs)
-        before = len(self.low_pass) // 2
-        padded_samples = (blocks - 1) * outputs * decimation + inputs
-        after = padded_samples - before - waves.shape[-1]
-        padded = functional.pad(waves, (before, after))
-        filtered = padded.unfold(-1, inputs, outputs * decimation) @ self.low_pass_block
+        padded, kept_samples = self.padded_to_blocks(waves, inputs, outputs)
+        step = int(outputs * decimation)
+        filtered = padded.unfold(-1, inputs, step) @ self.low_pass_block
         return filtered.flatten(1)[:, :kept_samples]
+
+    def padded_to_blocks(
+        self, waves: Float[Tensor, "batch samples"], inputs: int, outputs: int
+    ) -> tuple[Float[Tensor, "batch padded"], int]:
+        """The sound with zeros for whole blocks of the low-pass filter, and the samples it gives.
+
+        A block makes `outputs` samples of `inputs` samples.
+        """
+        up, down = self.spec.decimation.denominator, self.spec.decimation.numerator
+        # As many samples as there are places where the filter's middle lies on the sound.
+        kept_samples = (waves.shape[-1] - 1) * up // down + 1
+        blocks = -(-kept_samples // outputs)
+        before = len(self.low_pass) // 2 // up
+        padded_samples = (blocks - 1) * (outputs // up * down) + inputs
+        after = padded_samples - before - waves.shape[-1]
+        return functional.pad(waves, (before, after)), kept_samples
 
     def magnitude(
         self, waves: Float[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch frames bins"]:
-        """Magnitudes of the short-time Fourier transform of decimated sound."""
+        """Magnitudes of the short-time Fourier transform of resampled sound."""
         spec = self.spec
         # The window gets the zeros that the transform needs, which costs less than to give them to
         # every frame. The last frame then reaches beyond the sound.
@@ -336,33 +190,42 @@ def omit_columns(
     return values[:, omitted // 2 : values.shape[1] - (omitted - omitted // 2)]
 
 
-def low_pass(decimation: int, lobes: int) -> Float[Tensor, " taps"]:
-    """A low-pass filter for `decimation` times fewer samples, with unit gain at 0 Hz.
+def low_pass(down: int, lobes: int) -> Float[Tensor, " taps"]:
+    """A low-pass filter that leaves every `down`-th sample independent, with unit gain at 0 Hz.
 
     `lobes`: zero crossings on each side of its peak.
     """
-    half = lobes * decimation
-    sinc = torch.sinc(torch.arange(-half, half + 1) / decimation)
+    half = lobes * down
+    sinc = torch.sinc(torch.arange(-half, half + 1) / down)
     window = torch.hann_window(2 * half + 3, periodic=False)[1:-1]  # without the zeros at its ends
     taps = sinc * window
     return taps / taps.sum()
 
 
 LOW_PASS_BLOCK_SAMPLES = 16
-"""So many samples after decimation are one product of their sound with a matrix."""
+"""At least so many samples after resampling are one product of their sound with a matrix."""
 
 
 def low_pass_block(
-    taps: Float[Tensor, " taps"], decimation: int
+    taps: Float[Tensor, " taps"], decimation: Fraction, least_outputs: int
 ) -> Float[Tensor, "inputs outputs"]:
-    """A matrix that filters a block of sound; each column has the taps, `decimation` rows lower."""
+    """A matrix that filters a block of sound and keeps one sample of every `decimation`."""
+    # The taps lie `up` times closer than the samples of the sound, so that one filter has the
+    # weights for outputs between two samples. With up = 1 every column has all taps.
+    up, down = decimation.denominator, decimation.numerator
     # One product for a whole block copies each sample once or twice; one for each output would
-    # copy it `taps / decimation` times.
-    outputs = LOW_PASS_BLOCK_SAMPLES
-    block = taps.new_zeros((outputs - 1) * decimation + len(taps), outputs)
+    # copy it `taps / decimation` times. After `up` outputs the weights repeat.
+    outputs = -(-least_outputs // up) * up
+    half = len(taps) // 2
+    before = half // up
+    last_input = ((outputs - 1) * down + half) // up
+    block = taps.new_zeros(before + last_input + 1, outputs)
+    input_places = torch.arange(-before, last_input + 1) * up
     for output in range(outputs):
-        first = output * decimation
-        block[first : first + len(taps), output] = taps
+        tap_numbers = input_places - output * down + half
+        is_inside = (tap_numbers >= 0) & (tap_numbers < len(taps))
+        # Of `up` taps one meets a sample, so the gain would be 1 / up.
+        block[is_inside, output] = taps[tap_numbers[is_inside]] * up
     return block
 
 

@@ -2,6 +2,7 @@
 
 from looklisten.config import SIDES, Config
 from looklisten.errors import ConfigError
+from looklisten.media.front_ends import find_front_end
 from looklisten.model.backbones import check_backbone
 from looklisten.model.objectives import find_objective
 
@@ -11,6 +12,7 @@ def check_config(config: Config) -> None:
 
     It is separate from `Config`, which is read where PyTorch is not needed.
     """
+    find_front_end(config.model.front_end)
     for side in SIDES:
         check_backbone(config.model, side)
     if config.model.class_groups and config.model.fusion != "general":

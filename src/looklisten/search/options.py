@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 
 from looklisten.errors import OptionError
 from looklisten.media.isolation.limits import WorkerLimits
-from looklisten.option_checks import check_above_zero, check_at_least
+from looklisten.option_checks import check_above_zero, check_at_least, check_one_of
 
 FindSide = Literal["sound", "picture", "both"]
 """What of the moments is compared with the query."""
@@ -66,6 +66,8 @@ class SearchOptions:
     """Score from which a scene is found. Default: 0.6, and 0.2 for tags."""
 
     def __post_init__(self) -> None:
+        check_one_of(FindSide, find=self.find)
+        check_one_of(QuerySide, by=self.by)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise OptionError(
                 f"threshold {self.threshold:g} must be a score from 0 to 1, such as 0.5",

@@ -28,7 +28,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` if the block succeeds, and is removed if it fails.
 
     The bytes are on the disk before the name is: after a crash `path` is complete or absent. Works
-    for files and folders.
+    for files and folders. An existing file is replaced. Raises ConfigError when a folder is there
+    that holds anything else than what replaces it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch_dir = _make_scratch_folder(path.parent)
@@ -41,12 +42,27 @@ def atomic_write(path: Path) -> Iterator[Path]:
         for file in written:
             _flush_to_disk(file)
         if path.is_dir() and scratch.is_dir():
-            shutil.rmtree(path)  # a folder cannot be renamed over another one
+            _move_replaced_folder(path, scratch, scratch_dir / "replaced")
         scratch.replace(path)
         # A new name is on the disk only when its folder is.
         _flush_to_disk(path.parent)
     finally:
         shutil.rmtree(scratch_dir, ignore_errors=True)
+
+
+def _move_replaced_folder(path: Path, new: Path, aside: Path) -> None:
+    """Move `path` to `aside`, since a folder cannot be renamed over another one.
+
+    Raises ConfigError where that would lose a file that `new` does not write again.
+    """
+    new_names = {file.name for file in new.iterdir()}
+    for file in sorted(path.iterdir()):
+        if file.name not in new_names or file.is_dir():
+            raise ConfigError(
+                f"{printable(str(path))} is a folder that holds {printable(file.name)}, which "
+                "would be lost; give a new folder"
+            )
+    path.rename(aside)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,9 @@ from looklisten.evaluation.linear_probe.vector_cache import (
 )
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.front_ends import FrontEnd
 from looklisten.media.isolation.readers import read_audio
-from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, mel_filters
+from looklisten.media.spectrogram import WINDOW_SAMPLES, mel_filters
 from looklisten.system.progress import Progress, no_progress
 
 # A sound is in memory as a whole, and no set has longer ones.

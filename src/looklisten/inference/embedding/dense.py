@@ -24,7 +24,8 @@ from looklisten.inference.embedding.windows import SampleBuffer, WindowGrid
 from looklisten.inference.encoder import Encoder, NetworkEncoder, choose_layer
 from looklisten.inference.layers import layer_width, pooled_layer, vectors_from_pooled
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.spectrogram import WINDOW_SAMPLES, FrontEnd, LogSpectrogram
+from looklisten.media.front_ends import FrontEnd
+from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
 
 CHUNK_SECONDS = 1.0
 """Sound that the tower gets at once; its maps then fit into the caches of the processor."""
@@ -36,6 +37,19 @@ def check_dense(encoder: Encoder) -> NetworkEncoder:
         raise ConfigError(
             f"dense embedding needs an L3Net, and this network is a {type(encoder).__name__}; "
             f"use it without dense"
+        )
+    front_end = encoder.model.front_end.spec
+    column_samples = front_end.hop_samples * front_end.decimation
+    if column_samples.denominator > 1:
+        raise ConfigError(
+            f"dense embedding needs columns that are a whole number of samples apart at "
+            f"{SAMPLE_RATE_HZ} Hz, and those of this network are {float(column_samples):.3f} "
+            f"apart, since it hears {front_end.sample_rate_hz} Hz; use it without dense"
+        )
+    if front_end.padding != "none":
+        raise ConfigError(
+            "dense embedding needs a front end without padding, and that of this network has "
+            f'padding "{front_end.padding}"; use it without dense'
         )
     if not _is_local(encoder.model.front_end, encoder.device):
         raise ConfigError(
@@ -73,8 +87,8 @@ def _shift_count(reduction: int, column_samples: int, grid: WindowGrid) -> int:
 
 def _column_count(front_end: FrontEnd, samples: int) -> int:
     """Columns of the spectrogram of a sound."""
-    decimated = samples // front_end.decimation
-    return (decimated - front_end.window_samples) // front_end.hop_samples + 1
+    resampled = samples // front_end.decimation
+    return (resampled - front_end.window_samples) // front_end.hop_samples + 1
 
 
 class DenseAudio:
@@ -102,7 +116,7 @@ class DenseAudio:
         self._grid = WindowGrid.of(options.hop_seconds, options.center)
         self._tower = self._model.audio
         self._front_end = self._model.front_end.spec
-        self._column_samples = self._front_end.hop_samples * self._front_end.decimation
+        self._column_samples = int(self._front_end.hop_samples * self._front_end.decimation)
         # Positions of the map: how far apart they are, and how many a window has.
         reduction = self._tower.stride
         self._shift_count = _shift_count(reduction, self._column_samples, self._grid)
@@ -172,7 +186,7 @@ class DenseAudio:
 
     def _columns_end(self, columns: int, shift: int) -> int:
         """The sample after the last one of the first `columns` columns, and of one more."""
-        window_samples = self._front_end.window_samples * self._front_end.decimation
+        window_samples = math.ceil(self._front_end.window_samples * self._front_end.decimation)
         return self._column_start(columns, shift) + window_samples
 
     @torch.inference_mode()

@@ -41,6 +41,7 @@ from looklisten.media.waveform import (
     read_waveform_chunks,
     resample_array,
 )
+from looklisten.option_checks import check_one_of
 
 AUDIO_ARRAY = "an array of sound"
 IMAGE_ARRAY = "an array of images"
@@ -57,6 +58,7 @@ def embed_blocks(
 
     A long recording needs no more memory than a short one.
     """
+    check_one_of(SideChoice, side=side)
     source = single_source(source)
     if isinstance(source, (str, Path)):
         return _embed_file(source, encoder, options, side)

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 
 from looklisten.errors import OptionError
 from looklisten.media.isolation.limits import WorkerLimits
-from looklisten.option_checks import check_above_zero, check_at_least
+from looklisten.option_checks import check_above_zero, check_at_least, check_one_of
 
 SideChoice = Literal["auto", "audio", "vision"]
 """Which side of a source is embedded; `auto`: its sound if it has any, else its images."""
@@ -51,6 +51,7 @@ class EmbedOptions:
                 "hop_seconds",
             )
         check_at_least(1, batch_size=self.batch_size)
+        check_one_of(Precision, precision=self.precision)
 
 
 class EmbedChoices(TypedDict, total=False):
@@ -88,5 +89,6 @@ class EmbedFilesOptions:
     """Memory that decoding one file may take."""
 
     def __post_init__(self) -> None:
+        check_one_of(Modality, modality=self.modality)
         check_above_zero(stall_seconds=self.stall_seconds)
         check_at_least(1, memory_megabytes=self.memory_megabytes)

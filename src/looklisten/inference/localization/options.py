@@ -6,7 +6,7 @@ Imports neither torch nor numpy, so that the help of the command line needs no s
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
-from looklisten.option_checks import check_above_zero, check_at_least
+from looklisten.option_checks import check_above_zero, check_at_least, check_one_of
 
 Method = Literal["unit", "correspondence", "similarity"]
 """What a heat map shows; `methods.localize_moments` explains the three."""
@@ -28,6 +28,7 @@ class LocalizeOptions:
 
     def __post_init__(self) -> None:
         check_above_zero(every_seconds=self.every_seconds)
+        check_one_of(Method, method=self.method)
         if self.units is not None:
             check_at_least(0, units=min(self.units))
 

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from looklisten.interop.openl3.errors import OpenL3Error, OpenL3Warning
 from looklisten.interop.openl3.models import load_audio_embedding_model
 from looklisten.interop.openl3.networks import OpenL3Net
-from looklisten.interop.openl3.resampling import Waveform, resampled
+from looklisten.interop.openl3.resampling import (
+    OPENL3_RATE_HZ,
+    OPENL3_WINDOW_SAMPLES,
+    Waveform,
+    resampled,
+)
 from looklisten.interop.openl3.variants import variant
-from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.waveform import MAX_CHANNELS
 
 
@@ -142,7 +145,7 @@ def mono_at_48khz(audio: NDArray[Any], sr: SupportsFloat) -> Waveform:
             "the audio is all zeros; its vectors mean nothing", OpenL3Warning, stacklevel=3
         )
     samples = resampled(samples, round(float(sr)))
-    if len(samples) < WINDOW_SAMPLES:
+    if len(samples) < OPENL3_WINDOW_SAMPLES:
         warnings.warn(
             "the audio is shorter than a second; silence is added at its end",
             OpenL3Warning,
@@ -180,23 +183,23 @@ def cut_windows(chunks: Iterable[Waveform], hop_seconds: float, center: bool) ->
     second of zeros comes first, so that the first window has the start of the sound in its middle.
     Holds two seconds and one chunk at a time.
     """
-    if not 1 <= hop_seconds * SAMPLE_RATE_HZ < np.inf:
+    if not 1 <= hop_seconds * OPENL3_RATE_HZ < np.inf:
         raise OpenL3Error(f"{hop_seconds!r} is no hop size; give seconds, such as 0.1")
 
     def window_start(number: int) -> int:
         # Rounded from the exact time, so that long sounds do not drift.
-        return round(number * hop_seconds * SAMPLE_RATE_HZ)
+        return round(number * hop_seconds * OPENL3_RATE_HZ)
 
-    buffer = np.zeros(WINDOW_SAMPLES // 2 if center else 0, np.float32)
+    buffer = np.zeros(OPENL3_WINDOW_SAMPLES // 2 if center else 0, np.float32)
     buffer_start = 0
     number = 0
     covered = 0
     for chunk in chunks:
         buffer = np.concatenate([buffer, chunk])
         start = window_start(number)
-        while start + WINDOW_SAMPLES <= buffer_start + len(buffer):
-            yield buffer[start - buffer_start :][:WINDOW_SAMPLES]
-            covered = start + WINDOW_SAMPLES
+        while start + OPENL3_WINDOW_SAMPLES <= buffer_start + len(buffer):
+            yield buffer[start - buffer_start :][:OPENL3_WINDOW_SAMPLES]
+            covered = start + OPENL3_WINDOW_SAMPLES
             number += 1
             start = window_start(number)
         unused = min(max(start - buffer_start, 0), len(buffer))
@@ -206,8 +209,8 @@ def cut_windows(chunks: Iterable[Waveform], hop_seconds: float, center: bool) ->
     while covered < buffer_start + len(buffer) or not number:
         start = window_start(number)
         remaining = buffer[max(start - buffer_start, 0) :]
-        yield np.pad(remaining, (0, WINDOW_SAMPLES - len(remaining)))
-        covered = start + WINDOW_SAMPLES
+        yield np.pad(remaining, (0, OPENL3_WINDOW_SAMPLES - len(remaining)))
+        covered = start + OPENL3_WINDOW_SAMPLES
         number += 1
 
 

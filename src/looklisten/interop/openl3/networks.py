@@ -20,7 +20,8 @@ from looklisten.inference.towers import fused_form
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.variants import OPENL3_SIDES, Variant
 from looklisten.media.frames import FrameFit, frames_to_unit
-from looklisten.media.spectrogram import FRONT_ENDS, LogSpectrogram
+from looklisten.media.front_ends import FRONT_ENDS
+from looklisten.media.spectrogram import LogSpectrogram
 from looklisten.model.backbones.vgg import CONV4_2_GRID
 from looklisten.model.fused_convolution import FusedConvolution
 from looklisten.model.pooling import max_pooled

@@ -9,7 +9,10 @@ from math import ceil, gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from looklisten.media import SAMPLE_RATE_HZ
+OPENL3_RATE_HZ = 48_000
+"""The rate that OpenL3 was trained at. It never moves, whatever rate other sound has here."""
+OPENL3_WINDOW_SAMPLES = OPENL3_RATE_HZ
+"""OpenL3 hears one second."""
 
 # The constants are resampy's. A spectrogram of 80 dB shows the filter of a resampler: with the one
 # of soxr, vectors of 44.1 kHz sound differ by an angle of 0.04 (cosine 0.9992).
@@ -20,7 +23,7 @@ BETA = 12.984585247040012
 ROLLOFF = 0.9173473712608761
 """The cut-off frequency, as a fraction of the lower Nyquist frequency."""
 
-OUTPUT_CHUNK_SAMPLES = SAMPLE_RATE_HZ // 10
+OUTPUT_CHUNK_SAMPLES = OPENL3_RATE_HZ // 10
 """Waveform computed at a time, so that the intermediate values fit into the processor's cache."""
 
 Waveform = NDArray[np.float32]
@@ -30,9 +33,9 @@ class KaiserBest:
     """Resamples a stream of samples at `rate_hz` to 48 kHz, with silence before and after it."""
 
     def __init__(self, rate_hz: int) -> None:
-        common = gcd(rate_hz, SAMPLE_RATE_HZ)
-        self._up, self._down = SAMPLE_RATE_HZ // common, rate_hz // common
-        narrowing = min(1.0, SAMPLE_RATE_HZ / rate_hz)
+        common = gcd(rate_hz, OPENL3_RATE_HZ)
+        self._up, self._down = OPENL3_RATE_HZ // common, rate_hz // common
+        narrowing = min(1.0, OPENL3_RATE_HZ / rate_hz)
         self._reach = ceil(ZERO_CROSSINGS / narrowing)
         # Row p has the weights of the input around an output that lies p / up of a sample after
         # an input sample.
@@ -82,6 +85,6 @@ class KaiserBest:
 
 def resampled(samples: Waveform, rate_hz: int) -> Waveform:
     """A complete sound at 48 kHz."""
-    if rate_hz == SAMPLE_RATE_HZ:
+    if rate_hz == OPENL3_RATE_HZ:
         return samples
     return KaiserBest(rate_hz).resample_chunk(samples, last=True)

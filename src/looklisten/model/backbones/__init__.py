@@ -71,6 +71,11 @@ def check_backbone(config: ModelConfig, side: Side) -> type[Backbone]:
             f"set model.{own_side}_backbone to it, "
             f"and leave model.backbone and model.{side}_backbone to others"
         )
+    if side == "audio" and backbone.front_end not in ("", config.front_end):
+        raise ConfigError(
+            f"{name} was trained with the front end {backbone.front_end}, and model.front_end is "
+            f'{config.front_end}; set model.front_end to "{backbone.front_end}"'
+        )
     backbone.check(config)
     return backbone
 

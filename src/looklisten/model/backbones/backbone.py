@@ -112,6 +112,8 @@ class Backbone(ABC, nn.Module):
     """How the last map becomes the vector."""
     published: ClassVar[PublishedWeights | None] = None
     """The weights that training begins with; None for a backbone that begins with random ones."""
+    front_end: ClassVar[str] = ""
+    """The front end that the published weights were trained with; empty: any fits."""
     weight_settings: ClassVar[tuple[str, ...]] = ()
     """Settings of `ModelConfig` that two networks must share to exchange the weights of a tower."""
 
@@ -129,9 +131,8 @@ class Backbone(ABC, nn.Module):
     """Values of the largest map for each pixel of the input. It bounds the memory of a batch."""
 
     @staticmethod
-    @abstractmethod
     def check(config: ModelConfig) -> None:
-        """Raises ConfigError, one sentence, for settings that cannot be built."""
+        """Raises ConfigError, one sentence, for settings that cannot be built. Optional."""
 
     @classmethod
     @abstractmethod

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from looklisten.config import ModelConfig, Side
-from looklisten.errors import ConfigError
 from looklisten.model.backbones.backbone import Backbone, Layer, TowerOutput, pool
 from looklisten.model.backbones.same_padding import SamePaddingConv2d
 from looklisten.model.backbones.tflite import (
@@ -31,7 +30,6 @@ from looklisten.model.published_weights import (
 from looklisten.system.published_files import PublishedFile
 
 YAMNET_NAME = "yamnet"
-FRONT_END = "yamnet"
 AUDIOSET_CLASSES = 521
 STEM_WIDTH = 32
 BLOCKS = (
@@ -83,6 +81,7 @@ class Yamnet(Backbone):
     """
 
     sides = ("audio",)
+    front_end = "yamnet"
     pooling = "mean"
 
     class_weight: Float[Tensor, "classes features"]
@@ -110,14 +109,6 @@ class Yamnet(Backbone):
             "maximum": Layer(width),
             BLOCK11: Layer(BLOCKS[FINE_BLOCK - 1][1], (2, 3), BLOCK11, "mean"),
         }
-
-    @staticmethod
-    def check(config: ModelConfig) -> None:
-        if config.front_end != FRONT_END:
-            raise ConfigError(
-                f"{YAMNET_NAME} was trained with the front end {FRONT_END}, and model.front_end is "
-                f'{config.front_end}; set model.front_end to "{FRONT_END}"'
-            )
 
     @classmethod
     def from_config(
