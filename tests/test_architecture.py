@@ -11,7 +11,8 @@ ROOT = Path(looklisten.__file__).parent
 
 TIERS = [
     {"__main__", "__init__"},
-    {"app"},
+    {"app", "client"},
+    {"serving"},
     {"drawing", "interop"},
     {"training"},
     {"evaluation"},

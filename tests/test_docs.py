@@ -30,6 +30,7 @@ TESTS_OF_PAGES = {
     "docs/openl3.md": "test_openl3_files.py",
     "docs/public-sets.md": "test_public_sets.py",
     "docs/search.md": "test_search.py",
+    "docs/serve.md": "test_serve.py",
 }
 """The test file that runs the blocks of each page. Other pages must say why theirs are not run."""
 

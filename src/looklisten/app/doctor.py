@@ -90,6 +90,11 @@ OPTIONAL_PACKAGES = (
     OptionalPackage("onnxscript", "export --format onnx", "pip install 'looklisten[onnx]'"),
     OptionalPackage("h5py", "weight files of OpenL3", "pip install 'looklisten[openl3]'"),
     OptionalPackage("lancedb", "indexes of the store lance", "pip install 'looklisten[search]'"),
+    OptionalPackage("fastapi", "serve", "pip install 'looklisten[serve]'"),
+    OptionalPackage("uvicorn", "serve", "pip install 'looklisten[serve]'"),
+    OptionalPackage("python-multipart", "uploads to serve", "pip install 'looklisten[serve]'"),
+    OptionalPackage("prometheus_client", "metrics of serve", "pip install 'looklisten[serve]'"),
+    OptionalPackage("httpx", "the client of serve", "pip install 'looklisten[serve]'"),
     OptionalPackage("tensorboard", "curves of a run in a browser", "comes with looklisten"),
 )
 

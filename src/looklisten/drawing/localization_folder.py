@@ -28,7 +28,8 @@ from looklisten.drawing.figures import (
     spectrogram_overlay,
 )
 from looklisten.drawing.heatmap_colors import FloatArray
-from looklisten.inference.localization.localize import localize_each
+from looklisten.inference.localization.localize import MapComputer, localize_each
+from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.localization.options import LocalizeFileOptions
 from looklisten.inference.localization.records import HeatMap, Localization, normalize_maps
 from looklisten.media.redraw import VideoInfo
@@ -51,9 +52,15 @@ class LocalizedVideo:
 
 
 def localize_video(
-    video: str | Path, model: L3Net, options: LocalizeFileOptions, progress: Progress = no_progress
+    video: str | Path,
+    model: L3Net,
+    options: LocalizeFileOptions,
+    progress: Progress = no_progress,
+    compute: MapComputer = localize_moments,
 ) -> LocalizedVideo:
     """Normalized maps of a video: as many as its overlay needs, with the frames of some.
+
+    `compute` is called as `localize_moments` is.
 
     Raises SourceError when the file has no video with sound, ConfigError when the network does not
     support the method.
@@ -67,7 +74,8 @@ def localize_video(
     next_still_seconds = 0.0
     localizations: list[Localization] = []
     still_frames: dict[int, Tensor] = {}
-    for moment, localization in localize_each(video, model, map_options, report=report):
+    localized = localize_each(video, model, map_options, report=report, compute=compute)
+    for moment, localization in localized:
         at_seconds = localization.at_seconds
         # Maps lie on a grid of their own. One that is half a step early is taken, so that still
         # images come as often as `every_seconds` says.

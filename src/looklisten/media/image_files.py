@@ -56,6 +56,20 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             yield image
 
 
+def image_size(path: str | Path) -> tuple[int, int] | None:
+    """The width and the height that an image file declares; None for a file that is no image.
+
+    Nothing is decoded. Raises DecompressionBombError of Pillow for far too many pixels.
+    """
+    try:
+        with _opened(path) as image:
+            return image.size
+    except Image.DecompressionBombError:
+        raise
+    except (UnidentifiedImageError, OSError, ValueError):
+        return None
+
+
 def begins_as_image(path: str | Path) -> bool:
     """Whether a file begins as an image does; an animated image counts as one."""
     try:

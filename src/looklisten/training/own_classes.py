@@ -5,7 +5,7 @@ The towers stay as they are. Knows files, vectors and labels.
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,22 +103,96 @@ def tag_index(
 
     Raises ConfigError for a class of fewer than two files.
     """
-    if not HEAD_NAME.fullmatch(name):
-        raise OptionError(f"name {printable(name)!r} must be letters, digits, - and _", "name")
+    _check_set_name(name)
     files = _files_of_classes(Path(examples))
     with open_index(db, network, device) as index:
         encoder = index.encoder
-        classes = [*sorted(set(files) - {NONE_OF_THESE}), NONE_OF_THESE]
+        classes = _class_list(files)
         _check_names(index, classes[:-1], name)
         rows = _encoded(files, classes, encoder, progress)
         _check_examples(rows, files, classes)
-        with_others = _with_others(rows, classes, index.path, encoder.width)
-        layer = _fit(with_others, classes, name)
-        before = read_own_classes(index.path).get(name)
-        with open_store(index.path, create=True) as store:
-            layer.save(index.path)
-            counts = _apply(index.path, store, before.classes if before else ())
-            moments = store.stats().moments
+        return _learn(index, rows, classes, name)
+
+
+def tag_index_by_moments(
+    db: str | Path,
+    examples: Mapping[str, Sequence[IndexedMoment]],
+    name: str = "own",
+    network: Run | str | Path | None = None,
+) -> TagResult:
+    """The same with moments of the index as examples, such as hits that a user marked.
+
+    `examples`: the moments of each class. No file is opened. Raises ConfigError for a class of
+    fewer than two moments.
+    """
+    _check_set_name(name)
+    with open_index(db, network) as index:
+        classes = _class_list(examples)
+        if not classes[:-1]:
+            raise ConfigError("there is no class: give the moments of at least one")
+        _check_names(index, classes[:-1], name)
+        rows = _of_moments(examples, classes, index.encoder.width)
+        return _learn(index, rows, classes, name)
+
+
+def _check_set_name(name: str) -> None:
+    if not HEAD_NAME.fullmatch(name):
+        raise OptionError(f"name {printable(name)!r} must be letters, digits, - and _", "name")
+
+
+def _class_list(names: Iterable[str]) -> list[str]:
+    """The classes in the order of their names; NONE_OF_THESE is the last."""
+    return [*sorted(set(names) - {NONE_OF_THESE}), NONE_OF_THESE]
+
+
+def _of_moments(
+    examples: Mapping[str, Sequence[IndexedMoment]], classes: list[str], width: int
+) -> _Examples:
+    moments = []
+    labels = []
+    for class_name, of_class in examples.items():
+        usable = [moment for moment in of_class if moment.vision is not None or _has_sound(moment)]
+        if len(usable) < LEAST_FILES:
+            raise ConfigError(
+                f"the class {printable(class_name)} has {len(usable)} moments that are neither "
+                f"black nor silent; give at least {LEAST_FILES}, better ten"
+            )
+        moments += usable
+        labels += [classes.index(class_name)] * len(usable)
+    return _Examples(
+        moment_features(moments, width),
+        np.array(labels, np.int64),
+        _groups(moments, labels),
+        np.zeros(len(labels), bool),
+    )
+
+
+def _has_sound(moment: IndexedMoment) -> bool:
+    return moment.audio is not None
+
+
+def _groups(moments: Sequence[IndexedMoment], labels: Sequence[int]) -> NDArray[np.int64]:
+    """The source of each example, so that moments of one source are in one fold.
+
+    Each moment is a group of its own where a class has moments of one source alone.
+    """
+    pairs = {(label, moment.source) for label, moment in zip(labels, moments, strict=True)}
+    fewest = min(sum(label == other for other, _ in pairs) for label in set(labels))
+    if fewest < LEAST_FILES:
+        return np.arange(len(moments), dtype=np.int64)
+    sources = sorted({moment.source for moment in moments})
+    return np.array([sources.index(moment.source) for moment in moments], np.int64)
+
+
+def _learn(index: Index, rows: _Examples, classes: list[str], name: str) -> TagResult:
+    """Fit the layer, save it, and tag the index with it."""
+    with_others = _with_others(rows, classes, index.path, index.encoder.width)
+    layer = _fit(with_others, classes, name)
+    before = read_own_classes(index.path).get(name)
+    with open_store(index.path, create=True) as store:
+        layer.save(index.path)
+        counts = _apply(index.path, store, before.classes if before else ())
+        moments = store.stats().moments
     lines = []
     for line in layer.figures["classes"]:
         lines.append(line | {"tagged_moments": counts.get(line["class"], 0)})

@@ -23,6 +23,7 @@ from looklisten.app.verbs.search.export_index import run_export_index
 from looklisten.app.verbs.search.index import run_index
 from looklisten.app.verbs.search.search import run_search
 from looklisten.app.verbs.search.tag import run_tag
+from looklisten.app.verbs.serving.serve import run_serve
 from looklisten.app.verbs.system.doctor import run_doctor
 from looklisten.app.verbs.training.adapt import run_adapt
 from looklisten.app.verbs.training.baselines import run_baselines
@@ -57,6 +58,7 @@ register(Verb.of("index", run_index))
 register(Verb.of("search", run_search))
 register(Verb.of("tag", run_tag))
 register(Verb.of("export-index", run_export_index))
+register(Verb.of("serve", run_serve))
 register(Verb.of("demo", run_demo))
 register(OPENL3)
 register(Verb.of("convert", run_convert))

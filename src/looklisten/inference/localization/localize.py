@@ -1,6 +1,6 @@
 """A video -> heat maps through its whole length. Knows clips, moments and a network."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -25,6 +25,9 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, check_is_opened
 
 MAPS_PER_BATCH = 16
+
+MapComputer = Callable[..., list[Localization]]
+"""A function with the parameters of `localize_moments`."""
 
 
 def localize(
@@ -57,11 +60,14 @@ def localize_each(
     options: LocalizeOptions,
     at_seconds: Sequence[float] | None = None,
     report: CutReport | None = None,
+    prepare_options: PrepareOptions | None = None,
+    compute: MapComputer = localize_moments,
 ) -> Iterator[tuple[Moment, Localization]]:
     """The moments of `localize`, one after the other, each with its maps before normalization.
 
     A moment holds the frame and the sound. Who drops it can localize hours of video in little
-    memory. `report` gets what decoding a file finds.
+    memory. `report` gets what decoding a file finds; `prepare_options` has limits for a file.
+    `compute` is called as `localize_moments` is, with moments that are computed together.
     """
     _check_units(model, options.units)
     model.eval()
@@ -72,15 +78,13 @@ def localize_each(
         around_seconds = min(options.every_seconds, WINDOW_SECONDS)
     moment_count = 0
     end_seconds = 0.0
-    for clip in _clips(source, report or CutReport()):
+    for clip in _clips(source, report or CutReport(), prepare_options or PrepareOptions()):
         end_seconds = clip.start_seconds + clip.duration_seconds
         clip_times = _times_in_clip(clip, options.every_seconds, times)
         moment_count += len(clip_times)
         moments = (_moment_around(clip, model, float(time)) for time in clip_times)
         for batch in _batches_of_one_size(moments):
-            localizations = localize_moments(
-                model, batch, options.method, options.units, around_seconds
-            )
+            localizations = compute(model, batch, options.method, options.units, around_seconds)
             yield from zip(batch, localizations, strict=True)
     if times is not None and moment_count < len(times):
         raise ConfigError(
@@ -110,7 +114,9 @@ def _times_in_clip(
     return times[is_inside] - clip.start_seconds
 
 
-def _clips(source: str | Path | Clip | Iterable[Clip], report: CutReport) -> Iterable[Clip]:
+def _clips(
+    source: str | Path | Clip | Iterable[Clip], report: CutReport, options: PrepareOptions
+) -> Iterable[Clip]:
     if isinstance(source, Clip):
         return [source]
     if not isinstance(source, (str, Path)):
@@ -118,7 +124,7 @@ def _clips(source: str | Path | Clip | Iterable[Clip], report: CutReport) -> Ite
     path = Path(source)
     file_size = path.stat().st_size if path.is_file() else 0
     file = Source(path.name, file_size)
-    return stream_isolated(cut, path, file, PrepareOptions(), source=path, report=report)
+    return stream_isolated(cut, path, file, options, source=path, report=report)
 
 
 def _batches_of_one_size(moments: Iterable[Moment]) -> Iterator[list[Moment]]:

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ, image_files
+from looklisten.media import file_facts as in_process_facts
 from looklisten.media import redraw as in_process_redraw
 from looklisten.media.decode import decode as in_process
 from looklisten.media.decode.frame_planes import pad_to_even
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame, Planes, StreamKinds
+from looklisten.media.file_facts import FileFacts, FileLimits
 from looklisten.media.isolation.parent import call_isolated, stream_isolated
 from looklisten.media.redraw import SourceFrame, VideoInfo
 from looklisten.system.files import atomic_write
@@ -131,6 +133,14 @@ def read_audio(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]
 def is_image(path: str | Path) -> bool:
     """`image_files.begins_as_image` in another process."""
     return bool(call_isolated(image_files.begins_as_image, _path_elsewhere(path), source=path))
+
+
+def read_file_facts(path: str | Path, limits: FileLimits) -> FileFacts:
+    """`file_facts.read_facts` in another process."""
+    facts: FileFacts = call_isolated(
+        in_process_facts.read_facts, _path_elsewhere(path), limits, source=path
+    )
+    return facts
 
 
 def read_image_pixels(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]:

@@ -64,9 +64,15 @@ def read_query(name: str | Path, encoder: MomentEncoder) -> Query:
     else:
         content = read_source(path, encoder, QUERY_EVERY_SECONDS)
         moments = content.moments
+    return query_of_moments(encode_name(str(name)), moments)
+
+
+def query_of_moments(name: str, moments: Iterable[ReadMoment]) -> Query:
+    """The query of a file that was read already."""
+    moments = list(moments)
     inputs: dict[Side, list[EncodedInput]] = {"vision": _frames(moments), "audio": _sounds(moments)}
     vectors = {side: _mean(inputs[side]) for side in SIDES if inputs[side]}
-    return Query(encode_name(str(name)), vectors)
+    return Query(name, vectors)
 
 
 def split_moment(name: str | Path) -> tuple[Path, float | None]:

@@ -1,0 +1,1 @@
+"""The network behind HTTP: routes, batches, limits and a page."""

@@ -1,0 +1,163 @@
+"""The index behind the server: its files by id, its scenes as records.
+
+An id is the beginning of the SHA-256 of a file's content, so nobody learns a path of the server.
+"""
+
+import re
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from looklisten.data.sources import is_remote
+from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
+from looklisten.model.networks import Run
+from looklisten.names import decode_name, printable
+from looklisten.search.filters import text_literal
+from looklisten.search.finding.hits import Hit, Hits
+from looklisten.search.finding.searching import Index, open_index
+from looklisten.search.finding.thumbnail_maps import thumbnail_map
+from looklisten.search.moments import IndexedMoment
+from looklisten.search.opening import open_store
+from looklisten.serving.records import FoundScene, IndexReply, MediaFile, MediaKind, SearchReply
+from looklisten.serving.refusals import unknown_id
+
+ID_DIGITS = 16
+THUMBNAIL_ID = re.compile(r"([0-9a-f]{2})([0-9a-f]{16})-([0-9]{9})")
+THUMBNAIL_NAME = re.compile(r"([0-9a-f]{2})/([0-9a-f]{16})/([0-9]{9})\.jpg")
+
+
+class Catalog:
+    """An open index, and the ids of its files. Threads may use it at once."""
+
+    def __init__(self, db: Path, run: Run) -> None:
+        self.db = db
+        self._run = run
+        self._lock = threading.Lock()
+        self.reload()
+
+    def reload(self) -> None:
+        """Open the index again, after files were added."""
+        index = open_index(self.db, self._run)
+        # Refuses an index of another network, now and not at the first search.
+        _ = index.encoder
+        with open_store(self.db) as store:
+            digests = store.sources()
+        paths: dict[str, str] = {}
+        for source, digest in sorted(digests.items()):
+            paths.setdefault(digest[:ID_DIGITS], source)
+        with self._lock:
+            self.index: Index = index
+            self._source_of = paths
+            self._digest_of = digests
+
+    def path(self, media: str) -> Path:
+        """The file of an id. Raises RefusedError for an id that is not in the index."""
+        path = Path(decode_name(self.source(media)))
+        if not path.is_file():
+            raise unknown_id("medium", media)
+        return path
+
+    def source(self, media: str) -> str:
+        """The name of a file in the index, from its id. Raises RefusedError."""
+        source = self._source_of.get(media)
+        if source is None or is_remote(source):
+            raise unknown_id("medium", media)
+        return source
+
+    def media_id(self, source: str) -> str | None:
+        """The id of a file of the index; None for a file on another machine."""
+        digest = self._digest_of.get(source)
+        return None if digest is None or is_remote(source) else digest[:ID_DIGITS]
+
+    def thumbnail_path(self, thumbnail: str) -> Path:
+        """The JPEG file of a thumbnail's id. Raises RefusedError."""
+        match = THUMBNAIL_ID.fullmatch(thumbnail)
+        path = self.index.thumbnails / "/".join(match.groups()) if match else None
+        path = path.with_suffix(".jpg") if path else None
+        if path is None or not path.is_file():
+            raise unknown_id("thumbnail", thumbnail)
+        return path
+
+    def moment(self, media: str, seconds: float) -> IndexedMoment:
+        """The moment of a file at a time. Raises RefusedError where there is none."""
+        source = self.source(media)
+        where = f"source = {text_literal(source)}"
+        with open_store(self.db) as store:
+            nearest = min(
+                store.moments(where), key=lambda each: abs(each.seconds - seconds), default=None
+            )
+        if nearest is None or abs(nearest.seconds - seconds) > self.index.every_seconds:
+            raise unknown_id("moment", f"{media} at {seconds:g} s")
+        return nearest
+
+    def sound_of_thumbnail(self, thumbnail: str) -> Float32[np.ndarray, " width"] | None:
+        """The vector of the sound of a thumbnail's moment; None where there is none."""
+        media, _, milliseconds = thumbnail.partition("-")
+        return self.moment(media[:ID_DIGITS], int(milliseconds) / 1000).audio
+
+    def map_of(self, path: Path, sound: Float32[np.ndarray, " width"]) -> list[list[float]] | None:
+        """Where in a thumbnail a sound comes from; None for a network without such maps."""
+        values = thumbnail_map(self.index.encoder, path.read_bytes(), sound)
+        rows: list[list[float]] | None = None if values is None else values.round(4).tolist()
+        return rows
+
+    def listing(self, offset: int, limit: int) -> IndexReply:
+        """What the index holds, and some of its files."""
+        stats = self.index.stats()
+        names = sorted(self._digest_of)[offset : offset + limit]
+        files = [
+            MediaFile(media=self.media_id(name), name=_shown_name(name), kind=kind_of(name))
+            for name in names
+        ]
+        return IndexReply(moments=stats.moments, sources=stats.sources, files=files)
+
+    def reply(self, hits: Hits, name: str) -> SearchReply:
+        """What a search found, without paths of the server."""
+        return SearchReply(
+            query=name,
+            nothing_found=hits.nothing_found,
+            threshold=hits.threshold,
+            reason=hits.reason,
+            hits=self._scenes(hits.scenes),
+            nearest=self._scenes(hits.nearest),
+        )
+
+    def _scenes(self, scenes: Iterable[Hit]) -> list[FoundScene]:
+        return [
+            FoundScene(
+                media=self.media_id(scene.source),
+                seconds=scene.seconds,
+                start_seconds=scene.start_seconds,
+                end_seconds=scene.end_seconds,
+                score=scene.score,
+                similarity=scene.similarity,
+                matched=scene.matched,
+                label=scene.label,
+                tags=scene.tags,
+                marks=list(scene.marks),
+                thumbnail=_thumbnail_id(scene.thumbnail),
+                name=_shown_name(scene.source),
+                kind=kind_of(scene.source),
+            )
+            for scene in scenes
+        ]
+
+
+def _shown_name(source: str) -> str:
+    return printable(Path(source).name)
+
+
+def kind_of(name: str) -> MediaKind:
+    """What a file is, by its suffix."""
+    suffix = Path(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "audio" if suffix in AUDIO_SUFFIXES else "video"
+
+
+def _thumbnail_id(name: str | None) -> str | None:
+    match = THUMBNAIL_NAME.fullmatch(name or "")
+    return f"{match[1]}{match[2]}-{match[3]}" if match else None

@@ -1,0 +1,117 @@
+"""Files of clients -> arrays, in a bounded number of decoder processes.
+
+Each file is decoded in another process (`media.isolation`). A file that hangs or kills it costs
+that request alone. Threads here wait for those processes.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, ParamSpec
+
+from looklisten.errors import LookListenError, SourceError
+from looklisten.media.file_facts import FileFacts, FileLimits, too_long
+from looklisten.media.isolation.limits import WorkerLimits
+from looklisten.media.isolation.parent import use_limits, warm_up
+from looklisten.media.isolation.readers import read_file_facts
+from looklisten.serving.batching import ComputedT
+from looklisten.serving.jobs import JobCanceled
+from looklisten.serving.options import ServeOptions
+from looklisten.serving.refusals import RefusedError
+from looklisten.serving.requested_files import RequestedFile
+
+Parameters = ParamSpec("Parameters")
+
+
+class Watch:
+    """Ends reading a file when the client left, when it takes too long, or when it is too long."""
+
+    def __init__(self, file: RequestedFile, options: ServeOptions) -> None:
+        self.file = file
+        self.stopped = threading.Event()
+        self._options = options
+        self._end = time.monotonic() + options.decode_seconds
+
+    @property
+    def limits(self) -> FileLimits:
+        options = self._options
+        return FileLimits(options.max_megapixels, options.max_seconds, options.max_streams)
+
+    def facts(self) -> FileFacts:
+        """What the file is. Raises SourceError where it exceeds a limit."""
+        return read_file_facts(self.file.path, self.limits)
+
+    def check(self, media_seconds: float = 0.0) -> None:
+        """To be called while the file is read, with how far reading is."""
+        if self.stopped.is_set():
+            raise JobCanceled
+        if media_seconds > self._options.max_seconds:
+            raise too_long(self.file.path, self._options.max_seconds)
+        if time.monotonic() > self._end:
+            raise SourceError(
+                f"{self.file.path} takes longer to decode than "
+                f"{self._options.decode_seconds:g} s; send a shorter part of it"
+            )
+
+
+class Decoders:
+    """Threads that read files, as many at once as the options say."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._options = options
+        self._threads = ThreadPoolExecutor(options.decoders, "decode")
+
+    def warm_up(self) -> None:
+        """Start the processes, so that the first requests need not wait for them."""
+        for _ in range(self._options.decoders):
+            self._threads.submit(warm_up)
+
+    @property
+    def worker_limits(self) -> WorkerLimits:
+        """What a process may take for one file."""
+        options = self._options
+        return WorkerLimits(
+            stall_seconds=options.stall_seconds, memory_megabytes=options.memory_megabytes
+        )
+
+    async def run(
+        self,
+        function: Callable[Concatenate[Watch, Parameters], ComputedT],
+        file: RequestedFile,
+        *arguments: Parameters.args,
+        **keywords: Parameters.kwargs,
+    ) -> ComputedT:
+        """What `function(watch, ...)` returns; it reads `file` in a thread.
+
+        Raises RefusedError for a file that cannot be read. Cancelling this call stops the function.
+        """
+        watch = Watch(file, self._options)
+
+        def work() -> ComputedT:
+            watch.check()
+            with use_limits(self.worker_limits):
+                return function(watch, *arguments, **keywords)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except LookListenError as error:
+            raise refusal_of(error, file) from None
+        finally:
+            # A thread cannot be cancelled; it sees this at its next check.
+            watch.stopped.set()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def refusal_of(error: LookListenError, *files: RequestedFile) -> RefusedError:
+    """The error of a file as a refusal that names the file as the client does."""
+    if isinstance(error, RefusedError):
+        return error
+    sentence = str(error)
+    for file in files:
+        sentence = sentence.replace(str(file.path), file.name)
+    return RefusedError(422, sentence)

@@ -1,0 +1,285 @@
+"""What every request passes before a route sees it: who may ask, how much, and how fast.
+
+Plain ASGI, so that a body is counted while it comes and work stops when its client leaves.
+"""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Awaitable, Iterable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from looklisten.serving.refusals import RefusedError
+from looklisten.serving.service import Service
+
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "media-src 'self' blob:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(self), geolocation=()",
+}
+PUBLIC_PATHS = ("/healthz", "/readyz")
+PROTECTED_PREFIXES = ("/v1/", "/metrics")
+LINGER_SECONDS = 2.0
+"""So long the rest of a refused body is read, since clients often read answers after sending."""
+MOST_CLIENTS = 10_000
+"""Of so many clients the rates are remembered."""
+
+
+class Gate:
+    """The outermost part of the application."""
+
+    def __init__(self, app: ASGIApp, service: Service, token: str | None) -> None:
+        self._app = app
+        self._service = service
+        self._token = token.encode() if token else None
+        self._rates = _Rates(service.options.requests_per_minute)
+        self._hosts = _hosts(service.options.host, service.options.allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = _Body(receive, self._service.options.max_bytes, self._service.options.body_seconds)
+        answer = _Answer(send, body)
+        began = time.perf_counter()
+        try:
+            await self._answer(scope, body, answer)
+        except RefusedError as error:
+            await refusal_response(error)(scope, receive, answer.send)
+        finally:
+            self._note(scope, answer, time.perf_counter() - began)
+
+    async def _answer(self, scope: Scope, body: "_Body", answer: "_Answer") -> None:
+        headers = Headers(scope=scope)
+        path = scope["path"]
+        self._check_not_stopping(scope)
+        self._check_caller(scope, headers)
+        if path.startswith(PROTECTED_PREFIXES):
+            self._check_token(headers)
+        is_work = scope["method"] not in ("GET", "HEAD", "OPTIONS") and path.startswith("/v1/")
+        if not is_work:
+            await self._app(scope, body.receive, answer.send)
+            return
+        self._rates.check(_client(scope))
+        body.check_declared(headers)
+        service = self._service
+        if service.requests_in_flight >= service.options.queue_size:
+            raise RefusedError(429, "the server works for too many others; try again in 1 s", 1)
+        service.requests_in_flight += 1
+        try:
+            await _until_left(self._app(scope, body.receive, answer.send), body)
+        finally:
+            service.requests_in_flight -= 1
+
+    def _check_not_stopping(self, scope: Scope) -> None:
+        if self._service.is_stopping and scope["path"] not in PUBLIC_PATHS:
+            raise RefusedError(503, "the server is stopping; send the request to another one", 5)
+
+    def _check_caller(self, scope: Scope, headers: Headers) -> None:
+        """Refuse other web pages, which a browser lets send requests to this machine."""
+        host = headers.get("host", "")
+        if self._hosts is not None and _host_name(host) not in self._hosts:
+            raise RefusedError(
+                403, "this server is for this machine alone; --allowed-hosts names other hosts"
+            )
+        origin = headers.get("origin")
+        is_own = origin is None or urlsplit(origin).netloc == host
+        if scope["method"] not in ("GET", "HEAD") and not is_own:
+            raise RefusedError(403, "requests from the pages of other sites are refused")
+
+    def _check_token(self, headers: Headers) -> None:
+        if self._token is None:
+            return
+        kind, _, sent_token = headers.get("authorization", "").partition(" ")
+        # In constant time, so that nobody can find the token letter by letter.
+        is_right = hmac.compare_digest(sent_token.strip().encode(), self._token)
+        if kind.lower() != "bearer" or not is_right:
+            raise RefusedError(401, "send the token of this server: Authorization: Bearer TOKEN")
+
+    def _note(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
+        # The path of the route, not of the request: else each id would be a metric of its own.
+        route = getattr(scope.get("route"), "path", "other")
+        metrics = self._service.metrics
+        metrics.requests.labels(route, str(answer.status or "left")).inc()
+        metrics.seconds.labels(route).observe(seconds)
+
+
+def refusal_response(error: RefusedError) -> JSONResponse:
+    """A refusal as an answer: its status and one sentence."""
+    headers = {}
+    if error.retry_seconds is not None:
+        headers["retry-after"] = str(error.retry_seconds)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse({"error": str(error)}, error.status, headers)
+
+
+class _Body:
+    """The body of a request, counted while it comes."""
+
+    def __init__(self, receive: Receive, max_bytes: int, max_seconds: float) -> None:
+        self.raw_receive = receive
+        self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
+        self._end = asyncio.get_running_loop().time() + max_seconds
+        self._bytes = 0
+        self.is_complete = asyncio.Event()
+
+    def check_declared(self, headers: Headers) -> None:
+        """Refuse a body that says itself that it is too large."""
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > self._max_bytes:
+            raise RefusedError(413, self._too_large())
+
+    async def receive(self) -> Message:
+        """The next message. Raises HTTPException for too much, or too slow."""
+        if self.is_complete.is_set():
+            return await self.raw_receive()
+        try:
+            async with asyncio.timeout_at(self._end):
+                message = await self.raw_receive()
+        except TimeoutError:
+            sentence = f"the request did not arrive within {self._max_seconds:g} s"
+            # FastAPI lets an HTTPException through where it reads a body, and no other error.
+            raise HTTPException(408, sentence) from None
+        self._bytes += len(message.get("body", b""))
+        if self._bytes > self._max_bytes:
+            raise HTTPException(413, self._too_large())
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.is_complete.set()
+        return message
+
+    async def discard(self) -> None:
+        """Read what still comes, for a moment."""
+        end = asyncio.get_running_loop().time() + LINGER_SECONDS
+        try:
+            async with asyncio.timeout_at(end):
+                while not self.is_complete.is_set():
+                    message = await self.raw_receive()
+                    if not message.get("more_body", False):
+                        self.is_complete.set()
+        except TimeoutError:
+            return
+
+    def _too_large(self) -> str:
+        return f"the request is too large; at most {self._max_bytes / 1e6:g} MB are allowed"
+
+
+class _Answer:
+    """Sends an answer, with headers for safety, and notes its status."""
+
+    def __init__(self, send: Send, body: _Body) -> None:
+        self._send = send
+        self._body = body
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the application."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            if not self._body.is_complete.is_set():
+                headers.setdefault("connection", "close")
+        is_last = message["type"] == "http.response.body" and not message.get("more_body")
+        if is_last and self.status is not None and self.status >= 400:
+            # A connection that is closed over unread data may lose the answer on its way.
+            await self._send({**message, "more_body": True})
+            await self._body.discard()
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+
+async def _until_left(work: Awaitable[None], body: _Body) -> None:
+    """Do the work, or stop it when the client leaves."""
+    task = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(_left(body))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return
+        task.result()
+    finally:
+        left.cancel()
+        task.cancel()
+
+
+async def _left(body: _Body) -> None:
+    """Return when the client closed the connection."""
+    await body.is_complete.wait()
+    while (await body.raw_receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Rates:
+    """How many requests each client may still send: as many as refill in a minute."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def check(self, client: str) -> None:
+        """Count a request. Raises RefusedError for one too many."""
+        if not self._per_minute:
+            return
+        now = time.monotonic()
+        if len(self._left) > MOST_CLIENTS:
+            self._forget_full(now)
+        allowed, before = self._left.get(client, (float(self._per_minute), now))
+        allowed = min(allowed + (now - before) * self._per_minute / 60, float(self._per_minute))
+        if allowed < 1:
+            self._left[client] = (allowed, now)
+            wait_seconds = max(round((1 - allowed) * 60 / self._per_minute), 1)
+            raise RefusedError(
+                429,
+                f"one client may send {self._per_minute} requests a minute; "
+                f"try again in {wait_seconds} s",
+                wait_seconds,
+            )
+        self._left[client] = (allowed - 1, now)
+
+    def _forget_full(self, now: float) -> None:
+        """Forget clients that were silent for a minute."""
+        self._left = {name: value for name, value in self._left.items() if now - value[1] < 60}
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server at this address can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hosts(host: str, allowed_hosts: Iterable[str]) -> frozenset[str] | None:
+    """The names of this server if it listens on this machine alone; else None, for any name."""
+    if not is_loopback(host):
+        return None
+    return frozenset({"localhost", "127.0.0.1", "::1", host, *allowed_hosts})
+
+
+def _host_name(host: str) -> str:
+    """The name of a Host header, without its port."""
+    return urlsplit(f"//{host}").hostname or ""

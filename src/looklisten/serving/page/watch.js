@@ -1,0 +1,263 @@
+// One clip: its player with the map over it, its spectrogram and its scores.
+
+import { clear, mixedMaps, paintHeat, paintSpectrogram } from "./drawing.js";
+import { asSentence, byId, checked, clock, during, make, percent } from "./elements.js";
+import { addressOf, ask, checkSize, field, finished } from "./server.js";
+
+const MOST_RECORDED_SECONDS = 10;
+const MOST_MAPS = 60;
+const SHORTEST_STEP_SECONDS = 0.25;
+
+const hasCalmMotion = matchMedia("(prefers-reduced-motion: reduce)");
+
+export const player = byId("player");
+export let clip; // what is open: {name, kind, and file or media}
+let maps = []; // its moments with maps, in the order of time
+let soundSeconds = 0; // what its spectrogram covers
+let recorder;
+
+// ---------------------------------------------------------------- open a clip
+
+function clipOfFile(file) {
+  // Browsers do not know the type of every video.
+  const kind = /^(audio|image)\//.exec(file.type)?.[1] ?? "video";
+  return { name: file.name, kind, file };
+}
+
+export async function openClip(opened) {
+  clip = opened;
+  maps = [];
+  soundSeconds = 0;
+  const isVideo = clip.kind === "video";
+  for (const id of ["comparisons", "score", "now"]) byId(id).replaceChildren();
+  for (const id of ["keep", "own-score"]) byId(id).hidden = !isVideo;
+  byId("show-map").parentElement.hidden = !isVideo;
+  byId("made-video").hidden = true;
+  byId("sound-view").hidden = true;
+  byId("calibration").hidden = true;
+  clear(byId("glow"));
+  clear(byId("sound-glow"));
+  byId("opened").hidden = false;
+  byId("clip-name").textContent = clip.name;
+  byId("clip-name").focus({ preventScroll: true });
+  byId("clip-name").scrollIntoView({ behavior: hasCalmMotion.matches ? "auto" : "smooth" });
+  for (const role of document.querySelectorAll("[name=role]")) {
+    // Another sound needs the picture of this clip, and another picture its sound.
+    role.disabled = clip.kind === (role.value === "sound" ? "audio" : "image");
+    role.checked = !role.disabled;
+  }
+  await during(byId("watch"), "The server looks and listens", async (signal) => {
+    if (clip.file) checkSize(clip.file);
+    await showMedium(opened);
+    const work = [];
+    const form = field("file", opened);
+    if (clip.kind !== "image") work.push(showSpectrogram(form, signal));
+    if (isVideo) work.push(showMaps(form, signal), showScore(form, signal));
+    const failed = (await Promise.allSettled(work)).filter((each) => each.status === "rejected");
+    // A video without sound fails three times for one reason.
+    const sentences = new Set(failed.map((each) => each.reason.message));
+    if (failed.some((each) => each.reason.name === "AbortError")) return;
+    if (sentences.size) throw new Error([...sentences].map(asSentence).join(" "));
+  });
+}
+
+async function showMedium(opened) {
+  const isImage = opened.kind === "image";
+  const address = opened.file ? URL.createObjectURL(opened.file) : await addressOf(`v1/media/${opened.media}`);
+  player.hidden = isImage;
+  byId("picture").hidden = !isImage;
+  player.parentElement.classList.toggle("sound", opened.kind === "audio");
+  player.pause();
+  if (isImage) {
+    player.removeAttribute("src");
+    byId("picture").alt = opened.name;
+    byId("picture").src = address;
+    return;
+  }
+  player.src = address;
+  await new Promise((resolve) => {
+    player.onloadedmetadata = resolve;
+    player.onerror = resolve;
+  });
+  if (player.error) {
+    byId("score").textContent = "This browser cannot play this file. “Make a video with the map” makes one that it can.";
+  }
+}
+
+// A recording says no length, and neither does a file that this browser cannot play.
+const lengthSeconds = () => (Number.isFinite(player.duration) ? player.duration : soundSeconds);
+
+async function showMaps(form, signal) {
+  const everySeconds = Math.max(lengthSeconds() / MOST_MAPS, SHORTEST_STEP_SECONDS);
+  const reply = await ask("v1/localize", { method: "POST", form: { ...form, every_seconds: everySeconds }, signal });
+  maps = reply.moments;
+  showMoment(player.currentTime);
+}
+
+async function showSpectrogram(form, signal) {
+  const reply = await ask("v1/spectrogram", { method: "POST", form, signal });
+  soundSeconds = reply.seconds;
+  byId("sound-view").hidden = false;
+  paintSpectrogram(byId("spectrogram"), reply.levels);
+  byId("spectrogram").style.width = `${(100 * soundSeconds) / lengthSeconds()}%`;
+  byId("time").max = lengthSeconds();
+  showMoment(player.currentTime);
+}
+
+// ---------------------------------------------------------------- the time of the player
+
+function showMoment(seconds) {
+  const length = lengthSeconds();
+  byId("cursor").style.left = `${length ? (100 * seconds) / length : 0}%`;
+  byId("clock").textContent = clock(seconds, 1);
+  byId("time").value = seconds;
+  byId("time").setAttribute("aria-valuetext", `${seconds.toFixed(1)} seconds`);
+  if (!maps.length) return;
+  const isShown = byId("show-map").checked;
+  byId("glow").hidden = !isShown;
+  byId("sound-glow").hidden = !isShown;
+  const after = maps.findIndex((moment) => moment.at_seconds > seconds);
+  const second = maps.at(after);
+  const first = maps[Math.max(after < 0 ? maps.length - 1 : after - 1, 0)];
+  const span = second.at_seconds - first.at_seconds;
+  const share = span > 0 ? (seconds - first.at_seconds) / span : 0;
+  const nearest = share < 0.5 ? first : second;
+  byId("now").textContent = nearest.is_silent ? "silent here" : `belongs together here: ${percent(nearest.probability)}`;
+  if (!isShown) return;
+  // Maps that melt into each other are motion too.
+  const isStill = hasCalmMotion.matches || first === second;
+  paintHeat(byId("glow"), isStill ? nearest.frame_map : mixedMaps(first.frame_map, second.frame_map, share));
+  paintHeat(byId("sound-glow"), nearest.sound_map.toReversed());
+  const { style } = byId("sound-glow");
+  style.left = `${(100 * nearest.sound_start_seconds) / length}%`;
+  style.width = `${100 / length}%`;
+}
+
+function followFrames() {
+  if (!player.requestVideoFrameCallback) return;
+  player.requestVideoFrameCallback((_, frame) => {
+    showMoment(frame.mediaTime);
+    followFrames();
+  });
+}
+
+for (const event of ["timeupdate", "seeked"]) player.addEventListener(event, () => showMoment(player.currentTime));
+byId("time").oninput = () => { player.currentTime = Number(byId("time").value); };
+byId("show-map").onchange = () => showMoment(player.currentTime);
+byId("spectrogram").onclick = (event) => {
+  const { left, width } = byId("spectrogram").parentElement.getBoundingClientRect();
+  player.currentTime = ((event.clientX - left) / width) * lengthSeconds();
+};
+
+// ---------------------------------------------------------------- scores
+
+function verdict(probability) {
+  if (probability === null) return "There is no answer, since the sound is silent.";
+  if (probability >= 0.9) return "They clearly belong together.";
+  if (probability >= 0.6) return "They probably belong together.";
+  if (probability > 0.4) return "The network cannot tell.";
+  if (probability > 0.1) return "They probably do not belong together.";
+  return "They clearly do not belong together.";
+}
+
+async function showScore(form, signal) {
+  const reply = await ask("v1/score", { method: "POST", form, signal });
+  const figure = reply.probability === null ? "–" : percent(reply.probability);
+  byId("score").replaceChildren(make("b", { className: "figure", textContent: figure }), verdict(reply.probability));
+  byId("calibration").hidden = reply.is_calibrated;
+}
+
+byId("compare").onsubmit = (event) => {
+  event.preventDefault();
+  during(byId("compare"), "The server compares", async (signal) => {
+    const chosen = byId("compare-index").selectedOptions[0];
+    const file = byId("compare-file").files[0];
+    if (!chosen.value && !file) throw new Error("Choose a file first.");
+    const other = chosen.value ? { name: chosen.textContent, media: chosen.value } : { name: file.name, file };
+    if (other.file) checkSize(other.file);
+    const role = checked("role");
+    const form = { ...field(role, other), ...field(role === "sound" ? "picture" : "sound", clip) };
+    const { probability } = await ask("v1/score", { method: "POST", form, signal });
+    const figure = probability === null ? "–" : percent(probability);
+    const what = role === "sound" ? "the sound of" : "the picture of";
+    byId("comparisons").prepend(make("li", {}, make("b", { textContent: figure }), ` with ${what} ${other.name}. ${verdict(probability)}`));
+  });
+};
+byId("compare-index").onchange = () => { byId("compare-file-line").hidden = byId("compare-index").value !== ""; };
+
+// ---------------------------------------------------------------- a video to keep
+
+byId("make-video").onclick = () => {
+  const opened = clip;
+  during(byId("keep"), "The server draws the video", async (signal, say) => {
+    let job = await ask("v1/localize", { method: "POST", form: { ...field("file", opened), format: "video" }, signal });
+    byId("cancel-video").hidden = false;
+    byId("cancel-video").onclick = () => ask(`v1/jobs/${job.id}`, { method: "DELETE" });
+    try {
+      job = await finished(job, signal, (state) => state.total && say(`The server draws the video: ${percent(state.done / state.total)}`));
+    } finally {
+      byId("cancel-video").hidden = true;
+    }
+    if (job.state !== "done" || opened !== clip) return;
+    byId("made-video").href = await addressOf(job.file.slice(1));
+    byId("made-video").hidden = false;
+    byId("made-video").focus();
+  });
+};
+
+// ---------------------------------------------------------------- choose, drop, record
+
+function openFile(file) {
+  if (file) openClip(clipOfFile(file));
+}
+
+byId("clip-file").onchange = () => openFile(byId("clip-file").files[0]);
+window.ondragover = (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+};
+window.ondragleave = () => document.body.classList.remove("dragging");
+window.ondrop = (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  openFile(event.dataTransfer.files[0]);
+};
+
+async function openCamera() {
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+  } catch (error) {
+    if (error.name === "NotFoundError") return navigator.mediaDevices.getUserMedia({ audio: true });
+    throw new Error("The browser gave this page no camera and no microphone. Allow them for this page, then try again.");
+  }
+}
+
+byId("record").hidden = !(navigator.mediaDevices?.getUserMedia && window.MediaRecorder);
+byId("record").onclick = () => {
+  if (recorder) {
+    recorder.stop();
+    return;
+  }
+  during(byId("watch"), "Waiting for the camera and the microphone", async (_, say) => {
+    const stream = await openCamera();
+    const parts = [];
+    byId("preview").srcObject = stream;
+    byId("preview").hidden = false;
+    byId("preview").play();
+    recorder = new MediaRecorder(stream);
+    recorder.ondataavailable = (event) => parts.push(event.data);
+    const stopped = new Promise((resolve) => { recorder.onstop = resolve; });
+    recorder.start();
+    setTimeout(() => recorder?.state === "recording" && recorder.stop(), 1000 * MOST_RECORDED_SECONDS);
+    say(`Recording; it ends after ${MOST_RECORDED_SECONDS} s`);
+    byId("record").textContent = "Stop recording";
+    await stopped;
+    const type = recorder.mimeType.split(";")[0];
+    recorder = undefined;
+    byId("record").textContent = "Record a clip";
+    byId("preview").srcObject = null;
+    byId("preview").hidden = true;
+    for (const track of stream.getTracks()) track.stop();
+    openFile(new File(parts, `recording.${type.split("/")[1]}`, { type }));
+  });
+};

@@ -1,0 +1,23 @@
+"""Why a request is refused, as errors with a status of HTTP and one sentence."""
+
+from looklisten.errors import LookListenError
+
+
+class RefusedError(LookListenError):
+    """A request that is refused; `str(error)` is the sentence that the client gets."""
+
+    def __init__(self, status: int, sentence: str, retry_seconds: int | None = None) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.retry_seconds = retry_seconds
+        """When the client may try again; None where that does not help."""
+
+
+def busy(reason: str, retry_seconds: int = 1) -> RefusedError:
+    """The refusal of a full queue."""
+    return RefusedError(429, f"{reason}; try again in {retry_seconds} s", retry_seconds)
+
+
+def unknown_id(kind: str, name: str) -> RefusedError:
+    """The refusal of an id that the server does not know."""
+    return RefusedError(404, f"there is no {kind} {name[:64]!r} here")

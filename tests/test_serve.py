@@ -1,0 +1,154 @@
+"""`serve`: each route of a real server gives what the library gives."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import looklisten as ll
+from conftest import write_wav
+from http_server import running_server
+from looklisten.model.networks import open_network
+from looklisten.serving.records import MarkedMoment
+
+NETWORK = "untrained:tiny"
+
+
+@pytest.fixture(scope="module")
+def run():
+    return open_network(NETWORK)
+
+
+@pytest.fixture(scope="module")
+def clips(world):
+    return sorted(world.glob("*.mp4"))[:5]
+
+
+@pytest.fixture(scope="module")
+def server(run, clips, tmp_path_factory):
+    db = tmp_path_factory.mktemp("serve") / "index"
+    ll.index(clips[:4], db, run)
+    with running_server(run, db) as started:
+        yield started
+
+
+def vectors_of(reply):
+    return np.array(reply.vectors, np.float32)
+
+
+@pytest.mark.parametrize("side", ["audio", "vision"])
+def test_vectors_are_those_of_the_library(server, run, clips, side):
+    reply = server.client.embed(clips[0], side=side, hop_seconds=0.3)
+    wanted = ll.embed(clips[0], run.network, side, hop_seconds=0.3)
+    assert (reply.side, reply.layer, reply.width) == (side, wanted.layer, wanted.vectors.shape[1])
+    assert np.array_equal(vectors_of(reply), wanted.vectors)
+    assert reply.start_seconds == wanted.start_seconds.tolist()
+
+
+def test_a_clip_belongs_to_its_own_sound_or_to_another(server, clips, tmp_path):
+    own = server.client.score(clips[0])
+    assert [pair.sound_seconds for pair in own.pairs] == [0.0, 1.0]
+    assert not own.is_calibrated
+    pair = server.client.score_pair(clips[0], clips[1])
+    assert len(pair.pairs) == 2
+    assert 0 < pair.probability < 1
+    silence = tmp_path / "silence.wav"
+    write_wav(silence, np.zeros(48_000), 48_000)
+    silent = server.client.score_pair(clips[0], silence)
+    assert silent.probability is None
+    assert silent.pairs[0].is_silent
+
+
+def test_maps_are_those_of_the_library(server, run, clips):
+    reply = server.client.localize(clips[0], every_seconds=0.5)
+    wanted = ll.localize(clips[0], run.network, every_seconds=0.5)
+    assert [moment.at_seconds for moment in reply.moments] == [item.at_seconds for item in wanted]
+    for moment, item in zip(reply.moments, wanted, strict=True):
+        assert np.allclose(moment.frame_map, item.frame_map.values, atol=1e-3)
+        assert moment.probability == pytest.approx(item.probability, abs=1e-4)
+
+
+def test_a_spectrogram_is_loud_where_the_sound_is(server, tmp_path):
+    seconds = np.arange(4 * 48_000) / 48_000
+    tone = np.sin(2 * np.pi * 1000 * seconds) * (seconds >= 2)
+    write_wav(tmp_path / "tone.wav", tone, 48_000)
+    with (tmp_path / "tone.wav").open("rb") as file:
+        reply = server.http.post("/v1/spectrogram", files={"file": file}).json()
+    levels = np.array(reply["levels"])
+    assert reply["seconds"] == 4
+    half = levels.shape[1] // 2
+    assert levels[:, half + 1 :].mean() > 2 * levels[:, : half - 1].mean()
+    # 1 kHz lies in the lower half of the frequencies.
+    assert levels[:, -1].argmax() < len(levels) / 2
+
+
+def test_the_index_is_searched_grows_and_gives_its_media(server, clips):
+    hits = server.client.search(clips[2], threshold=0).hits
+    assert hits[0].name == clips[2].name
+    media = server.http.get(f"/v1/media/{hits[0].media}", headers={"range": "bytes=4-7"})
+    assert (media.status_code, media.content) == (206, clips[2].read_bytes()[4:8])
+    thumbnail = server.http.get(f"/v1/thumbnails/{hits[0].thumbnail}")
+    assert thumbnail.headers["content-type"] == "image/jpeg"
+    before = server.client.index()
+    job = server.client.wait(server.client.add(clips[4]), every_seconds=0.05)
+    assert (job.state, job.result["indexed"]) == ("done", 1)
+    assert server.client.index().sources == before.sources + 1
+    assert server.client.search(clips[4], threshold=0).hits[0].name == clips[4].name
+
+
+def test_a_tag_is_learned_from_two_moments_and_removed(server, clips):
+    hits = server.client.search(clips[1], threshold=0).hits[:2]
+    moments = [MarkedMoment(media=hit.media, seconds=hit.seconds) for hit in hits]
+    job = server.client.wait(server.client.learn_tags({"knock": moments}), every_seconds=0.05)
+    assert job.state == "done"
+    assert server.client.tags().sets[0].classes == ["knock"]
+    assert server.client.search(tag="knock").hits
+    removed = server.http.delete("/v1/tags/own").json()
+    assert removed["moments"] > 0
+    assert server.client.tags().sets == []
+
+
+def test_an_overlay_is_a_job_with_a_file(server, clips, tmp_path):
+    job = server.client.wait(server.client.overlay(clips[0]), every_seconds=0.05)
+    server.client.download(job.file, tmp_path / "overlay.mp4")
+    assert b"ftyp" in (tmp_path / "overlay.mp4").read_bytes()[:12]
+    assert server.http.delete(f"/v1/jobs/{job.id}").json()["state"] == "done"
+    assert server.http.get(f"/v1/jobs/{job.id}").status_code == 404
+
+
+def test_the_client_imports_neither_torch_nor_numpy():
+    program = (
+        "import sys, looklisten.client\n"
+        "print(sorted({'torch', 'numpy', 'av', 'fastapi'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_code_of_the_page_runs(server, clips, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
+    page = re.sub(r"<!-- not run: .*? -->\n```.*?```", "", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(clips[0], "clip.mp4")
+    Image.new("RGB", (96, 96), (200, 40, 40)).save("frame.jpg")
+    write_wav(Path("bark.wav"), np.sin(np.arange(48_000) / 20) / 2, 48_000)
+    names = {}
+    for language, text in re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL):
+        text = text.replace("http://127.0.0.1:8080", server.address)
+        if language == "python":
+            exec(text, names)
+            continue
+        for line in text.splitlines():
+            words = shlex.split(line)
+            if words[0] == "curl":
+                subprocess.run([*words, "--fail", "--silent"], check=True, capture_output=True)
+    names["client"].close()
+    assert Path("overlay.mp4").stat().st_size > 1000
+    assert Path("map.png").read_bytes().startswith(b"\x89PNG")
