@@ -12,7 +12,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -41,12 +40,6 @@ def run_towers(network: ll.L3Net, batches: list[list[Moment]]) -> None:
         look_and_listen(network, batch)
 
 
-def processor_seconds(work: Callable[[], object]) -> float:
-    began = time.process_time()
-    work()
-    return time.process_time() - began
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,14 +59,14 @@ def main() -> None:
         count = sum(map(len, batches))
         times: dict[str, list[float]] = {}
         for _ in range(arguments.repeats):
-            seconds = processor_seconds(lambda: run_towers(network, batches))
+            began = time.process_time()
+            run_towers(network, batches)
+            seconds = time.process_time() - began
             times.setdefault("towers alone", []).append(seconds)
             for height, path in videos.items():
-                seconds = processor_seconds(
-                    lambda path=path: run_towers(
-                        network, decoded_moments(path, network, arguments.seconds)
-                    )
-                )
+                began = time.process_time()
+                run_towers(network, decoded_moments(path, network, arguments.seconds))
+                seconds = time.process_time() - began
                 times.setdefault(f"with decoding, {height}p", []).append(seconds)
     print(f"{arguments.network}, {count} moments, {arguments.repeats} turns, one thread")
     for name, values in times.items():
