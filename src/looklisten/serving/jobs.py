@@ -4,12 +4,13 @@ Jobs live in the memory of this process. One runs at a time, since each uses the
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ class RunningJob:
 
     id: str
     kind: JobKind
-    folder: Path
+    folder: Path | None = None
     """For files of the job; it is removed with the job."""
     state: JobState = "queued"
     done: int = 0
@@ -81,18 +82,28 @@ class Jobs:
         self._jobs: dict[str, RunningJob] = {}
         self._thread = ThreadPoolExecutor(1, "jobs")
 
-    def new_folder(self) -> Path:
-        """A folder for the files of a new job. Raises RefusedError when there are too many jobs."""
+    def check_room(self) -> None:
+        """Raises RefusedError when too many jobs wait."""
         self._remove_old()
         if self.unfinished >= self._max_jobs:
             raise busy(f"{self._max_jobs} jobs wait already", retry_seconds=10)
+
+    @contextlib.contextmanager
+    def new_folder(self) -> Iterator[Path]:
+        """A folder for the files of a job; it is removed when the block fails to begin one."""
+        self.check_room()
         folder = self._folder / secrets.token_hex(8)
         folder.mkdir()
-        return folder
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
-    def start(self, kind: JobKind, folder: Path, work: Work) -> Job:
-        """Begin a job in a folder of `new_folder`; its name is the id."""
-        job = RunningJob(folder.name, kind, folder)
+    def start(self, kind: JobKind, work: Work, folder: Path | None = None) -> Job:
+        """Begin a job. `folder`: one of `new_folder` with its files, which is removed with it."""
+        self.check_room()
+        job = RunningJob(folder.name if folder else secrets.token_hex(8), kind, folder)
         self._jobs[job.id] = job
         self._thread.submit(self._run, job, work)
         return job.record()
@@ -172,4 +183,5 @@ class Jobs:
 
     def _forget(self, job: RunningJob) -> None:
         self._jobs.pop(job.id, None)
-        shutil.rmtree(job.folder, ignore_errors=True)
+        if job.folder is not None:
+            shutil.rmtree(job.folder, ignore_errors=True)

@@ -40,6 +40,8 @@ class ServeOptions:
     """Requests of one client in a minute at most; 0 is no limit."""
     body_seconds: float = 60.0
     """Time that a client may take to send a request."""
+    idle_seconds: int = 15
+    """Time that a connection may stay open without a complete head of a request."""
     decode_seconds: float = 60.0
     """Time that decoding one file may take."""
     stall_seconds: float = 20.0
@@ -80,6 +82,7 @@ class ServeOptions:
             max_seconds=self.max_seconds,
             max_megapixels=self.max_megapixels,
             body_seconds=self.body_seconds,
+            idle_seconds=self.idle_seconds,
             decode_seconds=self.decode_seconds,
             stall_seconds=self.stall_seconds,
             keep_jobs_seconds=self.keep_jobs_seconds,

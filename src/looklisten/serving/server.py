@@ -24,8 +24,6 @@ from looklisten.serving.gate import is_loopback
 from looklisten.serving.options import TOKEN_VARIABLE, ServeOptions
 from looklisten.serving.service import Service
 
-HEADER_SECONDS = 10.0
-"""A connection that sends no complete head of a request in this time is closed."""
 MAX_HEADER_BYTES = 16_384
 MAX_CONNECTIONS = 1024
 
@@ -75,7 +73,9 @@ class TimedProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEADER_SECONDS, self._close_without_request)
+        self._head_timer = self.loop.call_later(
+            self.timeout_keep_alive, self._close_without_request
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer.cancel()
@@ -94,6 +94,8 @@ def make_server(service: Service, announce: Announce) -> DrainingServer:
     token = read_token(options)
     if token is None and not is_loopback(options.host):
         _log.warning("everybody who reaches %s may use this server; set a token", options.host)
+    # It logs each damaged body, which the client hears of.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         build_app(service, token),
         host=options.host,
@@ -107,7 +109,7 @@ def make_server(service: Service, announce: Announce) -> DrainingServer:
         proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        timeout_keep_alive=15,
+        timeout_keep_alive=options.idle_seconds,
         timeout_graceful_shutdown=2,
     )
     return DrainingServer(config, service, announce)

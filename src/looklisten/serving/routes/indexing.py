@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from looklisten.serving.records import IndexReply, Job
 from looklisten.serving.requested_files import RequestedFile, safe_name
 from looklisten.serving.routes.fields import RootPath
 from looklisten.serving.service import Service
+from looklisten.system.files import atomic_write
 
 MOST_LISTED = 1000
 
@@ -41,11 +43,11 @@ def index_routes(service: Service) -> APIRouter:
     ) -> Job:
         """Add a file to the index, as a job. The server keeps an upload beside its index."""
         service.index_catalog()
-        folder = service.jobs.new_folder()
+        service.jobs.check_room()
         async with service.files.open(file, None, path) as source:
             # An upload is found again by its name, and by its content if names are equal.
             stored = source if path is not None else await _keep(service, source)
-        return service.jobs.start("index", folder, lambda job: _index(service, stored, job))
+        return service.jobs.start("index", lambda job: _index(service, stored, job))
 
     return router
 
@@ -65,12 +67,8 @@ def _digest(path: Path) -> str:
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    from shutil import copyfile
-
-    from looklisten.system.files import atomic_write
-
     with atomic_write(target) as scratch:
-        copyfile(source, scratch)
+        shutil.copyfile(source, scratch)
 
 
 def _index(service: Service, file: RequestedFile, job: RunningJob) -> dict[str, Any]:

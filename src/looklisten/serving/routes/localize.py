@@ -1,5 +1,6 @@
 """The route `/v1/localize`: where the sound of a video comes from."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Response
@@ -113,29 +114,31 @@ def _computed_by(service: Service) -> Any:
 
 
 async def _overlay_job(service: Service, source: RequestedFile, options: LocalizeOptions) -> Job:
-    folder = service.jobs.new_folder()
-    # The request ends before the job, and an upload with it.
-    stored = await service.files.keep(source, folder)
-    file_options = LocalizeFileOptions(maps=options, overlay_every_seconds=0.2)
+    with service.jobs.new_folder() as folder:
+        # The request ends before the job, and an upload with it.
+        stored = await service.files.keep(source, folder)
 
-    def work(job: RunningJob) -> dict[str, Any]:
-        watch = Watch(stored, service.options)
-        try:
-            with use_limits(service.decoders.worker_limits):
-                watch.facts()
-                localized = localize_video(
-                    stored.path, service.network, file_options, job.progress, _computed_by(service)
-                )
-                out = folder / "overlay.mp4"
-                overlay(
-                    stored.path, localized.localizations, out, job.progress, localized.video_info
-                )
-        except SourceError as error:
-            raise refusal_of(error, stored) from None
-        job.file = out
-        return {"moments": len(localized.localizations), "bytes": out.stat().st_size}
+        def work(job: RunningJob) -> dict[str, Any]:
+            return _draw_overlay(service, stored, folder / "overlay.mp4", options, job)
 
-    return service.jobs.start("overlay", folder, work)
+        return service.jobs.start("overlay", work, folder)
+
+
+def _draw_overlay(
+    service: Service, file: RequestedFile, out: Path, options: LocalizeOptions, job: RunningJob
+) -> dict[str, Any]:
+    file_options = LocalizeFileOptions(maps=options)
+    try:
+        with use_limits(service.decoders.worker_limits):
+            Watch(file, service.options).facts()
+            localized = localize_video(
+                file.path, service.network, file_options, job.progress, _computed_by(service)
+            )
+            overlay(file.path, localized.localizations, out, job.progress, localized.video_info)
+    except SourceError as error:
+        raise refusal_of(error, file) from None
+    job.file = out
+    return {"moments": len(localized.localizations), "bytes": out.stat().st_size}
 
 
 def _picture(localized: Localized) -> bytes:

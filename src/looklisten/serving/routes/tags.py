@@ -45,7 +45,6 @@ def tag_routes(service: Service) -> APIRouter:
             raise RefusedError(
                 422, f"there are {count} examples; at most {MOST_EXAMPLES} are allowed"
             )
-        folder = service.jobs.new_folder()
 
         def work(_: RunningJob) -> dict[str, Any]:
             examples = {
@@ -55,7 +54,7 @@ def tag_routes(service: Service) -> APIRouter:
             result = tag_index_by_moments(catalog.db, examples, request.name, service.run)
             return result.as_dict()
 
-        return service.jobs.start("tags", folder, work)
+        return service.jobs.start("tags", work)
 
     @router.delete("/v1/tags/{name}")
     async def delete_tags(name: Annotated[str, Path(max_length=64)]) -> RemovedTags:
