@@ -392,7 +392,7 @@ class SimilarityFusion(PositionFusion):
     ) -> None:
         super().__init__(features, width, sharpness, positions)
         self.register_buffer("usual_position", torch.zeros(width))
-        self.register_load_state_dict_pre_hook(_add_usual_position)
+        self.register_load_state_dict_pre_hook(_add_usual_position)  # type: ignore[no-untyped-call]
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
         return audio.vector[:, None]
