@@ -9,8 +9,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from looklisten.data.sources import Source
-from looklisten.data.written_paths import as_file_name
+from looklisten.data.sources import Source, as_file_name
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.writers import VECTOR_FORMATS
 from looklisten.system.files import write_json
