@@ -13,7 +13,7 @@ from conftest import small_config
 from looklisten.data.clips import Clip
 from looklisten.data.shards import Shards
 from looklisten.model.backbones import TowerOutput
-from looklisten.model.fusions import SimilarityFusion
+from looklisten.model.fusions.positions import SimilarityFusion
 from looklisten.model.l3net import L3Net
 from noise_shards import write_set
 

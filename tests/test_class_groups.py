@@ -9,7 +9,7 @@ from looklisten.errors import ConfigError
 from looklisten.media.frames import fit_square
 from looklisten.model.class_groups import class_groups
 from looklisten.model.config_checks import check_config
-from looklisten.model.general_fusion import GeneralFusion
+from looklisten.model.fusions.general import GeneralFusion
 from looklisten.model.networks import open_network
 from looklisten.model.tower_classes import published_class_names
 

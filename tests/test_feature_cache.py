@@ -15,7 +15,7 @@ from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import correspondence_logit
-from looklisten.model.general_fusion import GeneralFusion, Standardized
+from looklisten.model.fusions.general import GeneralFusion, Standardized
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 from looklisten.training.frozen_towers.batches import FeatureStream

@@ -22,13 +22,9 @@ from looklisten.media.front_ends import FRONT_ENDS, FrontEnd
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
 from looklisten.model.backbones.vgg import Vgg
 from looklisten.model.checkpoint import save_checkpoint
-from looklisten.model.fusions import (
-    CORRESPOND,
-    AlignedFusion,
-    Fusion,
-    SimilarityFusion,
-    correspondence_logit,
-)
+from looklisten.model.fusions import CORRESPOND, Fusion, correspondence_logit
+from looklisten.model.fusions.positions import SimilarityFusion
+from looklisten.model.fusions.vectors import AlignedFusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 from looklisten.model.objectives.avc import AvcObjective

@@ -15,7 +15,7 @@ from torch import Tensor
 from looklisten.config import SIDES, ModelConfig, Side
 from looklisten.errors import ConfigError
 from looklisten.model.fusions import Fusion
-from looklisten.model.general_fusion import GeneralFusion
+from looklisten.model.fusions.general import GeneralFusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.tower_classes import NAMES_FOLDER, TowerClasses, tower_classes
 

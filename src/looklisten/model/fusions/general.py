@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from looklisten.config import Side
 from looklisten.model.backbones import TowerOutput
-from looklisten.model.fusions import MIN_NORM, PositionFusion, in_float32
+from looklisten.model.fusions.fusion import MIN_NORM, in_float32
+from looklisten.model.fusions.positions import PositionFusion
 
 MIN_SCORE = 1e-3
 """Added to the score of a class before its logarithm, so that no class counts below it."""

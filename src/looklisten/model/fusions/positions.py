@@ -1,0 +1,150 @@
+"""Fusions that compare the sound with every position of the frame, so that they locate it."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from looklisten.config import Side
+from looklisten.model.backbones import TowerOutput
+from looklisten.model.fusions.fusion import MIN_NORM, in_float32
+from looklisten.model.fusions.vectors import AlignedFusion
+
+USUAL_POSITION_MOMENTUM = 0.1
+"""How much of each training batch goes into the usual position, as in batch-norm."""
+
+
+class PositionFusion(AlignedFusion):
+    """Base of the fusions that compare the sound with every position of the frame.
+
+    Every position of the vision tower's map has a unit vector. A soft maximum over the positions
+    decides (multiple instances, as in AVOL-Net, "Objects that Sound" 2018). There the vectors have
+    no unit length; here they have, so that a similarity means the same for every sound.
+
+    The soft maximum is log(sum over positions of exp(sharpness x similarity) / positions) /
+    sharpness. `positions` is always the number of positions of a training frame. A wide frame has
+    more positions. Those with low similarity then hardly change the result.
+    """
+
+    # Through a hard maximum only one position learns from a pair. With it nothing was learned in
+    # the first 200 to 500 steps (LOG.md, 2026-11-24).
+
+    compares_positions = True
+    initial_slope, initial_threshold = 5.0, 0.5
+
+    def __init__(
+        self, features: Mapping[Side, int], width: int, sharpness: float, positions: int
+    ) -> None:
+        super().__init__(features, width)
+        self.sharpness = sharpness
+        self.positions = positions
+
+    def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n positions features"]:
+        return vision.map.flatten(2).transpose(1, 2)
+
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
+        """The vectors of the sound that are compared with every position."""
+        raise NotImplementedError
+
+    @in_float32
+    def similarities(
+        self, vision: Float[Tensor, "n positions width"], audio: Float[Tensor, "m times width"]
+    ) -> Float[Tensor, "n m"]:
+        """The soft maximum over the positions for each time of the sound, averaged over times."""
+        # Multiply the vectors by the sharpness, not the similarities: that tensor is much larger.
+        scaled = torch.einsum("npw,mtw->npmt", self.sharpness * vision, audio)
+        return self._soft_maximum(scaled, 1).mean(2)
+
+    @in_float32
+    def similarity_logits(self, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs 2"]:
+        return self.fc3(similarity[..., None])  # type: ignore[no-any-return]
+
+    @in_float32
+    def logits(
+        self, vision: Float[Tensor, "*n positions width"], audio: Float[Tensor, "*n times width"]
+    ) -> Float[Tensor, "*n 2"]:
+        scaled = self.sharpness * vision @ audio.transpose(-1, -2)
+        return self.similarity_logits(self._soft_maximum(scaled, -2).mean(-1))
+
+    @in_float32
+    def all_pairs_logits(
+        self, vision: Float[Tensor, "n positions width"], audio: Float[Tensor, "m times width"]
+    ) -> Float[Tensor, "n m 2"]:
+        return self.similarity_logits(self.similarities(vision, audio))
+
+    def with_whole_frame(
+        self, similarities: Float[Tensor, "*sounds frame_vectors"]
+    ) -> Float[Tensor, "*sounds"]:
+        """The soft maximum over the positions of the frame, as in training."""
+        return self._soft_maximum(self.sharpness * similarities, -1)
+
+    def _soft_maximum(
+        self, scaled: Float[Tensor, "*volume"], dimension: int
+    ) -> Float[Tensor, "*remaining"]:
+        """The soft maximum of similarities that are already multiplied by `sharpness`."""
+        # No similarity is above 1, so exp(scaled - sharpness) cannot overflow.
+        evidence = (scaled - self.sharpness).exp_().sum(dimension).float()
+        # + 1 adds the sharpness again that was subtracted: sharpness / sharpness.
+        return (evidence / self.positions).log() / self.sharpness + 1
+
+
+class SimilarityFusion(PositionFusion):
+    """The whole second of sound with the most similar position (AVOL-Net, section 4 of "Objects
+    that Sound").
+
+    A whole frame has a vector too. It is the mean over its positions, and a position counts the
+    more, the less similar it is to the usual position of the training frames: most positions show
+    background. Nothing is trained for it.
+    """
+
+    aligns_vectors = True
+    usual_position: Float[Tensor, " width"]
+    """The mean vector of the positions of training frames; it follows training as the statistics of
+    batch-norm do.
+    """
+
+    def __init__(
+        self, features: Mapping[Side, int], width: int, sharpness: float, positions: int
+    ) -> None:
+        super().__init__(features, width, sharpness, positions)
+        self.register_buffer("usual_position", torch.zeros(width))
+        self.register_load_state_dict_pre_hook(_add_usual_position)  # type: ignore[no-untyped-call]
+
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
+        return audio.vector[:, None]
+
+    def project(
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
+    ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
+        vision_vectors, audio_vectors = super().project(vision, audio)
+        if self.training:
+            mean = vision_vectors.detach().flatten(0, -2).mean(0)
+            self.usual_position.lerp_(mean, USUAL_POSITION_MOMENTUM)
+        return vision_vectors, audio_vectors
+
+    @in_float32
+    def aligned_frame(self, vision: TowerOutput) -> Float[Tensor, "n width"]:
+        positions = self.aligned(self.vision_features(vision), "vision")
+        usual = functional.normalize(self.usual_position, dim=-1, eps=MIN_NORM)
+        distances = 1 - positions @ usual
+        weighted = positions * distances.square()[..., None]
+        return functional.normalize(weighted.mean(-2), dim=-1, eps=MIN_NORM)
+
+
+def _add_usual_position(
+    fusion: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Let checkpoints of older versions load; without it all positions count alike."""
+    tensors.setdefault(f"{prefix}usual_position", fusion.get_buffer("usual_position"))
+
+
+class DenseFusion(PositionFusion):
+    """Each time of the sound with the most similar position, averaged over the second.
+
+    It therefore localizes in the frame and in time (after DenseAV, Hamilton et al. 2024).
+    """
+
+    def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
+        return audio.map.amax(2).transpose(1, 2)
