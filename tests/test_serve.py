@@ -51,6 +51,14 @@ def test_vectors_are_those_of_the_library(server, run, clips, side):
     assert reply.start_seconds == wanted.start_seconds.tolist()
 
 
+def test_a_large_picture_has_the_vector_of_the_library(server, run, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.jpg")
+    reply = server.client.embed(tmp_path / "large.jpg")
+    assert reply.side == "vision"
+    assert np.array_equal(vectors_of(reply), ll.embed(tmp_path / "large.jpg", run.network).vectors)
+
+
 def test_a_clip_belongs_to_its_own_sound_or_to_another(server, clips, tmp_path):
     own = server.client.score(clips[0])
     assert [pair.sound_seconds for pair in own.pairs] == [0.0, 1.0]
