@@ -30,8 +30,8 @@ from looklisten.media.waveform import checked_media
 from looklisten.search.indexing.source_reader import as_int16
 from looklisten.serving.decoding import Watch
 
-MAX_ROWS = 4096
-"""More windows or frames of one request are refused: choose a longer hop."""
+MAX_ROWS = 1300
+"""More windows or frames of one request are refused: so many windows take 250 MB of memory."""
 
 
 @dataclass(frozen=True, eq=False)
