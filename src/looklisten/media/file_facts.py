@@ -37,10 +37,10 @@ class FileFacts:
     has_video: bool
     has_audio: bool
 
-    def side(self, wanted: WantedSide) -> WantedSide:
+    def side(self, side_choice: WantedSide) -> WantedSide:
         """The side that is read: of `auto` the sound if there is any, else the frames."""
-        if wanted != "auto":
-            return wanted
+        if side_choice != "auto":
+            return side_choice
         return "audio" if self.has_audio or not self.has_video else "vision"
 
 
@@ -55,7 +55,7 @@ class FileLimits:
     @property
     def options(self) -> DecodeOptions:
         """The options of decoding with these limits."""
-        # One more than allowed, so that a file with too many is told from one with just enough.
+        # One more than allowed, so that a file with just enough is not refused.
         return DecodeOptions(max_megapixels=self.max_megapixels, max_streams=self.max_streams + 1)
 
 

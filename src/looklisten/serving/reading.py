@@ -114,11 +114,11 @@ def joined_pairs(
     )
 
 
-def _check_has(facts: FileFacts, wanted: WantedSide, watch: Watch) -> None:
-    if wanted in ("audio", "both") and not facts.has_audio:
+def _check_has(facts: FileFacts, side_choice: WantedSide, watch: Watch) -> None:
+    if side_choice in ("audio", "both") and not facts.has_audio:
         reason = "an image, which has no sound" if facts.kind == "image" else "without sound"
         raise SourceError(f"{watch.file.path} is {reason}")
-    if wanted in ("vision", "both") and not facts.has_video:
+    if side_choice in ("vision", "both") and not facts.has_video:
         raise SourceError(f"{watch.file.path} has neither a picture nor a video")
 
 
@@ -130,7 +130,7 @@ def _middles(every_seconds: float) -> TimeGrid:
 
 def _read(
     watch: Watch,
-    wanted: WantedSide,
+    side_choice: WantedSide,
     grid: TimeGrid | None,
     report: DecodeReport,
     sound: "_Sound | None",
@@ -142,11 +142,13 @@ def _read(
     if frames:
         options = replace(options, shorter_side_pixels=frames.decoded_pixels)
         image_pixels = frames.image_pixels
-    events = read_file(watch.file.path, watch.limits, wanted, options, image_pixels, grid, report)
+    events = read_file(
+        watch.file.path, watch.limits, side_choice, options, image_pixels, grid, report
+    )
     with closing(events):
         facts = next(events)
         assert isinstance(facts, FileFacts)
-        _check_has(facts, wanted, watch)
+        _check_has(facts, side_choice, watch)
         if facts.kind == "image":
             assert frames
             frames.add_image(next(events))
@@ -159,7 +161,7 @@ def _read(
             elif sound:
                 sound.push(event)
                 watch.check(sound.seconds)
-    return facts.side(wanted)
+    return facts.side(side_choice)
 
 
 class _Sound:

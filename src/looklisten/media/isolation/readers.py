@@ -148,7 +148,7 @@ def read_file_facts(path: str | Path, limits: FileLimits) -> FileFacts:
 def read_file(
     path: str | Path,
     limits: FileLimits,
-    wanted: WantedSide,
+    side_choice: WantedSide,
     options: DecodeOptions,
     image_pixels: int,
     nearest_to: TimeGrid | None = None,
@@ -163,7 +163,7 @@ def read_file(
         _decode_file,
         _path_elsewhere(path),
         limits,
-        wanted,
+        side_choice,
         options,
         image_pixels,
         nearest_to,
@@ -178,7 +178,7 @@ def read_file(
 def _decode_file(
     path: str | Path,
     limits: FileLimits,
-    wanted: WantedSide,
+    side_choice: WantedSide,
     options: DecodeOptions,
     image_pixels: int,
     nearest_to: TimeGrid | None,
@@ -193,7 +193,7 @@ def _decode_file(
     with open_media(path, options, report) as container:
         facts = in_process_facts.media_facts(container, path, limits)
         yield facts
-        side = facts.side(wanted)
+        side = facts.side(side_choice)
         options = replace(options, audio=side != "vision", video=side != "audio")
         times = iter(nearest_to) if nearest_to else None
         yield from in_process.decode_container(container, path, options, report, times)
