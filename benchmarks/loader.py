@@ -1,6 +1,7 @@
 """The loader at scale: how long a training of millions of videos takes to begin and to draw.
 
-    python benchmarks/loader.py [--rows 5000000] [--folder PATH] [--batch 64] [--draws 60] [--json]
+    python benchmarks/loader.py [--rows 5000000] [--folder PATH] [--batch 64] [--draws 60]
+        [--without-columns] [--json]
 
 It writes shards of so many videos, one clip each, in the product's own format. Nothing in them is
 media: frames are empty, and the silence of each clip is a hole in its file, which takes no room on
@@ -8,7 +9,8 @@ the disk. `--folder` keeps the shards and takes them again.
 
 Measured are the parts of a training's start that grow with the number of videos, then the draws of
 batches. A draw chooses the clips, the frames and the seconds of sound of a batch; it decodes
-nothing. The first draw of an epoch orders its videos. The shards are in the cache of the system,
+nothing. With `--without-columns` the file of small columns is not used, as in sets of earlier
+versions. The first draw of an epoch orders its videos. The shards are in the cache of the system,
 as far as its memory goes.
 """
 
@@ -29,6 +31,7 @@ from numpy.typing import NDArray
 
 from looklisten.app.terminal import ProgressBar
 from looklisten.config import Config
+from looklisten.data.clip_columns import COLUMNS_FILE, columns_of_shards, write_columns
 from looklisten.data.inspection import training_warnings
 from looklisten.data.pairs import PairStream
 from looklisten.data.shard_files import (
@@ -119,6 +122,7 @@ def write_index(folder: Path, rows: int, progress: Progress) -> None:
     # Numbers that never repeat, in no order: an odd factor permutes the numbers below 2^64.
     videos = np.arange(rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     shards = []
+    columns = []
     for first in range(0, rows, CLIPS_PER_SHARD):
         of_shard = videos[first : first + CLIPS_PER_SHARD]
         path = folder / f"clips-{first // CLIPS_PER_SHARD:06d}-000.arrow"
@@ -129,15 +133,17 @@ def write_index(folder: Path, rows: int, progress: Progress) -> None:
                     maker.record_batch(of_shard[start : start + CLIPS_PER_RECORD_BATCH])
                 )
         sink.close()
-        shards.append(
-            {
-                "name": path.name,
-                "clips": len(of_shard),
-                "bytes": path.stat().st_size,
-                "sha256": "",
-            }
-        )
+        shard = {
+            "name": path.name,
+            "clips": len(of_shard),
+            "bytes": path.stat().st_size,
+            "sha256": "",
+        }
+        shards.append(shard)
+        columns.append(columns_of_shards(folder, [shard]))
         progress(first + len(of_shard), rows)
+    ids = [of_shard["video_id"] for of_shard in columns]
+    write_columns(folder / COLUMNS_FILE, ids, columns, shards)
     index = {"format": FORMAT_VERSION, "clips": rows, "shards": shards}
     (folder / "index.json").write_text(json.dumps(index))
 
@@ -213,6 +219,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--draws", type=int, default=60)
+    parser.add_argument("--without-columns", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -221,7 +228,16 @@ def main() -> None:
             with ProgressBar("shards without media") as progress:
                 write_index(folder, given.rows, progress)
         rows = read_manifest(folder)["clips"]
-        result = {"rows": rows, "batch": given.batch} | measured(folder, given.batch, given.draws)
+        columns = folder / COLUMNS_FILE
+        hidden = columns.with_suffix(".hidden")
+        if given.without_columns:
+            columns.rename(hidden)
+        try:
+            figures = measured(folder, given.batch, given.draws)
+        finally:
+            if given.without_columns:
+                hidden.rename(columns)
+        result = {"rows": rows, "batch": given.batch} | figures
     if given.json:
         print(json.dumps(result))
         return

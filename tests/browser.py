@@ -1,7 +1,8 @@
 """A page in a real browser, without a screen and without a network."""
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ Promise.all([...document.querySelectorAll(arguments[0])].map(seconds)).then(done
 
 
 @contextmanager
-def opened(page: Path, folder: Path) -> Iterator[Any]:
-    """Chromium with `page` loaded, its profile in `folder`; skips where there is none."""
+def opened(page: Path | str, folder: Path, flags: Sequence[str] = ()) -> Iterator[Any]:
+    """Chromium with `page`, a file or an address, its profile in `folder`; skips without one."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         pytest.skip("needs chromium and chromedriver")
@@ -41,13 +42,13 @@ def opened(page: Path, folder: Path) -> Iterator[Any]:
 
     options = Options()
     options.binary_location = chromium
-    for flag in [*FLAGS, f"--user-data-dir={folder / 'profile'}"]:
+    for flag in [*FLAGS, *flags, f"--user-data-dir={folder / 'profile'}"]:
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(driver))
     try:
         browser.set_script_timeout(30)
-        browser.get(page.as_uri())
+        browser.get(page.as_uri() if isinstance(page, Path) else page)
         yield browser
     finally:
         browser.quit()
@@ -75,6 +76,16 @@ def addresses(browser: Any) -> set[str]:
             "return elements.map(element => (element.src || element.href).slice(0, 5))"
         )
     )
+
+
+def requests(browser: Any) -> list[str]:
+    """The addresses that the browser asked for since the last call, of all its pages."""
+    entries = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [
+        entry["params"]["request"]["url"]
+        for entry in entries
+        if entry["method"] == "Network.requestWillBeSent"
+    ]
 
 
 def failures(browser: Any) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -180,6 +181,19 @@ def test_copies_count_once_and_tables_are_read(folders, tmp_path):
     files, failures = read_labeled_files(table, {".jpg"})
     assert [file.label for file in files] == ["bell"]
     assert [line["reason"] for line in failures] == ["there is no such file"]
+
+
+def test_a_folder_is_named_from_another_one_and_in_any_bytes(folders, tmp_path, monkeypatch):
+    for kind in ("images", "sounds"):
+        shutil.copytree(folders / kind, tmp_path / kind)
+        for label in list((tmp_path / kind).iterdir()):
+            label.rename(label.with_name(label.name + os.fsdecode(b"\xe9")))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    same = (("drum kit\\xe9", "drum\\xe9"),)
+    options = options_of(folders, images="../images", sounds="../sounds", same=same, videos=2)
+    synth(tmp_path / "out", options)
+    assert "bell\\xe9" in (tmp_path / "out" / "labels.csv").read_text("utf-8")
 
 
 def test_files_that_cannot_be_decoded_are_named_and_left_out(folders, tmp_path, capsys):

@@ -90,6 +90,24 @@ def test_channels_that_cancel_are_heard(tmp_path, codec):
     assert report.flags == {"out-of-phase"}
 
 
+@pytest.mark.parametrize("as_file", [True, False])
+def test_an_offset_hides_no_cancellation_and_is_none(tmp_path, as_file):
+    wave = noise()
+    flags = []
+    for channels in ((wave + 0.3, 0.3 - wave), (0 * wave - 0.6, 0 * wave + 0.5)):
+        array = np.stack(channels, 1).astype(np.float32)
+        if as_file:
+            path = write_sound(tmp_path / "a.wav", array, layout="stereo")
+            samples, report = decoded_sound(path)
+            flags.append(report.flags)
+        else:
+            samples = np.concatenate(list(resample_array(array, RATE)))
+        right = channels[0].std()
+        assert samples.std() == pytest.approx(right, abs=1e-3)
+    if as_file:
+        assert flags == [{"out-of-phase"}, set()]
+
+
 def test_clips_of_channels_that_cancel_are_marked_and_not_silent(tmp_path):
     wave = noise()
     write_video(

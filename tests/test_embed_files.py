@@ -155,6 +155,29 @@ def test_a_name_that_is_not_utf8_is_embedded_once(two_sounds, run_path, tmp_path
     assert (again["skipped"], again["failed"]) == (2, 0)
 
 
+@pytest.mark.parametrize("format", ["npz", "parquet", "jsonl"])
+def test_a_folder_whose_name_is_not_utf8_gets_vectors(two_sounds, run_path, tmp_path, format):
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    command = [*command_of(two_sounds, run_path, out), "--format", format]
+    assert main(command) == 0
+    assert {path.suffix for path in out.rglob("*.wav.*")} == {f".{format}"}
+    assert main(command) == 0
+
+
+def test_in_a_locale_without_utf8_names_keep_their_bytes(two_sounds, run_path, tmp_path):
+    (two_sounds / "a.wav").rename(two_sounds / "été.wav")
+    command = command_of(two_sounds, run_path, tmp_path / "out")
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "looklisten", *command],
+        env=os.environ | environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "été.wav.npz").exists()
+
+
 def other_network(run_path, folder):
     """A copy of a run whose weights are others, as after more training."""
     model = load(run_path)

@@ -1,5 +1,7 @@
 """Each labeled set is read in the layout of its owner; an error says which files are missing."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,24 @@ def test_own_sounds_in_class_folders_get_five_folds_of_equal_size(tmp_path):
     for fold in files.tested:
         for label in "ab":
             assert 1 <= np.sum((files.folds == fold) & (files.labels == label)) <= 2
+
+
+def test_a_folder_of_own_sounds_is_searched_as_any_other(tmp_path, caplog):
+    not_utf8 = os.fsdecode(b"caf\xe9")
+    for label in (not_utf8, "b"):
+        make_empty_files(tmp_path / "set", *(f"{label}/{number}.wav" for number in range(5)))
+    make_empty_files(tmp_path / "elsewhere", *(f"{number}.wav" for number in range(5)))
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "b" / "circle").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "b" / "broken.wav").symlink_to(tmp_path / "nowhere.wav")
+    make_empty_files(tmp_path / "set", "b/.trash/x.wav", "b/._1.wav", "b/film.mov")
+    with caplog.at_level("INFO", logger="looklisten"):
+        files = open_labeled_set("sounds", tmp_path / "set")
+    assert files.classes == ("b", "caf\\xe9", "linked")
+    assert [np.sum(files.labels == label) for label in files.classes] == [5, 5, 5]
+    assert len(set(files.fingerprint())) > 1
+    assert "(.mov 1)" in caplog.text
+    assert "broken.wav is left out" in caplog.text
 
 
 def test_own_sounds_by_a_table(tmp_path):

@@ -7,6 +7,7 @@ import struct
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from PIL import Image
 
 from looklisten.media.decode.decode import decode_media
@@ -138,3 +139,25 @@ def test_the_matrix_of_a_frame_is_read_from_pyav(film):
             1 << 16,
             0,
         )
+
+
+def cropped(film, path, left):
+    """A copy of a film whose stream hides columns at the left."""
+    with av.open(film) as source, av.open(path, "w") as target:
+        stored = source.streams.video[0]
+        stream = target.add_stream_from_template(stored)
+        crop = BitStreamFilterContext(f"h264_metadata=crop_left={left}", stored, stream)
+        for packet in source.demux(stored):
+            for changed in crop.filter(packet if packet.size else None):
+                changed.stream = stream
+                target.mux(changed)
+    return path
+
+
+@pytest.mark.parametrize("left", [16, 32])
+def test_columns_that_a_stream_hides_are_not_seen(film, tmp_path, left):
+    with_matrix(film, MATRICES["as it is"][0])
+    path = cropped(film, tmp_path / "cropped.mp4", left)
+    luma = next(decode_media(path, DecodeOptions(audio=False))).planes[0].astype(int)
+    assert luma.shape == (HEIGHT, WIDTH - left)
+    assert np.abs(luma - STORED[:, left:]).mean() < 4

@@ -2,17 +2,20 @@
 timestamps.
 """
 
+import json
+
 import numpy as np
 import pytest
 import simplejpeg
 
 from conftest import hear_clock, read_clock, write_clock_video, write_sound
+from looklisten.app.cli import main
 from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.media.decode.decode import decode_audio, decode_media
 from looklisten.media.decode.options import DecodeOptions
-from looklisten.media.decode.records import DecodeReport
+from looklisten.media.decode.records import APPENDED_FILE, DecodeReport
 
 RATE = 48_000
 PART_SECONDS = 4.0
@@ -141,6 +144,22 @@ def test_a_clock_that_wraps_goes_on(tmp_path):
     assert sum(clip.duration_seconds for clip in clips) == pytest.approx(PART_SECONDS, abs=0.2)
     assert max(out_of_sync(clip) for clip in clips) < 0.045
     assert report.stop_reason == ""
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp4"])
+def test_embed_says_what_the_demuxer_does_not_read(tmp_path, run_path, capsys, caplog, name):
+    if name == "a.wav":
+        write_sound(tmp_path / name, np.zeros(3 * RATE, np.float32), codec="pcm_s16le")
+    else:
+        write_clock_video(tmp_path / name, seconds=3.0)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / name).write_bytes((tmp_path / name).read_bytes() * 2)
+    command = ["embed", str(folder), "--checkpoint", str(run_path), "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    lost = json.loads(capsys.readouterr().out)["lost_seconds"]
+    assert lost == {APPENDED_FILE: pytest.approx(3.0, abs=0.1)}
+    assert f"{name}: {lost[APPENDED_FILE]:.1f} s are lost" in caplog.text
 
 
 def test_parts_that_the_demuxer_does_not_read_are_counted(tmp_path):

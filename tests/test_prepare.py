@@ -585,3 +585,25 @@ def test_trying_a_folder_leaves_nothing_behind(tmp_path):
     check_writable(tmp_path / "new" / "deeper")
     check_writable(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+# The file of small columns (tests/test_shards.py has its content).
+
+
+def test_a_set_of_an_earlier_version_gets_its_columns_when_it_is_prepared_again(world, tmp_path):
+    videos = sorted((world).rglob("*.mp4"))[:3]
+    out = tmp_path / "out"
+    prepare(videos, out, workers=1, sources_per_batch=1)
+    written = (out / "columns.feather").read_bytes()
+    other_batch = (out / "progress/000001.arrow").read_bytes()
+    shards = Shards(out)
+    assert shards.samples(0) == len(shards.waveform(0))
+    for file in [out / "columns.feather", *(out / "progress").glob("*.arrow")]:
+        file.unlink()
+    assert Shards(out).video_ids.tolist() == shards.video_ids.tolist()
+    prepare(videos, out, workers=1, sources_per_batch=1)
+    assert (out / "columns.feather").read_bytes() == written
+    # Columns of another batch do not fit, so the shards are read.
+    (out / "progress/000000.arrow").write_bytes(other_batch)
+    prepare(videos, out, workers=1, sources_per_batch=1)
+    assert (out / "columns.feather").read_bytes() == written

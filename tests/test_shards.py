@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +12,12 @@ import pyarrow as pa
 import pytest
 
 from conftest import small_config
+from looklisten.data.clip_columns import (
+    FrameTimes,
+    columns_of_shards,
+    open_columns,
+    write_columns,
+)
 from looklisten.data.clips import Box, Clip
 from looklisten.data.shard_files import CLIPS_PER_RECORD_BATCH, FORMAT_VERSION, write_shards
 from looklisten.data.shards import Shards
@@ -36,6 +43,7 @@ def a_clip(number, split="", samples=48_000, sample_rate_hz=48_000):
 
 
 def write_set(folder, clips, limit_bytes=10**9):
+    folder.mkdir(exist_ok=True)
     entries = write_shards(clips, folder, "clips-000000", limit_bytes)
     index = {"format": FORMAT_VERSION, "shards": entries}
     (folder / "index.json").write_text(json.dumps(index))
@@ -275,3 +283,90 @@ def test_a_split_is_named_all_held_out_or_by_its_own_name(tmp_path):
         match=r"no split 'tset' in .*; the splits are all, extra, held-out, test, train",
     ):
         shards.split("tset", 0.1)
+
+
+# columns.feather.
+
+
+def write_set_with_columns(folder, clips, limit_bytes=10**9):
+    entries = write_set(folder, clips, limit_bytes)
+    columns = columns_of_shards(folder, entries)
+    write_columns(folder / "columns.feather", [columns["video_id"]], [columns], entries)
+    return entries
+
+
+def without_columns(folder, copy):
+    shutil.copytree(folder, copy)
+    (copy / "columns.feather").unlink()
+    return Shards(copy)
+
+
+def varied_clips(count):
+    clips = []
+    for number in range(count):
+        times = tuple(0.1 * frame for frame in range(number % 4 + 1))
+        clip = replace(
+            a_clip(number % 7, samples=48_000 + number),
+            key=f"v{number % 7}@{number}",
+            frame_seconds=times,
+            frames=(b"jpeg",) * len(times),
+            labels=("bell", "dog")[: number % 3],
+        )
+        clips.append(clip)
+    return clips
+
+
+def test_the_file_of_columns_gives_what_the_shards_hold(tmp_path):
+    write_set_with_columns(tmp_path / "set", varied_clips(43), limit_bytes=10**6)
+    fast, slow = Shards(tmp_path / "set"), without_columns(tmp_path / "set", tmp_path / "slow")
+    mask = np.arange(43) % 3 != 1
+    for one, other in ((fast, slow), (fast.select(mask), slow.select(mask))):
+        assert one.video_ids.tolist() == other.video_ids.tolist()
+        assert one.names.tolist() == other.names.tolist()
+        assert one.labels == other.labels
+        assert one.videos().tolist() == other.videos().tolist()
+        assert one.video_numbers.tolist() == other.video_numbers.tolist()
+        names = ("duration_seconds", "marks", "frame_seconds", "boxes")
+        assert one.columns(*names).to_pylist() == other.columns(*names).to_pylist()
+        few = np.array([5, 0, 20])
+        assert one.video_ids_of(few) == tuple(other.video_ids[few])
+        assert one.first_labels_of(few) == other.first_labels_of(few) == tuple(one.names[few])
+        for clip in range(len(one)):
+            assert one.frame_seconds(clip).tolist() == other.frame_seconds(clip).tolist()
+            assert one.samples(clip) == other.samples(clip) == len(one.waveform(clip))
+        assert one.held_out_mask(0.4).tolist() == other.held_out_mask(0.4).tolist()
+        assert one.validation_mask(0.4, 0.2).tolist() == other.validation_mask(0.4, 0.2).tolist()
+
+
+def test_columns_of_many_clips_are_in_record_batches_of_one_size(tmp_path):
+    entries = write_set(tmp_path, [a_clip(0), a_clip(1)])
+    columns = columns_of_shards(tmp_path, entries)
+    many = pa.concat_tables([columns] * 40_000)
+    entries[0]["clips"] = 80_000
+    write_columns(
+        tmp_path / "columns.feather", [many["video_id"]], [many.slice(0, 3), many.slice(3)], entries
+    )
+    table = open_columns(tmp_path, entries)
+    assert [len(chunk) for chunk in table["split"].chunks] == [65_536, 80_000 - 65_536]
+    times = FrameTimes(table)
+    assert (
+        times.frame_seconds(65_535).tolist()
+        == times.frame_seconds(79_999).tolist()
+        == [0, 0.2, 0.7]
+    )
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "of other shards", "no Arrow file"])
+def test_columns_that_do_not_fit_the_shards_are_not_used(tmp_path, harm, caplog):
+    write_set_with_columns(tmp_path / "set", varied_clips(20))
+    file = tmp_path / "set" / "columns.feather"
+    data = file.read_bytes()
+    if harm == "of other shards":
+        write_set_with_columns(tmp_path / "set", varied_clips(21))
+        file.write_bytes(data)
+    else:
+        file.write_bytes({"cut": data[:-99], "empty": b"", "no Arrow file": b"x" * 5000}[harm])
+    shards = Shards(tmp_path / "set")
+    assert len(shards) == (21 if harm == "of other shards" else 20)
+    assert shards.video_ids.tolist() == [clip.video_id for clip in shards]
+    assert "columns.feather is damaged or of other shards" in caplog.text

@@ -52,6 +52,7 @@ def starts(sources):
         (pa.array([0, 1, None]), "0,1,", [("0",), ("1",), ()]),
         (pa.array([False, True, None]), "False,True,", [("False",), ("True",), ()]),
         (pa.array([0.0, 1.0, float("nan")]), "0.0,1.0,", [("0",), ("1",), ()]),
+        (pa.array([0.0, 2.0, float("nan")]), "0.0,2.0,nan", [("0",), ("2",), ()]),
         (pa.array([0.5, 1.0, None]), "0.5,1,", [("0.5",), ("1",), ()]),
         (pa.array([Decimal("0.50"), Decimal("2.00"), None]), "0.5,2,", [("0.5",), ("2",), ()]),
         (pa.array([b"cat", None, b""]), "cat,,", [("cat",), (), ()]),

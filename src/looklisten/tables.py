@@ -29,6 +29,7 @@ SIMILAR = 0.8
 """A heading this similar to a known one is taken for a spelling mistake."""
 
 _INTEGER_WITH_POINT = re.compile(r"-?\d+\.0+")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 # What Excel writes above the headings.
 _SEPARATOR_LINE = re.compile(r"\A\ufeff?sep=.\r?\n", re.IGNORECASE)
 
@@ -135,6 +136,7 @@ def _from_csv(name: str, data: bytes) -> Table:
                 f"{printable(name)}, line {line}: has {len(cells)} cells where the heading has "
                 f"{len(columns)}; put a cell that holds the separator into quotes"
             )
+    body = _without_nan(columns, body)
     integer_columns = _integer_columns(columns, [cells for _, cells in body])
     rows = []
     for line, cells in body:
@@ -165,6 +167,33 @@ def _delimiter(text: str) -> str:
             # max takes the first of equals, and the comma is the first delimiter.
             return max(DELIMITERS, key=outside_quotes.count)
     return ","
+
+
+def _without_nan(
+    columns: Sequence[str], body: Sequence[tuple[int, list[str]]]
+) -> list[tuple[int, list[str]]]:
+    """The lines, with no value for each `nan` in a column of numbers.
+
+    Python writes a missing number so. In a column of words `nan` is a word.
+    """
+    texts: list[set[str]] = [set() for _ in columns]
+    for _, cells in body:
+        for column_texts, cell in zip(texts, cells, strict=False):
+            column_texts.add(cell.strip().casefold())
+    of_numbers = set()
+    for number, column_texts in enumerate(texts):
+        values = column_texts - {"", "nan"}
+        # A file may be named `nan`.
+        if values and columns[number] != "path" and all(map(_NUMBER.fullmatch, values)):
+            of_numbers.add(number)
+    cleaned = []
+    for line, cells in body:
+        new_cells = list(cells)
+        for number in of_numbers.intersection(range(len(cells))):
+            if cells[number].strip().casefold() == "nan":
+                new_cells[number] = ""
+        cleaned.append((line, new_cells))
+    return cleaned
 
 
 def _integer_columns(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> set[str]:

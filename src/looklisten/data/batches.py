@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from looklisten.data.clip_columns import columns_of_shards, to_bytes
 from looklisten.data.clips import VideoBox
 from looklisten.data.duplicates import fingerprint
 from looklisten.data.options import PrepareOptions
@@ -57,6 +58,11 @@ class SourceBatch:
 def record_name(batch: int) -> str:
     """The file with the record of a batch."""
     return f"progress/{batch:06d}.json"
+
+
+def columns_name(batch: int) -> str:
+    """The file with the small columns of a batch."""
+    return f"progress/{batch:06d}.arrow"
 
 
 def lost_workers_name(batch: int) -> str:
@@ -114,6 +120,10 @@ def prepare_batch(
         try:
             with output.filling() as folder, workers.lend() as worker:
                 record = _attempt(batch, worker, folder, lost, position)
+                # Now, while the pages of the shards are in memory.
+                columns = columns_of_shards(folder, record["shards"])
+            # Before the record, so that a batch with a record has its columns.
+            output.write(columns_name(batch.number), to_bytes(columns))
             output.write_json(batch.record_name, record)
             return record
         except WorkerLost as error:

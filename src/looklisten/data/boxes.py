@@ -8,8 +8,7 @@ from pathlib import Path
 
 from looklisten.data.clips import VideoBox
 from looklisten.data.inputs import read_bytes, relative_path
-from looklisten.data.sources import Source, is_remote
-from looklisten.data.written_paths import as_file_name, next_to, path_cell
+from looklisten.data.sources import Source, as_file_name, is_remote, next_to, path_cell
 from looklisten.errors import SourceError
 from looklisten.names import encode_name, first_few
 from looklisten.tables import Row, check_columns, read_table

@@ -18,8 +18,17 @@ import fsspec
 from looklisten import tables
 from looklisten.cells import cell_text
 from looklisten.data.options import LabelSource
-from looklisten.data.sources import Source, SourceList, check_splits, is_remote, merge_rows
-from looklisten.data.written_paths import as_file_name, next_to, path_cell, spellings
+from looklisten.data.sources import (
+    Source,
+    SourceList,
+    as_file_name,
+    check_splits,
+    is_remote,
+    merge_rows,
+    next_to,
+    path_cell,
+    spellings,
+)
 from looklisten.errors import SourceError
 from looklisten.media.formats import VIDEO_SUFFIXES
 from looklisten.media.synth.options import COLLAGE_COLUMNS, WORLD_COLUMNS

@@ -61,7 +61,7 @@ def inspect(
     total_bytes = sum(shard["bytes"] for shard in shards.manifest["shards"])
     return {
         "path": str(path),
-        "videos": len(shards.videos()),
+        "videos": shards.video_count(),
         "clips": len(shards),
         "hours": round(hours, 4),
         "frames": int(frame_counts.sum()),
@@ -93,11 +93,10 @@ def training_warnings(shards: Shards, mask: NDArray[np.bool_]) -> list[str]:
         affected = clips_with_mark[mark]
         if affected >= WARN_SHARE * count:
             warnings.append(f"{affected:,} of {clips} {verb} {mark}: {consequence}")
-    videos = shards.videos(mask).tolist()
-    if len(videos) == 1:
+    if shards.video_count(mask) == 1:
+        (video,) = shards.videos(mask).tolist()
         warnings.append(
-            f"all {clips} are of one video ({printable(videos[0])}): "
-            "a negative pair needs two videos"
+            f"all {clips} are of one video ({printable(video)}): a negative pair needs two videos"
         )
     splits = set(shards.splits.tolist())
     has_unknown_splits = bool(splits - {"train", "val", "test", ""})

@@ -1,4 +1,4 @@
-"""The records of all batches -> the index of a set, failures.jsonl and skipped.jsonl."""
+"""The records of all batches -> index.json, columns.feather, failures.jsonl and skipped.jsonl."""
 
 import json
 import re
@@ -6,12 +6,21 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from looklisten.data.batches import Record, failure_line, record_name
+import pyarrow as pa
+
+from looklisten.data.batches import Record, columns_name, failure_line, record_name
+from looklisten.data.clip_columns import (
+    COLUMNS_FILE,
+    columns_of_shards,
+    from_bytes,
+    write_columns,
+)
 from looklisten.data.options import PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.plan import BatchPlan
 from looklisten.data.shard_files import FORMAT_VERSION
 from looklisten.names import encode_name, printable
+from looklisten.system.files import atomic_write
 
 SHARD_NAME = re.compile(r"clips-\d{6}-\d{3}\.arrow")
 
@@ -51,9 +60,37 @@ def merge_records(output: OutputFolder, plan: BatchPlan, options: PrepareOptions
         "source_marks": _sum(records, "source_marks"),
         "shards": shards,
     }
+    _write_columns(output, records, shards)
     # Last of all, because a folder with an index counts as a finished set.
     output.write_json("index.json", index)
     return summary
+
+
+def _write_columns(
+    output: OutputFolder, records: list[Record], shards: list[dict[str, Any]]
+) -> None:
+    """Write the small columns of all clips, if those of every batch are at hand."""
+    video_ids = []
+    for number, record in enumerate(records):
+        columns = _columns_of_batch(output, number, record)
+        if columns is None:
+            # Without the file, the shards are read. One that is left would be of another set.
+            output.remove(COLUMNS_FILE)
+            return
+        video_ids.append(columns["video_id"])
+    # Read a second time: the times of all frames may be larger than the memory.
+    batches = (_columns_of_batch(output, *batch) for batch in enumerate(records))
+    with output.filling() as folder, atomic_write(folder / COLUMNS_FILE) as scratch:
+        write_columns(scratch, video_ids, batches, shards)
+
+
+def _columns_of_batch(output: OutputFolder, number: int, record: Record) -> pa.Table | None:
+    """The small columns of a batch; None where they are neither stored nor quick to read."""
+    columns = from_bytes(output.read(columns_name(number)), record["shards"])
+    # Earlier versions did not store them.
+    if columns is None and output.folder is not None:
+        return columns_of_shards(output.folder, record["shards"])
+    return columns
 
 
 def _sum(records: list[Record], field: str) -> dict[str, Any]:

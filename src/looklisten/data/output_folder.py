@@ -15,6 +15,7 @@ from typing import Any
 
 import fsspec
 
+from looklisten.data.clip_columns import COLUMNS_FILE
 from looklisten.errors import ConfigError, ShardError
 from looklisten.names import printable
 from looklisten.system.cache import writable_cache
@@ -158,4 +159,7 @@ def local_copy(address: str) -> Path:
         if not file.exists() or file.stat().st_size != shard["bytes"]:
             with atomic_write(file) as scratch:
                 remote.fetch(shard["name"], scratch)
+    # It is small beside the shards, and may be another one with the same size.
+    with contextlib.suppress(FileNotFoundError), atomic_write(folder / COLUMNS_FILE) as scratch:
+        remote.fetch(COLUMNS_FILE, scratch)
     return folder

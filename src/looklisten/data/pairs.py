@@ -172,23 +172,26 @@ class PairStream:
         self._pairs_within_process = pairs_within_process
         # Two epochs: where one ends, threads make batches of both.
         self._order = functools.lru_cache(2)(self._shuffled)
-        self.videos = clips.videos()
         # Stable: the clips of a video stay in the order of the folder, on every machine.
         order = np.argsort(clips.video_numbers, kind="stable")
         self._clips = clips.folder_numbers[order]
         self._first = np.flatnonzero(np.diff(clips.video_numbers[order], prepend=-1, append=-1))
+        self.video_count = len(self._first) - 1
         # Every row needs a video of its own: two clips of one video must not make a negative.
-        if len(self.videos) < batch_size:
+        if self.video_count < batch_size:
             raise ConfigError(
                 f"a batch of {batch_size} needs as many different videos, "
-                f"and there are {len(self.videos)}; "
+                f"and there are {self.video_count}; "
                 "lower the batch size or prepare more videos"
             )
-        self._long: list[list[int]] = [[] for _ in self.videos]
+        self._long: dict[int, list[int]] = {}
+        """The clips of each video that can make same-video rows, where there are some."""
         if same_video_share:
             # Only where it is needed, because it reads the times of every clip.
-            self._long = [self._long_clips(video) for video in range(len(self.videos))]
-            if not any(self._long):
+            for video in range(self.video_count):
+                if long_clips := self._long_clips(video):
+                    self._long[video] = long_clips
+            if not self._long:
                 raise ConfigError(
                     "same-video negatives need clips of at least "
                     f"{SAME_VIDEO_SECONDS + WINDOW_SECONDS:g} s; "
@@ -197,11 +200,11 @@ class PairStream:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.videos) // self.batch_size
+        return self.video_count // self.batch_size
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         """The order of the videos in an epoch, `[videos]`; takes 0.4 s for five million videos."""
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.videos))
+        return np.random.default_rng((self.seed, epoch)).permutation(self.video_count)
 
     def choose(self, epoch: int, step: int, parts: int = 1) -> PairChoices:
         """The choices of the batch at (epoch, step), computed in `parts`; reads no media."""
@@ -242,7 +245,7 @@ class PairStream:
         """Frame and first sample of sound of a moment of a clip; `chance` in [0, 1), `[2]`."""
         times = self.shards.frame_seconds(clip)
         frame = int(chance[0] * len(times))
-        samples = len(self.shards.waveform(clip))
+        samples = self.shards.samples(clip)
         return frame, window_start(times[frame], samples, chance[1])
 
     def _repeated_rows(self, index: int, videos: NDArray[np.int64]) -> list[int]:
@@ -251,7 +254,7 @@ class PairStream:
         count = round(share * len(videos) / 2)
         rows = []
         for row, video in enumerate(videos.tolist()):
-            if self._long[video]:
+            if video in self._long:
                 rows.append(row)
         return rows[:count]
 
@@ -262,7 +265,7 @@ class PairStream:
         """
         long_clips = []
         for clip in self._clips[self._first[video] : self._first[video + 1]].tolist():
-            seconds = len(self.shards.waveform(clip)) / SAMPLE_RATE_HZ
+            seconds = self.shards.samples(clip) / SAMPLE_RATE_HZ
             gaps = np.diff(self.shards.frame_seconds(clip), prepend=0.0, append=seconds)
             # The gaps before the first frame and after the last count too.
             if seconds >= SAME_VIDEO_SECONDS + WINDOW_SECONDS and gaps.max() < WINDOW_SECONDS:
@@ -278,7 +281,7 @@ class PairStream:
         """
         times = self.shards.frame_seconds(clip)
         apart = round(SAME_VIDEO_SECONDS * SAMPLE_RATE_HZ)
-        room = len(self.shards.waveform(clip)) - WINDOW_SAMPLES - apart
+        room = self.shards.samples(clip) - WINDOW_SAMPLES - apart
         # Two numbers in the room that is left, with the distance put between them.
         early, late = sorted(int(number * (room + 1)) for number in chance[0])
         starts = np.array([early, late + apart])
@@ -298,8 +301,8 @@ class PairStream:
         return PairBatch(
             frames=stack([self._frame(choices, row) for row in range(len(rows))]),
             waveforms=torch.from_numpy(np.stack(waveforms)),
-            video_ids=tuple(self.shards.video_ids[choices.clips].tolist()),
-            labels=tuple(self.shards.names[choices.clips].tolist()),
+            video_ids=self.shards.video_ids_of(choices.clips),
+            labels=self.shards.first_labels_of(choices.clips),
             choices=choices,
             rows=rows,
             pairing=pairing,
@@ -315,7 +318,7 @@ class PairStream:
         rows = part.rows(self.batch_size)
         # Process r has every `ranks`-th row: one that lies `ranks` further is of the same process.
         distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
-        compared_videos = self.shards.video_ids[all_choices.clips[compared_rows]]
+        compared_videos = self.shards.video_numbers[all_choices.clips[compared_rows]]
         pairing = pair_up(rows - compared_rows[0], compared_videos, distance)
         return all_choices.take(rows), rows, pairing
 
@@ -402,13 +405,13 @@ def _spread_over_parts(repeated_videos: int, rows: int, parts: int) -> NDArray[n
     return np.array(order, dtype=np.int64)
 
 
-def pair_up(rows: NDArray[np.int64], video_ids: NDArray[Any], distance: int = 1) -> Pairing:
+def pair_up(rows: NDArray[np.int64], videos: NDArray[Any], distance: int = 1) -> Pairing:
     """Pair the rows of a batch: two same-video rows with each other, others in turn.
 
     Each of the others gets the sound of the one that lies `distance` further, and the last ones get
-    those of the first.
+    those of the first. `videos`: the id or the number of each row's video.
     """
-    video_numbers = np.unique(video_ids, return_inverse=True)[1]
+    video_numbers = np.unique(videos, return_inverse=True)[1]
     size = len(video_numbers)
     same_video_rows = 0
     while (

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from looklisten.data.batches import Record, lost_workers_name, record_name
+from looklisten.data.batches import Record, columns_name, lost_workers_name, record_name
 from looklisten.data.duplicates import fingerprint, moved_duplicates, with_duplicates
 from looklisten.data.inputs import find_sources
 from looklisten.data.options import LabelSource, PrepareOptions
@@ -341,6 +341,7 @@ def _forget(output: OutputFolder, batch: int, changed: set[str]) -> None:
     elif lost_workers:
         output.remove(lost_workers_name(batch))
     output.remove(record_name(batch))
+    output.remove(columns_name(batch))
 
 
 def _read_plan(output: OutputFolder, options: PrepareOptions) -> tuple[Path | None, Batches]:

@@ -216,7 +216,7 @@ class ShardFiles:
     ) -> pa.ipc.RecordBatchFileReader:
         file = self._paths[shard]
         try:
-            return pa.ipc.open_file(_memory_map(file, read_ahead), options=options)
+            return pa.ipc.open_file(map_file(file, read_ahead), options=options)
         except pa.ArrowInvalid as error:
             raise ShardError(
                 f"the shard {file} is damaged ({error}); "
@@ -224,7 +224,7 @@ class ShardFiles:
             ) from None
 
 
-def _memory_map(file: Path, read_ahead: bool) -> pa.Buffer:
+def map_file(file: Path, read_ahead: bool) -> pa.Buffer:
     """The file in memory. Without `read_ahead`, the advice is that only a few pages are read."""
     # Not `pa.memory_map`: it has the system read a whole record batch, megabytes of frames and
     # sound, of which a training reads one frame and one second.

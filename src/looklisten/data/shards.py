@@ -5,8 +5,8 @@ and no network.
 """
 
 import copy
-import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from looklisten.data.clip_columns import (
+    FrameTimes,
+    VideoNumbers,
+    open_columns,
+    text_list,
+    texts,
+    video_hashes,
+)
 from looklisten.data.clips import Clip
 from looklisten.data.output_folder import local_copy
 from looklisten.data.shard_files import (
@@ -52,22 +60,26 @@ class Shards(Sequence[Clip]):
         self.manifest = read_manifest(self.path)
         check_sizes(self.path, self.manifest)
         self._files = ShardFiles(self.path, self.manifest, open_record_batches, read_ahead)
-        table = self._files.columns(("video_id", "split", "labels", "sample_rate_hz"))
-        check_sample_rates(self.path, table["sample_rate_hz"])
+        shards = self.manifest["shards"]
+        table = open_columns(self.path, shards)
+        self._frame_times = FrameTimes(table) if table is not None else None
+        if table is None:
+            table = self._files.columns(("video_id", "split", "labels", "sample_rate_hz"))
+        self._table: pa.Table = table
+        """The small columns of all stored clips."""
+        check_sample_rates(self.path, self._table["sample_rate_hz"])
         # Set in a selection only: a reference to itself would keep the files mapped for longer.
         self._folder: Shards | None = None
-        # These columns are small, so they stay in memory; training reads them for every row.
-        self._rows: NDArray[np.int64] = np.arange(len(table))
+        self._rows: NDArray[np.int64] = np.arange(len(self._table))
         """The stored row of each clip."""
-        self.video_ids: NDArray[np.str_] = _texts(table["video_id"])
-        self._videos, self._video_numbers = _numbered(table["video_id"])
-        self.splits: NDArray[np.str_] = _normalized(table["split"])
+        self._videos = VideoNumbers(self._table)
+        """The videos of the folder, also in a selection."""
+        self.video_numbers: NDArray[np.int64] = self._videos.of_clips
+        """A number for each clip's video, `[clips]`; videos are numbered in order of their ids."""
+        self.splits: NDArray[np.str_] = _normalized(self._table["split"])
         """The split of each clip, `[clips]`: `train`, `val` or `test` for all usual words, else the
         name as it was written.
         """
-        self._labels: pa.ListArray = table["labels"].combine_chunks()
-        self.names: NDArray[np.str_] = _first_labels(self._labels)
-        """The first label of each clip, `[clips]`; empty where there is none."""
 
     @property
     def is_selection(self) -> bool:
@@ -84,23 +96,59 @@ class Shards(Sequence[Clip]):
         """The number of each clip in the folder, `[clips]`."""
         return self._rows
 
+    # Computed when they are asked for: a training of millions of videos needs those of its
+    # batches only.
+    @cached_property
+    def video_ids(self) -> NDArray[Any]:
+        """The id of each clip's video, `[clips]`."""
+        return texts(self.columns("video_id")["video_id"])
+
+    @cached_property
+    def names(self) -> NDArray[Any]:
+        """The first label of each clip, `[clips]`; empty where there is none."""
+        return _first_labels(self.columns("labels")["labels"].combine_chunks())
+
     @property
     def labels(self) -> list[tuple[str, ...]]:
         """The labels of each clip, made anew at every call."""
-        return [tuple(labels) for labels in self._labels.to_pylist()]
+        return [tuple(labels) for labels in self.columns("labels")["labels"].to_pylist()]
 
-    @property
-    def video_numbers(self) -> NDArray[np.int64]:
-        """A number for each clip's video, `[clips]`; videos are numbered in order of their ids."""
-        return self._video_numbers
+    def video_ids_of(self, clips: NDArray[np.int64]) -> tuple[str, ...]:
+        """The ids of the videos of a few clips."""
+        column = self._table["video_id"]
+        return tuple(column[row].as_py() for row in self._rows[clips].tolist())
+
+    def first_labels_of(self, clips: NDArray[np.int64]) -> tuple[str, ...]:
+        """The first label of each of a few clips; empty where there is none."""
+        column = self._table["labels"]
+        labels = []
+        for row in self._rows[clips].tolist():
+            of_clip = column[row].values
+            labels.append(of_clip[0].as_py() if len(of_clip) else "")
+        return tuple(labels)
+
+    def _are_of_clips(self, clips: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """Which videos of the folder these clips are of, `[videos]`; by default all clips."""
+        numbers = self.video_numbers if clips is None else self.video_numbers[clips]
+        are_of_clips = np.zeros(self._videos.count, dtype=bool)
+        are_of_clips[numbers] = True
+        return are_of_clips
 
     def videos(self, mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
         """The ids of the videos of all clips, or of those of `mask`, `[clips]`; sorted."""
-        numbers = self._video_numbers if mask is None else self._video_numbers[mask]
-        # Millions of ids are slow to sort, so they are sorted once, when the folder is opened.
-        is_of_clips = np.zeros(len(self._videos), dtype=bool)
-        is_of_clips[numbers] = True
-        return self._videos[is_of_clips]
+        return texts(self._ids_of(mask))
+
+    def video_list(self, mask: NDArray[np.bool_] | None = None) -> list[str]:
+        """`videos` as a list, which takes a third of the time for millions of videos."""
+        return text_list(self._ids_of(mask))
+
+    def _ids_of(self, mask: NDArray[np.bool_] | None) -> pa.Array:
+        # Millions of ids are slow to sort, so they are sorted once, for the folder.
+        return self._videos.ids.filter(pa.array(self._are_of_clips(mask)))
+
+    def video_count(self, mask: NDArray[np.bool_] | None = None) -> int:
+        """The number of `videos`."""
+        return int(np.count_nonzero(self._are_of_clips(mask)))
 
     def select(self, mask: NDArray[np.bool_]) -> "Shards":
         """The clips for which `mask`, `[clips]`, is true, in the same order, numbered from 0.
@@ -111,11 +159,11 @@ class Shards(Sequence[Clip]):
         selection = copy.copy(self)
         selection._folder = self.folder
         selection._rows = self._rows[mask]
-        selection.video_ids = self.video_ids[mask]
         selection.splits = self.splits[mask]
-        selection._labels = self._labels.filter(pa.array(mask))
-        selection._video_numbers = self._video_numbers[mask]
-        selection.names = self.names[mask]
+        selection.video_numbers = self.video_numbers[mask]
+        # They may be known of this set, and must not be taken for those of the selection.
+        for name in ("video_ids", "names"):
+            vars(selection).pop(name, None)
         return selection
 
     def complement(self) -> "Shards":
@@ -128,7 +176,7 @@ class Shards(Sequence[Clip]):
         return len(self._rows)
 
     def __repr__(self) -> str:
-        return f"Shards({str(self.path)!r}, {len(self)} clips of {len(self.videos())} videos)"
+        return f"Shards({str(self.path)!r}, {len(self)} clips of {self.video_count()} videos)"
 
     def __getitem__(self, clip: int) -> Clip:  # type: ignore[override]
         # `for clip in shards` ends at the first IndexError, and -1 is no clip.
@@ -147,12 +195,17 @@ class Shards(Sequence[Clip]):
         return Clip(waveform=self.waveform(clip), **values)
 
     def columns(self, *names: str) -> pa.Table:
-        """These columns of all clips; no other column is read, and no file stays open."""
-        table = self._files.columns(names)
+        """These columns of all clips; no other column is read, and no shard stays open."""
+        if set(names) <= set(self._table.column_names):
+            table = self._table.select(names)
+        else:
+            table = self._files.columns(names)
         return table.take(self._rows) if self.is_selection else table
 
     def frame_seconds(self, clip: int) -> NDArray[np.float64]:
         """The time of each stored frame of a clip, `[frames]`, in seconds from its start."""
+        if self._frame_times is not None:
+            return self._frame_times.frame_seconds(int(self._rows[clip]))
         record_batch, row = self._files.find(int(self._rows[clip]))
         times: NDArray[np.float64] = record_batch.column("frame_seconds")[row].values.to_numpy()
         return times
@@ -168,6 +221,12 @@ class Shards(Sequence[Clip]):
         record_batch, row = self._files.find(int(self._rows[clip]))
         samples: NDArray[np.int16] = record_batch.column("waveform")[row].values.to_numpy()
         return samples
+
+    def samples(self, clip: int) -> int:
+        """The number of samples of a clip's sound."""
+        if self._frame_times is not None:
+            return self._frame_times.samples(int(self._rows[clip]))
+        return len(self.waveform(clip))
 
     # `run` is anything with a config. A protocol would read `run.config` to check its type, and
     # that raises for a network that was saved without one.
@@ -211,7 +270,7 @@ class Shards(Sequence[Clip]):
         """
         if np.any(self.folder.splits != ""):
             return np.asarray(self.splits != "train", dtype=bool)
-        return self._is_of(_lowest_hashes(self.folder.videos(), fraction, salt=""))
+        return _are_lowest(self._videos.hashes, fraction)[self.video_numbers]
 
     def validation_mask(
         self, validation_fraction: float, held_out_fraction: float
@@ -223,14 +282,12 @@ class Shards(Sequence[Clip]):
         if not validation_fraction:
             return np.zeros(len(self), dtype=bool)
         folder = self.folder
-        not_held_out = folder.videos(~folder.held_out_mask(held_out_fraction))
-        return self._is_of(_lowest_hashes(not_held_out, validation_fraction, salt="validation "))
-
-    def _is_of(self, videos: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which clips are of these videos of the folder."""
-        is_of_videos = np.zeros(len(self._videos), dtype=bool)
-        is_of_videos[np.searchsorted(self._videos, videos)] = True
-        return is_of_videos[self._video_numbers]
+        are_candidates = folder._are_of_clips(~folder.held_out_mask(held_out_fraction))
+        candidates = text_list(self._videos.ids.filter(pa.array(are_candidates)))
+        hashes = video_hashes(candidates, salt="validation ")
+        are_chosen = np.zeros(self._videos.count, dtype=bool)
+        are_chosen[are_candidates] = _are_lowest(hashes, validation_fraction)
+        return are_chosen[self.video_numbers]
 
     def splits_sentence(self) -> str:
         """The splits with their videos, for messages; "" when the folder names no split."""
@@ -242,37 +299,18 @@ class Shards(Sequence[Clip]):
         )
         counts = []
         for name in named:
-            videos = len(self.videos(self.splits == name))
+            videos = self.video_count(self.splits == name)
             counts.append(f"{printable(name) or 'no name'} ({videos:,})")
         are = "the splits are" if len(counts) > 1 else "the only split is"
         return f"{are} {', '.join(counts)}, counted in videos; only `train` is trained on"
 
 
-def _texts(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    # By way of Python's texts. The dtype is for no rows at all, which NumPy takes for numbers.
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.str_)
-
-
 def _first_labels(labels: pa.ListArray) -> NDArray[Any]:
     has_label = pc.list_value_length(labels).to_numpy(zero_copy_only=False) > 0
-    first = _texts(pc.list_flatten(pc.list_slice(labels, 0, 1)))
+    first = texts(pc.list_flatten(pc.list_slice(labels, 0, 1)))
     names = np.zeros(len(labels), dtype=first.dtype)
     names[has_label] = first
     return names
-
-
-def _numbered(video_ids: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The different ids, sorted, and for each clip the number of its id among them."""
-    # Arrow sorts texts several times as fast as NumPy, and in the same order: UTF-8 has the order
-    # of code points. Large offsets, because all ids in one array may be more than 2 GB.
-    ids = video_ids.cast(pa.large_string()).combine_chunks()
-    order = pc.sort_indices(ids).to_numpy()
-    in_order = ids.take(pa.array(order))
-    is_first = np.ones(len(ids), dtype=bool)
-    is_first[1:] = pc.not_equal(in_order[1:], in_order[:-1]).to_numpy(zero_copy_only=False)
-    numbers = np.empty(len(ids), dtype=np.int64)
-    numbers[order] = np.cumsum(is_first) - 1
-    return _texts(in_order.filter(pa.array(is_first))), numbers
 
 
 def _normalized(splits: pa.ChunkedArray) -> NDArray[Any]:
@@ -284,14 +322,8 @@ def _normalized(splits: pa.ChunkedArray) -> NDArray[Any]:
     return splits_of_clips
 
 
-def _lowest_hashes(videos: NDArray[Any], fraction: float, salt: str) -> NDArray[Any]:
-    """The videos whose hash, in 0..1, is below `fraction`, and at least two. `videos`: sorted."""
-    # A hash instead of a draw: a new video changes the side of no other video.
-    digests = bytearray()
-    for video in videos.tolist():
-        # 6 bytes are 48 bits, which a float holds exactly.
-        digests += b"\0\0" + hashlib.sha256((salt + video).encode()).digest()[:6]
-    hashes = np.frombuffer(digests, ">u8") / 2**48
-    is_lowest = hashes < fraction
-    is_lowest[np.argsort(hashes, kind="stable")[:MIN_HELD_OUT_VIDEOS]] = True
-    return videos[is_lowest]
+def _are_lowest(hashes: NDArray[np.float64], fraction: float) -> NDArray[np.bool_]:
+    """Which hashes are below `fraction`, and at least the two lowest."""
+    are_lowest = hashes < fraction
+    are_lowest[np.argsort(hashes, kind="stable")[:MIN_HELD_OUT_VIDEOS]] = True
+    return are_lowest

@@ -4,7 +4,7 @@
 tensors only.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -201,25 +201,21 @@ def encode_rows(
     encoder: Encoder, side: Side, layer: str, rows: Num[Tensor, "rows ..."], batch_size: int
 ) -> Float[Tensor, "rows features"]:
     """Vectors of any number of rows, on the CPU. A vector does not depend on the other rows."""
-    vectors = _encoded_batches(encoder, side, layer, rows, batch_size)
-    return torch.cat([batch.float().cpu() for batch in vectors])
-
-
-def _encoded_batches(
-    encoder: Encoder, side: Side, layer: str, rows: Num[Tensor, "rows ..."], batch_size: int
-) -> Iterator[Float[Tensor, "batch features"]]:
     # Libraries choose other kernels for other batch sizes, with other rounding. On a CPU batches
     # therefore have one size, whatever `batch_size` says. Elsewhere they are filled up to a power
     # of two; the difference that is left is rounding.
     is_cpu = encoder.device.type == "cpu"
     fixed_rows = rows_on_cpu(encoder, side) if is_cpu else None
+    vectors = []
     for start in range(0, len(rows), fixed_rows or batch_size):
         batch = rows[start : start + (fixed_rows or batch_size)]
         filled_rows = fixed_rows or 1 << (len(batch) - 1).bit_length()
         empty = batch.new_zeros(filled_rows - len(batch), *batch.shape[1:])
         filled = torch.cat([batch, empty]) if len(empty) else batch
-        vectors = encoder.encode(side, filled.to(encoder.device), layer)
-        yield vectors[: len(batch)]
+        of_batch = encoder.encode(side, filled.to(encoder.device), layer)[: len(batch)]
+        # To the CPU at once, so that a GPU holds the vectors of one batch only.
+        vectors.append(of_batch.float().cpu())
+    return torch.cat(vectors)
 
 
 def rows_on_cpu(encoder: Encoder, side: Side) -> int:

@@ -126,8 +126,8 @@ class PhaseGuard:
     def _decide(self, mix: NDArray[np.float32], channels: Sequence[NDArray[np.float32]]) -> None:
         # Damaged sound may hold values that are not numbers; they decide nothing.
         with np.errstate(all="ignore"):
-            energies = np.array([np.dot(channel, channel) for channel in channels], np.float64)
-            mix_energy = float(np.dot(mix, mix))
+            energies = np.array([_energy(channel) for channel in channels], np.float64)
+            mix_energy = _energy(mix)
         weighted_energies = energies * self._squared_weights
         mixed_energies = np.where(weighted_energies > 0, energies, 0.0)
         loudest = int(mixed_energies.argmax())
@@ -143,6 +143,14 @@ class PhaseGuard:
             self.was_out_of_phase = True
         elif self._alone is not None and share > MIXES_ABOVE:
             self._alone = None
+
+
+def _energy(samples: NDArray[np.float32]) -> float:
+    # A constant offset (DC) cannot be heard. It could hide that channels cancel.
+    if not len(samples):
+        return 0.0
+    centered = samples - samples.mean()
+    return float(np.dot(centered, centered))
 
 
 class Mixer:

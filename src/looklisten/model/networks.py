@@ -22,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -63,7 +62,8 @@ _log = logging.getLogger("looklisten")
 class HasSplit(Protocol):
     """What `Run.held_out` needs of shards, which `model` may not import."""
 
-    video_ids: NDArray[np.str_]
+    @property
+    def video_ids(self) -> NDArray[Any]: ...
 
     def held_out(self, run: Any) -> Any: ...
 

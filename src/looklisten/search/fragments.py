@@ -4,6 +4,7 @@ A fragment never changes; all of its files are memory-mapped. Row i of `rows.arr
 vector i of `vision.f32` and of `audio.f32`; zeros stand for a vector that it lacks.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,7 +78,8 @@ class Fragment:
         if rows_path.stat().st_size != entry.rows_bytes:
             raise damaged(db, rows_path, f"it should have {entry.rows_bytes} bytes")
         try:
-            with pa.memory_map(str(rows_path)) as file:
+            # As bytes: Arrow opens no text that is not UTF-8.
+            with pa.memory_map(os.fsencode(rows_path)) as file:
                 table = pa.ipc.open_file(file).read_all()
                 # Offsets of a damaged file may point outside of its values.
                 table.validate(full=True)

@@ -109,10 +109,24 @@ class Catalog:
         stats = self.index.stats()
         names = sorted(self._digest_of)[offset : offset + limit]
         files = [
-            MediaFile(media=self.media_id(name), name=_shown_name(name), kind=kind_of(name))
+            MediaFile(
+                media=self.media_id(name),
+                name=_shown_name(name),
+                kind=kind_of(name),
+                thumbnail=self._middle_thumbnail(name),
+            )
             for name in names
         ]
         return IndexReply(moments=stats.moments, sources=stats.sources, files=files)
+
+    def _middle_thumbnail(self, source: str) -> str | None:
+        """The id of the thumbnail in the middle of a file; None for a file without pictures."""
+        digest = self._digest_of[source]
+        folder = self.index.thumbnails / digest[:2] / digest[2:18]
+        pictures = sorted(folder.glob("*.jpg"))
+        if not pictures:
+            return None
+        return f"{digest[:18]}-{pictures[len(pictures) // 2].stem}"
 
     def reply(self, hits: Hits, name: str) -> SearchReply:
         """What a search found, without paths of the server."""

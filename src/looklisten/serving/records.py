@@ -142,7 +142,7 @@ class FoundScene(WireRecord):
     tags: dict[str, float] = Field(examples=[{"Dog": 0.9}])
     marks: list[str] = Field(examples=[[]])
     thumbnail: str | None = Field(
-        description="Id for /v1/thumbnails.", examples=["5f3ab0c1d2e3f405-000003000"]
+        description="Id for /v1/thumbnails.", examples=["5f3ab0c1d2e3f40500-000003000"]
     )
 
 
@@ -167,6 +167,10 @@ class MediaFile(WireRecord):
     media: str | None = Field(examples=["5f3ab0c1d2e3f405"])
     name: str = Field(examples=["dog.mp4"])
     kind: MediaKind = Field(examples=["video"])
+    thumbnail: str | None = Field(
+        description="Id for /v1/thumbnails, of its middle.",
+        examples=["5f3ab0c1d2e3f40500-000003000"],
+    )
 
 
 class IndexReply(WireRecord):

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from looklisten.system.progress import Progress, no_progress
@@ -65,6 +66,12 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+def _call_in(folder: Path, function: Callable[[_Item], _Result], item: _Item) -> _Result:
+    # A worker may have started when this program was in another folder, and paths are relative.
+    os.chdir(folder)
+    return function(item)
+
+
 def map_unordered(
     function: Callable[[_Item], _Result],
     items: Sequence[_Item],
@@ -90,7 +97,8 @@ def map_unordered(
             parallel = joblib.Parallel(
                 n_jobs=count, return_as="generator_unordered", batch_size=1, pre_dispatch=2 * count
             )
-            results = parallel(joblib.delayed(function)(item) for item in items)
+            folder = Path.cwd()
+            results = parallel(joblib.delayed(_call_in)(folder, function, item) for item in items)
     for done, result in enumerate(results, 1):
         progress(done, len(items))
         yield result

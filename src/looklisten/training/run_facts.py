@@ -46,7 +46,7 @@ def _amounts(
     amounts = {}
     for name, mask in (("trained_on", trained_on), ("held_out", held_out)):
         amounts[name] = {
-            "videos": len(data.videos(mask)),
+            "videos": data.video_count(mask),
             "clips": int(mask.sum()),
             "hours": float(hours[mask].sum()),
         }

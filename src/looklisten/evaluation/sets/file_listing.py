@@ -1,20 +1,35 @@
 """Folders and tables -> the labeled files that they list, in a fixed order. Opens no media."""
 
-from collections.abc import Iterator
+import logging
+import os
 from pathlib import Path
 
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets.labeled_set import LabeledItem
-from looklisten.names import parse_split
+from looklisten.names import encode_name, parse_split, printable
+from looklisten.system.folders import find_files
 from looklisten.tables import as_records, read_table
 
+_log = logging.getLogger("looklisten")
 
-def files_with_suffix(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
-    """Files with these suffixes in and below a folder, sorted by path; hidden files are skipped."""
+
+def files_with_suffix(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    """Files with these suffixes in and below a folder, sorted by path.
+
+    Links to folders are followed; hidden files and trash are left out. What else is not among the
+    files is logged: other suffixes, and what cannot be read.
+    """
+    if not folder.is_dir():
+        return []
+    contents = find_files(folder, suffixes.__contains__)
+    others = contents.others()
+    if others:
+        _log.info("%s: %s", printable(folder), others)
+    for path, reason in contents.problems:
+        _log.warning("%s is left out: %s", printable(path), reason)
+    top = os.path.abspath(folder)  # noqa: PTH100 (as `find_files` writes paths)
     # Sorted, since the order of items is part of caches and of random choices.
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in suffixes and not file.name.startswith("."):
-            yield file
+    return sorted(folder / Path(file.path).relative_to(top) for file in contents.files)
 
 
 def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[LabeledItem]:
@@ -36,7 +51,7 @@ def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[Labeled
     for path in inside_folders:
         label = path.parts[1] if in_splits else path.parts[0]
         fold = parse_split(path.parts[0]) if in_splits else ""
-        files.append(LabeledItem(path.as_posix(), label, fold))
+        files.append(LabeledItem(path.as_posix(), encode_name(label), fold))
     return files
 
 

@@ -1,6 +1,7 @@
 """Folds for sets whose owner made none, and which folds are tested. Knows names of files only."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ def rank_within_class(paths: Sequence[str], labels: Sequence[str]) -> Int[np.nda
     """
 
     def by_class_and_hash(item: int) -> tuple[str, bytes]:
-        return labels[item], hashlib.sha256(paths[item].encode()).digest()
+        return labels[item], hashlib.sha256(os.fsencode(paths[item])).digest()
 
     # Hashes instead of names, because an order by name could follow a pattern in the numbering.
     ranks = np.empty(len(paths), dtype=np.int64)

@@ -4,6 +4,7 @@ Knows classes, folds and names of files. Reads no file.
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,5 +100,6 @@ class LabeledFiles:
         digest = hashlib.sha256()
         for path in self.paths:
             size_bytes = (self.root / path).stat().st_size
-            digest.update(f"{path}\0{size_bytes}\n".encode())
+            # A name may hold bytes that are not UTF-8.
+            digest.update(os.fsencode(path) + f"\0{size_bytes}\n".encode())
         return digest.hexdigest()[:16]

@@ -17,12 +17,13 @@ Decisions:
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from looklisten.config import Side
+from looklisten.data.batches import NOTABLE_LOSS_SECONDS
 from looklisten.data.inputs import find_sources
 from looklisten.data.sources import (
     Source,
@@ -58,6 +59,7 @@ from looklisten.media.isolation.parent import use_limits
 from looklisten.media.isolation.readers import is_image, read_streams
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
+from looklisten.names import printable
 from looklisten.system.files import remove_abandoned_scratch
 from looklisten.system.progress import Progress, no_progress
 
@@ -133,6 +135,7 @@ def embed_files(
         for name, reason in failures.decoder_losses().items()
         if states.get(name) != "done"
     }
+    lost_seconds: dict[str, float] = {}
     counts = {
         "sources": len(sources.sources) + len(sources.unusable),
         "embedded": 0,
@@ -152,6 +155,7 @@ def embed_files(
                 file_progress = partial(progress, number, len(sources.sources))
                 result = _Attempt(job, source, file_progress).run()
                 counts["vectors"] += result.vectors
+                _note_losses(source, result.lost_seconds, lost_seconds)
                 if result.vectors:
                     counts["embedded"] += 1
                     counts["changed"] += state == "changed"
@@ -168,8 +172,17 @@ def embed_files(
     return counts | {
         "not_opened": len(known_losses),
         "failed": len(failures.lines),
+        "lost_seconds": {reason: round(lost, 3) for reason, lost in lost_seconds.items()},
         "out": str(folder),
     }
+
+
+def _note_losses(source: Source, lost: Mapping[str, float], total: dict[str, float]) -> None:
+    """Add what decoding lost of a source to `total`, and say what is notable."""
+    for reason, seconds in lost.items():
+        total[reason] = total.get(reason, 0.0) + seconds
+        if seconds >= NOTABLE_LOSS_SECONDS:
+            _log.warning("%s: %.1f s are lost: %s", printable(source.path), seconds, reason)
 
 
 def _folder_facts(
@@ -241,6 +254,8 @@ class _Result:
     vectors: int = 0
     problem: str = ""
     """Why the file failed, or ended early; empty if it did not."""
+    lost_seconds: Mapping[str, float] = field(default_factory=dict)
+    """What decoding lost, by reason."""
     decoder_loss: SourceStamp | None = None
     """The stamp of a file that ended the decoder."""
 
@@ -290,15 +305,18 @@ class _Attempt:
         target = job.target(self.source)
         vectors = 0
         stop_reason = ""
+        lost_seconds: dict[str, float] = {}
         with open_vector_file(target, job.vector_format, provenance) as writer:
             for block in _blocks(path, job, writer):
                 # The name of a remote file, not of its copy.
                 writer.write(replace(block, source=self.source.path))
                 vectors += len(block)
                 stop_reason = block.stop_reason or stop_reason
+                # Both sides of a video may have lost the same stretch.
+                lost_seconds |= block.lost_seconds
                 self.progress(at=f"{block.start_seconds[-1] / 60:.0f} min")
         problem = f"{stop_reason}; what came before is embedded" if stop_reason else ""
-        return _Result(vectors, problem)
+        return _Result(vectors, problem, lost_seconds)
 
 
 def _blocks(path: Path, job: _Job, writer: VectorWriter) -> Iterator[Embeddings]:

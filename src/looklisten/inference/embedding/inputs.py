@@ -118,7 +118,16 @@ def _embed_audio(
             yield block
     if not audio.samples:
         raise SourceError(f"{name} holds no sound{_decoding_problem(report)}")
-    yield replace(audio.finish(), stop_reason=report.stop_reason if report else "")
+    yield _with_losses(audio.finish(), report)
+
+
+def _with_losses(last_block: Embeddings, report: DecodeReport | None) -> Embeddings:
+    """The last block of a source, with what decoding reported."""
+    if report is None:
+        return last_block
+    return replace(
+        last_block, stop_reason=report.stop_reason, lost_seconds=dict(report.lost_seconds)
+    )
 
 
 def _decoding_problem(report: DecodeReport | None) -> str:
@@ -207,7 +216,7 @@ def _embed_video_frames(
         yield from batches.add(frame)
     if not batches.count:
         raise SourceError(f"{path} holds no frame{_decoding_problem(report)}")
-    yield replace(batches.finish(), stop_reason=report.stop_reason)
+    yield _with_losses(batches.finish(), report)
 
 
 def _decode_options(encoder: Encoder, audio: bool) -> DecodeOptions:
@@ -290,10 +299,9 @@ def embed_aligned(source: Embeddable, encoder: Encoder, options: EmbedOptions) -
         start_seconds=audio_rows.start_seconds,
         window_seconds=WINDOW_SECONDS,
         centered=options.center,
-        stop_reason=report.stop_reason,
     )
     return AlignedEmbeddings(
-        audio=replace(audio_rows, stop_reason=report.stop_reason),
-        vision=aligned_frames,
+        audio=_with_losses(audio_rows, report),
+        vision=_with_losses(aligned_frames, report),
         frame_seconds=frame_rows.start_seconds[nearest],
     )

@@ -9,7 +9,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from looklisten.data.sources import Source
+from looklisten.data.sources import Source, as_file_name
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.writers import VECTOR_FORMATS
 from looklisten.system.files import write_json
@@ -31,8 +31,9 @@ def vector_path(folder: Path, source: Source, format_name: str) -> Path:
     """The file for the vectors of a source, in the same folders as the source."""
     *parents, name = source.path.replace("://", "/").split("/")
     # The suffix of the source stays, so that a.wav and a.mp3 have different files.
-    file_name = shorten_name(name, f".{format_name}")
-    return folder.joinpath(*map(shorten_name, parents), file_name)
+    names = [*map(shorten_name, parents), shorten_name(name, f".{format_name}")]
+    # The name of a source is Unicode, and that of its file has the same bytes in any locale.
+    return folder.joinpath(*map(as_file_name, names))
 
 
 def shorten_name(name: str, suffix: str = "") -> str:

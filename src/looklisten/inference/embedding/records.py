@@ -1,7 +1,7 @@
 """What embedding gives: vectors and their times. Knows numbers, no network and no file."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -35,6 +35,8 @@ class Embeddings:
     """
     stop_reason: str = ""
     """Why reading ended before the end of the source; empty if it did not."""
+    lost_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the source that decoding could not use, by reason."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -122,7 +124,7 @@ def concatenate(blocks: Iterable[Embeddings]) -> Embeddings:
 def _concatenate(blocks: Sequence[Embeddings]) -> Embeddings:
     vectors = np.concatenate([block.vectors for block in blocks])
     start_seconds = np.concatenate([block.start_seconds for block in blocks])
-    # The last block says whether the source ended before its end.
+    # The last block says whether the source ended before its end, and what was lost.
     return replace(blocks[-1], vectors=vectors, start_seconds=start_seconds)
 
 

@@ -9,7 +9,7 @@ from typing import Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.dense import DenseAudio
@@ -66,39 +66,36 @@ class WindowedAudio:
         if len(new_windows.starts):
             self._waiting.append(new_windows)
         count = sum(len(windows.starts) for windows in self._waiting)
+        starts = np.zeros(0, np.int64)
         if count < min_windows:
-            starts = np.zeros(0, np.int64)
-            vectors = np.zeros((0, self._vector_length()), np.float32)
-            return self._record(starts, vectors)
-        starts = np.concatenate([windows.starts for windows in self._waiting])
-        waveforms = np.concatenate([windows.waveforms for windows in self._waiting])
-        full = count // min_windows * min_windows
-        self._waiting = [Windows(starts[full:], waveforms[full:])] if full < count else []
-        starts = starts[:full]
-        rows = torch.from_numpy(waveforms[:full])
-        batch_size = self._options.batch_size
-        vectors = encode_rows(self._encoder, "audio", self._layer, rows, batch_size).numpy()
-        return self._record(starts, vectors)
-
-    def _record(
-        self, starts: Int64[np.ndarray, " n"], vectors: Float32[np.ndarray, "n features"]
-    ) -> Embeddings:
+            width = vector_length(self._encoder, "audio", self._layer)
+            vectors = np.zeros((0, width), np.float32)
+        else:
+            starts = np.concatenate([windows.starts for windows in self._waiting])
+            waveforms = np.concatenate([windows.waveforms for windows in self._waiting])
+            full = count // min_windows * min_windows
+            self._waiting = [Windows(starts[full:], waveforms[full:])] if full < count else []
+            starts = starts[:full]
+            rows = torch.from_numpy(waveforms[:full])
+            batch_size = self._options.batch_size
+            vectors = encode_rows(self._encoder, "audio", self._layer, rows, batch_size).numpy()
         return audio_embeddings(starts, vectors, self._source, self._layer, self._options)
-
-    def _vector_length(self) -> int:
-        return vector_length(self._encoder, "audio", self._layer)
 
 
 def embed_audio_pieces(
-    encoder: Encoder, options: EmbedOptions, source: str
+    encoder: Encoder, options: EmbedOptions, source: str, min_windows: int | None = None
 ) -> WindowedAudio | DenseAudio:
-    """The object that embeds a recorded sound piece by piece."""
+    """The object that embeds a sound piece by piece.
+
+    `min_windows`: windows wait until so many are there; by default a full batch.
+    """
     if options.dense:
         return DenseAudio(encoder, options, source)
-    # A GPU computes a batch almost as fast as one window. On a CPU a batch has a fixed size, see
-    # `rows_on_cpu`.
-    is_cpu = encoder.device.type == "cpu"
-    min_windows = rows_on_cpu(encoder, "audio") if is_cpu else options.batch_size
+    if min_windows is None:
+        # A GPU computes a batch almost as fast as one window. On a CPU a batch has a fixed size,
+        # see `rows_on_cpu`.
+        is_cpu = encoder.device.type == "cpu"
+        min_windows = rows_on_cpu(encoder, "audio") if is_cpu else options.batch_size
     return WindowedAudio(encoder, options, source, min_windows)
 
 
@@ -125,12 +122,8 @@ class StreamingEmbedder:
     ) -> None:
         options = replace(options or EmbedOptions(), **choices)
         encoder = encoder_of(model, options.precision)
-        self._audio: WindowedAudio | DenseAudio
-        if options.dense:
-            self._audio = DenseAudio(encoder, options, "a stream")
-        else:
-            # No window waits for others, so that a vector comes as early as possible.
-            self._audio = WindowedAudio(encoder, options, "a stream", min_windows=1)
+        # No window waits for others, so that a vector comes as early as possible.
+        self._audio = embed_audio_pieces(encoder, options, "a stream", min_windows=1)
         self._resampler = ArrayResampler(sample_rate_hz)
         self._is_finished = False
 

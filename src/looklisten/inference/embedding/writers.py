@@ -205,7 +205,9 @@ class _Parquet:
     )
 
     def __init__(self, path: Path, provenance: Provenance) -> None:
-        self._writer = parquet.ParquetWriter(path, self.SCHEMA)
+        # A file of Python: Arrow opens no path whose name is not UTF-8.
+        self._file = path.open("wb")
+        self._writer = parquet.ParquetWriter(self._file, self.SCHEMA)
         self._writer.add_key_value_metadata({"provenance": json.dumps(provenance)})
 
     def __enter__(self) -> "_Parquet":
@@ -235,11 +237,13 @@ class _Parquet:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.close()
+        with self._file:
+            self._writer.close()
 
 
 def _parquet_provenance(path: Path) -> Provenance:
-    metadata = parquet.read_metadata(path).metadata or {}
+    with path.open("rb") as file:
+        metadata = parquet.read_metadata(file).metadata or {}
     provenance: Provenance = json.loads(metadata.get(b"provenance", b"{}"))
     return provenance
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 
 from looklisten.errors import SourceError
@@ -22,6 +23,8 @@ from looklisten.media.decode.stream_choice import (
     photograph_advice,
     video_streams,
 )
+
+UNALIGNED = Flags.unaligned.value
 
 
 def open_media(path: str | Path, options: DecodeOptions, report: DecodeReport) -> InputContainer:
@@ -106,6 +109,8 @@ def select_streams(
     for choice in choices:
         # One thread a file: many files are decoded at once, and that uses the cores better.
         choice.stream.codec_context.thread_count = 1
+        # Otherwise FFmpeg crops at the left only by multiples of what its fast copies need.
+        choice.stream.codec_context.flags |= UNALIGNED
     return video, audio
 
 

@@ -37,6 +37,7 @@ from looklisten.media.synth.rendered_video import RenderedVideo
 from looklisten.media.synth.sound_effects import leveled, rms, with_noise
 from looklisten.media.synth.world import WORLD_SPLITS, split_of
 from looklisten.media.waveform import read_waveform_chunks
+from looklisten.names import encode_name
 from looklisten.system.processes import map_unordered
 from looklisten.system.progress import Progress, no_progress
 
@@ -143,7 +144,7 @@ class Collage:
         rows: list[tuple[object, ...]] = [COLLAGE_COLUMNS]
         for index in range(self.options.videos):
             made_of = self.ingredients(index)
-            files = (made_of.image.path, made_of.sound.path)
+            files = tuple(map(encode_name, (made_of.image.path, made_of.sound.path)))
             rows.append((video_name(index), made_of.label, made_of.split, *files))
         return {"labels": rows}
 

@@ -4,6 +4,7 @@ Reads names and tables, and the bytes of files to find copies; decodes nothing.
 """
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def _first_column(columns: Iterable[str], *names: str) -> str:
 
 def _from_folder(folder: Path, suffixes: Set[str]) -> tuple[list[LabeledFile], list[FileFailure]]:
     contents = find_files(folder, suffixes.__contains__)
-    top = folder.absolute()
+    top = os.path.abspath(folder)  # noqa: PTH100 (as `find_files` writes paths)
     files = []
     for file in contents.files:
         relative = Path(file.path).relative_to(top)
@@ -113,7 +114,8 @@ def _from_folder(folder: Path, suffixes: Set[str]) -> tuple[list[LabeledFile], l
         if not label:
             continue  # a file directly in the folder has no class
         splits = [name for name in above if name.lower() in SPLIT_NAMES]
-        files.append(LabeledFile(str(folder / relative), label, splits[0] if splits else ""))
+        group = splits[0] if splits else ""
+        files.append(LabeledFile(str(folder / relative), encode_name(label), group))
     failures = [failure(path, "find", reason) for path, reason in contents.problems]
     return files, failures
 
@@ -170,5 +172,5 @@ def split_files(
 
 def _first_by_hash(names: set[str], share: float) -> set[str]:
     """`share` of the names, chosen by their hashes."""
-    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    ordered = sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).hexdigest())
     return set(ordered[: round(share * len(ordered))])

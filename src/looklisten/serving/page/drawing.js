@@ -2,10 +2,23 @@
 
 // The colors of `looklisten localize`: Matplotlib's inferno without its darkest part, and bone.
 const HEAT_STOPS = [
-  [106, 23, 110], [143, 36, 105], [177, 50, 90], [210, 70, 68], [234, 99, 42],
-  [248, 135, 14], [252, 178, 22], [244, 221, 79], [252, 255, 164],
+  [106, 23, 110],
+  [143, 36, 105],
+  [177, 50, 90],
+  [210, 70, 68],
+  [234, 99, 42],
+  [248, 135, 14],
+  [252, 178, 22],
+  [244, 221, 79],
+  [252, 255, 164],
 ];
-const SOUND_STOPS = [[0, 0, 0], [56, 56, 78], [112, 123, 144], [169, 200, 200], [255, 255, 255]];
+const SOUND_STOPS = [
+  [0, 0, 0],
+  [56, 56, 78],
+  [112, 123, 144],
+  [169, 200, 200],
+  [255, 255, 255],
+];
 const BASE_BRIGHTNESS = 0.72;
 const HIGHEST_OPACITY = 0.85;
 const LEVELS = Array.from({ length: 256 }, (_, level) => level / 255);
@@ -16,7 +29,9 @@ const between = (a, b, share) => a + (b - a) * share;
 function colorAt(stops, position) {
   const place = position * (stops.length - 1);
   const first = Math.min(Math.floor(place), stops.length - 2);
-  return stops[first].map((value, channel) => between(value, stops[first + 1][channel], place - first));
+  return stops[first].map((value, channel) =>
+    between(value, stops[first + 1][channel], place - first),
+  );
 }
 
 // `localize` mixes image x factor + color. The same as one color with an opacity:
@@ -52,7 +67,9 @@ function neighbors(cells, factor) {
 // Colors are chosen after enlarging, so that a browser's own enlarging makes no false colors.
 function enlarged(rows, factor) {
   const columns = neighbors(rows[0].length, factor);
-  const wide = rows.map((row) => columns.map(([left, right, share]) => between(row[left], row[right], share)));
+  const wide = rows.map((row) =>
+    columns.map(([left, right, share]) => between(row[left], row[right], share)),
+  );
   return neighbors(rows.length, factor).map(([above, below, share]) =>
     wide[above].map((value, x) => between(value, wide[below][x], share)),
   );
@@ -60,7 +77,9 @@ function enlarged(rows, factor) {
 
 // A map with values from 0 to 1, rows from top to bottom.
 export function paintHeat(canvas, rows) {
-  const levels = enlarged(rows, 8).map((row) => row.map((value) => Math.round(255 * clamp(value, 0, 1))));
+  const levels = enlarged(rows, 8).map((row) =>
+    row.map((value) => Math.round(255 * clamp(value, 0, 1))),
+  );
   paint(canvas, levels, HEAT_COLORS);
 }
 

@@ -8,7 +8,8 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-export const makeButton = (text, onclick) => make("button", { type: "button", textContent: text, onclick });
+export const makeButton = (text, onclick) =>
+  make("button", { type: "button", textContent: text, onclick });
 export const asItems = (elements) => elements.map((element) => make("li", {}, element));
 // The chosen one of the radio buttons of this name.
 export const checked = (name) => document.querySelector(`[name=${name}]:checked`).value;
@@ -43,7 +44,9 @@ export async function during(area, sentence, work) {
   status.textContent = sentence;
   area.querySelector(":scope > .error").textContent = "";
   try {
-    await work(controller.signal, (text) => { status.textContent = text; });
+    await work(controller.signal, (text) => {
+      status.textContent = text;
+    });
   } catch (error) {
     complain(area, error);
   } finally {

@@ -1,7 +1,18 @@
 // Searching the index, and teaching tags from scenes that were found.
 
 import { paintHeat } from "./drawing.js";
-import { asItems, asSentence, byId, checked, clock, complain, during, make, makeButton, percent } from "./elements.js";
+import {
+  asItems,
+  asSentence,
+  byId,
+  checked,
+  clock,
+  complain,
+  during,
+  make,
+  makeButton,
+  percent,
+} from "./elements.js";
 import { addressOf, ask, checkSize, field, finished } from "./server.js";
 import { clip, openClip, player } from "./watch.js";
 
@@ -11,7 +22,8 @@ const MOMENT_SECONDS = 1; // the map of a scene is that of its best moment
 // ---------------------------------------------------------------- search
 
 byId("search-form").onchange = () => {
-  for (const line of document.querySelectorAll("[data-by]")) line.hidden = line.dataset.by !== checked("by");
+  for (const line of document.querySelectorAll("[data-by]"))
+    line.hidden = line.dataset.by !== checked("by");
 };
 
 byId("search-form").onsubmit = (event) => {
@@ -37,7 +49,9 @@ function search(queryForm) {
     if (byId("weak").checked) form.threshold = 0;
     const reply = await ask("v1/search", { method: "POST", form, signal });
     const scenes = reply.hits.length ? reply.hits : reply.nearest;
-    const found = reply.nothing_found ? `Nothing found: ${reply.reason}` : `${scenes.length} scenes, best first`;
+    const found = reply.nothing_found
+      ? `Nothing found: ${reply.reason}`
+      : `${scenes.length} scenes, best first`;
     const nearest = reply.nothing_found && scenes.length ? " These are the nearest." : "";
     byId("found").textContent = asSentence(found) + nearest;
     byId("hits").replaceChildren(...asItems(scenes.map(sceneCard)));
@@ -50,15 +64,21 @@ const keyOf = (scene) => `${scene.media}@${scene.seconds}`;
 
 function sceneCard(scene) {
   const view = make("div", { className: "view" });
-  const showing = scene.thumbnail ? showThumbnail(view, scene) : view.append(make("p", { textContent: "a sound" }));
+  const showing = scene.thumbnail
+    ? showThumbnail(view, scene)
+    : view.append(make("p", { textContent: "a sound" }));
   Promise.resolve(showing).catch((error) => complain(byId("searching"), error));
   const name = scene.label ? `${scene.name} (${scene.label})` : scene.name;
   const facts = [`matches by its ${scene.matched}`];
-  if (scene.kind !== "image") facts.push(`${clock(scene.start_seconds)} to ${clock(scene.end_seconds)}`);
+  if (scene.kind !== "image")
+    facts.push(`${clock(scene.start_seconds)} to ${clock(scene.end_seconds)}`);
   for (const [tag, score] of Object.entries(scene.tags)) facts.push(`${tag} ${percent(score)}`);
   const figure = make("b", { textContent: percent(scene.score) });
   return make(
-    "article", {}, view, make("h3", { textContent: name }),
+    "article",
+    {},
+    view,
+    make("h3", { textContent: name }),
     make("p", { className: "soft" }, figure, `, ${[...facts, ...scene.marks].join("; ")}`),
     make("div", { className: "row" }, ...sceneButtons(view, scene)),
   );
@@ -85,7 +105,8 @@ function sceneButtons(view, scene) {
 async function showThumbnail(view, scene) {
   const picture = make("img", { alt: `${scene.name} at ${clock(scene.seconds)}` });
   const canvas = make("canvas", { ariaHidden: "true" });
-  picture.onload = () => view.classList.toggle("tall", picture.naturalHeight > picture.naturalWidth);
+  picture.onload = () =>
+    view.classList.toggle("tall", picture.naturalHeight > picture.naturalWidth);
   view.append(picture, canvas);
   picture.src = await addressOf(`v1/thumbnails/${scene.thumbnail}`);
   const { frame_map: map } = await ask(`v1/thumbnails/${scene.thumbnail}/map`);
@@ -96,7 +117,10 @@ async function playScene(view, scene) {
   for (const other of document.querySelectorAll("video, audio")) other.pause();
   let medium = view.querySelector("video, audio");
   if (!medium) {
-    medium = make(scene.kind === "audio" ? "audio" : "video", { controls: true, playsInline: true });
+    medium = make(scene.kind === "audio" ? "audio" : "video", {
+      controls: true,
+      playsInline: true,
+    });
     medium.setAttribute("aria-label", scene.name);
     const loaded = new Promise((resolve, reject) => {
       medium.onloadedmetadata = resolve;
@@ -113,7 +137,8 @@ async function playScene(view, scene) {
 
 function hideOldMap(view, scene, seconds) {
   const canvas = view.querySelector("canvas");
-  if (canvas) canvas.hidden = Math.abs(seconds - scene.seconds - MOMENT_SECONDS / 2) > MOMENT_SECONDS;
+  if (canvas)
+    canvas.hidden = Math.abs(seconds - scene.seconds - MOMENT_SECONDS / 2) > MOMENT_SECONDS;
 }
 
 // ---------------------------------------------------------------- tags
@@ -128,7 +153,8 @@ function toggleMark(scene) {
 }
 
 function showMarks() {
-  for (const mark of document.querySelectorAll("[data-key]")) mark.ariaPressed = String(marks.has(mark.dataset.key));
+  for (const mark of document.querySelectorAll("[data-key]"))
+    mark.ariaPressed = String(marks.has(mark.dataset.key));
   const chips = [...marks.values()].map((scene) => {
     const remove = makeButton(`Remove ${scene.name} at ${clock(scene.seconds)}`, () => {
       toggleMark(scene);
@@ -140,7 +166,10 @@ function showMarks() {
 }
 
 // The server takes letters, digits, - and _ in the name of a set; each tag is a set of its own.
-const setName = (tag) => encodeURIComponent(tag).replaceAll(/[^A-Za-z0-9-]/g, "_").slice(0, 64);
+const setName = (tag) =>
+  encodeURIComponent(tag)
+    .replaceAll(/[^A-Za-z0-9-]/g, "_")
+    .slice(0, 64);
 
 byId("tag-form").onsubmit = (event) => {
   event.preventDefault();
@@ -171,12 +200,20 @@ async function showTags() {
   byId("search-tag").replaceChildren(...tags.map((tag) => make("option", { textContent: tag })));
   ownNames = sets.flatMap((set) => set.classes);
   byId("no-tags").hidden = sets.length > 0;
-  byId("own-tags").replaceChildren(...sets.map((set) => {
-    const names = set.classes.join(", ");
-    const about = `${names}: right for ${percent(set.accuracy)} of examples that were held out`;
-    const remove = makeButton(`Remove ${names}`, () => removeTags(set.name, names));
-    return make("li", { className: "row" }, make("span", { textContent: about }), makeButton(`Search ${set.classes[0]}`, () => searchTag(set.classes[0])), remove);
-  }));
+  byId("own-tags").replaceChildren(
+    ...sets.map((set) => {
+      const names = set.classes.join(", ");
+      const about = `${names}: right for ${percent(set.accuracy)} of examples that were held out`;
+      const remove = makeButton(`Remove ${names}`, () => removeTags(set.name, names));
+      return make(
+        "li",
+        { className: "row" },
+        make("span", { textContent: about }),
+        makeButton(`Search ${set.classes[0]}`, () => searchTag(set.classes[0])),
+        remove,
+      );
+    }),
+  );
 }
 
 function removeTags(name, names) {
@@ -190,6 +227,7 @@ function removeTags(name, names) {
 
 export async function startSearch(index) {
   byId("searching").hidden = false;
-  byId("index-size").textContent = `The index holds ${index.moments} moments of ${index.sources} files.`;
+  byId("index-size").textContent =
+    `The index holds ${index.moments} moments of ${index.sources} files.`;
   await showTags();
 }

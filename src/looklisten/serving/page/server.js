@@ -14,7 +14,9 @@ export function useLimits(limits) {
 export function checkSize(file) {
   const megabytes = Math.ceil(file.size / 1e6);
   if (megabytes <= mostMegabytes) return;
-  throw new Error(`${file.name} has ${megabytes} MB; this server takes ${mostMegabytes} MB at most.`);
+  throw new Error(
+    `${file.name} has ${megabytes} MB; this server takes ${mostMegabytes} MB at most.`,
+  );
 }
 
 export function useToken(value) {

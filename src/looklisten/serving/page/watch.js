@@ -7,6 +7,7 @@ import { addressOf, ask, checkSize, field, finished } from "./server.js";
 const MOST_RECORDED_SECONDS = 10;
 const MOST_MAPS = 60;
 const SHORTEST_STEP_SECONDS = 0.25;
+const STAGE_HEIGHT = 62; // of a video at most, in hundredths of the window
 
 const hasCalmMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -30,25 +31,24 @@ export async function openClip(opened) {
   soundSeconds = 0;
   const isVideo = clip.kind === "video";
   for (const id of ["comparisons", "score", "now"]) byId(id).replaceChildren();
-  for (const id of ["keep", "own-score"]) byId(id).hidden = !isVideo;
-  byId("show-map").parentElement.hidden = !isVideo;
-  byId("made-video").hidden = true;
-  byId("sound-view").hidden = true;
-  byId("calibration").hidden = true;
+  for (const id of ["keep", "own-score", "show-map-line"]) byId(id).hidden = !isVideo;
+  for (const id of ["made-video", "sound-view", "calibration", "not-playable"])
+    byId(id).hidden = true;
   clear(byId("glow"));
   clear(byId("sound-glow"));
   byId("opened").hidden = false;
   byId("clip-name").textContent = clip.name;
   byId("clip-name").focus({ preventScroll: true });
   byId("clip-name").scrollIntoView({ behavior: hasCalmMotion.matches ? "auto" : "smooth" });
-  for (const role of document.querySelectorAll("[name=role]")) {
-    // Another sound needs the picture of this clip, and another picture its sound.
-    role.disabled = clip.kind === (role.value === "sound" ? "audio" : "image");
-    role.checked = !role.disabled;
-  }
+  const [sound, picture] = document.querySelectorAll("[name=role]");
+  // Another sound needs the picture of this clip, and another picture its sound.
+  sound.disabled = clip.kind === "audio";
+  picture.disabled = clip.kind === "image";
+  (sound.disabled ? picture : sound).checked = true;
   await during(byId("watch"), "The server looks and listens", async (signal) => {
     if (clip.file) checkSize(clip.file);
     await showMedium(opened);
+    if (opened !== clip) return;
     const work = [];
     const form = field("file", opened);
     if (clip.kind !== "image") work.push(showSpectrogram(form, signal));
@@ -63,15 +63,20 @@ export async function openClip(opened) {
 
 async function showMedium(opened) {
   const isImage = opened.kind === "image";
-  const address = opened.file ? URL.createObjectURL(opened.file) : await addressOf(`v1/media/${opened.media}`);
+  const address = opened.file
+    ? URL.createObjectURL(opened.file)
+    : await addressOf(`v1/media/${opened.media}`);
   player.hidden = isImage;
   byId("picture").hidden = !isImage;
   player.parentElement.classList.toggle("sound", opened.kind === "audio");
   player.pause();
+  URL.revokeObjectURL(player.src || byId("picture").src);
   if (isImage) {
     player.removeAttribute("src");
     byId("picture").alt = opened.name;
     byId("picture").src = address;
+    await byId("picture").decode();
+    fitStage(byId("picture").naturalWidth, byId("picture").naturalHeight);
     return;
   }
   player.src = address;
@@ -79,9 +84,13 @@ async function showMedium(opened) {
     player.onloadedmetadata = resolve;
     player.onerror = resolve;
   });
-  if (player.error) {
-    byId("score").textContent = "This browser cannot play this file. “Make a video with the map” makes one that it can.";
-  }
+  byId("not-playable").hidden = !player.error;
+  fitStage(player.videoWidth, player.videoHeight);
+}
+
+// A canvas covers the stage, so the stage has the shape of the video.
+function fitStage(width, height) {
+  byId("screen").style.maxWidth = height ? `${(STAGE_HEIGHT * width) / height}vh` : "";
 }
 
 // A recording says no length, and neither does a file that this browser cannot play.
@@ -89,7 +98,11 @@ const lengthSeconds = () => (Number.isFinite(player.duration) ? player.duration 
 
 async function showMaps(form, signal) {
   const everySeconds = Math.max(lengthSeconds() / MOST_MAPS, SHORTEST_STEP_SECONDS);
-  const reply = await ask("v1/localize", { method: "POST", form: { ...form, every_seconds: everySeconds }, signal });
+  const reply = await ask("v1/localize", {
+    method: "POST",
+    form: { ...form, every_seconds: everySeconds },
+    signal,
+  });
   maps = reply.moments;
   showMoment(player.currentTime);
 }
@@ -122,11 +135,16 @@ function showMoment(seconds) {
   const span = second.at_seconds - first.at_seconds;
   const share = span > 0 ? (seconds - first.at_seconds) / span : 0;
   const nearest = share < 0.5 ? first : second;
-  byId("now").textContent = nearest.is_silent ? "silent here" : `belongs together here: ${percent(nearest.probability)}`;
+  byId("now").textContent = nearest.is_silent
+    ? "at this second: silent"
+    : `at this second: ${percent(nearest.probability)}`;
   if (!isShown) return;
   // Maps that melt into each other are motion too.
   const isStill = hasCalmMotion.matches || first === second;
-  paintHeat(byId("glow"), isStill ? nearest.frame_map : mixedMaps(first.frame_map, second.frame_map, share));
+  paintHeat(
+    byId("glow"),
+    isStill ? nearest.frame_map : mixedMaps(first.frame_map, second.frame_map, share),
+  );
   paintHeat(byId("sound-glow"), nearest.sound_map.toReversed());
   const { style } = byId("sound-glow");
   style.left = `${(100 * nearest.sound_start_seconds) / length}%`;
@@ -141,8 +159,11 @@ function followFrames() {
   });
 }
 
-for (const event of ["timeupdate", "seeked"]) player.addEventListener(event, () => showMoment(player.currentTime));
-byId("time").oninput = () => { player.currentTime = Number(byId("time").value); };
+for (const event of ["timeupdate", "seeked"])
+  player.addEventListener(event, () => showMoment(player.currentTime));
+byId("time").oninput = () => {
+  player.currentTime = Number(byId("time").value);
+};
 byId("show-map").onchange = () => showMoment(player.currentTime);
 byId("spectrogram").onclick = (event) => {
   const { left, width } = byId("spectrogram").parentElement.getBoundingClientRect();
@@ -163,7 +184,10 @@ function verdict(probability) {
 async function showScore(form, signal) {
   const reply = await ask("v1/score", { method: "POST", form, signal });
   const figure = reply.probability === null ? "–" : percent(reply.probability);
-  byId("score").replaceChildren(make("b", { className: "figure", textContent: figure }), verdict(reply.probability));
+  byId("score").replaceChildren(
+    make("b", { className: "figure", textContent: figure }),
+    verdict(reply.probability),
+  );
   byId("calibration").hidden = reply.is_calibrated;
 }
 
@@ -173,28 +197,48 @@ byId("compare").onsubmit = (event) => {
     const chosen = byId("compare-index").selectedOptions[0];
     const file = byId("compare-file").files[0];
     if (!chosen.value && !file) throw new Error("Choose a file first.");
-    const other = chosen.value ? { name: chosen.textContent, media: chosen.value } : { name: file.name, file };
+    const other = chosen.value
+      ? { name: chosen.textContent, media: chosen.value }
+      : { name: file.name, file };
     if (other.file) checkSize(other.file);
     const role = checked("role");
     const form = { ...field(role, other), ...field(role === "sound" ? "picture" : "sound", clip) };
     const { probability } = await ask("v1/score", { method: "POST", form, signal });
     const figure = probability === null ? "–" : percent(probability);
     const what = role === "sound" ? "the sound of" : "the picture of";
-    byId("comparisons").prepend(make("li", {}, make("b", { textContent: figure }), ` with ${what} ${other.name}. ${verdict(probability)}`));
+    byId("comparisons").prepend(
+      make(
+        "li",
+        {},
+        make("b", { textContent: figure }),
+        ` with ${what} ${other.name}. ${verdict(probability)}`,
+      ),
+    );
   });
 };
-byId("compare-index").onchange = () => { byId("compare-file-line").hidden = byId("compare-index").value !== ""; };
+byId("compare-index").onchange = () => {
+  byId("compare-file-line").hidden = byId("compare-index").value !== "";
+};
 
 // ---------------------------------------------------------------- a video to keep
 
 byId("make-video").onclick = () => {
   const opened = clip;
   during(byId("keep"), "The server draws the video", async (signal, say) => {
-    let job = await ask("v1/localize", { method: "POST", form: { ...field("file", opened), format: "video" }, signal });
+    let job = await ask("v1/localize", {
+      method: "POST",
+      form: { ...field("file", opened), format: "video" },
+      signal,
+    });
     byId("cancel-video").hidden = false;
     byId("cancel-video").onclick = () => ask(`v1/jobs/${job.id}`, { method: "DELETE" });
     try {
-      job = await finished(job, signal, (state) => state.total && say(`The server draws the video: ${percent(state.done / state.total)}`));
+      job = await finished(
+        job,
+        signal,
+        (state) =>
+          state.total && say(`The server draws the video: ${percent(state.done / state.total)}`),
+      );
     } finally {
       byId("cancel-video").hidden = true;
     }
@@ -228,7 +272,9 @@ async function openCamera() {
     return await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
   } catch (error) {
     if (error.name === "NotFoundError") return navigator.mediaDevices.getUserMedia({ audio: true });
-    throw new Error("The browser gave this page no camera and no microphone. Allow them for this page, then try again.");
+    throw new Error(
+      "The browser gave no camera and no microphone. Allow them for this page, then try again.",
+    );
   }
 }
 
@@ -246,9 +292,14 @@ byId("record").onclick = () => {
     byId("preview").play();
     recorder = new MediaRecorder(stream);
     recorder.ondataavailable = (event) => parts.push(event.data);
-    const stopped = new Promise((resolve) => { recorder.onstop = resolve; });
+    const stopped = new Promise((resolve) => {
+      recorder.onstop = resolve;
+    });
     recorder.start();
-    setTimeout(() => recorder?.state === "recording" && recorder.stop(), 1000 * MOST_RECORDED_SECONDS);
+    setTimeout(
+      () => recorder?.state === "recording" && recorder.stop(),
+      1000 * MOST_RECORDED_SECONDS,
+    );
     say(`Recording; it ends after ${MOST_RECORDED_SECONDS} s`);
     byId("record").textContent = "Stop recording";
     await stopped;

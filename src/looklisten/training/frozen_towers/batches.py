@@ -61,8 +61,8 @@ class FeatureStream(PairStream):
         return FeatureBatch(
             vision=self._cache.vision.take(choices.frames),
             audio=self._cache.audio.take(choices.sound_starts),
-            video_ids=tuple(self.shards.video_ids[choices.clips].tolist()),
-            labels=tuple(self.shards.names[choices.clips].tolist()),
+            video_ids=self.shards.video_ids_of(choices.clips),
+            labels=self.shards.first_labels_of(choices.clips),
             choices=choices,
             rows=rows,
             pairing=pairing,

@@ -72,7 +72,7 @@ def feature_rows(shards: Shards, frames_per_second: float) -> FeatureRows:
     folder = shards.folder
     for clip in range(len(folder)):
         times = folder.frame_seconds(clip)
-        samples = len(folder.waveform(clip))
+        samples = folder.samples(clip)
         check_holds_window(samples)
         count = max(round(samples / SAMPLE_RATE_HZ * frames_per_second), 1)
         wanted_seconds = (np.arange(count) + 0.5) / frames_per_second

@@ -1,0 +1,239 @@
+"""The small columns of all clips in one file, so that a loader need not open every shard.
+
+`columns.feather`, an Arrow file, holds what training reads of every clip, and two columns that are
+slow to compute for millions of clips. `prepare` writes it; a set without it is read from its
+shards. Knows no split.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from looklisten.data.shard_files import SCHEMA, ShardFiles, map_file
+from looklisten.media import SAMPLE_RATE_HZ
+
+COLUMNS_FILE = "columns.feather"
+SHARDS_KEY = b"looklisten.shards"
+"""The key of the metadata whose value says which shards the columns are of."""
+STORED_COLUMNS = (
+    "video_id",
+    "split",
+    "labels",
+    "sample_rate_hz",
+    "duration_seconds",
+    "marks",
+    "frame_seconds",
+)
+"""Columns that are copied from the shards."""
+_OF_BATCH = pa.schema([SCHEMA.field(name) for name in STORED_COLUMNS])
+_OF_SET = _OF_BATCH.append(pa.field("video_number", pa.int64())).append(
+    pa.field("video_hash", pa.float64())
+)
+# Large, as the metadata of a record batch take longer to read than its page of a column.
+ROWS_PER_RECORD_BATCH = 1 << 16
+"""Rows of each record batch but the last, so that the number of a row gives its record batch."""
+
+_log = logging.getLogger("looklisten")
+
+
+def columns_of_shards(folder: Path, shards: Sequence[dict[str, Any]]) -> pa.Table:
+    """The columns of some shards, read from the shards themselves.
+
+    `shards`: their entries in the index or in the record of a batch.
+    """
+    files = ShardFiles(folder, {"shards": shards}, open_record_batches=1, read_ahead=False)
+    return files.columns(STORED_COLUMNS).replace_schema_metadata({SHARDS_KEY: _digest(shards)})
+
+
+def to_bytes(columns: pa.Table) -> bytes:
+    """The columns of a batch as the content of a file."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, columns.schema) as writer:
+        writer.write_table(columns.combine_chunks())
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def from_bytes(data: bytes | None, shards: Sequence[dict[str, Any]]) -> pa.Table | None:
+    """The columns in a file; None if the file is absent, damaged or of other shards."""
+    if data is None:
+        return None
+    return _of_these_shards(pa.py_buffer(data), shards, _OF_BATCH)
+
+
+def write_columns(
+    path: Path,
+    video_ids: Sequence[pa.ChunkedArray],
+    batches: Iterable[pa.Table | None],
+    shards: Sequence[dict[str, Any]],
+) -> None:
+    """Write the columns of a set. `video_ids` and `batches` are those of all batches, in order."""
+    chunks = [chunk for of_batch in video_ids for chunk in of_batch.chunks]
+    videos, numbers = number_videos(pa.chunked_array(chunks, pa.string()))
+    hashes = video_hashes(text_list(videos))[numbers]
+    schema = _OF_SET.with_metadata({SHARDS_KEY: _digest(shards)})
+    # As bytes, because the name of a folder may be no UTF-8.
+    with pa.OSFile(os.fsencode(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        first = 0
+        for table in _in_equal_parts(batches):
+            rows = slice(first, first + len(table))
+            columns = [*table.columns, pa.array(numbers[rows]), pa.array(hashes[rows])]
+            writer.write_table(pa.table(columns, schema=schema).combine_chunks())
+            first += len(table)
+
+
+def _in_equal_parts(tables: Iterable[pa.Table | None]) -> Iterator[pa.Table]:
+    """The rows of all tables, `ROWS_PER_RECORD_BATCH` at a time."""
+    waiting = _OF_BATCH.empty_table()
+    for table in tables:
+        assert table is not None
+        waiting = pa.concat_tables([waiting, table.replace_schema_metadata(None)])
+        while len(waiting) >= ROWS_PER_RECORD_BATCH:
+            yield waiting.slice(0, ROWS_PER_RECORD_BATCH)
+            waiting = waiting.slice(ROWS_PER_RECORD_BATCH)
+    if len(waiting):
+        yield waiting
+
+
+def open_columns(folder: Path, shards: Sequence[dict[str, Any]]) -> pa.Table | None:
+    """The file of columns, memory-mapped; None where it is absent or does not fit the shards.
+
+    A warning says why it is not used.
+    """
+    path = folder / COLUMNS_FILE
+    if not path.exists():
+        return None
+    table = None
+    if path.stat().st_size:
+        table = _of_these_shards(map_file(path, read_ahead=True), shards, _OF_SET)
+    if table is None:
+        _log.warning(
+            "%s is damaged or of other shards, so the shards are read instead, which takes longer; "
+            "run the same `looklisten prepare` again, it writes the file anew",
+            path,
+        )
+    return table
+
+
+def _of_these_shards(
+    data: pa.Buffer, shards: Sequence[dict[str, Any]], schema: pa.Schema
+) -> pa.Table | None:
+    """The table in the content of a file, if it is complete and its metadata name the shards."""
+    try:
+        table = pa.ipc.open_file(data).read_all()
+    except (pa.ArrowInvalid, OSError):
+        return None
+    metadata = table.schema.metadata or {}
+    clips = sum(shard["clips"] for shard in shards)
+    fits = metadata.get(SHARDS_KEY) == _digest(shards) and len(table) == clips
+    # A later version may have other columns.
+    return table if fits and table.schema.equals(schema, check_metadata=False) else None
+
+
+def _digest(shards: Sequence[dict[str, Any]]) -> bytes:
+    """A hash of the names and contents of shards."""
+    contents = [[shard["name"], shard["bytes"], shard["sha256"]] for shard in shards]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest().encode()
+
+
+class FrameTimes:
+    """The times of frames and the numbers of samples, by the number of a row of the columns."""
+
+    def __init__(self, columns: pa.Table) -> None:
+        # Views of the memory map: a lookup costs microseconds and no Python object of Arrow.
+        self._offsets = []
+        self._seconds = []
+        for chunk in columns["frame_seconds"].chunks:
+            self._offsets.append(chunk.offsets.to_numpy())
+            self._seconds.append(chunk.values.to_numpy())
+        self._clip_seconds = [chunk.to_numpy() for chunk in columns["duration_seconds"].chunks]
+
+    def frame_seconds(self, row: int) -> NDArray[np.float64]:
+        """The time of each stored frame of a clip, `[frames]`, in seconds from its start."""
+        number, row_in_batch = divmod(row, ROWS_PER_RECORD_BATCH)
+        first, stop = self._offsets[number][row_in_batch : row_in_batch + 2]
+        seconds: NDArray[np.float64] = self._seconds[number][first:stop]
+        return seconds
+
+    def samples(self, row: int) -> int:
+        """The number of samples of a clip's sound."""
+        number, row_in_batch = divmod(row, ROWS_PER_RECORD_BATCH)
+        # Exact: the duration is this number divided by the rate.
+        return round(float(self._clip_seconds[number][row_in_batch]) * SAMPLE_RATE_HZ)
+
+
+class VideoNumbers:
+    """The videos of a set by number, in order of their ids."""
+
+    def __init__(self, columns: pa.Table) -> None:
+        self._ids = columns["video_id"]
+        self._hashes: NDArray[np.float64] | None = None
+        if "video_number" in columns.column_names:
+            self.of_clips: NDArray[np.int64] = columns["video_number"].to_numpy()
+            count = int(self.of_clips.max(initial=-1)) + 1
+            # Written backwards, so that the first clip of a video is what stays.
+            self._first_clips = np.zeros(count, np.int64)
+            self._first_clips[self.of_clips[::-1]] = np.arange(len(self.of_clips))[::-1]
+            self._hashes = columns["video_hash"].to_numpy()[self._first_clips]
+        else:
+            self.ids, self.of_clips = number_videos(self._ids)
+            count = len(self.ids)
+        self.count = count
+
+    @cached_property
+    def ids(self) -> pa.Array:
+        """The id of each video, `[videos]`."""
+        ids = self._ids.cast(pa.large_string()).combine_chunks()
+        return ids.take(pa.array(self._first_clips))
+
+    @cached_property
+    def hashes(self) -> NDArray[np.float64]:
+        """`video_hashes` of each video, `[videos]`."""
+        return video_hashes(text_list(self.ids)) if self._hashes is None else self._hashes
+
+
+def number_videos(video_ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
+    """The different ids, sorted, and for each clip the number of its id among them."""
+    # Arrow sorts texts several times as fast as NumPy, and in the same order: UTF-8 has the order
+    # of code points. Large offsets, because all ids in one array may be more than 2 GB.
+    ids = video_ids.cast(pa.large_string()).combine_chunks()
+    order = pc.sort_indices(ids).to_numpy()
+    in_order = ids.take(pa.array(order))
+    is_first = np.ones(len(ids), dtype=bool)
+    is_first[1:] = pc.not_equal(in_order[1:], in_order[:-1]).to_numpy(zero_copy_only=False)
+    numbers = np.empty(len(ids), dtype=np.int64)
+    numbers[order] = np.cumsum(is_first) - 1
+    return in_order.filter(pa.array(is_first)), numbers
+
+
+def video_hashes(videos: Sequence[str], salt: str = "") -> NDArray[np.float64]:
+    """A number in 0..1 for each video id, which decides whether the video is held out."""
+    # A hash instead of a draw: a new video changes the side of no other video.
+    digests = bytearray()
+    for video in videos:
+        # 6 bytes are 48 bits, which a float holds exactly.
+        digests += b"\0\0" + hashlib.sha256((salt + video).encode()).digest()[:6]
+    hashes: NDArray[np.float64] = np.frombuffer(digests, ">u8") / 2**48
+    return hashes
+
+
+def text_list(column: pa.Array | pa.ChunkedArray) -> list[str]:
+    """A column of texts as a list."""
+    # Several times as fast as `to_pylist`.
+    values: list[str] = column.to_numpy(zero_copy_only=False).tolist()
+    return values
+
+
+def texts(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """A column of texts as an array."""
+    # By way of Python's texts. The dtype is for no rows at all, which NumPy takes for numbers.
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.str_)

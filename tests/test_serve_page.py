@@ -1,0 +1,301 @@
+"""The page of `serve` in a real browser, on a real server with a small network."""
+
+import json
+import time
+from importlib.resources import files
+
+import pytest
+
+import looklisten as ll
+from browser import failures, opened, requests
+from http_server import running_server
+from looklisten.model.networks import open_network
+
+pytest.importorskip("selenium")
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+NETWORK = "untrained:tiny"
+FLAGS = (
+    "--autoplay-policy=no-user-gesture-required",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)
+VIEWS = [(390, "dark"), (1280, "light")]
+
+# How many different colors a canvas holds, and all its pixels as one number.
+CANVAS = """
+const canvas = document.querySelector(arguments[0]);
+const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+const colors = new Uint32Array(data.buffer);
+return { colors: new Set(colors).size, sum: colors.reduce((sum, color) => (sum * 31 + color) % 1e9, 0) };
+"""
+
+
+@pytest.fixture(scope="module")
+def run():
+    return open_network(NETWORK)
+
+
+@pytest.fixture(scope="module")
+def clips(world):
+    return sorted(world.glob("*.mp4"))[:6]
+
+
+@pytest.fixture(scope="module")
+def server(run, clips, tmp_path_factory):
+    db = tmp_path_factory.mktemp("page") / "index"
+    ll.index(clips[:5], db, run)
+    with running_server(run, db) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser(server, tmp_path_factory):
+    with opened(server.address, tmp_path_factory.mktemp("chromium"), FLAGS) as started:
+        yield started
+
+
+def view(browser, width, scheme):
+    """Show pages as a window of this width does, in light or dark."""
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def load(browser, address, width=1280, scheme="light"):
+    """The page anew, when its examples are there."""
+    failures(browser)
+    view(browser, width, scheme)
+    browser.get(address)
+    until(browser, "document.querySelector('#network').textContent")
+
+
+def until(browser, expression, seconds=60):
+    """What an expression of the page gives, as soon as it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = browser.execute_script(f"return {expression}")
+        if value:
+            return value
+        time.sleep(0.02)
+    shown = "return [...document.querySelectorAll('.status, .error')].map(each => each.textContent)"
+    raise AssertionError(f"{expression} stays false; {browser.execute_script(shown)}")
+
+
+def text(browser, selector):
+    return browser.execute_script(
+        "return document.querySelector(arguments[0]).textContent", selector
+    )
+
+
+def click(browser, selector):
+    browser.find_element(By.CSS_SELECTOR, selector).click()
+
+
+def click_button(browser, words, within="body"):
+    """Click the first button with these words."""
+    path = f".//button[contains(., '{words}')]"
+    browser.find_element(By.CSS_SELECTOR, within).find_element(By.XPATH, path).click()
+
+
+def upload(browser, path, selector="#clip-file"):
+    browser.find_element(By.CSS_SELECTOR, selector).send_keys(str(path))
+
+
+def canvas(browser, selector):
+    return browser.execute_script(CANVAS, selector)
+
+
+def is_shown(browser, selector):
+    return browser.find_element(By.CSS_SELECTOR, selector).is_displayed()
+
+
+def rounded(probability):
+    return f"{round(100 * probability)} %"
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_a_clip_plays_with_its_map_and_is_scored_with_another_sound(
+    server, browser, clips, width, scheme
+):
+    load(browser, server.address, width, scheme)
+    upload(browser, clips[5])
+    own = until(browser, "document.querySelector('#score b')?.textContent")
+    assert own == rounded(server.client.score(clips[5]).probability)
+    until(browser, "document.querySelector('#now').textContent")
+    first = canvas(browser, "#glow")
+    assert first["colors"] > 10
+    boxes = browser.execute_script(
+        "return ['#player', '#glow'].map(name => document.querySelector(name).getBoundingClientRect().toJSON())"
+    )
+    assert boxes[0] == boxes[1]
+    assert boxes[0]["width"] > 300
+    browser.execute_script("document.querySelector('#player').play()")
+    until(browser, "document.querySelector('#player').currentTime > 0.8")
+    assert canvas(browser, "#glow")["sum"] != first["sum"]
+    assert float(browser.find_element(By.ID, "time").get_attribute("value")) > 0.5
+    until(browser, "parseFloat(document.querySelector('#cursor').style.left) > 30")
+    assert canvas(browser, "#spectrogram")["colors"] > 50
+    click(browser, "#show-map")
+    assert not is_shown(browser, "#glow")
+
+    upload(browser, clips[1], "#compare-file")
+    click(browser, "#compare button")
+    line = until(browser, "document.querySelector('#comparisons li')?.textContent")
+    pair = server.client.score_pair(clips[5], clips[1])
+    assert line.startswith(f"{rounded(pair.probability)} with the sound of {clips[1].name}")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert failures(browser) == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_a_search_jumps_to_its_hit_and_two_clicks_teach_a_tag(
+    server, browser, clips, width, scheme
+):
+    load(browser, server.address, width, scheme)
+    click_button(browser, clips[2].name, "#examples")
+    until(browser, "document.querySelector('#score b')")
+    click(browser, "[name=by][value=second]")
+    browser.execute_script("document.querySelector('#player').currentTime = 1.2")
+    click(browser, "#weak")
+    click(browser, "#search-form button")
+    until(browser, "document.querySelectorAll('#hits li').length >= 5")
+    wanted = server.client.search(clips[2], at_seconds=1.2, threshold=0).hits
+    names = browser.execute_script(
+        "return [...document.querySelectorAll('#hits h3')].map(h => h.textContent)"
+    )
+    assert [name.split(" (")[0] for name in names] == [hit.name for hit in wanted]
+    until(browser, "document.querySelector('#hits canvas').width > 100")
+    browser.execute_script(
+        "document.addEventListener('seeking', event => { window.jump = event.target.currentTime; }, true)"
+    )
+    click_button(browser, "Play from 0:01", "#hits")
+    until(browser, "document.querySelector('#hits video')?.currentTime > 1.1")
+    assert browser.execute_script("return window.jump") == 1
+    played = browser.find_element(By.CSS_SELECTOR, "#hits video").get_attribute("src")
+    (hit,) = [hit for hit in wanted if played.endswith(f"/v1/media/{hit.media}")]
+    assert hit.seconds == 1
+
+    for mark in browser.find_elements(By.CSS_SELECTOR, "[data-key]")[:2]:
+        mark.click()
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#marked button")) == 2
+    browser.find_element(By.ID, "tag-name").send_keys("my knock")
+    click(browser, "#tag-form button")
+    until(browser, "document.querySelector('#own-tags li')")
+    assert [tag_set.classes for tag_set in server.client.tags().sets] == [["my knock"]]
+    until(browser, "document.querySelector('#hits').textContent.includes('my knock')")
+    click_button(browser, "Remove my knock")
+    browser.switch_to.alert.accept()
+    until(browser, "!document.querySelector('#own-tags li')")
+    assert server.client.tags().sets == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert failures(browser) == []
+
+
+def test_nothing_serious_is_wrong_for_a_screen_reader(server, browser, clips):
+    load(browser, server.address)
+    click_button(browser, clips[0].name, "#examples")
+    until(browser, "document.querySelector('#now').textContent")
+    click(browser, "[name=by][value=clip]")
+    click(browser, "#weak")
+    click(browser, "#search-form button")
+    until(browser, "document.querySelector('#hits li')")
+    click(browser, "[data-key]")
+    click(browser, "#tag-form button.main")
+    browser.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text("utf-8"))
+    for width in (390, 1280):
+        for scheme in ("light", "dark"):
+            view(browser, width, scheme)
+            found = browser.execute_async_script("axe.run().then(arguments[0])")
+            serious = [
+                each for each in found["violations"] if each["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], json.dumps(serious, indent=1)[:2000]
+            assert len(found["passes"]) > 20
+    # An image without a name must be found, or the check checks nothing.
+    browser.execute_script("document.querySelector('#hits img').removeAttribute('alt')")
+    found = browser.execute_async_script("axe.run().then(arguments[0])")
+    assert "image-alt" in [each["id"] for each in found["violations"]]
+
+
+def test_the_keyboard_reaches_all_and_the_focus_is_seen(server, browser):
+    load(browser, server.address)
+    until(
+        browser,
+        "document.querySelector('#own-tags') && document.querySelectorAll('#examples button').length",
+    )
+    controls = set(
+        browser.execute_script(
+            "return [...document.querySelectorAll('a, button, input:not([type=radio]), select')]"
+            ".filter(each => each.checkVisibility()).map(each => each.outerHTML)"
+        )
+    )
+    reached = []
+    for _ in range(len(controls) + 5):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        reached.append(browser.execute_script("return document.activeElement.outerHTML"))
+        if "openapi.json" in reached[-1]:
+            break
+        assert (
+            browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+            == "solid"
+        )
+    assert "skip" in reached[0]
+    assert controls <= set(reached)
+
+
+def test_nothing_is_asked_of_another_machine(server, browser, clips):
+    requests(browser)
+    load(browser, server.address)
+    click_button(browser, clips[3].name, "#examples")
+    until(browser, "document.querySelector('#now').textContent")
+    click(browser, "[name=by][value=clip]")
+    click(browser, "#search-form button")
+    until(browser, "document.querySelector('#found').textContent")
+    asked = requests(browser)
+    assert any(address.endswith("/v1/localize") for address in asked)
+    assert any(address.endswith("/static/page.css") for address in asked)
+    own = (f"{server.address}/", f"blob:{server.address}/", "data:")
+    assert [address for address in asked if not address.startswith(own)] == []
+
+
+def test_an_error_is_shown_as_the_sentence_of_the_server(server, browser, tmp_path):
+    load(browser, server.address)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all" * 100)
+    with broken.open("rb") as file:
+        sentence = server.http.post("/v1/score", files={"file": file}).json()["error"]
+    upload(browser, broken)
+    shown = until(browser, "document.querySelector('#watch > .error').textContent")
+    assert sentence.rstrip(".").lower() in shown.lower()
+    assert is_shown(browser, "#not-playable")
+
+
+def test_a_clip_is_recorded(server, browser):
+    load(browser, server.address)
+    click(browser, "#record")
+    until(browser, "document.querySelector('#preview').currentTime > 1.5")
+    click_button(browser, "Stop recording")
+    until(browser, "document.querySelector('#score b')")
+    assert text(browser, "#clip-name").startswith("recording.")
+    until(browser, "document.querySelector('#now').textContent")
+    assert canvas(browser, "#glow")["colors"] > 1
+
+
+def test_a_server_with_a_token_and_without_an_index(run, browser, clips, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("open sesame", encoding="utf-8")
+    with running_server(run, token_file=token) as closed:
+        browser.get(closed.address)
+        until(browser, "document.querySelector('#watch > .error').textContent.includes('token')")
+        browser.find_element(By.ID, "token").send_keys("open sesame")
+        click(browser, "#token-form button")
+        until(browser, "document.querySelector('#network').textContent")
+        assert not is_shown(browser, "#token-form")
+        assert is_shown(browser, "#no-index")
+        assert not is_shown(browser, "#searching")
+        upload(browser, clips[0])
+        until(browser, "document.querySelector('#score b')")
