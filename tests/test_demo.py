@@ -16,7 +16,7 @@ from looklisten.app.demo import DemoOptions, demo
 from looklisten.app.demo_time import DemoTime, measure_demo_time
 from looklisten.errors import ConfigError
 
-STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "report")
+STAGES = ("synth", "prepare", "train", "evaluate", "probe", "localize", "search", "report")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,17 @@ def test_results_have_all_figures(finished_demo):
         assert {"accuracy", "untrained", "n"} <= results["probe"][side].keys()
     localization = results["localization"]
     assert {"pointing", "center", "n"} <= localization.keys()
-    assert (
-        localization["pointing"]
-        == max(localization["methods"].values())
-        == localization["methods"][localization["method"]]
-    )
+    assert localization["method"] == "similarity"
+    for direction in results["search"]["directions"]:
+        assert direction["videos"] == 12
+        assert direction["recall@10_chance"] == pytest.approx(10 / 12, abs=1e-4)
+        assert 0 <= direction["label_precision@10"] <= 1
+    searches = results["search"]["searches"]
+    assert len(searches) == 6
+    for search in searches:
+        similarities = [frame["similarity"] for frame in search["frames"]]
+        assert similarities == sorted(similarities, reverse=True)
+        assert len({frame["clip"] for frame in search["frames"]}) == 5
     assert set(results["units"]["units"]) == {"vision", "audio"}
     assert (options.out / "gallery.html").stat().st_size > 50_000
     rates = results["throughput"]
@@ -78,6 +84,7 @@ def test_a_training_that_was_stopped_is_not_taken_for_a_finished_one(finished_de
     assert process.returncode == 130, log
     assert "for training" in log
     assert "for making the videos" not in log
+    assert "s of a core" not in log
     assert not (tmp_path / "stages" / "train.json").exists()
 
 
@@ -87,7 +94,10 @@ def test_the_expected_time_follows_from_a_video_and_a_step():
     assert time_here.training_seconds == pytest.approx(300)
     assert replace(time_here, workers=1).making_seconds == 2 * time_here.making_seconds
     assert "5 min for training" in time_here.sentence()
-    assert "a training step 0.30 s" in time_here.sentence()
+    assert "a training step takes 0.30 s, a video 0.20 s of a core" in time_here.sentence()
+    left = replace(time_here, video_seconds=None)
+    assert left.making_seconds == 0
+    assert "videos" not in left.sentence()
     small_batches = options.config.changed("train", batch_size=4)
     measured = measure_demo_time(options.world, small_batches, workers=2)
     assert (measured.steps, measured.workers) == (1000, 2)
@@ -113,7 +123,7 @@ def test_the_page_works_in_a_browser(finished_demo, tmp_path):
         )
         text = browser.find_element("tag name", "body").text
         errors = failures(browser)
-    assert len(pictures) >= 12 * 3 + 1 + 2 * 4
+    assert len(pictures) >= 12 * 3 + 6 * 6 + 1 + 2 * 4
     assert min(pictures) > 100
     assert len(videos) == 4
     assert min(videos) == pytest.approx(1.5, abs=0.1)
@@ -122,6 +132,7 @@ def test_the_page_works_in_a_browser(finished_demo, tmp_path):
     for heading in (
         "Results",
         "Twelve moments",
+        "Search: frames that a sound finds",
         "Units that prefer a class",
         "Training",
         "Stages",

@@ -49,7 +49,7 @@ def test_aligned_vectors_are_those_of_the_fusion_and_a_network_without_them_says
     vision, audio = model.fusion.project(seen.vector, heard.vector)
     assert torch.allclose(side_vectors(model, seen, "vision", "aligned"), vision)
     assert torch.allclose(side_vectors(model, heard, "audio", "aligned"), audio)
-    with pytest.raises(ConfigError, match="recipe tiny, contrastive or ave"):
+    with pytest.raises(ConfigError, match="recipe similarity, contrastive or tiny"):
         side_vectors(L3Net(ModelConfig(widths=(4, 8))), heard, "audio", "aligned")
 
 

@@ -196,7 +196,7 @@ def small_net(fusion, **settings):
     return L3Net(config).eval()
 
 
-@pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense"])
+@pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense", "general"])
 def test_all_pairs_are_the_pairs_one_by_one(fusion):
     net = small_net(fusion)
     vision, audio = net.fusion.features(
@@ -210,7 +210,7 @@ def test_all_pairs_are_the_pairs_one_by_one(fusion):
             )
 
 
-@pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense"])
+@pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense", "general"])
 def test_similarities_and_logits_are_float32_under_autocast(fusion):
     """The same numbers as without autocast: small sums in bfloat16 make unequal pairs equal."""
     net = small_net(fusion)
@@ -295,6 +295,43 @@ def test_similarity_is_the_soft_maximum_over_positions_for_the_whole_second():
         best,
         atol=1e-5,
     )
+
+
+def test_the_vector_of_a_frame_is_of_its_unusual_positions():
+    net = small_net("similarity")
+    vision = net.look(torch.rand(2, 3, 32, 32))
+    positions = net.fusion.project(net.fusion.vision_features(vision), torch.zeros(1, 1, 8))[0]
+    # Before any training all positions count alike.
+    plain = torch.nn.functional.normalize(positions.mean(1), dim=-1)
+    assert torch.allclose(net.fusion.aligned_frame(vision), plain, atol=1e-6)
+    # As if most positions of the training frames were like the first position of the first frame.
+    net.fusion.usual_position.copy_(positions[0, 0])
+    distances = 1 - positions @ positions[0, 0]
+    expected = (positions * distances.square()[..., None]).mean(1)
+    expected = torch.nn.functional.normalize(expected, dim=-1)
+    assert torch.allclose(net.fusion.aligned_frame(vision), expected, atol=1e-6)
+    assert not torch.allclose(expected, plain, atol=1e-3)
+
+
+def test_the_usual_position_follows_training_alone():
+    net = small_net("similarity")
+    features = torch.rand(4, 9, 8)
+    before = net.fusion.usual_position.clone()
+    net.fusion.project(features, torch.rand(4, 1, 8))
+    assert torch.equal(net.fusion.usual_position, before)
+    net.fusion.train()
+    for _ in range(60):
+        vectors, _ = net.fusion.project(features, torch.rand(4, 1, 8))
+    mean = vectors.detach().mean((0, 1))
+    assert torch.allclose(net.fusion.usual_position, mean, atol=0.01)
+
+
+def test_a_checkpoint_without_a_usual_position_loads():
+    net = small_net("similarity")
+    tensors = net.state_dict()
+    del tensors["fusion.usual_position"]
+    net.load_state_dict(tensors)
+    assert torch.equal(net.fusion.usual_position, torch.zeros(net.fusion.width))
 
 
 @pytest.mark.parametrize("fusion", ["similarity", "dense"])

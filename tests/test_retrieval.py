@@ -5,7 +5,7 @@ import pytest
 
 import looklisten as ll
 from looklisten.errors import ConfigError
-from looklisten.evaluation.retrieval import own_video_ranks
+from looklisten.evaluation.retrieval import own_video_ranks, retrieval_of_vectors
 from looklisten.search.moments import IndexedMoment, moment_id
 from looklisten.search.opening import open_store
 
@@ -26,6 +26,39 @@ def test_a_video_counts_with_its_most_similar_moment():
 def test_of_equal_videos_the_own_one_is_the_last():
     same = directions([0, 0, 0])
     assert own_video_ranks(same, same, ["a", "b", "c"]).tolist() == [3, 3, 3]
+
+
+def test_how_many_of_the_nearest_videos_have_the_label():
+    # Two groups of videos, far apart; one video of the second group has the label of the first.
+    degrees = [*range(12), *range(90, 102)]
+    labels = ["dog"] * 12 + ["rain"] * 11 + ["dog"]
+    videos = [str(number) for number in range(24)]
+    vectors = directions(degrees)
+    across, back = retrieval_of_vectors(vectors, vectors, videos, labels)
+    assert across.by_label == back.by_label
+    found = across.by_label
+    # A video's own moment does not count. The stray dog is last among the ten of few others.
+    rain = np.mean([np.mean([labels[n] == "rain" for n in nearest(12 + row)]) for row in range(11)])
+    assert found.k == 10
+    assert found.precision == pytest.approx((12 * 1.0 + 11 * rain + 0.0) / 24)
+    assert found.ci95[0] < found.precision < found.ci95[1]
+    assert found.chance == pytest.approx((13 * 12 + 11 * 10) / (24 * 23))
+    assert across.as_dict()["label_precision@10"] == round(found.precision, 4)
+
+
+def nearest(number):
+    """The ten videos of the second group nearest to one of them."""
+    others = [other for other in range(12, 24) if other != number]
+    return sorted(others, key=lambda other: abs(other - number))[:10]
+
+
+def test_without_labels_there_is_no_precision_by_label():
+    vectors = directions(range(24))
+    videos = [str(number) for number in range(24)]
+    for labels in ([""] * 24, ["dog"] * 24):
+        across, _ = retrieval_of_vectors(vectors, vectors, videos, labels)
+        assert across.by_label is None
+        assert "label_precision@10" not in across.as_dict()
 
 
 def write_index(db, vision, audio, videos):

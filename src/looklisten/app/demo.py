@@ -1,4 +1,4 @@
-"""The demo: make videos, prepare, train, evaluate, probe, localize, and write a report.
+"""The demo: make videos, prepare, train, evaluate, probe, localize, search, and write a report.
 
 Each finished stage leaves a record, so a demo that was stopped continues where it was.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from looklisten.app.demo_time import measure_demo_time
-from looklisten.app.pages.report import write_report
+from looklisten.app.pages.report import FramesOfSound, write_report
 from looklisten.app.pages.unit_page import best_units, write_unit_page
 from looklisten.app.terminal import ProgressBar, messages
 from looklisten.config import Config
@@ -23,14 +23,16 @@ from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.drawing.figures import SheetColumn, contact_sheet
 from looklisten.errors import ConfigError
+from looklisten.evaluation.clip_retrieval import retrieval_of_clips
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.evaluate import pointing_of_each
 from looklisten.evaluation.units.naming import units
 from looklisten.inference.localization.localize import localize_each
+from looklisten.inference.localization.methods import default_method
 from looklisten.inference.localization.options import LocalizeOptions, Method
 from looklisten.inference.localization.records import Localization, normalize_maps
-from looklisten.inference.moments import Moment
+from looklisten.inference.moments import Moment, moment_number
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.scenes import CLASSES
 from looklisten.media.synth.synth import synth
@@ -52,7 +54,9 @@ VIDEO_SIDE_PIXELS = 160
 VIDEO_FRAMES_PER_SECOND = 10
 VIDEOS_IN_REPORT = 4
 IMAGES_IN_SHEET = 6
-MOMENTS_PER_CLIP = 3
+SEARCHES_IN_REPORT = 6
+PROBED_MOMENTS_PER_CLIP = 2
+SEARCHED_MOMENTS_PER_CLIP = 3
 BEST_UNITS_PER_SIDE = 4
 """Units of each side that the report has; the page of units has all of them."""
 
@@ -159,20 +163,21 @@ class _Demo:
 
     def probe(self, progress: ProgressBar) -> dict[str, Any]:
         seed = self.options.seed
-        sides = probe(self.run, self.shards, MOMENTS_PER_CLIP, seed, progress=progress)
+        sides = probe(self.run, self.shards, PROBED_MOMENTS_PER_CLIP, seed, progress=progress)
         return {side: result.as_dict() for side, result in sides.items()}
 
     def localize(self, progress: ProgressBar) -> dict[str, Any]:
-        """The pointing accuracy of the method that points best, and that of each method."""
-        methods: tuple[Method, ...] = ("correspondence",)
-        # With other fusions the sides share no space, so their similarity has no meaning.
-        if self.run.l3net.fusion.shares_space:
-            methods = ("correspondence", "similarity")
-        results = pointing_of_each(self.run, self.held_out, methods, progress=progress)
-        best = max(results, key=lambda result: result.pointing)
-        # The report names the better method; the accuracy of both is a result, too.
-        accuracies = {result.method: result.pointing for result in results}
-        return best.as_dict() | {"methods": accuracies}
+        method = default_method(self.run.l3net)
+        (result,) = pointing_of_each(self.run, self.held_out, [method], progress=progress)
+        return result.as_dict()
+
+    def search(self, progress: ProgressBar) -> dict[str, Any]:
+        """How well sounds find frames, and frames sounds, and what some sounds find."""
+        numbers = examples(self.held_out)[:SEARCHES_IN_REPORT]
+        result = retrieval_of_clips(
+            self.run, self.held_out, SEARCHED_MOMENTS_PER_CLIP, numbers, progress=progress
+        )
+        return result.as_dict()
 
 
 def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) -> dict[str, Any]:
@@ -185,13 +190,14 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
         work.remove()
     _check_same_options(options)
     stages = _Stages(work.stages)
-    if not stages.is_done("train"):
-        expected = measure_demo_time(options.world, options.config, workers)
-        sentence = expected.sentence(has_videos=stages.is_done("prepare"))
-        messages.print(sentence, soft_wrap=True)
+    if not stages.is_done("prepare"):
+        _say_expected_time(work)
     # The order matters: each stage reads what the one before wrote.
     stages.run("synth", work.make_videos)
     prepared = stages.run("prepare", work.make_shards)
+    if not stages.is_done("train"):
+        # Again, on the batches that training will read, because training takes most of the time.
+        _say_expected_time(work, Shards(work.shards))
     stages.run("train", work.train)
     metrics = read_metrics(work.run_folder)
     hours = round(options.videos * options.seconds / 3600, 3)
@@ -199,6 +205,7 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
         "avc": stages.run("evaluate", work.evaluate),
         "probe": stages.run("probe", work.probe),
         "localization": stages.run("localize", work.localize),
+        "search": stages.run("search", work.search),
         "throughput": _throughput(prepared, metrics),
         "seconds": stages.seconds,
         "world": asdict(options.world) | {"hours": hours},
@@ -210,13 +217,19 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
     return results
 
 
+def _say_expected_time(work: _Demo, shards: Shards | None = None) -> None:
+    expected = measure_demo_time(work.options.world, work.options.config, work.workers, shards)
+    messages.print(expected.sentence(), soft_wrap=True)
+
+
 def _write_pages(work: _Demo, results: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> None:
     """Write the report, the page of units and a sheet of heat maps; add to `results`."""
     start_seconds = time.perf_counter()
     out = work.options.out
     model = work.run.l3net
     method = results["localization"]["method"]
-    moments = [localize_middle(clip, model, method) for clip in examples(work.held_out)]
+    clips = [work.held_out[number] for number in examples(work.held_out)]
+    moments = [localize_middle(clip, model, method) for clip in clips]
     all_units = units(work.run, work.held_out)
     results["units"] = all_units.as_dict()
     write_unit_page(out / "gallery.html", all_units, model)
@@ -229,10 +242,29 @@ def _write_pages(work: _Demo, results: dict[str, Any], metrics: Sequence[dict[st
         results,
         metrics,
         moments,
+        _frames_of_sounds(work, results["search"]["searches"], moments),
         work.options.config,
         _sample_videos(work.videos, moments),
         best_units(all_units, model, count=BEST_UNITS_PER_SIDE),
     )
+
+
+def _frames_of_sounds(
+    work: _Demo,
+    searches: Sequence[dict[str, Any]],
+    moments: Sequence[tuple[Moment, Localization]],
+) -> list[FramesOfSound]:
+    """The frames that each search found. The searches are those of the first of `moments`."""
+    config = work.run.l3net.config
+    results = []
+    for search, (moment, sound) in zip(searches, moments, strict=False):
+        frames = []
+        for hit in search["frames"]:
+            clip = work.held_out[hit["clip"]]
+            frame = moment_number(clip, config, SEARCHED_MOMENTS_PER_CLIP, hit["moment"])
+            frames.append((frame, hit["similarity"]))
+        results.append(FramesOfSound(moment.clip, sound, frames))
+    return results
 
 
 def _throughput(prepared: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -262,16 +294,17 @@ def _check_same_options(options: DemoOptions) -> None:
     write_json(path, settings)
 
 
-def examples(held_out: Shards) -> list[Clip]:
-    """One held-out clip per class: the first one with a silent object, if there is any."""
-    clips = list(held_out)
+def examples(held_out: Shards) -> list[int]:
+    """The number of one clip per class: the first one with a silent object, if there is any."""
     # By name, not by how well the network does on them.
-    clips.sort(key=lambda clip: (all(box.sounding for box in clip.boxes), clip.key))
-    first_of_class: dict[str, Clip] = {}
+    order = []
+    for number, clip in enumerate(held_out):
+        order.append((all(box.sounding for box in clip.boxes), clip.key, number, clip.labels))
+    first_of_class: dict[str, int] = {}
     # The demo's videos have one label each; a clip counts for all that it has.
-    for clip in clips:
-        for label in clip.labels:
-            first_of_class.setdefault(label, clip)
+    for _, _, number, labels in sorted(order):
+        for label in labels:
+            first_of_class.setdefault(label, number)
     return [first_of_class[label] for label in CLASSES if label in first_of_class]
 
 

@@ -3,8 +3,10 @@
 Knows what the stages cost relative to these two, and runs no stage.
 """
 
+import itertools
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +15,25 @@ import torch
 
 from looklisten.config import Config
 from looklisten.data.pairs import PairBatch, PairChoices, pair_up
+from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.world import World
 from looklisten.system.processes import cpu_count
+from looklisten.training.batches import load_batches, training_stream
+from looklisten.training.distributed import ProcessWorld
+from looklisten.training.frozen_towers.batches import AnyBatch
 from looklisten.training.learner import Learner
 
 MEASURED_VIDEOS = 4
-MEASURED_STEPS = 3
+UNMEASURED_STEPS = 2
+"""The first steps allocate memory, and the first batches are waited for."""
+MEASURED_STEPS = 8
 
 # Both from runs in benchmarks/RESULTS.md. The second is of runs that decoded each frame twice, so
 # it is a little too high.
+LOADING_PER_STEP = 0.1
+"""What it costs to read a batch while a CPU trains, as a share of a step without reading."""
 PREPARE_PER_SYNTH = 0.37
 """What it costs to prepare a video, as a share of what it costs to make one."""
 MEASURING_STEPS_PER_VIDEO = 0.1
@@ -37,14 +47,16 @@ class DemoTime:
     options: WorldOptions
     steps: int
     workers: int
-    video_seconds: float
-    """Of one core, to make one video."""
+    video_seconds: float | None
+    """Of one core, to make one video; None where all are made."""
     step_seconds: float
     """To train on one batch."""
 
     @property
     def making_seconds(self) -> float:
         """Of synth and prepare."""
+        if self.video_seconds is None:
+            return 0.0
         per_video = self.video_seconds * (1 + PREPARE_PER_SYNTH)
         return self.options.videos * per_video / self.workers
 
@@ -54,30 +66,40 @@ class DemoTime:
 
     @property
     def measuring_seconds(self) -> float:
-        """Of evaluate, probe, localize and the report."""
+        """Of evaluate, probe, localize, search and the report."""
         return self.options.videos * MEASURING_STEPS_PER_VIDEO * self.step_seconds
 
-    def sentence(self, has_videos: bool = False) -> str:
-        """How long the demo takes; `has_videos`: synth and prepare are done."""
-        parts = {"training": self.training_seconds, "measuring": self.measuring_seconds}
-        if not has_videos:
-            parts = {"making the videos": self.making_seconds} | parts
-        listed = ", ".join(f"{_minutes(seconds)} for {name}" for name, seconds in parts.items())
+    def sentence(self) -> str:
+        """How long the rest of the demo takes."""
+        parts = {
+            "making the videos": self.making_seconds,
+            "training": self.training_seconds,
+            "measuring": self.measuring_seconds,
+        }
+        listed = [f"{_minutes(seconds)} for {name}" for name, seconds in parts.items() if seconds]
+        measured = [f"a training step takes {self.step_seconds:.2f} s"]
+        if self.video_seconds is not None:
+            measured.append(f"a video {self.video_seconds:.2f} s of a core")
         return (
-            f"this takes about {_minutes(sum(parts.values()))} here: {listed} "
-            f"(measured: a video takes {self.video_seconds:.2f} s of a core, "
-            f"a training step {self.step_seconds:.2f} s)"
+            f"about {_minutes(sum(parts.values()))} from here, if no other work disturbs: "
+            f"{', '.join(listed)} (measured: {', '.join(measured)})"
         )
 
 
-def measure_demo_time(options: WorldOptions, config: Config, workers: int | None) -> DemoTime:
-    """Make some videos and train some steps on noise, which takes a few seconds."""
+def measure_demo_time(
+    options: WorldOptions, config: Config, workers: int | None, shards: Shards | None = None
+) -> DemoTime:
+    """Make some videos and train some steps, which takes a few seconds.
+
+    `shards`: the prepared videos, where they are made; training is then measured on them, else on
+    noise.
+    """
     return DemoTime(
         options=options,
         steps=config.train.steps,
         workers=workers or cpu_count(),
-        video_seconds=_video_seconds(options),
-        step_seconds=_step_seconds(config),
+        video_seconds=None if shards else _video_seconds(options),
+        step_seconds=_step_seconds(config, shards),
     )
 
 
@@ -98,16 +120,38 @@ def _video_seconds(options: WorldOptions) -> float:
         return (time.perf_counter() - start_seconds) / MEASURED_VIDEOS
 
 
-def _step_seconds(config: Config) -> float:
+def _step_seconds(config: Config, shards: Shards | None) -> float:
     # Compiling pays in a whole training only.
-    learner = Learner(config.changed("train", compile="off"))
-    batch = _noise_batch(config)
-    # The first step allocates its memory.
-    learner.step([batch], 1, config.train.learning_rate)
-    start_seconds = time.perf_counter()
-    for step in range(MEASURED_STEPS):
+    config = config.changed("train", compile="off")
+    if shards is None:
+        noise = itertools.repeat([_noise_batch(config)])
+        return _seconds_of_steps(config, noise) * (1 + LOADING_PER_STEP)
+    clips = shards.select(~shards.held_out_mask(config.train.held_out_fraction))
+    videos = len(set(clips.video_ids.tolist()))
+    config = config.changed(
+        "train",
+        batch_size=min(videos, config.train.batch_size),
+        steps=UNMEASURED_STEPS + MEASURED_STEPS,
+    )
+    return _seconds_of_steps(config, _batches_of(clips, config))
+
+
+def _batches_of(clips: Shards, config: Config) -> Iterator[Sequence[AnyBatch]]:
+    """Batches as training reads them, by threads that run beside the steps."""
+    stream = training_stream(clips, config)
+    for parts, _ in load_batches(stream, config, ProcessWorld(), 0, on_gpu=False):
+        yield parts
+
+
+def _seconds_of_steps(config: Config, batches: Iterator[Sequence[AnyBatch]]) -> float:
+    """The mean time of a step."""
+    learner = Learner(config)
+    start_seconds = 0.0
+    for step in range(1, UNMEASURED_STEPS + MEASURED_STEPS + 1):
         # The loss is read, because a GPU computes it later.
-        float(learner.step([batch], step + 2, config.train.learning_rate).loss)
+        float(learner.step(next(batches), step, config.train.learning_rate).loss)
+        if step == UNMEASURED_STEPS:
+            start_seconds = time.perf_counter()
     seconds = (time.perf_counter() - start_seconds) / MEASURED_STEPS
     learner.release()
     return seconds

@@ -1,11 +1,11 @@
-"""How well one side of a moment finds the other in an index, without labels.
+"""How well one side of a moment finds the other, in an index or among any vectors.
 
-The query is one second of sound or one frame. The videos of the index are ranked by their most
-similar moment, and the rank of the query's own video counts. Knows vectors and their videos, no
-network.
+The query is one second of sound or one frame. The videos are ranked by their most similar moment,
+and the rank of the query's own video counts. Where there are labels, so do the labels of the
+nearest other videos. Knows vectors and their videos, no network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from looklisten.search.moments import IndexedMoment
 from looklisten.search.opening import open_store
 
 RECALL_AT = (1, 5, 10)
+PRECISION_AT = 10
 LEAST_RETRIEVAL_VIDEOS = 2
+LEAST_LABELS = 2
 QUERIES_AT_ONCE = 256
 
 
@@ -38,8 +40,20 @@ class RecallAt:
 
 
 @dataclass(frozen=True)
+class LabelPrecision:
+    """How many of the `k` nearest other videos have the query's label, over queries with one."""
+
+    k: int
+    precision: float
+    ci95: tuple[float, float]
+    """Interval over videos."""
+    chance: float
+    """The share of all other videos with that label."""
+
+
+@dataclass(frozen=True)
 class Retrieval:
-    """The ranks of the own video, for all queries of one direction."""
+    """The ranks of the own video, and the labels of the nearest, for all queries of a direction."""
 
     direction: str
     """`sound to picture` or `picture to sound`."""
@@ -48,6 +62,8 @@ class Retrieval:
     recalls: tuple[RecallAt, ...]
     median_rank: float
     median_rank_by_chance: float
+    by_label: LabelPrecision | None = None
+    """None where fewer than two labels are known, or where there are too few videos."""
 
     def as_dict(self) -> dict[str, Any]:
         """One line of a table."""
@@ -62,6 +78,11 @@ class Retrieval:
             line[f"recall@{each.k}_chance"] = round(each.chance, 4)
         line["median_rank"] = self.median_rank
         line["median_rank_by_chance"] = self.median_rank_by_chance
+        if self.by_label:
+            precision = f"label_precision@{self.by_label.k}"
+            line[precision] = round(self.by_label.precision, 4)
+            line[f"{precision}_ci95"] = [round(end, 4) for end in self.by_label.ci95]
+            line[f"{precision}_chance"] = round(self.by_label.chance, 4)
         return line
 
 
@@ -84,10 +105,8 @@ def retrieval(db: str | Path, where: str | None = None) -> tuple[Retrieval, Retr
             f"retrieval needs {LEAST_RETRIEVAL_VIDEOS}"
         )
     sounds, pictures = (_matrix(moments, side) for side in ("audio", "vision"))
-    return (
-        _retrieval("sound to picture", sounds, pictures, videos),
-        _retrieval("picture to sound", pictures, sounds, videos),
-    )
+    labels = [moment.label or "" for moment in moments]
+    return retrieval_of_vectors(sounds, pictures, videos, labels)
 
 
 def _matrix(moments: Sequence[IndexedMoment], side: Side) -> Float[np.ndarray, "moments width"]:
@@ -95,11 +114,28 @@ def _matrix(moments: Sequence[IndexedMoment], side: Side) -> Float[np.ndarray, "
     return np.stack([vector for vector in vectors if vector is not None])
 
 
+def retrieval_of_vectors(
+    sounds: Float[np.ndarray, "moments width"],
+    pictures: Float[np.ndarray, "moments width"],
+    videos: Sequence[str],
+    labels: Sequence[str],
+) -> tuple[Retrieval, Retrieval]:
+    """Sound to picture and picture to sound; row i of all is one moment of `videos[i]`.
+
+    `labels`: of the moments, empty where there is none.
+    """
+    return (
+        _retrieval("sound to picture", sounds, pictures, videos, labels),
+        _retrieval("picture to sound", pictures, sounds, videos, labels),
+    )
+
+
 def _retrieval(
     direction: str,
     queries: Float[np.ndarray, "moments width"],
     targets: Float[np.ndarray, "moments width"],
     videos: Sequence[str],
+    labels: Sequence[str],
 ) -> Retrieval:
     ranks = own_video_ranks(queries, targets, videos)
     names = np.array(videos)
@@ -116,6 +152,7 @@ def _retrieval(
         recalls=tuple(recalls),
         median_rank=float(np.median(ranks)),
         median_rank_by_chance=(count + 1) / 2,
+        by_label=_label_precision(queries, targets, videos, labels),
     )
 
 
@@ -130,14 +167,57 @@ def own_video_ranks(
     one, so that equal vectors give no good figure.
     """
     _, codes = np.unique(np.array(videos), return_inverse=True)
+    ranks = np.zeros(len(queries), np.int64)
+    for rows, best in _best_of_videos(queries, targets, codes):
+        own = best[np.arange(len(best)), codes[rows]]
+        ranks[rows] = (best >= own[:, None]).sum(1)
+    return ranks
+
+
+def _label_precision(
+    queries: Float[np.ndarray, "moments width"],
+    targets: Float[np.ndarray, "moments width"],
+    videos: Sequence[str],
+    labels: Sequence[str],
+) -> LabelPrecision | None:
+    """How many of the nearest other videos have the label of the query."""
+    label_of_video = dict(zip(videos, labels, strict=True))
+    names, codes = np.unique(np.array(videos), return_inverse=True)
+    video_labels = np.array([label_of_video[name] for name in names.tolist()])
+    known = set(video_labels.tolist()) - {""}
+    others = len(names) - 1
+    if len(known) < LEAST_LABELS or others < PRECISION_AT:
+        return None
+    same_label = (video_labels[:, None] == video_labels) & ~np.eye(len(names), dtype=bool)
+    shares = np.zeros(len(queries))
+    for rows, best in _best_of_videos(queries, targets, codes):
+        # The own video is found by its own sound, so it says nothing of the others.
+        best[np.arange(len(best)), codes[rows]] = -np.inf
+        nearest = np.argpartition(-best, PRECISION_AT - 1, axis=1)[:, :PRECISION_AT]
+        shares[rows] = np.take_along_axis(same_label[codes[rows]], nearest, 1).mean(1)
+    has_label = video_labels[codes] != ""
+    by_chance = same_label.sum(1)[codes[has_label]] / others
+    return LabelPrecision(
+        k=PRECISION_AT,
+        precision=float(shares[has_label].mean()),
+        ci95=confidence_interval(shares[has_label], [codes[has_label]]),
+        chance=float(by_chance.mean()),
+    )
+
+
+def _best_of_videos(
+    queries: Float[np.ndarray, "moments width"],
+    targets: Float[np.ndarray, "moments width"],
+    codes: Int[np.ndarray, " moments"],
+) -> Iterator[tuple[slice, Float[np.ndarray, "queries videos"]]]:
+    """Some queries at a time, and how similar the most similar moment of each video is to them.
+
+    `codes`: the number of the video of each moment, which is its column.
+    """
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
     # `reduceat` takes the maximum of each run of rows, so a video needs its rows side by side.
     sorted_targets: NDArray[np.float32] = targets[order]
-    ranks = np.zeros(len(queries), np.int64)
     for first in range(0, len(queries), QUERIES_AT_ONCE):
         rows = slice(first, first + QUERIES_AT_ONCE)
-        best = np.maximum.reduceat(queries[rows] @ sorted_targets.T, starts, axis=1)
-        own = best[np.arange(len(best)), codes[rows]]
-        ranks[rows] = (best >= own[:, None]).sum(1)
-    return ranks
+        yield rows, np.maximum.reduceat(queries[rows] @ sorted_targets.T, starts, axis=1)

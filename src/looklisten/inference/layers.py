@@ -50,8 +50,8 @@ def check_layer(model: L3Net, side: Side, layer: str) -> None:
         if model.fusion.shares_space:
             reason = "which has no single vector of a frame"
         raise ConfigError(
-            f'this network was trained with fusion "{model.config.fusion}", {reason}; train one '
-            f'with model.fusion = "distance" (recipe tiny, contrastive or ave) for aligned vectors'
+            f'this network was trained with fusion "{model.config.fusion}", {reason}; for aligned '
+            f"vectors train one with the recipe similarity, contrastive or tiny"
         )
     if layer != ALIGNED and layer not in tower_layers:
         raise ConfigError(
@@ -79,6 +79,9 @@ def side_vectors(
     that both sides share. Raises ConfigError when the network has no such layer.
     """
     pooled_from = pooled_layer(model, side, layer)
+    if layer == ALIGNED and side == "vision":
+        # Some fusions take the vector of a frame from all positions of its map.
+        return model.fusion.aligned_frame(output)
     if pooled_from == model.tower(side).vector_layer():
         # The tower has pooled its last map over all positions already.
         pooled = output.vector.float()

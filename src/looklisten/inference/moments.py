@@ -10,6 +10,7 @@ from torch import Tensor
 
 from looklisten.config import SIDES, ModelConfig
 from looklisten.data.clips import Clip
+from looklisten.inference.layers import ALIGNED, check_layer, side_vectors
 from looklisten.inference.towers import listen, look
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import decode_jpeg, fit_square, neighbor_frames, stack
@@ -123,27 +124,45 @@ def embed_clips(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> Momen
     return vectors
 
 
+def embed_clips_aligned(model: L3Net, clips: Iterable[Clip], per_clip: int = 5) -> MomentVectors:
+    """The vectors of both sides in their shared space, for `per_clip` moments of each clip.
+
+    Raises ConfigError for a network without a vector of a whole frame.
+    """
+    for side in SIDES:
+        check_layer(model, side, ALIGNED)
+    (vectors,) = embed_clips_with_each([model], clips, per_clip, aligned=True)
+    return vectors
+
+
 @torch.inference_mode()
 def embed_clips_with_each(
-    models: Sequence[L3Net], clips: Iterable[Clip], per_clip: int = 5
+    models: Sequence[L3Net], clips: Iterable[Clip], per_clip: int = 5, aligned: bool = False
 ) -> list[MomentVectors]:
     """The vectors of each network for the same moments, whose frames are decoded once.
 
-    The networks have the same config.
+    The networks have the same config. The vectors are those of pool4 or, with `aligned`, of the
+    space that both sides share.
     """
     waiting: list[Moment] = []
     clip_numbers: list[int] = []
     # So that no clip gives an array of the right width, too.
-    features = models[0].features
-    no_frames, no_sounds = (np.zeros((0, features[side]), np.float32) for side in SIDES)
+    widths = models[0].features
+    if aligned:
+        widths = dict.fromkeys(SIDES, models[0].fusion.aligned_width)
+    no_frames, no_sounds = (np.zeros((0, widths[side]), np.float32) for side in SIDES)
     vision = [[no_frames] for _ in models]
     audio = [[no_sounds] for _ in models]
 
     def flush() -> None:
         for number, model in enumerate(models):
             vision_output, audio_output = look_and_listen(model, waiting)
-            vision[number].append(vision_output.vector.float().cpu().numpy())
-            audio[number].append(audio_output.vector.float().cpu().numpy())
+            of_frames, of_sounds = vision_output.vector, audio_output.vector
+            if aligned:
+                of_frames = side_vectors(model, vision_output, "vision", ALIGNED)
+                of_sounds = side_vectors(model, audio_output, "audio", ALIGNED)
+            vision[number].append(of_frames.float().cpu().numpy())
+            audio[number].append(of_sounds.float().cpu().numpy())
         waiting.clear()
 
     for number, clip in enumerate(clips):

@@ -28,6 +28,9 @@ MIN_SQUARED_DISTANCE = 1e-6
 at zero.
 """
 
+USUAL_POSITION_MOMENTUM = 0.1
+"""How much of each training batch goes into the usual position, as in batch-norm."""
+
 SelfT = TypeVar("SelfT")
 Arguments = ParamSpec("Arguments")
 ResultT = TypeVar("ResultT")
@@ -145,6 +148,10 @@ class Fusion(nn.Module):
     ) -> Float[Tensor, "*n width"]:
         """Unit vectors of the shared space of one side, in float32."""
         raise NotImplementedError
+
+    def aligned_frame(self, vision: TowerOutput) -> Float[Tensor, "n width"]:
+        """The unit vectors of whole frames, if `aligns_vectors` is true."""
+        return self.aligned(vision.vector, "vision")
 
     def similarities(
         self,
@@ -368,10 +375,51 @@ class PositionFusion(AlignedFusion):
 class SimilarityFusion(PositionFusion):
     """The whole second of sound with the most similar position (AVOL-Net, section 4 of "Objects
     that Sound").
+
+    A whole frame has a vector too. It is the mean over its positions, and a position counts the
+    more, the less similar it is to the usual position of the training frames: most positions show
+    background. Nothing is trained for it.
     """
+
+    aligns_vectors = True
+    usual_position: Float[Tensor, " width"]
+    """The mean vector of the positions of training frames; it follows training as the statistics of
+    batch-norm do.
+    """
+
+    def __init__(
+        self, features: Mapping[Side, int], width: int, sharpness: float, positions: int
+    ) -> None:
+        super().__init__(features, width, sharpness, positions)
+        self.register_buffer("usual_position", torch.zeros(width))
+        self.register_load_state_dict_pre_hook(_add_usual_position)  # type: ignore[no-untyped-call]
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:
         return audio.vector[:, None]
+
+    def project(
+        self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
+    ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
+        vision_vectors, audio_vectors = super().project(vision, audio)
+        if self.training:
+            mean = vision_vectors.detach().flatten(0, -2).mean(0)
+            self.usual_position.lerp_(mean, USUAL_POSITION_MOMENTUM)
+        return vision_vectors, audio_vectors
+
+    @in_float32
+    def aligned_frame(self, vision: TowerOutput) -> Float[Tensor, "n width"]:
+        positions = self.aligned(self.vision_features(vision), "vision")
+        usual = functional.normalize(self.usual_position, dim=-1, eps=MIN_NORM)
+        distances = 1 - positions @ usual
+        weighted = positions * distances.square()[..., None]
+        return functional.normalize(weighted.mean(-2), dim=-1, eps=MIN_NORM)
+
+
+def _add_usual_position(
+    fusion: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Let checkpoints of older versions load; without it all positions count alike."""
+    tensors.setdefault(f"{prefix}usual_position", fusion.get_buffer("usual_position"))
 
 
 class DenseFusion(PositionFusion):

@@ -81,6 +81,10 @@ class MomentEncoder:
 
     @torch.inference_mode()
     def _encode(self, side: Side, rows: Num[Tensor, "rows ..."]) -> list[EncodedInput]:
+        if side not in self._classes:
+            vectors = encode_rows(self._encoder, side, ALIGNED, rows, ROWS_AT_ONCE).numpy()
+            return [EncodedInput(vector, {}) for vector in vectors]
+        # The classes need the vector of the tower, from which the aligned one follows.
         tower = self.network.tower(side)
         of_vector = tower.vector_layer()
         (layer,) = [name for name, known in tower.layers.items() if known == of_vector][:1]
@@ -92,8 +96,6 @@ class MomentEncoder:
         return [EncodedInput(*row) for row in zip(vectors, tags, strict=True)]
 
     def _tags(self, side: Side, pooled: Float[Tensor, "rows features"]) -> list[dict[str, float]]:
-        if side not in self._classes:
-            return [{} for _ in pooled]
         classes = self._classes[side]
         scores, numbers = classes.scores(pooled).topk(TAGS_PER_SIDE)
         tags = []
