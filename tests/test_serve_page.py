@@ -32,6 +32,14 @@ const colors = new Uint32Array(data.buffer);
 return { colors: new Set(colors).size, sum: colors.reduce((sum, color) => (sum * 31 + color) % 1e9, 0) };
 """
 
+# Show the frame at a time; the page has drawn its map when a turn of the window is over.
+SEEK = """
+const [seconds, done] = arguments;
+const player = document.querySelector("#player");
+player.addEventListener("seeked", () => requestAnimationFrame(() => setTimeout(done)), { once: true });
+player.currentTime = seconds;
+"""
+
 
 @pytest.fixture(scope="module")
 def run():
@@ -70,7 +78,7 @@ def load(browser, address, width=1280, scheme="light"):
     failures(browser)
     view(browser, width, scheme)
     browser.get(address)
-    until(browser, "document.querySelector('#network').textContent")
+    until(browser, "document.querySelector('#examples button')")
 
 
 def until(browser, expression, seconds=60):
@@ -133,7 +141,11 @@ def test_a_clip_plays_with_its_map_and_is_scored_with_another_sound(
     )
     assert boxes[0] == boxes[1]
     assert boxes[0]["width"] > 300
-    browser.execute_script("document.querySelector('#player').play()")
+    # Without this event, which comes four times a second, the map follows the frames alone.
+    browser.execute_script(
+        "addEventListener('timeupdate', event => event.stopImmediatePropagation(), true);"
+        "document.querySelector('#player').play()"
+    )
     until(browser, "document.querySelector('#player').currentTime > 0.8")
     assert canvas(browser, "#glow")["sum"] != first["sum"]
     assert float(browser.find_element(By.ID, "time").get_attribute("value")) > 0.5
@@ -221,30 +233,40 @@ def test_nothing_serious_is_wrong_for_a_screen_reader(server, browser, clips):
     assert "image-alt" in [each["id"] for each in found["violations"]]
 
 
-def test_the_keyboard_reaches_all_and_the_focus_is_seen(server, browser):
+def test_the_keyboard_reaches_all_and_the_focus_is_seen(server, browser, clips):
     load(browser, server.address)
-    until(
-        browser,
-        "document.querySelector('#own-tags') && document.querySelectorAll('#examples button').length",
+    assert "skip" in next(focused(browser))
+    example = next(name for name in focused(browser) if clips[0].name in name)
+    assert example.startswith("<button")
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    until(browser, "document.querySelector('#now').textContent")
+    assert "clip-name" in browser.execute_script("return document.activeElement.id")
+    below = browser.execute_script(
+        "return [...document.querySelectorAll('#opened, #search, footer')].flatMap("
+        "part => [...part.querySelectorAll('a, button, input:not([type=radio]), select, video')])"
+        ".filter(each => each.checkVisibility()).map(each => each.outerHTML)"
     )
-    controls = set(
-        browser.execute_script(
-            "return [...document.querySelectorAll('a, button, input:not([type=radio]), select')]"
-            ".filter(each => each.checkVisibility()).map(each => each.outerHTML)"
-        )
-    )
-    reached = []
-    for _ in range(len(controls) + 5):
-        ActionChains(browser).send_keys(Keys.TAB).perform()
-        reached.append(browser.execute_script("return document.activeElement.outerHTML"))
-        if "openapi.json" in reached[-1]:
+    reached = set()
+    for element in focused(browser):
+        reached.add(element)
+        if "openapi.json" in element:
             break
-        assert (
-            browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
-            == "solid"
-        )
-    assert "skip" in reached[0]
-    assert controls <= set(reached)
+    assert len(below) > 10
+    assert set(below) <= reached
+
+
+def focused(browser):
+    """What has the focus after each press of the key Tab; a hundred at most."""
+    for _ in range(100):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        outline = "return getComputedStyle(document.activeElement).outlineStyle"
+        # The controls inside of a player are the browser's own.
+        assert browser.execute_script(outline) == "solid" or is_player(browser)
+        yield browser.execute_script("return document.activeElement.outerHTML")
+
+
+def is_player(browser):
+    return browser.execute_script("return document.activeElement.id") == "player"
 
 
 def test_nothing_is_asked_of_another_machine(server, browser, clips):
@@ -260,6 +282,29 @@ def test_nothing_is_asked_of_another_machine(server, browser, clips):
     assert any(address.endswith("/static/page.css") for address in asked)
     own = (f"{server.address}/", f"blob:{server.address}/", "data:")
     assert [address for address in asked if not address.startswith(own)] == []
+    # What the policy of the server stopped is an error on the page.
+    assert failures(browser) == []
+
+
+def test_without_motion_a_map_changes_in_steps(server, browser, clips):
+    times = [
+        each.at_seconds for each in server.client.localize(clips[0], every_seconds=0.25).moments
+    ]
+    span = times[2] - times[1]
+    # Both are nearest to the same moment.
+    earlier, later = times[1] + 0.6 * span, times[1] + 0.9 * span
+    sums = {}
+    for motion in ("no-preference", "reduce"):
+        load(browser, server.address)
+        feature = {"name": "prefers-reduced-motion", "value": motion}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        click_button(browser, clips[0].name, "#examples")
+        until(browser, "document.querySelector('#now').textContent")
+        for seconds in (earlier, later):
+            browser.execute_async_script(SEEK, seconds)
+            sums[motion, seconds] = canvas(browser, "#glow")["sum"]
+    assert sums["reduce", earlier] == sums["reduce", later]
+    assert sums["no-preference", earlier] != sums["no-preference", later]
 
 
 def test_an_error_is_shown_as_the_sentence_of_the_server(server, browser, tmp_path):

@@ -154,11 +154,14 @@ function showMoment(seconds) {
 function followFrames() {
   if (!player.requestVideoFrameCallback) return;
   player.requestVideoFrameCallback((_, frame) => {
-    showMoment(frame.mediaTime);
+    // After a jump the time that was chosen counts, or the slider would go back to its frame.
+    if (!player.paused) showMoment(frame.mediaTime);
     followFrames();
   });
 }
 
+followFrames();
+// A sound has no frames, and some browsers tell of none.
 for (const event of ["timeupdate", "seeked"])
   player.addEventListener(event, () => showMoment(player.currentTime));
 byId("time").oninput = () => {
