@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from conftest import small_config, write_wav
@@ -28,6 +29,7 @@ from looklisten.evaluation.linear_probe.crossvalidation import (
     SVM,
     Classifier,
     CrossValidation,
+    logistic_scores,
 )
 from looklisten.evaluation.linear_probe.features import FeatureExtractor, network_extractor
 from looklisten.evaluation.linear_probe.options import ProbeOptions
@@ -312,6 +314,28 @@ def test_the_svm_gives_numbers_at_a_cost_that_single_precision_cannot_solve():
     *_, scores = svm_scores(vectors, classes, vectors, (1.0, 1e4, 1e9), 3)
     assert scores.isfinite().all()
     assert torch.equal(scores.argmax(1), classes)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_logistic_scores_are_those_of_scikit_learn_and_stay_finite(n_classes):
+    random = np.random.default_rng(0)
+    classes = np.arange(30) % n_classes
+    examples = random.normal(size=(30, 4)).astype(np.float32)
+    examples[:, 0] += 3 * classes
+    (scores,) = logistic_scores(
+        torch.from_numpy(examples), torch.from_numpy(classes), torch.from_numpy(examples), [0.1], 4
+    )
+    scaled = (examples - examples.mean(0)) / examples.std(0)
+    fitted = LogisticRegression(C=0.1, max_iter=2000).fit(scaled, classes)
+    assert np.allclose(scores[:, :n_classes], fitted.predict_log_proba(scaled), atol=1e-4)
+    assert torch.isneginf(scores[:, n_classes:]).all()
+    # So far from the examples that the other classes have a probability below any float.
+    far = torch.full((1, 4), 1e6)
+    (scores,) = logistic_scores(
+        torch.from_numpy(examples), torch.from_numpy(classes), far, [10.0], n_classes
+    )
+    assert scores.isfinite().all()
 
 
 def test_windows_are_equally_spaced_and_short_sounds_are_repeated():

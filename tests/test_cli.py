@@ -462,6 +462,15 @@ def test_values_in_a_table(value, text, capsys):
     assert capsys.readouterr().out.split(maxsplit=2)[2].rstrip() == text
 
 
+def test_json_holds_names_of_any_bytes(capsys):
+    """As with LC_ALL=C, where Python decodes nothing but ASCII."""
+    latin, utf8 = (raw.decode("ascii", "surrogateescape") for raw in (b"\xe9.wav", b"\xc3\xa9.wav"))
+    emit({"a": Path(latin), "b": [utf8], utf8: "é\ud800"}, as_json=True)
+    line = capsys.readouterr().out
+    assert json.loads(line) == {"a": "\\xe9.wav", "b": ["é.wav"], "é.wav": "é\\ud800"}
+    assert "\\ud" not in line.replace("\\\\ud800", "")
+
+
 def test_json_has_null_for_no_number(capsys):
     emit({"nan": float("nan"), "path": Path("x"), "range": (1, 2)}, as_json=True)
     assert json.loads(capsys.readouterr().out) == {"nan": None, "path": "x", "range": [1, 2]}
@@ -589,6 +598,9 @@ def test_the_command_line_keeps_freed_memory():
         ["units", "nothing", "nothing", "-o", "OUT/page.html"],
         ["cluster", "nothing", "-o", "OUT/plane.png"],
         ["inspect", "nothing", "--pairs", "4", "-o", "OUT/page.html"],
+        ["index", "nothing.mp4", "--db", "OUT"],
+        ["openl3", "audio", "nothing.wav", "-o", "OUT"],
+        ["export-index", "nothing", "OUT/moments.parquet"],
     ],
 )
 def test_every_verb_checks_its_output_first(command, tmp_path, capsys):

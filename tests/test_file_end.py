@@ -136,6 +136,31 @@ def test_half_a_file_of_sound_is_seen(tmp_path, name, codec):
 
 
 @pytest.mark.parametrize(
+    ("name", "codecs"),
+    [
+        ("a.mkv", {}),
+        ("a.mp4", {}),
+        ("a.avi", {"video_codec": "mpeg4", "audio_codec": "libmp3lame"}),
+        ("a.wav", {}),
+    ],
+)
+def test_a_short_file_is_told_to_be_cut(tmp_path, name, codecs):
+    """Much of a short file is less than headers are usually wrong by; here bytes are missing."""
+    path = tmp_path / name
+    is_sound = name == "a.wav"
+    if is_sound:
+        write_sound(path, tone(1.5), codec="pcm_s16le")
+    elif name == "a.mp4":
+        write_clock_video(tmp_path / "whole.mp4", seconds=1.5)
+        remux(tmp_path / "whole.mp4", path, movflags="faststart")
+    else:
+        write_clock_video(path, seconds=1.5, **codecs)
+    assert reported(path, picture=not is_sound).stop_reason == ""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    assert "s that its header declares" in reported(path, picture=not is_sound).stop_reason
+
+
+@pytest.mark.parametrize(
     ("name", "codecs", "options"),
     [
         ("a.mkv", {}, {}),

@@ -10,7 +10,6 @@ from labeled_set_files import esc_rows, make_empty_files, urbansound8k_rows, wri
 from looklisten.errors import ConfigError, SourceError
 from looklisten.evaluation.linear_probe.options import ProbeOptions
 from looklisten.evaluation.linear_probe.public_sets import probe_labeled_set
-from looklisten.evaluation.sets.file_listing import files_with_suffix
 from looklisten.evaluation.sets.folds import hashed_folds
 from looklisten.evaluation.sets.labeled_set import LabeledItem, LabeledSet, PublishedFigure
 from looklisten.evaluation.sets.registry import (
@@ -20,6 +19,7 @@ from looklisten.evaluation.sets.registry import (
 )
 from looklisten.media.decode.decode import decode_audio
 from looklisten.media.formats import AUDIO_SUFFIXES
+from looklisten.system.folders import files_with_suffix
 
 
 def make_esc(root, classes=4):

@@ -85,11 +85,16 @@ def test_a_video_without_a_start_is_not_taken_for_one_of_two_clips(tmp_path):
         read_annotated_moments(VGGSS, tmp_path, tmp_path / "vggss.json", CONFIG)
 
 
-def test_videos_of_flickr_soundnet_are_named_by_id(tmp_path):
+def test_videos_of_flickr_soundnet_are_named_by_id_also_behind_links(tmp_path):
     media = tmp_path / "media"
-    (media / "deep").mkdir(parents=True)
-    write_clock_video(media / "deep" / f"{FLICKR_CLIPS[0]}.mp4", seconds=3.0)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    media.mkdir()
+    (media / "link").symlink_to(elsewhere)
+    write_clock_video(elsewhere / f"{FLICKR_CLIPS[0]}.mp4", seconds=3.0)
     annotations = make_flickr_annotations(tmp_path / "Annotations")
+    # As macOS leaves beside each file on disks of other systems.
+    (annotations / f"._{FLICKR_CLIPS[0]}.xml").write_bytes(b"\0\5\x16\7")
     (moment,) = read_annotated_moments(FLICKR_SOUNDNET, media, annotations, CONFIG, partial=True)
     assert moment.video_id == FLICKR_CLIPS[0]
     assert moment.load().frame_seconds == pytest.approx(1.5, abs=0.15)
@@ -101,6 +106,9 @@ def test_a_list_of_clips_restricts_the_moments(tmp_path, vggss_json):
     ids.write_text(f"{SECOND},202\n")
     (moment,) = read_annotated_moments(VGGSS, media, vggss_json, CONFIG, ids)
     assert moment.video_id == SECOND[:11]
+    # As a spreadsheet program saves it.
+    ids.write_text(f"{SECOND},202\n", encoding="utf-16")
+    assert len(read_annotated_moments(VGGSS, media, vggss_json, CONFIG, ids)) == 1
     ids.write_text(f"{SECOND}\nnobody\n")
     with pytest.raises(SourceError, match=r"lacks 1 of the 2 clips of .*ids.csv, such as nobody"):
         read_annotated_moments(VGGSS, media, vggss_json, CONFIG, ids)

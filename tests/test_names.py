@@ -7,7 +7,14 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looklisten.names import decode_name, encode_name, normalize_split, parse_split, printable
+from looklisten.names import (
+    decode_name,
+    encode_name,
+    normalize_split,
+    parse_split,
+    printable,
+    without_surrogates,
+)
 
 BYTES = st.binary(min_size=1).filter(lambda raw: 0 not in raw)
 
@@ -34,6 +41,14 @@ def test_usual_names_stay_as_they_are():
 
 def test_a_name_that_no_file_can_have_is_still_text():
     assert json.dumps(encode_name("a\ud800.mp4"), ensure_ascii=False).encode()
+
+
+@given(text=st.text(st.characters()))
+def test_text_without_surrogates_is_unicode_and_unicode_stays(text):
+    shown = without_surrogates(text)
+    assert shown.encode().decode() == shown
+    if not any("\ud800" <= letter <= "\udfff" for letter in text):
+        assert shown == text
 
 
 def test_a_shown_name_is_one_line_without_control_characters():

@@ -273,6 +273,20 @@ def test_folders_are_searched_below_and_keep_their_shape(sounds, tmp_path):
         folders_by_file(["nowhere"], "audio", None)
 
 
+def test_folders_are_searched_through_links_and_what_is_left_out_is_said(sounds, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "looklisten")
+    (sounds / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    wavfile.write(tmp_path / "elsewhere" / "three.wav", 48_000, tone(1.1, 48_000))
+    (tmp_path / "elsewhere" / "circle").symlink_to(sounds)
+    (sounds / "broken.wav").symlink_to(tmp_path / "nowhere.wav")
+    (sounds / "notes.txt").write_text("no sound")
+    found = [Path(path).name for path in folders_by_file([str(sounds)], "audio", None)]
+    assert sorted(found) == ["one.wav", "three.wav", "two.wav"]
+    assert "broken.wav is left out: a broken link" in caplog.text
+    assert "1 file with another suffix was not looked at (.txt 1)" in caplog.text
+
+
 def test_the_command_embeds_a_folder_and_says_what_failed(openl3_weights, sounds, capsys):
     command = [
         "openl3",

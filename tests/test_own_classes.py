@@ -128,6 +128,9 @@ def test_a_broken_example_is_told_and_left_out(db, examples, tmp_path, caplog):
     copy = tmp_path / "examples"
     shutil.copytree(examples, copy)
     (copy / "low tone" / "broken.wav").write_text("Dear all")
+    # Folders that are nobody's classes.
+    for name in (".git", "@eaDir"):
+        (copy / name).mkdir()
     result = ll.tag_index(db, copy, device="cpu")
     assert {line["class"]: line["files"] for line in result.classes}["low tone"] == 6
     assert "left out an example" in caplog.text and "broken.wav" in caplog.text

@@ -4,6 +4,7 @@ timestamps.
 
 import json
 
+import av
 import numpy as np
 import pytest
 import simplejpeg
@@ -15,6 +16,7 @@ from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.media.decode.decode import decode_audio, decode_media
 from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.packets import decode_packet
 from looklisten.media.decode.records import APPENDED_FILE, DecodeReport
 
 RATE = 48_000
@@ -95,6 +97,17 @@ def test_joined_sound_is_read_whole(tmp_path, name, codec):
     assert seconds == pytest.approx(2 * len(alone) / RATE, abs=0.06)
     assert len(decode_audio(path)) / RATE == pytest.approx(seconds, abs=0.06)
     assert sum(report.lost_seconds.values()) < 0.06
+
+
+def test_comments_between_joined_theora_streams_are_no_damage():
+    """PyAV cannot write Theora, so the packets stand alone."""
+    codec = av.CodecContext.create("theora", "r")
+    report = DecodeReport()
+    assert decode_packet(codec, av.Packet(b"\x81theora\x0c\0\0\0"), report) == []
+    assert (report.damaged_count, report.last_error) == (0, "")
+    for other in (b"\x81theorX\0\0\0", b"\x81the"):
+        decode_packet(codec, av.Packet(other), report)
+    assert report.damaged_count == 2
 
 
 def set_time(data, place, seconds):

@@ -50,6 +50,19 @@ def decode_name(encoded: str) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), raw))
 
 
+def without_surrogates(text: str) -> str:
+    r"""Text that UTF-8 can hold.
+
+    Python keeps bytes of a file name that it cannot decode as lone surrogates. Here they become
+    letters where they are UTF-8, else escapes such as `\xe9`. Other text stays as it is.
+    """
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")
+
+
 def printable(name: object) -> str:
     r"""A name for a sentence: one line, without control characters; a line feed becomes `\n`."""
     letters = []

@@ -13,6 +13,8 @@ from typing import Any
 from looklisten.app.terminal import ProgressBar
 from looklisten.errors import SourceError
 from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from looklisten.system.files import check_writable
+from looklisten.system.folders import files_with_suffix
 
 SUFFIXES_OF_MODALITY = {
     "audio": AUDIO_SUFFIXES,
@@ -31,6 +33,9 @@ def embed_with_openl3(arguments: Sequence[str]) -> dict[str, Any]:
     """
     flags = parser().parse_args(arguments)
     with _warnings_only(flags.quiet):
+        if flags.output_dir:
+            # Before the work, and before a network is downloaded.
+            check_writable(Path(flags.output_dir))
         sources = folders_by_file(flags.inputs, flags.modality, flags.output_dir)
         return _embed(flags, sources)
 
@@ -134,7 +139,7 @@ def folders_by_file(
         if path.is_file():
             folders[str(path)] = output_dir
             continue
-        for file in _files_in(path, SUFFIXES_OF_MODALITY[modality]):
+        for file in files_with_suffix(path, SUFFIXES_OF_MODALITY[modality]):
             subfolder = file.parent.relative_to(path)
             folders[str(file)] = None if output_dir is None else str(Path(output_dir) / subfolder)
     if not folders:
@@ -144,15 +149,6 @@ def folders_by_file(
             "subfolders)"
         )
     return folders
-
-
-def _files_in(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
-    """Files with one of the suffixes in a folder and below it, without hidden ones."""
-    # Sorted, so that two calls go through the files in the same order.
-    for path in sorted(folder.rglob("*")):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in suffixes and path.is_file() and not is_hidden:
-            yield path
 
 
 def parser() -> ArgumentParser:

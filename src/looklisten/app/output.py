@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from looklisten.names import without_surrogates
 from looklisten.system.processes import is_first_process
 
 SUCCESS = 0
@@ -142,7 +143,7 @@ def _cell(value: Any) -> str:
         return _joined([f"{key} {_cell(item)}" for key, item in value.items()])
     if isinstance(value, (list, tuple, set, frozenset)):
         return _joined(value)
-    return str(value)
+    return without_surrogates(str(value))
 
 
 def _joined(items: Iterable[Any]) -> str:
@@ -159,11 +160,12 @@ def _joined(items: Iterable[Any]) -> str:
 def _json_value(value: Any) -> Any:
     """The same value in types of JSON: paths become text, infinities and NaN become null."""
     if isinstance(value, Mapping):
-        return {key: _json_value(item) for key, item in value.items()}
+        return {_json_value(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_json_value(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, (str, Path)):
+        # Many programs refuse JSON with lone surrogates, which names of files may hold.
+        return without_surrogates(str(value))
     # JSON has no NaN. Python would write one, which other programs cannot read.
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -92,6 +92,7 @@ class ArrowStore:
         check_moments(rows, self.width)
         if not rows:
             return
+        # What the index holds of these sources is replaced, so a second run doubles nothing.
         sources = {moment.source for moment in rows}
         with self._writing():
             name = f"{self._index.next_fragment:08d}"
@@ -242,6 +243,7 @@ class ArrowStore:
         """Remove the fragments of a writer that was killed before its commit."""
         committed = {entry.name for entry in self._index.fragments}
         remove_abandoned_scratch(self._db)
+        # A new index has no folder of fragments yet.
         if not self._folder.is_dir():
             return
         for path in self._folder.iterdir():
@@ -259,11 +261,13 @@ class ArrowStore:
         return entries
 
     def _commit(self, entries: Sequence[FragmentEntry]) -> None:
+        # Just before the commit: another process may have taken over a lock that seemed dead.
         self._lock.check()
         before = {entry.name for entry in self._index.fragments}
         after = {entry.name for entry in entries}
         next_fragment = self._index.next_fragment + len(after - before)
         index = replace(self._index, fragments=tuple(entries), next_fragment=next_fragment)
+        # From here on readers see the new fragments, so only then the old ones go.
         index.write(self._db)
         self._refresh()
         for name in before - after:
@@ -326,6 +330,7 @@ class ArrowStore:
         fragment = self._fragments.get(entry.name)
         if fragment is None:
             folder = self._folder / entry.name
+            # Without what was removed: that changes with commits, and the mapped files do not.
             fragment = Fragment(self._db, folder, replace(entry, removed=()), index.width)
         return _Part(fragment, entry.removed)
 

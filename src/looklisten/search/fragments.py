@@ -144,6 +144,7 @@ class Fragment:
         """The sources with rows here, removed ones too, each with the digest of its content."""
         sources = self.names("source")
         digests = self.names("source_digest")
+        # All rows of a source have one digest, so the first one tells it.
         codes, first_rows = np.unique(sources.indices.to_numpy(), return_index=True)
         return {
             sources.dictionary[int(code)].as_py(): digests[int(row)].as_py()
@@ -164,6 +165,7 @@ class Fragment:
 
     def moments(self, rows: Int[np.ndarray, " n"]) -> list[IndexedMoment]:
         """Rows as records, with their vectors."""
+        # Copies of these rows alone; the rest of a mapped file stays on the disk.
         vectors = {side: self.vectors(side)[rows] for side in SIDES}
         moments = []
         for number, row in enumerate(self.table.take(pa.array(rows)).to_pylist()):

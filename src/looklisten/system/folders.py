@@ -5,6 +5,7 @@ Links to folders are followed, each folder once. Hidden files and trash folders 
 
 import fnmatch
 import glob
+import logging
 import os
 import stat
 from collections import Counter
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from looklisten.names import encode_name, printable
+
+_log = logging.getLogger("looklisten")
 
 _TRASH_NAMES = """
     $recycle.bin recycler @eadir @recycle @recently-snapshot #recycle #snapshot __macosx lost+found
@@ -49,6 +52,14 @@ class FolderContents:
     def others(self) -> str:
         """One line on files with other suffixes; "" when there are none."""
         return other_suffixes_line(self.other_suffixes)
+
+    def log_left_out(self, folder: Path) -> None:
+        """Log what of `folder` is not among the files: other suffixes, and what is unreadable."""
+        others = self.others()
+        if others:
+            _log.info("%s: %s", printable(folder), others)
+        for path, reason in self.problems:
+            _log.warning("%s is left out: %s", printable(path), reason)
 
 
 def other_suffixes_line(suffixes: Counter[str]) -> str:
@@ -100,6 +111,21 @@ def find_files(top: str | Path, has_suffix: Callable[[str], bool]) -> FolderCont
         for entry in entries:
             _sort_entry(entry, contents, has_suffix, folders, links)
     return contents
+
+
+def files_with_suffix(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    """Files with these suffixes in and below a folder, sorted by path.
+
+    Links to folders are followed; hidden files and trash are left out. What else is not among the
+    files is logged: other suffixes, and what cannot be read.
+    """
+    if not folder.is_dir():
+        return []
+    contents = find_files(folder, suffixes.__contains__)
+    contents.log_left_out(folder)
+    top = os.path.abspath(folder)  # noqa: PTH100 (as `find_files` writes paths)
+    # Sorted, since the order of items is part of caches and of random choices.
+    return sorted(folder / Path(file.path).relative_to(top) for file in contents.files)
 
 
 def match_paths(pattern: str) -> Iterator[str]:

@@ -37,6 +37,7 @@ from looklisten.search.indexing.source_reader import read_source
 from looklisten.search.moments import IndexedMoment
 from looklisten.search.opening import open_store
 from looklisten.search.store import VectorStore
+from looklisten.system.folders import is_left_out
 from looklisten.system.progress import Progress, no_progress
 
 LEAST_FILES = 2
@@ -233,7 +234,9 @@ def _files_of_classes(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise SourceError(f"there is no folder {printable(folder)}; it has a folder for each class")
     files: dict[str, list[Path]] = {}
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for class_folder in sorted(folder.iterdir()):
+        if is_left_out(class_folder.name) or not class_folder.is_dir():
+            continue
         listed = find_sources([str(class_folder)], suffixes=MEDIA_SUFFIXES)
         paths = [source.local_path(listed.root) for source in listed.sources]
         if len(paths) < LEAST_FILES:

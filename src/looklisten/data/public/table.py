@@ -5,7 +5,6 @@ the folder is searched once. Opens no video.
 """
 
 import csv
-import logging
 import os
 import re
 from collections.abc import Iterable
@@ -17,11 +16,8 @@ from typing import Any, Literal
 from looklisten.data.public.annotations import Annotation, VideoSet, read_annotations, read_titles
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media.formats import VIDEO_SUFFIXES
-from looklisten.names import printable
 from looklisten.system.files import atomic_write
 from looklisten.system.folders import find_files
-
-_log = logging.getLogger("looklisten")
 
 PREPARE_COLUMNS = ("path", "label", "start_seconds", "stop_seconds", "video_id", "split")
 
@@ -71,10 +67,7 @@ def index_videos(folder: Path, whole_videos: bool) -> tuple[VideoIndex, str]:
     index: VideoIndex = {}
     first = ""
     contents = find_files(folder, VIDEO_SUFFIXES.__contains__)
-    for problem, reason in contents.problems:
-        _log.warning("%s is left out: %s", printable(problem), reason)
-    if others := contents.others():
-        _log.info("%s", others)
+    contents.log_left_out(folder)
     # Text instead of Path: a set has two million names.
     top_length = len(os.path.abspath(folder).rstrip(os.sep)) + 1  # noqa: PTH100
     for file in contents.files:

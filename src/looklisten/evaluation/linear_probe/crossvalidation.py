@@ -62,7 +62,12 @@ def logistic_scores(
     for cost in costs:
         model = LogisticRegression(C=cost, max_iter=2000)
         model.fit(fitted, classes.numpy())
-        log_probabilities = torch.from_numpy(model.predict_log_proba(tested))
+        logits = torch.from_numpy(model.decision_function(tested))
+        if logits.ndim == 1:
+            # Of two classes scikit-learn gives the logit of the second one alone.
+            logits = torch.stack([torch.zeros_like(logits), logits], dim=1)
+        # Not `predict_log_proba`: it gives -inf where a probability is too small for a float.
+        log_probabilities = torch.log_softmax(logits, dim=1)
         # Classes without a training example can never be predicted.
         scores = torch.full((len(others), n_classes), -torch.inf)
         scores[:, model.classes_] = log_probabilities.float()

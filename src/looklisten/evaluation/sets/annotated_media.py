@@ -5,6 +5,7 @@ hche11/Localizing-Visual-Sounds-the-Hard-Way.
 """
 
 import csv
+import io
 from collections.abc import Callable
 from functools import partial as with_arguments
 from pathlib import Path
@@ -26,6 +27,7 @@ from looklisten.media.images import read_image
 from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.isolation.readers import read_audio
 from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.tables import decode_text
 
 INT16_SCALE = 2.0**15
 
@@ -101,9 +103,9 @@ def _missing_media(media: Path, annotations: Path, missing: list[str], n_clips: 
 def _boxes_of_listed(boxes: BoxesByClip, ids: Path, annotations: Path) -> BoxesByClip:
     """The boxes of the clips that the first column of `ids` names."""
     try:
-        with ids.open(newline="", encoding="utf-8-sig") as file:
-            names = [row[0].strip() for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError) as error:
+        text, _ = decode_text(str(ids), ids.read_bytes())
+        names = [row[0].strip() for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except (OSError, csv.Error) as error:
         raise SourceError(
             f"{ids} cannot be read as a list of clips ({error}); "
             f"give one whose first column names them"

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-from looklisten.evaluation.sets.file_listing import files_with_suffix
 from looklisten.evaluation.sets.labeled_set import (
     FROM_OLDER_TABLES,
     FROM_REVIEW,
@@ -12,6 +11,7 @@ from looklisten.evaluation.sets.labeled_set import (
     PublishedFigure,
 )
 from looklisten.media.formats import AUDIO_SUFFIXES
+from looklisten.system.folders import files_with_suffix
 
 _FOLDER_OF_FOLD = {"1": "scenes_stereo", "2": "scenes_stereo_testset"}
 # Letters up to the number, so that `busystreet01` is not `bus`.

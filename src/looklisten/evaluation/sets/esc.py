@@ -3,11 +3,7 @@
 import re
 from pathlib import Path
 
-from looklisten.evaluation.sets.file_listing import (
-    checked_files,
-    files_with_suffix,
-    table_rows,
-)
+from looklisten.evaluation.sets.file_listing import checked_files, table_rows
 from looklisten.evaluation.sets.labeled_set import (
     FROM_OLDER_TABLES,
     FROM_REVIEW,
@@ -16,6 +12,7 @@ from looklisten.evaluation.sets.labeled_set import (
     PublishedFigure,
 )
 from looklisten.media.formats import AUDIO_SUFFIXES
+from looklisten.system.folders import files_with_suffix
 
 _FOLDS = ("1", "2", "3", "4", "5")
 # Fold, id on Freesound, take, and perhaps the number of the class.

@@ -1,35 +1,12 @@
 """Folders and tables -> the labeled files that they list, in a fixed order. Opens no media."""
 
-import logging
-import os
 from pathlib import Path
 
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets.labeled_set import LabeledItem
-from looklisten.names import encode_name, parse_split, printable
-from looklisten.system.folders import find_files
+from looklisten.names import encode_name, parse_split
+from looklisten.system.folders import files_with_suffix
 from looklisten.tables import as_records, read_table
-
-_log = logging.getLogger("looklisten")
-
-
-def files_with_suffix(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Files with these suffixes in and below a folder, sorted by path.
-
-    Links to folders are followed; hidden files and trash are left out. What else is not among the
-    files is logged: other suffixes, and what cannot be read.
-    """
-    if not folder.is_dir():
-        return []
-    contents = find_files(folder, suffixes.__contains__)
-    others = contents.others()
-    if others:
-        _log.info("%s: %s", printable(folder), others)
-    for path, reason in contents.problems:
-        _log.warning("%s is left out: %s", printable(path), reason)
-    top = os.path.abspath(folder)  # noqa: PTH100 (as `find_files` writes paths)
-    # Sorted, since the order of items is part of caches and of random choices.
-    return sorted(folder / Path(file.path).relative_to(top) for file in contents.files)
 
 
 def files_in_class_folders(root: Path, suffixes: frozenset[str]) -> list[LabeledItem]:

@@ -4,7 +4,6 @@ Annotations are a folder of XML, one file for each image. Each annotator has a `
 child is a name and whose next four are corners in pixels of an image of 256 x 256.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,13 +14,14 @@ from looklisten.data.clips import Box
 from looklisten.errors import SourceError
 from looklisten.evaluation.sets.localization_set import BoxesByClip, LocalizationSet, sounding_box
 from looklisten.media.formats import VIDEO_SUFFIXES
+from looklisten.system.folders import files_with_suffix
 
 IMAGE_SIDE_PIXELS = 256
 
 
 def read_flickr_boxes(folder: Path) -> BoxesByClip:
     """The boxes of each clip. Raises SourceError if `folder` does not hold the annotations."""
-    files = sorted(folder.glob("*.xml")) if folder.is_dir() else []
+    files = files_with_suffix(folder, frozenset({".xml"}))
     if not files:
         raise SourceError(
             f"{folder} is not a folder of XML files; "
@@ -50,13 +50,8 @@ def _boxes_of_annotators(file: Path) -> tuple[Box, ...]:
 def find_flickr_videos(folder: Path, clips: Iterable[str]) -> dict[str, Path]:
     """Videos in and below `folder` that are named by the id of a clip."""
     clips = set(clips)
-    videos = {}
-    for parent, _, names in os.walk(folder):
-        for name in sorted(names):
-            file = Path(parent, name)
-            if file.suffix.lower() in VIDEO_SUFFIXES and file.stem in clips:
-                videos[file.stem] = file
-    return videos
+    files = files_with_suffix(folder, VIDEO_SUFFIXES)
+    return {file.stem: file for file in files if file.stem in clips}
 
 
 def _same_name(clip: str) -> str:

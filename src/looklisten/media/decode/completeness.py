@@ -28,6 +28,9 @@ TOLERATED_SECONDS = 1.0
 TOLERATED_SHARE = 0.02
 """Headers are wrong by so much though nothing is missing; the larger of the two counts."""
 
+CUT_SECONDS = 0.1
+"""Where bytes are missing, less than this is no loss: a packet or two."""
+
 
 class Completeness:
     """Compares the declared length of a file with what a clock has read of it."""
@@ -63,7 +66,7 @@ class Completeness:
             return ""
         for stream in self._clock.streams:
             read, declared = self._read_and_declared(stream)
-            if declared and self._lacks(read, declared):
+            if declared and self._lacks(read, declared, self._tolerated_seconds(declared)):
                 return (
                     f"it ends after {read:.1f} s of the {declared:.1f} s that its header declares"
                 )
@@ -113,16 +116,28 @@ class Completeness:
         )
         for kind, stream, decoded in ends:
             read = self._clock.read_until_seconds.get(stream.index, 0.0) if stream else 0.0
-            if self._lacks(decoded, read):
+            if self._lacks(decoded, read, self._usually_wrong_seconds(read)):
                 return f"its {kind} cannot be decoded after {decoded:.1f} s of {read:.1f} s"
         return ""
 
-    def _lacks(self, seconds: float, declared_seconds: float) -> bool:
-        """Whether more is missing than headers are usually wrong by."""
+    def _lacks(self, seconds: float, declared_seconds: float, tolerated_seconds: float) -> bool:
+        """Whether more is missing than is tolerated, of what is wanted of the file."""
         end = min(declared_seconds, self._options.stop_seconds)
         if end <= self._options.start_seconds:
             return False
-        return seconds < end - max(TOLERATED_SECONDS, TOLERATED_SHARE * end)
+        return seconds < end - tolerated_seconds
+
+    def _tolerated_seconds(self, declared_seconds: float) -> float:
+        """How much may be missing of a stream whose header declares `declared_seconds`."""
+        is_cut = self._written_bytes is not None and self._written_bytes > self._size_bytes
+        # Of ASF files the bytes of an index at the end count too, so the seconds are a guess.
+        if is_cut and self._format != "asf":
+            return CUT_SECONDS
+        return self._usually_wrong_seconds(declared_seconds)
+
+    def _usually_wrong_seconds(self, declared_seconds: float) -> float:
+        end = min(declared_seconds, self._options.stop_seconds)
+        return max(TOLERATED_SECONDS, TOLERATED_SHARE * end)
 
     def _file_seconds(self) -> float | None:
         """How long the file is by its header."""
@@ -138,7 +153,9 @@ class Completeness:
         """Whether FFmpeg gave up though the file continues: much of it follows the last packet."""
         declared = self._file_seconds()
         read = self._clock.last_seconds
-        if self._format not in FILE_LENGTHS or not declared or not self._lacks(read, declared):
+        if self._format not in FILE_LENGTHS or not declared:
+            return False
+        if not self._lacks(read, declared, self._usually_wrong_seconds(declared)):
             return False
         unread_bytes = self._size_bytes - self._clock.last_byte
         missing_share = (declared - read) / max(read, 1.0)

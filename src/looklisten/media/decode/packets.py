@@ -7,6 +7,9 @@ import av
 from looklisten.errors import SourceError
 from looklisten.media.decode.records import DecodeReport, Packet
 
+THEORA_COMMENT = b"\x81theora"
+"""How a Theora packet begins that holds comments instead of a frame."""
+
 
 def decode_packet(codec: Any, packet: Packet | None, report: DecodeReport) -> list[Any]:
     """The frames that a packet completes; None flushes the decoder.
@@ -16,6 +19,9 @@ def decode_packet(codec: Any, packet: Packet | None, report: DecodeReport) -> li
     """
     if packet is not None and packet.has_sidedata("encryption_info"):
         raise SourceError(encrypted_sentence(report.source_name, codec.type))
+    # Where Ogg files were joined, comments are among the packets, and FFmpeg calls them an error.
+    if packet is not None and codec.name == "theora" and _begins_with(packet, THEORA_COMMENT):
+        return []
     try:
         frames: list[Any] = codec.decode(packet)
     except av.EOFError:
@@ -26,6 +32,10 @@ def decode_packet(codec: Any, packet: Packet | None, report: DecodeReport) -> li
         report.last_error = last_line(error)
         return []
     return frames
+
+
+def _begins_with(packet: Packet, start: bytes) -> bool:
+    return packet.size >= len(start) and bytes(memoryview(packet)[: len(start)]) == start
 
 
 def last_line(error: BaseException) -> str:

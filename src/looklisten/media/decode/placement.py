@@ -146,11 +146,13 @@ class BlockPlacer:
             return 0.0
         drifts = self._drifts()
         agree = np.ptp(drifts) <= RESYNC_SECONDS
-        is_enough = self._waiting_seconds >= SETTLE_SECONDS / 2 or abs(first_drift) > HARD_SECONDS
-        if agree and is_enough:
+        # Near the end of the sound, few timestamps are left to agree or to have a median.
+        are_many = self._waiting_seconds >= SETTLE_SECONDS / 2
+        if agree and (are_many or abs(first_drift) > HARD_SECONDS):
             return first_drift
         # The timestamps disagree. The sound is moved only if they are off to the same side, both
         # now and over all that waits.
         soon_drift = float(np.median(drifts[:SOON_BLOCKS]))
         medians = np.array([np.median(drifts), soon_drift]) * np.sign(first_drift)
-        return soon_drift if medians.min() > DRIFT_SECONDS else 0.0
+        tolerated = DRIFT_SECONDS if are_many else HARD_SECONDS
+        return soon_drift if medians.min() > tolerated else 0.0

@@ -190,6 +190,7 @@ class _Update:
 
     def run(self, inputs: Sequence[str | Path], progress: Progress) -> None:
         """Remove what went, index what is new or changed, and tidy up."""
+        # Before new lines are added: those of an earlier run may be about files that are well now.
         self._failures.keep_lines(self._still_holds)
         for name, reason in self._unusable.items():
             self._failures.add(name, reason)
@@ -204,10 +205,12 @@ class _Update:
             else:
                 self._bring_up_to_date(name, source, _Minutes(progress, number, total))
             progress(number + 1, total)
+        # Merging costs time, and a run that changed nothing leaves nothing to merge.
         if self._counts["indexed"] or self._counts["removed"]:
             self._store.maintain()
         if self._counts["indexed"] or "score_curves" not in self._folder.facts():
             self._fit_scores()
+        # Last, so that a kill leaves thumbnails too many rather than rows without one.
         self._folder.remove_thumbnails(keep=set(self._holders))
         if losses:
             _log.warning(
@@ -328,6 +331,7 @@ class _Update:
     def _take_names(self, name: str) -> None:
         """Give the rows of a source another label or video id, if the inputs name another one."""
         names = _names_of(self._sources[name])
+        # Reading the rows of each source would make a run without changes slow.
         if self._seen.names_of(name) == names:
             return
         rows = list(self._store.moments(f"source = {text_literal(name)}"))

@@ -7,6 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 from looklisten.app.output import Output
+from looklisten.system.files import check_writable
 
 
 def run_export_index(
@@ -24,6 +25,7 @@ def run_export_index(
     """
     from looklisten.search.opening import open_store
 
+    check_writable(out.parent)
     with open_store(db) as store:
         store.export(out, to)
         stats = store.stats()
