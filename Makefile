@@ -10,10 +10,15 @@ MARKED ?= not slow
 WORKERS ?= 2
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: demo test check format slow clean
+.PHONY: demo serve test check format slow clean
 
 demo: $(READY)
 	$(BIN)/looklisten demo demo
+
+# The page over the run of the demo; over an index, if `looklisten index ... --db demo/index` made one.
+serve: $(READY)
+	$(BIN)/looklisten serve $(if $(wildcard demo/index),--db demo/index,\
+		--checkpoint $(firstword $(wildcard demo/run) start))
 
 test: $(READY)
 	$(PYTEST) -m '$(MARKED)'

@@ -15,6 +15,7 @@ from looklisten.inference.encoder import choose_layer, encode_rows, encoder_of
 from looklisten.inference.layers import TEXTURE_BANDS, layer_width, side_vectors, texture
 from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net
+from looklisten.search.indexing.moment_encoder import MomentEncoder
 
 
 def test_the_papers_layers_have_the_papers_sizes():
@@ -51,6 +52,19 @@ def test_aligned_vectors_are_those_of_the_fusion_and_a_network_without_them_says
     assert torch.allclose(side_vectors(model, heard, "audio", "aligned"), audio)
     with pytest.raises(ConfigError, match="recipe similarity, contrastive or tiny"):
         side_vectors(L3Net(ModelConfig(widths=(4, 8))), heard, "audio", "aligned")
+
+
+@torch.inference_mode()
+def test_an_aligned_vector_of_a_frame_can_come_from_its_positions():
+    model = L3Net(small_config().changed("model", fusion="similarity").model).eval()
+    frames = torch.randint(0, 255, (2, 3, 48, 48), dtype=torch.uint8)
+    seen = model.look(frames)
+    vectors = side_vectors(model, seen, "vision", "aligned")
+    assert torch.equal(vectors, model.fusion.aligned_frame(seen))
+    indexed = MomentEncoder(model).encode_frames(list(frames.permute(0, 2, 3, 1)))
+    for encoded, vector in zip(indexed, vectors, strict=True):
+        assert encoded.tags == {}
+        assert torch.allclose(torch.from_numpy(encoded.vector), vector, atol=1e-5)
 
 
 def noise(rows=2):

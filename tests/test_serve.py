@@ -1,5 +1,8 @@
 """`serve`: each route of a real server gives what the library gives."""
 
+import asyncio
+import dataclasses
+import json
 import re
 import shlex
 import shutil
@@ -14,8 +17,11 @@ from PIL import Image
 import looklisten as ll
 from conftest import write_wav
 from http_server import running_server
+from looklisten.client import ServerError
 from looklisten.model.networks import open_network
+from looklisten.serving.options import ServeOptions
 from looklisten.serving.records import MarkedMoment
+from looklisten.serving.service import open_service
 
 NETWORK = "untrained:tiny"
 
@@ -49,6 +55,14 @@ def test_vectors_are_those_of_the_library(server, run, clips, side):
     assert (reply.side, reply.layer, reply.width) == (side, wanted.layer, wanted.vectors.shape[1])
     assert np.array_equal(vectors_of(reply), wanted.vectors)
     assert reply.start_seconds == wanted.start_seconds.tolist()
+
+
+def test_a_large_picture_has_the_vector_of_the_library(server, run, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.jpg")
+    reply = server.client.embed(tmp_path / "large.jpg")
+    assert reply.side == "vision"
+    assert np.array_equal(vectors_of(reply), ll.embed(tmp_path / "large.jpg", run.network).vectors)
 
 
 def test_a_clip_belongs_to_its_own_sound_or_to_another(server, clips, tmp_path):
@@ -93,6 +107,7 @@ def test_the_index_is_searched_grows_and_gives_its_media(server, clips):
     assert hits[0].name == clips[2].name
     media = server.http.get(f"/v1/media/{hits[0].media}", headers={"range": "bytes=4-7"})
     assert (media.status_code, media.content) == (206, clips[2].read_bytes()[4:8])
+    assert "connection" not in media.headers
     thumbnail = server.http.get(f"/v1/thumbnails/{hits[0].thumbnail}")
     assert thumbnail.headers["content-type"] == "image/jpeg"
     before = server.client.index()
@@ -100,6 +115,13 @@ def test_the_index_is_searched_grows_and_gives_its_media(server, clips):
     assert (job.state, job.result["indexed"]) == ("done", 1)
     assert server.client.index().sources == before.sources + 1
     assert server.client.search(clips[4], threshold=0).hits[0].name == clips[4].name
+
+
+def test_a_file_that_cannot_be_indexed_is_not_kept(server, tmp_path):
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(ServerError, match=r"text\.mp4 cannot be opened"):
+        server.client.wait(server.client.add(tmp_path / "text.mp4"), every_seconds=0.05)
+    assert not list(server.service.uploads.rglob("text.mp4"))
 
 
 def test_a_tag_is_learned_from_two_moments_and_removed(server, clips):
@@ -130,6 +152,24 @@ def test_the_client_imports_neither_torch_nor_numpy():
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_server_takes_the_network_of_its_index(server):
+    with pytest.raises(ll.LookListenError, match="another network"):
+        open_service("untrained:similarity", server.service.catalog.db, ServeOptions(), "cpu")
+    service = open_service(None, server.service.catalog.db, ServeOptions(), "cpu")
+    assert service.run.name == NETWORK
+    asyncio.run(service.close())
+
+
+def test_the_image_starts_the_verb_with_options_that_exist():
+    root = Path(__file__).parents[1]
+    lines = (root / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    words = json.loads(next(line for line in lines if line.startswith("CMD"))[4:])
+    assert words[0] == "serve"
+    fields = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(ServeOptions)}
+    assert {word for word in words if word.startswith("--")} <= fields
+    assert "USER looklisten" in lines
 
 
 def test_the_code_of_the_page_runs(server, clips, tmp_path, monkeypatch):

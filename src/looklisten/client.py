@@ -7,6 +7,7 @@ Needs httpx (extra `serve`).
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from looklisten.serving.records import (
     ModelReply,
     ScoreReply,
     SearchReply,
+    TagRequest,
     TagsReply,
 )
 
@@ -91,14 +93,14 @@ class Client:
         """The tags of the index."""
         return self._ask(TagsReply, "GET", "/v1/tags")
 
-    def learn_tags(self, classes: dict[str, list[MarkedMoment]], name: str = "own") -> Job:
+    def learn_tags(
+        self,
+        classes: Mapping[str, Sequence[MarkedMoment | Mapping[str, Any]]],
+        name: str = "own",
+    ) -> Job:
         """Begin to learn classes from moments of the index."""
-        marked = {
-            class_name: [moment.model_dump() for moment in moments]
-            for class_name, moments in classes.items()
-        }
-        body = {"name": name, "classes": marked}
-        return self._ask(Job, "POST", "/v1/tags", json=body)
+        request = TagRequest.model_validate({"name": name, "classes": dict(classes)})
+        return self._ask(Job, "POST", "/v1/tags", json=request.model_dump())
 
     def job(self, job_id: str) -> Job:
         """How far a job is."""

@@ -30,14 +30,14 @@ UNMEASURED_STEPS = 2
 """The first steps allocate memory, and the first batches are waited for."""
 MEASURED_STEPS = 8
 
-# Both from runs in benchmarks/RESULTS.md. The second is of runs that decoded each frame twice, so
-# it is a little too high.
+# From runs in benchmarks/RESULTS.md, and of reading in LOG.md. The last is of runs that probed more
+# moments and localized with two methods, so it is a little too high.
 LOADING_PER_STEP = 0.1
 """What it costs to read a batch while a CPU trains, as a share of a step without reading."""
 PREPARE_PER_SYNTH = 0.37
 """What it costs to prepare a video, as a share of what it costs to make one."""
 MEASURING_STEPS_PER_VIDEO = 0.1
-"""What evaluate, probe, localize and the report cost for each video, in training steps."""
+"""What evaluate, probe, localize, search and the report cost for each video, in training steps."""
 
 
 @dataclass(frozen=True)

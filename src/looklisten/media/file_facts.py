@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import av
+from av.container import InputContainer
 from PIL import Image
 
 from looklisten.errors import SourceError
@@ -18,6 +19,8 @@ from looklisten.media.decode.stream_choice import audio_streams, video_streams
 from looklisten.media.image_files import image_size
 
 FileKind = Literal["image", "media"]
+WantedSide = Literal["auto", "audio", "vision", "both"]
+"""What is read of a file that may have sound and frames."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,12 @@ class FileFacts:
     has_video: bool
     has_audio: bool
 
+    def side(self, side_choice: WantedSide) -> WantedSide:
+        """The side that is read: of `auto` the sound if there is any, else the frames."""
+        if side_choice != "auto":
+            return side_choice
+        return "audio" if self.has_audio or not self.has_video else "vision"
+
 
 @dataclass(frozen=True)
 class FileLimits:
@@ -43,45 +52,62 @@ class FileLimits:
     max_seconds: float
     max_streams: int
 
+    @property
+    def options(self) -> DecodeOptions:
+        """The options of decoding with these limits."""
+        # One more than allowed, so that a file with just enough is not refused.
+        return DecodeOptions(max_megapixels=self.max_megapixels, max_streams=self.max_streams + 1)
+
 
 def read_facts(path: str | Path, limits: FileLimits) -> FileFacts:
     """What a file is. Raises SourceError when it cannot be opened, or exceeds a limit."""
+    facts = image_facts(path, limits)
+    if facts is not None:
+        return facts
+    with open_media(path, limits.options, DecodeReport()) as container:
+        return media_facts(container, path, limits)
+
+
+def image_facts(path: str | Path, limits: FileLimits) -> FileFacts | None:
+    """What an image is; None for a file that is no image. Raises SourceError for a large one."""
     try:
         size = image_size(path)
     except Image.DecompressionBombError:
         raise _too_many_pixels(path, None, limits) from None
-    if size is not None:
-        facts = FileFacts("image", *size, streams=1, seconds=0.0, has_video=True, has_audio=False)
-    else:
-        facts = _media_facts(path, limits)
-    if facts.width * facts.height > limits.max_megapixels * 1e6:
-        raise _too_many_pixels(path, (facts.width, facts.height), limits)
-    return facts
+    if size is None:
+        return None
+    _check_pixels(path, size, limits)
+    return FileFacts("image", *size, streams=1, seconds=0.0, has_video=True, has_audio=False)
 
 
-def _media_facts(path: str | Path, limits: FileLimits) -> FileFacts:
-    options = DecodeOptions(max_streams=limits.max_streams + 1)
-    with open_media(path, options, DecodeReport()) as container:
-        # FFmpeg reads no stream beyond the limit of the options, so a file may have more.
-        if len(container.streams) > limits.max_streams:
-            raise SourceError(
-                f"{path} has {len(container.streams)} streams or more; "
-                f"at most {limits.max_streams} are allowed"
-            )
-        videos = video_streams(container)
-        largest = max(((video.width, video.height) for video in videos), default=(0, 0))
-        seconds = (container.duration or 0) / av.time_base
-        if seconds > limits.max_seconds:
-            raise too_long(path, limits.max_seconds)
-        return FileFacts(
-            kind="media",
-            width=largest[0],
-            height=largest[1],
-            streams=len(container.streams),
-            seconds=seconds,
-            has_video=bool(videos),
-            has_audio=bool(audio_streams(container)),
+def media_facts(container: InputContainer, path: str | Path, limits: FileLimits) -> FileFacts:
+    """What an open sound or video is. Raises SourceError where it exceeds a limit."""
+    # FFmpeg reads no stream beyond the limit of the options, so a file may have more.
+    if len(container.streams) > limits.max_streams:
+        raise SourceError(
+            f"{path} has {len(container.streams)} streams or more; "
+            f"at most {limits.max_streams} are allowed"
         )
+    videos = video_streams(container)
+    largest = max(((video.width, video.height) for video in videos), default=(0, 0))
+    _check_pixels(path, largest, limits)
+    seconds = (container.duration or 0) / av.time_base
+    if seconds > limits.max_seconds:
+        raise too_long(path, limits.max_seconds)
+    return FileFacts(
+        kind="media",
+        width=largest[0],
+        height=largest[1],
+        streams=len(container.streams),
+        seconds=seconds,
+        has_video=bool(videos),
+        has_audio=bool(audio_streams(container)),
+    )
+
+
+def _check_pixels(path: str | Path, size: tuple[int, int], limits: FileLimits) -> None:
+    if size[0] * size[1] > limits.max_megapixels * 1e6:
+        raise _too_many_pixels(path, size, limits)
 
 
 def too_long(path: str | Path, max_seconds: float) -> SourceError:

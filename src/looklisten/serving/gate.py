@@ -63,6 +63,7 @@ class Gate:
 
     async def _answer(self, scope: Scope, body: "_Body", answer: "_Answer") -> None:
         headers = Headers(scope=scope)
+        body.check_presence(headers)
         path = scope["path"]
         self._check_not_stopping(scope)
         self._check_caller(scope, headers)
@@ -136,6 +137,11 @@ class _Body:
         self._end = asyncio.get_running_loop().time() + max_seconds
         self._bytes = 0
         self.is_complete = asyncio.Event()
+
+    def check_presence(self, headers: Headers) -> None:
+        """See whether there is a body at all; without one the connection can be used again."""
+        if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
+            self.is_complete.set()
 
     def check_declared(self, headers: Headers) -> None:
         """Refuse a body that says itself that it is too large."""

@@ -27,8 +27,11 @@ Work = Callable[["RunningJob"], dict[str, Any]]
 _log = logging.getLogger("looklisten")
 
 
-class JobCanceled(Exception):  # noqa: N818 (an event, not a mistake)
-    """Raised inside of a job that is to stop."""
+class JobCanceled(BaseException):
+    """Raised inside of work that is to stop.
+
+    No `Exception`, which indexing would take for the fault of a file.
+    """
 
 
 @dataclass(eq=False)

@@ -22,8 +22,8 @@ class ServeOptions:
     """Port to listen on; 0 takes a free one."""
     max_batch: int = 32
     """Windows or frames that are computed together at most."""
-    max_wait_ms: float = 2.0
-    """Time that a batch waits for more of them, in milliseconds."""
+    max_wait_ms: float = 10.0
+    """Time that a batch waits for more of them, in milliseconds, while other requests are read."""
     queue_size: int = 128
     """Requests that are accepted at once. One more is answered with 429."""
     decoders: int = 2

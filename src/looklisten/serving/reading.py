@@ -3,12 +3,13 @@
 The rows are those of `ll.embed`, so the vectors are too. Knows media, no network.
 """
 
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Num
+from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.config import Side
@@ -18,20 +19,19 @@ from looklisten.inference.embedding.options import SideChoice
 from looklisten.inference.embedding.windows import WindowCutter, WindowGrid
 from looklisten.inference.encoder import Encoder
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import DecodeReport, Frame
-from looklisten.media.file_facts import FileFacts
+from looklisten.media.file_facts import FileFacts, WantedSide
 from looklisten.media.frames import decode_jpeg, fit_square, stack
-from looklisten.media.images import read_image
-from looklisten.media.isolation.readers import TimeGrid, read_media
+from looklisten.media.images import fit_image
+from looklisten.media.isolation.readers import TimeGrid, read_file
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.waveform import checked_media
 from looklisten.search.indexing.source_reader import as_int16
 from looklisten.serving.decoding import Watch
 
-MAX_ROWS = 4096
-"""More windows or frames of one request are refused: choose a longer hop."""
+MAX_ROWS = 1300
+"""More windows or frames of one request are refused: so many windows take 250 MB of memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +57,13 @@ class PairRows:
 
 def read_side(watch: Watch, side: SideChoice, hop_seconds: float, encoder: Encoder) -> SideRows:
     """The windows or the frames of a file. Raises SourceError."""
-    facts = watch.facts()
-    if side == "auto":
-        side = "audio" if facts.has_audio and "audio" in encoder.layers else "vision"
-    _check_has(facts, side, watch)
+    if side == "auto" and "audio" not in encoder.layers:
+        side = "vision"
     sound = _Sound(watch, hop_seconds)
     frames = _Frames(watch, encoder)
     report = DecodeReport()
-    if facts.kind == "image":
-        frames.add_image()
-    else:
-        times = TimeGrid(WindowGrid.of(hop_seconds).hop_samples)
-        options = replace(_options(encoder, watch), audio=side == "audio", video=side == "vision")
-        grid = times if side == "vision" else None
-        _read(watch, options, report, grid, sound, frames)
-    if side == "audio":
+    grid = TimeGrid(WindowGrid.of(hop_seconds).hop_samples)
+    if _read(watch, side, grid, report, sound, frames) == "audio":
         waveforms, starts = sound.finish(report)
         return SideRows("audio", waveforms, starts, report.stop_reason)
     squares, seconds = frames.finish(report)
@@ -80,23 +72,18 @@ def read_side(watch: Watch, side: SideChoice, hop_seconds: float, encoder: Encod
 
 def read_clip_pairs(watch: Watch, every_seconds: float, encoder: Encoder) -> PairRows:
     """The seconds of a video with the frame nearest to the middle of each. Raises SourceError."""
-    facts = watch.facts()
-    for side in ("audio", "vision"):
-        _check_has(facts, side, watch)
     sound = _Sound(watch, every_seconds)
     frames = _Frames(watch, encoder)
     report = DecodeReport()
-    _read(watch, _options(encoder, watch), report, _middles(every_seconds), sound, frames)
+    _read(watch, "both", _middles(every_seconds), report, sound, frames)
     return joined_pairs(sound.finish(report, with_padded=False), frames.finish(report))
 
 
 def read_sound(watch: Watch, every_seconds: float) -> tuple[Tensor, list[float]]:
     """The seconds of a sound, or of the sound of a video. Raises SourceError."""
-    _check_has(watch.facts(), "audio", watch)
     sound = _Sound(watch, every_seconds)
     report = DecodeReport()
-    options = replace(_limited(watch), video=False)
-    _read(watch, options, report, None, sound, None)
+    _read(watch, "audio", None, report, sound, None)
     return sound.finish(report, with_padded=False)
 
 
@@ -104,15 +91,9 @@ def read_picture(
     watch: Watch, every_seconds: float, encoder: Encoder
 ) -> tuple[Tensor, list[float]]:
     """A picture, or the frames of a video. Raises SourceError."""
-    facts = watch.facts()
-    _check_has(facts, "vision", watch)
     frames = _Frames(watch, encoder)
     report = DecodeReport()
-    if facts.kind == "image":
-        frames.add_image()
-    else:
-        options = replace(_options(encoder, watch), audio=False)
-        _read(watch, options, report, _middles(every_seconds), None, frames)
+    _read(watch, "vision", _middles(every_seconds), report, None, frames)
     return frames.finish(report)
 
 
@@ -133,24 +114,12 @@ def joined_pairs(
     )
 
 
-def _check_has(facts: FileFacts, side: str, watch: Watch) -> None:
-    if side == "audio" and not facts.has_audio:
+def _check_has(facts: FileFacts, side_choice: WantedSide, watch: Watch) -> None:
+    if side_choice in ("audio", "both") and not facts.has_audio:
         reason = "an image, which has no sound" if facts.kind == "image" else "without sound"
         raise SourceError(f"{watch.file.path} is {reason}")
-    if side == "vision" and not facts.has_video:
+    if side_choice in ("vision", "both") and not facts.has_video:
         raise SourceError(f"{watch.file.path} has neither a picture nor a video")
-
-
-def _limited(watch: Watch) -> DecodeOptions:
-    limits = watch.limits
-    return DecodeOptions(max_megapixels=limits.max_megapixels, max_streams=limits.max_streams + 1)
-
-
-def _options(encoder: Encoder, watch: Watch) -> DecodeOptions:
-    # The size of frames in shards, so that a file and its shards give the same vectors.
-    stored_pixels = PrepareOptions().shorter_side_pixels
-    pixels = max(stored_pixels, encoder.resize_pixels)
-    return replace(_limited(watch), shorter_side_pixels=pixels)
 
 
 def _middles(every_seconds: float) -> TimeGrid:
@@ -161,24 +130,38 @@ def _middles(every_seconds: float) -> TimeGrid:
 
 def _read(
     watch: Watch,
-    options: DecodeOptions,
-    report: DecodeReport,
+    side_choice: WantedSide,
     grid: TimeGrid | None,
+    report: DecodeReport,
     sound: "_Sound | None",
     frames: "_Frames | None",
-) -> None:
-    """Read a file into both collectors."""
-    events: Iterator[Frame | np.ndarray] = checked_media(
-        read_media(watch.file.path, options, report, grid)
+) -> WantedSide:
+    """Read a file into both collectors; returns the side that was read."""
+    options = watch.limits.options
+    image_pixels = 0
+    if frames:
+        options = replace(options, shorter_side_pixels=frames.decoded_pixels)
+        image_pixels = frames.image_pixels
+    events = read_file(
+        watch.file.path, watch.limits, side_choice, options, image_pixels, grid, report
     )
-    for event in events:
-        if isinstance(event, Frame):
-            watch.check(event.at_seconds)
-            if frames:
-                frames.add(event)
-        elif sound:
-            sound.push(event)
-            watch.check(sound.seconds)
+    with closing(events):
+        facts = next(events)
+        assert isinstance(facts, FileFacts)
+        _check_has(facts, side_choice, watch)
+        if facts.kind == "image":
+            assert frames
+            frames.add_image(next(events))
+            return "vision"
+        for event in checked_media(events):
+            if isinstance(event, Frame):
+                watch.check(event.at_seconds)
+                if frames:
+                    frames.add(event)
+            elif sound:
+                sound.push(event)
+                watch.check(sound.seconds)
+    return facts.side(side_choice)
 
 
 class _Sound:
@@ -231,9 +214,21 @@ class _Frames:
         self._squares: list[Tensor] = []
         self._seconds: list[float] = []
 
-    def add_image(self) -> None:
+    @property
+    def decoded_pixels(self) -> int:
+        """The shorter side that frames are decoded to."""
+        # The size of frames in shards, so that a file and its shards give the same vectors.
+        return max(PrepareOptions().shorter_side_pixels, self._encoder.resize_pixels)
+
+    @property
+    def image_pixels(self) -> int:
+        """The shorter side that an image needs."""
+        return self._encoder.resize_pixels
+
+    def add_image(self, pixels: NDArray[np.uint8]) -> None:
         """The file as one picture."""
-        self._take(read_image(self._path, self._encoder.resize_pixels), 0.0)
+        image = fit_image(torch.from_numpy(pixels), self.image_pixels)
+        self._take(image, 0.0)
 
     def add(self, frame: Frame) -> None:
         """The next frame of a video."""

@@ -16,6 +16,7 @@ from looklisten.inference.encoder import NetworkEncoder, choose_layer, encoder_o
 from looklisten.inference.localization.methods import default_method
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, open_network
+from looklisten.search.indexing.index_folder import IndexFolder
 from looklisten.search.indexing.moment_encoder import EncodedInput, MomentEncoder
 from looklisten.serving.batching import Batcher
 from looklisten.serving.catalog import Catalog
@@ -27,6 +28,7 @@ from looklisten.serving.records import LimitsReply, ModelReply
 from looklisten.serving.refusals import RefusedError
 from looklisten.serving.requested_files import RequestedFiles
 
+DEFAULT_NETWORK = "start"
 ALL_METHODS = ("similarity", "correspondence", "unit")
 
 
@@ -153,7 +155,16 @@ class ServedMomentEncoder(MomentEncoder):
 
 
 def open_service(
-    checkpoint: str | Path, db: Path | None, options: ServeOptions, device: str = "auto"
+    checkpoint: str | Path | None,
+    db: Path | None,
+    options: ServeOptions,
+    device: str = "auto",
 ) -> Service:
-    """The network and the index behind a server. Raises LookListenError where one is missing."""
+    """The network and the index behind a server. Raises LookListenError where one is missing.
+
+    Without `checkpoint` the network is the one that made the index, or `start` without an index.
+    """
+    if checkpoint is None:
+        facts = {} if db is None else IndexFolder(db).facts()
+        checkpoint = facts.get("network", DEFAULT_NETWORK)
     return Service(open_network(checkpoint, device), db, options)

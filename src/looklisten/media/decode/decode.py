@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
 from numpy.typing import NDArray
 
 from looklisten.errors import SourceError
@@ -63,47 +64,58 @@ def decode_media(
     """
     report = report if report is not None else DecodeReport()
     with open_media(path, options, report) as container:
-        video, audio = select_streams(container, path, options, report)
-        if video and nearest_to and is_still(container, video):
-            nearest_to = itertools.islice(nearest_to, 1)
-        clock = Clock(container, [stream for stream in (video, audio) if stream])
-        completeness = Completeness(path, container, clock, options)
-        video_decoder = audio_decoder = None
-        decoders: dict[int, VideoDecoder | AudioDecoder] = {}
-        if video:
-            video_decoder = VideoDecoder(video, clock, options, report, nearest_to)
-            decoders[video.index] = video_decoder
-        if audio:
-            audio_decoder = AudioDecoder(audio, clock, options, report)
-            decoders[audio.index] = audio_decoder
-        report.declared_seconds = (container.duration or 0) / av.time_base
-        try:
-            for packet in clock.packets(options.start_seconds):
-                yield from decoders[packet.stream_index].feed(packet)
-                if video and audio and audio_decoder and packet.stream_index == video.index:
-                    # Much video may follow without sound. The caller should not wait for sound
-                    # that was read already.
-                    video_seconds = clock.read_until_seconds.get(video.index, 0.0)
-                    audio_seconds = clock.read_until_seconds.get(audio.index, 0.0)
-                    if video_seconds - audio_seconds > AHEAD_SECONDS:
-                        yield from audio_decoder.pause()
-                if all(decoder.is_over for decoder in decoders.values()) or report.stop_reason:
-                    break
-        except av.FFmpegError as error:
-            report.last_error = last_line(error)
-            report.stop_reason = f"reading it failed: {report.last_error}"
-        missing = report.stop_reason or completeness.missing_packets()
-        # Not of a cut file: its last frame would stay on screen for all that is missing.
-        if video and video_decoder and not missing:
-            video_decoder.declared_end_seconds = completeness.declared_seconds(video)
-        for decoder in decoders.values():
-            yield from decoder.finish()
-        if not report.stop_reason:
-            report.stop_reason = missing or completeness.undecoded_end(video, audio, report)
-        if not report.stop_reason:
-            unread_seconds = completeness.unread_seconds()
-            if unread_seconds:
-                report.add_lost(APPENDED_FILE, unread_seconds)
+        yield from decode_container(container, path, options, report, nearest_to)
+
+
+def decode_container(
+    container: InputContainer,
+    path: str | Path,
+    options: DecodeOptions,
+    report: DecodeReport,
+    nearest_to: Iterator[float] | None = None,
+) -> Iterator[Frame | AudioChunk]:
+    """`decode_media` of a file that is open already."""
+    video, audio = select_streams(container, path, options, report)
+    if video and nearest_to and is_still(container, video):
+        nearest_to = itertools.islice(nearest_to, 1)
+    clock = Clock(container, [stream for stream in (video, audio) if stream])
+    completeness = Completeness(path, container, clock, options)
+    video_decoder = audio_decoder = None
+    decoders: dict[int, VideoDecoder | AudioDecoder] = {}
+    if video:
+        video_decoder = VideoDecoder(video, clock, options, report, nearest_to)
+        decoders[video.index] = video_decoder
+    if audio:
+        audio_decoder = AudioDecoder(audio, clock, options, report)
+        decoders[audio.index] = audio_decoder
+    report.declared_seconds = (container.duration or 0) / av.time_base
+    try:
+        for packet in clock.packets(options.start_seconds):
+            yield from decoders[packet.stream_index].feed(packet)
+            if video and audio and audio_decoder and packet.stream_index == video.index:
+                # Much video may follow without sound. The caller should not wait for sound
+                # that was read already.
+                video_seconds = clock.read_until_seconds.get(video.index, 0.0)
+                audio_seconds = clock.read_until_seconds.get(audio.index, 0.0)
+                if video_seconds - audio_seconds > AHEAD_SECONDS:
+                    yield from audio_decoder.pause()
+            if all(decoder.is_over for decoder in decoders.values()) or report.stop_reason:
+                break
+    except av.FFmpegError as error:
+        report.last_error = last_line(error)
+        report.stop_reason = f"reading it failed: {report.last_error}"
+    missing = report.stop_reason or completeness.missing_packets()
+    # Not of a cut file: its last frame would stay on screen for all that is missing.
+    if video and video_decoder and not missing:
+        video_decoder.declared_end_seconds = completeness.declared_seconds(video)
+    for decoder in decoders.values():
+        yield from decoder.finish()
+    if not report.stop_reason:
+        report.stop_reason = missing or completeness.undecoded_end(video, audio, report)
+    if not report.stop_reason:
+        unread_seconds = completeness.unread_seconds()
+        if unread_seconds:
+            report.add_lost(APPENDED_FILE, unread_seconds)
 
 
 def continuous_audio(

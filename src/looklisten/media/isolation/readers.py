@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ from looklisten.media import file_facts as in_process_facts
 from looklisten.media import redraw as in_process_redraw
 from looklisten.media.decode import decode as in_process
 from looklisten.media.decode.frame_planes import pad_to_even
+from looklisten.media.decode.open import open_media
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame, Planes, StreamKinds
-from looklisten.media.file_facts import FileFacts, FileLimits
+from looklisten.media.file_facts import FileFacts, FileLimits, WantedSide
 from looklisten.media.isolation.parent import call_isolated, stream_isolated
 from looklisten.media.redraw import SourceFrame, VideoInfo
 from looklisten.system.files import atomic_write
@@ -141,6 +143,60 @@ def read_file_facts(path: str | Path, limits: FileLimits) -> FileFacts:
         in_process_facts.read_facts, _path_elsewhere(path), limits, source=path
     )
     return facts
+
+
+def read_file(
+    path: str | Path,
+    limits: FileLimits,
+    side_choice: WantedSide,
+    options: DecodeOptions,
+    image_pixels: int,
+    nearest_to: TimeGrid | None = None,
+    report: DecodeReport | None = None,
+) -> Generator[Any, None, None]:
+    """`FileFacts`, then the content of the file, in one job that opens it once.
+
+    Of an image the content is what `read_image_pixels(path, image_pixels)` gives; of a sound or a
+    video what `read_media` gives. Raises SourceError for a file that exceeds a limit.
+    """
+    events = stream_isolated(
+        _decode_file,
+        _path_elsewhere(path),
+        limits,
+        side_choice,
+        options,
+        image_pixels,
+        nearest_to,
+        source=path,
+        report=report or DecodeReport(),
+    )
+    with closing(events):
+        for event in events:
+            yield _with_even_luma(event) if isinstance(event, Frame) else event
+
+
+def _decode_file(
+    path: str | Path,
+    limits: FileLimits,
+    side_choice: WantedSide,
+    options: DecodeOptions,
+    image_pixels: int,
+    nearest_to: TimeGrid | None,
+    report: DecodeReport,
+) -> Iterator[FileFacts | NDArray[np.uint8] | Frame | AudioChunk]:
+    """What `read_file` runs in the other process."""
+    facts = in_process_facts.image_facts(path, limits)
+    if facts is not None:
+        yield facts
+        yield image_files.decode_image(path, image_pixels)
+        return
+    with open_media(path, options, report) as container:
+        facts = in_process_facts.media_facts(container, path, limits)
+        yield facts
+        side = facts.side(side_choice)
+        options = replace(options, audio=side != "vision", video=side != "audio")
+        times = iter(nearest_to) if nearest_to else None
+        yield from in_process.decode_container(container, path, options, report, times)
 
 
 def read_image_pixels(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]:

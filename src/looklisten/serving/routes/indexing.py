@@ -72,24 +72,36 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _index(service: Service, file: RequestedFile, job: RunningJob) -> dict[str, Any]:
+    try:
+        Watch(file, service.options).facts()
+        return _added(service, file, job)
+    except BaseException as error:
+        # What is not in the index is not kept, also of a job that was canceled.
+        if file.path.is_relative_to(service.uploads):
+            file.path.unlink(missing_ok=True)
+        if isinstance(error, SourceError):
+            raise refusal_of(error, file) from None
+        raise
+
+
+def _added(service: Service, file: RequestedFile, job: RunningJob) -> dict[str, Any]:
+    """What adding a file to the index gave. Raises SourceError where it failed."""
     catalog = service.index_catalog()
     options = IndexOptions(
         every_seconds=catalog.index.every_seconds,
         stall_seconds=service.options.stall_seconds,
         memory_megabytes=service.options.memory_megabytes,
     )
-    try:
-        Watch(file, service.options).facts()
-        result = index(
-            [file.path],
-            catalog.db,
-            service.run,
-            options,
-            progress=job.progress,
-            make_encoder=service.moment_encoder,
-        )
-    except SourceError as error:
-        raise refusal_of(error, file) from None
+    result = index(
+        [file.path],
+        catalog.db,
+        service.run,
+        options,
+        progress=job.progress,
+        make_encoder=service.moment_encoder,
+    )
+    if not (result.indexed or result.unchanged or result.copies):
+        raise SourceError(f"{file.path} cannot be indexed; failures.jsonl of the index says why")
     catalog.reload()
     values = result.as_dict()
     # A path of the server.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from looklisten.app.command_line import DeviceName, NetworkName
+from looklisten.app.command_line import NETWORK_HELP, DeviceName
 from looklisten.app.output import Output
 from looklisten.app.terminal import messages
 from looklisten.errors import ConfigError
@@ -15,7 +15,10 @@ _DEFAULTS = ServeOptions()
 
 
 def run_serve(
-    checkpoint: NetworkName = "start",
+    checkpoint: Annotated[
+        str | None,
+        tyro.conf.arg(help=f"{NETWORK_HELP} Default: the one that made DB; without DB, start."),
+    ] = None,
     db: Annotated[Path | None, tyro.conf.arg(metavar="DB")] = None,
     device: DeviceName = "auto",
     options: Annotated[ServeOptions, tyro.conf.arg(name="")] = _DEFAULTS,
@@ -36,5 +39,6 @@ def run_serve(
     from looklisten.serving.service import open_service
 
     service = open_service(checkpoint, db, options, device)
-    run_server(service, lambda address: messages.print(f"{checkpoint} answers at {address}"))
+    name = service.run.name
+    run_server(service, lambda address: messages.print(f"{name} answers at {address}"))
     return Output({})
