@@ -118,6 +118,7 @@ class Client:
     def download(self, address: str, out: FilePath) -> None:
         """Save what is at an address of the server, such as the file of a job."""
         with self._http.stream("GET", address) as response:
+            # A streamed answer has no body yet, and the sentence is in it.
             if response.is_error:
                 response.read()
             self._check(response)

@@ -66,6 +66,7 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
             status: {"model": ErrorReply, "description": text} for status, text in ERRORS.items()
         },
     )
+    # One function a file, so that a new route is one file and one row here.
     for routes in (
         embed_routes,
         score_routes,
@@ -89,6 +90,7 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_wrong_request)
     app.add_exception_handler(Exception, _on_fault)
+    # Added last, so that it is the outermost: nothing is read before it agrees.
     app.add_middleware(Gate, service=service, token=token)
     return app
 
@@ -110,6 +112,7 @@ async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
 async def _on_wrong_request(_: Request, error: Exception) -> JSONResponse:
     """A request whose fields do not fit their records."""
     assert isinstance(error, RequestValidationError)
+    # One fault at a time; the list of all of them is no sentence.
     first = error.errors()[0]
     # The first part says where the field is, such as `body`.
     field = ".".join(str(part) for part in first["loc"][1:])

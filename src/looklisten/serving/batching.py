@@ -86,6 +86,7 @@ class Batcher:
         # One part at a time, so that a long sound does not keep others waiting.
         for part in torch.split(rows, self._max_batch):
             bucket = (side, layer, tuple(rows.shape[1:]), rows.dtype)
+            # The future belongs to the loop of the request, which may be cancelled with it.
             waiting = _Waiting(bucket, part, asyncio.get_running_loop().create_future())
             try:
                 self._queue.put_nowait(waiting)
@@ -105,6 +106,7 @@ class Batcher:
 
     async def _work(self) -> None:
         while True:
+            # One batch after the other: the network already uses all cores.
             batch = await self._next_batch()
             buckets: dict[Bucket, list[_Waiting]] = {}
             for waiting in batch:
@@ -118,6 +120,7 @@ class Batcher:
         batch = [await self._queue.get()]
         row_count = self._take_waiting(batch)
         if row_count < self._max_batch and self._is_more_expected(len(batch)):
+            # Requests arrive one by one, and a larger batch costs little more time.
             await asyncio.sleep(self._max_wait_seconds)
             self._take_waiting(batch)
         return batch
@@ -136,9 +139,11 @@ class Batcher:
         rows = torch.cat([waiting.rows for waiting in group])
         self._note_batch(len(rows))
         try:
+            # On the thread, so that the loop goes on answering while the network computes.
             vectors = await self.call(
                 encode_rows, self._encoder, side, layer, rows, self._max_batch
             )
+        # Whatever fails, each request must get an answer, and the loop must go on.
         except Exception as error:
             for waiting in group:
                 if not waiting.answer.done():

@@ -45,9 +45,11 @@ class Catalog:
         _ = index.encoder
         with open_store(self.db) as store:
             digests = store.sources()
+        # In the order of names, so that of two equal files always the same one is served.
         paths: dict[str, str] = {}
         for source, digest in sorted(digests.items()):
             paths.setdefault(digest[:ID_DIGITS], source)
+        # Only now, so that requests see the old index until the new one is whole.
         with self._lock:
             self.index: Index = index
             self._source_of = paths
@@ -55,6 +57,7 @@ class Catalog:
 
     def path(self, media: str) -> Path:
         """The file of an id. Raises RefusedError for an id that is not in the index."""
+        # The file may have gone since it was indexed.
         path = Path(decode_name(self.source(media)))
         if not path.is_file():
             raise unknown_id("medium", media)
@@ -63,6 +66,7 @@ class Catalog:
     def source(self, media: str) -> str:
         """The name of a file in the index, from its id. Raises RefusedError."""
         source = self._source_of.get(media)
+        # A server that fetched addresses could be sent to any machine.
         if source is None or is_remote(source):
             raise unknown_id("medium", media)
         return source
@@ -74,6 +78,7 @@ class Catalog:
 
     def thumbnail_path(self, thumbnail: str) -> Path:
         """The JPEG file of a thumbnail's id. Raises RefusedError."""
+        # Hexadecimal digits alone, so that no id can name another folder.
         match = THUMBNAIL_ID.fullmatch(thumbnail)
         path = self.index.thumbnails / "/".join(match.groups()) if match else None
         path = path.with_suffix(".jpg") if path else None
@@ -122,6 +127,7 @@ class Catalog:
     def _middle_thumbnail(self, source: str) -> str | None:
         """The id of the thumbnail in the middle of a file; None for a file without pictures."""
         digest = self._digest_of[source]
+        # The first picture is often black, and the middle one shows the subject.
         folder = self.index.thumbnails / digest[:2] / digest[2:18]
         pictures = sorted(folder.glob("*.jpg"))
         if not pictures:

@@ -90,6 +90,7 @@ class Decoders:
         watch = Watch(file, self._options)
 
         def work() -> ComputedT:
+            # The client may have left while this call waited for a thread.
             watch.check()
             with use_limits(self.worker_limits):
                 return function(watch, *arguments, **keywords)
@@ -111,6 +112,7 @@ def refusal_of(error: LookListenError, *files: RequestedFile) -> RefusedError:
     """The error of a file as a refusal that names the file as the client does."""
     if isinstance(error, RefusedError):
         return error
+    # The library names paths of this machine, which are nobody's business.
     sentence = str(error)
     for file in files:
         sentence = sentence.replace(str(file.path), file.name)

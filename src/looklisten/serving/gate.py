@@ -73,11 +73,13 @@ class Gate:
         if not is_work:
             await self._app(scope, body.receive, answer.send)
             return
+        # Reading is free: only what makes the machine work is counted.
         self._rates.check(_client(scope))
         body.check_declared(headers)
         service = self._service
         if service.requests_in_flight >= service.options.queue_size:
             raise RefusedError(429, "the server works for too many others; try again in 1 s", 1)
+        # Counted here and not in the routes, so that no route can forget it.
         service.requests_in_flight += 1
         try:
             await _until_left(self._app(scope, body.receive, answer.send), body)
@@ -244,6 +246,7 @@ class _Rates:
         if not self._per_minute:
             return
         now = time.monotonic()
+        # Addresses are cheap to make up, so the table must not grow without end.
         if len(self._left) > MOST_CLIENTS:
             self._forget_full(now)
         allowed, before = self._left.get(client, (float(self._per_minute), now))

@@ -52,6 +52,7 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Called on a signal."""
+        # A second signal means that the user does not want to wait.
         if self._service.is_stopping:
             self.force_exit = True
             self.should_exit = True
@@ -63,6 +64,7 @@ class DrainingServer(uvicorn.Server):
         """Called ten times a second; True ends the server."""
         service = self._service
         if service.is_stopping:
+            # Jobs count too: their clients come back for the result.
             is_idle = not service.requests_in_flight and not service.jobs.unfinished
             self.should_exit = self.should_exit or is_idle or time.monotonic() > self._end
         return await super().on_tick(counter)
@@ -73,11 +75,13 @@ class TimedProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        # Uvicorn has a time limit between requests, and none before the first.
         self._head_timer = self.loop.call_later(
             self.timeout_keep_alive, self._close_without_request
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # Else the timer would keep the connection in memory.
         self._head_timer.cancel()
         super().connection_lost(exc)
 

@@ -84,6 +84,7 @@ def read_maps(
     watch: Watch, service: Service, options: LocalizeOptions, at_seconds: float | None
 ) -> Localized:
     """The frames and maps of a video; the network computes on its own thread."""
+    # Refuses what exceeds the limits before anything is decoded.
     watch.facts()
     limits = PrepareOptions(max_megapixels=service.options.max_megapixels)
     times = None if at_seconds is None else [at_seconds]
@@ -144,6 +145,7 @@ def _draw_overlay(
 def _picture(localized: Localized) -> bytes:
     """A PNG file of the moment in the middle, with its map."""
     frame, localization = localized[len(localized) // 2]
+    # Brightness is relative to the maps of one answer, here to this one alone.
     (normalized,) = normalize_maps([localization])
     return encode_png(frame_overlay(frame, normalized))
 

@@ -26,6 +26,7 @@ def tag_routes(service: Service) -> APIRouter:
         sets = [
             TagSet(
                 name=layer.name,
+                # The last class is that of everything else.
                 classes=list(layer.classes[:-1]),
                 accuracy=layer.figures["accuracy"],
             )
@@ -47,6 +48,7 @@ def tag_routes(service: Service) -> APIRouter:
             )
 
         def work(_: RunningJob) -> dict[str, Any]:
+            # Looked up in the job, because it reads the index once for each example.
             examples = {
                 name: [catalog.moment(marked.media, marked.seconds) for marked in moments]
                 for name, moments in request.classes.items()
