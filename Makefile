@@ -15,10 +15,12 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(WORKERS) --dist loadfile
 demo: $(READY)
 	$(BIN)/looklisten demo demo
 
-# The page over the run of the demo; over an index, if `looklisten index ... --db demo/index` made one.
-serve: $(READY)
-	$(BIN)/looklisten serve $(if $(wildcard demo/index),--db demo/index,\
-		--checkpoint $(firstword $(wildcard demo/run) start))
+# The page; after the demo over its network, with an index of every tenth of its videos.
+serve: $(READY) $(if $(wildcard demo/run),demo/index/index.json)
+	$(BIN)/looklisten serve $(if $(wildcard demo/run),--db demo/index,--checkpoint start)
+
+demo/index/index.json:
+	$(BIN)/looklisten index 'demo/videos/*0.mp4' --db demo/index --checkpoint demo/run
 
 test: $(READY)
 	$(PYTEST) -m '$(MARKED)'
