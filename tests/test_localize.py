@@ -147,6 +147,20 @@ def test_similarity_of_a_position_is_the_answer_for_a_frame_that_repeats_this_po
     assert localization.sound_map.values.shape == tuple(audio.map.shape[2:])
 
 
+def test_the_map_of_a_network_that_sees_whole_frames_is_as_bright_as_its_probability():
+    """The whole frame answers too, and without its share the map would be darker or brighter."""
+    network = network_of("general")
+    network.fusion.fit_inputs(torch.randn(40, 10, 8), torch.randn(40, 1, 8))
+    noise = torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8)
+    peaks = []
+    for frame in (spot(16, 16), noise):
+        [localization] = localize_moments(network, [moment_of(frame)], "similarity")
+        peaks.append(float(localization.frame_map.values.max()))
+        assert peaks[-1] == pytest.approx(localization.probability, abs=1e-6)
+        assert localization.frame_map.values.min() < peaks[-1]
+    assert peaks[0] != peaks[1]
+
+
 def test_fusion_dense_compares_a_frame_with_the_sound_around_it():
     """Noise begins in the middle of the second.
 

@@ -142,6 +142,8 @@ def _similarity_maps(
         weights = column_weights.new_ones(1, 1).to(audio_vectors)
     frame_similarities = frame_positions @ audio_vectors.transpose(1, 2)
     frame_scores = (frame_similarities * weights[:, None]).sum(2)
+    pair_scores = fusion.with_whole_frame(audio_vectors @ vision_vectors.transpose(1, 2))
+    frame_scores = fusion.shown_similarities(frame_scores, pair_scores.mean(1))
     sound_similarities = sound_positions @ vision_vectors.transpose(1, 2)
     sound_scores = fusion.with_whole_frame(sound_similarities)
     frame_map = torch.sigmoid(model.log_odds(fusion.similarity_logits(frame_scores)))

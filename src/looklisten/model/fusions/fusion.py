@@ -180,6 +180,16 @@ class Fusion(nn.Module):
         """The similarity of each sound with a frame, from those with all vectors of the frame."""
         raise NotImplementedError
 
+    def shown_similarities(
+        self, similarities: Float[Tensor, "*n positions"], answers: Float[Tensor, "*n"]
+    ) -> Float[Tensor, "*n positions"]:
+        """The similarities that a heat map shows of the positions of a frame.
+
+        `answers`: the similarity of each pair, which is what its probability comes from.
+        """
+        del answers  # where each position is compared as in training, it speaks for itself
+        return similarities
+
 
 def correspondence_logit(logits: Float[Tensor, "*pairs 2"]) -> Float[Tensor, "*pairs"]:
     """One number for each pair: the log-odds that frame and sound correspond."""

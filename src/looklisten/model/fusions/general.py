@@ -240,6 +240,17 @@ class GeneralFusion(PositionFusion):
         by_position = super().with_whole_frame(similarities[..., :-1])
         return (by_position + similarities[..., -1]) / 2
 
+    def shown_similarities(
+        self, similarities: Float[Tensor, "*n positions"], answers: Float[Tensor, "*n"]
+    ) -> Float[Tensor, "*n positions"]:
+        """The best position gets the answer of the pair; the others stay as far below it.
+
+        The whole frame answers too, and mostly more surely than any position, but says nothing of
+        places. Without its share a map is darker than its probability.
+        """
+        best = similarities.amax(-1, keepdim=True)
+        return similarities - best + answers[..., None]
+
 
 def _linear_side(features: int, width: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
