@@ -134,10 +134,10 @@ def test_a_clip_plays_with_its_map_and_is_scored_with_another_sound(
     own = until(browser, "document.querySelector('#score b')?.textContent")
     assert own == rounded(server.client.score(clips[5]).probability)
     until(browser, "document.querySelector('#now').textContent")
-    first = canvas(browser, "#glow")
+    first = canvas(browser, "#frame-map")
     assert first["colors"] > 10
     boxes = browser.execute_script(
-        "return ['#player', '#glow'].map(name => document.querySelector(name).getBoundingClientRect().toJSON())"
+        "return ['#player', '#frame-map'].map(name => document.querySelector(name).getBoundingClientRect().toJSON())"
     )
     assert boxes[0] == boxes[1]
     assert boxes[0]["width"] > 300
@@ -147,12 +147,12 @@ def test_a_clip_plays_with_its_map_and_is_scored_with_another_sound(
         "document.querySelector('#player').play()"
     )
     until(browser, "document.querySelector('#player').currentTime > 0.8")
-    assert canvas(browser, "#glow")["sum"] != first["sum"]
+    assert canvas(browser, "#frame-map")["sum"] != first["sum"]
     assert float(browser.find_element(By.ID, "time").get_attribute("value")) > 0.5
     until(browser, "parseFloat(document.querySelector('#cursor').style.left) > 30")
     assert canvas(browser, "#spectrogram")["colors"] > 50
     click(browser, "#show-map")
-    assert not is_shown(browser, "#glow")
+    assert not is_shown(browser, "#frame-map")
 
     upload(browser, clips[1], "#compare-file")
     click(browser, "#compare button")
@@ -302,7 +302,7 @@ def test_without_motion_a_map_changes_in_steps(server, browser, clips):
         until(browser, "document.querySelector('#now').textContent")
         for seconds in (earlier, later):
             browser.execute_async_script(SEEK, seconds)
-            sums[motion, seconds] = canvas(browser, "#glow")["sum"]
+            sums[motion, seconds] = canvas(browser, "#frame-map")["sum"]
     assert sums["reduce", earlier] == sums["reduce", later]
     assert sums["no-preference", earlier] != sums["no-preference", later]
 
@@ -327,7 +327,7 @@ def test_a_clip_is_recorded(server, browser):
     until(browser, "document.querySelector('#score b')")
     assert text(browser, "#clip-name").startswith("recording.")
     until(browser, "document.querySelector('#now').textContent")
-    assert canvas(browser, "#glow")["colors"] > 1
+    assert canvas(browser, "#frame-map")["colors"] > 1
 
 
 def test_a_server_with_a_token_and_without_an_index(run, browser, clips, tmp_path):

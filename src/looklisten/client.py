@@ -118,7 +118,7 @@ class Client:
     def download(self, address: str, out: FilePath) -> None:
         """Save what is at an address of the server, such as the file of a job."""
         with self._http.stream("GET", address) as response:
-            # A streamed answer has no body yet, and the sentence is in it.
+            # The body of a streamed answer must be read first: an error has its sentence there.
             if response.is_error:
                 response.read()
             self._check(response)

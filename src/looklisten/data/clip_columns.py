@@ -1,8 +1,8 @@
 """The small columns of all clips in one file, so that a loader need not open every shard.
 
-`columns.feather`, an Arrow file, holds what training reads of every clip, and two columns that are
-slow to compute for millions of clips. `prepare` writes it; a set without it is read from its
-shards. Knows no split.
+`columns.feather`, an Arrow file, holds what training reads of every clip. It also holds the number
+and the hash of each clip's video, which are slow to compute for millions of clips. `prepare` writes
+it. Without it, the columns are read from the shards. Decides no split.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from looklisten.media import SAMPLE_RATE_HZ
 
 COLUMNS_FILE = "columns.feather"
 SHARDS_KEY = b"looklisten.shards"
-"""The key of the metadata whose value says which shards the columns are of."""
+"""The key in the metadata of a file; its value identifies the shards of the columns."""
 STORED_COLUMNS = (
     "video_id",
     "split",
@@ -35,13 +35,15 @@ STORED_COLUMNS = (
     "frame_seconds",
 )
 """Columns that are copied from the shards."""
-_OF_BATCH = pa.schema([SCHEMA.field(name) for name in STORED_COLUMNS])
-_OF_SET = _OF_BATCH.append(pa.field("video_number", pa.int64())).append(
+_BATCH_SCHEMA = pa.schema([SCHEMA.field(name) for name in STORED_COLUMNS])
+"""The columns of one batch of sources."""
+_SET_SCHEMA = _BATCH_SCHEMA.append(pa.field("video_number", pa.int64())).append(
     pa.field("video_hash", pa.float64())
 )
-# Large, as the metadata of a record batch take longer to read than its page of a column.
+"""The columns of all clips."""
+# Many rows, because reading the metadata of a record batch takes longer than reading its values.
 ROWS_PER_RECORD_BATCH = 1 << 16
-"""Rows of each record batch but the last, so that the number of a row gives its record batch."""
+"""All record batches but the last have so many rows, so a row number gives the record batch."""
 
 _log = logging.getLogger("looklisten")
 
@@ -49,14 +51,14 @@ _log = logging.getLogger("looklisten")
 def columns_of_shards(folder: Path, shards: Sequence[dict[str, Any]]) -> pa.Table:
     """The columns of some shards, read from the shards themselves.
 
-    `shards`: their entries in the index or in the record of a batch.
+    `shards`: their entries in `index.json`, or in the record of a batch of sources.
     """
     files = ShardFiles(folder, {"shards": shards}, open_record_batches=1, read_ahead=False)
     return files.columns(STORED_COLUMNS).replace_schema_metadata({SHARDS_KEY: _digest(shards)})
 
 
 def to_bytes(columns: pa.Table) -> bytes:
-    """The columns of a batch as the content of a file."""
+    """The columns of a batch of sources, as the content of a file."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, columns.schema) as writer:
         writer.write_table(columns.combine_chunks())
@@ -67,7 +69,7 @@ def from_bytes(data: bytes | None, shards: Sequence[dict[str, Any]]) -> pa.Table
     """The columns in a file; None if the file is absent, damaged or of other shards."""
     if data is None:
         return None
-    return _of_these_shards(pa.py_buffer(data), shards, _OF_BATCH)
+    return _of_these_shards(pa.py_buffer(data), shards, _BATCH_SCHEMA)
 
 
 def write_columns(
@@ -76,12 +78,15 @@ def write_columns(
     batches: Iterable[pa.Table | None],
     shards: Sequence[dict[str, Any]],
 ) -> None:
-    """Write the columns of a set. `video_ids` and `batches` are those of all batches, in order."""
+    """Write the columns of all clips.
+
+    `video_ids` and `batches`: the ids and the columns of each batch of sources, in order.
+    """
     chunks = [chunk for of_batch in video_ids for chunk in of_batch.chunks]
     videos, numbers = number_videos(pa.chunked_array(chunks, pa.string()))
     hashes = video_hashes(text_list(videos))[numbers]
-    schema = _OF_SET.with_metadata({SHARDS_KEY: _digest(shards)})
-    # As bytes, because the name of a folder may be no UTF-8.
+    schema = _SET_SCHEMA.with_metadata({SHARDS_KEY: _digest(shards)})
+    # As bytes, because the name of a folder may not be valid UTF-8.
     with pa.OSFile(os.fsencode(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         first = 0
         for table in _in_equal_parts(batches):
@@ -93,8 +98,9 @@ def write_columns(
 
 def _in_equal_parts(tables: Iterable[pa.Table | None]) -> Iterator[pa.Table]:
     """The rows of all tables, `ROWS_PER_RECORD_BATCH` at a time."""
-    waiting = _OF_BATCH.empty_table()
+    waiting = _BATCH_SCHEMA.empty_table()
     for table in tables:
+        # The caller has seen that the columns of every batch are there.
         assert table is not None
         waiting = pa.concat_tables([waiting, table.replace_schema_metadata(None)])
         while len(waiting) >= ROWS_PER_RECORD_BATCH:
@@ -114,7 +120,7 @@ def open_columns(folder: Path, shards: Sequence[dict[str, Any]]) -> pa.Table | N
         return None
     table = None
     if path.stat().st_size:
-        table = _of_these_shards(map_file(path, read_ahead=True), shards, _OF_SET)
+        table = _of_these_shards(map_file(path, read_ahead=True), shards, _SET_SCHEMA)
     if table is None:
         _log.warning(
             "%s is damaged or of other shards, so the shards are read instead, which takes longer; "
@@ -127,7 +133,7 @@ def open_columns(folder: Path, shards: Sequence[dict[str, Any]]) -> pa.Table | N
 def _of_these_shards(
     data: pa.Buffer, shards: Sequence[dict[str, Any]], schema: pa.Schema
 ) -> pa.Table | None:
-    """The table in the content of a file, if it is complete and its metadata name the shards."""
+    """The table in the content of a file, if it is complete and of these shards; else None."""
     try:
         table = pa.ipc.open_file(data).read_all()
     except (pa.ArrowInvalid, OSError):
@@ -146,10 +152,13 @@ def _digest(shards: Sequence[dict[str, Any]]) -> bytes:
 
 
 class FrameTimes:
-    """The times of frames and the numbers of samples, by the number of a row of the columns."""
+    """The times of the frames and the number of samples of each clip, by its row.
+
+    `columns`: those of `open_columns`, whose record batches have equal lengths.
+    """
 
     def __init__(self, columns: pa.Table) -> None:
-        # Views of the memory map: a lookup costs microseconds and no Python object of Arrow.
+        # Views of the memory map: a lookup takes microseconds and makes no Arrow objects.
         self._offsets = []
         self._seconds = []
         for chunk in columns["frame_seconds"].chunks:
@@ -180,7 +189,7 @@ class VideoNumbers:
         if "video_number" in columns.column_names:
             self.of_clips: NDArray[np.int64] = columns["video_number"].to_numpy()
             count = int(self.of_clips.max(initial=-1)) + 1
-            # Written backwards, so that the first clip of a video is what stays.
+            # From the last clip to the first, so that the first clip of a video remains.
             self._first_clips = np.zeros(count, np.int64)
             self._first_clips[self.of_clips[::-1]] = np.arange(len(self.of_clips))[::-1]
             self._hashes = columns["video_hash"].to_numpy()[self._first_clips]
@@ -202,7 +211,7 @@ class VideoNumbers:
 
 
 def number_videos(video_ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
-    """The different ids, sorted, and for each clip the number of its id among them."""
+    """The distinct ids, sorted, and for each clip the number of its id among them."""
     # Arrow sorts texts several times as fast as NumPy, and in the same order: UTF-8 has the order
     # of code points. Large offsets, because all ids in one array may be more than 2 GB.
     ids = video_ids.cast(pa.large_string()).combine_chunks()
@@ -217,7 +226,7 @@ def number_videos(video_ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int6
 
 def video_hashes(videos: Sequence[str], salt: str = "") -> NDArray[np.float64]:
     """A number in 0..1 for each video id, which decides whether the video is held out."""
-    # A hash instead of a draw: a new video changes the side of no other video.
+    # A hash, not a random draw: a new video then changes the split of no other video.
     digests = bytearray()
     for video in videos:
         # 6 bytes are 48 bits, which a float holds exactly.
@@ -235,5 +244,5 @@ def text_list(column: pa.Array | pa.ChunkedArray) -> list[str]:
 
 def texts(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """A column of texts as an array."""
-    # By way of Python's texts. The dtype is for no rows at all, which NumPy takes for numbers.
+    # `to_numpy` gives an array of Python objects; the dtype makes it one of characters.
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.str_)

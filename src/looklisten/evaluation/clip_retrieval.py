@@ -25,11 +25,12 @@ from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
 
 FOUND_PER_QUERY = 5
+"""Clips that a search returns."""
 
 
 @dataclass(frozen=True)
 class FoundFrame:
-    """A frame that a sound finds: the most similar one of its clip."""
+    """A frame that a search returns: the most similar one of its clip."""
 
     clip: int
     """The number of the clip among those that were searched."""
@@ -40,16 +41,19 @@ class FoundFrame:
 
 @dataclass(frozen=True)
 class SoundSearch:
-    """The frames that one second of sound finds, the most similar first."""
+    """A search with one second of sound."""
 
     clip: int
+    """The number of the clip that the sound is of."""
     moment: int
+    """The number of the moment among those of the clip."""
     frames: tuple[FoundFrame, ...]
+    """The most similar one first."""
 
 
 @dataclass(frozen=True)
 class ClipRetrieval:
-    """The figures of both directions, and some searches."""
+    """The figures of both directions, sound to frame and frame to sound, and some searches."""
 
     directions: tuple[Retrieval, Retrieval]
     searches: tuple[SoundSearch, ...]
@@ -69,9 +73,9 @@ def retrieval_of_clips(
     query_clips: Sequence[int] = (),
     progress: Progress = no_progress,
 ) -> ClipRetrieval:
-    """Search `per_clip` moments of each of some held-out clips among all others.
+    """Search with the sounds and the frames of `per_clip` moments of each held-out clip.
 
-    `query_clips`: numbers of clips. The search with the sound in the middle of each is returned.
+    `query_clips`: numbers of clips. For each, the search with its middle sound is returned.
 
     Raises ConfigError for a network without a vector of a whole frame, and for fewer than two
     videos.
@@ -111,8 +115,10 @@ def _nearest(
     nearest: dict[int, FoundFrame] = {}
     for row in np.argsort(-similarities).tolist():
         clip = int(vectors.clips[row])
+        # The rows come from the most similar on, so a later frame of this clip is less similar.
         if clip in nearest:
             continue
+        # The rows of a clip are next to each other, in the order of clips.
         first_row = int(np.searchsorted(vectors.clips, clip))
         nearest[clip] = FoundFrame(clip, row - first_row, round(float(similarities[row]), 4))
         if len(nearest) == FOUND_PER_QUERY:

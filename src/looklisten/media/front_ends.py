@@ -1,6 +1,6 @@
 """The front ends that a config can name: how sound becomes a log-spectrogram, as settings.
 
-A front end is one row of `FRONT_ENDS`; all sizes are computed from it. Knows no tensors.
+A front end is one entry of `FRONT_ENDS`; all sizes are computed from it. Knows no tensors.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from looklisten.media import SAMPLE_RATE_HZ
 class FrontEnd:
     """The settings of a log-spectrogram.
 
-    The steps are: fewer samples, short-time Fourier transform, magnitude, mel bands, logarithm,
-    scale.
+    The steps are: resampling, short-time Fourier transform, magnitude, mel bands, logarithm,
+    scaling.
     """
 
     window_samples: int
@@ -24,16 +24,16 @@ class FrontEnd:
     fft_samples: int
     """All three count samples at `sample_rate_hz`."""
     floor: float
-    """Lower magnitudes are raised to this before the logarithm."""
+    """Magnitudes below this are set to it before the logarithm."""
     added: float = 0.0
     """This is added to all magnitudes before the logarithm."""
     offset: float = 0.0
     scale: float = 1.0
     """The audio tower gets (logarithm + offset) / scale, unless `range_decibels` is set."""
     range_decibels: float = 0.0
-    """If not 0, the input is in decibels relative to the maximum, and no lower than minus this."""
+    """If not 0, the tower gets decibels relative to the maximum, clipped at minus this."""
     padding: Literal["none", "end", "center"] = "none"
-    """Zeros that are added.
+    """Where zeros are added to the sound.
 
     none: each transform has a full window of sound.
     end: at the end, so that there is a transform at every hop.
@@ -48,9 +48,9 @@ class FrontEnd:
     areas, as librosa's; or over mel, with peaks of 1, as TensorFlow's.
     """
     low_hz: float = 0.0
-    """Where the lowest mel band begins."""
+    """The lower end of the lowest mel band."""
     high_hz: float = 0.0
-    """Where the highest mel band ends; 0 for half of `sample_rate_hz`."""
+    """The upper end of the highest mel band; 0 means half of `sample_rate_hz`."""
     sample_rate_hz: int = 48_000
     """The rate that the network hears, at most `SAMPLE_RATE_HZ`: the front end resamples to it.
 
@@ -63,7 +63,7 @@ class FrontEnd:
     sixteenth above.
     """
     columns_multiple_of: int = 1
-    """Columns at both ends are omitted, so that the number of columns is a multiple of this."""
+    """Columns at both ends are omitted until their number is a multiple of this."""
     needs_normalization: bool = False
     """Whether its values are far from mean 0 and deviation 1, so that a tower begins with a
     batch-norm.
@@ -85,14 +85,17 @@ class FrontEnd:
 
     @property
     def bins(self) -> int:
+        """Frequencies of the Fourier transform."""
         return self.fft_samples // 2 + 1
 
     @property
     def bin_hz(self) -> float:
+        """The distance of two such frequencies."""
         return self.sample_rate_hz / self.fft_samples
 
     @property
     def bands(self) -> int:
+        """Rows of the log-spectrogram."""
         return self.mel_bands or self.bins
 
     def padding_samples(self, samples: int) -> tuple[int, int]:
@@ -101,7 +104,8 @@ class FrontEnd:
             return self.window_samples // 2, self.window_samples // 2
         if self.padding == "none":
             return 0, 0
-        frames = -(-samples // self.hop_samples)  # rounded up, also for the sizes of an exporter
+        # Rounded up in integers, because the size may be a symbol of an exporter.
+        frames = -(-samples // self.hop_samples)
         padded_samples = (frames - 1) * self.hop_samples + self.window_samples
         return 0, padded_samples - samples
 
@@ -126,9 +130,9 @@ FRONT_ENDS: dict[str, FrontEnd] = {
     # paper gave ln(max(x, 1e-12)) / 5 to those of l3embedding. The window function is not
     # published; the re-implementations use Hann.
     "paper": FrontEnd(window_samples=480, hop_samples=240, fft_samples=512, floor=1e-12, scale=5.0),
-    # For two cores: 16 kHz, windows of 25 ms every 10 ms, 64 mel bands. The floor is -86 dB of full
-    # scale. Offset and scale are round numbers: with them, sounds of the synthetic world have the
-    # mean 0.09 and the standard deviation 0.62.
+    # Fast on two cores: 16 kHz, windows of 25 ms every 10 ms, 64 mel bands. The floor is -86 dB of
+    # full scale. Offset and scale are round numbers: with them, sounds of the synthetic world have
+    # the mean 0.09 and the standard deviation 0.62.
     "compact": FrontEnd(
         sample_rate_hz=16_000,
         window_samples=400,
@@ -154,7 +158,7 @@ FRONT_ENDS: dict[str, FrontEnd] = {
     ),
     "mel128": _openl3_mel(128),
     "mel256": _openl3_mel(256),
-    # That of YAMNet (github.com/tensorflow/models, research/audioset/yamnet). It was trained on
+    # YAMNet's front end (github.com/tensorflow/models, research/audioset/yamnet). It was trained on
     # 0.96 s, 96 columns. One second has 98, so one is omitted at each end.
     "yamnet": FrontEnd(
         sample_rate_hz=16_000,
@@ -172,7 +176,7 @@ FRONT_ENDS: dict[str, FrontEnd] = {
         needs_normalization=True,
     ),
 }
-"""By the name that a config has for them. A network saves the name only, so no row ever changes."""
+"""By name. A checkpoint saves the name only, so the settings of an entry must never change."""
 
 
 def register_front_end(name: str, front_end: FrontEnd) -> None:

@@ -92,7 +92,7 @@ class ArrowStore:
         check_moments(rows, self.width)
         if not rows:
             return
-        # What the index holds of these sources is replaced, so a second run doubles nothing.
+        # Rows that the index has of these sources are replaced, so that none are there twice.
         sources = {moment.source for moment in rows}
         with self._writing():
             name = f"{self._index.next_fragment:08d}"
@@ -267,7 +267,7 @@ class ArrowStore:
         after = {entry.name for entry in entries}
         next_fragment = self._index.next_fragment + len(after - before)
         index = replace(self._index, fragments=tuple(entries), next_fragment=next_fragment)
-        # From here on readers see the new fragments, so only then the old ones go.
+        # Readers use the new fragments from here on. Only then are the old ones removed.
         index.write(self._db)
         self._refresh()
         for name in before - after:
@@ -330,7 +330,7 @@ class ArrowStore:
         fragment = self._fragments.get(entry.name)
         if fragment is None:
             folder = self._folder / entry.name
-            # Without what was removed: that changes with commits, and the mapped files do not.
+            # Commits change the list of removed sources but not the files, so `_Part` has the list.
             fragment = Fragment(self._db, folder, replace(entry, removed=()), index.width)
         return _Part(fragment, entry.removed)
 

@@ -144,7 +144,7 @@ class Fragment:
         """The sources with rows here, removed ones too, each with the digest of its content."""
         sources = self.names("source")
         digests = self.names("source_digest")
-        # All rows of a source have one digest, so the first one tells it.
+        # All rows of a source have the same digest, so the first row is enough.
         codes, first_rows = np.unique(sources.indices.to_numpy(), return_index=True)
         return {
             sources.dictionary[int(code)].as_py(): digests[int(row)].as_py()
@@ -165,7 +165,7 @@ class Fragment:
 
     def moments(self, rows: Int[np.ndarray, " n"]) -> list[IndexedMoment]:
         """Rows as records, with their vectors."""
-        # Copies of these rows alone; the rest of a mapped file stays on the disk.
+        # This copies these rows only; other parts of the mapped file are not read.
         vectors = {side: self.vectors(side)[rows] for side in SIDES}
         moments = []
         for number, row in enumerate(self.table.take(pa.array(rows)).to_pylist()):

@@ -74,7 +74,7 @@ def index_columns(table: Any) -> None:
 def measured_index(table: Any, side: Side, vectors: int) -> ApproximateIndex:
     """The effort that reaches RECALL_GOAL, and the recall that it reaches."""
     queries = _query_vectors(table)
-    # Once for all efforts: comparing all vectors takes longer than any search.
+    # Once for all efforts, because comparing all vectors takes longest.
     truth = _true_neighbors(table, side, queries)
     effort = 1
     while True:
@@ -94,20 +94,20 @@ def nearest_query(
     """A query of LanceDB for the most similar vectors of a side."""
     built = table.search(query, vector_column_name=side).distance_type("cosine").limit(limit)
     if approximate is None:
-        # An index may be there that was never measured, as after a kill.
+        # There may be an index that was never measured, for example after a kill.
         return built.bypass_vector_index()
     effort = approximate.effort
     return built.nprobes(PARTITIONS * effort).refine_factor(REFINE_FACTOR * effort)
 
 
 def _query_vectors(table: Any) -> Float32[np.ndarray, "queries width"]:
-    """Vectors of both sides, spread over the table; always the same ones of a version."""
+    """Vectors of both sides; the same ones each time that a version is measured."""
     generator = np.random.default_rng(0)
     queries: list[Float32[np.ndarray, " width"]] = []
     for side in SIDES:
         count = table.count_rows()
         offsets = generator.choice(count, size=min(count, 4 * QUERIES_OF_A_SIDE), replace=False)
-        # In the order of the rows, so that neighbors are read together.
+        # In the order of the rows, so that rows that are stored together are read together.
         rows = table.take_offsets(sorted(offsets.tolist())).select([side]).to_arrow()
         vectors = _present_vectors(rows[side].combine_chunks())
         queries += list(vectors[:QUERIES_OF_A_SIDE])
@@ -120,7 +120,7 @@ def _true_neighbors(
     """The row ids of the nearest vectors of each query, by comparing all of them."""
     nearest: list[list[tuple[float, str]]] = [[] for _ in queries]
     for ids, vectors in _vector_batches(table, side):
-        # Rows without a vector were left out by the query.
+        # All rows: those without a vector were left out by the query.
         everywhere = np.ones(len(vectors), bool)
         for number, query in enumerate(queries):
             rows, products = nearest_rows(vectors, query, everywhere, NEIGHBORS)

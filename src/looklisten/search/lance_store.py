@@ -99,7 +99,7 @@ class LanceStore:
     def make_table(cls, db: Path, width: int) -> None:
         """Make an empty table, in place of one whose making was interrupted."""
         schema = _with_keys(moment_schema(width).empty_table(), []).schema
-        # A killed writer leaves a folder without a table, which `create_table` would refuse.
+        # A killed writer may have left a table, which `create_table` would refuse.
         shutil.rmtree(db / _TABLE_FOLDER, ignore_errors=True)
         table = _connect(db).create_table(_TABLE_NAME, schema=schema)
         # Concurrent updates of one key are then a conflict, and no silent duplicate.
@@ -169,7 +169,7 @@ class LanceStore:
         check_at_least(1, limit=limit)
         sql = self._sql(where)
         unit_query = check_query(query, self.width)
-        # Some more than wanted, so that rows which tie with the last one can be put in order.
+        # A few more, because rows with equal similarities are ordered here, not by LanceDB.
         count = limit + EXTRA_CANDIDATES
         with self._reading():
             approximate = read_approximate(IndexFile.read(self._db).facts, side)
@@ -178,7 +178,7 @@ class LanceStore:
                 if sql is not None:
                     nearest = nearest.where(sql, prefilter=True)
                 rows = nearest.select([*self._schema.names, "_distance"]).to_arrow()
-                # LanceDB's distances are approximate; these equal those of the store `arrow`.
+                # In float64, as in the store `arrow`; LanceDB computes in float32.
                 similarities = column_vectors(rows[side]).astype(np.float64) @ unit_query
                 best = _best_rows(rows, similarities)
                 if len(best) < count or count >= MAX_CANDIDATES:
@@ -216,7 +216,7 @@ class LanceStore:
 
     def maintain(self) -> None:
         with self._writing():
-            # First the optimizing, because it adds new rows to the indexes that are there.
+            # First, because it adds new rows to the existing indexes, which are then measured.
             self._table.optimize(cleanup_older_than=timedelta(minutes=READER_MINUTES))
             if self._table.count_rows() >= self._filtered_from:
                 index_columns(self._table)
@@ -300,7 +300,7 @@ class LanceStore:
         trained_vectors = known.vectors if known and has_index else 0
         if vectors < self._approximate_from and not trained_vectors:
             return
-        # Its partitions were chosen for fewer vectors, so that each would hold ever more of them.
+        # New vectors make the partitions larger, and only training chooses new ones.
         if vectors >= GROWTH_BEFORE_TRAINING * max(trained_vectors, 1):
             train_index(self._table, side)
             trained_vectors = vectors
@@ -313,7 +313,7 @@ class LanceStore:
         """Vectors in the approximate indexes, of the side with more."""
         counts = [0]
         for index in self._table.list_indices():
-            # The indexes of columns hold all rows, and would hide what is missing here.
+            # The indexes of columns are left out: they count all rows, also without a vector.
             if index.name in map(index_name, SIDES):
                 counts.append(self._table.index_stats(index.name).num_indexed_rows)
         return max(counts)

@@ -66,7 +66,7 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
             status: {"model": ErrorReply, "description": text} for status, text in ERRORS.items()
         },
     )
-    # One function a file, so that a new route is one file and one row here.
+    # Each file has one such function, so that a new route is one file and one line here.
     for routes in (
         embed_routes,
         score_routes,
@@ -90,7 +90,7 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_wrong_request)
     app.add_exception_handler(Exception, _on_fault)
-    # Added last, so that it is the outermost: nothing is read before it agrees.
+    # A middleware and not a dependency of routes: those run after the body was read.
     app.add_middleware(Gate, service=service, token=token)
     return app
 
@@ -112,7 +112,7 @@ async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
 async def _on_wrong_request(_: Request, error: Exception) -> JSONResponse:
     """A request whose fields do not fit their records."""
     assert isinstance(error, RequestValidationError)
-    # One fault at a time; the list of all of them is no sentence.
+    # Only the first fault: an error is one sentence, not a list.
     first = error.errors()[0]
     # The first part says where the field is, such as `body`.
     field = ".".join(str(part) for part in first["loc"][1:])

@@ -1,8 +1,9 @@
 """Requests -> batches -> one thread that computes.
 
 Rows of several requests go through a tower together. A batch has rows of one side, one layer and
-one shape only, so nothing is padded with another request's length. Law 8 holds: `encode_rows`
-computes in batches of a fixed size on a CPU, so a vector does not depend on its neighbors.
+one shape only, so nothing is padded to the length of another request. On a CPU, `encode_rows`
+computes in batches of a fixed size, so a vector does not depend on its neighbors (law 8 of
+docs/architecture.md).
 """
 
 import asyncio
@@ -36,8 +37,8 @@ class _Waiting:
 class Batcher:
     """Computes on one thread: batches of rows, and single calls between them.
 
-    `is_more_expected` says whether other requests are on their way, so that a batch may wait for
-    them. `note_batch` is called with the number of rows of each batch.
+    `is_more_expected(count)`: whether more than these `count` requests are on their way, so that a
+    batch waits for them. `note_batch` is called with the number of rows of each batch.
     """
 
     def __init__(
@@ -80,13 +81,13 @@ class Batcher:
         """The vectors of rows, as `encode_rows` gives them.
 
         Raises RefusedError when the queue is full.
-        Who cancels this call gives up its place in the queue.
+        Canceling this call gives up its place in the queue.
         """
         parts = []
         # One part at a time, so that a long sound does not keep others waiting.
         for part in torch.split(rows, self._max_batch):
             bucket = (side, layer, tuple(rows.shape[1:]), rows.dtype)
-            # The future belongs to the loop of the request, which may be cancelled with it.
+            # Canceling the request cancels this future too; `_work` then skips the rows.
             waiting = _Waiting(bucket, part, asyncio.get_running_loop().create_future())
             try:
                 self._queue.put_nowait(waiting)
@@ -101,12 +102,12 @@ class Batcher:
         return await loop.run_in_executor(self._thread, function, *arguments)
 
     def call_from_thread(self, function: Callable[..., ComputedT], *arguments: Any) -> ComputedT:
-        """The same for another thread than that of the event loop; it waits."""
+        """The same as `call`, for threads without an event loop; it blocks until the result."""
         return self._thread.submit(function, *arguments).result()
 
     async def _work(self) -> None:
         while True:
-            # One batch after the other: the network already uses all cores.
+            # One batch at a time: the network already uses all cores.
             batch = await self._next_batch()
             buckets: dict[Bucket, list[_Waiting]] = {}
             for waiting in batch:
@@ -120,13 +121,13 @@ class Batcher:
         batch = [await self._queue.get()]
         row_count = self._take_waiting(batch)
         if row_count < self._max_batch and self._is_more_expected(len(batch)):
-            # Requests arrive one by one, and a larger batch costs little more time.
+            # Requests arrive one by one; a small network computes several in little more time.
             await asyncio.sleep(self._max_wait_seconds)
             self._take_waiting(batch)
         return batch
 
     def _take_waiting(self, batch: list[_Waiting]) -> int:
-        """Add what waits until the batch is full; returns its number of rows."""
+        """Add waiting rows until the batch is full; returns its number of rows."""
         row_count = sum(len(waiting.rows) for waiting in batch)
         while row_count < self._max_batch and not self._queue.empty():
             waiting = self._queue.get_nowait()
@@ -139,11 +140,11 @@ class Batcher:
         rows = torch.cat([waiting.rows for waiting in group])
         self._note_batch(len(rows))
         try:
-            # On the thread, so that the loop goes on answering while the network computes.
+            # In the thread, so that the event loop answers others meanwhile.
             vectors = await self.call(
                 encode_rows, self._encoder, side, layer, rows, self._max_batch
             )
-        # Whatever fails, each request must get an answer, and the loop must go on.
+        # Whatever fails, each request must get an answer, and `_work` must go on.
         except Exception as error:
             for waiting in group:
                 if not waiting.answer.done():

@@ -25,12 +25,17 @@ from looklisten.serving.records import FoundScene, IndexReply, MediaFile, MediaK
 from looklisten.serving.refusals import unknown_id
 
 ID_DIGITS = 16
+"""Digits of the SHA-256 in the id of a file."""
+THUMBNAIL_DIGITS = 18
+"""Digits of the SHA-256 in the id of a thumbnail: as many as in the name of its folder."""
 THUMBNAIL_ID = re.compile(r"([0-9a-f]{2})([0-9a-f]{16})-([0-9]{9})")
+"""The SHA-256, and the time in milliseconds: the parts of `THUMBNAIL_NAME`, without slashes."""
 THUMBNAIL_NAME = re.compile(r"([0-9a-f]{2})/([0-9a-f]{16})/([0-9]{9})\.jpg")
+"""The names that the index gives its thumbnails."""
 
 
 class Catalog:
-    """An open index, and the ids of its files. Threads may use it at once."""
+    """An open index, and the ids of its files. Several threads may use it at the same time."""
 
     def __init__(self, db: Path, run: Run) -> None:
         self.db = db
@@ -41,24 +46,24 @@ class Catalog:
     def reload(self) -> None:
         """Open the index again, after files were added."""
         index = open_index(self.db, self._run)
-        # Refuses an index of another network, now and not at the first search.
+        # Raises an error for the index of another network: now, not at the first search.
         _ = index.encoder
         with open_store(self.db) as store:
             digests = store.sources()
         # In the order of names, so that of two equal files always the same one is served.
-        paths: dict[str, str] = {}
+        source_of: dict[str, str] = {}
         for source, digest in sorted(digests.items()):
-            paths.setdefault(digest[:ID_DIGITS], source)
-        # Only now, so that requests see the old index until the new one is whole.
+            source_of.setdefault(digest[:ID_DIGITS], source)
+        # Only now, so that requests use the old index until the new one is complete.
         with self._lock:
             self.index: Index = index
-            self._source_of = paths
+            self._source_of = source_of
             self._digest_of = digests
 
     def path(self, media: str) -> Path:
-        """The file of an id. Raises RefusedError for an id that is not in the index."""
-        # The file may have gone since it was indexed.
+        """The file of an id. Raises RefusedError where the index or the disk has none."""
         path = Path(decode_name(self.source(media)))
+        # The file may have been removed since it was indexed.
         if not path.is_file():
             raise unknown_id("medium", media)
         return path
@@ -66,7 +71,7 @@ class Catalog:
     def source(self, media: str) -> str:
         """The name of a file in the index, from its id. Raises RefusedError."""
         source = self._source_of.get(media)
-        # A server that fetched addresses could be sent to any machine.
+        # This server fetches no address, so it serves no file of another machine.
         if source is None or is_remote(source):
             raise unknown_id("medium", media)
         return source
@@ -80,9 +85,10 @@ class Catalog:
         """The JPEG file of a thumbnail's id. Raises RefusedError."""
         # Hexadecimal digits alone, so that no id can name another folder.
         match = THUMBNAIL_ID.fullmatch(thumbnail)
-        path = self.index.thumbnails / "/".join(match.groups()) if match else None
-        path = path.with_suffix(".jpg") if path else None
-        if path is None or not path.is_file():
+        if match is None:
+            raise unknown_id("thumbnail", thumbnail)
+        path = self.index.thumbnails / match[1] / match[2] / f"{match[3]}.jpg"
+        if not path.is_file():
             raise unknown_id("thumbnail", thumbnail)
         return path
 
@@ -100,8 +106,8 @@ class Catalog:
 
     def sound_of_thumbnail(self, thumbnail: str) -> Float32[np.ndarray, " width"] | None:
         """The vector of the sound of a thumbnail's moment; None where there is none."""
-        media, _, milliseconds = thumbnail.partition("-")
-        return self.moment(media[:ID_DIGITS], int(milliseconds) / 1000).audio
+        digest, _, milliseconds = thumbnail.partition("-")
+        return self.moment(digest[:ID_DIGITS], int(milliseconds) / 1000).audio
 
     def map_of(self, path: Path, sound: Float32[np.ndarray, " width"]) -> list[list[float]] | None:
         """Where in a thumbnail a sound comes from; None for a network without such maps."""
@@ -127,12 +133,12 @@ class Catalog:
     def _middle_thumbnail(self, source: str) -> str | None:
         """The id of the thumbnail in the middle of a file; None for a file without pictures."""
         digest = self._digest_of[source]
-        # The first picture is often black, and the middle one shows the subject.
-        folder = self.index.thumbnails / digest[:2] / digest[2:18]
+        folder = self.index.thumbnails / digest[:2] / digest[2:THUMBNAIL_DIGITS]
         pictures = sorted(folder.glob("*.jpg"))
         if not pictures:
             return None
-        return f"{digest[:18]}-{pictures[len(pictures) // 2].stem}"
+        # Not the first one, which is often black.
+        return f"{digest[:THUMBNAIL_DIGITS]}-{pictures[len(pictures) // 2].stem}"
 
     def reply(self, hits: Hits, name: str) -> SearchReply:
         """What a search found, without paths of the server."""

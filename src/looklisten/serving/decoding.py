@@ -1,7 +1,7 @@
 """Files of clients -> arrays, in a bounded number of decoder processes.
 
-Each file is decoded in another process (`media.isolation`). A file that hangs or kills it costs
-that request alone. Threads here wait for those processes.
+Each file is decoded in another process (`media.isolation`). If a file hangs or kills that process,
+only its own request fails. Threads here wait for those processes.
 """
 
 import asyncio
@@ -26,11 +26,15 @@ Parameters = ParamSpec("Parameters")
 
 
 class Watch:
-    """Ends reading a file when the client left, when it takes too long, or when it is too long."""
+    """A file that is being read, and the limits at which reading ends.
+
+    Reading ends when the client left, when it takes too long, or when the file is too long.
+    """
 
     def __init__(self, file: RequestedFile, options: ServeOptions) -> None:
         self.file = file
         self.stopped = threading.Event()
+        """Set when nobody waits for the result any more."""
         self._options = options
         self._end = time.monotonic() + options.decode_seconds
 
@@ -40,11 +44,14 @@ class Watch:
         return FileLimits(options.max_megapixels, options.max_seconds, options.max_streams)
 
     def facts(self) -> FileFacts:
-        """What the file is. Raises SourceError where it exceeds a limit."""
+        """The kind of the file and its streams. Raises SourceError where it exceeds a limit."""
         return read_file_facts(self.file.path, self.limits)
 
     def check(self, media_seconds: float = 0.0) -> None:
-        """To be called while the file is read, with how far reading is."""
+        """Call this again and again while the file is read; it raises an error to end reading.
+
+        `media_seconds`: how much of the file is read. Raises JobCanceled or SourceError.
+        """
         if self.stopped.is_set():
             raise JobCanceled
         if media_seconds > self._options.max_seconds:
@@ -85,7 +92,7 @@ class Decoders:
     ) -> ComputedT:
         """What `function(watch, ...)` returns; it reads `file` in a thread.
 
-        Raises RefusedError for a file that cannot be read. Cancelling this call stops the function.
+        Raises RefusedError for a file that cannot be read. Canceling this call stops the function.
         """
         watch = Watch(file, self._options)
 
@@ -100,7 +107,7 @@ class Decoders:
         except LookListenError as error:
             raise refusal_of(error, file) from None
         finally:
-            # A thread cannot be cancelled; it sees this at its next check.
+            # A thread cannot be canceled; it sees this at its next check.
             watch.stopped.set()
 
     def close(self) -> None:
@@ -109,10 +116,10 @@ class Decoders:
 
 
 def refusal_of(error: LookListenError, *files: RequestedFile) -> RefusedError:
-    """The error of a file as a refusal that names the file as the client does."""
+    """The error of a file as a refusal, with the name that the client gave the file."""
     if isinstance(error, RefusedError):
         return error
-    # The library names paths of this machine, which are nobody's business.
+    # An error of the library names a path of this machine, which clients must not learn.
     sentence = str(error)
     for file in files:
         sentence = sentence.replace(str(file.path), file.name)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from looklisten.serving.refusals import RefusedError
+from looklisten.serving.refusals import RefusedError, busy
 from looklisten.serving.service import Service
 
 SECURITY_HEADERS = {
@@ -31,21 +31,21 @@ SECURITY_HEADERS = {
 }
 PUBLIC_PATHS = ("/healthz", "/readyz")
 PROTECTED_PREFIXES = ("/v1/", "/metrics")
-LINGER_SECONDS = 2.0
-"""So long the rest of a refused body is read, since clients often read answers after sending."""
+DISCARD_SECONDS = 2.0
+"""How long the rest of a refused body is read: many clients send all of it before they read."""
 MOST_CLIENTS = 10_000
-"""Of so many clients the rates are remembered."""
+"""With more clients, those that sent nothing for a minute are forgotten."""
 
 
 class Gate:
-    """The outermost part of the application."""
+    """Checks each request, counts it and passes it to the application."""
 
     def __init__(self, app: ASGIApp, service: Service, token: str | None) -> None:
         self._app = app
         self._service = service
         self._token = token.encode() if token else None
         self._rates = _Rates(service.options.requests_per_minute)
-        self._hosts = _hosts(service.options.host, service.options.allowed_hosts)
+        self._own_hosts = _own_hosts(service.options.host, service.options.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,11 +59,11 @@ class Gate:
         except RefusedError as error:
             await refusal_response(error)(scope, receive, answer.send)
         finally:
-            self._note(scope, answer, time.perf_counter() - began)
+            self._count(scope, answer, time.perf_counter() - began)
 
     async def _answer(self, scope: Scope, body: "_Body", answer: "_Answer") -> None:
         headers = Headers(scope=scope)
-        body.check_presence(headers)
+        body.complete_if_absent(headers)
         path = scope["path"]
         self._check_not_stopping(scope)
         self._check_caller(scope, headers)
@@ -73,16 +73,16 @@ class Gate:
         if not is_work:
             await self._app(scope, body.receive, answer.send)
             return
-        # Reading is free: only what makes the machine work is counted.
+        # Requests that only read are not counted: they cost little.
         self._rates.check(_client(scope))
-        body.check_declared(headers)
+        body.check_declared_bytes(headers)
         service = self._service
         if service.requests_in_flight >= service.options.queue_size:
-            raise RefusedError(429, "the server works for too many others; try again in 1 s", 1)
+            raise busy("the server works for too many others")
         # Counted here and not in the routes, so that no route can forget it.
         service.requests_in_flight += 1
         try:
-            await _until_left(self._app(scope, body.receive, answer.send), body)
+            await _run_while_connected(self._app(scope, body.receive, answer.send), body)
         finally:
             service.requests_in_flight -= 1
 
@@ -91,28 +91,29 @@ class Gate:
             raise RefusedError(503, "the server is stopping; send the request to another one", 5)
 
     def _check_caller(self, scope: Scope, headers: Headers) -> None:
-        """Refuse other web pages, which a browser lets send requests to this machine."""
+        """Refuse requests of other web pages; a browser lets them reach this machine."""
         host = headers.get("host", "")
-        if self._hosts is not None and _host_name(host) not in self._hosts:
+        # Another site can give its own name the address of this machine (DNS rebinding).
+        if self._own_hosts is not None and _host_name(host) not in self._own_hosts:
             raise RefusedError(
                 403, "this server is for this machine alone; --allowed-hosts names other hosts"
             )
         origin = headers.get("origin")
-        is_own = origin is None or urlsplit(origin).netloc == host
-        if scope["method"] not in ("GET", "HEAD") and not is_own:
+        is_own_page = origin is None or urlsplit(origin).netloc == host
+        if scope["method"] not in ("GET", "HEAD") and not is_own_page:
             raise RefusedError(403, "requests from the pages of other sites are refused")
 
     def _check_token(self, headers: Headers) -> None:
         if self._token is None:
             return
         kind, _, sent_token = headers.get("authorization", "").partition(" ")
-        # In constant time, so that nobody can find the token letter by letter.
+        # In constant time, so that the time of an answer tells nothing of the token.
         is_right = hmac.compare_digest(sent_token.strip().encode(), self._token)
         if kind.lower() != "bearer" or not is_right:
             raise RefusedError(401, "send the token of this server: Authorization: Bearer TOKEN")
 
-    def _note(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
-        # The path of the route, not of the request: else each id would be a metric of its own.
+    def _count(self, scope: Scope, answer: "_Answer", seconds: float) -> None:
+        # The path of the route, without ids: each different path would be a metric of its own.
         route = getattr(scope.get("route"), "path", "other")
         metrics = self._service.metrics
         metrics.requests.labels(route, str(answer.status or "left")).inc()
@@ -140,19 +141,19 @@ class _Body:
         self._bytes = 0
         self.is_complete = asyncio.Event()
 
-    def check_presence(self, headers: Headers) -> None:
-        """See whether there is a body at all; without one the connection can be used again."""
+    def complete_if_absent(self, headers: Headers) -> None:
+        """Note that a request has no body, so that its connection can be used again."""
         if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
             self.is_complete.set()
 
-    def check_declared(self, headers: Headers) -> None:
-        """Refuse a body that says itself that it is too large."""
+    def check_declared_bytes(self, headers: Headers) -> None:
+        """Refuse a body by its declared size, before any of it is read."""
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > self._max_bytes:
             raise RefusedError(413, self._too_large())
 
     async def receive(self) -> Message:
-        """The next message. Raises HTTPException for too much, or too slow."""
+        """The next message. Raises HTTPException for a body that is too large or too slow."""
         if self.is_complete.is_set():
             return await self.raw_receive()
         try:
@@ -170,8 +171,8 @@ class _Body:
         return message
 
     async def discard(self) -> None:
-        """Read what still comes, for a moment."""
-        end = asyncio.get_running_loop().time() + LINGER_SECONDS
+        """Read the rest of the body and drop it, for at most `DISCARD_SECONDS`."""
+        end = asyncio.get_running_loop().time() + DISCARD_SECONDS
         try:
             async with asyncio.timeout_at(end):
                 while not self.is_complete.is_set():
@@ -186,7 +187,7 @@ class _Body:
 
 
 class _Answer:
-    """Sends an answer, with headers for safety, and notes its status."""
+    """Sends an answer with the security headers, and remembers its status."""
 
     def __init__(self, send: Send, body: _Body) -> None:
         self._send = send
@@ -204,67 +205,71 @@ class _Answer:
                 headers.setdefault("connection", "close")
         is_last = message["type"] == "http.response.body" and not message.get("more_body")
         if is_last and self.status is not None and self.status >= 400:
-            # A connection that is closed over unread data may lose the answer on its way.
+            # Closing a connection with unread data can lose the answer, so its end waits.
             await self._send({**message, "more_body": True})
             await self._body.discard()
             message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
 
-async def _until_left(work: Awaitable[None], body: _Body) -> None:
+async def _run_while_connected(work: Awaitable[None], body: _Body) -> None:
     """Do the work, or stop it when the client leaves."""
     task = asyncio.ensure_future(work)
-    left = asyncio.ensure_future(_left(body))
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(body))
     try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             return
         task.result()
     finally:
-        left.cancel()
+        disconnect.cancel()
         task.cancel()
 
 
-async def _left(body: _Body) -> None:
-    """Return when the client closed the connection."""
+async def _wait_for_disconnect(body: _Body) -> None:
+    """Return when the client has closed the connection."""
+    # Until then the application reads the messages.
     await body.is_complete.wait()
     while (await body.raw_receive())["type"] != "http.disconnect":
         pass
 
 
 class _Rates:
-    """How many requests each client may still send: as many as refill in a minute."""
+    """Limits the requests of each client.
+
+    A client has an allowance of `per_minute` requests. One minute refills all of it, evenly.
+    """
 
     def __init__(self, per_minute: int) -> None:
         self._per_minute = per_minute
-        self._left: dict[str, tuple[float, float]] = {}
+        self._allowances: dict[str, tuple[float, float]] = {}
+        """For each client its allowance, and the time at which it had that."""
 
     def check(self, client: str) -> None:
         """Count a request. Raises RefusedError for one too many."""
         if not self._per_minute:
             return
         now = time.monotonic()
-        # Addresses are cheap to make up, so the table must not grow without end.
-        if len(self._left) > MOST_CLIENTS:
-            self._forget_full(now)
-        allowed, before = self._left.get(client, (float(self._per_minute), now))
+        # A client can have many addresses, so the table must not grow without end.
+        if len(self._allowances) > MOST_CLIENTS:
+            self._forget_silent(now)
+        allowed, before = self._allowances.get(client, (float(self._per_minute), now))
         allowed = min(allowed + (now - before) * self._per_minute / 60, float(self._per_minute))
         if allowed < 1:
-            self._left[client] = (allowed, now)
+            self._allowances[client] = (allowed, now)
             wait_seconds = max(round((1 - allowed) * 60 / self._per_minute), 1)
-            raise RefusedError(
-                429,
-                f"one client may send {self._per_minute} requests a minute; "
-                f"try again in {wait_seconds} s",
-                wait_seconds,
-            )
-        self._left[client] = (allowed - 1, now)
+            raise busy(f"one client may send {self._per_minute} requests a minute", wait_seconds)
+        self._allowances[client] = (allowed - 1, now)
 
-    def _forget_full(self, now: float) -> None:
-        """Forget clients that were silent for a minute."""
-        self._left = {name: value for name, value in self._left.items() if now - value[1] < 60}
+    def _forget_silent(self, now: float) -> None:
+        """Forget clients that sent nothing for a minute; their allowances are full again."""
+        self._allowances = {
+            client: (allowed, before)
+            for client, (allowed, before) in self._allowances.items()
+            if now - before < 60
+        }
 
 
 def _client(scope: Scope) -> str:
@@ -282,8 +287,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _hosts(host: str, allowed_hosts: Iterable[str]) -> frozenset[str] | None:
-    """The names of this server if it listens on this machine alone; else None, for any name."""
+def _own_hosts(host: str, allowed_hosts: Iterable[str]) -> frozenset[str] | None:
+    """The names of a server that listens on this machine alone; None for others: any name."""
     if not is_loopback(host):
         return None
     return frozenset({"localhost", "127.0.0.1", "::1", host, *allowed_hosts})

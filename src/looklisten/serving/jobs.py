@@ -95,7 +95,7 @@ class Jobs:
     @contextlib.contextmanager
     def new_folder(self) -> Iterator[Path]:
         """A folder for the files of a job; it is removed when the block fails to begin one."""
-        # Before an upload is moved, which would be for nothing.
+        # Checked here too, so that no upload is moved for a job that is then refused.
         self.check_room()
         folder = self._folder / secrets.token_hex(8)
         folder.mkdir()
@@ -108,7 +108,7 @@ class Jobs:
     def start(self, kind: JobKind, work: Work, folder: Path | None = None) -> Job:
         """Begin a job. `folder`: one of `new_folder` with its files, which is removed with it."""
         self.check_room()
-        # A random id: whoever does not know it cannot see the job of another client.
+        # The id is random, so that no client can guess the job of another.
         job = RunningJob(folder.name if folder else secrets.token_hex(8), kind, folder)
         self._jobs[job.id] = job
         self._thread.submit(self._run, job, work)
@@ -156,7 +156,7 @@ class Jobs:
 
     def close(self) -> None:
         """Stop all jobs and remove their files."""
-        # All are told first, so that none begins while the thread ends.
+        # All are stopped first, so that none begins while the thread ends.
         for job in self._jobs.values():
             job.stop.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -179,7 +179,7 @@ class Jobs:
             # The client gets no stack trace; the log of the server has it.
             _log.exception("job %s failed", job.id)
             job.error = "the server has a fault, and its log has the details"
-        # The state last: who sees that a job is over may read all else.
+        # The state last: when a job is over, other threads read the rest.
         job.ended_at = time.monotonic()
         job.state = state
 

@@ -103,7 +103,7 @@ def joined_pairs(
     """Each second of sound with the frame of the same number; the last frame stays."""
     waveforms, sound_seconds = sound
     squares, frame_seconds = picture
-    # A picture has one frame, which so goes with every second of the sound.
+    # A picture has one frame, so every second of the sound gets that one.
     numbers = np.minimum(np.arange(len(waveforms)), len(squares) - 1)
     silent = [is_silent(as_int16(waveform.numpy())) for waveform in waveforms]
     return PairRows(

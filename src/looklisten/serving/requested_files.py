@@ -63,7 +63,7 @@ class RequestedFiles:
             yield self.below_root(path)
         else:
             assert upload is not None
-            # A folder for each request, so that equal names do not meet.
+            # A folder for each request, because all uploads get the same name.
             folder = Path(tempfile.mkdtemp(dir=self._folder))
             try:
                 yield await self.save(upload, folder)
@@ -74,14 +74,14 @@ class RequestedFiles:
         """Copy an upload into a folder, under a name that is safe there."""
         name = safe_name(upload.filename or "")
         suffix = Path(name).suffix.lower()
-        # Our own name: that of a client may be anything, and decoders ask for the suffix.
+        # A client's name may be anything. Its suffix stays, because decoders use it.
         target = folder / ("upload" + (suffix if suffix[1:] in _KNOWN_SUFFIXES else ""))
         await asyncio.to_thread(_copy, upload.file, target)
         return RequestedFile(target, printable(name))
 
     async def keep(self, file: RequestedFile, folder: Path) -> RequestedFile:
         """Move an upload into a folder that outlives its request; other files stay."""
-        # A file of the index or of the allowed folder is not ours to move.
+        # A file of the index or of the allowed folder belongs to the user.
         if not file.path.is_relative_to(self._folder):
             return file
         target = folder / file.path.name
@@ -115,7 +115,5 @@ def safe_name(name: str) -> str:
 
 
 def _copy(upload: BinaryIO, target: Path) -> None:
-    # The framework has read it once, to find its end.
-    upload.seek(0)
     with target.open("wb") as file:
         shutil.copyfileobj(upload, file, COPIED_BYTES)

@@ -64,7 +64,7 @@ class DrainingServer(uvicorn.Server):
         """Called ten times a second; True ends the server."""
         service = self._service
         if service.is_stopping:
-            # Jobs count too: their clients come back for the result.
+            # Jobs count too: their clients ask for the result later.
             is_idle = not service.requests_in_flight and not service.jobs.unfinished
             self.should_exit = self.should_exit or is_idle or time.monotonic() > self._end
         return await super().on_tick(counter)

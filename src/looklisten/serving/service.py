@@ -68,7 +68,7 @@ class Service:
     async def close(self) -> None:
         """End the jobs, the threads and the processes, and remove all temporary files."""
         self.jobs.close()
-        # Decoders before the batches: their threads may still wait for the network.
+        # Decoders before the batcher, because their threads may still wait for the network.
         self.decoders.close()
         await self.batcher.close()
         self._folder.cleanup()
@@ -103,7 +103,7 @@ class Service:
 
     def facts(self) -> ModelReply:
         """What `/v1/model` answers."""
-        # The usual method first, because clients take the first one.
+        # The usual method first: the order tells clients which one is the default.
         first = default_method(self.network)
         methods: list[str] = [first]
         for method in ALL_METHODS:

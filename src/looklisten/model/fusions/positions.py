@@ -13,23 +13,24 @@ from looklisten.model.fusions.fusion import MIN_NORM, in_float32
 from looklisten.model.fusions.vectors import AlignedFusion
 
 USUAL_POSITION_MOMENTUM = 0.1
-"""How much of each training batch goes into the usual position, as in batch-norm."""
+"""The weight of each training batch in the moving average, as in batch-norm."""
 
 
 class PositionFusion(AlignedFusion):
     """Base of the fusions that compare the sound with every position of the frame.
 
     Every position of the vision tower's map has a unit vector. A soft maximum over the positions
-    decides (multiple instances, as in AVOL-Net, "Objects that Sound" 2018). There the vectors have
-    no unit length; here they have, so that a similarity means the same for every sound.
+    decides (multiple-instance learning, as in AVOL-Net, "Objects that Sound" 2018). In AVOL-Net the
+    vectors have any length. Here the length is 1, so that a similarity means the same for every
+    sound.
 
     The soft maximum is log(sum over positions of exp(sharpness x similarity) / positions) /
     sharpness. `positions` is always the number of positions of a training frame. A wide frame has
     more positions. Those with low similarity then hardly change the result.
     """
 
-    # Through a hard maximum only one position learns from a pair. With it nothing was learned in
-    # the first 200 to 500 steps (LOG.md, 2026-11-24).
+    # With a hard maximum, only one position of a frame learns from a pair, and the network learned
+    # nothing in the first 200 to 500 steps (LOG.md, 2026-11-24).
 
     compares_positions = True
     initial_slope, initial_threshold = 5.0, 0.5
@@ -85,25 +86,23 @@ class PositionFusion(AlignedFusion):
     ) -> Float[Tensor, "*remaining"]:
         """The soft maximum of similarities that are already multiplied by `sharpness`."""
         # No similarity is above 1, so exp(scaled - sharpness) cannot overflow.
-        evidence = (scaled - self.sharpness).exp_().sum(dimension).float()
-        # + 1 adds the sharpness again that was subtracted: sharpness / sharpness.
-        return (evidence / self.positions).log() / self.sharpness + 1
+        summed = (scaled - self.sharpness).exp_().sum(dimension).float()
+        # The subtracted sharpness is added again: sharpness / sharpness = 1.
+        return (summed / self.positions).log() / self.sharpness + 1
 
 
 class SimilarityFusion(PositionFusion):
     """The whole second of sound with the most similar position (AVOL-Net, section 4 of "Objects
     that Sound").
 
-    A whole frame has a vector too. It is the mean over its positions, and a position counts the
-    more, the less similar it is to the usual position of the training frames: most positions show
-    background. Nothing is trained for it.
+    A whole frame has a vector too: a weighted mean over its positions. Most positions show
+    background, so a position that is less similar to the usual position of training frames has a
+    higher weight. Nothing is trained for it.
     """
 
     aligns_vectors = True
     usual_position: Float[Tensor, " width"]
-    """The mean vector of the positions of training frames; it follows training as the statistics of
-    batch-norm do.
-    """
+    """The moving average of the vectors of all positions of training frames."""
 
     def __init__(
         self, features: Mapping[Side, int], width: int, sharpness: float, positions: int
@@ -136,14 +135,14 @@ class SimilarityFusion(PositionFusion):
 def _add_usual_position(
     fusion: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: object
 ) -> None:
-    """Let checkpoints of older versions load; without it all positions count alike."""
+    """Let checkpoints of older versions load: with zeros all positions have the same weight."""
     tensors.setdefault(f"{prefix}usual_position", fusion.get_buffer("usual_position"))
 
 
 class DenseFusion(PositionFusion):
     """Each time of the sound with the most similar position, averaged over the second.
 
-    It therefore localizes in the frame and in time (after DenseAV, Hamilton et al. 2024).
+    This fusion localizes in the frame and in time (after DenseAV, Hamilton et al. 2024).
     """
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:

@@ -93,7 +93,7 @@ def fold_scenes(
     by_source: dict[str, list[ScoredMoment]] = {}
     for scored in moments:
         by_source.setdefault(scored.moment.source, []).append(scored)
-    # A little more, since sums of floats may miss by their last digit.
+    # A little more, because differences of floats are not exact.
     reach_seconds = 2 * every_seconds + 1e-6
     scenes = []
     for group in by_source.values():
@@ -104,7 +104,7 @@ def fold_scenes(
                 scenes.append(_scene(chain, window_seconds))
                 chain = []
             chain.append(scored)
-        # The last chain of a source has no moment after it that would end it.
+        # No moment follows the last chain of a source and ends it.
         scenes.append(_scene(chain, window_seconds))
     scenes.sort(key=lambda scene: (-scene.score, -scene.similarity, scene.source, scene.seconds))
     return scenes

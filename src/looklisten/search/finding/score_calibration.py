@@ -67,7 +67,7 @@ def fit_curves(store: VectorStore, seed: int = 0) -> dict[Direction, ScoreCurve]
 
 def _sample(store: VectorStore) -> list[IndexedMoment]:
     """Some moments of some sources, spread over each."""
-    # Digests are as good as random, and the same in every run.
+    # The order of digests is like a random one, but the same in every run.
     by_digest = sorted(store.sources().items(), key=lambda item: item[1])
     sample = []
     for source, _ in by_digest[:MOST_SOURCES]:
@@ -116,7 +116,6 @@ def _pairs(
             candidates = np.flatnonzero(own & is_far)
             partners = generator.permutation(candidates)[:1]
         else:
-            # The other side of the same moment.
             partners = np.array([number])
         others = generator.integers(0, len(moments), OTHERS_PER_MOMENT)
         together.append(targets[partners] @ queries[number])
@@ -129,8 +128,8 @@ def _fit(matched: NDArray[np.float32], mismatched: NDArray[np.float32]) -> Score
     if min(len(matched), len(mismatched)) < LEAST_VIDEOS:
         return None
     similarities = np.concatenate([matched, mismatched])[:, None]
-    # Balanced weights below: the score then means even odds, whatever was sampled.
     answers = np.repeat([1, 0], [len(matched), len(mismatched)])
+    # Balanced, so that a score does not depend on how many pairs of each kind were sampled.
     regression = LogisticRegression(class_weight="balanced", C=1e4).fit(similarities, answers)
     slope, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
     if slope <= 0:

@@ -203,7 +203,7 @@ class Index:
             certain = [scene for scene in scenes if scene.score >= ranked.cut_score]
             if len(certain) >= k or has_all:
                 break
-            # Scenes of many moments used the limit up; few searches come here twice.
+            # Long scenes took most of the `limit` moments, so fewer than `k` scenes are certain.
             limit *= 4
         if scenes:
             return Hits(name, tuple(scenes[:k]), (), threshold, "")

@@ -190,7 +190,7 @@ class _Update:
 
     def run(self, inputs: Sequence[str | Path], progress: Progress) -> None:
         """Remove what went, index what is new or changed, and tidy up."""
-        # Before new lines are added: those of an earlier run may be about files that are well now.
+        # Before new lines are added: a file that failed in an earlier run may be readable now.
         self._failures.keep_lines(self._still_holds)
         for name, reason in self._unusable.items():
             self._failures.add(name, reason)
@@ -205,12 +205,12 @@ class _Update:
             else:
                 self._bring_up_to_date(name, source, _Minutes(progress, number, total))
             progress(number + 1, total)
-        # Merging costs time, and a run that changed nothing leaves nothing to merge.
+        # Merging takes time, and without new or removed sources there is little to merge.
         if self._counts["indexed"] or self._counts["removed"]:
             self._store.maintain()
         if self._counts["indexed"] or "score_curves" not in self._folder.facts():
             self._fit_scores()
-        # Last, so that a kill leaves thumbnails too many rather than rows without one.
+        # Last, so that a kill leaves thumbnails without rows, not rows without thumbnails.
         self._folder.remove_thumbnails(keep=set(self._holders))
         if losses:
             _log.warning(

@@ -40,7 +40,7 @@ class OwnClasses:
     def tags(self, moments: Sequence[IndexedMoment], width: int) -> list[dict[str, float]]:
         """The tags of each moment: the classes with a probability of `LEAST_OWN_SCORE` or more."""
         logits = moment_features(moments, width) @ self.weight.T + self.bias
-        # Less the largest, so that no exponential overflows.
+        # The largest is subtracted, so that no exponential overflows.
         exponentials = np.exp(logits - logits.max(1, keepdims=True))
         probabilities = exponentials / exponentials.sum(1, keepdims=True)
         tags = []

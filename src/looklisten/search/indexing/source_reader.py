@@ -114,7 +114,7 @@ def read_source(
             sounds.push(event)
         if advance:
             advance(max(sounds.seconds, frames.count * every_seconds))
-    # Frames are taken at the middles of seconds, and a very short video has none.
+    # Frames are taken at the middles of seconds, which a very short video does not reach.
     if kinds.has_video and not frames.count:
         _add_first_frame(path, encoder, frames)
     if not sounds.seconds and not frames.count:
@@ -139,7 +139,7 @@ def read_moment(path: Path, at_seconds: float, encoder: MomentEncoder) -> ReadMo
         start_seconds=at_seconds,
         stop_seconds=end_seconds,
     )
-    # Silence where the file has no samples, as at the end of the sound.
+    # Zeros remain where the file has no samples, for example after the end of the sound.
     waveform = np.zeros(WINDOW_SAMPLES, np.float32)
     sounds = _SoundRows(encoder, WINDOW_SECONDS)
     middle_seconds = at_seconds + WINDOW_SECONDS / 2
@@ -152,7 +152,7 @@ def read_moment(path: Path, at_seconds: float, encoder: MomentEncoder) -> ReadMo
             if distance_seconds < nearest_seconds:
                 nearest, nearest_seconds = event, distance_seconds
             continue
-        # Times decide, not the order of pieces: there may be holes between them.
+        # The time decides where samples go, because the sound may have gaps.
         first = max(round((event.start_seconds - at_seconds) * SAMPLE_RATE_HZ), 0)
         samples = event.samples[: WINDOW_SAMPLES - first]
         waveform[first : first + len(samples)] = samples
@@ -239,7 +239,7 @@ class _FrameRows:
         if is_black(gray) or is_uniform(gray):
             row.marks.add("black")
             return
-        # Towers take noise for some texture, which would be like many pictures.
+        # A tower takes noise for a texture, so searches with textures would find it.
         if is_pixel_noise(pixels.numpy()):
             return
         self._waiting.append((number, pixels))
@@ -256,7 +256,7 @@ class _FrameRows:
     def finish(self) -> list[_Row]:
         """One row for each frame."""
         self._encode()
-        # After the last batch, because the frame that is repeated may have waited in it.
+        # After `_encode`, because a frame that others repeat may be in the last batch.
         for number, first in enumerate(self._first_equal):
             self._rows[number].encoded = self._rows[first].encoded
         return self._rows
@@ -295,7 +295,7 @@ class _SoundRows:
             if is_silent(sixteen_bits):
                 row.marks.add("silent")
                 continue
-            # Noise would be found by every hiss, rain and sea.
+            # Searches with rain or waves would find noise.
             if is_plain_noise(sixteen_bits):
                 continue
             self._waiting.append((row, waveform))
@@ -327,7 +327,7 @@ def _joined(frames: list[_Row], sounds: list[_Row], every_seconds: float) -> lis
         frame = frames[number] if number < len(frames) else None
         sound = sounds[number] if number < len(sounds) else None
         marks = {mark for side in sides for mark in side.marks}
-        # A talk over one slide is no duplicate: its sound changes.
+        # Both sides must repeat: in a talk over one slide the sound changes.
         if all(side.repeats for side in sides):
             marks.add("duplicate")
         moments.append(

@@ -7,14 +7,14 @@ import { addressOf, ask, checkSize, field, finished } from "./server.js";
 const MOST_RECORDED_SECONDS = 10;
 const MOST_MAPS = 60;
 const SHORTEST_STEP_SECONDS = 0.25;
-const STAGE_HEIGHT = 62; // of a video at most, in hundredths of the window
+const MOST_VIDEO_HEIGHT = 62; // in hundredths of the window's height
 
-const hasCalmMotion = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 export const player = byId("player");
-export let clip; // what is open: {name, kind, and file or media}
-let maps = []; // its moments with maps, in the order of time
-let soundSeconds = 0; // what its spectrogram covers
+export let clip; // the open clip: {name, kind}, with `file` or the id `media`
+let maps = []; // the moments of the clip with their maps, in the order of time
+let soundSeconds = 0; // the length of the spectrogram
 let recorder;
 
 // ---------------------------------------------------------------- open a clip
@@ -34,12 +34,12 @@ export async function openClip(opened) {
   for (const id of ["keep", "own-score", "show-map-line"]) byId(id).hidden = !isVideo;
   for (const id of ["made-video", "sound-view", "calibration", "not-playable"])
     byId(id).hidden = true;
-  clear(byId("glow"));
-  clear(byId("sound-glow"));
+  clear(byId("frame-map"));
+  clear(byId("sound-map"));
   byId("opened").hidden = false;
   byId("clip-name").textContent = clip.name;
   byId("clip-name").focus({ preventScroll: true });
-  byId("clip-name").scrollIntoView({ behavior: hasCalmMotion.matches ? "auto" : "smooth" });
+  byId("clip-name").scrollIntoView({ behavior: reducedMotion.matches ? "auto" : "smooth" });
   const [sound, picture] = document.querySelectorAll("[name=role]");
   // Another sound needs the picture of this clip, and another picture its sound.
   sound.disabled = clip.kind === "audio";
@@ -48,13 +48,14 @@ export async function openClip(opened) {
   await during(byId("watch"), "The server looks and listens", async (signal) => {
     if (clip.file) checkSize(clip.file);
     await showMedium(opened);
+    // The user may have opened another clip meanwhile.
     if (opened !== clip) return;
     const work = [];
     const form = field("file", opened);
     if (clip.kind !== "image") work.push(showSpectrogram(form, signal));
     if (isVideo) work.push(showMaps(form, signal), showScore(form, signal));
     const failed = (await Promise.allSettled(work)).filter((each) => each.status === "rejected");
-    // A video without sound fails three times for one reason.
+    // A video without sound gets the same error three times.
     const sentences = new Set(failed.map((each) => each.reason.message));
     if (failed.some((each) => each.reason.name === "AbortError")) return;
     if (sentences.size) throw new Error([...sentences].map(asSentence).join(" "));
@@ -76,7 +77,7 @@ async function showMedium(opened) {
     byId("picture").alt = opened.name;
     byId("picture").src = address;
     await byId("picture").decode();
-    fitStage(byId("picture").naturalWidth, byId("picture").naturalHeight);
+    fitScreen(byId("picture").naturalWidth, byId("picture").naturalHeight);
     return;
   }
   player.src = address;
@@ -85,15 +86,15 @@ async function showMedium(opened) {
     player.onerror = resolve;
   });
   byId("not-playable").hidden = !player.error;
-  fitStage(player.videoWidth, player.videoHeight);
+  fitScreen(player.videoWidth, player.videoHeight);
 }
 
-// A canvas covers the stage, so the stage has the shape of the video.
-function fitStage(width, height) {
-  byId("screen").style.maxWidth = height ? `${(STAGE_HEIGHT * width) / height}vh` : "";
+// The canvas with the map covers all of `screen`, so `screen` gets the shape of the video.
+function fitScreen(width, height) {
+  byId("screen").style.maxWidth = height ? `${(MOST_VIDEO_HEIGHT * width) / height}vh` : "";
 }
 
-// A recording says no length, and neither does a file that this browser cannot play.
+// The player knows no length of a recording, nor of a file that this browser cannot play.
 const lengthSeconds = () => (Number.isFinite(player.duration) ? player.duration : soundSeconds);
 
 async function showMaps(form, signal) {
@@ -127,9 +128,10 @@ function showMoment(seconds) {
   byId("time").setAttribute("aria-valuetext", `${seconds.toFixed(1)} seconds`);
   if (!maps.length) return;
   const isShown = byId("show-map").checked;
-  byId("glow").hidden = !isShown;
-  byId("sound-glow").hidden = !isShown;
+  byId("frame-map").hidden = !isShown;
+  byId("sound-map").hidden = !isShown;
   const after = maps.findIndex((moment) => moment.at_seconds > seconds);
+  // After the last moment `after` is -1, and `at(-1)` is the last moment.
   const second = maps.at(after);
   const first = maps[Math.max(after < 0 ? maps.length - 1 : after - 1, 0)];
   const span = second.at_seconds - first.at_seconds;
@@ -139,14 +141,16 @@ function showMoment(seconds) {
     ? "at this second: silent"
     : `at this second: ${percent(nearest.probability)}`;
   if (!isShown) return;
-  // Maps that melt into each other are motion too.
-  const isStill = hasCalmMotion.matches || first === second;
+  // A map that changes from frame to frame is motion too.
+  const isStill = reducedMotion.matches || first === second;
   paintHeat(
-    byId("glow"),
+    byId("frame-map"),
     isStill ? nearest.frame_map : mixedMaps(first.frame_map, second.frame_map, share),
   );
-  paintHeat(byId("sound-glow"), nearest.sound_map.toReversed());
-  const { style } = byId("sound-glow");
+  // Rows begin with the lowest frequency, and a canvas begins at the top.
+  paintHeat(byId("sound-map"), nearest.sound_map.toReversed());
+  // The map covers one second of the sound.
+  const { style } = byId("sound-map");
   style.left = `${(100 * nearest.sound_start_seconds) / length}%`;
   style.width = `${100 / length}%`;
 }
@@ -154,14 +158,14 @@ function showMoment(seconds) {
 function followFrames() {
   if (!player.requestVideoFrameCallback) return;
   player.requestVideoFrameCallback((_, frame) => {
-    // After a jump the time that was chosen counts, or the slider would go back to its frame.
+    // While paused the user chose the time; that of the frame would move the slider back.
     if (!player.paused) showMoment(frame.mediaTime);
     followFrames();
   });
 }
 
 followFrames();
-// A sound has no frames, and some browsers tell of none.
+// For sounds, which have no frames, and for browsers that report none.
 for (const event of ["timeupdate", "seeked"])
   player.addEventListener(event, () => showMoment(player.currentTime));
 byId("time").oninput = () => {
@@ -175,6 +179,8 @@ byId("spectrogram").onclick = (event) => {
 
 // ---------------------------------------------------------------- scores
 
+const figureOf = (probability) => (probability === null ? "–" : percent(probability));
+
 function verdict(probability) {
   if (probability === null) return "There is no answer, since the sound is silent.";
   if (probability >= 0.9) return "They clearly belong together.";
@@ -186,9 +192,8 @@ function verdict(probability) {
 
 async function showScore(form, signal) {
   const reply = await ask("v1/score", { method: "POST", form, signal });
-  const figure = reply.probability === null ? "–" : percent(reply.probability);
   byId("score").replaceChildren(
-    make("b", { className: "figure", textContent: figure }),
+    make("b", { className: "figure", textContent: figureOf(reply.probability) }),
     verdict(reply.probability),
   );
   byId("calibration").hidden = reply.is_calibrated;
@@ -207,13 +212,12 @@ byId("compare").onsubmit = (event) => {
     const role = checked("role");
     const form = { ...field(role, other), ...field(role === "sound" ? "picture" : "sound", clip) };
     const { probability } = await ask("v1/score", { method: "POST", form, signal });
-    const figure = probability === null ? "–" : percent(probability);
     const what = role === "sound" ? "the sound of" : "the picture of";
     byId("comparisons").prepend(
       make(
         "li",
         {},
-        make("b", { textContent: figure }),
+        make("b", { textContent: figureOf(probability) }),
         ` with ${what} ${other.name}. ${verdict(probability)}`,
       ),
     );
@@ -246,6 +250,7 @@ byId("make-video").onclick = () => {
       byId("cancel-video").hidden = true;
     }
     if (job.state !== "done" || opened !== clip) return;
+    // Without the slash the address is relative to the page.
     byId("made-video").href = await addressOf(job.file.slice(1));
     byId("made-video").hidden = false;
     byId("made-video").focus();

@@ -84,7 +84,7 @@ def read_maps(
     watch: Watch, service: Service, options: LocalizeOptions, at_seconds: float | None
 ) -> Localized:
     """The frames and maps of a video; the network computes on its own thread."""
-    # Refuses what exceeds the limits before anything is decoded.
+    # Raises an error for a file over a limit, before anything is decoded.
     watch.facts()
     limits = PrepareOptions(max_megapixels=service.options.max_megapixels)
     times = None if at_seconds is None else [at_seconds]

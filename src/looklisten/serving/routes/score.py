@@ -20,10 +20,11 @@ from looklisten.serving.routes.fields import EverySeconds, MediaId, RootPath, Up
 from looklisten.serving.service import Service
 
 PAIRS_AT_ONCE = 16
+"""After so many pairs, the inference thread works for other requests."""
 
 
 def score_routes(service: Service) -> APIRouter:
-    """The route of scores."""
+    """The route `/v1/score`."""
     router = APIRouter(tags=["pairs"])
 
     @router.post("/v1/score")
@@ -88,13 +89,14 @@ def score_routes(service: Service) -> APIRouter:
 
 @torch.inference_mode()
 def pair_probabilities(network: L3Net, rows: PairRows, start: int, end: int) -> list[float]:
-    """For each of these pairs the probability that its frame and its sound belong together."""
+    """For the pairs from `start` to `end`: the probability that frame and sound belong together."""
     device = next(network.parameters()).device
-    # One by one on a CPU: other sizes of a batch make libraries round in other ways.
+    # One by one on a CPU: with the size of a batch, the rounding of the results changes.
     step = 1 if device.type == "cpu" else end - start
     probabilities: list[float] = []
     for first in range(start, min(end, len(rows.waveforms)), step):
         frames = rows.frames[first : first + step].to(device)
+        # A network that reads several frames of a pair gets the same one several times.
         frames = frames.repeat(1, network.config.frames_per_pair, 1, 1)
         waveforms = rows.waveforms[first : first + step].to(device)
         vision, audio = look(network, frames), listen(network, waveforms)
@@ -113,7 +115,7 @@ def _reply(rows: PairRows, probabilities: list[float], is_calibrated: bool) -> S
         )
         for number, probability in enumerate(probabilities)
     ]
-    # No network is trained on silence, so its answer means nothing there.
+    # No network is trained on silence, so its answers to silence mean nothing.
     counted = [pair.probability for pair in pairs if not pair.is_silent]
     mean = sum(counted) / len(counted) if counted else None
     return ScoreReply(probability=mean, is_calibrated=is_calibrated, pairs=pairs)

@@ -52,11 +52,11 @@ def search_routes(service: Service) -> APIRouter:
         if tag is not None:
             if any(value is not None for value in (file, media, path)):
                 raise RefusedError(422, "give one query: a file, or a tag")
-            # In a thread: the loop answers others meanwhile.
+            # In a thread, so that the event loop answers others meanwhile.
             hits = await asyncio.to_thread(catalog.index.search, None, tag, k, options)
             return catalog.reply(hits, tag)
         async with service.files.open(file, media, path) as source:
-            # Decoded and encoded here; what follows needs the file no more.
+            # The search itself does not need the file, so the upload is removed before it.
             query = await service.decoders.run(read_query_file, source, service, at_seconds)
         hits = await asyncio.to_thread(catalog.index.search_vectors, query, k, options)
         return catalog.reply(hits, source.name)

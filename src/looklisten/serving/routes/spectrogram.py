@@ -56,6 +56,6 @@ def spectrogram_levels(
     spectrograms = network.spectrogram(waveforms.to(device)).cpu()
     bands = min(spectrograms.shape[2], MOST_BANDS)
     width = min(spectrograms.shape[3], columns)
-    # Means of neighboring values: single ones would flicker with the width.
+    # Means, because single columns could miss a short sound.
     smaller = functional.adaptive_avg_pool2d(spectrograms, (bands, width))[:, 0]
     return torch.cat(list(smaller), 1)

@@ -26,7 +26,7 @@ def tag_routes(service: Service) -> APIRouter:
         sets = [
             TagSet(
                 name=layer.name,
-                # The last class is that of everything else.
+                # The last class is `NONE_OF_THESE`, which is no tag.
                 classes=list(layer.classes[:-1]),
                 accuracy=layer.figures["accuracy"],
             )
@@ -48,7 +48,7 @@ def tag_routes(service: Service) -> APIRouter:
             )
 
         def work(_: RunningJob) -> dict[str, Any]:
-            # Looked up in the job, because it reads the index once for each example.
+            # Found in the job, because the index is read once for each example.
             examples = {
                 name: [catalog.moment(marked.media, marked.seconds) for marked in moments]
                 for name, moments in request.classes.items()
