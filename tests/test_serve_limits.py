@@ -33,8 +33,10 @@ from looklisten.client import Client, ServerError
 from looklisten.errors import OptionError
 from looklisten.media.isolation.parent import call_isolated
 from looklisten.model.networks import open_network
+from looklisten.serving.application import build_app
 from looklisten.serving.options import ServeOptions
 from looklisten.serving.requested_files import RequestedFile, safe_name
+from looklisten.serving.service import Service
 
 LIMITS = {
     "max_megabytes": 1.0,
@@ -516,3 +518,22 @@ def test_sigterm_finishes_what_runs_refuses_what_is_new_and_exits_with_0(clip):
 def test_options_are_checked():
     with pytest.raises(OptionError, match="queue_size 0 must be at least 1"):
         ServeOptions(queue_size=0)
+
+
+def test_a_fault_of_the_server_is_one_sentence_with_the_headers_of_all_answers(run, caplog):
+    app = build_app(Service(run, None, ServeOptions()))
+
+    @app.get("/fault")
+    def fault():
+        raise RuntimeError("secret of the code")
+
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.get("/fault")
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the server has a fault, and its log has the details"}
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "secret of the code" in caplog.text

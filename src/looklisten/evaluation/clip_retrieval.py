@@ -96,7 +96,11 @@ def retrieval_of_clips(
         videos[vectors.clips].tolist(),
         clips.names[vectors.clips].tolist(),
     )
-    searches = tuple(_search_with_middle(vectors, clip) for clip in query_clips)
+    # A clip that is shorter than a second of sound has no moment to search with.
+    with_moments = set(vectors.clips.tolist())
+    searches = tuple(
+        _search_with_middle(vectors, clip) for clip in query_clips if clip in with_moments
+    )
     return ClipRetrieval(directions, searches)
 
 

@@ -110,7 +110,8 @@ def _query_vectors(table: Any) -> Float32[np.ndarray, "queries width"]:
         # In the order of the rows, so that rows that are stored together are read together.
         rows = table.take_offsets(sorted(offsets.tolist())).select([side]).to_arrow()
         vectors = _present_vectors(rows[side].combine_chunks())
-        queries += list(vectors[:QUERIES_OF_A_SIDE])
+        # Not the first ones, which all lie at the beginning of the table.
+        queries += list(generator.permutation(vectors)[:QUERIES_OF_A_SIDE])
     return np.stack(queries)
 
 

@@ -1,6 +1,5 @@
 """The application: routes, the gate before them, errors as sentences, and the page."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -29,7 +28,6 @@ from looklisten.serving.routes.tags import tag_routes
 from looklisten.serving.service import Service
 
 PAGE = Path(__file__).parent / "page"
-FAULT = "the server has a fault, and its log has the details"
 ERRORS = {
     401: "The token is missing or wrong.",
     403: "The request comes from another site, or names a file that is not allowed.",
@@ -39,8 +37,6 @@ ERRORS = {
     429: "The server, or this client, has too much to do; see the header Retry-After.",
     503: "The server is stopping.",
 }
-
-_log = logging.getLogger("looklisten")
 
 
 def build_app(service: Service, token: str | None = None) -> FastAPI:
@@ -89,7 +85,6 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
     app.add_exception_handler(LookListenError, _on_library_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_wrong_request)
-    app.add_exception_handler(Exception, _on_fault)
     # A middleware and not a dependency of routes: those run after the body was read.
     app.add_middleware(Gate, service=service, token=token)
     return app
@@ -118,9 +113,3 @@ async def _on_wrong_request(_: Request, error: Exception) -> JSONResponse:
     field = ".".join(str(part) for part in first["loc"][1:])
     sentence = f"{field}: {first['msg']}" if field else str(first["msg"])
     return JSONResponse({"error": sentence}, 422)
-
-
-async def _on_fault(_: Request, error: Exception) -> JSONResponse:
-    """An error that nobody expected: the log gets it, the client does not."""
-    _log.error("a request failed", exc_info=error)
-    return JSONResponse({"error": FAULT}, 500)

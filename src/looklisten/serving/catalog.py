@@ -4,7 +4,6 @@ An id is the beginning of the SHA-256 of a file's content, so nobody learns a pa
 """
 
 import re
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,7 +39,6 @@ class Catalog:
     def __init__(self, db: Path, run: Run) -> None:
         self.db = db
         self._run = run
-        self._lock = threading.Lock()
         self.reload()
 
     def reload(self) -> None:
@@ -54,11 +52,10 @@ class Catalog:
         source_of: dict[str, str] = {}
         for source, digest in sorted(digests.items()):
             source_of.setdefault(digest[:ID_DIGITS], source)
-        # Only now, so that requests use the old index until the new one is complete.
-        with self._lock:
-            self.index: Index = index
-            self._source_of = source_of
-            self._digest_of = digests
+        # The ids first: a request that still searches the old index finds its files in them.
+        self._source_of = source_of
+        self._digest_of = digests
+        self.index: Index = index
 
     def path(self, media: str) -> Path:
         """The file of an id. Raises RefusedError where the index or the disk has none."""

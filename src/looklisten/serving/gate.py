@@ -5,6 +5,7 @@ Plain ASGI, so that a body is counted while it comes and work stops when its cli
 
 import asyncio
 import hmac
+import logging
 import time
 from collections.abc import Awaitable, Iterable
 from ipaddress import ip_address
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from looklisten.serving.refusals import RefusedError, busy
+from looklisten.serving.refusals import FAULT, RefusedError, busy
 from looklisten.serving.service import Service
 
 SECURITY_HEADERS = {
@@ -35,6 +36,8 @@ DISCARD_SECONDS = 2.0
 """How long the rest of a refused body is read: many clients send all of it before they read."""
 MOST_CLIENTS = 10_000
 """With more clients, those that sent nothing for a minute are forgotten."""
+
+_log = logging.getLogger("looklisten")
 
 
 class Gate:
@@ -58,6 +61,12 @@ class Gate:
             await self._answer(scope, body, answer)
         except RefusedError as error:
             await refusal_response(error)(scope, receive, answer.send)
+        except Exception:
+            # Here, because the handlers of the framework would answer without our headers.
+            _log.exception("a request failed")
+            if answer.status is None:
+                fault = RefusedError(500, FAULT)
+                await refusal_response(fault)(scope, receive, answer.send)
         finally:
             self._count(scope, answer, time.perf_counter() - began)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from looklisten.errors import LookListenError
 from looklisten.serving.records import Job, JobState
-from looklisten.serving.refusals import RefusedError, busy, unknown_id
+from looklisten.serving.refusals import FAULT, RefusedError, busy, unknown_id
 
 JobKind = Literal["overlay", "index", "tags"]
 Work = Callable[["RunningJob"], dict[str, Any]]
@@ -178,7 +178,7 @@ class Jobs:
         except Exception:
             # The client gets no stack trace; the log of the server has it.
             _log.exception("job %s failed", job.id)
-            job.error = "the server has a fault, and its log has the details"
+            job.error = FAULT
         # The state last: when a job is over, other threads read the rest.
         job.ended_at = time.monotonic()
         job.state = state

@@ -2,6 +2,9 @@
 
 from looklisten.errors import LookListenError
 
+FAULT = "the server has a fault, and its log has the details"
+"""What a client hears of an error that nobody expected: no stack trace, which tells of the code."""
+
 
 class RefusedError(LookListenError):
     """A request that is refused; `str(error)` is the sentence that the client gets."""

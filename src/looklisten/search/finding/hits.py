@@ -9,6 +9,8 @@ from looklisten.search.moments import IndexedMoment
 
 NEAREST_SHOWN = 3
 """So many scenes below the threshold are given when nothing was found."""
+TIME_ROUNDING_SECONDS = 0.002
+"""Times of moments are rounded to 1 ms, so two of them may be this much further apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +95,7 @@ def fold_scenes(
     by_source: dict[str, list[ScoredMoment]] = {}
     for scored in moments:
         by_source.setdefault(scored.moment.source, []).append(scored)
-    # A little more, because differences of floats are not exact.
-    reach_seconds = 2 * every_seconds + 1e-6
+    reach_seconds = 2 * every_seconds + TIME_ROUNDING_SECONDS
     scenes = []
     for group in by_source.values():
         group.sort(key=lambda scored: scored.moment.seconds)

@@ -29,9 +29,12 @@ def thumbnail_map(
     device = next(network.parameters()).device
     frame = stack([decode_jpeg(jpeg, encoder.resize_pixels)]).to(device)
     channels: Sequence[int] = (1, network.config.frames_per_pair, 1, 1)
-    map_ = look(network, frame.repeat(*channels)).map
-    positions = fusion.aligned(map_.flatten(2).transpose(1, 2), "vision")[0]
-    similarities = positions @ torch.from_numpy(sound).to(positions)
+    vision = look(network, frame.repeat(*channels))
+    positions = fusion.aligned(vision.map.flatten(2).transpose(1, 2), "vision")
+    frame_vectors = fusion.aligned(fusion.vision_features(vision), "vision")
+    sound_vector = torch.from_numpy(sound).to(positions)
+    answers = fusion.with_whole_frame(frame_vectors @ sound_vector)
+    similarities = fusion.shown_similarities(positions @ sound_vector, answers)
     log_odds = network.log_odds(fusion.similarity_logits(similarities))
-    values: Float[np.ndarray, " positions"] = torch.sigmoid(log_odds).float().cpu().numpy()
-    return values.reshape(map_.shape[2:])
+    values: Float[np.ndarray, "1 positions"] = torch.sigmoid(log_odds).float().cpu().numpy()
+    return values.reshape(vision.map.shape[2:])
