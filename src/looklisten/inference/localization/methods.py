@@ -93,6 +93,7 @@ def localize_moments(
             method=method,
             units=followed_units[row] if followed_units else None,
             is_silent=is_silent(moment.waveform),
+            holds_probability=method == "similarity" and model.fusion.shows_answer,
         )
         localizations.append(localization)
     return localizations

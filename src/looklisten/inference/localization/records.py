@@ -49,18 +49,22 @@ class Localization:
     """The vision unit and the audio unit that the maps show; None except for method `unit`."""
     is_silent: bool
     """Whether the second of sound holds nothing but silence."""
+    holds_probability: bool = False
+    """Whether the brightest position of the frame has the probability already."""
 
     @property
     def weight(self) -> float:
         """Factor of the maps in `normalize_maps`, 0..1.
 
         It is 1 for method `unit`. Other methods compare both sides, so it is the probability that
-        frame and sound correspond.
+        frame and sound correspond, or 1 where the maps hold it.
         """
         if self.method == "unit":
             return 1.0
         # No network is trained on silence, so its answer means nothing there.
-        return 0.0 if self.is_silent else self.probability
+        if self.is_silent:
+            return 0.0
+        return 1.0 if self.holds_probability else self.probability
 
 
 def normalize_maps(localizations: Sequence[Localization]) -> list[Localization]:

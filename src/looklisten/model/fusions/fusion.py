@@ -73,6 +73,8 @@ class Fusion(nn.Module):
     """Whether a whole frame and a whole second of sound each have one vector in that space."""
     compares_positions: ClassVar[bool] = False
     """Whether the sound is compared with every position of the frame."""
+    shows_answer: ClassVar[bool] = False
+    """Whether `shown_similarities` gives the best position the answer of the pair."""
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput

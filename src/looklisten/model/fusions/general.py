@@ -95,6 +95,7 @@ class GeneralFusion(PositionFusion):
     """
 
     aligns_vectors = True
+    shows_answer = True
 
     def __init__(
         self,
