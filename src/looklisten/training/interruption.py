@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 
 SIGNALS = tuple(name for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
 """Those that end a training. A scheduler of a cluster sends SIGTERM or SIGUSR1."""
@@ -35,11 +35,6 @@ class Interruption:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]

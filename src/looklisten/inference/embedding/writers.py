@@ -231,12 +231,7 @@ class _Parquet:
     def write_array(self, name: str, values: NDArray[np.float64]) -> None:
         self._writer.add_key_value_metadata({name: json.dumps(values.tolist())})
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._file:
             self._writer.close()
 
@@ -277,12 +272,7 @@ class _JsonLines:
     def write_array(self, name: str, values: NDArray[np.float64]) -> None:
         self._file.write(json.dumps({name: values.tolist()}) + "\n")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
