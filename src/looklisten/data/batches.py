@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from looklisten.data.clip_columns import columns_of_shards, to_bytes
 from looklisten.data.clips import VideoBox
@@ -18,14 +18,11 @@ from looklisten.data.duplicates import fingerprint
 from looklisten.data.options import PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.sources import Source, open_source
-from looklisten.data.worker import END, MACHINE_ERRORS, Worker, WorkerPool
+from looklisten.data.worker import MACHINE_ERRORS, Worker, WorkerPool
 from looklisten.data.worker_messages import BatchRequest, SourceOutcome, SourceRequest
 from looklisten.errors import LookListenError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.process import WorkerLost
-
-Record = dict[str, Any]
-"""What a batch adds to the set: counts, shards, failures. It is written as JSON."""
 
 NOTABLE_LOSS_SECONDS = 1.0
 """From this loss on a source has a line in skipped.jsonl; the index counts every loss."""
@@ -97,12 +94,44 @@ class _Position:
     source: int = NO_SOURCE
     clips: int = 0
 
+    def on_clips(self, clips: int) -> None:
+        """Note how many clips of the source are cut."""
+        self.clips = clips
+
+
+class BatchRecord(TypedDict):
+    """What a batch adds to the set. It is written as JSON."""
+
+    prepared: int
+    skipped: int
+    failed: int
+    """Sources, by what became of them; together all sources of the batch."""
+    clips: int
+    seconds: float
+    """Of the clips together."""
+    labels: dict[str, int]
+    """Clips of each label."""
+    marks: dict[str, int]
+    """Clips with each mark."""
+    source_marks: NotRequired[dict[str, int]]
+    """Sources with each mark. Records of earlier versions lack it."""
+    lost_seconds: NotRequired[dict[str, float]]
+    """Seconds that no clip holds, by reason. Records of earlier versions lack it."""
+    skipped_lines: list[dict[str, Any]]
+    """Lines of skipped.jsonl."""
+    failures: list[dict[str, Any]]
+    """Lines of failures.jsonl."""
+    shards: list[dict[str, Any]]
+    """What the index says of each shard."""
+    made_of: NotRequired[list[tuple[int | None, int | None, str]]]
+    """Bytes, time of change and fingerprint of each source."""
+
 
 def prepare_batch(
     batch: SourceBatch,
     workers: WorkerPool | None = None,
     on_source: Callable[[int], None] | None = None,
-) -> Record:
+) -> BatchRecord:
     """Cut the sources of one batch into its shards and write its record.
 
     If a worker is lost, the batch is made again: unchanged after the first crash, because the
@@ -181,10 +210,9 @@ def _attempt(
     folder: Path,
     lost: dict[int, LostWorkers],
     position: _Position,
-) -> Record:
+) -> BatchRecord:
     """Send the sources of a batch to a worker; returns the record. Raises WorkerLost."""
-    request = BatchRequest(str(folder), f"clips-{batch.number:06d}", batch.options)
-    worker.send(request.to_json())
+    worker.begin(BatchRequest(str(folder), f"clips-{batch.number:06d}", batch.options))
     outcomes: list[SourceOutcome] = []
     fingerprints: list[str] = []
     for number, (source, path, problem) in enumerate(_local_files(batch)):
@@ -201,13 +229,9 @@ def _attempt(
             position.on_source(number + 1)
     # From here on a lost worker is no fault of the last source.
     position.source = NO_SOURCE
-    worker.send(END)
-    # Reports of progress may still come before the shards.
-    while "shards" not in (answer := worker.receive()):
-        pass
-    record = batch_record(batch.sources, outcomes, answer["shards"])
+    record = batch_record(batch.sources, outcomes, worker.finish())
     record["made_of"] = [
-        [source.bytes, source.modified_ns, content]
+        (source.bytes, source.modified_ns, content)
         for source, content in zip(batch.sources, fingerprints, strict=True)
     ]
     return record
@@ -230,11 +254,8 @@ def _cut_source(
         position.source = number
         position.clips = 0
         boxes = tuple(batch.boxes.get(source.path, ()))
-        worker.send(SourceRequest(str(path), source, boxes, max_clips).to_json())
-        worker.sources += 1
-        while "outcome" not in (answer := worker.receive()):
-            position.clips = answer.get("clips", position.clips)
-        outcome = SourceOutcome.from_json(answer["outcome"])
+        request = SourceRequest(str(path), source, boxes, max_clips)
+        outcome = worker.cut(request, position.on_clips)
     # The clips before the crash are kept, and the source still counts as failed.
     if lost and max_clips is not None:
         outcome.status = "failed"
@@ -304,7 +325,7 @@ def _fetch(root: Path, source: Source, target: Path) -> tuple[Path, str]:
 
 def batch_record(
     sources: Sequence[Source], outcomes: Sequence[SourceOutcome], shards: list[dict[str, Any]]
-) -> Record:
+) -> BatchRecord:
     """What a batch adds to the set: its counts, its shards, and a line for each damaged source."""
     label_counts: Counter[str] = Counter()
     mark_counts: Counter[str] = Counter()

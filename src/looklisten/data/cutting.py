@@ -90,6 +90,7 @@ def cut(
     report = report if report is not None else CutReport()
     # The last clip waits, because only the end tells whether the file was complete.
     waiting: Clip | None = None
+    is_truncated = True
     cutter = ClipCutter(source, options, boxes, report)
     for clip in _all_clips(path, source, options, cutter):
         if waiting:
@@ -97,14 +98,14 @@ def cut(
         waiting = clip
         report.clips += 1
         if report.clips == max_clips:
-            report.stop_reason = "no more was asked for"
             break
     else:
         # Not after `max_clips`: the file was not decoded to its end, so its losses are not known.
         cutter.count_lost()
+        is_truncated = bool(report.stop_reason)
     if not waiting:
         raise _no_clip_error(path, options, cutter)
-    if report.stop_reason:
+    if is_truncated:
         waiting = replace(waiting, marks=(*waiting.marks, "truncated"))
     yield waiting
 

@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
-from looklisten.data.batches import Record, columns_name, failure_line, record_name
+from looklisten.data.batches import BatchRecord, columns_name, failure_line, record_name
 from looklisten.data.clip_columns import (
     COLUMNS_FILE,
     columns_of_shards,
@@ -27,7 +27,7 @@ SHARD_NAME = re.compile(r"clips-\d{6}-\d{3}\.arrow")
 
 def merge_records(output: OutputFolder, plan: BatchPlan, options: PrepareOptions) -> dict[str, Any]:
     """Write the index and the lists, and return the counts of the set."""
-    records: list[Record] = []
+    records: list[BatchRecord] = []
     for number in range(len(plan.batches)):
         records.append(output.read_json(record_name(number)))
     failures = [failure_line(name, "find", reason) for name, reason in plan.unusable.items()]
@@ -40,7 +40,7 @@ def merge_records(output: OutputFolder, plan: BatchPlan, options: PrepareOptions
         shards += record["shards"]
     output.write_lines("failures.jsonl", failures)
     output.write_lines("skipped.jsonl", skipped)
-    lost_seconds = _sum(records, "lost_seconds")
+    lost_seconds = _sum(record.get("lost_seconds", {}) for record in records)
     summary = {
         "sources": sum(len(batch) for batch in plan.batches) + len(plan.unusable),
         "prepared": sum(record["prepared"] for record in records),
@@ -48,7 +48,7 @@ def merge_records(output: OutputFolder, plan: BatchPlan, options: PrepareOptions
         "failed": sum(record["failed"] for record in records) + len(plan.unusable),
         "clips": sum(record["clips"] for record in records),
         "hours": round(sum(record["seconds"] for record in records) / 3600, 4),
-        "marks": _sum(records, "marks"),
+        "marks": _sum(record["marks"] for record in records),
         "lost_seconds": {reason: round(lost, 3) for reason, lost in lost_seconds.items()},
     }
     index = {
@@ -56,8 +56,8 @@ def merge_records(output: OutputFolder, plan: BatchPlan, options: PrepareOptions
         "root": encode_name(str(plan.root)),
         "settings": asdict(options),
         **summary,
-        "labels": _sum(records, "labels"),
-        "source_marks": _sum(records, "source_marks"),
+        "labels": _sum(record["labels"] for record in records),
+        "source_marks": _sum(record.get("source_marks", {}) for record in records),
         "shards": shards,
     }
     _write_columns(output, records, shards)
@@ -67,7 +67,7 @@ def merge_records(output: OutputFolder, plan: BatchPlan, options: PrepareOptions
 
 
 def _write_columns(
-    output: OutputFolder, records: list[Record], shards: list[dict[str, Any]]
+    output: OutputFolder, records: list[BatchRecord], shards: list[dict[str, Any]]
 ) -> None:
     """Write the small columns of all clips, if those of every batch are at hand."""
     video_ids = []
@@ -84,7 +84,7 @@ def _write_columns(
         write_columns(scratch, video_ids, batches, shards)
 
 
-def _columns_of_batch(output: OutputFolder, number: int, record: Record) -> pa.Table | None:
+def _columns_of_batch(output: OutputFolder, number: int, record: BatchRecord) -> pa.Table | None:
     """The small columns of a batch; None where they are neither stored nor quick to read."""
     columns = from_bytes(output.read(columns_name(number)), record["shards"])
     # Earlier versions did not store them.
@@ -93,11 +93,12 @@ def _columns_of_batch(output: OutputFolder, number: int, record: Record) -> pa.T
     return columns
 
 
-def _sum(records: list[Record], field: str) -> dict[str, Any]:
-    """The sums of one field that holds counts, in order of name."""
-    total: Counter[str] = Counter()
-    for record in records:
-        total.update(record.get(field, {}))
+def _sum(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sums of counts by name, in order of name."""
+    total: dict[str, float] = {}
+    for of_batch in counts:
+        for name, count in of_batch.items():
+            total[name] = total.get(name, 0) + count
     return dict(sorted(total.items()))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from looklisten.errors import OptionError
+from looklisten.media.decode.options import DecodeOptions
 from looklisten.option_checks import check_above_zero, check_at_least
 
 CLIP_MARKS = (
@@ -38,9 +39,9 @@ class PrepareOptions:
     """Longest clip."""
     min_clip_seconds: float = 1.0
     """Shortest clip; a shorter stretch is left out."""
-    frames_per_second: float = 5.0
+    frames_per_second: float = DecodeOptions.frames_per_second
     """Frames stored per second, at their own timestamps."""
-    shorter_side_pixels: int = 256
+    shorter_side_pixels: int = DecodeOptions.shorter_side_pixels
     """Frames are scaled down to this shorter side, never up."""
     jpeg_quality: int = 90
     """From 1 to 100."""
@@ -49,9 +50,9 @@ class PrepareOptions:
     skip: tuple[str, ...] = ()
     """Leave out clips with one of these marks: silent, still, black, clipped, short, duplicate,
     truncated, damaged, out-of-phase, hdr."""
-    max_megapixels: float = 40.0
+    max_megapixels: float = DecodeOptions.max_megapixels
     """A video with larger frames is refused."""
-    max_hours: float = 24.0
+    max_hours: float = DecodeOptions.max_hours
     """A longer video is cut off at this length."""
 
     def __post_init__(self) -> None:

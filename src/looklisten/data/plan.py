@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from looklisten.data.batches import Record, columns_name, lost_workers_name, record_name
+from looklisten.data.batches import BatchRecord, columns_name, lost_workers_name, record_name
 from looklisten.data.duplicates import fingerprint, moved_duplicates, with_duplicates
 from looklisten.data.inputs import find_sources
 from looklisten.data.options import LabelSource, PrepareOptions
@@ -227,18 +227,18 @@ class _Replanning:
         now = self._named.get(source.name)
         return replace(source, bytes=now.bytes, modified_ns=now.modified_ns) if now else source
 
-    def _read_record(self, number: int) -> Record | None:
+    def _read_record(self, number: int) -> BatchRecord | None:
         is_named = any(source.name in self._named for source in self._old_batches[number])
         # A batch that the inputs do not name stays as it is, so its record is not read.
         if not self._again and not is_named:
             return None
-        record: Record | None = self._output.read_json(record_name(number))
+        record: BatchRecord | None = self._output.read_json(record_name(number))
         return record
 
     def _changed_names(self, number: int) -> set[str]:
         """Sources of a batch with another content than its record was made of."""
-        record = self._records[number] or {}
-        made_of = record.get("made_of")
+        record = self._records[number]
+        made_of = record.get("made_of") if record else None
         if not made_of:
             made_of = [
                 (source.bytes, source.modified_ns, "") for source in self._old_batches[number]
@@ -256,7 +256,7 @@ class _Replanning:
                 changed.add(source.name)
         return changed
 
-    def _to_prepare(self, number: int, record: Record) -> set[str]:
+    def _to_prepare(self, number: int, record: BatchRecord) -> set[str]:
         """Sources for which a batch is made again."""
         affected = set(self._changed[number])
         for source in self._old_batches[number]:
@@ -268,7 +268,7 @@ class _Replanning:
         # Clips that exist are replaced only if the user says so, by `--again`.
         return affected & _without_clips(record)
 
-    def _missing_with_clips(self, number: int, record: Record) -> list[str]:
+    def _missing_with_clips(self, number: int, record: BatchRecord) -> list[str]:
         """Sources whose clips would be lost, because their files do not exist any more."""
         without_clips = _without_clips(record)
         missing = []
@@ -305,11 +305,11 @@ class _Replanning:
         return replace(source, same_as="", split=named.split, video_id=named.video_id)
 
 
-def _failed(record: Record) -> set[str]:
+def _failed(record: BatchRecord) -> set[str]:
     return {line["source"] for line in record["failures"]}
 
 
-def _without_clips(record: Record) -> set[str]:
+def _without_clips(record: BatchRecord) -> set[str]:
     """Sources of a batch that failed or gave no clip."""
     skipped = {line["source"] for line in record["skipped_lines"] if not line["clips_prepared"]}
     return _failed(record) | skipped

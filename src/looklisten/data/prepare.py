@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from looklisten.data.batches import Record, SourceBatch, prepare_batch
+from looklisten.data.batches import BatchRecord, SourceBatch, prepare_batch
 from looklisten.data.boxes import boxes_of_sources, read_boxes
 from looklisten.data.merge import merge_records, remove_old_shards, why_no_clip
 from looklisten.data.options import Engine, LabelSource, PrepareOptions
@@ -116,16 +116,19 @@ def _finish(output: OutputFolder, plan: BatchPlan, options: PrepareOptions) -> d
     return summary
 
 
-def _summary_of_share(share: TaskShare, records: list[Record], unfinished: int) -> dict[str, Any]:
+def _summary_of_share(
+    share: TaskShare, records: list[BatchRecord], unfinished: int
+) -> dict[str, Any]:
     """The result of a call that did its share while other tasks are still at work."""
-    summary: dict[str, Any] = {
+    return {
         "task": f"{share.task_index} of {share.num_tasks}",
         "batches": len(records),
         "batches_of_other_tasks": unfinished,
+        "prepared": sum(record["prepared"] for record in records),
+        "skipped": sum(record["skipped"] for record in records),
+        "failed": sum(record["failed"] for record in records),
+        "clips": sum(record["clips"] for record in records),
     }
-    for count in ("prepared", "skipped", "failed", "clips"):
-        summary[count] = sum(record[count] for record in records)
-    return summary
 
 
 def _unfinished(output: OutputFolder, batches: Sequence[SourceBatch]) -> list[SourceBatch]:
@@ -143,7 +146,7 @@ def _unfinished(output: OutputFolder, batches: Sequence[SourceBatch]) -> list[So
     return unfinished
 
 
-def _has_all_shards(record: Record, sizes: dict[str, int]) -> bool:
+def _has_all_shards(record: BatchRecord, sizes: dict[str, int]) -> bool:
     return all(sizes.get(shard["name"]) == shard["bytes"] for shard in record["shards"])
 
 
@@ -152,7 +155,7 @@ def _run_here(
     workers: int | None,
     limits: WorkerLimits,
     progress: Progress,
-) -> Iterator[Record]:
+) -> Iterator[BatchRecord]:
     """Run the batches on this machine; a thread for each worker process waits for it."""
     total = sum(len(batch.sources) for batch in batches)
     # At least 1: no batch is left where all are done, and a pool refuses 0 threads.
@@ -161,7 +164,7 @@ def _run_here(
     failed = 0
     lock = threading.Lock()
 
-    def work(batch: SourceBatch) -> Record:
+    def work(batch: SourceBatch) -> BatchRecord:
         def on_source(sources: int) -> None:
             with lock:
                 finished_sources[batch.number] = sources
@@ -185,7 +188,7 @@ def _run_here(
 
 def _run_on_ray(
     batches: Sequence[SourceBatch], workers: int | None, progress: Progress
-) -> Iterator[Record]:
+) -> Iterator[BatchRecord]:
     """Run the batches as tasks of a Ray cluster, which repeats those of a lost machine."""
     try:
         import ray
@@ -213,7 +216,7 @@ def _run_on_ray(
             running[task.remote(batch)] = batch
         (ready,), _ = ray.wait(list(running), num_returns=1)
         try:
-            record: Record = ray.get(ready)
+            record: BatchRecord = ray.get(ready)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         done += len(running.pop(ready).sources)

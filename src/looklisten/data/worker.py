@@ -14,7 +14,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,12 @@ END = {"end": True}
 
 
 class Worker:
-    """A running worker process. `send` sends one message, `receive` waits for the next answer."""
+    """A running worker process, which cuts one batch of sources after the other.
+
+    For each batch call `begin`, `cut` for each of its sources, and `finish`. All three raise
+    WorkerLost if the process died, or was silent for too long and was stopped; OSError if it met an
+    error of the machine; LookListenError if it refused the work.
+    """
 
     def __init__(self, limits: WorkerLimits) -> None:
         self.limits = limits
@@ -70,7 +75,7 @@ class Worker:
         self._listener.start()
         try:
             # A program that cannot start here is the fault of no file, so it is found out first.
-            self.receive()  # "ready"
+            self._receive()  # "ready"
         except WorkerLost as error:
             self.stop()
             raise LookListenError(f"the process that decodes cannot run here: {error}") from None
@@ -86,19 +91,35 @@ class Worker:
                 self._answers.put(json.loads(line))
         self._answers.put(None)
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Send one message. Raises WorkerLost if the process is gone."""
+    def begin(self, request: BatchRequest) -> None:
+        """Begin with the shards of a batch."""
+        self._send(request.to_json())
+
+    def cut(self, request: SourceRequest, on_clips: Callable[[int], None]) -> SourceOutcome:
+        """Cut one source into the shards. `on_clips` gets the number of its clips so far."""
+        self._send(request.to_json())
+        self.sources += 1
+        while "outcome" not in (answer := self._receive()):
+            on_clips(answer["clips"])
+        return SourceOutcome.from_json(answer["outcome"])
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Complete the shards; returns what the index says of each."""
+        self._send(END)
+        # Reports of progress may still come before the shards.
+        while "shards" not in (answer := self._receive()):
+            pass
+        shards: list[dict[str, Any]] = answer["shards"]
+        return shards
+
+    def _send(self, message: dict[str, Any]) -> None:
         try:
             self._process.write(json.dumps(message).encode() + b"\n")
         except (OSError, ValueError):  # it ended, or another thread stopped it
             raise WorkerLost(self._process.how_it_ended()) from None
 
-    def receive(self) -> dict[str, Any]:
-        """The next answer.
-
-        Raises WorkerLost if the process died, or was silent for too long and was stopped; OSError
-        if the worker met an error of the machine; LookListenError if it refused the work.
-        """
+    def _receive(self) -> dict[str, Any]:
+        """The next answer, within `limits.stall_seconds`."""
         try:
             answer = self._answers.get(timeout=self.limits.stall_seconds)
         except queue.Empty:

@@ -170,7 +170,9 @@ def decode_audio_chunks(
         yield event
 
 
-def decode_audio(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]:
+def decode_audio(
+    path: str | Path, max_hours: float = DecodeOptions.max_hours
+) -> NDArray[np.float32]:
     """All chunks of `decode_audio_chunks` in one array, at most `max_hours` of sound.
 
     Raises SourceError when the file has no sound that can be decoded.

@@ -124,7 +124,7 @@ def read_audio_chunks(
         yield event
 
 
-def read_audio(path: str | Path, max_hours: float = 24.0) -> NDArray[np.float32]:
+def read_audio(path: str | Path, max_hours: float = DecodeOptions.max_hours) -> NDArray[np.float32]:
     """`decode.decode_audio` in another process."""
     samples: NDArray[np.float32] = call_isolated(
         in_process.decode_audio, _path_elsewhere(path), max_hours, source=path
