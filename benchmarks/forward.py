@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import looklisten as ll
 from looklisten.config import SIDES, Side
-from looklisten.inference.encoder import NetworkEncoder, encode_rows, encoder_of, rows_on_cpu
+from looklisten.inference.encoder import NetworkEncoder, encode_rows, encoder_of, rows_at_once
 from looklisten.inference.layers import side_vectors
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
@@ -97,7 +97,7 @@ def compare(
     return Comparison(
         side=side,
         precision=encoder.precision,
-        rows_of_a_batch=rows_on_cpu(encoder, side),
+        rows_of_a_batch=rows_at_once(encoder, side, 1),
         unfused_ms=1000 * min(before),
         fused_ms=1000 * min(after),
         ratio=min(before) / min(after),

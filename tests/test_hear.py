@@ -129,6 +129,8 @@ def test_the_layer_is_an_option_of_load_model(run_path, model):
         1,
         aligned.scene_embedding_size,
     )
+    with pytest.raises(ll.LookListenError, match="there is no layer 'pool9'; the layers are pool4"):
+        hear.load_model(str(run_path), layer="pool9")
 
 
 def test_without_a_path_the_environment_names_the_network(run_path, model, monkeypatch):

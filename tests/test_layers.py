@@ -51,7 +51,7 @@ def test_aligned_vectors_are_those_of_the_fusion_and_a_network_without_them_says
     assert torch.allclose(side_vectors(model, seen, "vision", "aligned"), vision)
     assert torch.allclose(side_vectors(model, heard, "audio", "aligned"), audio)
     with pytest.raises(ConfigError, match="recipe similarity, contrastive or tiny"):
-        side_vectors(L3Net(ModelConfig(widths=(4, 8))), heard, "audio", "aligned")
+        choose_layer(encoder_of(L3Net(ModelConfig(widths=(4, 8)))), "audio", "aligned")
 
 
 @torch.inference_mode()

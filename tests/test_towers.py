@@ -7,7 +7,7 @@ import torch
 
 from conftest import small_config
 from looklisten.config import Config, ModelConfig
-from looklisten.inference.encoder import SMALL_TOWER_ROWS, encode_rows, encoder_of, rows_on_cpu
+from looklisten.inference.encoder import SMALL_TOWER_ROWS, encode_rows, encoder_of, rows_at_once
 from looklisten.inference.towers import fused_form, listen, look
 from looklisten.model.backbones import Backbone
 from looklisten.model.fused_convolution import FusedConvolution
@@ -155,7 +155,7 @@ def test_neighbors_and_places_do_not_change_a_vector(precision, threads, layer):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     encoder = encoder_of(trained(L3Net(small_config().model)), precision)
-    assert rows_on_cpu(encoder, "audio") == SMALL_TOWER_ROWS
+    assert rows_at_once(encoder, "audio", 32) == SMALL_TOWER_ROWS
     generator = torch.Generator().manual_seed(1)
     rows = sounds(11)
     alone = torch.cat([encode_rows(encoder, "audio", layer, row[None], 1) for row in rows])
@@ -182,4 +182,5 @@ def test_neighbors_and_places_do_not_change_a_vector_of_tiny(precision, threads)
 
 def test_a_large_tower_computes_one_row_at_a_time():
     encoder = encoder_of(L3Net(ModelConfig()))
-    assert rows_on_cpu(encoder, "audio") == rows_on_cpu(encoder, "vision") == 1
+    assert rows_at_once(encoder, "audio", 32) == 1
+    assert rows_at_once(encoder, "vision", 32) == 1

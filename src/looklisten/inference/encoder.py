@@ -200,16 +200,20 @@ def vector_length(encoder: Encoder, side: Side, layer: str) -> int:
 def encode_rows(
     encoder: Encoder, side: Side, layer: str, rows: Num[Tensor, "rows ..."], batch_size: int
 ) -> Float[Tensor, "rows features"]:
-    """Vectors of any number of rows, on the CPU. A vector does not depend on the other rows."""
-    # Libraries choose other kernels for other batch sizes, with other rounding. On a CPU batches
-    # therefore have one size, whatever `batch_size` says. Elsewhere they are filled up to a power
-    # of two; the difference that is left is rounding.
+    """Vectors of any number of rows, on the CPU. A vector does not depend on the other rows.
+
+    `layer`: as `choose_layer` gives it.
+    """
+    if not len(rows):
+        return torch.zeros(0, vector_length(encoder, side, layer))
+    at_once = rows_at_once(encoder, side, batch_size)
+    # Libraries choose other kernels for other batch sizes, with other rounding. On a CPU all
+    # batches therefore have one size. Elsewhere they are filled up to a power of two; the
+    # difference that is left is rounding.
     is_cpu = encoder.device.type == "cpu"
-    fixed_rows = rows_on_cpu(encoder, side) if is_cpu else None
     vectors = []
-    for start in range(0, len(rows), fixed_rows or batch_size):
-        batch = rows[start : start + (fixed_rows or batch_size)]
-        filled_rows = fixed_rows or 1 << (len(batch) - 1).bit_length()
+    for batch in torch.split(rows, at_once):
+        filled_rows = at_once if is_cpu else 1 << (len(batch) - 1).bit_length()
         empty = batch.new_zeros(filled_rows - len(batch), *batch.shape[1:])
         filled = torch.cat([batch, empty]) if len(empty) else batch
         of_batch = encoder.encode(side, filled.to(encoder.device), layer)[: len(batch)]
@@ -218,8 +222,14 @@ def encode_rows(
     return torch.cat(vectors)
 
 
-def rows_on_cpu(encoder: Encoder, side: Side) -> int:
-    """The size of every batch on a CPU: 1, or `SMALL_TOWER_ROWS` for the sound of small towers."""
+def rows_at_once(encoder: Encoder, side: Side, batch_size: int) -> int:
+    """The size of a batch: `batch_size`, but fixed on a CPU.
+
+    There it is 1, or `SMALL_TOWER_ROWS` for the sound of small towers.
+    """
+    if encoder.device.type != "cpu":
+        # A GPU computes a batch almost as fast as one row.
+        return batch_size
     # One picture often comes alone, as a file, and would then cost as much as a full batch.
     if side == "vision" or not isinstance(encoder, NetworkEncoder):
         return 1

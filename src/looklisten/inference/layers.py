@@ -76,19 +76,19 @@ def side_vectors(
     """One vector a row, float32, from the output of the tower of `side`.
 
     A layer of the tower is its map, pooled to a grid. `aligned` is the unit vector in the space
-    that both sides share. Raises ConfigError when the network has no such layer.
+    that both sides share. `layer`: a name that `check_layer` accepts.
     """
-    pooled_from = pooled_layer(model, side, layer)
-    if layer == ALIGNED and side == "vision":
-        # Some fusions take the vector of a frame from all positions of its map.
-        return model.fusion.aligned_frame(output)
-    if pooled_from == model.tower(side).vector_layer():
+    tower = model.tower(side)
+    if layer == ALIGNED:
+        if side == "vision":
+            # Some fusions take the vector of a frame from all positions of its map.
+            return model.fusion.aligned_frame(output)
+        return model.fusion.aligned(output.vector.float(), side)
+    pooled_from = tower.layers[layer]
+    if pooled_from == tower.vector_layer():
         # The tower has pooled its last map over all positions already.
-        pooled = output.vector.float()
-    else:
-        map_ = output.map_of(pooled_from).float()
-        pooled = pool(map_, pooled_from.pooling, pooled_from.grid)
-    return vectors_from_pooled(model, pooled, side, layer)
+        return output.vector.float()
+    return pool(output.map_of(pooled_from).float(), pooled_from.pooling, pooled_from.grid)
 
 
 def vectors_from_pooled(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from looklisten.errors import ConfigError
-from looklisten.inference.encoder import Encoder, encoder_of
+from looklisten.inference.encoder import Encoder, choose_layer, encoder_of
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.networks import load
@@ -32,13 +32,12 @@ class HearModel(nn.Module):
     def __init__(self, network: nn.Module | Encoder, layer: str = "") -> None:
         super().__init__()
         self.network = network  # an attribute, so that `to(device)` moves a network of PyTorch
-        layers = self.encoder.layers
-        if "audio" not in layers:
+        if "audio" not in self.encoder.layers:
             raise ConfigError(
                 "this network embeds images only, and HEAR needs sound; "
                 "give a network with an audio side"
             )
-        self.layer = layer or layers["audio"][0]
+        self.layer = choose_layer(self.encoder, "audio", layer or None)
         silence = torch.zeros(1, WINDOW_SAMPLES, device=self.encoder.device)
         features = self.encode(silence).shape[1]
         self.sample_rate = SAMPLE_RATE_HZ

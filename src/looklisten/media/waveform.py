@@ -13,7 +13,6 @@ from torch import Tensor
 
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.arrays import plain_array
 from looklisten.media.decode.decode import continuous_audio
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame
@@ -71,13 +70,12 @@ def read_waveform_chunks(
         samples_done += len(chunk)
 
 
-def samples_first(waveform: Waveform, first_is_time: bool = False) -> NDArray[Any]:
-    """An array or a tensor as `[samples]` or `[samples, channels]`, not copied.
+def samples_first(array: NDArray[Any], first_is_time: bool = False) -> NDArray[Any]:
+    """An array as `[samples]` or `[samples, channels]`, not copied.
 
     Takes `[samples]`, `[samples, channels]` and `[channels, samples]`: the longer axis is time, or
     with `first_is_time` the first one. Raises SourceError for what cannot be sound.
     """
-    array = plain_array(waveform)
     shape = list(array.shape)
     if array.ndim not in (1, 2):
         raise SourceError(f"sound is [samples] or [samples, channels], and this array is {shape}")
@@ -274,9 +272,9 @@ class ArrayResampler:
 
 
 def resample_array(
-    waveform: Waveform, sample_rate_hz: SampleRate
+    array: NDArray[Any], sample_rate_hz: SampleRate
 ) -> Iterator[Float32[np.ndarray, " samples"]]:
     """A whole array at 48 kHz, in chunks."""
     resampler = ArrayResampler(sample_rate_hz)
-    yield from resampler.push(samples_first(waveform))
+    yield from resampler.push(samples_first(array))
     yield from resampler.finish()

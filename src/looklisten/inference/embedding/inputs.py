@@ -6,10 +6,12 @@ Knows media and an encoder, no output.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -27,7 +29,7 @@ from looklisten.inference.embedding.records import (
 from looklisten.inference.embedding.stream import embed_audio_pieces
 from looklisten.inference.embedding.windows import WindowGrid
 from looklisten.inference.encoder import Encoder, choose_layer, encode_rows
-from looklisten.media.arrays import as_tensor, plain_array
+from looklisten.media.arrays import as_tensor
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import DecodeReport, Frame
 from looklisten.media.frames import decode_jpeg, fit_square, stack
@@ -36,7 +38,6 @@ from looklisten.media.isolation.readers import TimeGrid, is_image, read_media, r
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.media.waveform import (
     SampleRate,
-    Waveform,
     checked_media,
     read_waveform_chunks,
     resample_array,
@@ -168,9 +169,8 @@ def _embed_squares(
     )
 
 
-def images_of(array: Waveform, encoder: Encoder) -> Iterator[UInt8[Tensor, "height width 3"]]:
+def images_of(pixels: NDArray[Any], encoder: Encoder) -> Iterator[UInt8[Tensor, "height width 3"]]:
     """The images of an array, resized. Raises SourceError, one sentence, for other arrays."""
-    pixels = plain_array(array)
     _check_image_shape(list(pixels.shape))
     if pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32, copy=False)

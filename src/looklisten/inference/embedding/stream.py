@@ -21,10 +21,10 @@ from looklisten.inference.encoder import (
     choose_layer,
     encode_rows,
     encoder_of,
-    rows_on_cpu,
-    vector_length,
+    rows_at_once,
 )
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.arrays import plain_array
 from looklisten.media.waveform import ArrayResampler, SampleRate, Waveform, samples_first
 from looklisten.model.l3net import L3Net
 
@@ -32,22 +32,21 @@ from looklisten.model.l3net import L3Net
 class WindowedAudio:
     """Embeds sound that is pushed in pieces: each window goes through the audio tower by itself.
 
-    Vectors are computed of a multiple of `min_windows` windows; the others wait for more.
+    `push` gives the vectors of a multiple of `batch_windows` windows; the others wait for more.
     """
 
     step_samples = 1
     """Starts of windows are multiples of this number of samples."""
 
     def __init__(
-        self, encoder: Encoder, options: EmbedOptions, source: str, min_windows: int = 1
+        self, encoder: Encoder, options: EmbedOptions, source: str, batch_windows: int
     ) -> None:
         self._encoder = encoder
         self._options = options
         self._source = source
         self._layer = choose_layer(encoder, "audio", options.layer)
-        self._min_windows = min_windows
-        self._cutter = WindowCutter(WindowGrid.of(options.hop_seconds, options.center))
-        self._waiting: list[Windows] = []
+        grid = WindowGrid.of(options.hop_seconds, options.center)
+        self._cutter = WindowCutter(grid, batch_windows)
 
     @property
     def samples(self) -> int:
@@ -56,47 +55,32 @@ class WindowedAudio:
 
     def push(self, waveform: Float32[np.ndarray, " samples"]) -> Embeddings:
         """The windows that are complete now, perhaps none."""
-        return self._embed(self._cutter.push(waveform), self._min_windows)
+        return self._embed(self._cutter.push(waveform))
 
     def finish(self) -> Embeddings:
         """The remaining windows; silence fills the last."""
-        return self._embed(self._cutter.finish(), min_windows=1)
+        return self._embed(self._cutter.finish())
 
-    def _embed(self, new_windows: Windows, min_windows: int) -> Embeddings:
-        if len(new_windows.starts):
-            self._waiting.append(new_windows)
-        count = sum(len(windows.starts) for windows in self._waiting)
-        starts = np.zeros(0, np.int64)
-        if count < min_windows:
-            width = vector_length(self._encoder, "audio", self._layer)
-            vectors = np.zeros((0, width), np.float32)
-        else:
-            starts = np.concatenate([windows.starts for windows in self._waiting])
-            waveforms = np.concatenate([windows.waveforms for windows in self._waiting])
-            full = count // min_windows * min_windows
-            self._waiting = [Windows(starts[full:], waveforms[full:])] if full < count else []
-            starts = starts[:full]
-            rows = torch.from_numpy(waveforms[:full])
-            batch_size = self._options.batch_size
-            vectors = encode_rows(self._encoder, "audio", self._layer, rows, batch_size).numpy()
-        return audio_embeddings(starts, vectors, self._source, self._layer, self._options)
+    def _embed(self, windows: Windows) -> Embeddings:
+        rows = torch.from_numpy(windows.waveforms)
+        batch_size = self._options.batch_size
+        vectors = encode_rows(self._encoder, "audio", self._layer, rows, batch_size).numpy()
+        return audio_embeddings(windows.starts, vectors, self._source, self._layer, self._options)
 
 
 def embed_audio_pieces(
-    encoder: Encoder, options: EmbedOptions, source: str, min_windows: int | None = None
+    encoder: Encoder, options: EmbedOptions, source: str, batch_windows: int | None = None
 ) -> WindowedAudio | DenseAudio:
     """The object that embeds a sound piece by piece.
 
-    `min_windows`: windows wait until so many are there; by default a full batch.
+    `batch_windows`: windows wait until so many are there; by default as many as are computed at
+    once.
     """
     if options.dense:
         return DenseAudio(encoder, options, source)
-    if min_windows is None:
-        # A GPU computes a batch almost as fast as one window. On a CPU a batch has a fixed size,
-        # see `rows_on_cpu`.
-        is_cpu = encoder.device.type == "cpu"
-        min_windows = rows_on_cpu(encoder, "audio") if is_cpu else options.batch_size
-    return WindowedAudio(encoder, options, source, min_windows)
+    if batch_windows is None:
+        batch_windows = rows_at_once(encoder, "audio", options.batch_size)
+    return WindowedAudio(encoder, options, source, batch_windows)
 
 
 class StreamingEmbedder:
@@ -123,7 +107,7 @@ class StreamingEmbedder:
         options = replace(options or EmbedOptions(), **choices)
         encoder = encoder_of(model, options.precision)
         # No window waits for others, so that a vector comes as early as possible.
-        self._audio = embed_audio_pieces(encoder, options, "a stream", min_windows=1)
+        self._audio = embed_audio_pieces(encoder, options, "a stream", batch_windows=1)
         self._resampler = ArrayResampler(sample_rate_hz)
         self._is_finished = False
 
@@ -135,7 +119,7 @@ class StreamingEmbedder:
         """
         self._check_not_finished()
         # A piece may be shorter than its number of channels, so its longer axis says nothing.
-        array = samples_first(samples, first_is_time=True)
+        array = samples_first(plain_array(samples), first_is_time=True)
         return self._push_all(self._resampler.push(array))
 
     def finish(self) -> Embeddings:

@@ -109,13 +109,16 @@ class SampleBuffer:
 class WindowCutter:
     """Cuts the windows of a grid from sound that is pushed in pieces of any length.
 
-    It holds little more than two windows and one piece.
+    `push` gives a multiple of `batch_windows`; the other windows wait for more. It holds little
+    more than these, two windows and one piece.
     """
 
-    def __init__(self, grid: WindowGrid) -> None:
+    def __init__(self, grid: WindowGrid, batch_windows: int = 1) -> None:
         self._grid = grid
+        self._batch_windows = batch_windows
         self._next_number = 0
         self._buffer = SampleBuffer(grid.padding_samples)
+        self._waiting: list[Float32[np.ndarray, " samples"]] = []
 
     @property
     def samples(self) -> int:
@@ -123,22 +126,29 @@ class WindowCutter:
         return self._buffer.end
 
     def push(self, waveform: Float32[np.ndarray, " samples"]) -> Windows:
-        """The windows that this piece completes."""
+        """The full batches of windows that this piece completes, perhaps none."""
         self._buffer.push(waveform)
-        stop_number = self._next_number
-        while self._grid.start(stop_number) + WINDOW_SAMPLES <= self._buffer.end:
-            stop_number += 1
-        return self._cut(stop_number)
+        while self._grid.start(self._next_number) + WINDOW_SAMPLES <= self._buffer.end:
+            self._cut_next()
+        self._buffer.drop_before(self._grid.start(self._next_number))
+        return self._take(len(self._waiting) // self._batch_windows * self._batch_windows)
 
     def finish(self) -> Windows:
         """The remaining windows; silence fills the last."""
-        return self._cut(self._grid.count(self.samples))
+        while self._next_number < self._grid.count(self.samples):
+            self._cut_next()
+        return self._take(len(self._waiting))
 
-    def _cut(self, stop_number: int) -> Windows:
-        starts = [self._grid.start(number) for number in range(self._next_number, stop_number)]
-        waveforms = np.zeros((len(starts), WINDOW_SAMPLES), np.float32)
-        for row, start in enumerate(starts):
-            waveforms[row] = self._buffer.take(start, start + WINDOW_SAMPLES)
-        self._next_number = max(stop_number, self._next_number)
-        self._buffer.drop_before(self._grid.start(self._next_number))
-        return Windows(np.array(starts, np.int64), waveforms)
+    def _cut_next(self) -> None:
+        start = self._grid.start(self._next_number)
+        self._waiting.append(self._buffer.take(start, start + WINDOW_SAMPLES))
+        self._next_number += 1
+
+    def _take(self, count: int) -> Windows:
+        """The first windows that wait."""
+        first_number = self._next_number - len(self._waiting)
+        numbers = range(first_number, first_number + count)
+        starts = np.array([self._grid.start(number) for number in numbers], np.int64)
+        waveforms = np.array(self._waiting[:count], np.float32).reshape(count, WINDOW_SAMPLES)
+        self._waiting = self._waiting[count:]
+        return Windows(starts, waveforms)
