@@ -1,0 +1,76 @@
+"""The roads of data in docs/architecture.md are those that the code takes."""
+
+import importlib
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import write_clock_video
+from looklisten.app.cli import main
+from looklisten.inference.embedding.embed import embed
+from looklisten.model.networks import load
+
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+STOP = re.compile(r"^\d+\. `([\w/]+)\.py: ([\w.]+)` ", re.MULTILINE)
+TITLES = [
+    "A waveform becomes a vector",
+    "A video becomes a batch of training",
+    "A video becomes an overlay",
+]
+
+
+def code_of_stops(title):
+    """The code of each function of a road, by its name."""
+    section = PAGE.read_text(encoding="utf-8").split(f"### {title}\n")[1].split("\n#")[0]
+    codes = {}
+    for module, name in STOP.findall(section):
+        function = importlib.import_module("looklisten." + module.replace("/", "."))
+        for part in name.split("."):
+            function = getattr(function, part)
+        codes[name] = inspect.unwrap(function).__code__
+    return codes
+
+
+def entered(codes, action):
+    """The names of `codes` whose functions `action` enters, in the order of first entry."""
+    names = {code: name for name, code in codes.items()}
+    first_entries = {}
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_code in names:
+            first_entries.setdefault(names[frame.f_code])
+
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return list(first_entries)
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_every_stop_is_a_function(title):
+    assert len(code_of_stops(title)) >= 5
+
+
+def test_a_waveform_takes_its_road(run_path):
+    codes = code_of_stops("A waveform becomes a vector")
+    network = load(run_path)
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 200_000).astype(np.float32)
+    taken = entered(codes, lambda: embed(noise, network, sample_rate_hz=44_100))
+    # `concatenate` is entered early, because it takes the blocks as they come.
+    *before_the_end, last = codes
+    assert [name for name in taken if name != last] == before_the_end
+    assert last in taken
+
+
+def test_a_video_takes_its_road_to_an_overlay(run_path, tmp_path):
+    video = tmp_path / "clip.mp4"
+    write_clock_video(video, seconds=2.0)
+    codes = code_of_stops("A video becomes an overlay")
+    words = ["localize", str(video), "--checkpoint", str(run_path), "-o", str(tmp_path / "out")]
+    assert entered(codes, lambda: main(words)) == list(codes)
