@@ -514,12 +514,14 @@ def test_options_out_of_range_are_errors(value):
         ProbeOptions(per_clip=value)
 
 
-def test_the_command_line_gives_a_table(esc, tmp_path, capsys):
+def test_the_command_line_gives_a_table(esc, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("LOOKLISTEN_CACHE", str(tmp_path / "cache"))
     recipe = tmp_path / "small.toml"
     recipe.write_text(small_config().toml())
     network = ["--checkpoint", f"untrained:{recipe}", "--untrained-seeds", "1"]
-    command = ["probe", "esc50", str(esc), *network, "--cache", str(tmp_path), "--partial"]
+    command = ["probe", "esc50", str(esc), *network, "--partial"]
     assert main(command) == 0
+    assert list((tmp_path / "cache" / "probe").iterdir()), "vectors are in the one cache"
     result = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in result["rows"]] == ["untrained", "spectrogram"]
     assert result["published"][6] == {

@@ -10,8 +10,9 @@ from conftest import write_clock_video
 from looklisten.config import ModelConfig
 from looklisten.data.clips import Clip
 from looklisten.errors import ConfigError, SourceError
-from looklisten.inference.localization.localize import localize
+from looklisten.inference.localization.localize import localize, localize_each
 from looklisten.inference.localization.methods import localize_moments
+from looklisten.inference.localization.options import LocalizeOptions
 from looklisten.inference.localization.records import HeatMap, normalize_maps
 from looklisten.inference.moments import Moment
 from looklisten.model.backbones.backbone import TowerOutput
@@ -248,8 +249,20 @@ def test_a_file_is_localized_through_its_length(clip, run_path):
     highest = max(item.frame_map.values.max() for item in localizations)
     assert 0 < highest <= 1
     assert all(item.frame_map.values.min() >= 0 for item in localizations)
-    assert all(0 <= item.probability <= 1 for item in localizations)
     assert localizations[0].spectrogram.shape == (64, 98)
+
+
+def test_a_probability_is_the_answer_of_the_network_itself(clip, run_path):
+    network = load(run_path)
+    probabilities = []
+    for moment, localization in localize_each(clip, network, LocalizeOptions(every_seconds=0.5)):
+        frame = moment.vision_input.permute(2, 0, 1)[None]
+        waveform = torch.from_numpy(moment.waveform.copy())[None]
+        with torch.inference_mode():
+            answer = torch.sigmoid(network.log_odds(network(frame, waveform)))
+        assert localization.probability == pytest.approx(float(answer), abs=1e-4)
+        probabilities.append(localization.probability)
+    assert len(set(probabilities)) == 6
 
 
 def test_times_can_be_chosen(clip, run_path):

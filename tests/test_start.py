@@ -56,8 +56,7 @@ def test_without_network_and_files_one_sentence_says_what_to_do(tmp_path, monkey
 @needs_clip
 def test_start_localizes_and_embeds_a_real_clip(published_towers):
     run = open_network("start")
-    localizations = localize(CLIP, run)
-    assert localizations and all(0 <= each.probability <= 1 for each in localizations)
+    assert localize(CLIP, run)
     network = run.l3net
     with torch.inference_mode():
         frame = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)

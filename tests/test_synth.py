@@ -4,7 +4,7 @@ import csv
 import hashlib
 import itertools
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import av
 import numpy as np
@@ -17,7 +17,7 @@ from looklisten.media.decode.decode import decode_media
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import AudioChunk, Frame
 from looklisten.media.synth.folder import write_set
-from looklisten.media.synth.options import WorldOptions
+from looklisten.media.synth.options import CollageOptions, SynthOptions, WorldOptions
 from looklisten.media.synth.scenes import CLASSES, render_background, render_frame, render_sound
 from looklisten.media.synth.shapes import SHAPES
 from looklisten.media.synth.synth import synth
@@ -274,3 +274,8 @@ def test_decoded_sound_is_the_rendered_one(tmp_path):
     assert [round(e.at_seconds, 3) for e in events if isinstance(e, Frame)] == [
         round(0.2 * k, 3) for k in range(10)
     ]
+
+
+def test_drawn_and_composed_videos_share_their_defaults():
+    for field in fields(SynthOptions):
+        assert getattr(WorldOptions(), field.name) == getattr(CollageOptions, field.name)
