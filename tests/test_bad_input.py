@@ -74,7 +74,7 @@ def cosine(a, b):
         (tone(), float("nan"), "a sample rate of nan Hz"),
     ],
 )
-def test_what_is_no_sound_is_told(model, wave, rate, sentence):
+def test_what_is_no_sound_is_refused(model, wave, rate, sentence):
     with pytest.raises(SourceError, match=sentence):
         embed(wave, model, sample_rate_hz=rate)
     if wave.size and wave.ndim == 1 and rate == RATE_HZ:
@@ -106,7 +106,7 @@ def test_what_is_no_sound_is_told(model, wave, rate, sentence):
         ),
     ],
 )
-def test_choices_that_cannot_be_met_are_told(model, choices, sentence):
+def test_choices_that_cannot_be_met_are_refused(model, choices, sentence):
     with pytest.raises(LookListenError, match=sentence):
         embed(tone(), model, **({"sample_rate_hz": RATE_HZ} | choices))
 
@@ -177,7 +177,7 @@ def test_seven_channels_are_mixed(model, tmp_path):
 
 
 def test_files_whose_floats_are_no_numbers(model, tmp_path):
-    """A file's NaN is a hole of one sample, silent as a hole is; what is infinite is told."""
+    """A file's NaN is a hole of one sample, silent as a hole is; what is infinite is an error."""
     wave = tone()
     wave[100] = np.nan
     assert np.isfinite(embed(write_sound(tmp_path / "a.wav", wave), model).vectors).all()
@@ -199,21 +199,21 @@ def test_files_whose_floats_are_no_numbers(model, tmp_path):
         b"RIFF\xff\x00\x00\x00WAVEfmt ",
     ],
 )
-def test_files_that_are_no_media_are_told(model, tmp_path, name, content):
+def test_files_that_are_no_media_are_refused(model, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(SourceError) as told:
+    with pytest.raises(SourceError) as raised:
         embed(tmp_path / name, model)
-    assert str(tmp_path / name) in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(tmp_path / name) in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_not_there_and_a_folder_are_told(model, tmp_path):
+def test_a_missing_file_and_a_folder_are_refused(model, tmp_path):
     for path in (tmp_path / "nowhere.wav", tmp_path):
         with pytest.raises(SourceError, match=re.escape(f"there is no file {path}")):
             embed(path, model)
 
 
-def test_a_side_that_a_file_has_not_is_told(model, tmp_path):
+def test_a_side_that_a_file_lacks_is_refused(model, tmp_path):
     Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
     sound = write_sound(tmp_path / "a.wav", tone())
     with pytest.raises(SourceError, match="is an image and has no sound"):
@@ -341,12 +341,12 @@ def test_pictures_of_odd_sizes_are_seen(model, tmp_path, size):
         ),
     ],
 )
-def test_arrays_that_are_no_pictures_are_told(model, array, sentence):
+def test_arrays_that_are_no_images_are_refused(model, array, sentence):
     with pytest.raises(SourceError, match=sentence):
         embed(array, model)
 
 
-def test_pictures_that_cannot_be_read_are_told(model, tmp_path):
+def test_images_that_cannot_be_read_are_refused(model, tmp_path):
     Image.fromarray(SQUARE[..., 0].astype(np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(SourceError, match="its values are floating-point, without a known white"):
         embed(tmp_path / "float.tif", model)

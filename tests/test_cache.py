@@ -87,7 +87,7 @@ cache_folder("openl3")
 @pytest.mark.skipif(
     not hasattr(os, "getuid") or os.getuid() != 0, reason="only root may become another user"
 )
-def test_a_user_without_a_home_is_told_once():
+def test_a_user_without_a_home_is_warned_once():
     """A number without a name, as containers give it."""
     kept = {
         name: value

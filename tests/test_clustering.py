@@ -147,14 +147,14 @@ def test_the_verb_writes_table_and_picture(run_path, shards_path, tmp_path, caps
         "2",
     ]
     assert main(arguments) == 0
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     networks = ("random", "untrained", "trained")
-    assert [(row["side"], row["network"]) for row in told["rows"]] == [
+    assert [(row["side"], row["network"]) for row in printed["rows"]] == [
         (side, one) for side in ("vision", "audio") for one in networks
     ]
-    assert len(told["selective_classes"]["audio, trained"]) == told["rows"][5]["selective"]
-    assert told["rows"][2]["paper_nmi"] == 0.409
-    assert told["k_reason"].startswith(f"{told['rows'][2]['n']} items are too few")
+    assert len(printed["selective_classes"]["audio, trained"]) == printed["rows"][5]["selective"]
+    assert printed["rows"][2]["paper_nmi"] == 0.409
+    assert printed["k_reason"].startswith(f"{printed['rows'][2]['n']} items are too few")
     assert (tmp_path / "plane.png").read_bytes().startswith(b"\x89PNG")
 
 

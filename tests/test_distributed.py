@@ -156,8 +156,8 @@ def test_no_process_outlives_its_run_by_a_thread_or_leaves_before_it_is_saved(re
     assert all("pt_gloo_runloop" in names for names in first["during"])
     assert first["after"] == second["after"] == []
     assert first["saved"] == second["saved"] == STEPS
-    told = ("step", "held_out_accuracy", "best_step", "best_accuracy")
-    assert [first["result"][key] for key in told] == [second["result"][key] for key in told]
+    keys = ("step", "held_out_accuracy", "best_step", "best_accuracy")
+    assert [first["result"][key] for key in keys] == [second["result"][key] for key in keys]
     assert first["result"]["best_step"] == STEPS
 
 

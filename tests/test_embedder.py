@@ -82,9 +82,9 @@ def test_poolings_and_the_options_of_sentence_transformers(model, sounds):
     similar = embedder.similarity(embedder.encode(sounds), unit.numpy())
     assert np.allclose(np.diag(similar), 1, atol=1e-5)
     assert np.allclose(similar, similar.T, atol=1e-5)
-    told = []
-    embedder.encode(sounds, progress=lambda done, total, **facts: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    reported = []
+    embedder.encode(sounds, progress=lambda done, total, **facts: reported.append((done, total)))
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_run_is_opened_by_its_folder(run_path, sounds):

@@ -168,11 +168,11 @@ def test_onnx_gives_the_networks_vectors_for_any_batch(side, layer, model, tmp_p
     difference = write_onnx(network, side, layer, path)
     assert 0 <= difference < 1e-3
     session = onnxruntime.InferenceSession(path)
-    (given,), (told,) = session.get_inputs(), session.get_outputs()
+    (given,), (output,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type) == (
         ("waveforms", "tensor(float)") if side == "audio" else ("frames", "tensor(uint8)")
     )
-    assert told.name == "vectors"
+    assert output.name == "vectors"
     whole = batch_of(side).repeat(
         1,
         network.config.frames_per_pair if side == "vision" else 1,

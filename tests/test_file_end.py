@@ -144,7 +144,7 @@ def test_half_a_file_of_sound_is_seen(tmp_path, name, codec):
         ("a.wav", {}),
     ],
 )
-def test_a_short_file_is_told_to_be_cut(tmp_path, name, codecs):
+def test_a_short_file_is_reported_as_cut(tmp_path, name, codecs):
     """Much of a short file is less than headers are usually wrong by; here bytes are missing."""
     path = tmp_path / name
     is_sound = name == "a.wav"

@@ -70,34 +70,36 @@ def write_set(folder, clips, **index):
 
 
 def test_the_numbers_are_those_of_the_set(world, shards_path, shards):
-    told, clips, index = (
+    summary, clips, index = (
         inspect(shards_path),
         list(shards),
         json.loads((shards_path / "index.json").read_text()),
     )
     with (world / "labels.csv").open(newline="") as file:
         truth = list(csv.DictReader(file))
-    assert (told["videos"], told["clips"], told["shards"]) == (
+    assert (summary["videos"], summary["clips"], summary["shards"]) == (
         len(truth),
         len(clips),
         len(list(shards_path.glob("*.arrow"))),
     )
-    assert told["frames"] == sum(len(clip.frames) for clip in clips)
-    assert told["frames_per_clip"]["max"] == max(len(clip.frames) for clip in clips)
+    assert summary["frames"] == sum(len(clip.frames) for clip in clips)
+    assert summary["frames_per_clip"]["max"] == max(len(clip.frames) for clip in clips)
     durations = [clip.duration_seconds for clip in clips]
-    assert told["clip_seconds"] == pytest.approx(
+    assert summary["clip_seconds"] == pytest.approx(
         {"min": min(durations), "median": np.median(durations), "max": max(durations)}, abs=1e-3
     )
-    assert told["hours"] == pytest.approx(sum(durations) / 3600, abs=1e-4)
-    assert told["pictures"] == {"measured_on": len(clips), "sizes": {"96x96": len(clips)}}
-    assert told["labels"] == Counter(row["label"] for row in truth)
-    assert {split: row["videos"] for split, row in told["splits"].items()} == Counter(
+    assert summary["hours"] == pytest.approx(sum(durations) / 3600, abs=1e-4)
+    assert summary["pictures"] == {"measured_on": len(clips), "sizes": {"96x96": len(clips)}}
+    assert summary["labels"] == Counter(row["label"] for row in truth)
+    assert {split: row["videos"] for split, row in summary["splits"].items()} == Counter(
         row["split"] for row in truth
     )
-    assert told["marks"] == Counter(mark for clip in clips for mark in clip.marks)
-    assert told["bytes"] == sum(file.stat().st_size for file in shards_path.glob("*.arrow"))
-    assert told["bytes_per_hour"] == pytest.approx(told["bytes"] / sum(durations) * 3600, rel=1e-6)
-    assert told["index"] == {
+    assert summary["marks"] == Counter(mark for clip in clips for mark in clip.marks)
+    assert summary["bytes"] == sum(file.stat().st_size for file in shards_path.glob("*.arrow"))
+    assert summary["bytes_per_hour"] == pytest.approx(
+        summary["bytes"] / sum(durations) * 3600, rel=1e-6
+    )
+    assert summary["index"] == {
         name: index[name] for name in ("sources", "prepared", "skipped", "failed", "settings")
     }
 
@@ -117,17 +119,17 @@ def test_sizes_labels_splits_and_marks_are_counted_the_most_common_first(tmp_pat
         a_clip(1, 64, 48, 2.0, frames=4, labels=("dog",), marks=("silent",)),
         a_clip(2, 64, 48, 1.0, frames=1, key="v1@10.000", video_id="v1"),
     ]
-    told = inspect(write_set(tmp_path, clips))
-    assert told["frames_per_clip"] == {"min": 1, "median": 4, "max": 50}
-    assert told["clip_seconds"] == {"min": 1, "median": 2, "max": 10}
-    assert list(told["pictures"]["sizes"].items()) == [("64x48", 2), ("454x256", 1)]
-    assert list(told["labels"].items()) == [("dog", 2), ("bell", 1)]
-    assert list(told["marks"].items()) == [("silent", 2), ("clipped", 1)]
-    assert told["splits"] == {
+    summary = inspect(write_set(tmp_path, clips))
+    assert summary["frames_per_clip"] == {"min": 1, "median": 4, "max": 50}
+    assert summary["clip_seconds"] == {"min": 1, "median": 2, "max": 10}
+    assert list(summary["pictures"]["sizes"].items()) == [("64x48", 2), ("454x256", 1)]
+    assert list(summary["labels"].items()) == [("dog", 2), ("bell", 1)]
+    assert list(summary["marks"].items()) == [("silent", 2), ("clipped", 1)]
+    assert summary["splits"] == {
         "unnamed": {"videos": 1, "clips": 2},
         "train": {"videos": 1, "clips": 1},
     }
-    assert told["index"]["failed"] is None
+    assert summary["index"]["failed"] is None
 
 
 def test_frames_are_measured_on_clips_spread_over_the_set(tmp_path):
@@ -170,12 +172,12 @@ def test_a_set_of_many_shards_needs_few_open_files(tmp_path):
 
 
 def test_an_empty_set_is_no_trouble(tmp_path):
-    told = inspect(write_set(tmp_path, []))
+    summary = inspect(write_set(tmp_path, []))
     assert (
-        told["clips"],
-        told["clip_seconds"],
-        told["bytes_per_hour"],
-        told["pictures"]["measured_on"],
+        summary["clips"],
+        summary["clip_seconds"],
+        summary["bytes_per_hour"],
+        summary["pictures"]["measured_on"],
     ) == (0, None, None, 0)
 
 
@@ -195,22 +197,22 @@ def test_sources_that_failed_once_are_no_failure_of_inspect(tmp_path, capsys):
 
 def test_what_is_no_set_is_said(tmp_path, capsys):
     assert main(["inspect", str(tmp_path)]) == 1
-    told = capsys.readouterr()
-    assert "has no index.json" in told.err
-    assert told.out == ""
+    captured = capsys.readouterr()
+    assert "has no index.json" in captured.err
+    assert captured.out == ""
 
 
 def test_the_table_shows_the_most_common_labels_and_json_all(tmp_path, capsys):
     clips = [a_clip(i, labels=(f"[label {min(i, 24):02d}]",)) for i in range(26)]
-    told = inspect(write_set(tmp_path, clips))
-    emit(told, as_json=False)
+    summary = inspect(write_set(tmp_path, clips))
+    emit(summary, as_json=False)
     table = capsys.readouterr().out
     assert "labels [label 24]" in table.partition("[label 00]")[0], (
         "the most common first, brackets and all"
     )
     assert sum("[label " in line for line in table.splitlines()) == 20
     assert "and 5 more" in table
-    emit(told, as_json=True)
+    emit(summary, as_json=True)
     assert len(json.loads(capsys.readouterr().out)["labels"]) == 25
 
 
@@ -358,10 +360,10 @@ def test_a_small_set_shows_what_there_is(tmp_path, capsys):
     write_set(
         tmp_path, [a_clip(i, split="train" if i < 3 else "test", labels=("<b>",)) for i in range(5)]
     )
-    told = write_pair_page(
+    written = write_pair_page(
         tmp_path / "pairs.html", Shards(tmp_path), small_config(batch_size=8), 32
     )
-    assert told == {"page": str(tmp_path / "pairs.html"), "positive": 3, "negative": 3}
+    assert written == {"page": str(tmp_path / "pairs.html"), "positive": 3, "negative": 3}
     figures = Figures((tmp_path / "pairs.html").read_text()).found
     assert {figure["data-frame-video"] for figure in figures} == {"v0", "v1", "v2"}
     assert all("(<b>)" in figure["words"] for figure in figures), "labels are words, never markup"

@@ -38,7 +38,7 @@ def test_every_block_of_the_page_runs(run_path, tmp_path):
         "HF_TOKEN": "hf_none",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", text],
         env=os.environ | asked,
         cwd=tmp_path,
@@ -48,5 +48,5 @@ def test_every_block_of_the_page_runs(run_path, tmp_path):
     )
     hub.shutdown()
     hub.server_close()
-    assert told.returncode == 0, told.stderr
+    assert process.returncode == 0, process.stderr
     assert "org/name" in hub.models

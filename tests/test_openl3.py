@@ -499,11 +499,11 @@ def test_nothing_heavy_is_imported_at_import():
 
     code = "import sys; from looklisten.interop import openl3; print(sorted({'torch', 'h5py', 'PIL', 'av'} & set(sys.modules)))"
     source = str(Path(openl3.__file__).parents[3])
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
         capture_output=True,
         text=True,
         env={"PYTHONPATH": source},
     )
-    assert told.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"

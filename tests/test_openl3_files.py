@@ -310,9 +310,9 @@ def test_the_command_embeds_a_folder_and_says_what_failed(openl3_weights, sounds
     }
     (sounds / "bad.wav").write_text("text")
     assert main(command) == 3
-    told = json.loads(capsys.readouterr().out)
-    assert (told["written"], told["skipped"], told["failed"]) == (0, 2, 1)
-    assert "cannot be opened as sound" in told["failures"][str(sounds / "bad.wav")]
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["written"], printed["skipped"], printed["failed"]) == (0, 2, 1)
+    assert "cannot be opened as sound" in printed["failures"][str(sounds / "bad.wav")]
     (sounds / "bad.wav").unlink()
     level = logging.getLogger("looklisten").level
     assert main([*command, "-q"]) == 0

@@ -124,7 +124,7 @@ def test_impossible_examples_get_a_sentence(db, tmp_path):
         ll.tag_index(db, lonely.parent, "a/b", device="cpu")
 
 
-def test_a_broken_example_is_told_and_left_out(db, examples, tmp_path, caplog):
+def test_a_broken_example_is_reported_and_left_out(db, examples, tmp_path, caplog):
     copy = tmp_path / "examples"
     shutil.copytree(examples, copy)
     (copy / "low tone" / "broken.wav").write_text("Dear all")

@@ -481,10 +481,10 @@ def test_prepare_cuts_what_the_table_says(tmp_path):
     ],
 )
 def test_what_is_wrong_with_annotations_is_said_with_its_line(tmp_path, name, text, sentence):
-    with pytest.raises(SourceError, match=re.escape(sentence)) as told:
+    with pytest.raises(SourceError, match=re.escape(sentence)) as raised:
         make(tmp_path, name, text, ["0wR5jVB-WPk.mp4"])
-    assert "set_train.csv" in str(told.value)
-    assert "use the file that" in str(told.value), "what to do next"
+    assert "set_train.csv" in str(raised.value)
+    assert "use the file that" in str(raised.value), "what to do next"
     assert not (tmp_path / "table.csv").exists()
 
 
@@ -498,11 +498,11 @@ def test_a_name_that_tells_no_split_or_two(tmp_path):
 
 
 def test_nothing_matched_says_what_was_looked_for_and_what_was_found(tmp_path):
-    with pytest.raises(SourceError) as told:
+    with pytest.raises(SourceError) as raised:
         make(tmp_path, "vggsound", VGGSOUND, ["b/holiday.mp4", "a/notes.txt"])
-    said = str(told.value)
-    assert f"{ODD}.mp4, {ODD}_000030.mp4 or {ODD}_30000.mp4, found b/holiday.mp4;" in said
-    assert "name the videos by YouTube id, or use another folder" in said
+    sentence = str(raised.value)
+    assert f"{ODD}.mp4, {ODD}_000030.mp4 or {ODD}_30000.mp4, found b/holiday.mp4;" in sentence
+    assert "name the videos by YouTube id, or use another folder" in sentence
     with pytest.raises(SourceError, match="found no video"):
         table(
             "vggsound",
@@ -553,8 +553,8 @@ def test_the_shell_says_it_in_json_and_in_one_sentence(tmp_path, monkeypatch, ca
     written(tmp_path / "vggsound.csv", VGGSOUND)
     folder_of(tmp_path / "videos", f"{ODD}_000030.mp4")
     assert main(["table", "vggsound", "vggsound.csv", "videos", "table.csv"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told == {
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {
         "set": "vggsound",
         "rows": 2,
         "found": 1,
@@ -576,8 +576,8 @@ def test_the_shell_says_it_in_json_and_in_one_sentence(tmp_path, monkeypatch, ca
 def test_the_shell_knows_every_set_and_every_list(capsys):
     with pytest.raises(SystemExit):
         main(["table", "--help"])
-    told = capsys.readouterr().out
-    assert all(name in told for name in [*ANNOTATION_FORMATS, *KINETICS_SOUNDS])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in [*ANNOTATION_FORMATS, *KINETICS_SOUNDS])
     assert set(ANNOTATION_FORMATS) == set(VideoSet.__args__)
 
 

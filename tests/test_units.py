@@ -184,9 +184,9 @@ def test_top_moments_are_those_of_brute_force(colored, found):
                 for one in unit.strongest
             ]
             assert [video for video, _ in result] == [video for video, _ in wanted], unit.name
-            for (_, told_one), (_, wanted_one) in zip(result, wanted, strict=True):
-                assert told_one[0] == pytest.approx(wanted_one[0], rel=1e-4)
-                assert told_one[1:] == wanted_one[1:]
+            for (_, measured_one), (_, wanted_one) in zip(result, wanted, strict=True):
+                assert measured_one[0] == pytest.approx(wanted_one[0], rel=1e-4)
+                assert measured_one[1:] == wanted_one[1:]
             before[unit.name] = len(result)
     assert max(before.values()) == 3
 
