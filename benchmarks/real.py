@@ -115,7 +115,9 @@ class Row:
         for tiles, folds in self.mosaics.items():
             right = [answer for fold in folds for answer in fold.right]
             videos = [names for fold in folds for names in fold.videos]
-            result = MosaicAnswers(folds[0].tiles, folds[0].method, right, videos).result()
+            sounding = [name for fold in folds for name in fold.sounding]
+            answers = MosaicAnswers(folds[0].tiles, folds[0].method, right, videos, sounding)
+            result = answers.result()
             values[f"mosaic_{tiles}"] = result.pointing
             values[f"mosaic_{tiles}_ci95"] = result.pointing_ci95
             values[f"mosaic_{tiles}_trials"] = result.trials

@@ -70,25 +70,38 @@ def by_definition(matrix):
     videos=st.integers(3, 6),
     digits=st.integers(0, 2),
 )
-def test_figures_equal_their_definitions_with_and_without_each_video(seed, moments, videos, digits):
+def test_figures_equal_their_definitions_with_and_without_each_group(seed, moments, videos, digits):
     rng = np.random.default_rng(seed)
     # At least three videos, and equal scores where there are few digits.
     names = np.concatenate([np.arange(3), rng.integers(0, videos, moments - 3)])
     scores = (rng.normal(size=(moments, moments)) + np.eye(moments)).round(digits)
-    matrix = ScoreMatrix(scores, names)
+    check_figures(ScoreMatrix(scores, names), [names])
+    # Each video is of one image file and one sound file, which other videos may be of too.
+    images = rng.integers(0, 3, videos)[names]
+    sounds = rng.integers(0, 4, videos)[names]
+    by_both = images * 10 + sounds
+    check_figures(ScoreMatrix(scores, names, (images, sounds)), [images, sounds, by_both])
+
+
+def check_figures(matrix, kinds):
     ranking = rank(matrix)
     accuracy = ranking.accuracy
     found = [ranking.one_of_two.value, ranking.auc.value, accuracy.value]
     assert found == pytest.approx(by_definition(matrix))
-    without = [by_definition(matrix.select(names != name)) for name in np.unique(names)]
-    without_yes = accuracy.matched.without_each_video()
-    without_no = 1 - accuracy.mismatched.without_each_video()
-    found_without = [
-        ranking.one_of_two.without_each_video(),
-        ranking.auc.without_each_video(),
-        (without_yes + without_no) / 2,
-    ]
-    assert np.allclose(np.array(found_without).T, without)
+    for kind, names in enumerate(kinds):
+        without_yes = accuracy.matched.without_each_group()[kind]
+        without_no = 1 - accuracy.mismatched.without_each_group()[kind]
+        found_without = [
+            ranking.one_of_two.without_each_group()[kind],
+            ranking.auc.without_each_group()[kind],
+            (without_yes + without_no) / 2,
+        ]
+        for name, found in zip(np.unique(names), np.array(found_without).T, strict=True):
+            others = matrix.select(names != name)
+            if len(np.unique(others.videos)) > 1:
+                assert np.allclose(found, by_definition(others), equal_nan=True)
+            else:
+                assert np.isnan(found[:2]).all()
 
 
 def test_shares_of_folds_are_pooled_over_their_pairs():
@@ -99,7 +112,7 @@ def test_shares_of_folds_are_pooled_over_their_pairs():
     assert pairs == [5 * 5 * 4, 8 * 8 * 7]
     both = pooled(shares)
     assert both.value == pytest.approx(np.average([share.value for share in shares], weights=pairs))
-    assert len(both.without_each_video()) == 13
+    assert len(both.without_each_group()[0]) == 13
     assert both.ci95()[0] < both.value < both.ci95()[1]
 
 
@@ -108,16 +121,35 @@ def test_intervals_over_videos_contain_the_truth_about_as_often_as_they_should()
     moments.
     """
     rng = np.random.default_rng(0)
-    videos, each, times = 40, 2, 200
-    names = np.repeat(np.arange(videos), each)
+    names = np.repeat(np.arange(40), 2)
+    held = share_of_intervals_with_the_truth(lambda: draw(rng, names))
+    assert (held > 0.91).all()
+    assert (held < 1).any()
+
+
+def test_intervals_over_files_contain_the_truth_where_those_over_videos_are_too_narrow():
+    rng = np.random.default_rng(0)
+    assert (share_of_intervals_with_the_truth(lambda: draw_of_files(rng, True)) > 0.91).all()
+    assert (share_of_intervals_with_the_truth(lambda: draw_of_files(rng, False)) < 0.85).all()
+
+
+def draw_of_files(rng, knows_files):
+    """Videos of 12 image files and 12 sound files, some of which are easier than others."""
+    images = rng.integers(0, 12, 80)
+    sounds = rng.integers(0, 12, 80)
+    ease = rng.normal(size=12)[images] + rng.normal(size=12)[sounds]
+    scores = rng.normal(size=(80, 80)) + np.diag(1 + ease)
+    return ScoreMatrix(scores, np.arange(80), (images, sounds) if knows_files else ())
+
+
+def share_of_intervals_with_the_truth(draw_matrix, times=200):
     # Truth from one large draw: its own error is small beside the intervals.
+    truth = np.mean([figures(draw_matrix())[0] for _ in range(400)], axis=0)
     held = np.zeros(2)
-    truth = np.mean([figures(draw(rng, names))[0] for _ in range(400)], axis=0)
     for _ in range(times):
-        _, intervals = figures(draw(rng, names))
+        _, intervals = figures(draw_matrix())
         held += [low <= value <= high for value, (low, high) in zip(truth, intervals, strict=True)]
-    assert (held / times > 0.91).all()
-    assert (held / times < 1).any()
+    return held / times
 
 
 def draw(rng, names):
@@ -145,7 +177,7 @@ def test_intervals_have_a_width_where_all_is_right_and_say_nothing_of_two_videos
         assert high == 1
     assert rank(ScoreMatrix(np.eye(2), np.arange(2))).auc.ci95() == (0, 1)
     assert np.isnan(rank(ScoreMatrix(np.eye(2), np.zeros(2))).auc.value)
-    assert jackknife_interval(0.5, np.array([0.5]), 10) == (0, 1)
+    assert jackknife_interval(0.5, [np.array([0.5])], 10) == (0, 1)
 
 
 def test_values_of_several_groups_are_worth_fewer():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from looklisten.data.clips import Box
 from looklisten.errors import ConfigError, SourceError
+from looklisten.evaluation.all_pairs import all_pairs
 from looklisten.evaluation.correspondence import evaluate
 from looklisten.evaluation.linear_probe.shards import probe
 from looklisten.evaluation.localization.baselines import MapPredictor
@@ -198,10 +199,26 @@ def test_intervals_of_composed_videos_are_over_their_files(model, shards, held_o
     assert over_files.interval_over == "image files and sound files"
     assert over_files.accuracy == over_videos.accuracy
     assert np.diff(over_files.ci95) > np.diff(over_videos.ci95)
+    ranking = all_pairs(model, held_out, per_clip=1).ranking
+    ranking_over_files = all_pairs(model, held_out, per_clip=1, files=table).ranking
+    assert ranking_over_files.one_of_two.value == ranking.one_of_two.value
+    for name in ("one_of_two", "auc", "accuracy"):
+        wide = np.diff(getattr(ranking_over_files, name).ci95())
+        assert wide > np.diff(getattr(ranking, name).ci95())
     files = shared_files_of(shards, table)
     assert files.image_groups(videos[:4]).tolist() == ["0.jpg", "1.jpg", "2.jpg", "0.jpg"]
     assert files.sound_groups(videos[:3]).tolist() == ["0.wav", "1.wav", "0.wav"]
     assert SharedFiles({}, {}).sound_groups(["a"]).tolist() == ["a"]
+    first, second = videos[:2]
+    # The frames of a mosaic of two videos, and the sound of the second.
+    assert files.members([[first, second]], [[second]]).tolist() == [
+        ["image 0.jpg", "image 1.jpg", "sound 1.wav"]
+    ]
+    assert SharedFiles({}, {}).members([["a", "b"]], [["b"]]).tolist() == [["a", "b"]]
+    (names,) = SharedFiles({}, {}).groups(["a", "b"], ["a", "b"])
+    assert names.tolist() == ["a", "b"]
+    frames, sounds = SharedFiles({}, {}).groups(["a", "b"], ["b", "a"])
+    assert (frames.tolist(), sounds.tolist()) == (["a", "b"], ["b", "a"])
     with pytest.raises(
         SourceError, match="names none of these videos with a path, an image and a sound"
     ):

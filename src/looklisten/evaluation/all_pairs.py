@@ -22,6 +22,7 @@ from looklisten.evaluation.comparison import (
 from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.other_sounds import SoundRow, matrix_rows, other_sound_rows
 from looklisten.evaluation.ranking import Ranking, ScoreMatrix, rank
+from looklisten.evaluation.shared_files import NO_SHARED_FILES, SharedFiles, shared_files_of
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
 from looklisten.system.progress import Progress, no_progress
@@ -70,23 +71,26 @@ def all_pairs(
     seed: int = 0,
     progress: Progress = no_progress,
     comparison: PairComparison | None = None,
+    files: str | Path | None = None,
 ) -> AllPairs:
     """Compare every frame with every sound of other videos, with mixtures, noise and silence.
 
     Up to `per_clip` seconds of each clip are taken, evenly spread, each with the frame nearest to
     its middle. Of more than 3,000 moments a sample is taken, which the notes tell. Intervals are
-    over videos.
+    over videos, or over the files that videos were composed of, as those of `evaluate`.
 
     `network`: an opened run, or a plain network.
     `shards`: a folder or its shards, for the held-out videos of the run; or a selection of clips
         (`Shards.select`), which is taken as it is.
     `seed`: draws the noise, the sounds that are mixed in, and the sample.
     `comparison`: scores the pairs; by default the network's fusion does.
+    `files`: another table of the files that videos were composed of.
 
     Raises ConfigError for clips of fewer than two videos.
     """
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
+    shared_files = shared_files_of(clips, files)
     clips, per_clip, notes = sampled(clips, per_clip, seed)
     for note in notes:
         _log.warning("%s", note)
@@ -95,10 +99,10 @@ def all_pairs(
     model.eval()
     comparison = comparison or fusion_comparison(model)
     moments = project_moments(model, comparison, clips, per_clip, progress)
-    matrix = _matrix(comparison, moments)
+    matrix = _matrix(comparison, moments, shared_files)
     ranking = rank(matrix)
     rows = list(matrix_rows(matrix, ranking))
-    rows += other_sound_rows(model, comparison, clips, moments, matrix.matched, seed)
+    rows += other_sound_rows(model, comparison, clips, moments, matrix.matched, seed, shared_files)
     model.train(was_training)
     return AllPairs(
         ranking=ranking,
@@ -130,8 +134,12 @@ def score_matrix(
     return matrix
 
 
-def _matrix(comparison: PairComparison, moments: ComparedMoments) -> ScoreMatrix:
-    return ScoreMatrix(compare_in_blocks(comparison, moments.vision, moments.audio), moments.videos)
+def _matrix(
+    comparison: PairComparison, moments: ComparedMoments, files: SharedFiles = NO_SHARED_FILES
+) -> ScoreMatrix:
+    scores = compare_in_blocks(comparison, moments.vision, moments.audio)
+    videos = moments.videos.tolist()
+    return ScoreMatrix(scores, moments.videos, files.groups(videos, videos))
 
 
 def sampled(

@@ -89,9 +89,8 @@ class PairScores:
         sound_videos = frame_videos
         if self.negative_videos is not None:
             sound_videos = self.negative_videos.tolist()
-        images = files.image_groups(frame_videos + frame_videos)
-        sounds = files.sound_groups(frame_videos + sound_videos)
-        return confidence_interval(self.right(), [images, sounds])
+        groups = files.groups(frame_videos + frame_videos, frame_videos + sound_videos)
+        return confidence_interval(self.right(), groups)
 
 
 def evaluate(

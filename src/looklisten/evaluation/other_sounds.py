@@ -16,6 +16,7 @@ from torch import Tensor
 from looklisten.data.shards import Shards
 from looklisten.evaluation.comparison import ComparedMoments, PairComparison, compare_in_blocks
 from looklisten.evaluation.ranking import Ranking, ScoreMatrix, Share
+from looklisten.evaluation.shared_files import SharedFiles
 from looklisten.evaluation.statistics import interval_over_members, mean_or_nan
 from looklisten.inference.moments import MOMENTS_PER_BATCH
 from looklisten.media.levels import is_silent
@@ -61,20 +62,27 @@ def other_sound_rows(
     moments: ComparedMoments,
     matched: Float[np.ndarray, " moments"],
     seed: int,
+    files: SharedFiles,
 ) -> Iterator[SoundRow]:
-    """The rows of mixtures, of noise and of silence, with the frames of `moments`."""
+    """The rows of mixtures, of noise and of silence, with the frames of `moments`.
+
+    `files`: what the intervals are over.
+    """
     rng = np.random.default_rng(seed)
     amplitude = SOUND_SCALE * 10 ** (NOISE_DECIBELS / 20)
     noise = _as_int16(rng.normal(0, amplitude, (NOISE_WINDOWS, WINDOW_SAMPLES)))
     silence = np.zeros((1, WINDOW_SAMPLES), np.int16)
     mixed, mixed_videos = _mixed_scores(model, comparison, clips, moments, rng)
     is_mixed = np.isfinite(mixed)
-    videos = np.stack([moments.videos, mixed_videos], axis=1)
-    yield _row_of_frames("mixed", matched[is_mixed], mixed[is_mixed, None], videos[is_mixed])
+    frame_videos = moments.videos[:, None]
+    sound_videos = np.stack([moments.videos, mixed_videos], axis=1)
+    members = files.members(frame_videos[is_mixed].tolist(), sound_videos[is_mixed].tolist())
+    yield _row_of_frames("mixed", matched[is_mixed], mixed[is_mixed, None], members)
     for sound, waveforms in (("noise", noise), ("silence", silence)):
         audio = _project_sounds(model, comparison, list(waveforms))
         scores = compare_in_blocks(comparison, moments.vision, audio)
-        yield _row_of_frames(sound, matched, scores, moments.videos[:, None])
+        images = files.image_groups(moments.videos.tolist())
+        yield _row_of_frames(sound, matched, scores, images[:, None])
 
 
 @torch.inference_mode()
@@ -162,18 +170,18 @@ def _row_of_frames(
     sound: str,
     matched: Float[np.ndarray, " moments"],
     scores: Float[np.ndarray, "moments windows"],
-    videos: NDArray[Any],
+    members: NDArray[Any],
 ) -> SoundRow:
     """A row of frames, each with its own windows of one kind of sound.
 
-    `videos`: those of each frame and of its sound, `[moments, videos]`.
+    `members`: what each frame with its sound depends on, `[moments, members]`.
     """
     yes = (scores > 0).mean(1)
     wins = ((matched[:, None] > scores) + (matched[:, None] >= scores).astype(np.float64)) / 2
     return SoundRow(
         sound=sound,
         yes=mean_or_nan(yes),
-        yes_ci95=interval_over_members(yes, videos),
+        yes_ci95=interval_over_members(yes, members),
         probability=_mean_probability(scores),
         auc=mean_or_nan(wins.ravel()),
         pairs=scores.size,

@@ -1,6 +1,6 @@
 """Which composed videos share an image file or a sound file: the table that `synth` writes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,47 @@ class SharedFiles:
         """What intervals are taken over, in words."""
         return "image files and sound files" if self.images else "videos"
 
-    def image_groups(self, videos: Iterable[str]) -> NDArray[Any]:
+    def groups(
+        self, frame_videos: Sequence[str], sound_videos: Sequence[str]
+    ) -> tuple[NDArray[Any], ...]:
+        """What results depend on, one or two names for each: its videos, or its files.
+
+        `frame_videos`, `sound_videos`: the videos that the frame and the sound of each result are
+            of.
+        """
+        images = self.image_groups(frame_videos)
+        if not self.images and list(frame_videos) == list(sound_videos):
+            return (images,)
+        return images, self.sound_groups(sound_videos)
+
+    def image_groups(self, videos: Sequence[str]) -> NDArray[Any]:
         """For each video the name of its image file, else its own name."""
         return np.array([self.images.get(video, video) for video in videos])
 
-    def sound_groups(self, videos: Iterable[str]) -> NDArray[Any]:
+    def sound_groups(self, videos: Sequence[str]) -> NDArray[Any]:
         """For each video the name of its sound file, else its own name."""
         return np.array([self.sounds.get(video, video) for video in videos])
+
+    def members(
+        self, frame_videos: Sequence[Sequence[str]], sound_videos: Sequence[Sequence[str]]
+    ) -> NDArray[Any]:
+        """Everything that each result depends on, for `interval_over_members`.
+
+        `frame_videos`, `sound_videos`: for each result the videos of its frames, and those of its
+            sounds. Without shared files these are the members, each video once.
+        """
+        rows: list[list[str]] = []
+        for frames, sounds in zip(frame_videos, sound_videos, strict=True):
+            if not self.images:
+                rows.append(list(dict.fromkeys([*frames, *sounds])))
+                continue
+            # An image and a sound of one name are two files.
+            images = [f"image {self.images.get(video, video)}" for video in frames]
+            rows.append(images + [f"sound {self.sounds.get(video, video)}" for video in sounds])
+        return np.array(rows)
+
+
+NO_SHARED_FILES = SharedFiles({}, {})
 
 
 def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFiles:
@@ -53,7 +87,7 @@ def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFil
     root = str(clips.manifest.get("root") or "")
     # Not every set of shards names the folder of its videos.
     if not files and not root:
-        return SharedFiles({}, {})
+        return NO_SHARED_FILES
     table = Path(files) if files else Path(decode_name(root)) / TABLE
     try:
         rows = _complete_rows(table)

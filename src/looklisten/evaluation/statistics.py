@@ -61,22 +61,36 @@ def confidence_interval(
 
 
 def jackknife_interval(
-    figure: float, without_group: Float[np.ndarray, " groups"], count: float
+    figure: float, without_group: Sequence[NDArray[np.float64]], count: float
 ) -> tuple[float, float]:
     """The 95 % interval of a figure in 0..1 that is no plain mean, such as an AUC.
 
-    `without_group`: the figure without each group in turn, such as without each video.
+    `without_group`: the figure without each group in turn, such as without each video. Three such
+        lists where values share two kinds of files: without each file of the first kind, of the
+        second, and without each group by both.
     `count`: how many values the figure is made of.
 
-    The spread of these gives the variance (Efron and Stein 1981); the rest is as in
+    The spread of these gives the variance (`jackknife_variance`); the rest is as in
     `confidence_interval`. All of 0..1 where the figure needs every group, or where there is one.
     """
-    groups = len(without_group)
-    if groups < 2 or not np.isfinite(without_group).all():
+    groups = min(map(len, without_group))
+    if groups < 2 or not all(np.isfinite(figures).all() for figures in without_group):
         return 0.0, 1.0
-    deviations = without_group - without_group.mean()
-    variance = float(deviations @ deviations) * (groups - 1) / groups
+    variance = jackknife_variance(without_group)
     return wilson_interval(figure, _count_with_variance(figure, variance, groups, count))
+
+
+def jackknife_variance(without_group: Sequence[NDArray[np.float64]]) -> float:
+    """The variance of a figure, from the figure without each group (Efron and Stein 1981).
+
+    `without_group`: as for `jackknife_interval`; three lists are combined as in
+    `confidence_interval`.
+    """
+    variances = []
+    for figures in without_group:
+        deviations = figures - figures.mean()
+        variances.append(float(deviations @ deviations) * (len(figures) - 1) / len(figures))
+    return _variance_of_kinds(variances)
 
 
 def interval_over_members(values: ArrayLike, members: NDArray[np.generic]) -> tuple[float, float]:
@@ -127,13 +141,20 @@ def _independent_count(
     # One group says nothing of others.
     if groups < 2:
         return 0.0
-    variances = [_variance(code, deviations) for code in codes]
-    variance = variances[0]
     if len(codes) == 2:
-        by_both = np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1)
-        # The difference may be negative in a small sample, so each kind alone is the least.
-        variance = max(sum(variances) - _variance(by_both, deviations), *variances)
+        by_both = np.unique(np.stack(codes), axis=1, return_inverse=True)[1]
+        codes.append(by_both.reshape(-1))
+    variance = _variance_of_kinds([_variance(code, deviations) for code in codes])
     return _count_with_variance(mean, variance, groups, count)
+
+
+def _variance_of_kinds(variances: Sequence[float]) -> float:
+    """The variance between groups of one kind; or of two kinds, with that of the groups by both."""
+    if len(variances) == 1:
+        return variances[0]
+    first, second, by_both = variances
+    # The difference may be negative in a small sample, so each kind alone is the least.
+    return max(first + second - by_both, first, second)
 
 
 def _count_with_variance(mean: float, variance: float, groups: int, count: float) -> float:

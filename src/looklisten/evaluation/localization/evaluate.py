@@ -32,6 +32,7 @@ from looklisten.evaluation.localization.table import (
     answers_of_kind,
     table_row,
 )
+from looklisten.evaluation.shared_files import NO_SHARED_FILES, SharedFiles, shared_files_of
 from looklisten.inference.localization.methods import default_method
 from looklisten.inference.localization.options import Method
 from looklisten.inference.moments import Moment, moment_at, moment_starts, nearest_frame
@@ -134,6 +135,7 @@ def localization(
     per_clip: int = 2,
     seed: int = 0,
     progress: Progress = no_progress,
+    files: str | Path | None = None,
 ) -> LocalizationTable:
     """Evaluate every method and baseline on up to `per_clip` moments of each clip that has boxes.
 
@@ -144,6 +146,7 @@ def localization(
         (`Shards.select`), which is taken as it is.
     `methods`: by default all that the network has.
     `seed`: draws the other sounds and the untrained network.
+    `files`: as for correspondence: a table of the files that videos were composed of.
 
     Raises ConfigError when no clip has boxes of sounding objects, and for a method that the network
     does not have.
@@ -151,8 +154,10 @@ def localization(
     check_at_least(1, per_clip=per_clip)
     check_at_least(0, seed=seed)
     model = network_of(network)
-    annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
-    return localization_table(model, annotated, methods, seed, progress)
+    clips = clips_to_evaluate(network, shards)
+    annotated = annotated_moments(model, clips, per_clip)
+    shared_files = shared_files_of(clips, files)
+    return localization_table(model, annotated, methods, seed, progress, shared_files)
 
 
 def localization_table(
@@ -161,8 +166,9 @@ def localization_table(
     methods: Sequence[Method] = (),
     seed: int = 0,
     progress: Progress = no_progress,
+    files: SharedFiles = NO_SHARED_FILES,
 ) -> LocalizationTable:
-    """Like `localization`, of any annotated moments.
+    """Like `localization`, of any annotated moments. `files`: what intervals are over.
 
     Raises SourceError when none of them can be read.
     """
@@ -183,7 +189,7 @@ def localization_table(
     for method in methods:
         if method != "unit":
             predictors.append(network_predictor(untrained, method, untrained=True))
-    return compare_predictors(predictors, annotated, seed, progress, notes)
+    return compare_predictors(predictors, annotated, seed, progress, notes, files)
 
 
 def compare_predictors(
@@ -192,8 +198,11 @@ def compare_predictors(
     seed: int = 0,
     progress: Progress = no_progress,
     notes: Sequence[str] = (),
+    files: SharedFiles = NO_SHARED_FILES,
 ) -> LocalizationTable:
     """The table of some predictors and of the fixed rules; `notes` are added to its own note.
+
+    `files`: what intervals are over.
 
     Raises SourceError when no moment can be read.
     """
@@ -208,7 +217,7 @@ def compare_predictors(
         raise SourceError(
             f"none of {len(annotated)} moments can be read; the first: {first_failure}"
         )
-    rows = _rows(all_predictors, answers)
+    rows = _rows(all_predictors, answers, files)
     whole_image = rows[-1]
     # Objects often fill much of an image, so a map of all of it is a strong baseline.
     whole_image_note = (
@@ -226,12 +235,14 @@ def compare_predictors(
 
 
 def _rows(
-    predictors: Sequence[MapPredictor], answers: Sequence[Sequence[MapAnswer]]
+    predictors: Sequence[MapPredictor],
+    answers: Sequence[Sequence[MapAnswer]],
+    files: SharedFiles,
 ) -> list[LocalizationRow]:
     rows = []
     for predictor, own_answers in zip(predictors, answers, strict=True):
         rows.append(
-            table_row(predictor.name, own_answers, predictor.threshold, predictor.uses_sound)
+            table_row(predictor.name, own_answers, predictor.threshold, predictor.uses_sound, files)
         )
     return rows
 
@@ -383,21 +394,26 @@ def pointing_of_each(
 ) -> list[Pointing]:
     """The `pointing` of each method, over the same frames, which are decoded once."""
     model = network_of(network).eval()
-    annotated = annotated_moments(model, clips_to_evaluate(network, shards), per_clip)
+    clips = clips_to_evaluate(network, shards)
+    annotated = annotated_moments(model, clips, per_clip)
     predictors = [network_predictor(model, method) for method in methods]
-    return pointing_of(predictors, annotated, progress)
+    return pointing_of(predictors, annotated, progress, shared_files_of(clips))
 
 
 def pointing_of(
     predictors: Sequence[MapPredictor],
     annotated: Sequence[AnnotatedMoment],
     progress: Progress = no_progress,
+    files: SharedFiles = NO_SHARED_FILES,
 ) -> list[Pointing]:
-    """The pointing accuracy of each predictor of maps over annotated moments."""
+    """The pointing accuracy of each predictor of maps over annotated moments.
+
+    `files`: what intervals are over.
+    """
     own_sounds = [Question("matched", moment, moment, moment.sounding) for moment in annotated]
     with_center = [*predictors, next(fixed_rules(annotated))]
     answers = answer_questions(with_center, own_sounds, {}, progress)
-    *rows, center = _rows(with_center, answers)
+    *rows, center = _rows(with_center, answers, files)
     # Moments that cannot be read have no answer.
     answered = [answer.question.of_frame for answer in answers[0]]
     results = []

@@ -18,6 +18,7 @@ from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP
 from looklisten.evaluation.held_out import clips_to_evaluate, network_of
+from looklisten.evaluation.shared_files import NO_SHARED_FILES, SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import interval_over_members, mean_or_nan
 from looklisten.inference.localization.localize import MAPS_PER_BATCH
 from looklisten.inference.localization.methods import default_method, localize_moments
@@ -39,7 +40,7 @@ DRAWS_PER_TRIAL = 10
 
 @dataclass(frozen=True)
 class MosaicResult:
-    """Pointing in mosaics; the interval is over videos."""
+    """Pointing in mosaics; the interval is over videos, or over the files they share."""
 
     mosaic: int
     """Tiles of a mosaic."""
@@ -67,14 +68,20 @@ class MosaicAnswers:
     right: list[bool]
     videos: list[tuple[str, ...]]
     """The videos of each mosaic."""
+    sounding: list[str]
+    """The video that the sound of each mosaic is of."""
 
-    def result(self) -> MosaicResult:
-        """The share of right answers; NaN where there is none."""
+    def result(self, files: SharedFiles = NO_SHARED_FILES) -> MosaicResult:
+        """The share of right answers; NaN where there is none.
+
+        `files`: what the interval is over.
+        """
+        members = files.members(self.videos, [[video] for video in self.sounding])
         return MosaicResult(
             mosaic=self.tiles,
             method=self.method,
             pointing=mean_or_nan(self.right),
-            pointing_ci95=interval_over_members(self.right, np.array(self.videos)),
+            pointing_ci95=interval_over_members(self.right, members),
             chance=1 / self.tiles,
             trials=len(self.right),
             videos=len(np.unique(self.videos)),
@@ -102,6 +109,7 @@ def mosaics(
     method: Method | None = None,
     seed: int = 0,
     progress: Progress = no_progress,
+    files: str | Path | None = None,
 ) -> MosaicResult:
     """How often the map is highest in the right tile of a mosaic of different videos.
 
@@ -109,14 +117,14 @@ def mosaics(
     a square as `frame_fit` says. Moments are drawn among `per_clip` of each clip, and their place
     in the mosaic too. A silent second is not drawn as the sound.
 
-    `network`, `shards`: as for `evaluate`. `method`: by default that of the network.
+    `network`, `shards`, `files`: as for `evaluate`. `method`: by default that of the network.
 
     Raises ConfigError for clips of fewer videos than tiles, and where all sound is silent.
     """
     answers = answer_mosaics(network, shards, tiles, trials, per_clip, method, seed, progress)
     if not answers.right:
         raise ConfigError("every sound that was drawn is silent, so there is no mosaic")
-    return answers.result()
+    return answers.result(shared_files_of(clips_to_evaluate(network, shards), files))
 
 
 def answer_mosaics(
@@ -132,13 +140,14 @@ def answer_mosaics(
     """The answers of `mosaics`, one by one; takes and raises what `mosaics` does."""
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
-    answers = MosaicAnswers(tiles, method or default_method(model), [], [])
+    answers = MosaicAnswers(tiles, method or default_method(model), [], [], [])
     for batch in _batches(draw_mosaics(model, clips, tiles, trials, per_clip, seed)):
         moments = [mosaic.moment for mosaic in batch]
         localizations = localize_moments(model.eval(), moments, answers.method)
         for mosaic, localization in zip(batch, localizations, strict=True):
             answers.right.append(tile_of_peak(localization.frame_map, tiles) == mosaic.target)
             answers.videos.append(mosaic.videos)
+            answers.sounding.append(mosaic.videos[mosaic.target])
         progress(len(answers.right), trials)
     return answers
 

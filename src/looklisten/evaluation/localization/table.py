@@ -23,6 +23,7 @@ from looklisten.evaluation.localization.metrics import (
     truth_map,
 )
 from looklisten.evaluation.localization.questions import Question, QuestionKind
+from looklisten.evaluation.shared_files import NO_SHARED_FILES, SharedFiles
 from looklisten.evaluation.statistics import interval_or_nan, mean_or_nan
 from looklisten.inference.localization.records import HeatMap
 
@@ -63,7 +64,10 @@ class MapAnswer:
 
 @dataclass(frozen=True)
 class LocalizationRow:
-    """The results of one predictor; NaN where there was no question. Intervals are over videos."""
+    """The results of one predictor; NaN where there was no question.
+
+    Intervals are over videos, or over the files that they were composed of.
+    """
 
     name: str
     pointing: float
@@ -105,11 +109,16 @@ class LocalizationRow:
 
 
 def table_row(
-    name: str, answers: Sequence[MapAnswer], threshold: float | None, uses_sound: bool
+    name: str,
+    answers: Sequence[MapAnswer],
+    threshold: float | None,
+    uses_sound: bool,
+    files: SharedFiles = NO_SHARED_FILES,
 ) -> LocalizationRow:
     """The row of the predictor that gave `answers`.
 
     `threshold`: by default half the mean peak of the maps of matched questions.
+    `files`: what intervals are over.
     """
     matched = answers_of_kind(answers, "matched")
     silence = answers_of_kind(answers, "silence")
@@ -121,9 +130,9 @@ def table_row(
         threshold = peak / 2 or np.inf
     return LocalizationRow(
         name=name,
-        **_position_columns(matched),
+        **_position_columns(matched, files),
         **_detection_columns(matched, [*mismatched, *silence], threshold),
-        **_swap_columns(swapped),
+        **_swap_columns(swapped, files),
         mismatched=_mean_peak(mismatched) / peak if peak else float("nan"),
         silence=_mean_peak(silence) / peak if peak else float("nan"),
         threshold=threshold,
@@ -140,7 +149,7 @@ def _mean_peak(answers: Sequence[MapAnswer]) -> float:
     return mean_or_nan([answer.peak for answer in answers])
 
 
-def _position_columns(matched: Sequence[MapAnswer]) -> dict[str, Any]:
+def _position_columns(matched: Sequence[MapAnswer], files: SharedFiles) -> dict[str, Any]:
     """Where maps are highest with the frame's own sound."""
     on_target = []
     on_target_with_silent = []
@@ -157,7 +166,7 @@ def _position_columns(matched: Sequence[MapAnswer]) -> dict[str, Any]:
     cious = np.array(moment_cious)
     return {
         "pointing": mean_or_nan(on_target),
-        "pointing_ci95": _interval_over_videos(matched, on_target),
+        "pointing_ci95": _interval(matched, on_target, files),
         "with_silent": mean_or_nan(on_target_with_silent),
         "on_silent": mean_or_nan(on_silent),
         "ciou": mean_or_nan(cious >= CIOU_THRESHOLD),
@@ -187,7 +196,7 @@ def _detection_columns(
     }
 
 
-def _swap_columns(swapped: Sequence[MapAnswer]) -> dict[str, Any]:
+def _swap_columns(swapped: Sequence[MapAnswer], files: SharedFiles) -> dict[str, Any]:
     """Where maps are highest with the sound of the silent object."""
     followed = []
     stayed = []
@@ -201,15 +210,20 @@ def _swap_columns(swapped: Sequence[MapAnswer]) -> dict[str, Any]:
         elsewhere.append(not on_target and not on_former)
     return {
         "followed": mean_or_nan(followed),
-        "followed_ci95": _interval_over_videos(swapped, followed),
+        "followed_ci95": _interval(swapped, followed, files),
         "stayed": mean_or_nan(stayed),
         "elsewhere": mean_or_nan(elsewhere),
     }
 
 
-def _interval_over_videos(
-    answers: Sequence[MapAnswer], values: Sequence[float]
+def _interval(
+    answers: Sequence[MapAnswer], values: Sequence[float], files: SharedFiles
 ) -> tuple[float, float]:
-    # Moments of one video are not independent.
-    videos = [answer.question.of_frame.video_id for answer in answers]
-    return interval_or_nan(values, [videos])
+    frame_videos: list[str] = []
+    sound_videos: list[str] = []
+    for answer in answers:
+        of_frame = answer.question.of_frame
+        of_sound = answer.question.of_sound or of_frame
+        frame_videos.append(of_frame.video_id)
+        sound_videos.append(of_sound.video_id)
+    return interval_or_nan(values, files.groups(frame_videos, sound_videos))

@@ -25,6 +25,8 @@ from looklisten.errors import CheckpointError, ConfigError
 from looklisten.evaluation.all_pairs import sampled
 from looklisten.evaluation.calibration import fit_calibration
 from looklisten.evaluation.ranking import Ranking, ScoreMatrix, rank
+from looklisten.evaluation.shared_files import shared_files_of
+from looklisten.evaluation.statistics import Z95, jackknife_variance
 from looklisten.model.calibration import Calibration
 from looklisten.model.checkpoint import save_checkpoint, saved_steps
 from looklisten.model.fusions import correspondence_logit
@@ -286,6 +288,8 @@ class HeldOutMoments:
     vision: Float[Tensor, "moments *positions vision_features"]
     audio: Float[Tensor, "moments *times audio_features"]
     videos: NDArray[Any]
+    groups: tuple[NDArray[Any], ...]
+    """What intervals are over, as in `ScoreMatrix`."""
 
     @classmethod
     def of(
@@ -302,10 +306,13 @@ class HeldOutMoments:
             frame_rows.append(of_clip[np.linspace(0, len(of_clip) - 1, count).round().astype(int)])
         rows = np.concatenate(frame_rows)
         windows = np.array([features.nearest_window(row) for row in rows.tolist()])
+        videos = clips.folder.video_ids[features.rows.frame_clips[rows]]
+        names = videos.tolist()
         return cls(
             features.vision.take(rows),
             features.audio.take(windows),
-            clips.folder.video_ids[features.rows.frame_clips[rows]],
+            videos,
+            shared_files_of(clips).groups(names, names),
         )
 
     @torch.inference_mode()
@@ -325,19 +332,20 @@ class HeldOutMoments:
                 blocks.append(correspondence_logit(logits))
             rows.append(torch.cat(blocks, 1))
         network.train(was_training)
-        return ScoreMatrix(torch.cat(rows).float().cpu().numpy(), self.videos)
+        return ScoreMatrix(torch.cat(rows).float().cpu().numpy(), self.videos, self.groups)
 
 
 def paired_gain(before: Ranking, after: Ranking) -> tuple[float, tuple[float, float]]:
     """How much more one-of-two is after than before, with its 95 % interval over videos."""
     gain = after.one_of_two.value - before.one_of_two.value
-    without = after.one_of_two.without_each_video() - before.one_of_two.without_each_video()
-    videos = len(without)
-    if videos < 2 or not np.isfinite(without).all():
+    without = []
+    for without_after, without_before in zip(
+        after.one_of_two.without_each_group(), before.one_of_two.without_each_group(), strict=True
+    ):
+        without.append(without_after - without_before)
+    if not all(len(gains) > 1 and np.isfinite(gains).all() for gains in without):
         return gain, (-1.0, 1.0)
-    # The jackknife's variance (Efron and Stein 1981).
-    deviations = without - without.mean()
-    reach = 1.96 * math.sqrt(float(deviations @ deviations) * (videos - 1) / videos)
+    reach = Z95 * math.sqrt(jackknife_variance(without))
     return gain, (gain - reach, gain + reach)
 
 

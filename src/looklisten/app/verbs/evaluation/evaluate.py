@@ -100,17 +100,17 @@ def run_evaluate(
     shards = Shards(paths[0])
     clips = clips_of_split(run, shards, split)
     if mosaic:
-        return _mosaics(run, clips, mosaic, method, trials, per_clip, seed)
+        return _mosaics(run, clips, mosaic, method, trials, per_clip, seed, files)
     if task == "localization":
         with ProgressBar("evaluate: maps") as progress:
-            table = localization(run.l3net, clips, method, per_clip or 2, seed, progress)
+            table = localization(run.l3net, clips, method, per_clip or 2, seed, progress, files)
         return Output.of_inputs(run.named_facts | table.as_dict())
     with ProgressBar("evaluate: batches") as progress:
         scorer, comparison = _scorers(run, shards, pairs, seed, negatives, threshold, progress)
         result = evaluate(run.l3net, clips, pairs, seed, progress, scorer, negatives, files)
     with ProgressBar("evaluate: moments") as progress:
         ranking = all_pairs(
-            run.l3net, clips, per_clip or COMPARED_PER_CLIP, seed, progress, comparison
+            run.l3net, clips, per_clip or COMPARED_PER_CLIP, seed, progress, comparison, files
         )
     values = run.named_facts | ranking.as_dict() | result.as_dict()
     # The accuracy is that of the drawn pairs, and its interval has the older name too.
@@ -125,6 +125,7 @@ def _mosaics(
     trials: int,
     per_clip: int | None,
     seed: int,
+    files: Path | None,
 ) -> Output:
     """Where maps of mosaics point, a row for each method."""
     from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP
@@ -143,6 +144,7 @@ def _mosaics(
                 method=method,
                 seed=seed,
                 progress=progress,
+                files=files,
             )
         results.append(result.as_dict())
     values = results[0] if len(results) == 1 else {"rows": results}
