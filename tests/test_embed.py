@@ -87,11 +87,13 @@ def test_a_hop_is_the_exact_decimal_number():
     cuts=st.lists(st.integers(0, 3 * RATE_HZ), max_size=8),
     hop=st.sampled_from([0.013, 0.3, 1.0, 1.7]),
     center=st.booleans(),
+    batch_windows=st.integers(1, 5),
 )
-def test_windows_hold_the_samples_from_their_starts(cuts, hop, center):
+def test_windows_hold_the_samples_from_their_starts(cuts, hop, center, batch_windows):
     wave = np.arange(1, 3 * RATE_HZ + 1, dtype=np.float32)
-    cutter = WindowCutter(WindowGrid.of(hop, center))
+    cutter = WindowCutter(WindowGrid.of(hop, center), batch_windows)
     blocks = [cutter.push(piece) for piece in np.split(wave, sorted(cuts))]
+    assert all(len(block.starts) % batch_windows == 0 for block in blocks)
     blocks.append(cutter.finish())
     starts = np.concatenate([block.starts for block in blocks])
     waveforms = np.concatenate([block.waveforms for block in blocks])

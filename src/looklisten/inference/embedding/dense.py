@@ -127,11 +127,10 @@ class DenseAudio:
         # A layer pools the map of a window to a grid. Rows are pooled first, in the chunk.
         self._pooled_rows, self._pooled_columns = pooled_from.grid
         self._vector_length = layer_width(self._model, "audio", layer)
-        dtype = torch.bfloat16 if self._encoder.precision == "bfloat16" else torch.float32
         self._towers = []
         self._maps: list[Float[Tensor, "values positions"]] = []
         for _ in range(self._shift_count):
-            self._towers.append(self._tower.streaming(pooled_from, dtype))
+            self._towers.append(self._tower.streaming(pooled_from, self._encoder.dtype))
             value_count = self._tower.features * self._pooled_rows
             self._maps.append(torch.zeros(value_count, 0, device=encoder.device))
         self._map_starts = [0] * self._shift_count

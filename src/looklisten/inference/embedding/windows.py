@@ -118,7 +118,9 @@ class WindowCutter:
         self._batch_windows = batch_windows
         self._next_number = 0
         self._buffer = SampleBuffer(grid.padding_samples)
-        self._waiting: list[Float32[np.ndarray, " samples"]] = []
+        # Windows that are cut and wait for a full batch: the first sample of each, and its sound.
+        self._starts: list[int] = []
+        self._waveforms: list[Float32[np.ndarray, " samples"]] = []
 
     @property
     def samples(self) -> int:
@@ -128,27 +130,25 @@ class WindowCutter:
     def push(self, waveform: Float32[np.ndarray, " samples"]) -> Windows:
         """The full batches of windows that this piece completes, perhaps none."""
         self._buffer.push(waveform)
-        while self._grid.start(self._next_number) + WINDOW_SAMPLES <= self._buffer.end:
-            self._cut_next()
-        self._buffer.drop_before(self._grid.start(self._next_number))
-        return self._take(len(self._waiting) // self._batch_windows * self._batch_windows)
+        stop_number = self._next_number
+        while self._grid.start(stop_number) + WINDOW_SAMPLES <= self._buffer.end:
+            stop_number += 1
+        return self._cut(stop_number, self._batch_windows)
 
     def finish(self) -> Windows:
         """The remaining windows; silence fills the last."""
-        while self._next_number < self._grid.count(self.samples):
-            self._cut_next()
-        return self._take(len(self._waiting))
+        return self._cut(self._grid.count(self.samples), batch_windows=1)
 
-    def _cut_next(self) -> None:
-        start = self._grid.start(self._next_number)
-        self._waiting.append(self._buffer.take(start, start + WINDOW_SAMPLES))
-        self._next_number += 1
-
-    def _take(self, count: int) -> Windows:
-        """The first windows that wait."""
-        first_number = self._next_number - len(self._waiting)
-        numbers = range(first_number, first_number + count)
-        starts = np.array([self._grid.start(number) for number in numbers], np.int64)
-        waveforms = np.array(self._waiting[:count], np.float32).reshape(count, WINDOW_SAMPLES)
-        self._waiting = self._waiting[count:]
-        return Windows(starts, waveforms)
+    def _cut(self, stop_number: int, batch_windows: int) -> Windows:
+        """Cut the windows before `stop_number`; give those that wait, in full batches."""
+        for number in range(self._next_number, stop_number):
+            start = self._grid.start(number)
+            self._starts.append(start)
+            self._waveforms.append(self._buffer.take(start, start + WINDOW_SAMPLES))
+        self._next_number = max(stop_number, self._next_number)
+        self._buffer.drop_before(self._grid.start(self._next_number))
+        count = len(self._starts) // batch_windows * batch_windows
+        starts = np.array(self._starts[:count], np.int64)
+        waveforms = np.array(self._waveforms[:count], np.float32)
+        del self._starts[:count], self._waveforms[:count]
+        return Windows(starts, waveforms.reshape(count, WINDOW_SAMPLES))
