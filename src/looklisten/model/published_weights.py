@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from looklisten.errors import PublishedFileError
+from looklisten.errors import LookListenError, PublishedFileError
 from looklisten.system.published_files import PublishedFile, locate_file
 
 WEIGHTS_MIRROR_VARIABLE = "LOOKLISTEN_WEIGHTS_MIRROR"
@@ -43,7 +43,7 @@ class PublishedWeights:
     read: Callable[[Path], dict[str, Tensor]]
     """From a file to the state of the tower. Raises any error for a file that is not the one."""
     sha256: str
-    """What `state_sha256` gives for the state that `read` gives."""
+    """What `state_sha256` gives for the state that `read` gives; empty where nobody knows it."""
     trained_by: str
     trained_on: str
     """The data and the labels."""
@@ -52,7 +52,8 @@ class PublishedWeights:
     def load(self, origin: str | Path | None = None) -> dict[str, Tensor]:
         """The state of a tower with these weights, which are downloaded on first use.
 
-        `origin`: a file or a folder instead. Raises PublishedFileError.
+        `origin`: a file or a folder instead. Raises PublishedFileError, or another LookListenError
+        of the reader.
         """
         return self._read(self.read, origin)
 
@@ -64,6 +65,9 @@ class PublishedWeights:
         path = locate_file(self.file, origin)
         try:
             return read(path)
+        # A reader that says what to do says it best.
+        except LookListenError:
+            raise
         # Damaged bytes can make a reader fail in any way.
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__

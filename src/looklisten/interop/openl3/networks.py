@@ -1,10 +1,9 @@
-"""OpenL3's networks as OpenL3 builds them in Keras (openl3/models.py, 0.4.2), and their vectors.
+"""OpenL3's networks as encoders: OpenL3's vectors, from sound or frames.
 
 Knows tensors only.
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -12,28 +11,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, Num
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from looklisten.config import Side
 from looklisten.inference.towers import fused_form
 from looklisten.interop.openl3.errors import OpenL3Error
+from looklisten.interop.openl3.layers import CHANNELS, FusedOpenL3, OpenL3Layers
 from looklisten.interop.openl3.variants import OPENL3_SIDES, Variant
 from looklisten.media.frames import FrameFit, frames_to_unit
 from looklisten.media.front_ends import FRONT_ENDS
 from looklisten.media.spectrogram import LogSpectrogram
 from looklisten.model.backbones.vgg import CONV4_2_GRID
-from looklisten.model.fused_convolution import FusedConvolution
-from looklisten.model.pooling import max_pooled
-
-CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512)
-"""Filters of each convolution; max-pooling follows every second one but the last."""
-POOL = (2, 2)
-EPSILON = 1e-3
-"""Of every batch-norm: the default of Keras."""
-# After all other convolutions batch-norm comes before ReLU. The weights were trained so.
-LATE_NORM = 1
-"""In the vision tower, batch-norm comes after ReLU behind this convolution."""
 
 SIZES: dict[Side, dict[str, int]] = {
     side: {"pool4": CHANNELS[-1], "conv4_2": CHANNELS[-1] * rows * columns}
@@ -49,7 +38,7 @@ CPU_ROWS = 2
 """Rows that a CPU computes at a time."""
 
 
-class OpenL3Net(nn.Module):
+class OpenL3Net(OpenL3Layers):
     """One tower of OpenL3 with its front end; an `Encoder` with one side.
 
     The input is sound at 48 kHz or frames, the output that of the last convolution.
@@ -62,7 +51,7 @@ class OpenL3Net(nn.Module):
         embedding_size: int | None = None,
         precision: str = "float32",
     ) -> None:
-        super().__init__()
+        super().__init__(variant.side)
         self.variant = variant
         self.frontend = frontend
         self.embedding_size = embedding_size
@@ -73,14 +62,6 @@ class OpenL3Net(nn.Module):
         if frontend == "librosa" and spec.mel_bands:
             spec = replace(spec, padding="center")
         self.front_end = LogSpectrogram(spec)
-        channels = (1 if variant.side == "audio" else 3, *CHANNELS)
-        self.input_norm = nn.BatchNorm2d(channels[0], EPSILON)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(inputs, outputs, 3, padding=1)
-            for inputs, outputs in zip(channels, CHANNELS, strict=False)
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width, EPSILON) for width in CHANNELS[:-1])
-        self.late_norm = LATE_NORM if variant.side == "vision" else -1
 
     def fused(self, dtype: torch.dtype) -> "FusedOpenL3":
         """The network with its present weights in a faster form, which computes in `dtype`."""
@@ -181,38 +162,3 @@ class OpenL3Net(nn.Module):
         image = self.front_end(tensor[:, 0]) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
         vectors: NDArray[np.float32] = self.vectors(image, self.layer_for(None)).cpu().numpy()
         return vectors
-
-
-class FusedOpenL3:
-    """The network of `net` with its present weights, for inference in `dtype`."""
-
-    def __init__(self, net: OpenL3Net, dtype: torch.dtype) -> None:
-        # Copies, because the modules of the network may change later.
-        self._input_norm = deepcopy(net.input_norm).eval()
-        self._late_norm: nn.Module = nn.Identity()
-        self._late_index = net.late_norm
-        self._convolutions = []
-        for index, convolution in enumerate(net.convs):
-            assert isinstance(convolution, nn.Conv2d)
-            is_last = index == len(net.convs) - 1
-            norm: nn.Module | None = None
-            if index == net.late_norm:
-                self._late_norm = deepcopy(net.norms[index]).eval()
-            elif not is_last:
-                norm = net.norms[index]
-            assert norm is None or isinstance(norm, nn.BatchNorm2d)
-            fused = FusedConvolution(convolution, norm, dtype, relu=not is_last)
-            self._convolutions.append(fused)
-
-    def __call__(
-        self, image: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch 512 rows columns"]:
-        x: Tensor = self._input_norm(image)
-        last = len(self._convolutions) - 1
-        for index, convolution in enumerate(self._convolutions):
-            x = convolution(x)
-            if index == self._late_index:
-                x = self._late_norm(x)
-            if index % 2 and index < last:
-                x = max_pooled(x, POOL)
-        return x

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from looklisten.interop.openl3.errors import OpenL3Error
-from looklisten.interop.openl3.networks import CHANNELS
+from looklisten.interop.openl3.layers import CHANNELS
 from looklisten.interop.openl3.variants import Variant, variant
 from looklisten.model.networks import OPENL3_FILE
 from looklisten.system.files import atomic_write, write_json

@@ -1,6 +1,10 @@
-"""The backbones that a config can name. A backbone is one file here and one row of `BACKBONES`."""
+"""The backbones that a config can name. A backbone is one file here and one row of `BACKBONES`.
 
-from collections.abc import Mapping
+Families of networks of other projects have a row in `FAMILIES`, and are imported when one is named.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -39,6 +43,13 @@ BACKBONES: dict[str, type[Backbone]] = {
     "yamnet": Yamnet,
 }
 """By the name that a config has for them."""
+FAMILIES = {
+    "openl3:": "looklisten.interop.openl3.backbone:openl3_backbone",
+}
+"""Functions that give the backbone of a name with this prefix.
+
+They belong to `interop`, which is above `model`, and imports only point down.
+"""
 INPUTS: Mapping[Side, str] = {"vision": "frames", "audio": "sound"}
 """What each side takes in, for error messages."""
 
@@ -51,11 +62,20 @@ def register_backbone(name: str, backbone: type[Backbone]) -> None:
 
 
 def find_backbone(name: str) -> type[Backbone]:
-    """The class of a backbone. Raises OptionError when no class has the name."""
+    """The class of a backbone. Raises OptionError when no class has the name.
+
+    Raises another LookListenError for a name that its family does not know.
+    """
+    for prefix, address in FAMILIES.items():
+        if name.startswith(prefix):
+            module, _, function = address.partition(":")
+            find: Callable[[str], type[Backbone]]
+            find = getattr(importlib.import_module(module), function)
+            return find(name)
     if name not in BACKBONES:
         raise OptionError(
             f"there is no backbone {name!r} (model.backbone); the backbones are "
-            f"{', '.join(sorted(BACKBONES))}"
+            f"{', '.join(sorted(BACKBONES))}, and names that begin with {' or '.join(FAMILIES)}"
         )
     return BACKBONES[name]
 
