@@ -42,8 +42,10 @@ def _settings(network: Any, name: str) -> dict[str, Any]:
     if not isinstance(network, nn.Module):
         return settings | {"name": name}
     for key, value in vars(network).items():
+        if key.startswith("_") or key == "training":
+            continue
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             settings[key] = dataclasses.asdict(value)
-        elif isinstance(value, (str, int, float)) and not key.startswith("_") and key != "training":
+        elif isinstance(value, (str, int, float)):
             settings[key] = value
     return settings
