@@ -37,9 +37,11 @@ class ModelConfig(Section):
     that a program registered.
     """
     vision_backbone: str = ""
-    """That of the vision tower, such as efficientnet-lite0; empty: `backbone`."""
+    """That of the vision tower, such as efficientnet-lite0, or a network of others (openl3:NAME,
+    hf:NAME); empty: `backbone`.
+    """
     audio_backbone: str = ""
-    """That of the audio tower, such as yamnet; empty: `backbone`."""
+    """That of the audio tower, such as yamnet, or a network of others; empty: `backbone`."""
     widths: tuple[PositiveInt, ...] = (64, 128, 256, 512)
     """Filters of each block of both towers (paper, figure 2)."""
     first_stride: PositiveInt = 1
@@ -48,7 +50,7 @@ class ModelConfig(Section):
     """From waveform to log-spectrogram: the paper's 257 x 199; compact, 64 mel bands up to 8 kHz;
     one of OpenL3's (linear, mel128, mel256), in decibels below the loudest point of the second,
     with a batch-norm before the tower; yamnet, 64 mel bands from 125 to 7,500 Hz, with which that
-    backbone was trained; or one that a program registered.
+    backbone was trained; kaldi128, that of hf: models of sound; or one that a program registered.
     """
     resize_pixels: PositiveInt = 256
     """The shorter side of a frame before it is cropped."""

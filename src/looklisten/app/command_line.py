@@ -109,7 +109,7 @@ DeviceName = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:1 or mps."
 
 NETWORK_HELP = (
     "Folder of a run, of one checkpoint or of a published network, a name on the Hugging Face Hub "
-    "(org/name), or start, which comes with looklisten."
+    "(org/name), a model of transformers (hf:org/name), or start, which comes with looklisten."
 )
 
 NetworkName = Annotated[str, tyro.conf.arg(help=NETWORK_HELP)]

@@ -89,6 +89,9 @@ OPTIONAL_PACKAGES = (
     ),
     OptionalPackage("onnxscript", "export --format onnx", "pip install 'looklisten[onnx]'"),
     OptionalPackage("h5py", "weight files of OpenL3", "pip install 'looklisten[openl3]'"),
+    OptionalPackage(
+        "transformers", "models of the Hugging Face Hub (hf:)", "pip install 'looklisten[hf]'"
+    ),
     OptionalPackage("lancedb", "indexes of the store lance", "pip install 'looklisten[search]'"),
     OptionalPackage("fastapi", "serve", "pip install 'looklisten[serve]'"),
     OptionalPackage("uvicorn", "serve", "pip install 'looklisten[serve]'"),

@@ -4,7 +4,7 @@
 tensors only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -76,6 +76,14 @@ class Encoder(Protocol):
         `batch`: waveforms `[batch, samples]`, int16 or floats in -1..1, or frames
         `[batch, 3, side, side]`, uint8.
         """
+
+
+@runtime_checkable
+class TextEncoder(Encoder, Protocol):
+    """An encoder that also has vectors of texts, in the space of its layer `aligned`."""
+
+    def encode_text(self, texts: Sequence[str], side: Side) -> Float[Tensor, "texts features"]:
+        """Unit vectors of texts, to be compared with those of `side`, on the CPU."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,17 +10,18 @@ from typing import Literal
 import torch
 
 from looklisten.config import SIDES, Config, ModelConfig, Side, recipes
-from looklisten.interop.openl3.networks import CHANNELS
+from looklisten.interop.openl3.backbone import openl3_backbone
+from looklisten.interop.openl3.layers import CHANNELS
 from looklisten.interop.openl3.published import published_file
 from looklisten.interop.openl3.variants import BLOB_IDS, variant_named
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.backbones import BACKBONES, build_tower
 from looklisten.model.l3net import L3Net
-from looklisten.model.networks import OPENL3_PREFIX
+from looklisten.model.networks import HF_PREFIX, OPENL3_PREFIX
 from looklisten.model.shipped import SHIPPED, open_shipped
 from looklisten.system.published_files import is_local
 
-Use = Literal["network", "backbone", "recipe"]
+Use = Literal["network", "backbone", "network, backbone", "recipe"]
 
 MEASURED_RUNS = 10
 
@@ -36,7 +37,7 @@ class ModelCard:
     """
     sides: str
     million_parameters: float
-    """Of one tower; of a recipe, of both towers."""
+    """Of one tower; of a recipe, of both towers; 0 where only the model's card says it."""
     download_mb: float
     """0 where nothing is downloaded."""
     is_local: bool | None
@@ -53,7 +54,13 @@ class ModelCard:
 
 def models(measure: bool = False) -> list[ModelCard]:
     """Cards of everything that can be named. With `measure`, backbones are timed on the CPU."""
-    return [*_shipped(), *_backbones(measure), *_openl3_networks(), *_recipes()]
+    return [
+        *_shipped(),
+        *_backbones(measure),
+        *_openl3_networks(),
+        *_models_of_the_hub(),
+        *_recipes(),
+    ]
 
 
 def _shipped() -> list[ModelCard]:
@@ -143,18 +150,19 @@ def _openl3_networks() -> list[ModelCard]:
     for stem in BLOB_IDS:
         network = variant_named(OPENL3_PREFIX + stem.removeprefix("openl3_").replace("_", "-"))
         file = published_file(network)
-        content = "music" if network.content_type == "music" else "sounds of the environment"
+        weights = openl3_backbone(file.title).published
+        assert weights is not None
         cards.append(
             ModelCard(
                 name=file.title,
-                use="network",
+                use="network, backbone",
                 sides=network.side,
                 million_parameters=_openl3_millions(network.side),
                 download_mb=file.size_mb,
                 is_local=is_local(file),
                 license=file.license,
-                trained_by="Cramer et al. (OpenL3, 2019)",
-                trained_on=f"AudioSet's videos with {content}, without labels",
+                trained_by=weights.trained_by,
+                trained_on=weights.trained_on,
             )
         )
     return cards
@@ -165,6 +173,23 @@ def _openl3_millions(side: Side) -> float:
     pairs = zip(inputs, CHANNELS, strict=False)
     # A filter has 3 x 3 weights for each input and a bias.
     return round(sum((9 * before + 1) * after for before, after in pairs) / 1e6, 1)
+
+
+def _models_of_the_hub() -> list[ModelCard]:
+    """One card for all models that transformers loads; only their own cards say more."""
+    return [
+        ModelCard(
+            name=f"{HF_PREFIX}NAME",
+            use="network, backbone",
+            sides="vision or audio",
+            million_parameters=0.0,
+            download_mb=0.0,
+            is_local=None,
+            license="that of its model card",
+            trained_by="its publisher on the Hugging Face Hub",
+            trained_on="what its model card says",
+        )
+    ]
 
 
 def _recipes() -> list[ModelCard]:

@@ -11,7 +11,7 @@ from looklisten.config import Side
 from looklisten.errors import CheckpointError, ConfigError
 from looklisten.inference.layers import layers_of
 from looklisten.interop.pretrained import describe, write_text, write_weights
-from looklisten.model.networks import Run, is_openl3, open_network, openl3_refusal
+from looklisten.model.networks import Run, encoder_refusal, is_openl3, open_network
 from looklisten.model.published_folder import NETWORK_FILES
 
 ExportedSides = Literal["audio", "vision", "both"]
@@ -30,11 +30,11 @@ SNIPPETS: Mapping[Side, str] = {
 import json, pathlib, torch
 from safetensors.torch import load_file
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram, round_to_int16
-from looklisten.model.backbones import BACKBONES
+from looklisten.model.backbones import find_backbone
 
 about = json.loads(pathlib.Path("config.json").read_text())
 front_end = LogSpectrogram(*about["front_end"])
-backbone = BACKBONES[about["backbones"]["audio"]]
+backbone = find_backbone(about["backbones"]["audio"])
 tower = backbone(**about["towers"]["audio"]).eval()
 tower.load_state_dict(load_file("audio.safetensors"))
 sound = torch.zeros(1, WINDOW_SAMPLES)  # a second at 48 kHz, int16 or floats in -1..1
@@ -46,10 +46,10 @@ vectors = tower(front_end(round_to_int16(sound))).vector
 ```python
 import json, pathlib, torch
 from safetensors.torch import load_file
-from looklisten.model.backbones import BACKBONES
+from looklisten.model.backbones import find_backbone
 
 about = json.loads(pathlib.Path("config.json").read_text())
-backbone = BACKBONES[about["backbones"]["vision"]]
+backbone = find_backbone(about["backbones"]["vision"])
 tower = backbone(**about["towers"]["vision"]).eval()
 tower.load_state_dict(load_file("vision.safetensors"))
 model = about["config"]["model"]
@@ -94,7 +94,7 @@ def export(
         )
     if is_openl3(name):
         # Asked before it is opened, which would download it.
-        raise CheckpointError(openl3_refusal(str(name)))
+        raise CheckpointError(encoder_refusal(str(name)))
     run = open_network(name)
     sides: tuple[Side, ...] = ("audio", "vision") if side == "both" else (side,)
     if format == "safetensors":

@@ -4,7 +4,7 @@ Knows names and folders. Does not know what a network is.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,21 @@ def download_network(
     if not (Path(folder) / CONFIG_NAME).is_file():
         raise CheckpointError(
             f"{name} on the Hub has no {CONFIG_NAME}, so it is no network of looklisten"
+        )
+    return Path(folder)
+
+
+def download_files(name: str, patterns: Sequence[str]) -> Path:
+    """The folder of the model `name` on the Hub with the files of these patterns.
+
+    Downloads and raises as `download_network` does.
+    """
+    local_files_only = is_offline()
+    with _hub_client(
+        f"{name} is not a folder here, and the Hugging Face Hub did not give it", local_files_only
+    ) as hub:
+        folder = hub.snapshot_download(
+            name, local_files_only=local_files_only, allow_patterns=list(patterns)
         )
     return Path(folder)
 

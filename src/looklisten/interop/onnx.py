@@ -63,7 +63,8 @@ class ConvolvedSpectrogram(LogSpectrogram):
     def __init__(self, front_end: str, window: str = "hann") -> None:
         super().__init__(front_end, window)
         # In double precision, because the rounding of float32 shows in quiet bins.
-        spectra = torch.fft.rfft(torch.diag(self.window.double()), self.spec.fft_samples)
+        single_samples = torch.eye(self.spec.window_samples, dtype=torch.float64)
+        spectra = torch.fft.rfft(self.weighted(single_samples), self.spec.fft_samples)
         impulses = torch.cat([spectra.real, spectra.imag], 1).T[:, None].float()
         self.register_buffer("impulses", impulses, persistent=False)
         # The smallest block: one kernel for each output before the weights repeat.
@@ -84,9 +85,12 @@ class ConvolvedSpectrogram(LogSpectrogram):
     def magnitude(
         self, waves: Float[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch frames bins"]:
+        return self.power(waves).sqrt()
+
+    def power(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames bins"]:
         spectra = functional.conv1d(waves[:, None], self.impulses, stride=self.spec.hop_samples)
         real, imaginary = spectra.transpose(1, 2).chunk(2, -1)
-        return (real.square() + imaginary.square()).sqrt()
+        return real.square() + imaginary.square()
 
 
 class TowerVectors(nn.Module):

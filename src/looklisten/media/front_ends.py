@@ -70,6 +70,10 @@ class FrontEnd:
     """
     unit_window: bool = False
     """Whether the window is divided by half its sum, so that a full-scale sine has magnitude 1."""
+    like_kaldi: bool = False
+    """Whether each window loses its mean, is pre-emphasized by 0.97 and weighted by a window that
+    ends as it begins, and bands are sums of power, not of magnitude.
+    """
 
     def __post_init__(self) -> None:
         if not 0 < self.sample_rate_hz <= SAMPLE_RATE_HZ:
@@ -174,6 +178,21 @@ FRONT_ENDS: dict[str, FrontEnd] = {
         high_hz=7500.0,
         columns_multiple_of=32,
         needs_normalization=True,
+    ),
+    # The features of Kaldi with which the Audio Spectrogram Transformer was trained (Gong et al.
+    # 2021), as in transformers' ASTFeatureExtractor. One second has 98 columns.
+    "kaldi128": FrontEnd(
+        sample_rate_hz=16_000,
+        low_pass_lobes=32,
+        window_samples=400,
+        hop_samples=160,
+        fft_samples=512,
+        floor=2.0**-23,
+        mel_bands=128,
+        mel_bands_like="tensorflow",
+        low_hz=20.0,
+        needs_normalization=True,
+        like_kaldi=True,
     ),
 }
 """By name. A checkpoint saves the name only, so the settings of an entry must never change."""

@@ -49,6 +49,10 @@ class LogSpectrogram(nn.Module):
         spec = find_front_end(front_end) if isinstance(front_end, str) else front_end
         self.spec = spec
         weights = WINDOWS[window](spec.window_samples)
+        if spec.like_kaldi:
+            # One sample more before its last one is omitted: the window ends as it begins.
+            weights = WINDOWS[window](spec.window_samples - 1)
+            weights = torch.cat([weights, weights[:1]])
         if spec.unit_window:
             weights = weights / (weights.sum() / 2)
         mel = mel_filters(spec) if spec.mel_bands else torch.empty(0)
@@ -71,7 +75,7 @@ class LogSpectrogram(nn.Module):
         with torch.autocast(waveforms.device.type, enabled=False):
             waves = self.resampled(int16_to_float(waveforms))
             padded = functional.pad(waves, spec.padding_samples(waves.shape[-1]))
-            magnitude = self.magnitude(padded)
+            magnitude = self.power(padded) if spec.like_kaldi else self.magnitude(padded)
             if spec.mel_bands:
                 magnitude = magnitude @ self.mel
             magnitude = magnitude.clamp_min(spec.floor)
@@ -131,6 +135,23 @@ class LogSpectrogram(nn.Module):
         power = torch.addcmul(least, spectra.real, spectra.real)
         return power.addcmul_(spectra.imag, spectra.imag).sqrt_()
 
+    def power(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames bins"]:
+        """Squared magnitudes of resampled sound, each window prepared as by Kaldi."""
+        frames = waves.unfold(-1, self.spec.window_samples, self.spec.hop_samples)
+        spectra = torch.fft.rfft(self.weighted(frames), self.spec.fft_samples)
+        power: Tensor = spectra.real.square() + spectra.imag.square()
+        return power
+
+    def weighted(self, frames: Float[Tensor, "*batch samples"]) -> Float[Tensor, "*batch samples"]:
+        """Windows of sound as the Fourier transform gets them."""
+        window = self.window.to(frames.dtype)
+        if not self.spec.like_kaldi:
+            return frames * window
+        frames = frames - frames.mean(-1, keepdim=True)
+        # The first sample stands for the one before it.
+        before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+        return (frames - PREEMPHASIS * before) * window
+
     def band_hz(self) -> Float[Tensor, " bands"]:
         """The center frequency of each row of the spectrogram, in Hz."""
         spec = self.spec
@@ -172,6 +193,9 @@ def round_to_int16(waveforms: Num[Tensor, "*batch samples"]) -> Float[Tensor, "*
     steps = (waveforms.float() * INT16_FULL_SCALE).round()
     return steps.clamp(-INT16_FULL_SCALE, INT16_FULL_SCALE - 1) / INT16_FULL_SCALE
 
+
+PREEMPHASIS = 0.97
+"""So much of the sample before is subtracted from each one, which lifts high frequencies."""
 
 LEAST_POWER = 1e-30
 """Added to the square of each magnitude: the gradient of a root is infinite at 0.

@@ -1,4 +1,4 @@
-"""Opens a network by any name: a run, a published folder, the Hub, OpenL3 or an untrained recipe.
+"""Opens a network by any name: a run, a folder, the Hub, OpenL3, another model or a recipe.
 
 A name is one of:
 
@@ -6,6 +6,7 @@ A name is one of:
 - a folder that `publish` or `export` wrote;
 - a name on the Hugging Face Hub: `org/name` if there is no such path here, or `hf-hub:org/name`;
 - a network of OpenL3: `openl3:audio-mel256-env`, a Keras file (`.h5`), or a folder of `convert`;
+- a model of transformers with vectors of pictures, sounds and texts: `hf:org/name`, `hf:FOLDER`;
 - `start`, which comes with the package (a folder here of that name is `./start`);
 - `untrained:RECIPE`, the network of a recipe with its initial weights, and with the published
   weights of backbones that have some.
@@ -44,6 +45,8 @@ OPENL3_SUFFIXES = (".h5", ".h5.gz", ".hdf5")
 OPENL3_FILE = "openl3.json"
 """The file that makes a folder one that `convert` wrote."""
 HUB_PREFIX = "hf-hub:"
+HF_PREFIX = "hf:"
+"""Of models that transformers knows; `hf-hub:` is for networks of looklisten."""
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 RUNS_FOLDER = "runs"
 """Runs are saved here by default, so a mistyped run must not become a request to a server."""
@@ -53,6 +56,7 @@ RUNS_FOLDER = "runs"
 LOADERS = {
     OPENL3_PREFIX: "looklisten.interop.openl3.models:load",
     HUB_PREFIX: "looklisten.interop.hub:download_network",
+    HF_PREFIX: "looklisten.interop.hf.encoder:load_encoder",
 }
 
 _log = logging.getLogger("looklisten")
@@ -88,7 +92,7 @@ class TrainingSplit:
 class Run:
     """An open network with what is known of its training.
 
-    `network` is in evaluation mode: an `L3Net`, or an OpenL3 network, which gives vectors only.
+    `network` is in evaluation mode: an `L3Net`, or a model of others, which gives vectors only.
     `checkpoint` is None for a network that was not read from a checkpoint of looklisten.
     """
 
@@ -112,10 +116,10 @@ class Run:
     def l3net(self) -> L3Net:
         """The network, for work that needs both towers or a config.
 
-        Raises CheckpointError for a network of OpenL3.
+        Raises CheckpointError for a network of OpenL3 or of transformers.
         """
         if not isinstance(self.network, L3Net):
-            raise CheckpointError(openl3_refusal(self.name))
+            raise CheckpointError(encoder_refusal(self.name))
         return self.network
 
     @property
@@ -123,10 +127,10 @@ class Run:
         """The config of the training, or of the recipe for an untrained network.
 
         Raises CheckpointError for a network that was saved without its training, and for a network
-        of OpenL3.
+        of OpenL3 or of transformers.
         """
         if self._config is None:
-            raise CheckpointError(openl3_refusal(self.name))
+            raise CheckpointError(encoder_refusal(self.name))
         if not self.knows_split:
             # Such a config has only defaults for the training, and would split videos by them.
             raise CheckpointError(
@@ -331,6 +335,8 @@ def _open(name: str | Path, strict: bool, download_options: dict[str, Any]) -> R
         return Run(text, checkpoint.model(strict), checkpoint)
     if is_openl3(name):
         return Run(text, _loader(OPENL3_PREFIX)(name))
+    if text.startswith(HF_PREFIX):
+        return Run(text, _loader(HF_PREFIX)(text))
     on_hub = hub_name(name)
     path = _loader(HUB_PREFIX)(on_hub, **download_options) if on_hub else Path(name)
     checkpoint = read_published(path) if is_published(path) else open_checkpoint(path)
@@ -360,9 +366,10 @@ def check_is_opened(network: object) -> None:
         raise ConfigError(f'this needs a network, not its name; give ll.open("{network}")')
 
 
-def openl3_refusal(name: str) -> str:
-    """The error for work that a network of OpenL3 cannot do."""
+def encoder_refusal(name: str) -> str:
+    """The error for work that a network of others cannot do."""
+    kind = "model of transformers" if name.startswith(HF_PREFIX) else "network of OpenL3"
     return (
-        f"{name} is a network of OpenL3, which gives vectors alone; "
+        f"{name} is a {kind}, which gives vectors alone; "
         "this needs one that `looklisten train` made"
     )

@@ -45,6 +45,7 @@ BACKBONES: dict[str, type[Backbone]] = {
 """By the name that a config has for them."""
 FAMILIES = {
     "openl3:": "looklisten.interop.openl3.backbone:openl3_backbone",
+    "hf:": "looklisten.interop.hf.backbones:hf_backbone",
 }
 """Functions that give the backbone of a name with this prefix.
 

@@ -39,7 +39,8 @@ class Query:
     name: str
     vectors: dict[Side, Float32[np.ndarray, " width"]]
     """Of each side the mean over the query, of length 1. A side is absent where the query lacks it,
-    or holds only silence or noise there."""
+    or holds only silence or noise there. Of a text the vectors to compare each side with."""
+    is_text: bool = False
 
 
 def read_query(name: str | Path, encoder: MomentEncoder) -> Query:
@@ -75,6 +76,11 @@ def query_of_moments(name: str, moments: Iterable[ReadMoment]) -> Query:
     return Query(name, vectors)
 
 
+def text_query(text: str, encoder: MomentEncoder) -> Query:
+    """The query of a text. Raises ConfigError for a network without vectors of texts."""
+    return Query(encode_name(text), encoder.encode_text(text), is_text=True)
+
+
 def split_moment(name: str | Path) -> tuple[Path, float | None]:
     """The path and the time of `FILE@SECONDS`; no time where there is none, or a file of it all."""
     path = Path(name)
@@ -95,6 +101,8 @@ def directions(query: Query, find: FindSide, by: QuerySide) -> list[Direction]:
 
     Like is compared with like where the query allows it; else the other side stands in.
     """
+    if query.is_text:
+        return [(side, side) for side in SIDES_OF[find] if side in query.vectors]
     allowed = SIDES_OF[by]
     sides = [side for side in query.vectors if side in allowed]
     pairs = []

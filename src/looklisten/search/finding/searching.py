@@ -25,6 +25,7 @@ from looklisten.search.finding.query import (
     Query,
     directions,
     read_query,
+    text_query,
 )
 from looklisten.search.finding.score_calibration import ScoreCurve, curves_of_json
 from looklisten.search.finding.thumbnail_maps import thumbnail_map
@@ -114,7 +115,7 @@ class Index:
                 f"the index {printable(self.path)} was made by another network than {run.name} is "
                 "now; name the one that made it with --checkpoint, or index into another folder"
             )
-        return MomentEncoder(run.l3net, with_tags=False)
+        return MomentEncoder(run.network, with_tags=False)
 
     def stats(self) -> StoreStats:
         """What the index holds."""
@@ -130,18 +131,24 @@ class Index:
         tag: str | None = None,
         k: int = DEFAULT_SCENES,
         options: SearchOptions | None = None,
+        text: str | None = None,
         **choices: Unpack[SearchChoices],
     ) -> Hits:
         """The at most `k` scenes that are most like a query, best first.
 
         `query`: a sound, a picture or a video, or `FILE@SECONDS` for one second of it. `tag`:
-        instead, the name of a class. `choices` are fields of `SearchOptions`. Raises SourceError
-        for a query that cannot be read, OptionError for an unknown tag or a filter.
+        instead, the name of a class. `text`: instead, words, for a network with vectors of texts;
+        their score is (1 + cosine) / 2, and by default the best are given, whatever their score.
+        `choices` are fields of `SearchOptions`.
+        Raises SourceError for a query that cannot be read, OptionError for an unknown tag or a
+        filter, ConfigError for a text that the network has no vector of.
         """
         check_at_least(1, k=k)
         options = replace(options or SearchOptions(), **choices)
-        if (query is None) == (tag is None):
-            raise OptionError("give one query: a file, or a tag", "")
+        if sum(each is not None for each in (query, tag, text)) != 1:
+            raise OptionError("give one query: a file, a tag, or a text", "")
+        if text is not None:
+            return self.search_vectors(text_query(text, self.encoder), k, options)
         if tag is not None:
             return self._search_tag(tag, k, options)
         assert query is not None
@@ -149,11 +156,15 @@ class Index:
 
     def search_vectors(self, query: Query, k: int, options: SearchOptions) -> Hits:
         """The scenes that are most like a query that was read already."""
-        threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
+        # How similar a text must be, no pair of an index tells.
+        default = 0.0 if query.is_text else DEFAULT_THRESHOLD
+        threshold = default if options.threshold is None else options.threshold
         pairs = directions(query, options.find, options.by)
         if not pairs:
             side = "sound or picture" if options.by == "auto" else options.by
             reason = f"the query holds no {side} to compare, only silence, noise or one color"
+            if query.is_text:
+                reason = f"this network has no vectors of a {options.find}"
             return Hits(query.name, (), (), threshold, reason)
 
         def rank(limit: int, where: str | None) -> Ranked:
@@ -176,7 +187,10 @@ class Index:
             vector = query.vectors[query_side]
             scored = []
             for each in self._store.search(vector, side, limit, where):
-                score = self._score(direction, each.similarity)
+                # Of words the cosine alone, without ties below 0: scores are from 0 to 1.
+                score = (1 + each.similarity) / 2
+                if not query.is_text:
+                    score = self._score(direction, each.similarity)
                 scored.append(ScoredMoment(each.moment, score, each.similarity, side))
             ranked.add(scored)
         return ranked
@@ -238,6 +252,8 @@ class Index:
             return curve.score(similarity)
         # An index of few videos has no curve; then the network answers, as for a pair.
         network = self.encoder.network
+        if network is None:
+            return max(similarity, 0.0)
         with torch.inference_mode():
             logits = network.fusion.similarity_logits(torch.tensor(similarity))
             return float(torch.sigmoid(network.log_odds(logits)))

@@ -23,6 +23,8 @@ def thumbnail_map(
     None for a network that does not compare positions.
     """
     network = encoder.network
+    if network is None:
+        return None
     fusion = network.fusion
     if not fusion.compares_positions:
         return None

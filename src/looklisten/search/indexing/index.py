@@ -39,7 +39,6 @@ from looklisten.inference.embedding.fingerprints import SourceStamp
 from looklisten.media.formats import MEDIA_SUFFIXES
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import use_limits
-from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, open_network
 from looklisten.names import decode_name, encode_name
 from looklisten.search.filters import text_literal
@@ -102,14 +101,15 @@ def index(
     labels: LabelSource = "table",
     device: str = "auto",
     progress: Progress = no_progress,
-    make_encoder: Callable[[L3Net, bool], MomentEncoder] = MomentEncoder,
+    make_encoder: Callable[[Any, bool], MomentEncoder] = MomentEncoder,
     **choices: Unpack[IndexChoices],
 ) -> IndexResult:
     """Index the moments of all files that `inputs` name; a second call adds what is new or changed.
 
     `inputs` are those of `prepare`, and sounds and images too. `db` is the folder of the index;
     `failures.jsonl` in it has a line for each file that failed or ended early. `network` must have
-    vectors of frames and of sound in one space. `choices` are fields of `IndexOptions`.
+    vectors of frames and of sound in one space, or be a model of others with vectors of one side.
+    `choices` are fields of `IndexOptions`.
     `make_encoder`: gives another `MomentEncoder`, such as one that computes on another thread.
 
     Raises ConfigError for a network without such a space, for an index of another network or of
@@ -120,7 +120,7 @@ def index(
     check_writable(folder.path)
     if not isinstance(network, Run):
         network = open_network(network, device)
-    encoder = make_encoder(network.l3net, options.tags)
+    encoder = make_encoder(network.network, options.tags)
     found_sources = find_sources([str(name) for name in inputs], labels, suffixes=MEDIA_SUFFIXES)
     check_no_stretches("index", found_sources.sources)
     with open_store(

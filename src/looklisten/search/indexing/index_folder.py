@@ -13,7 +13,7 @@ from typing import Any
 from looklisten.config import SIDES
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.fingerprints import SourceStamp
-from looklisten.model.networks import Run
+from looklisten.model.networks import HF_PREFIX, Run
 from looklisten.model.shipped import is_shipped
 from looklisten.search.indexing.moment_encoder import MomentEncoder
 from looklisten.system.files import write_json
@@ -84,16 +84,23 @@ def write_facts(
             f"the index {folder.path} has a moment every {before:g} s, not every "
             f"{every_seconds:g} s; give --every-seconds {before:g}, or another --db"
         )
-    is_folder = not is_shipped(run.name) and Path(run.name).exists()
     new = facts | {
-        # Whoever searches may be in another folder.
-        "network": str(Path(run.name).absolute()) if is_folder else run.name,
+        "network": _absolute(run.name),
         "network_sha256": run.network_key,
         "every_seconds": every_seconds,
         "classes": {side: list(encoder.tag_names(side)) for side in SIDES},
     }
     if new != facts:
         folder.write_facts(new)
+
+
+def _absolute(network: str) -> str:
+    """The name of a network, for whoever searches in another folder."""
+    if is_shipped(network):
+        return network
+    prefix = HF_PREFIX if network.startswith(HF_PREFIX) else ""
+    folder = Path(network.removeprefix(prefix)).expanduser()
+    return f"{prefix}{folder.absolute()}" if folder.exists() else network
 
 
 class SeenFiles:

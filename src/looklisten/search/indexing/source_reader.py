@@ -239,6 +239,8 @@ class _FrameRows:
         if is_black(gray) or is_uniform(gray):
             row.marks.add("black")
             return
+        if "vision" not in self._encoder.sides:
+            return
         # A tower takes noise for a texture, so searches with textures would find it.
         if is_pixel_noise(pixels.numpy()):
             return
@@ -294,6 +296,8 @@ class _SoundRows:
             self._rows.append(row)
             if is_silent(sixteen_bits):
                 row.marks.add("silent")
+                continue
+            if "audio" not in self._encoder.sides:
                 continue
             # Searches with rain or waves would find noise.
             if is_plain_noise(sixteen_bits):

@@ -43,7 +43,8 @@ def run_evaluate(
 ) -> Output:
     """Measure on held-out videos whether frames and sounds correspond, or where maps point.
 
-    A network that was trained on labels answers by the direct combination of its class scores.
+    A network that was trained on labels answers by the direct combination of its class scores. A
+    model of others with vectors of both sides is ranked by their cosine.
 
     Args:
         paths: Folder that `prepare` wrote; or, for localization, vggss or flickr-soundnet and the
@@ -73,8 +74,10 @@ def run_evaluate(
     from looklisten.data.shards import Shards
     from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP, all_pairs
     from looklisten.evaluation.correspondence import evaluate
+    from looklisten.evaluation.encoder_pairs import encoder_pairs
     from looklisten.evaluation.held_out import clips_of_split
     from looklisten.evaluation.localization.evaluate import localization, localization_table
+    from looklisten.inference.encoder import TextEncoder
     from looklisten.model.networks import open_network
 
     if not 1 <= len(paths) <= 2:
@@ -99,6 +102,17 @@ def run_evaluate(
         return Output.of_inputs(run.named_facts | table.as_dict())
     shards = Shards(paths[0])
     clips = clips_of_split(run, shards, split)
+    if task == "correspondence" and isinstance(run.network, TextEncoder):
+        if negatives != "any" or threshold != "learned" or files is not None:
+            raise UsageError(
+                "--negatives, --threshold and --files are for networks that answer yes or no; "
+                f"{run.name} gives vectors alone"
+            )
+        with ProgressBar("evaluate: moments") as progress:
+            pairs_of_encoder = encoder_pairs(
+                run.network, clips, per_clip or COMPARED_PER_CLIP, seed, progress
+            )
+        return Output(run.named_facts | pairs_of_encoder.as_dict())
     if mosaic:
         return _mosaics(run, clips, mosaic, method, trials, per_clip, seed, files)
     if task == "localization":

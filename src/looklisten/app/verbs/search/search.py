@@ -1,4 +1,4 @@
-"""The verb `search`: a sound, a picture, a video or a tag -> the moments that are like it."""
+"""The verb `search`: a sound, a picture, a video, a tag or a text -> the moments most like it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +25,7 @@ def run_search(
     /,
     db: Annotated[Path, tyro.conf.arg(metavar="DB")] = Path("index"),
     tag: str | None = None,
+    text: str | None = None,
     count: Annotated[int, tyro.conf.arg(name="k", aliases=["-k"])] = 10,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     checkpoint: Annotated[str | None, tyro.conf.arg(help=NETWORK_HELP)] = None,
@@ -37,18 +38,22 @@ def run_search(
         query: A sound, a picture or a video, or FILE@SECONDS for one second of it.
         db: Folder that `index` wrote.
         tag: Instead of a query, the name of a class, such as "Dog".
+        text: Instead of a query, words such as "a dog barks", for an index of a model that has
+            vectors of texts.
         count: Scenes to show at most.
         out: Also write a page, one HTML file, whose players jump to the moments.
         checkpoint: The network that made the index; by default the one that it names.
     """
     from looklisten.search.finding.searching import open_index
 
-    if (query is None) == (tag is None):
-        raise UsageError("search needs one query: looklisten search QUERY --db DB, or --tag NAME")
+    if sum(each is not None for each in (query, tag, text)) != 1:
+        raise UsageError(
+            "search needs one query: looklisten search QUERY --db DB, --tag NAME or --text WORDS"
+        )
     if out is not None:
         check_writable_file(out)
     with open_index(db, checkpoint, device) as index:
-        hits = index.search(query, tag, count, options)
+        hits = index.search(query, tag, count, options, text)
         values = hits.as_dict()
         values["hits"] = [_row(scene) for scene in hits.scenes]
         values["nearest"] = [_row(scene) for scene in hits.nearest]
