@@ -69,6 +69,7 @@ class HfTower(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
+        # With random weights: the published ones come by `HfWeights`, others by a checkpoint.
         with transformers_for(self.source.name) as transformers:
             self.model = getattr(transformers, self.auto_class).from_config(self.source.config)
 
@@ -120,7 +121,7 @@ class HfPictureTower(HfTower):
             raise ConfigError(f"{cls.source.name} has its own input, and {settings}; set {changes}")
 
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> TowerOutput:
-        # Frames come in -1..1.
+        # Frames come in -1..1, as other towers take them.
         output = self.model(self.picture.normalized(x / 2 + 0.5))
         maps = output.feature_maps if self.auto_class == "AutoBackbone" else [output[0]]
         last_map = maps[-1]
@@ -147,6 +148,7 @@ class HfSoundTower(HfTower):
         config = self.source.config
         self.features = config.hidden_size
         self.stride = config.time_stride
+        # The widest result is the middle of the two layers after each attention.
         tokens = config.num_mel_bins * config.max_length
         tokens //= config.frequency_stride * config.time_stride
         pixels_of_second = FRONT_ENDS[AST_FRONT_END].bands * 98
@@ -196,12 +198,14 @@ def hf_backbone(name: str) -> type[HfTower]:
     Raises ConfigError without the extra, and for a model that cannot be a tower;
     PublishedFileError or CheckpointError for one that cannot be read.
     """
+    # Cached, because a config asks for the class of its backbone again and again.
     source = hf_source(name)
     if source.model_type == AST:
         return _tower_class(source, HfSoundTower, "AutoModel", sound=_sound_input(source))
     with transformers_for(name) as transformers:
         mapping = transformers.models.auto.modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES
     auto_class: AutoClass = "AutoBackbone" if source.model_type in mapping else "AutoModel"
+    # Models of text have no channels, and those of spectrograms have one.
     is_picture = getattr(source.config, "num_channels", None) == 3
     tower = None
     if is_picture:

@@ -91,10 +91,12 @@ def _sizes(settings: dict[str, Any], name: str) -> tuple[int, int, FrameFit]:
     """Shorter side, side of the square, and how the one becomes the other."""
     size = settings.get("size") or {}
     edge = size.get("shortest_edge")
+    # ConvNeXt's processor says the crop, and its share of the resized picture.
     if edge and settings.get("crop_pct"):
         if edge >= WARPED_FROM_PIXELS:
             return edge, edge, "squeeze"
         return int(edge / settings["crop_pct"]), edge, "crop"
+    # A size of the crop means nothing where nothing is cropped.
     square = settings.get("crop_size") if settings.get("do_center_crop") else None
     if square and square.get("height") == square.get("width"):
         return edge or size.get("height") or square["height"], square["height"], "crop"

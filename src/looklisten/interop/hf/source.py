@@ -21,6 +21,7 @@ from looklisten.model.networks import HF_PREFIX, HUB_NAME
 
 DESCRIPTION_FILES = ("*.json", "*.txt", "*.model", "README.md")
 """Settings of the network, of its input and of its tokenizer; few megabytes."""
+# A repository may hold the same weights for other libraries too.
 WEIGHT_FILES = ("model*.safetensors",)
 # A pickle could run code, so models that have nothing else are refused.
 NO_PICKLE = {"use_safetensors": True, "trust_remote_code": False}
