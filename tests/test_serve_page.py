@@ -1,8 +1,10 @@
 """The page of `serve` in a real browser, on a real server with a small network."""
 
 import json
+import shutil
 import time
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +24,8 @@ FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
-VIEWS = [(390, "dark"), (1280, "light")]
+VIEWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
+REAL_CLIPS = Path(__file__).parents[2] / "shared" / "media" / "real" / "videos"
 
 # How many different colors a canvas holds, and all its pixels as one number.
 CANVAS = """
@@ -63,6 +66,11 @@ def server(run, clips, tmp_path_factory):
 def browser(server, tmp_path_factory):
     with opened(server.address, tmp_path_factory.mktemp("chromium"), FLAGS) as started:
         yield started
+        # Of all tests of this file, whatever they clicked.
+        asked = [address for address in requests(started) if "://" in address]
+        assert asked
+        own = ("http://127.0.0.1:", "blob:http://127.0.0.1:")
+        assert [address for address in asked if not address.startswith(own)] == []
 
 
 def view(browser, width, scheme):
@@ -207,6 +215,82 @@ def test_a_search_jumps_to_its_hit_and_two_clicks_teach_a_tag(
     assert failures(browser) == []
 
 
+@pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="needs real clips")
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_a_real_clip_plays_with_its_map_over_it(server, browser, width, scheme):
+    real = sorted(REAL_CLIPS.glob("*.mp4"))[0]
+    load(browser, server.address, width, scheme)
+    upload(browser, real)
+    shown = until(browser, "document.querySelector('#score b')?.textContent")
+    assert shown == rounded(server.client.score(real).probability)
+    until(browser, "document.querySelector('#now').textContent")
+    first = canvas(browser, "#frame-map")
+    browser.execute_script("document.querySelector('#player').play()")
+    until(browser, "document.querySelector('#player').currentTime > 1.2")
+    assert canvas(browser, "#frame-map")["sum"] != first["sum"]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert failures(browser) == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_files_are_added_to_the_index(server, browser, clips, tmp_path, width, scheme):
+    load(browser, server.address, width, scheme)
+    before = server.client.index().sources
+    # A copy with another content, so that the index does not know it yet.
+    new = tmp_path / f"new {width} {scheme}.mp4"
+    shutil.copy(clips[5], new)
+    with new.open("ab") as file:
+        file.write(f"{width} {scheme}".encode())
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all" * 100)
+    upload(browser, f"{new}\n{tmp_path / 'broken.mp4'}", "#add-files")
+    assert text(browser, "#add-files-name") == "2 files"
+    click(browser, "#add-form button.main")
+    until(browser, "document.querySelectorAll('#added li').length == 2")
+    lines = browser.execute_script(
+        "return [...document.querySelectorAll('#added li')].map(line => line.textContent)"
+    )
+    assert lines[0].startswith(f"{new.name}: added, ")
+    assert lines[1].startswith("broken.mp4 cannot be opened")
+    assert server.client.index().sources == before + 1
+    until(
+        browser, f"document.querySelector('#index-size').textContent.includes('{before + 1} files')"
+    )
+    assert new.name in text(browser, "#compare-index")
+    upload(browser, new, "#add-files")
+    click(browser, "#add-form button.main")
+    until(browser, "document.querySelector('#added').textContent.includes('has it already')")
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_units_are_shown_with_their_moments(server, browser, width, scheme):
+    load(browser, server.address, width, scheme)
+    click(browser, "#show-units")
+    until(browser, "document.querySelectorAll('#unit-list li').length > 3")
+    job = server.client.wait(server.client.units(), every_seconds=0.05)
+    wanted = [unit["number"] for unit in job.result["units"] if unit["side"] == "vision"]
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('#unit-list h3')].map(each => each.textContent)"
+    )
+    assert shown == [f"Unit {number}" for number in wanted]
+    assert canvas(browser, "#unit-list canvas")["colors"] > 1
+    until(browser, "document.querySelector('#unit-list img').naturalWidth > 50")
+    click(browser, "[name=unit-side][value=audio]")
+    until(browser, "document.querySelector('#unit-list canvas.sound')")
+    click(browser, "#unit-list .moments button")
+    until(browser, "document.querySelector('#unit-list .playing')")
+    # It plays one second of the moment.
+    until(browser, "!document.querySelector('#unit-list .playing')")
+    click(browser, "[name=unit-side][value=vision]")
+    moment = job.result["units"][0]["moments"][0]
+    click(browser, "#unit-list .moments button")
+    until(browser, f"document.querySelector('#clip-name').textContent == '{moment['name']}'")
+    until(browser, "document.querySelector('#now').textContent")
+    at = browser.execute_script("return document.querySelector('#player').currentTime")
+    assert at == pytest.approx(moment["seconds"], abs=0.05)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert failures(browser) == []
+
+
 def test_nothing_serious_is_wrong_for_a_screen_reader(server, browser, clips):
     load(browser, server.address)
     click_button(browser, clips[0].name, "#examples")
@@ -217,6 +301,8 @@ def test_nothing_serious_is_wrong_for_a_screen_reader(server, browser, clips):
     until(browser, "document.querySelector('#hits li')")
     click(browser, "[data-key]")
     click(browser, "#tag-form button.main")
+    click(browser, "#show-units")
+    until(browser, "document.querySelector('#unit-list li')")
     browser.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text("utf-8"))
     for width in (390, 1280):
         for scheme in ("light", "dark"):

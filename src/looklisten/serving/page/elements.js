@@ -14,6 +14,21 @@ export const asItems = (elements) => elements.map((element) => make("li", {}, el
 // The chosen one of the radio buttons of this name.
 export const checked = (name) => document.querySelector(`[name=${name}]:checked`).value;
 
+// The name of a chosen file, beside its button.
+export function nameChosenFiles() {
+  for (const input of document.querySelectorAll("label.file input")) {
+    const name = byId(`${input.id}-name`);
+    const show = () => {
+      const names = [...input.files].map((file) => file.name);
+      name.textContent = names.length > 1 ? `${names.length} files` : (names[0] ?? "no file yet");
+    };
+    if (!name) continue;
+    input.addEventListener("change", show);
+    input.form?.addEventListener("reset", () => setTimeout(show));
+    show();
+  }
+}
+
 // Such as 1:05, or 1:05.3 with one digit.
 export function clock(seconds, digits = 0) {
   const rounded = Math.floor(seconds * 10 ** digits + 1e-6) / 10 ** digits;

@@ -1,11 +1,13 @@
 // The page of `looklisten serve`. It asks the server's own routes and nothing else.
 
-import { asItems, byId, complain, make, makeButton } from "./elements.js";
-import { startSearch } from "./search.js";
+import { useIndexForm } from "./add.js";
+import { asItems, byId, complain, make, makeButton, nameChosenFiles } from "./elements.js";
+import { showSize, startSearch } from "./search.js";
 import { addressOf, ask, useLimits, useToken } from "./server.js";
+import { startUnits } from "./units.js";
 import { openClip } from "./watch.js";
 
-const MOST_EXAMPLES = 10;
+const MOST_EXAMPLES = 12;
 const MOST_CHOICES = 200;
 
 async function start() {
@@ -24,14 +26,24 @@ async function start() {
   byId("limits").textContent = `A file may have up to ${megabytes} MB and ${seconds} seconds.`;
   byId("no-index").hidden = model.can_search;
   if (!model.can_search) return;
+  byId("parts").hidden = false;
+  await startSearch(await showIndex());
+  useIndexForm(showIndex);
+  startUnits();
+}
+
+// What the index holds now: its size, its examples and its files to compare with.
+async function showIndex() {
   const index = await ask(`v1/index?limit=${MOST_CHOICES}`);
   const files = index.files.filter((file) => file.media);
+  showSize(index);
   showExamples(files.filter((file) => file.kind === "video").slice(0, MOST_EXAMPLES));
   byId("compare-index-line").hidden = false;
-  byId("compare-index").append(
+  byId("compare-index").replaceChildren(
+    byId("compare-index").options[0],
     ...files.map((file) => make("option", { value: file.media, textContent: file.name })),
   );
-  await startSearch(index);
+  return index;
 }
 
 function showExamples(files) {
@@ -40,7 +52,9 @@ function showExamples(files) {
 }
 
 function exampleButton(file) {
-  const example = makeButton(file.name, () => openClip(file));
+  const example = makeButton("", () => openClip(file));
+  example.title = file.name;
+  example.append(make("span", { textContent: file.name }));
   if (file.thumbnail) {
     const picture = make("img", { alt: "" });
     example.prepend(picture);
@@ -51,6 +65,8 @@ function exampleButton(file) {
   }
   return example;
 }
+
+nameChosenFiles();
 
 byId("token-form").onsubmit = (event) => {
   event.preventDefault();

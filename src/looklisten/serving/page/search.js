@@ -17,6 +17,7 @@ import { addressOf, ask, checkSize, field, finished } from "./server.js";
 import { clip, openClip, player } from "./watch.js";
 
 const MOST_SCENES = 12;
+const MOST_TAGS = 3;
 const MOMENT_SECONDS = 1; // the map of a scene is that of its best moment
 
 // ---------------------------------------------------------------- search
@@ -54,6 +55,7 @@ function search(queryForm) {
       : `${scenes.length} scenes, best first`;
     const nearest = reply.nothing_found && scenes.length ? " These are the nearest." : "";
     byId("found").textContent = asSentence(found) + nearest;
+    byId("no-hits").hidden = true;
     byId("hits").replaceChildren(...asItems(scenes.map(sceneCard)));
   });
 }
@@ -72,7 +74,6 @@ function sceneCard(scene) {
   const facts = [`matches by its ${scene.matched}`];
   if (scene.kind !== "image")
     facts.push(`${clock(scene.start_seconds)} to ${clock(scene.end_seconds)}`);
-  for (const [tag, score] of Object.entries(scene.tags)) facts.push(`${tag} ${percent(score)}`);
   const figure = make("b", { textContent: percent(scene.score) });
   return make(
     "article",
@@ -80,7 +81,18 @@ function sceneCard(scene) {
     view,
     make("h3", { textContent: name }),
     make("p", { className: "soft" }, figure, `, ${[...facts, ...scene.marks].join("; ")}`),
+    make("p", { className: "tags" }, ...tagsOf(scene)),
     make("div", { className: "row" }, ...sceneButtons(view, scene)),
+  );
+}
+
+// The tags with the highest scores; more would hide the rest of the card.
+function tagsOf(scene) {
+  const tags = Object.entries(scene.tags).sort((first, second) => second[1] - first[1]);
+  const own = tags.filter(([tag]) => ownNames.includes(tag));
+  const shown = new Map([...own, ...tags].slice(0, MOST_TAGS + own.length));
+  return [...shown].map(([tag, score]) =>
+    make("span", { className: "tag", textContent: `${tag} ${percent(score)}` }),
   );
 }
 
@@ -94,7 +106,7 @@ function sceneButtons(view, scene) {
     const second = scene.kind === "image" ? {} : { at_seconds: scene.seconds };
     search(() => ({ media: scene.media, ...second }));
   });
-  const open = makeButton("Open above", () => openClip(scene));
+  const open = makeButton("Open above", () => openClip(scene, scene.seconds));
   if (scene.kind === "image") return [mark, similar, open];
   const play = makeButton(`Play from ${clock(scene.seconds)}`, () => {
     playScene(view, scene).catch((error) => complain(byId("searching"), error));
@@ -156,12 +168,15 @@ function showMarks() {
   for (const mark of document.querySelectorAll("[data-key]"))
     mark.ariaPressed = String(marks.has(mark.dataset.key));
   const chips = [...marks.values()].map((scene) => {
-    const remove = makeButton(`Remove ${scene.name} at ${clock(scene.seconds)}`, () => {
+    const title = `${scene.name} at ${clock(scene.seconds)}`;
+    const remove = makeButton(`${title} ×`, () => {
       toggleMark(scene);
       byId("tag-name").focus();
     });
+    remove.ariaLabel = `Remove ${title}`;
     return remove;
   });
+  byId("no-marks").hidden = marks.size > 0;
   byId("marked").replaceChildren(...asItems(chips));
 }
 
@@ -225,9 +240,13 @@ function removeTags(name, names) {
   });
 }
 
-export async function startSearch(index) {
-  byId("searching").hidden = false;
+export function showSize(index) {
   byId("index-size").textContent =
     `The index holds ${index.moments} moments of ${index.sources} files.`;
+}
+
+export async function startSearch(index) {
+  byId("searching").hidden = false;
+  showSize(index);
   await showTags();
 }

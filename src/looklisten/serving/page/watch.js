@@ -25,14 +25,15 @@ function clipOfFile(file) {
   return { name: file.name, kind, file };
 }
 
-export async function openClip(opened) {
+// `seconds`: where its player begins.
+export async function openClip(opened, seconds = 0) {
   clip = opened;
   maps = [];
   soundSeconds = 0;
   const isVideo = clip.kind === "video";
   for (const id of ["comparisons", "score", "now"]) byId(id).replaceChildren();
   for (const id of ["keep", "own-score", "show-map-line"]) byId(id).hidden = !isVideo;
-  for (const id of ["made-video", "sound-view", "calibration", "not-playable"])
+  for (const id of ["made-video", "sound-view", "calibration", "not-playable", "score-bar"])
     byId(id).hidden = true;
   clear(byId("frame-map"));
   clear(byId("sound-map"));
@@ -48,6 +49,7 @@ export async function openClip(opened) {
   await during(byId("watch"), "The server looks and listens", async (signal) => {
     if (clip.file) checkSize(clip.file);
     await showMedium(opened);
+    if (seconds) player.currentTime = seconds;
     // The user may have opened another clip meanwhile.
     if (opened !== clip) return;
     const work = [];
@@ -196,6 +198,8 @@ async function showScore(form, signal) {
     make("b", { className: "figure", textContent: figureOf(reply.probability) }),
     verdict(reply.probability),
   );
+  byId("score-bar").hidden = reply.probability === null;
+  byId("score-bar").firstElementChild.style.width = `${100 * (reply.probability ?? 0)}%`;
   byId("calibration").hidden = reply.is_calibrated;
 }
 
