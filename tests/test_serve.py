@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from http_server import running_server
 from looklisten.client import ServerError
 from looklisten.model.networks import open_network
 from looklisten.serving.options import ServeOptions
-from looklisten.serving.records import MarkedMoment
+from looklisten.serving.records import MarkedMoment, UnitsReply
 from looklisten.serving.service import open_service
 
 NETWORK = "untrained:tiny"
@@ -55,6 +56,60 @@ def test_vectors_are_those_of_the_library(server, run, clips, side):
     assert (reply.side, reply.layer, reply.width) == (side, wanted.layer, wanted.vectors.shape[1])
     assert np.array_equal(vectors_of(reply), wanted.vectors)
     assert reply.start_seconds == wanted.start_seconds.tolist()
+
+
+def test_batches_of_mixed_lengths_give_the_vectors_of_single_requests(server, run, clips, tmp_path):
+    files = [*clips[:3]]
+    for number, seconds in enumerate((0.2, 0.7, 1.0, 1.3, 2.5, 4.1)):
+        files.append(tmp_path / f"{number}.wav")
+        samples = np.arange(int(seconds * 48_000))
+        write_wav(files[-1], np.sin(samples / (20 + number)) / 2, 48_000)
+    files.append(tmp_path / "picture.png")
+    pixels = np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8)
+    Image.fromarray(pixels).save(files[-1])
+    wanted = {file: ll.embed(file, run.network, hop_seconds=0.4) for file in files}
+    before = batch_counts(server)
+    with ThreadPoolExecutor(10) as threads:
+        replies = list(
+            threads.map(lambda file: server.client.embed(file, hop_seconds=0.4), 4 * files)
+        )
+    for file, reply in zip(4 * files, replies, strict=True):
+        assert np.array_equal(vectors_of(reply), wanted[file].vectors), file.name
+        assert reply.start_seconds == wanted[file].start_seconds.tolist()
+    batches, rows = np.subtract(batch_counts(server), before)
+    assert rows == sum(len(reply.vectors) for reply in replies)
+    # Requests shared batches, or this test tests nothing.
+    assert batches < len(replies)
+
+
+def batch_counts(server):
+    """How many batches were computed so far, with how many rows."""
+    text = server.http.get("/metrics").text
+    names = ("looklisten_batch_rows_count", "looklisten_batch_rows_sum")
+    return [float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1]) for name in names]
+
+
+def test_units_respond_as_their_activations_say(server, clips):
+    job = server.client.wait(server.client.units(), every_seconds=0.05)
+    reply = UnitsReply.model_validate(job.result)
+    # Other tests may have added a file.
+    assert 4 <= reply.files == reply.files_of_index
+    assert {unit.side for unit in reply.units} == {"vision", "audio"}
+    path_of = {clip.name: clip for clip in clips}
+    for side in ("vision", "audio"):
+        unit = next(unit for unit in reply.units if unit.side == side)
+        activations = [moment.activation for moment in unit.moments]
+        assert activations == sorted(activations, reverse=True)
+        assert len({moment.name for moment in unit.moments}) == len(unit.moments)
+        for moment in unit.moments:
+            assert np.max(moment.unit_map) == 1
+        first = unit.moments[0]
+        if side == "audio":
+            embedded = server.client.embed(
+                path_of[first.name], side=side, layer="pool4", hop_seconds=1
+            )
+            vector = embedded.vectors[embedded.start_seconds.index(first.seconds)]
+            assert vector[unit.number] == pytest.approx(first.activation, abs=1e-3)
 
 
 def test_a_large_picture_has_the_vector_of_the_library(server, run, tmp_path):

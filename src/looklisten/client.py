@@ -12,10 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 from pydantic import BaseModel
 
-from looklisten.errors import LookListenError
+from looklisten.errors import ConfigError, LookListenError
 from looklisten.serving.records import (
     EmbedReply,
     IndexReply,
@@ -28,6 +27,13 @@ from looklisten.serving.records import (
     TagRequest,
     TagsReply,
 )
+
+try:
+    import httpx
+except ImportError:
+    raise ConfigError(
+        "the client needs the package httpx; run: pip install 'looklisten[serve]'"
+    ) from None
 
 Reply = TypeVar("Reply", bound=BaseModel)
 FilePath = str | Path
@@ -88,6 +94,10 @@ class Client:
         """Begin to add a file to the index."""
         return self._upload(Job, "/v1/index", {"file": file}, {})
 
+    def units(self) -> Job:
+        """Begin to look for what units respond to; the result is that of `UnitsReply`."""
+        return self._ask(Job, "POST", "/v1/units")
+
     def tags(self) -> TagsReply:
         """The tags of the index."""
         return self._ask(TagsReply, "GET", "/v1/tags")
@@ -104,6 +114,10 @@ class Client:
     def job(self, job_id: str) -> Job:
         """How far a job is."""
         return self._ask(Job, "GET", f"/v1/jobs/{job_id}")
+
+    def cancel(self, job: Job) -> Job:
+        """Cancel a job, or forget one that is over."""
+        return self._ask(Job, "DELETE", f"/v1/jobs/{job.id}")
 
     def wait(self, job: Job, every_seconds: float = 0.5) -> Job:
         """Wait until a job is over. Raises ServerError for a job that failed."""

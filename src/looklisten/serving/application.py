@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from looklisten.errors import LookListenError
 from looklisten.serving.gate import Gate, refusal_response
 from looklisten.serving.records import ErrorReply
-from looklisten.serving.refusals import RefusedError
+from looklisten.serving.refusals import RefusedError, refusal_of_system
 from looklisten.serving.routes.embed import embed_routes
 from looklisten.serving.routes.indexing import index_routes
 from looklisten.serving.routes.jobs import job_routes
@@ -25,6 +25,7 @@ from looklisten.serving.routes.search import search_routes
 from looklisten.serving.routes.spectrogram import spectrogram_routes
 from looklisten.serving.routes.system import system_routes
 from looklisten.serving.routes.tags import tag_routes
+from looklisten.serving.routes.units import unit_routes
 from looklisten.serving.service import Service
 
 PAGE = Path(__file__).parent / "page"
@@ -71,6 +72,7 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
         search_routes,
         index_routes,
         tag_routes,
+        unit_routes,
         job_routes,
         media_routes,
         system_routes,
@@ -82,7 +84,13 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
-    app.add_exception_handler(LookListenError, _on_library_error)
+    async def on_library_error(_: Request, error: Exception) -> JSONResponse:
+        """An error of the library, which is a sentence already."""
+        if isinstance(error, RefusedError):
+            return refusal_response(error)
+        return refusal_response(RefusedError(422, service.without_paths(str(error))))
+
+    app.add_exception_handler(LookListenError, on_library_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_wrong_request)
     # A middleware and not a dependency of routes: those run after the body was read.
@@ -90,18 +98,20 @@ def build_app(service: Service, token: str | None = None) -> FastAPI:
     return app
 
 
-async def _on_library_error(_: Request, error: Exception) -> JSONResponse:
-    """An error of the library, which is a sentence already."""
-    return refusal_response(
-        error if isinstance(error, RefusedError) else RefusedError(422, str(error))
-    )
-
-
-async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     """An error of the framework, such as an unknown route."""
     assert isinstance(error, HTTPException)
+    # FastAPI makes an HTTPException of whatever goes wrong while it reads a body.
+    if isinstance(error.__cause__, OSError) and (refusal := refusal_of_system(error.__cause__)):
+        return refusal_response(refusal)
     headers = dict(error.headers or {})
-    return JSONResponse({"error": str(error.detail)}, error.status_code, headers)
+    sentence = str(error.detail)
+    # The framework has only the name of the status for these.
+    if error.status_code == 404:
+        sentence = "there is no such address here; /openapi.json lists all"
+    if error.status_code == 405:
+        sentence = f"this address takes no {request.method}; /openapi.json says what it takes"
+    return JSONResponse({"error": sentence}, error.status_code, headers)
 
 
 async def _on_wrong_request(_: Request, error: Exception) -> JSONResponse:
@@ -112,4 +122,8 @@ async def _on_wrong_request(_: Request, error: Exception) -> JSONResponse:
     # The first part says where the field is, such as `body`.
     field = ".".join(str(part) for part in first["loc"][1:])
     sentence = f"{field}: {first['msg']}" if field else str(first["msg"])
+    if first["type"] == "json_invalid":
+        sentence = f"the body is no JSON from byte {field} on"
+    if first["type"] == "value_error" and isinstance(first["input"], str):
+        sentence = f"{field}: send a file with a name, not a text"
     return JSONResponse({"error": sentence}, 422)

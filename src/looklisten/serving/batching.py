@@ -1,8 +1,8 @@
 """Requests -> batches -> one thread that computes.
 
-Rows of several requests go through a tower together. A batch has rows of one side, one layer and
-one shape only, so nothing is padded to the length of another request. On a CPU, `encode_rows`
-computes in batches of a fixed size, so a vector does not depend on its neighbors (law 8 of
+A batch is rows that go through a tower together, of several requests. They have one side, one layer
+and one shape, so nothing is padded to the length of another request. On a CPU, `encode_rows` gives
+a tower a fixed number of rows at a time, so a vector does not depend on its neighbors (law 8 of
 docs/architecture.md).
 """
 
@@ -37,8 +37,8 @@ class _Waiting:
 class Batcher:
     """Computes on one thread: batches of rows, and single calls between them.
 
-    `is_more_expected(count)`: whether more than these `count` requests are on their way, so that a
-    batch waits for them. `note_batch` is called with the number of rows of each batch.
+    `is_more_expected(count)`: whether more than these `count` requests are on their way, so that
+    they are waited for. `note_batch` is called with the number of rows of each batch.
     """
 
     def __init__(
@@ -108,30 +108,30 @@ class Batcher:
     async def _work(self) -> None:
         while True:
             # One batch at a time: the network already uses all cores.
-            batch = await self._next_batch()
+            requests = await self._next_requests()
             buckets: dict[Bucket, list[_Waiting]] = {}
-            for waiting in batch:
+            for waiting in requests:
                 # The client may have left while its rows waited.
                 if not waiting.answer.done():
                     buckets.setdefault(waiting.bucket, []).append(waiting)
             for bucket, group in buckets.items():
                 await self._compute(bucket, group)
 
-    async def _next_batch(self) -> list[_Waiting]:
-        batch = [await self._queue.get()]
-        row_count = self._take_waiting(batch)
-        if row_count < self._max_batch and self._is_more_expected(len(batch)):
+    async def _next_requests(self) -> list[_Waiting]:
+        requests = [await self._queue.get()]
+        row_count = self._take_waiting(requests)
+        if row_count < self._max_batch and self._is_more_expected(len(requests)):
             # Requests arrive one by one; a small network computes several in little more time.
             await asyncio.sleep(self._max_wait_seconds)
-            self._take_waiting(batch)
-        return batch
+            self._take_waiting(requests)
+        return requests
 
-    def _take_waiting(self, batch: list[_Waiting]) -> int:
-        """Add waiting rows until the batch is full; returns its number of rows."""
-        row_count = sum(len(waiting.rows) for waiting in batch)
+    def _take_waiting(self, requests: list[_Waiting]) -> int:
+        """Add waiting requests until their rows fill a batch; returns the number of rows."""
+        row_count = sum(len(waiting.rows) for waiting in requests)
         while row_count < self._max_batch and not self._queue.empty():
             waiting = self._queue.get_nowait()
-            batch.append(waiting)
+            requests.append(waiting)
             row_count += len(waiting.rows)
         return row_count
 

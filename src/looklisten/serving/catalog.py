@@ -3,6 +3,7 @@
 An id is the beginning of the SHA-256 of a file's content, so nobody learns a path of the server.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ from jaxtyping import Float32
 from looklisten.data.sources import is_remote
 from looklisten.media.formats import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from looklisten.model.networks import Run
-from looklisten.names import decode_name, printable
+from looklisten.names import decode_name, encode_name, printable
 from looklisten.search.filters import text_literal
 from looklisten.search.finding.hits import Hit, Hits
 from looklisten.search.finding.searching import Index, open_index
@@ -78,6 +79,14 @@ class Catalog:
         digest = self._digest_of.get(source)
         return None if digest is None or is_remote(source) else digest[:ID_DIGITS]
 
+    def playable_sources(self) -> list[str]:
+        """The names of all files of the index that are on this machine."""
+        return sorted(name for name in self._source_of.values() if not is_remote(name))
+
+    def has_file(self, path: Path) -> bool:
+        """Whether the index holds this file."""
+        return encode_name(os.path.abspath(path)) in self._digest_of  # noqa: PTH100
+
     def thumbnail_path(self, thumbnail: str) -> Path:
         """The JPEG file of a thumbnail's id. Raises RefusedError."""
         # Hexadecimal digits alone, so that no id can name another folder.
@@ -119,7 +128,7 @@ class Catalog:
         files = [
             MediaFile(
                 media=self.media_id(name),
-                name=_shown_name(name),
+                name=shown_name(name),
                 kind=kind_of(name),
                 thumbnail=self._middle_thumbnail(name),
             )
@@ -161,15 +170,16 @@ class Catalog:
                 label=scene.label,
                 tags=scene.tags,
                 marks=list(scene.marks),
-                thumbnail=_thumbnail_id(scene.thumbnail),
-                name=_shown_name(scene.source),
+                thumbnail=thumbnail_id(scene.thumbnail),
+                name=shown_name(scene.source),
                 kind=kind_of(scene.source),
             )
             for scene in scenes
         ]
 
 
-def _shown_name(source: str) -> str:
+def shown_name(source: str) -> str:
+    """The name of a file for clients: without its folder."""
     return printable(Path(source).name)
 
 
@@ -181,6 +191,7 @@ def kind_of(name: str) -> MediaKind:
     return "audio" if suffix in AUDIO_SUFFIXES else "video"
 
 
-def _thumbnail_id(name: str | None) -> str | None:
+def thumbnail_id(name: str | None) -> str | None:
+    """The id of a thumbnail, from its name in the index."""
     match = THUMBNAIL_NAME.fullmatch(name or "")
     return f"{match[1]}{match[2]}-{match[3]}" if match else None

@@ -5,11 +5,15 @@ only its own request fails. Threads here wait for those processes.
 """
 
 import asyncio
+import contextlib
+import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
+
+from torch import Tensor
 
 from looklisten.errors import LookListenError, SourceError
 from looklisten.media.file_facts import FileFacts, FileLimits, too_long
@@ -22,10 +26,13 @@ from looklisten.serving.options import ServeOptions
 from looklisten.serving.refusals import RefusedError
 from looklisten.serving.requested_files import RequestedFile
 
+MOST_DECODED_BYTES = 1_000_000_000
+"""Of decoded rows that wait for the network; with more, decoding waits."""
+
 Parameters = ParamSpec("Parameters")
 
 
-class Watch:
+class FileReading:
     """A file that is being read, and the limits at which reading ends.
 
     Reading ends when the client left, when it takes too long, or when the file is too long.
@@ -69,6 +76,11 @@ class Decoders:
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
         self._threads = ThreadPoolExecutor(options.decoders, "decode")
+        # Twice as many as threads, so that no thread waits for the event loop.
+        self._slots = asyncio.Semaphore(2 * options.decoders)
+        self._decoded_bytes = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
 
     def warm_up(self) -> None:
         """Start the processes, so that the first requests need not wait for them."""
@@ -85,22 +97,22 @@ class Decoders:
 
     async def run(
         self,
-        function: Callable[Concatenate[Watch, Parameters], ComputedT],
+        function: Callable[Concatenate[FileReading, Parameters], ComputedT],
         file: RequestedFile,
         *arguments: Parameters.args,
         **keywords: Parameters.kwargs,
     ) -> ComputedT:
-        """What `function(watch, ...)` returns; it reads `file` in a thread.
+        """What `function(reading, ...)` returns; it reads `file` in a thread.
 
         Raises RefusedError for a file that cannot be read. Canceling this call stops the function.
         """
-        watch = Watch(file, self._options)
+        reading = FileReading(file, self._options)
 
         def work() -> ComputedT:
             # The client may have left while this call waited for a thread.
-            watch.check()
+            reading.check()
             with use_limits(self.worker_limits):
-                return function(watch, *arguments, **keywords)
+                return function(reading, *arguments, **keywords)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -108,11 +120,50 @@ class Decoders:
             raise refusal_of(error, file) from None
         finally:
             # A thread cannot be canceled; it sees this at its next check.
-            watch.stopped.set()
+            reading.stopped.set()
+
+    @contextlib.asynccontextmanager
+    async def decoded(
+        self,
+        function: Callable[Concatenate[FileReading, Parameters], ComputedT],
+        file: RequestedFile,
+        *arguments: Parameters.args,
+        **keywords: Parameters.kwargs,
+    ) -> AsyncIterator[ComputedT]:
+        """What `run` returns, for the time of the block.
+
+        Decoding is faster than a network. Many long files, each decoded and waiting, would fill the
+        memory, so this waits while `MOST_DECODED_BYTES` are held by other blocks.
+        """
+        async with self._slots:
+            await self._has_room.wait()
+            result = await self.run(function, file, *arguments, **keywords)
+            held_bytes = _tensor_bytes(result)
+            self._hold(held_bytes)
+        try:
+            yield result
+        finally:
+            self._hold(-held_bytes)
+
+    def _hold(self, count: int) -> None:
+        self._decoded_bytes += count
+        if self._decoded_bytes < MOST_DECODED_BYTES:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
 
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _tensor_bytes(value: Any) -> int:
+    """The memory of the tensors in a record or a tuple."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if dataclasses.is_dataclass(value):
+        return sum(map(_tensor_bytes, vars(value).values()))
+    return sum(map(_tensor_bytes, value)) if isinstance(value, tuple) else 0
 
 
 def refusal_of(error: LookListenError, *files: RequestedFile) -> RefusedError:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from looklisten.serving.refusals import FAULT, RefusedError, busy
+from looklisten.serving.refusals import FAULT, RefusedError, busy, refusal_of_system
 from looklisten.serving.service import Service
 
 SECURITY_HEADERS = {
@@ -34,6 +34,8 @@ PUBLIC_PATHS = ("/healthz", "/readyz")
 PROTECTED_PREFIXES = ("/v1/", "/metrics")
 DISCARD_SECONDS = 2.0
 """How long the rest of a refused body is read: many clients send all of it before they read."""
+MAX_PLAIN_BYTES = 4_000_000
+"""Size of a body that is no multipart form: it is read into memory, and holds no file."""
 MOST_CLIENTS = 10_000
 """With more clients, those that sent nothing for a minute are forgotten."""
 
@@ -54,19 +56,22 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, self._service.options.max_bytes, self._service.options.body_seconds)
+        options = self._service.options
+        body = _Body(receive, _max_bytes(scope, options.max_bytes), options.body_seconds)
         answer = _Answer(send, body)
         began = time.perf_counter()
         try:
             await self._answer(scope, body, answer)
         except RefusedError as error:
             await refusal_response(error)(scope, receive, answer.send)
-        except Exception:
+        except Exception as error:
+            refusal = refusal_of_system(error) if isinstance(error, OSError) else None
             # Here, because the handlers of the framework would answer without our headers.
-            _log.exception("a request failed")
+            if refusal is None:
+                _log.exception("a request failed")
             if answer.status is None:
-                fault = RefusedError(500, FAULT)
-                await refusal_response(fault)(scope, receive, answer.send)
+                refusal = refusal or RefusedError(500, FAULT)
+                await refusal_response(refusal)(scope, receive, answer.send)
         finally:
             self._count(scope, answer, time.perf_counter() - began)
 
@@ -91,7 +96,7 @@ class Gate:
         # Counted here and not in the routes, so that no route can forget it.
         service.requests_in_flight += 1
         try:
-            await _run_while_connected(self._app(scope, body.receive, answer.send), body)
+            await _run_while_connected(self._app(scope, body.receive, answer.send), body, answer)
         finally:
             service.requests_in_flight -= 1
 
@@ -108,7 +113,7 @@ class Gate:
                 403, "this server is for this machine alone; --allowed-hosts names other hosts"
             )
         origin = headers.get("origin")
-        is_own_page = origin is None or urlsplit(origin).netloc == host
+        is_own_page = origin is None or origin.partition("://")[2] == host
         if scope["method"] not in ("GET", "HEAD") and not is_own_page:
             raise RefusedError(403, "requests from the pages of other sites are refused")
 
@@ -202,6 +207,7 @@ class _Answer:
         self._send = send
         self._body = body
         self.status: int | None = None
+        self.is_complete = False
 
     async def send(self, message: Message) -> None:
         """Send a message of the application."""
@@ -213,6 +219,7 @@ class _Answer:
             if not self._body.is_complete.is_set():
                 headers.setdefault("connection", "close")
         is_last = message["type"] == "http.response.body" and not message.get("more_body")
+        self.is_complete = self.is_complete or is_last
         if is_last and self.status is not None and self.status >= 400:
             # Closing a connection with unread data can lose the answer, so its end waits.
             await self._send({**message, "more_body": True})
@@ -221,17 +228,18 @@ class _Answer:
         await self._send(message)
 
 
-async def _run_while_connected(work: Awaitable[None], body: _Body) -> None:
+async def _run_while_connected(work: Awaitable[None], body: _Body, answer: _Answer) -> None:
     """Do the work, or stop it when the client leaves."""
     task = asyncio.ensure_future(work)
     disconnect = asyncio.ensure_future(_wait_for_disconnect(body))
     try:
         await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        # After the answer uvicorn says disconnect too, while the work still closes its files.
+        if not task.done() and not answer.is_complete:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             return
-        task.result()
+        await task
     finally:
         disconnect.cancel()
         task.cancel()
@@ -281,6 +289,12 @@ class _Rates:
         }
 
 
+def _max_bytes(scope: Scope, max_bytes: int) -> int:
+    """Size of the body of this request at most."""
+    is_form = Headers(scope=scope).get("content-type", "").startswith("multipart/form-data")
+    return max_bytes if is_form else min(max_bytes, MAX_PLAIN_BYTES)
+
+
 def _client(scope: Scope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else ""
@@ -304,5 +318,8 @@ def _own_hosts(host: str, allowed_hosts: Iterable[str]) -> frozenset[str] | None
 
 
 def _host_name(host: str) -> str:
-    """The name of a Host header, without its port."""
-    return urlsplit(f"//{host}").hostname or ""
+    """The name of a Host header, without its port; empty for one that is no name."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

@@ -18,11 +18,20 @@ from typing import Any, Literal
 
 from looklisten.errors import LookListenError
 from looklisten.serving.records import Job, JobState
-from looklisten.serving.refusals import FAULT, RefusedError, busy, unknown_id
+from looklisten.serving.refusals import (
+    FAULT,
+    RefusedError,
+    busy,
+    refusal_of_system,
+    unknown_id,
+)
 
-JobKind = Literal["overlay", "index", "tags"]
+JobKind = Literal["overlay", "index", "tags", "units"]
 Work = Callable[["RunningJob"], dict[str, Any]]
 """Does the work in a thread; returns the numbers of the result."""
+
+MOST_KEPT = 32
+"""Jobs that are over and kept, with their files; the oldest goes first."""
 
 _log = logging.getLogger("looklisten")
 
@@ -50,6 +59,8 @@ class RunningJob:
     file: Path | None = None
     ended_at: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """For `state`: a client may cancel a job while its thread begins it."""
 
     def progress(self, done: int, total: int, /, **_: str) -> None:
         """A `Progress` that also ends a job that was canceled."""
@@ -77,10 +88,17 @@ class RunningJob:
 
 
 class Jobs:
-    """The jobs of a server."""
+    """The jobs of a server. `sentence_of`: what a client hears of an error."""
 
-    def __init__(self, folder: Path, max_jobs: int, keep_seconds: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_jobs: int,
+        keep_seconds: float,
+        sentence_of: Callable[[LookListenError], str] = str,
+    ) -> None:
         self._folder = folder
+        self._sentence_of = sentence_of
         self._max_jobs = max_jobs
         self._keep_seconds = keep_seconds
         self._jobs: dict[str, RunningJob] = {}
@@ -137,15 +155,14 @@ class Jobs:
     def cancel(self, job_id: str) -> Job:
         """Stop a job that is not over; forget one that is."""
         job = self.get(job_id)
-        if job.is_over:
+        with job.lock:
+            was_over = job.is_over
+            # The thread of a running job sees this at the next progress.
+            job.stop.set()
+            if job.state == "queued":
+                self._end(job, "canceled")
+        if was_over:
             self._forget(job)
-        elif job.state == "queued":
-            job.stop.set()
-            job.state = "canceled"
-            job.ended_at = time.monotonic()
-        else:
-            # Its thread sees this at the next progress.
-            job.stop.set()
         return job.record()
 
     async def wait(self, seconds: float) -> None:
@@ -164,9 +181,10 @@ class Jobs:
             self._forget(job)
 
     def _run(self, job: RunningJob, work: Work) -> None:
-        if job.stop.is_set():
-            return
-        job.state = "running"
+        with job.lock:
+            if job.stop.is_set():
+                return
+            job.state = "running"
         state: JobState = "failed"
         try:
             job.result = work(job)
@@ -174,19 +192,30 @@ class Jobs:
         except JobCanceled:
             state = "canceled"
         except LookListenError as error:
-            job.error = str(error)
-        except Exception:
+            job.error = self._sentence_of(error)
+        except Exception as error:
+            refusal = refusal_of_system(error) if isinstance(error, OSError) else None
             # The client gets no stack trace; the log of the server has it.
-            _log.exception("job %s failed", job.id)
-            job.error = FAULT
+            if refusal is None:
+                _log.exception("job %s failed", job.id)
+            job.error = str(refusal or FAULT)
+        self._end(job, state)
+
+    def _end(self, job: RunningJob, state: JobState) -> None:
+        """Note that a job is over."""
+        # Nobody fetches the files of a job that failed.
+        if state != "done" and job.folder is not None:
+            shutil.rmtree(job.folder, ignore_errors=True)
         # The state last: when a job is over, other threads read the rest.
         job.ended_at = time.monotonic()
         job.state = state
 
     def _remove_old(self) -> None:
         oldest = time.monotonic() - self._keep_seconds
-        for job in list(self._jobs.values()):
-            if job.is_over and job.ended_at < oldest:
+        over = [job for job in self._jobs.copy().values() if job.is_over]
+        over.sort(key=lambda job: job.ended_at)
+        for number, job in enumerate(over):
+            if job.ended_at < oldest or number < len(over) - MOST_KEPT:
                 self._forget(job)
 
     def _forget(self, job: RunningJob) -> None:

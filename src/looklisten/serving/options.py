@@ -6,9 +6,11 @@ Imports neither torch nor numpy, so that the help of the command line needs no s
 from dataclasses import dataclass
 from pathlib import Path
 
+from looklisten.errors import OptionError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.option_checks import check_above_zero, check_at_least
 
+MOST_PORT = 65_535
 TOKEN_VARIABLE = "LOOKLISTEN_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
 
 
@@ -67,6 +69,8 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         check_at_least(0, port=self.port, requests_per_minute=self.requests_per_minute)
+        if self.port > MOST_PORT:
+            raise OptionError(f"port {self.port} must be at most {MOST_PORT}", "port")
         check_at_least(0, max_wait_ms=self.max_wait_ms, shutdown_seconds=self.shutdown_seconds)
         check_at_least(
             1,

@@ -28,7 +28,7 @@ from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.waveform import checked_media
 from looklisten.search.indexing.source_reader import as_int16
-from looklisten.serving.decoding import Watch
+from looklisten.serving.decoding import FileReading
 
 MAX_ROWS = 1300
 """More windows or frames of one request are refused: so many windows take 250 MB of memory."""
@@ -55,45 +55,47 @@ class PairRows:
     silent: list[bool]
 
 
-def read_side(watch: Watch, side: SideChoice, hop_seconds: float, encoder: Encoder) -> SideRows:
+def read_side(
+    reading: FileReading, side: SideChoice, hop_seconds: float, encoder: Encoder
+) -> SideRows:
     """The windows or the frames of a file. Raises SourceError."""
     if side == "auto" and "audio" not in encoder.layers:
         side = "vision"
-    sound = _Sound(watch, hop_seconds)
-    frames = _Frames(watch, encoder)
+    sound = _Sound(reading, hop_seconds)
+    frames = _Frames(reading, encoder)
     report = DecodeReport()
     grid = TimeGrid(WindowGrid.of(hop_seconds).hop_samples)
-    if _read(watch, side, grid, report, sound, frames) == "audio":
+    if _read(reading, side, grid, report, sound, frames) == "audio":
         waveforms, starts = sound.finish(report)
         return SideRows("audio", waveforms, starts, report.stop_reason)
     squares, seconds = frames.finish(report)
     return SideRows("vision", squares, seconds, report.stop_reason)
 
 
-def read_clip_pairs(watch: Watch, every_seconds: float, encoder: Encoder) -> PairRows:
+def read_clip_pairs(reading: FileReading, every_seconds: float, encoder: Encoder) -> PairRows:
     """The seconds of a video with the frame nearest to the middle of each. Raises SourceError."""
-    sound = _Sound(watch, every_seconds)
-    frames = _Frames(watch, encoder)
+    sound = _Sound(reading, every_seconds)
+    frames = _Frames(reading, encoder)
     report = DecodeReport()
-    _read(watch, "both", _middles(every_seconds), report, sound, frames)
+    _read(reading, "both", _middles(every_seconds), report, sound, frames)
     return joined_pairs(sound.finish(report, with_padded=False), frames.finish(report))
 
 
-def read_sound(watch: Watch, every_seconds: float) -> tuple[Tensor, list[float]]:
+def read_sound(reading: FileReading, every_seconds: float) -> tuple[Tensor, list[float]]:
     """The seconds of a sound, or of the sound of a video. Raises SourceError."""
-    sound = _Sound(watch, every_seconds)
+    sound = _Sound(reading, every_seconds)
     report = DecodeReport()
-    _read(watch, "audio", None, report, sound, None)
+    _read(reading, "audio", None, report, sound, None)
     return sound.finish(report, with_padded=False)
 
 
 def read_picture(
-    watch: Watch, every_seconds: float, encoder: Encoder
+    reading: FileReading, every_seconds: float, encoder: Encoder
 ) -> tuple[Tensor, list[float]]:
     """A picture, or the frames of a video. Raises SourceError."""
-    frames = _Frames(watch, encoder)
+    frames = _Frames(reading, encoder)
     report = DecodeReport()
-    _read(watch, "vision", _middles(every_seconds), report, None, frames)
+    _read(reading, "vision", _middles(every_seconds), report, None, frames)
     return frames.finish(report)
 
 
@@ -115,12 +117,12 @@ def joined_pairs(
     )
 
 
-def _check_has(facts: FileFacts, side_choice: WantedSide, watch: Watch) -> None:
+def _check_has(facts: FileFacts, side_choice: WantedSide, reading: FileReading) -> None:
     if side_choice in ("audio", "both") and not facts.has_audio:
         reason = "an image, which has no sound" if facts.kind == "image" else "without sound"
-        raise SourceError(f"{watch.file.path} is {reason}")
+        raise SourceError(f"{reading.file.path} is {reason}")
     if side_choice in ("vision", "both") and not facts.has_video:
-        raise SourceError(f"{watch.file.path} has neither a picture nor a video")
+        raise SourceError(f"{reading.file.path} has neither a picture nor a video")
 
 
 def _middles(every_seconds: float) -> TimeGrid:
@@ -130,7 +132,7 @@ def _middles(every_seconds: float) -> TimeGrid:
 
 
 def _read(
-    watch: Watch,
+    reading: FileReading,
     side_choice: WantedSide,
     grid: TimeGrid | None,
     report: DecodeReport,
@@ -138,38 +140,38 @@ def _read(
     frames: "_Frames | None",
 ) -> WantedSide:
     """Read a file into both collectors; returns the side that was read."""
-    options = watch.limits.options
+    options = reading.limits.options
     image_pixels = 0
     if frames:
         options = replace(options, shorter_side_pixels=frames.decoded_pixels)
         image_pixels = frames.image_pixels
     events = read_file(
-        watch.file.path, watch.limits, side_choice, options, image_pixels, grid, report
+        reading.file.path, reading.limits, side_choice, options, image_pixels, grid, report
     )
     with closing(events):
         facts = next(events)
         assert isinstance(facts, FileFacts)
-        _check_has(facts, side_choice, watch)
+        _check_has(facts, side_choice, reading)
         if facts.kind == "image":
             assert frames
             frames.add_image(next(events))
             return "vision"
         for event in checked_media(events):
             if isinstance(event, Frame):
-                watch.check(event.at_seconds)
+                reading.check(event.at_seconds)
                 if frames:
                     frames.add(event)
             elif sound:
                 sound.push(event)
-                watch.check(sound.seconds)
+                reading.check(sound.seconds)
     return facts.side(side_choice)
 
 
 class _Sound:
     """Collects the windows of a sound."""
 
-    def __init__(self, watch: Watch, hop_seconds: float) -> None:
-        self._name = watch.file.path
+    def __init__(self, reading: FileReading, hop_seconds: float) -> None:
+        self._name = reading.file.path
         self._cutter = WindowCutter(WindowGrid.of(hop_seconds))
         self._starts: list[np.ndarray] = []
         self._waveforms: list[np.ndarray] = []
@@ -207,8 +209,8 @@ class _Sound:
 class _Frames:
     """Collects frames as squares."""
 
-    def __init__(self, watch: Watch, encoder: Encoder) -> None:
-        self._path = watch.file.path
+    def __init__(self, reading: FileReading, encoder: Encoder) -> None:
+        self._path = reading.file.path
         self._encoder = encoder
         # The frames that a network is trained on went through JPEG, so these do too.
         self._jpeg_quality = PrepareOptions().jpeg_quality

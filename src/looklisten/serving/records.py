@@ -181,6 +181,45 @@ class IndexReply(WireRecord):
     files: list[MediaFile]
 
 
+class UnitMoment(WireRecord):
+    """A moment of the index that activates a unit."""
+
+    media: str | None = Field(examples=["5f3ab0c1d2e3f405"])
+    name: str = Field(examples=["dog.mp4"])
+    kind: MediaKind = Field(examples=["video"])
+    seconds: float = Field(examples=[3.0])
+    activation: float = Field(description="How strongly; each unit has its scale.", examples=[4.2])
+    unit_map: list[list[float]] = Field(
+        description="Where, from 0 to 1. Of a picture: rows from top to bottom. Of a sound: rows "
+        "from low to high frequencies, over one second.",
+        examples=[[[0.0, 1.0], [0.1, 0.2]]],
+    )
+    thumbnail: str | None = Field(examples=["5f3ab0c1d2e3f40500-000003000"])
+
+
+class UnitFacts(WireRecord):
+    """One channel of the last feature map of a tower, with the moments that activate it most."""
+
+    side: Side
+    number: int = Field(examples=[17])
+    tags: list[str] = Field(
+        description="Tags that more than one of these moments has.", examples=[["Dog"]]
+    )
+    moments: list[UnitMoment] = Field(description="The strongest first, each of another file.")
+
+
+class UnitsReply(WireRecord):
+    """The units of both towers whose strongest moments stand out most."""
+
+    files: int = Field(description="Files that were looked at.", examples=[120])
+    files_of_index: int = Field(examples=[400])
+    is_cropped: bool = Field(
+        description="Whether maps of pictures cover the middle square; else the whole picture.",
+        examples=[False],
+    )
+    units: list[UnitFacts]
+
+
 class MarkedMoment(WireRecord):
     """A moment of the index that is an example of a class."""
 
@@ -237,13 +276,13 @@ class Job(WireRecord):
     """Long work: its progress, and its result when it is done."""
 
     id: str = Field(examples=["8c0f6f2e9d3b4a51"])
-    kind: Literal["overlay", "index", "tags"] = Field(examples=["index"])
+    kind: Literal["overlay", "index", "tags", "units"] = Field(examples=["index"])
     state: JobState = Field(examples=["running"])
     done: int = Field(description="Units that are done.", examples=[3])
     total: int = Field(description="0 while it is not known.", examples=[10])
     error: str = Field(description="One sentence; empty without an error.", examples=[""])
     result: dict[str, Any] | None = Field(
-        description="Numbers of the result, when it is done.", examples=[None]
+        description="The result, when it is done.", examples=[None]
     )
     file: str | None = Field(
         description="Address of the file that it made.", examples=["/v1/jobs/8c0f6f2e9d3b4a51/file"]

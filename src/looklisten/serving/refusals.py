@@ -1,5 +1,7 @@
 """Why a request is refused, as errors with a status of HTTP and one sentence."""
 
+import errno
+
 from looklisten.errors import LookListenError
 
 FAULT = "the server has a fault, and its log has the details"
@@ -19,6 +21,16 @@ class RefusedError(LookListenError):
 def busy(reason: str, retry_seconds: int = 1) -> RefusedError:
     """The refusal of a full queue."""
     return RefusedError(429, f"{reason}; try again in {retry_seconds} s", retry_seconds)
+
+
+def refusal_of_system(error: OSError) -> RefusedError | None:
+    """The refusal of work for which this machine has no room now; None for other errors."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        # 413 is also for what a server cannot take at the moment; Retry-After says so.
+        return RefusedError(413, "the disk of the server is full; try again later", 60)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return busy("the server has too many open files")
+    return None
 
 
 def unknown_id(kind: str, name: str) -> RefusedError:

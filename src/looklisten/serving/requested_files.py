@@ -22,6 +22,8 @@ from looklisten.serving.refusals import RefusedError
 
 NAME_CHARACTERS = 100
 """Of a file name of a client, so many characters are kept."""
+NAME_BYTES = 200
+"""At most so many bytes in UTF-8: file systems take 255, and some characters need four."""
 COPIED_BYTES = 2**20
 
 
@@ -111,7 +113,9 @@ def safe_name(name: str) -> str:
     """The last part of a client's file name, with letters, digits and a few signs."""
     last = PurePosixPath(name.replace("\\", "/")).name
     cleaned = re.sub(r"[^\w.() -]", "_", last).strip(". ")
-    return cleaned[-NAME_CHARACTERS:] or "upload"
+    last_bytes = cleaned[-NAME_CHARACTERS:].encode()[-NAME_BYTES:]
+    # The first character may have been cut in two.
+    return last_bytes.decode(errors="ignore").strip(". ") or "upload"
 
 
 def _copy(upload: BinaryIO, target: Path) -> None:

@@ -7,10 +7,10 @@ On SIGTERM or Ctrl-C new requests are refused with 503, running ones and jobs ge
 import asyncio
 import logging
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,6 +26,10 @@ from looklisten.serving.service import Service
 
 MAX_HEADER_BYTES = 16_384
 MAX_CONNECTIONS = 1024
+ANSWER_SECONDS = 60
+"""How long a client may read nothing of its answer."""
+MOST_OPEN_FILES = 4096
+"""Connections and uploads need file descriptors; many systems give a process 1,024 of them."""
 
 Announce = Callable[[str], None]
 """Called with the address of the page as soon as the server listens."""
@@ -75,6 +79,11 @@ class TimedProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        # Only Linux has it: a client that does not read its answer is left after this time.
+        if hasattr(socket, "TCP_USER_TIMEOUT") and connection.family != socket.AF_UNIX:
+            milliseconds = 1000 * ANSWER_SECONDS
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         # Uvicorn has a time limit between requests, and none before the first.
         self._head_timer = self.loop.call_later(
             self.timeout_keep_alive, self._close_without_request
@@ -98,8 +107,9 @@ def make_server(service: Service, announce: Announce) -> DrainingServer:
     token = read_token(options)
     if token is None and not is_loopback(options.host):
         _log.warning("everybody who reaches %s may use this server; set a token", options.host)
-    # It logs each damaged body, which the client hears of.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # They log each damaged request, which the client hears of.
+    for name in ("python_multipart", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     config = uvicorn.Config(
         build_app(service, token),
         host=options.host,
@@ -121,14 +131,47 @@ def make_server(service: Service, announce: Announce) -> DrainingServer:
 
 def run_server(service: Service, announce: Announce) -> None:
     """Answer requests until a signal comes."""
-    asyncio.run(make_server(service, announce).serve())
+    allow_open_files()
+    with listening_socket(service.options) as listening:
+        asyncio.run(make_server(service, announce).serve([listening]))
+
+
+def listening_socket(options: ServeOptions) -> socket.socket:
+    """A socket at the address of the options. Raises ConfigError where that is not possible."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        return socket.create_server((options.host, options.port), family=family, backlog=2048)
+    except OSError as error:
+        # The number of the system says nothing to people.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise ConfigError(
+            f"the server cannot listen at {printable(options.host)}, port {options.port}: "
+            f"{reason}; choose another one with --port or --host"
+        ) from None
+
+
+def allow_open_files() -> None:
+    """Let this process open `MOST_OPEN_FILES` at once, where its limit may be raised so far."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MOST_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def read_token(options: ServeOptions) -> str | None:
-    """The token of the file, or of the environment. Raises ConfigError for an empty file."""
+    """The token of the file, or of the environment. Raises ConfigError for an unusable one."""
     if options.token_file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    token = Path(options.token_file).read_text(encoding="utf-8").strip()
-    if not token:
-        raise ConfigError(f"the file {printable(options.token_file)} holds no token")
+        origin = f"the variable {TOKEN_VARIABLE}"
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        if not token:
+            return None
+    else:
+        origin = f"the file {printable(options.token_file)}"
+        try:
+            token = options.token_file.read_bytes().decode("latin-1").strip()
+        except OSError as error:
+            raise ConfigError(f"{origin} cannot be read: {error.strerror}") from None
+    # A header can hold nothing else.
+    if not (token and token.isascii() and token.isprintable()):
+        raise ConfigError(f"{origin} must hold one line of ASCII letters, digits and signs")
     return token

@@ -16,6 +16,7 @@ from looklisten.inference.encoder import NetworkEncoder, choose_layer, encoder_o
 from looklisten.inference.localization.methods import default_method
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, open_network
+from looklisten.names import printable
 from looklisten.search.indexing.index_folder import IndexFolder
 from looklisten.search.indexing.moment_encoder import EncodedInput, MomentEncoder
 from looklisten.serving.batching import Batcher
@@ -49,7 +50,12 @@ class Service:
         self._folder = tempfile.TemporaryDirectory(prefix="looklisten-serve-")
         folder = Path(self._folder.name)
         self.files = RequestedFiles(folder, options.allow_root, self.media_path)
-        self.jobs = Jobs(folder, options.max_jobs, options.keep_jobs_seconds)
+        self.jobs = Jobs(
+            folder,
+            options.max_jobs,
+            options.keep_jobs_seconds,
+            lambda error: self.without_paths(str(error)),
+        )
         self.decoders = Decoders(options)
         self.batcher = Batcher(
             encoder,
@@ -87,6 +93,16 @@ class Service:
         if self.catalog is None:
             raise RefusedError(404, "this server has no index; start it with --db DB")
         return self.catalog
+
+    def without_paths(self, sentence: str) -> str:
+        """A sentence of the library for clients, who must not learn the folders of this machine."""
+        folders = [Path(self._folder.name), self.options.allow_root, self.options.uploads]
+        if self.catalog is not None:
+            folders += [self.catalog.db.resolve(), self.catalog.db]
+        for folder in filter(None, folders):
+            # The name of the folder stays, because it says what the sentence is about.
+            sentence = sentence.replace(str(folder), folder.name)
+        return sentence
 
     def media_path(self, media: str) -> Path:
         """The file of an id. Raises RefusedError."""
@@ -166,6 +182,8 @@ def open_service(
 
     Without `checkpoint` the network is the one that made the index, or `start` without an index.
     """
+    if options.allow_root is not None and not options.allow_root.is_dir():
+        raise ConfigError(f"--allow-root {printable(options.allow_root)} is no folder")
     if checkpoint is None:
         facts = {} if db is None else IndexFolder(db).facts()
         checkpoint = facts.get("network", DEFAULT_NETWORK)

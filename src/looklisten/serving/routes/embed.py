@@ -35,10 +35,12 @@ def embed_routes(service: Service) -> APIRouter:
         if side != "auto":
             # Before decoding, which costs more.
             service.layer(side, layer)
-        async with service.files.open(file, media, path) as source:
-            read = await service.decoders.run(read_side, source, side, hop_seconds, service.encoder)
-        layer = service.layer(read.side, layer)
-        rows = await service.batcher.encode(read.side, layer, read.rows)
+        async with (
+            service.files.open(file, media, path) as source,
+            service.decoders.decoded(read_side, source, side, hop_seconds, service.encoder) as read,
+        ):
+            layer = service.layer(read.side, layer)
+            rows = await service.batcher.encode(read.side, layer, read.rows)
         vectors = normalize_rows(rows.numpy()) if normalize else rows.numpy()
         return EmbedReply(
             side=read.side,

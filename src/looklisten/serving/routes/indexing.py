@@ -1,8 +1,9 @@
 """The routes `/v1/index`: what the index holds, and adding files to it."""
 
-import asyncio
+import contextlib
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from fastapi import APIRouter, File, Query, UploadFile
 from looklisten.errors import SourceError
 from looklisten.search.indexing.index import index
 from looklisten.search.options import IndexOptions
-from looklisten.serving.decoding import Watch, refusal_of
+from looklisten.serving.decoding import FileReading, refusal_of
 from looklisten.serving.jobs import RunningJob
 from looklisten.serving.records import IndexReply, Job
 from looklisten.serving.requested_files import RequestedFile, safe_name
@@ -43,22 +44,16 @@ def index_routes(service: Service) -> APIRouter:
     ) -> Job:
         """Add a file to the index, as a job. The server keeps an upload beside its index."""
         service.index_catalog()
-        service.jobs.check_room()
-        async with service.files.open(file, None, path) as source:
-            # An upload is found again by its name, and by its content if names are equal.
-            stored = source if path is not None else await _keep(service, source)
-        return service.jobs.start("index", lambda job: _index(service, stored, job))
+        with service.jobs.new_folder() as folder:
+            async with service.files.open(file, None, path) as source:
+                # The request ends before the job, and an upload with it.
+                stored = await service.files.keep(source, folder)
+            is_upload = path is None
+            return service.jobs.start(
+                "index", lambda job: _index(service, stored, is_upload, job), folder
+            )
 
     return router
-
-
-async def _keep(service: Service, source: RequestedFile) -> RequestedFile:
-    """Move an upload to the folder of uploads."""
-    digest = await asyncio.to_thread(_digest, source.path)
-    target = service.uploads / digest[:16] / safe_name(source.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    await asyncio.to_thread(_copy_file, source.path, target)
-    return RequestedFile(target, source.name)
 
 
 def _digest(path: Path) -> str:
@@ -66,22 +61,40 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _copy_file(source: Path, target: Path) -> None:
-    with atomic_write(target) as scratch:
-        shutil.copyfile(source, scratch)
-
-
-def _index(service: Service, file: RequestedFile, job: RunningJob) -> dict[str, Any]:
+def _index(
+    service: Service, file: RequestedFile, is_upload: bool, job: RunningJob
+) -> dict[str, Any]:
     try:
-        Watch(file, service.options).facts()
-        return _added(service, file, job)
-    except BaseException as error:
-        # What is not in the index is not kept, also of a job that was canceled.
-        if file.path.is_relative_to(service.uploads):
-            file.path.unlink(missing_ok=True)
-        if isinstance(error, SourceError):
-            raise refusal_of(error, file) from None
-        raise
+        FileReading(file, service.options).facts()
+        if not is_upload:
+            return _added(service, file, job)
+        with _kept_upload(service, file) as stored:
+            return _added(service, stored, job)
+    except SourceError as error:
+        raise refusal_of(error, file) from None
+
+
+@contextlib.contextmanager
+def _kept_upload(service: Service, file: RequestedFile) -> Iterator[RequestedFile]:
+    """The upload in the folder of uploads; it stays there if it is in the index after the block."""
+    # An upload is found again by its name, and by its content if names are equal.
+    target = service.uploads / _digest(file.path)[:16] / safe_name(file.name)
+    if not target.exists():
+        with atomic_write(target) as scratch:
+            shutil.move(file.path, scratch)
+    try:
+        yield RequestedFile(target, file.name)
+    except SourceError as error:
+        raise refusal_of(error, RequestedFile(target, file.name)) from None
+    finally:
+        catalog = service.index_catalog()
+        # A job that was canceled late, or that failed, may have added the file all the same.
+        catalog.reload()
+        if not catalog.has_file(target):
+            target.unlink(missing_ok=True)
+            # The folder stays if it holds the same content under another name.
+            with contextlib.suppress(OSError):
+                target.parent.rmdir()
 
 
 def _added(service: Service, file: RequestedFile, job: RunningJob) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import FileResponse
 
+from looklisten.serving.files_in_answers import RangedFile
 from looklisten.serving.records import Job
 from looklisten.serving.service import Service
 
@@ -34,6 +35,6 @@ def job_routes(service: Service) -> APIRouter:
     )
     def job_file(job: JobId) -> FileResponse:
         """The file that a job made; ranges of bytes are allowed."""
-        return FileResponse(service.jobs.file_of(job), media_type="video/mp4")
+        return RangedFile(service.jobs.file_of(job), "video/mp4")
 
     return router

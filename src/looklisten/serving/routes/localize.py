@@ -16,7 +16,7 @@ from looklisten.inference.localization.methods import default_method, localize_m
 from looklisten.inference.localization.options import LocalizeFileOptions, LocalizeOptions, Method
 from looklisten.inference.localization.records import HeatMap, Localization, normalize_maps
 from looklisten.media.isolation.parent import use_limits
-from looklisten.serving.decoding import Watch, refusal_of
+from looklisten.serving.decoding import FileReading, refusal_of
 from looklisten.serving.jobs import RunningJob
 from looklisten.serving.records import Job, LocalizeReply, MomentMap
 from looklisten.serving.requested_files import RequestedFile
@@ -81,27 +81,27 @@ Localized = list[tuple[FramePixels, Localization]]
 
 
 def read_maps(
-    watch: Watch, service: Service, options: LocalizeOptions, at_seconds: float | None
+    reading: FileReading, service: Service, options: LocalizeOptions, at_seconds: float | None
 ) -> Localized:
     """The frames and maps of a video; the network computes on its own thread."""
     # Raises an error for a file over a limit, before anything is decoded.
-    watch.facts()
+    reading.facts()
     limits = PrepareOptions(max_megapixels=service.options.max_megapixels)
     times = None if at_seconds is None else [at_seconds]
     localized = []
     for moment, localization in localize_each(
-        watch.file.path,
+        reading.file.path,
         service.network,
         options,
         times,
         prepare_options=limits,
         compute=_computed_by(service),
     ):
-        watch.check(localization.at_seconds)
+        reading.check(localization.at_seconds)
         # Frames are stored for a picture of one moment alone: those of a long video are large.
         localized.append((moment.frame if times else moment.frame[:1, :1], localization))
     if not localized:
-        raise SourceError(f"{watch.file.path} has no second with both picture and sound")
+        raise SourceError(f"{reading.file.path} has no second with both picture and sound")
     return localized
 
 
@@ -131,13 +131,16 @@ def _draw_overlay(
     file_options = LocalizeFileOptions(maps=options)
     try:
         with use_limits(service.decoders.worker_limits):
-            Watch(file, service.options).facts()
+            FileReading(file, service.options).facts()
             localized = localize_video(
                 file.path, service.network, file_options, job.progress, _computed_by(service)
             )
             overlay(file.path, localized.localizations, out, job.progress, localized.video_info)
     except SourceError as error:
         raise refusal_of(error, file) from None
+    # The video stays until it is fetched; the upload is not needed any more.
+    if file.path.parent == out.parent:
+        file.path.unlink()
     job.file = out
     return {"moments": len(localized.localizations), "bytes": out.stat().st_size}
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import FileResponse
 
 from looklisten.serving.catalog import kind_of
+from looklisten.serving.files_in_answers import RangedFile
 from looklisten.serving.records import ThumbnailMap
 from looklisten.serving.service import Service
 
@@ -29,7 +30,7 @@ def media_routes(service: Service) -> APIRouter:
     def medium(media: MediumId) -> FileResponse:
         """A file of the index; ranges of bytes are allowed, so that players can jump."""
         path = service.media_path(media)
-        return FileResponse(path, media_type=media_type(path.name), headers=CACHE_HEADERS)
+        return RangedFile(path, media_type(path.name), CACHE_HEADERS)
 
     @router.get(
         "/v1/thumbnails/{thumbnail}",
@@ -39,7 +40,7 @@ def media_routes(service: Service) -> APIRouter:
     def thumbnail(thumbnail: MediumId) -> FileResponse:
         """The small picture of a moment."""
         path = service.index_catalog().thumbnail_path(thumbnail)
-        return FileResponse(path, media_type="image/jpeg", headers=CACHE_HEADERS)
+        return RangedFile(path, "image/jpeg", CACHE_HEADERS)
 
     @router.get("/v1/thumbnails/{thumbnail}/map")
     async def thumbnail_map(thumbnail: MediumId) -> ThumbnailMap:

@@ -62,8 +62,8 @@ def score_routes(service: Service) -> APIRouter:
         async with AsyncExitStack() as stack:
             if is_clip:
                 clip = await stack.enter_async_context(service.files.open(file, media, path))
-                rows = await service.decoders.run(
-                    read_clip_pairs, clip, every_seconds, service.encoder
+                rows = await stack.enter_async_context(
+                    service.decoders.decoded(read_clip_pairs, clip, every_seconds, service.encoder)
                 )
             else:
                 picture_file = await stack.enter_async_context(
@@ -75,13 +75,15 @@ def score_routes(service: Service) -> APIRouter:
                 frames = await service.decoders.run(
                     read_picture, picture_file, every_seconds, service.encoder
                 )
-                waveforms = await service.decoders.run(read_sound, sound_file, every_seconds)
+                waveforms = await stack.enter_async_context(
+                    service.decoders.decoded(read_sound, sound_file, every_seconds)
+                )
                 rows = joined_pairs(waveforms, frames)
-        probabilities: list[float] = []
-        for start in range(0, len(rows.waveforms), PAIRS_AT_ONCE):
-            probabilities += await service.batcher.call(
-                pair_probabilities, service.network, rows, start, start + PAIRS_AT_ONCE
-            )
+            probabilities: list[float] = []
+            for start in range(0, len(rows.waveforms), PAIRS_AT_ONCE):
+                probabilities += await service.batcher.call(
+                    pair_probabilities, service.network, rows, start, start + PAIRS_AT_ONCE
+                )
         return _reply(rows, probabilities, service.network.calibration is not None)
 
     return router

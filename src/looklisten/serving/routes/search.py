@@ -9,7 +9,7 @@ from looklisten.search.finding.query import QUERY_EVERY_SECONDS, Query, query_of
 from looklisten.search.finding.searching import DEFAULT_SCENES
 from looklisten.search.indexing.source_reader import read_moment, read_source
 from looklisten.search.options import FindSide, QuerySide, SearchOptions
-from looklisten.serving.decoding import Watch
+from looklisten.serving.decoding import FileReading
 from looklisten.serving.records import SearchReply
 from looklisten.serving.refusals import RefusedError
 from looklisten.serving.routes.fields import MediaId, RootPath, Upload
@@ -64,13 +64,15 @@ def search_routes(service: Service) -> APIRouter:
     return router
 
 
-def read_query_file(watch: Watch, service: Service, at_seconds: float | None) -> Query:
+def read_query_file(reading: FileReading, service: Service, at_seconds: float | None) -> Query:
     """The query that a file is, or one second of it."""
-    facts = watch.facts()
+    facts = reading.facts()
     encoder = service.query_encoder
     if at_seconds is not None and facts.kind != "image":
-        moments = [read_moment(watch.file.path, at_seconds, encoder)]
+        moments = [read_moment(reading.file.path, at_seconds, encoder)]
     else:
-        content = read_source(watch.file.path, encoder, QUERY_EVERY_SECONDS, advance=watch.check)
+        content = read_source(
+            reading.file.path, encoder, QUERY_EVERY_SECONDS, advance=reading.check
+        )
         moments = content.moments
-    return query_of_moments(watch.file.name, moments)
+    return query_of_moments(reading.file.name, moments)

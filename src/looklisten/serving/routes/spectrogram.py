@@ -31,14 +31,16 @@ def spectrogram_routes(service: Service) -> APIRouter:
         file: Upload = None, media: MediaId = None, path: RootPath = None
     ) -> SpectrogramReply:
         """The log-spectrogram of a sound, or of the sound of a video, as the network hears it."""
-        async with service.files.open(file, media, path) as source:
-            waveforms, _ = await service.decoders.run(read_sound, source, WINDOW_SECONDS)
-        columns = min(max(MOST_COLUMNS // len(waveforms), 1), MOST_COLUMNS_A_SECOND)
-        parts = []
-        for part in torch.split(waveforms, SECONDS_AT_ONCE):
-            parts.append(
-                await service.batcher.call(spectrogram_levels, service.network, part, columns)
-            )
+        async with (
+            service.files.open(file, media, path) as source,
+            service.decoders.decoded(read_sound, source, WINDOW_SECONDS) as (waveforms, _),
+        ):
+            columns = min(max(MOST_COLUMNS // len(waveforms), 1), MOST_COLUMNS_A_SECOND)
+            parts = []
+            for part in torch.split(waveforms, SECONDS_AT_ONCE):
+                parts.append(
+                    await service.batcher.call(spectrogram_levels, service.network, part, columns)
+                )
         values = torch.cat(parts, 1).numpy()
         low, high = np.percentile(values, CONTRAST_PERCENTILES)
         levels = (255 * stretch_contrast(values, low, high)).round().astype(np.uint8)

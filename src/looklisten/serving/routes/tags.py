@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 
 from looklisten.search.indexing.own_classes import read_own_classes
+from looklisten.search.moments import IndexedMoment
 from looklisten.serving.jobs import RunningJob
 from looklisten.serving.records import Job, RemovedTags, TagRequest, TagSet, TagsReply
 from looklisten.serving.refusals import RefusedError
@@ -47,12 +48,16 @@ def tag_routes(service: Service) -> APIRouter:
                 422, f"there are {count} examples; at most {MOST_EXAMPLES} are allowed"
             )
 
-        def work(_: RunningJob) -> dict[str, Any]:
+        def work(job: RunningJob) -> dict[str, Any]:
             # Found in the job, because the index is read once for each example.
-            examples = {
-                name: [catalog.moment(marked.media, marked.seconds) for marked in moments]
-                for name, moments in request.classes.items()
-            }
+            examples: dict[str, list[IndexedMoment]] = {}
+            done = 0
+            for name, moments in request.classes.items():
+                examples[name] = []
+                for marked in moments:
+                    examples[name].append(catalog.moment(marked.media, marked.seconds))
+                    done += 1
+                    job.progress(done, count)
             result = tag_index_by_moments(catalog.db, examples, request.name, service.run)
             return result.as_dict()
 
