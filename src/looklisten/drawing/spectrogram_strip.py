@@ -1,9 +1,10 @@
 """The spectrogram of a whole video with its heat maps over it, one visible part at a time.
 
-Parts are drawn when they are needed, so a long video needs no more memory than a short one. Knows
-localizations, no file.
+It is drawn in sections as wide as the visible part, when they are needed. So a long video needs no
+more memory than a short one. Knows localizations, no file.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,7 +33,8 @@ TICK_STEPS_SECONDS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 3600)
 class ScrollingSpectrogram:
     """Visible parts of a spectrogram, each `visible_seconds` long.
 
-    An image is `height` x `width` pixels. It is black where no moment has sound.
+    A part is `height` x `width` pixels. It is black where no moment has sound. `localizations`: at
+    least one, in any order.
     """
 
     def __init__(
@@ -48,16 +50,19 @@ class ScrollingSpectrogram:
         self._width = width
         self._localizations = sorted(localizations, key=_start_seconds)
         self._starts = np.array([_start_seconds(item) for item in self._localizations])
-        every = -(-len(localizations) // CONTRAST_MOMENTS)
+        every = math.ceil(len(localizations) / CONTRAST_MOMENTS)
         spectrograms = [item.spectrogram for item in self._localizations[::every]]
         low, high = np.percentile(np.stack(spectrograms), CONTRAST_PERCENTILES)
         self._low = low
         self._high = high
-        # A visible part touches two sections at most.
+        # A visible part is as wide as a section, so it lies in two sections at most.
         self._section = lru_cache(maxsize=2)(self._draw_section)
 
     def visible_part(self, start_seconds: float) -> Planes:
-        """Luma and chroma, at the full resolution, of the part that begins at `start_seconds`."""
+        """The part that begins at `start_seconds`: luma and chroma, each `[height, width]`.
+
+        Unlike in a frame of a video, chroma has the full resolution.
+        """
         number, offset = divmod(round(start_seconds * self.pixels_per_second), self._width)
         luma, blue, red = self._section(number)
         if not offset:
@@ -73,23 +78,24 @@ class ScrollingSpectrogram:
     def _draw_section(self, number: int) -> Planes:
         """Section `number` of the spectrogram, `width` pixels wide, as planes."""
         first_pixel = number * self._width
-        second = round(WINDOW_SECONDS * self.pixels_per_second)
-        # A second more on either side, for moments that begin or end in a neighboring section.
-        shape = (self._height, self._width + 2 * second)
+        window = round(WINDOW_SECONDS * self.pixels_per_second)
+        # A window more on either side, for moments that begin or end in a neighboring section.
+        shape = (self._height, self._width + 2 * window)
         sound_sum = np.zeros(shape, np.float32)
         heat_sum = np.zeros(shape, np.float32)
         count = np.zeros(shape, np.float32)
-        for localization in self._between(first_pixel - second, first_pixel + self._width):
+        for localization in self._between(first_pixel - window, first_pixel + self._width):
             start_pixel = round(_start_seconds(localization) * self.pixels_per_second)
-            left = start_pixel - first_pixel + second
-            columns = slice(left, left + second)
+            left = start_pixel - first_pixel + window
+            columns = slice(left, left + window)
             levels = stretch_contrast(localization.spectrogram, self._low, self._high)
-            sound_sum[:, columns] += enlarge_map(levels, self._height, second)
-            heat_sum[:, columns] += localization.sound_map.enlarged(self._height, second)
+            sound_sum[:, columns] += enlarge_map(levels, self._height, window)
+            heat_sum[:, columns] += localization.sound_map.enlarged(self._height, window)
             count[:, columns] += 1
-        # Seconds of neighboring moments overlap: take the mean. Low frequencies are at the bottom.
-        inside = slice(second, -second)
+        # Row 0 holds the lowest frequency. Reversed, it is at the bottom.
+        inside = slice(window, -window)
         count = count[::-1, inside]
+        # Windows of neighboring moments overlap, so each pixel is a mean.
         sound = sound_sum[::-1, inside] / count.clip(1)
         heat = heat_sum[::-1, inside] / count.clip(1)
         spectrogram: RgbImage = SPECTROGRAM_COLORS(sound)[..., :3].astype(np.float32)
@@ -115,10 +121,14 @@ def _start_seconds(localization: Localization) -> float:
     return localization.sound_start_seconds
 
 
-def axis_ticks(start_seconds: float, seconds: float, at_most: int) -> NDArray[np.float64]:
-    """Round times from `start_seconds` on, in seconds; `at_most` or fewer, so that labels fit."""
-    step = next(step for step in TICK_STEPS_SECONDS if seconds / step <= at_most)
-    # The small numbers keep a tick that lies exactly on an end.
+def axis_ticks(start_seconds: float, seconds: float, most_steps: int) -> NDArray[np.float64]:
+    """The times to label on an axis of `seconds`, in seconds: multiples of one step.
+
+    The step is the smallest of TICK_STEPS_SECONDS of which at most `most_steps` cover the axis. So
+    labels as wide as the axis / `most_steps` do not overlap. The largest step must be enough.
+    """
+    step = next(step for step in TICK_STEPS_SECONDS if seconds / step <= most_steps)
+    # Rounding must not lose a tick that lies exactly on an end.
     first = np.ceil(start_seconds / step - 1e-9)
     last = np.floor((start_seconds + seconds) / step + 1e-9)
     return np.arange(first, last + 1) * step

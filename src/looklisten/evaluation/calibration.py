@@ -34,9 +34,9 @@ def calibrate(
 ) -> Calibration:
     """The temperature and the threshold that fit every frame with every sound of `shards`.
 
-    The clips should be new to the network, such as its validation videos; a calibration that it has
-    already does not count. `network` does not change: set `network.calibration`, or store it with
-    `save_calibration`.
+    The clips should be new to the network, such as its validation videos. Scores are computed
+    without the network's present calibration, which it gets back afterwards. To use the new one,
+    set `network.calibration`, or store it with `save_calibration`.
 
     `shards`: as for `evaluate`. Raises ConfigError for clips of fewer than two videos, and where
     matched pairs score no higher than mismatched ones.
@@ -75,13 +75,14 @@ def fit_pooled_calibration(matrices: Sequence[ScoreMatrix], seed: int = 0) -> Ca
             "matched pairs score no higher than mismatched ones on these videos, so there is "
             "nothing to calibrate; train the network first"
         )
-    # Platt's targets keep the slope finite where no score of one kind is among the other kind.
+    # Targets a little below 1 and above 0, as Platt's, keep the slope finite even where one
+    # threshold separates all matched pairs from all mismatched ones.
     certain = (len(matched) + 1) / (len(matched) + 2)
-    slope, offset = _logistic_regression(
-        (scores - center) / spread,
-        np.repeat([certain, 1 - certain], [len(matched), len(mismatched)]),
-        np.repeat([0.5 / len(matched), 0.5 / len(mismatched)], [len(matched), len(mismatched)]),
-    )
+    counts = [len(matched), len(mismatched)]
+    targets = np.repeat([certain, 1 - certain], counts)
+    weights = np.repeat([0.5 / len(matched), 0.5 / len(mismatched)], counts)
+    slope, offset = _logistic_regression((scores - center) / spread, targets, weights)
+    # slope * (score - center) / spread + offset, written as (score - threshold) / temperature.
     return Calibration(
         temperature=spread / slope,
         threshold=center - offset * spread / slope,
@@ -96,11 +97,15 @@ def _logistic_regression(
 ) -> tuple[float, float]:
     """Slope and offset with the lowest weighted cross-entropy."""
 
-    def loss(parameters: Float[np.ndarray, " 2"]) -> tuple[float, Float[np.ndarray, " 2"]]:
+    def loss_and_gradient(
+        parameters: Float[np.ndarray, " 2"],
+    ) -> tuple[float, Float[np.ndarray, " 2"]]:
         log_odds = parameters[0] * values + parameters[1]
         cross_entropy = np.logaddexp(0, log_odds) - targets * log_odds
-        error = weights * (np.exp(-np.logaddexp(0, -log_odds)) - targets)
+        # The sigmoid, without overflow.
+        probability = np.exp(-np.logaddexp(0, -log_odds))
+        error = weights * (probability - targets)
         return float(weights @ cross_entropy), np.array([error @ values, error.sum()])
 
-    slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
+    slope, offset = minimize(loss_and_gradient, np.array([1.0, 0.0]), jac=True, method="BFGS").x
     return float(slope), float(offset)

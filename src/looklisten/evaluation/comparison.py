@@ -27,21 +27,22 @@ from looklisten.model.backbones import TowerOutput
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
 
-COMPARED_AT_A_TIME = 64
-"""Frames, and sounds, whose pairs are compared at a time.
+BLOCK_MOMENTS = 64
+"""How many frames are compared with as many sounds at a time.
 
-A fusion that compares positions holds the similarities of all of them.
+This bounds the memory: some fusions compute a similarity for each position of a frame and each time
+of a sound.
 """
 
 
 @dataclass(frozen=True, eq=False)
 class PairComparison:
-    """How pairs are scored: each side by itself first, then every row of both."""
+    """How pairs are scored: `project` prepares each side by itself, `compare` scores all pairs."""
 
     project: Callable[[TowerOutput, TowerOutput], tuple[Tensor, Tensor]]
-    """From the outputs of the towers to what is compared, row by row of each side."""
+    """Outputs of both towers -> what `compare` reads: a row for each frame and for each sound."""
     compare: Callable[[Tensor, Tensor], Float[Tensor, "frames sounds"]]
-    """The score of every frame with every sound; above 0 it is a yes."""
+    """The score of every frame with every sound; above 0 the answer is "they correspond"."""
 
 
 def fusion_comparison(model: L3Net, threshold: float = 0.0) -> PairComparison:
@@ -57,15 +58,16 @@ def fusion_comparison(model: L3Net, threshold: float = 0.0) -> PairComparison:
 
 @dataclass(frozen=True, eq=False)
 class ComparedMoments:
-    """What is compared of moments: row i of all fields is one frame with its second of sound."""
+    """Moments as `PairComparison.project` gives them; row i of all fields is one moment."""
 
-    vision: Float[Tensor, "moments *places features"]
+    vision: Float[Tensor, "moments *positions features"]
     audio: Float[Tensor, "moments *times features"]
     videos: NDArray[Any]
+    """The id of the video, `[moments]`."""
     clips: Int[np.ndarray, " moments"]
     """The number of the clip among the measured clips."""
-    starts: Int[np.ndarray, " moments"]
-    """First sample of the second, within the clip."""
+    start_samples: Int[np.ndarray, " moments"]
+    """The first sample of the second of sound, within the clip."""
 
 
 @torch.inference_mode()
@@ -76,11 +78,14 @@ def project_moments(
     per_clip: int,
     progress: Progress = no_progress,
 ) -> ComparedMoments:
-    """Up to `per_clip` moments of each clip, as `comparison` compares them."""
+    """Up to `per_clip` moments of each clip, as `comparison` compares them.
+
+    `clips`: at least one. Raises ConfigError for a clip shorter than a second of sound.
+    """
     vision: list[Tensor] = []
     audio: list[Tensor] = []
     clip_numbers: list[int] = []
-    starts: list[int] = []
+    start_samples: list[int] = []
     all_moments = _numbered_moments(model, clips, per_clip)
     while batch := list(itertools.islice(all_moments, MOMENTS_PER_BATCH)):
         outputs = look_and_listen(model, [moment for _, _, moment in batch])
@@ -88,11 +93,15 @@ def project_moments(
         vision.append(vision_rows)
         audio.append(audio_rows)
         clip_numbers += [number for number, _, _ in batch]
-        starts += [start for _, start, _ in batch]
+        start_samples += [start for _, start, _ in batch]
         progress(clip_numbers[-1] + 1, len(clips))
     numbers = np.array(clip_numbers)
     return ComparedMoments(
-        torch.cat(vision), torch.cat(audio), clips.video_ids[numbers], numbers, np.array(starts)
+        vision=torch.cat(vision),
+        audio=torch.cat(audio),
+        videos=clips.video_ids[numbers],
+        clips=numbers,
+        start_samples=np.array(start_samples),
     )
 
 
@@ -110,9 +119,9 @@ def compare_in_blocks(
     comparison: PairComparison,
     vision: Tensor,
     audio: Tensor,
-    block_moments: int = COMPARED_AT_A_TIME,
+    block_moments: int = BLOCK_MOMENTS,
 ) -> Float[np.ndarray, "frames sounds"]:
-    """The scores of every row of both, in blocks."""
+    """The scores of every row of `vision` with every row of `audio`, computed in blocks."""
     scores = np.zeros((len(vision), len(audio)), np.float32)
     for top in range(0, len(vision), block_moments):
         rows = slice(top, top + block_moments)

@@ -140,7 +140,7 @@ def _mixed_scores(
 
 
 def _waveform(clips: Shards, moments: ComparedMoments, row: int) -> Int16[np.ndarray, " samples"]:
-    start = moments.starts[row]
+    start = moments.start_samples[row]
     return clips.waveform(int(moments.clips[row]))[start : start + WINDOW_SAMPLES]
 
 

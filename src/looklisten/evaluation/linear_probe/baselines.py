@@ -48,7 +48,7 @@ def compared_extractors(
     baselines = _chosen_baselines(options.compare, files)
     extractors = []
     if run.is_untrained:
-        # The network itself is untrained, so it is measured once, by several seeds.
+        # The network is this baseline itself, so the row of the baseline takes its place.
         baselines = [UNTRAINED, *(name for name in baselines if name != UNTRAINED)]
     else:
         extractor = network_extractor(run.name, run.network, side, layer, device)
@@ -62,7 +62,7 @@ def compared_extractors(
 
 
 def run_of(model: ProbedModel, device: str) -> Run:
-    """The network that is probed, opened."""
+    """The network that is probed, opened. Raises what `open_network` raises."""
     if isinstance(model, Run):
         return model
     if isinstance(model, (str, Path)):
@@ -71,9 +71,9 @@ def run_of(model: ProbedModel, device: str) -> Run:
 
 
 def probed_layer(run: Run, side: Side, layer: str | None) -> str:
-    """`layer`; by default the paper's, or the usual one of a network without it.
+    """`layer`, unchecked; for None the paper's, or the usual one of a network without it.
 
-    Raises ConfigError for a network without this side.
+    Raises ConfigError if `layer` is None and the network lacks this side.
     """
     encoder = encoder_of(run.network) if isinstance(run.network, L3Net) else run.network
     if layer is None and PAPER_LAYER in encoder.layers.get(side, ()):
@@ -101,7 +101,7 @@ def _chosen_baselines(compare: str, files: LabeledFiles) -> list[str]:
 def _untrained_extractors(
     run: Run, side: Side, layer: str, options: ProbeOptions, device: str
 ) -> list[FeatureExtractor]:
-    """The untrained network, once for each seed, counted from that of the run."""
+    """The untrained network, once for each seed: that of the run, then the following numbers."""
     if not isinstance(run.network, L3Net):
         raise ConfigError(
             f"the untrained form of {run.name} is not known; "

@@ -30,9 +30,11 @@ RANDOM_VIEWS = 4
 """Random crops of each image whose vectors are stored; epochs use them in turn."""
 GRID_CELLS = 4
 EDGE_ORIENTATIONS = 8
+COLOR_NUMBERS = 6
+"""The mean and the deviation of red, green and blue."""
 
 ViewKey = tuple[int, ...]
-"""Chooses the position of a random crop."""
+"""The seed of a random crop: the number of a stored view, or the seed of a probe and an epoch."""
 
 VectorsOfItems = tuple[list[int], NDArray[np.float32]]
 """Items, and their vectors `[items, width]`."""
@@ -41,13 +43,16 @@ VectorsOfItems = tuple[list[int], NDArray[np.float32]]
 def crop_square(
     pixels: UInt8[Tensor, "height width 3"],
     side_pixels: int,
-    random: NDArray[np.float64] | None,
+    random_numbers: Float[np.ndarray, " 3"] | None,
     fit: FrameFit = "crop",
 ) -> UInt8[Tensor, "side side 3"]:
-    """The square that `fit` says, or a crop whose place and mirroring 3 random numbers choose."""
-    if random is None:
+    """The square that `fit` says, or a random crop.
+
+    `random_numbers`, each in 0..1, choose how far down and right the crop is, and its mirroring.
+    """
+    if random_numbers is None:
         return fit_square(pixels, side_pixels, fit)
-    down, right, flip = map(float, random)
+    down, right, flip = map(float, random_numbers)
     square = crop(pixels, side_pixels, down, right)
     is_mirrored = flip < 0.5
     return square.flip(1) if is_mirrored else square
@@ -56,16 +61,20 @@ def crop_square(
 def image_views(
     files: LabeledFiles, extractor: FeatureExtractor, item: int, keys: Sequence[ViewKey | None]
 ) -> UInt8[Tensor, "views 3 side side"]:
-    """Squares of one image, which is decoded once: central for None, random for each key."""
-    # All views are cut from one image, because decoding takes most of the time.
+    """Squares of one image: for None as `extractor.frame_fit` says, else a random crop.
+
+    `item`: its index in `files.paths`. Raises SourceError for a file that cannot be read.
+    """
+    # Decoded once for all views, because that takes most of the time.
     pixels = read_image(files.root / files.paths[item], extractor.resize_pixels)
     squares = []
     for key in keys:
-        random = None
+        random_numbers = None
         if key is not None:
             # The item is part of the seed, so that images of one epoch differ in their crops.
-            random = np.random.default_rng((*key, item)).random(3)
-        squares.append(crop_square(pixels, extractor.crop_pixels, random, extractor.frame_fit))
+            random_numbers = np.random.default_rng((*key, item)).random(3)
+        square = crop_square(pixels, extractor.crop_pixels, random_numbers, extractor.frame_fit)
+        squares.append(square)
     return stack(squares)
 
 
@@ -75,7 +84,11 @@ def image_vectors(
     cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> VectorCache:
-    """Vectors `[items, 1 + RANDOM_VIEWS, width]`: of the central square, then of random ones."""
+    """Vectors `[items, 1 + RANDOM_VIEWS, width]`: of the central square, then of random ones.
+
+    `cache`: folder that stores them; by default they are not stored. An image that cannot be read
+    is recorded and skipped.
+    """
     keys: list[ViewKey | None] = [None]
     for view in range(RANDOM_VIEWS):
         keys.append((view,))
@@ -105,11 +118,11 @@ def streamed_image_vectors(
     def read(item: int) -> Tensor:
         return image_views(files, extractor, item, [key])
 
-    for item, square in read_ahead(read, items):
-        if isinstance(square, SourceError):
-            failures[item] = str(square)
+    for item, view_or_error in read_ahead(read, items):
+        if isinstance(view_or_error, SourceError):
+            failures[item] = str(view_or_error)
             continue
-        pending[item] = square
+        pending[item] = view_or_error
         if len(pending) == extractor.batch_rows:
             yield vectors_of_pending()
             pending.clear()
@@ -122,7 +135,7 @@ def color_extractor() -> FeatureExtractor:
     return FeatureExtractor(
         name="colors",
         encode=colors_and_edges,
-        width=GRID_CELLS * GRID_CELLS * (6 + EDGE_ORIENTATIONS),
+        width=GRID_CELLS * GRID_CELLS * (COLOR_NUMBERS + EDGE_ORIENTATIONS),
         key="colors-edges-4x4",
         resize_pixels=128,
         crop_pixels=112,

@@ -28,7 +28,7 @@ def train_with(recipe: str) -> Callable[..., Output]:
         /,
         # `option_value` reads --config before the other options, for their defaults.
         config: str = recipe,  # noqa: ARG001
-        # torchrun reads every option first and finds --run ambiguous, hence another name.
+        # torchrun reads these options as well and mistakes --run for its --run-path. Hence -o.
         run: Annotated[Path, tyro.conf.arg(aliases=["-o", "--out"])] = Path("runs") / recipe_name,
         device: DeviceName = "auto",
         resume: Literal["auto", "never", "other-data"] = "auto",
@@ -48,7 +48,7 @@ def train_with(recipe: str) -> Callable[..., Output]:
                 (and others there), or a TOML file. Its values are the defaults of the options
                 below.
             run: Folder of the run: config.toml, metrics.jsonl, tensorboard/, checkpoints/. Under
-                torchrun use -o, because torchrun has its own --run.
+                torchrun use -o, because torchrun mistakes --run for its own --run-path.
             resume: Continue the run of the folder (auto); refuse a folder with a run (never); or
                 continue on other shards, even if they train on videos that were held out before
                 (other-data).
@@ -60,6 +60,7 @@ def train_with(recipe: str) -> Callable[..., Output]:
             sweep_steps: Steps of each short run.
             settings: The recipe's settings; any of them can be changed here.
         """
+        # Two of them get other names, because options have theirs.
         from looklisten.training.loop import train
         from looklisten.training.overfit import overfit as memorize
         from looklisten.training.sweep import sweep as train_briefly
