@@ -21,21 +21,21 @@ PROGRAM = "looklisten.media.isolation.child"
 START_SECONDS = 300.0
 """How long a process may take to start.
 
-On some machines Python and PyAV come from a network drive, with every core busy. That is the fault
-of no file.
+On some machines Python and PyAV come from a network drive, with every core busy. A slow start is
+not blamed on the file that waits for it.
 """
 
 TICK_SECONDS = 0.25
 """How often the watchdog looks."""
 
 PIPE_BYTES = 2**20
-"""How far the other process may run ahead, besides the item that it works on.
+"""The size of the buffer of each pipe. The process decodes on until its pipe is full.
 
 The system's default is 64 kB, less than a frame.
 """
 
-VARIABLES = {"MALLOC_ARENA_MAX": "4"}
-"""Environment variables of the process.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "4"}
+"""Environment variables that the process gets besides those of this program.
 
 glibc reserves 64 MB of addresses per thread, and FFmpeg starts a thread per core. On large machines
 that alone exceeded the memory limit.
@@ -46,9 +46,11 @@ class DecoderProcess(ChildProcess):
     """A process that does one job after the other."""
 
     def __init__(self) -> None:
-        super().__init__(PROGRAM, variables=VARIABLES)
+        super().__init__(PROGRAM, variables=ENVIRONMENT)
         self.jobs = 0
+        """How many jobs it was given; `isolation.parent` counts them."""
         self.is_busy = False
+        """Whether it cannot take another job; `isolation.parent` sets it."""
         self.was_stopped_for_hanging = False
         self._is_ready = False
         _widen_pipe(self.stdout.fileno())
@@ -64,6 +66,7 @@ class DecoderProcess(ChildProcess):
             with _processes.watchdog.waiting(self, stall_seconds):
                 write_message(self.write, message)
         except (OSError, ValueError):
+            # ValueError: this program has closed the pipe.
             raise self._lost(stall_seconds) from None
 
     def receive(self, stall_seconds: float) -> Heartbeat | Item | Result | Failure:
@@ -75,17 +78,20 @@ class DecoderProcess(ChildProcess):
             with _processes.watchdog.waiting(self, stall_seconds):
                 message: Heartbeat | Item | Result | Failure = read_message(self._read)
         except (OSError, ValueError, EOFError):
-            # ValueError: what a damaged process sends may be no message.
+            # ValueError: the bytes are no message, or this program has closed the pipe.
             raise self._lost(stall_seconds) from None
         return message
 
     def wait_until_ready(self) -> None:
-        """Raises LookListenError when the process cannot run on this machine."""
-        # Not in `__init__`, so that `warm_up` starts a process without waiting for it.
+        """Wait until the process has started.
+
+        Raises LookListenError when it cannot run on this machine.
+        """
+        # Not in `__init__`, so that `isolation.parent.warm_up` starts a process without waiting.
         if self._is_ready:
             return
         try:
-            self.receive(START_SECONDS)
+            self.receive(START_SECONDS)  # its first message tells only that it runs
         except WorkerLost as error:
             raise LookListenError(f"the process that decodes cannot run here: {error}") from None
         self._is_ready = True
@@ -136,7 +142,7 @@ class _Watchdog:
                 )
                 self._thread.start()
             elif len(self._left_seconds) == 1:
-                # The thread sleeps only while nobody waits, so only the first one wakes it.
+                # The first entry wakes the thread. With more entries it is awake.
                 self._changed.notify()
         try:
             yield
@@ -151,7 +157,7 @@ class _Watchdog:
                     self._changed.wait()
             began = time.monotonic()
             time.sleep(TICK_SECONDS)
-            # A longer tick means that this program itself did not run.
+            # A tick is much longer if this program was suspended. That time must not count.
             passed = min(time.monotonic() - began, 2 * TICK_SECONDS)
             with self._changed:
                 self._subtract(passed)
@@ -161,7 +167,7 @@ class _Watchdog:
             self._left_seconds[process] -= passed_seconds
             if self._left_seconds[process] <= 0:
                 del self._left_seconds[process]
-                # Before the kill: the thread that waits then sees the end of the pipe at once.
+                # Set first: the kill closes the pipe, and the waiting thread then reads this.
                 process.was_stopped_for_hanging = True
                 process.kill()
 
@@ -178,15 +184,20 @@ class _Processes:
         self._lock = threading.RLock()
 
     def take(self) -> DecoderProcess:
-        """A process without a job; a new one where none is idle."""
+        """A process without a job: an idle one, else a new one."""
+        return self._take_idle() or self._start()
+
+    def _take_idle(self) -> DecoderProcess | None:
         while True:
             with self._lock:
-                process = self._idle.pop() if self._idle else None
-            if process is None:
-                break
+                if not self._idle:
+                    return None
+                process = self._idle.pop()
             if process.is_running:
                 return process
             self._drop(process)  # it was ended from outside while it was idle
+
+    def _start(self) -> DecoderProcess:
         try:
             process = DecoderProcess()
         except OSError as error:
@@ -200,7 +211,7 @@ class _Processes:
     def give_back(self, process: DecoderProcess, most_jobs: int) -> None:
         """Keep a process for the next job, or end it.
 
-        It is ended in the middle of a job, after many jobs, and where enough processes are idle.
+        It is ended if it is busy, if it was given `most_jobs`, or if enough processes are idle.
         """
         with self._lock:
             is_reused = (
@@ -236,17 +247,17 @@ class _Processes:
 
 
 _processes = _Processes()
-_of_parents: list[_Processes] = []
+_processes_of_parents: list[_Processes] = []
 """The processes of the programs that this one was forked off.
 
-They are referenced, so that the garbage collector does not end what belongs to others.
+They are kept here, so that the garbage collector does not end what belongs to others.
 """
 
 
 def _forget_processes() -> None:
     global _processes
     _processes.disown()
-    _of_parents.append(_processes)
+    _processes_of_parents.append(_processes)
     _processes = _Processes()
 
 
@@ -263,7 +274,7 @@ def take_process() -> DecoderProcess:
 
 
 def return_process(process: DecoderProcess, most_jobs: int = 512) -> None:
-    """Keep a process for the next job, unless it is busy or has done `most_jobs`."""
+    """Keep a process for the next job, unless it is busy or was given `most_jobs`."""
     # In a program that was forked off meanwhile, the process belongs to its parent.
     if process.owner_pid == os.getpid():
         _processes.give_back(process, most_jobs)
