@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cca import CCA, RIDGES
 from numpy.typing import NDArray
 
 import looklisten as ll
@@ -50,8 +51,6 @@ FOLDS = 5
 KINDS = ("natural", "reel", "all")
 MOSAICS: tuple[Tiles, ...] = (2, 4)
 CCA_DIMENSIONS = 32
-RIDGES = (0.01, 0.1, 1.0, 10.0)
-"""Added to each covariance, times its mean variance; chosen inside the training folds."""
 MOTION_CELLS = 4
 DESCRIPTION_CONFIG = ll.Config.load("tiny").model.model_copy(
     update={"resize_pixels": 128, "crop_pixels": 112, "frames_per_pair": 2}
@@ -176,43 +175,6 @@ def _as_array(parts: Sequence[torch.Tensor]) -> NDArray[np.float64]:
     return torch.cat(list(parts)).double().numpy()
 
 
-class CCA:
-    """Linear canonical correlations with a ridge; scores are cosines of the weighted projections.
-
-    Of both sides the whitened directions that vary together most are kept, each weighted by its
-    correlation.
-    """
-
-    def __init__(self, features: Features, rows: NDArray[np.bool_], ridge: float) -> None:
-        self._means, self._scales, whitened, maps = [], [], [], []
-        for side in (features.vision, features.audio):
-            mean, scale = side[rows].mean(0), side[rows].std(0) + 1e-6
-            values = (side[rows] - mean) / scale
-            variances, directions = np.linalg.eigh(values.T @ values / len(values))
-            inverse = 1 / np.sqrt(variances.clip(0) + ridge * variances.mean())
-            maps.append((directions * inverse) @ directions.T)
-            whitened.append(values @ maps[-1])
-            self._means.append(mean)
-            self._scales.append(scale)
-        left, correlations, right = np.linalg.svd(whitened[0].T @ whitened[1] / rows.sum())
-        weights = np.sqrt(correlations[:CCA_DIMENSIONS])
-        count = len(weights)
-        self._projections = [
-            maps[0] @ left[:, :count] * weights,
-            maps[1] @ right.T[:, :count] * weights,
-        ]
-
-    def scores(self, features: Features, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """The cosine of every frame with every sound."""
-        sides = []
-        for number, side in enumerate((features.vision, features.audio)):
-            values = (side[rows] - self._means[number]) / self._scales[number]
-            projected = values @ self._projections[number]
-            lengths = np.linalg.norm(projected, axis=1, keepdims=True)
-            sides.append(projected / np.maximum(lengths, 1e-9))
-        return sides[0] @ sides[1].T
-
-
 def cca_scores(features: Features, video_ids: NDArray[np.str_], fold: Fold) -> ScoreMatrix:
     """The scores of a fold, by a CCA of the others, less a threshold that these chose too."""
     videos = video_ids[features.clips]
@@ -225,12 +187,21 @@ def cca_scores(features: Features, video_ids: NDArray[np.str_], fold: Fold) -> S
     inner = np.isin(videos, np.array(names[: len(names) // 4])) & train
     choices = {}
     for ridge in RIDGES:
-        scores = CCA(features, train & ~inner, ridge).scores(features, inner)
+        scores = _cosines(features, train & ~inner, inner, ridge)
         matrix = ScoreMatrix(scores, videos[inner])
         choices[ridge] = (rank(matrix).one_of_two.value, _threshold(matrix))
     ridge = max(choices, key=lambda ridge: choices[ridge][0])
-    scores = CCA(features, train, ridge).scores(features, test)
+    scores = _cosines(features, train, test, ridge)
     return ScoreMatrix(scores - choices[ridge][1], videos[test])
+
+
+def _cosines(
+    features: Features, train: NDArray[np.bool_], test: NDArray[np.bool_], ridge: float
+) -> NDArray[np.float64]:
+    """The cosine of every frame with every sound, by a CCA of the training rows."""
+    cca = CCA(features.vision[train], features.audio[train], ridge, CCA_DIMENSIONS)
+    vision, audio = cca.projected(features.vision[test], features.audio[test])
+    return vision @ audio.T
 
 
 def _threshold(matrix: ScoreMatrix) -> float:

@@ -2,16 +2,17 @@
 
     python benchmarks/retrieval.py FOLDER --out OUT [--network NAME]
 
-FOLDER has `clips.csv` (path, video_id, split, label, kind: natural or reel) and the videos. Three
+FOLDER has `clips.csv` (path, video_id, split, label, kind: natural or reel) and the videos. Four
 tables, as Markdown; OUT/retrieval.json has all figures.
 
 1. Retrieval. The recipe `start` is trained on the videos of the split train, without a label. The
    natural clips of the split test are indexed with it. Each second of sound ranks these videos by
    their pictures, and each frame by their sounds. Intervals are over videos. --network measures
    that network instead; one that was trained on these clips looks better than it is.
-2. Tags. All clips are indexed. Of the ten scenes with the highest score of a tag, each of another
+2. nDCG@30 by label in the same index, in four directions. `class_ranking.py` measures shards.
+3. Tags. All clips are indexed. Of the ten scenes with the highest score of a tag, each of another
    file, how many have the label? Labels are few and coarse, so a wrong one may be a right scene.
-3. Nothing. Queries without content, and clips whose own video is left out of the index. A false
+4. Nothing. Queries without content, and clips whose own video is left out of the index. A false
    alarm is a query that finds something.
 """
 
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import looklisten as ll
+from looklisten.evaluation.class_ranking import class_rankings
 from looklisten.evaluation.retrieval import retrieval
 from looklisten.evaluation.statistics import wilson_interval
 from looklisten.media import SAMPLE_RATE_HZ
@@ -206,11 +208,12 @@ def main() -> None:
     figures: dict[str, Any] = {
         "network": network,
         "retrieval": [each.as_dict() for each in retrieval(out / "test")],
+        "classes": [each.as_dict() for each in class_rankings(out / "test")],
         "tags": tag_precisions(out / "all"),
         "alarms": false_alarms(out / "test", held_out),
     }
     (out / "retrieval.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    for name in ("retrieval", "tags", "alarms"):
+    for name in ("retrieval", "classes", "tags", "alarms"):
         print(markdown(figures[name]))
 
 

@@ -19,6 +19,7 @@ from looklisten.evaluation.retrieval import (
     Retrieval,
     retrieval_of_vectors,
 )
+from looklisten.evaluation.shared_files import shared_files_of
 from looklisten.inference.moments import MomentVectors, embed_clips_aligned
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
@@ -77,8 +78,8 @@ def retrieval_of_clips(
 
     `query_clips`: numbers of clips. For each, the search with its middle sound is returned.
 
-    Raises ConfigError for a network without a vector of a whole frame, and for fewer than two
-    videos.
+    Raises ConfigError for a network without a vector of a whole frame, for fewer than two videos,
+    and for a clip that is shorter than a second.
     """
     videos = clips.video_ids
     if len(set(videos.tolist())) < LEAST_RETRIEVAL_VIDEOS:
@@ -95,12 +96,9 @@ def retrieval_of_clips(
         vectors.vision,
         videos[vectors.clips].tolist(),
         clips.names[vectors.clips].tolist(),
+        shared_files_of(clips),
     )
-    # A clip that is shorter than a second of sound has no moment to search with.
-    with_moments = set(vectors.clips.tolist())
-    searches = tuple(
-        _search_with_middle(vectors, clip) for clip in query_clips if clip in with_moments
-    )
+    searches = tuple(_search_with_middle(vectors, clip) for clip in query_clips)
     return ClipRetrieval(directions, searches)
 
 

@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 from looklisten.config import Side
 from looklisten.errors import ConfigError
+from looklisten.evaluation.shared_files import (
+    NO_SHARED_FILES,
+    SharedFiles,
+    shared_files_of_sources,
+)
 from looklisten.evaluation.statistics import confidence_interval
 from looklisten.search.moment_checks import vector_of
 from looklisten.search.moments import IndexedMoment
@@ -35,7 +40,6 @@ class RecallAt:
     k: int
     recall: float
     ci95: tuple[float, float]
-    """Interval over videos."""
     chance: float
 
 
@@ -46,7 +50,6 @@ class LabelPrecision:
     k: int
     precision: float
     ci95: tuple[float, float]
-    """Interval over videos."""
     chance: float
     """The share of all other videos with that label."""
 
@@ -64,6 +67,8 @@ class Retrieval:
     median_rank_by_chance: float
     by_label: LabelPrecision | None = None
     """None where fewer than two labels are known, or where there are too few videos."""
+    interval_over: str = "videos"
+    """What the intervals are over: videos, or the files that composed videos share."""
 
     def as_dict(self) -> dict[str, Any]:
         """One line of a table."""
@@ -83,14 +88,43 @@ class Retrieval:
             line[precision] = round(self.by_label.precision, 4)
             line[f"{precision}_ci95"] = [round(end, 4) for end in self.by_label.ci95]
             line[f"{precision}_chance"] = round(self.by_label.chance, 4)
+        line["interval_over"] = self.interval_over
         return line
 
 
-def retrieval(db: str | Path, where: str | None = None) -> tuple[Retrieval, Retrieval]:
+def retrieval(
+    db: str | Path, where: str | None = None, files: str | Path | None = None
+) -> tuple[Retrieval, Retrieval]:
     """Sound to picture and picture to sound, over the moments of an index that have both vectors.
 
-    `where`: a filter, for the queries and for what they are compared with. Raises ConfigError where
-    fewer than two videos are left.
+    `where`: a filter, for the queries and for what they are compared with. `files`: the table of
+    composed videos, whose intervals are over their files; by default the labels.csv beside them.
+    Raises ConfigError where fewer than two videos are left.
+    """
+    moments = paired_moments(db, where, files)
+    return retrieval_of_vectors(
+        moments.sounds, moments.pictures, moments.videos, moments.labels, moments.shared_files
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PairedMoments:
+    """The moments of an index that have both vectors; row i of all is one moment."""
+
+    sounds: Float[np.ndarray, "moments width"]
+    pictures: Float[np.ndarray, "moments width"]
+    videos: tuple[str, ...]
+    labels: tuple[str, ...]
+    """Empty where there is none."""
+    shared_files: SharedFiles
+
+
+def paired_moments(
+    db: str | Path, where: str | None = None, files: str | Path | None = None
+) -> PairedMoments:
+    """The moments of an index that have both vectors and match a filter.
+
+    `files`: as in `retrieval`. Raises ConfigError where they are of fewer than two videos.
     """
     with open_store(db) as store:
         moments = [
@@ -98,15 +132,21 @@ def retrieval(db: str | Path, where: str | None = None) -> tuple[Retrieval, Retr
             for moment in store.moments(where)
             if moment.vision is not None and moment.audio is not None
         ]
-    videos = [moment.video_id for moment in moments]
+    videos = tuple(moment.video_id for moment in moments)
     if len(set(videos)) < LEAST_RETRIEVAL_VIDEOS:
         raise ConfigError(
             f"{len(set(videos))} videos of {db} have pictures and sound here; "
             f"retrieval needs {LEAST_RETRIEVAL_VIDEOS}"
         )
-    sounds, pictures = (_matrix(moments, side) for side in ("audio", "vision"))
-    labels = [moment.label or "" for moment in moments]
-    return retrieval_of_vectors(sounds, pictures, videos, labels)
+    return PairedMoments(
+        sounds=_matrix(moments, "audio"),
+        pictures=_matrix(moments, "vision"),
+        videos=videos,
+        labels=tuple(moment.label or "" for moment in moments),
+        shared_files=shared_files_of_sources(
+            {moment.source: moment.video_id for moment in moments}, files
+        ),
+    )
 
 
 def _matrix(moments: Sequence[IndexedMoment], side: Side) -> Float[np.ndarray, "moments width"]:
@@ -119,14 +159,15 @@ def retrieval_of_vectors(
     pictures: Float[np.ndarray, "moments width"],
     videos: Sequence[str],
     labels: Sequence[str],
+    shared_files: SharedFiles = NO_SHARED_FILES,
 ) -> tuple[Retrieval, Retrieval]:
     """Sound to picture and picture to sound; row i of all is one moment of `videos[i]`.
 
     `labels`: of the moments, empty where there is none.
     """
     return (
-        _retrieval("sound to picture", sounds, pictures, videos, labels),
-        _retrieval("picture to sound", pictures, sounds, videos, labels),
+        _retrieval("sound to picture", sounds, pictures, videos, labels, shared_files),
+        _retrieval("picture to sound", pictures, sounds, videos, labels, shared_files),
     )
 
 
@@ -136,14 +177,15 @@ def _retrieval(
     targets: Float[np.ndarray, "moments width"],
     videos: Sequence[str],
     labels: Sequence[str],
+    shared_files: SharedFiles,
 ) -> Retrieval:
     ranks = own_video_ranks(queries, targets, videos)
-    names = np.array(videos)
+    groups = shared_files.groups(videos, videos)
     count = len(set(videos))
     recalls = []
     for k in RECALL_AT:
         is_near = (ranks <= k).astype(np.float64)
-        interval = confidence_interval(is_near, [names])
+        interval = confidence_interval(is_near, groups)
         recalls.append(RecallAt(k, float(is_near.mean()), interval, min(k / count, 1.0)))
     return Retrieval(
         direction=direction,
@@ -152,7 +194,8 @@ def _retrieval(
         recalls=tuple(recalls),
         median_rank=float(np.median(ranks)),
         median_rank_by_chance=(count + 1) / 2,
-        by_label=_label_precision(queries, targets, videos, labels),
+        by_label=_label_precision(queries, targets, videos, labels, groups),
+        interval_over=shared_files.interval_over,
     )
 
 
@@ -168,7 +211,7 @@ def own_video_ranks(
     """
     _, codes = np.unique(np.array(videos), return_inverse=True)
     ranks = np.zeros(len(queries), np.int64)
-    for rows, best in _best_of_videos(queries, targets, codes):
+    for rows, best in best_of_videos(queries, targets, codes):
         own = best[np.arange(len(best)), codes[rows]]
         ranks[rows] = (best >= own[:, None]).sum(1)
     return ranks
@@ -179,6 +222,7 @@ def _label_precision(
     targets: Float[np.ndarray, "moments width"],
     videos: Sequence[str],
     labels: Sequence[str],
+    groups: Sequence[NDArray[Any]],
 ) -> LabelPrecision | None:
     """How many of the nearest other videos have the label of the query."""
     label_of_video = dict(zip(videos, labels, strict=True))
@@ -190,7 +234,7 @@ def _label_precision(
         return None
     same_label = (video_labels[:, None] == video_labels) & ~np.eye(len(names), dtype=bool)
     shares = np.zeros(len(queries))
-    for rows, best in _best_of_videos(queries, targets, codes):
+    for rows, best in best_of_videos(queries, targets, codes):
         # The own video is found by its own sound, so it says nothing of the others.
         best[np.arange(len(best)), codes[rows]] = -np.inf
         nearest = np.argpartition(-best, PRECISION_AT - 1, axis=1)[:, :PRECISION_AT]
@@ -200,12 +244,12 @@ def _label_precision(
     return LabelPrecision(
         k=PRECISION_AT,
         precision=float(shares[has_label].mean()),
-        ci95=confidence_interval(shares[has_label], [codes[has_label]]),
+        ci95=confidence_interval(shares[has_label], [each[has_label] for each in groups]),
         chance=float(by_chance.mean()),
     )
 
 
-def _best_of_videos(
+def best_of_videos(
     queries: Float[np.ndarray, "moments width"],
     targets: Float[np.ndarray, "moments width"],
     codes: Int[np.ndarray, " moments"],

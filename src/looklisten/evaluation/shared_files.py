@@ -1,6 +1,6 @@
 """Which composed videos share an image file or a sound file: the table that `synth` writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,30 +84,67 @@ def shared_files_of(clips: Shards, files: str | Path | None = None) -> SharedFil
 
     Raises SourceError when `files` cannot be read, or names none of the videos.
     """
+    videos = clips.video_ids.tolist()
+    if files:
+        return _named_in(files, videos)
     root = str(clips.manifest.get("root") or "")
     # Not every set of shards names the folder of its videos.
-    if not files and not root:
+    if not root:
         return NO_SHARED_FILES
-    table = Path(files) if files else Path(decode_name(root)) / TABLE
+    return _of_rows(_rows_beside(Path(decode_name(root))), dict(zip(videos, videos, strict=True)))
+
+
+def shared_files_of_sources(
+    sources: Mapping[str, str], files: str | Path | None = None
+) -> SharedFiles:
+    """The files that videos on this machine are composed of.
+
+    `sources`: the path of each video, with its video id. `files`: as in `shared_files_of`; by
+    default the labels.csv beside each video. Raises SourceError as `shared_files_of` does.
+    """
+    if files:
+        return _named_in(files, sources.values())
+    folders: dict[Path, dict[str, str]] = {}
+    for source, video in sources.items():
+        path = Path(decode_name(source))
+        folders.setdefault(path.parent, {})[path.name] = video
+    images: dict[str, str] = {}
+    sounds: dict[str, str] = {}
+    for folder, videos in folders.items():
+        shared = _of_rows(_rows_beside(folder), videos)
+        images |= shared.images
+        sounds |= shared.sounds
+    return SharedFiles(images, sounds)
+
+
+def _named_in(table: str | Path, videos: Iterable[str]) -> SharedFiles:
     try:
-        rows = _complete_rows(table)
+        rows = _complete_rows(Path(table))
     except (OSError, SourceError) as error:
-        if files:
-            raise SourceError(
-                f"{table} cannot be read ({error}); "
-                "give the labels.csv that `looklisten synth` wrote"
-            ) from None
-        # The labels.csv of other videos may be any table.
-        rows = []
-    videos = set(clips.video_ids.tolist())
-    row_of_video = {row["path"]: row for row in rows if row["path"] in videos}
-    if files and not row_of_video:
+        raise SourceError(
+            f"{table} cannot be read ({error}); give the labels.csv that `looklisten synth` wrote"
+        ) from None
+    shared = _of_rows(rows, {video: video for video in videos})
+    if not shared.images:
         raise SourceError(
             f"{table} names none of these videos with a path, an image and a sound; "
             "give the labels.csv of their world"
         )
-    images = {video: row["image"] for video, row in row_of_video.items()}
-    sounds = {video: row["sound"] for video, row in row_of_video.items()}
+    return shared
+
+
+def _rows_beside(folder: Path) -> list[dict[str, str]]:
+    try:
+        return _complete_rows(folder / TABLE)
+    except (OSError, SourceError):
+        # The labels.csv of other videos may be any table.
+        return []
+
+
+def _of_rows(rows: list[dict[str, str]], video_of_path: Mapping[str, str]) -> SharedFiles:
+    known = [row for row in rows if row["path"] in video_of_path]
+    images = {video_of_path[row["path"]]: row["image"] for row in known}
+    sounds = {video_of_path[row["path"]]: row["sound"] for row in known}
     return SharedFiles(images, sounds)
 
 
