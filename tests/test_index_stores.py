@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from looklisten.errors import OptionError, StoreError
 from looklisten.search.exact_search import nearest_rows
 from looklisten.search.filters import parse_filter
+from looklisten.search.lance_index import QUERIES_OF_A_SIDE, RECALL_GOAL, _query_vectors
 from looklisten.search.lance_store import LanceStore
 from looklisten.search.moments import IndexedMoment, moment_id
 from looklisten.search.opening import open_store
@@ -251,3 +252,72 @@ def test_a_large_lance_store_has_an_approximate_index_with_its_recall(tmp_path):
         assert len(found) == 5
         assert all(each.moment.seconds < 1000 for each in found)
         assert store.search(vectors[0], "audio", 5) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("side", ["audio", "vision"])
+def test_a_source_that_lacks_a_side_is_replaced(tmp_path, kind, side):
+    """With wide vectors: LanceDB takes narrow ones for no vectors, and then checks less."""
+    vectors = unit_vectors(30, 64)
+    with open_store(tmp_path / "db", SPACE, 64, kind, create=True) as store:
+        store.add(one_sided(range(20), vectors, side) + one_sided(range(20, 22), None, "none"))
+        store.add(one_sided(range(10, 30), vectors, side))
+        store.add(one_sided(range(21, 23), None, "none"))
+        assert sorted(row.seconds for row in store.moments()) == sorted([*range(10, 30), 21, 22])
+        found = store.search(vectors[12], side, 1)
+        assert found[0].moment.seconds == 12
+        stats = store.stats()
+        assert (stats.moments, stats.audio_vectors + stats.vision_vectors) == (22, 20)
+
+
+def one_sided(numbers, vectors, side):
+    """Moments that have a vector of one side, or of none."""
+    return [
+        IndexedMoment(
+            moment_id("d", number),
+            f"{side}.mp4",
+            "d",
+            "v",
+            float(number),
+            **({} if vectors is None else {side: vectors[number]}),
+        )
+        for number in numbers
+    ]
+
+
+def test_the_recall_is_measured_with_queries_of_a_side_that_few_moments_have(tmp_path):
+    """Most moments have no vector, and three in two thousand have sound."""
+    open_store(tmp_path / "db", SPACE, 16, "lance", create=True).close()
+    vectors = unit_vectors(2_000, 16)
+    with LanceStore(tmp_path / "db", approximate_from=300) as store:
+        store.add(one_sided(range(1_600), None, "none"))
+        store.add(one_sided(range(1_600, 1_997), vectors, "vision"))
+        store.add(one_sided(range(1_997, 2_000), vectors, "audio"))
+        store.maintain()
+        assert store.stats().recall > 0.9
+        queries = _query_vectors(store._table)
+        for vector in vectors[1_997:]:
+            assert np.isclose(queries, vector).all(1).any()
+        assert len(queries) == QUERIES_OF_A_SIDE + 3
+
+
+def test_the_stated_recall_is_about_that_of_other_queries(tmp_path):
+    """Clustered vectors, as those of videos are; the queries are others of the same clusters."""
+    open_store(tmp_path / "db", SPACE, 32, "lance", create=True).close()
+    generator = np.random.default_rng(0)
+    middles = unit_vectors(40, 32)[generator.integers(0, 40, 6_100)]
+    vectors = middles + 0.1 * generator.standard_normal(middles.shape)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors, queries = vectors[:6_000], vectors[6_000:]
+    with LanceStore(tmp_path / "db", approximate_from=5_000) as store:
+        store.add(one_sided(range(6_000), vectors, "audio"))
+        store.maintain()
+        stated = store.stats().recall
+        hits = []
+        for query in queries:
+            products = vectors @ query
+            nearest = set(np.argsort(-products)[:10].tolist())
+            found = {int(each.moment.seconds) for each in store.search(query, "audio", 10)}
+            hits.append(len(nearest & found) / 10)
+    assert stated >= RECALL_GOAL
+    assert np.mean(hits) == pytest.approx(stated, abs=0.05)

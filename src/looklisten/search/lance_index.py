@@ -110,6 +110,10 @@ def _query_vectors(table: Any) -> Float32[np.ndarray, "queries width"]:
         # In the order of the rows, so that rows that are stored together are read together.
         rows = table.take_offsets(sorted(offsets.tolist())).select([side]).to_arrow()
         vectors = _present_vectors(rows[side].combine_chunks())
+        if len(vectors) < QUERIES_OF_A_SIDE:
+            # Few moments have this side, so a sample of all has hardly any of them.
+            having = table.search().where(f"has_{side}").select([side]).limit(QUERIES_OF_A_SIDE)
+            vectors = _present_vectors(having.to_arrow()[side].combine_chunks())
         # Not the first ones, which all lie at the beginning of the table.
         queries += list(generator.permutation(vectors)[:QUERIES_OF_A_SIDE])
     return np.stack(queries)

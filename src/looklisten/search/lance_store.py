@@ -126,7 +126,9 @@ class LanceStore:
             if replaced:
                 merge = self._table.merge_insert("row_id").when_matched_update_all()
                 merge = merge.when_not_matched_insert_all()
-                merge.when_not_matched_by_source_delete(_any_source(replaced)).execute(table)
+                merge = merge.when_not_matched_by_source_delete(_any_source(replaced))
+                # A missing vector is none that is wrong; LanceDB refuses it here by default.
+                merge.execute(table, on_bad_vectors="null")
             else:
                 self._table.add(table)
             self._known_sources |= sources
