@@ -11,6 +11,7 @@ from looklisten.app.verbs.data.table import run_table
 from looklisten.app.verbs.evaluation.cluster import run_cluster
 from looklisten.app.verbs.evaluation.evaluate import run_evaluate
 from looklisten.app.verbs.evaluation.probe import run_probe
+from looklisten.app.verbs.evaluation.sync import run_sync
 from looklisten.app.verbs.inference.embed import run_embed
 from looklisten.app.verbs.inference.localize import run_localize
 from looklisten.app.verbs.inference.units import run_units
@@ -50,6 +51,7 @@ register(Verb.of("baselines", run_baselines))
 register(Verb.of("probe", run_probe))
 register(Verb.of("cluster", run_cluster))
 register(Verb.of("localize", run_localize))
+register(Verb.of("sync", run_sync))
 register(Verb.of("units", run_units))
 register(Verb.of("export", run_export))
 register(Verb.of("publish", run_publish))

@@ -1,0 +1,1 @@
+"""By how much the sound of a clip is early or late."""
