@@ -5,10 +5,7 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -471,22 +468,6 @@ def test_a_file_of_that_name_is_no_moment(tmp_path):
 def test_classes_are_known_by_each_of_their_names():
     assert class_spellings("Violin, fiddle") == {"violin, fiddle", "violin", "fiddle"}
     assert "rattle" in class_spellings("Rattle (instrument)")
-
-
-@pytest.mark.slow
-def test_kills_at_any_moment_lose_nothing(media, network, tmp_path):
-    wanted = tmp_path / "wanted"
-    ll.index([media], wanted, network, device="cpu")
-    db = tmp_path / "db"
-    command = [sys.executable, "-m", "looklisten", "index", str(media), "--db", str(db)]
-    command += ["--checkpoint", network, "--device", "cpu"]
-    for attempt in range(10):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(2.5 + 0.35 * attempt)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 3
-    assert rows(db) == rows(wanted)
 
 
 def test_the_code_of_the_page_runs(media, network, tmp_path, monkeypatch, capsys):

@@ -11,6 +11,8 @@ from .errors import LookListenError as LookListenError
 from .evaluation.all_pairs import AllPairs as AllPairs
 from .evaluation.all_pairs import all_pairs as all_pairs
 from .evaluation.calibration import calibrate as calibrate
+from .evaluation.class_ranking import ClassRanking as ClassRanking
+from .evaluation.class_ranking import class_rankings as class_rankings
 from .evaluation.correspondence import CorrespondenceResult as CorrespondenceResult
 from .evaluation.correspondence import evaluate as evaluate
 from .evaluation.linear_probe.options import ProbeOptions as ProbeOptions
@@ -31,6 +33,9 @@ from .evaluation.sets.labeled_set import LabeledItem as LabeledItem
 from .evaluation.sets.labeled_set import LabeledSet as LabeledSet
 from .evaluation.sets.registry import open_labeled_set as open_labeled_set
 from .evaluation.sets.registry import register_labeled_set as register_labeled_set
+from .evaluation.sync.options import SyncOptions as SyncOptions
+from .evaluation.sync.sync import SyncResult as SyncResult
+from .evaluation.sync.sync import sync as sync
 from .evaluation.units.clustering import Clustering as Clustering
 from .evaluation.units.clustering import cluster as cluster
 from .evaluation.units.naming import Coverage as Coverage
@@ -70,8 +75,8 @@ from .search.finding.hits import Hit as Hit
 from .search.finding.hits import Hits as Hits
 from .search.finding.searching import Index as Index
 from .search.finding.searching import open_index as open_index
-from .search.indexing.index import IndexResult as IndexResult
 from .search.indexing.index import index as index
+from .search.indexing.index_result import IndexResult as IndexResult
 from .search.options import IndexOptions as IndexOptions
 from .search.options import SearchOptions as SearchOptions
 from .training.baselines import BaselineTable as BaselineTable

@@ -6,7 +6,7 @@ The towers stay as they are. Knows files, vectors and labels.
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,10 +189,13 @@ def _learn(index: Index, rows: _Examples, classes: list[str], name: str) -> TagR
     """Fit the layer, save it, and tag the index with it."""
     with_others = _with_others(rows, classes, index.path, index.encoder.width)
     layer = _fit(with_others, classes, name)
-    before = read_own_classes(index.path).get(name)
     with open_store(index.path, create=True) as store:
+        before = read_own_classes(index.path).get(name)
+        # After a kill the next run still has to know which tags go.
+        replaced = (*before.classes, *before.replaced) if before else ()
+        replace(layer, replaced=replaced).save(index.path)
+        counts = _apply(store, list(read_own_classes(index.path).values()))
         layer.save(index.path)
-        counts = _apply(index.path, store, before.classes if before else ())
         moments = store.stats().moments
     lines = []
     for line in layer.figures["classes"]:
@@ -222,11 +225,13 @@ def remove_tags(db: str | Path, name: str) -> int:
         raise OptionError(
             f"remove {printable(name)!r} is no set of own classes of this index; {known}", "remove"
         )
-    removed = layers[name].classes
+    layer = layers.pop(name)
+    removed = (*layer.classes, *layer.replaced)
     with open_store(db, create=True) as store:
         tagged = sum(1 for moment in store.moments() if any(tag in moment.tags for tag in removed))
+        _apply(store, list(layers.values()), removed)
+        # Last, because after a kill a set without its file could not be removed again.
         remove_own_classes(db, name)
-        _apply(db, store, removed)
     return tagged
 
 
@@ -402,9 +407,10 @@ def _of_all_classes(
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def _apply(db: Path, store: VectorStore, removed: Sequence[str] = ()) -> dict[str, int]:
+def _apply(
+    store: VectorStore, layers: Sequence[OwnClasses], removed: Sequence[str] = ()
+) -> dict[str, int]:
     """Tag all moments of the index anew; returns how many have each class."""
-    layers = list(read_own_classes(db).values())
     counts: dict[str, int] = {}
     for batch in _batches(sorted(store.sources())):
         where = f"source IN ({', '.join(map(text_literal, batch))})"

@@ -15,16 +15,19 @@ Decisions:
   `failures.jsonl` and opened again only if it or the decoder changes.
 """
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 from looklisten.data.inputs import find_sources
 from looklisten.data.options import LabelSource
+from looklisten.data.plan import TaskShare
 from looklisten.data.sources import (
     Source,
     SourceList,
@@ -41,6 +44,7 @@ from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import use_limits
 from looklisten.model.networks import Run, open_network
 from looklisten.names import decode_name, encode_name
+from looklisten.option_checks import check_at_least
 from looklisten.search.filters import text_literal
 from looklisten.search.finding.score_calibration import curves_as_json, fit_curves
 from looklisten.search.indexing.index_folder import (
@@ -49,8 +53,10 @@ from looklisten.search.indexing.index_folder import (
     SourceNames,
     write_facts,
 )
+from looklisten.search.indexing.index_result import IndexResult
 from looklisten.search.indexing.moment_encoder import MomentEncoder
 from looklisten.search.indexing.own_classes import read_own_classes, with_own_tags
+from looklisten.search.indexing.parts import is_of_share, part_folder, take_parts_in
 from looklisten.search.indexing.source_reader import Advance, ReadSource, read_source
 from looklisten.search.moments import IndexedMoment, moment_id
 from looklisten.search.opening import open_store
@@ -62,37 +68,6 @@ from looklisten.system.progress import Progress, no_progress
 _log = logging.getLogger("looklisten")
 
 
-@dataclass(frozen=True)
-class IndexResult:
-    """What one call of `index` did."""
-
-    sources: int
-    """Files that the inputs name."""
-    indexed: int
-    unchanged: int
-    """Files that the index held already."""
-    relabeled: int
-    """Those of them that the inputs now give another label or video id."""
-    copies: int
-    """Files with the same bytes as another one, which are in the index once."""
-    removed: int
-    """Sources that the index held, and whose files went."""
-    failed: int
-    """Lines of `failures.jsonl`."""
-    not_opened: int
-    """Files that ended the decoder before and did not change."""
-    moments_added: int
-    moments: int
-    """Moments in the index now."""
-    media_seconds: float
-    """Length of the files that were indexed."""
-    db: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The values that the command line prints."""
-        return asdict(self)
-
-
 def index(
     inputs: Sequence[str | Path],
     db: str | Path,
@@ -102,6 +77,8 @@ def index(
     device: str = "auto",
     progress: Progress = no_progress,
     make_encoder: Callable[[Any, bool], MomentEncoder] = MomentEncoder,
+    task_index: int | None = None,
+    num_tasks: int = 1,
     **choices: Unpack[IndexChoices],
 ) -> IndexResult:
     """Index the moments of all files that `inputs` name; a second call adds what is new or changed.
@@ -111,29 +88,35 @@ def index(
     vectors of frames and of sound in one space, or be a model of others with vectors of one side.
     `choices` are fields of `IndexOptions`.
     `make_encoder`: gives another `MomentEncoder`, such as one that computes on another thread.
+    `task_index`, `num_tasks`: in a job array, index this share of the files into a part of its own.
+    The next call without them takes all parts in.
 
     Raises ConfigError for a network without such a space, for an index of another network or of
     other moments, and while another process writes to it.
     """
     options = replace(options or IndexOptions(), **choices)
-    folder = IndexFolder(Path(db))
+    check_at_least(0, task_index=task_index)
+    share = TaskShare(task_index or 0, num_tasks)
+    is_part = task_index is not None
+    folder = IndexFolder(part_folder(Path(db), share) if is_part else Path(db))
     check_writable(folder.path)
     if not isinstance(network, Run):
         network = open_network(network, device)
     encoder = make_encoder(network.network, options.tags)
     found_sources = find_sources([str(name) for name in inputs], labels, suffixes=MEDIA_SUFFIXES)
     check_no_stretches("index", found_sources.sources)
-    with open_store(
-        folder.path, network.network_key, encoder.width, options.store, create=True
-    ) as store:
+    kind = "arrow" if is_part else options.store
+    with open_store(folder.path, network.network_key, encoder.width, kind, create=True) as store:
         write_facts(folder, network, encoder, options.every_seconds)
+        taken_in = 0 if is_part else take_parts_in(folder, store, options.every_seconds)
         update = _Update(folder, store, encoder, options, found_sources)
+        update.leave_out(Path(db), share)
         limits = WorkerLimits(
             stall_seconds=options.stall_seconds, memory_megabytes=options.memory_megabytes
         )
         with use_limits(limits):
             update.run(inputs, progress)
-        return update.result()
+        return replace(update.result(), taken_in=taken_in)
 
 
 def absolute_name(root: Path, source: Source) -> str:
@@ -160,14 +143,8 @@ class _Update:
         self._encoder = encoder
         self._options = options
         self._root = listed.root
-        own_files = encode_name(os.path.abspath(folder.path)) + os.sep  # noqa: PTH100
-        self._sources: dict[str, Source] = {}
-        for source in listed.sources:
-            name = absolute_name(listed.root, source)
-            # The index may lie in a folder of sources; its thumbnails are none.
-            if not name.startswith(own_files):
-                self._sources[name] = source
-        self._unusable = listed.unusable
+        self._sources = {absolute_name(listed.root, source): source for source in listed.sources}
+        self._unusable = dict(listed.unusable)
         self._seen = SeenFiles(folder.path / "seen.jsonl")
         self._failures = FailureLog(folder.path / "failures.jsonl")
         self._own_classes = list(read_own_classes(folder.path).values())
@@ -188,6 +165,15 @@ class _Update:
         )
         self._media_seconds = 0.0
 
+    def leave_out(self, db: Path, share: TaskShare) -> None:
+        """Leave out the files of the index itself, and the sources of other tasks."""
+        # The index may lie in a folder of sources; its thumbnails are none.
+        own_files = encode_name(os.path.abspath(db)) + os.sep  # noqa: PTH100
+        for names in (self._sources, self._unusable):
+            for name in list(names):
+                if name.startswith(own_files) or not is_of_share(share, name):
+                    del names[name]
+
     def run(self, inputs: Sequence[str | Path], progress: Progress) -> None:
         """Remove what went, index what is new or changed, and tidy up."""
         # Before new lines are added: a file that failed in an earlier run may be readable now.
@@ -205,11 +191,7 @@ class _Update:
             else:
                 self._bring_up_to_date(name, source, _Minutes(progress, number, total))
             progress(number + 1, total)
-        # Merging takes time, and without new or removed sources there is little to merge.
-        if self._counts["indexed"] or self._counts["removed"]:
-            self._store.maintain()
-        if self._counts["indexed"] or "score_curves" not in self._folder.facts():
-            self._fit_scores()
+        self._finish()
         # Last, so that a kill leaves thumbnails without rows, not rows without thumbnails.
         self._folder.remove_thumbnails(keep=set(self._holders))
         if losses:
@@ -274,9 +256,17 @@ class _Update:
         self._store.remove_source(name)
         self._holders.pop(self._digests.pop(name), None)
 
-    def _fit_scores(self) -> None:
+    def _finish(self) -> None:
+        """Merge the store and fit the scores, unless that was done for the same content."""
+        # Not a count of what this run did: an earlier one may have been killed before this.
+        content = json.dumps(sorted(self._digests.items()))
+        finished = {"finished_content": hashlib.sha256(content.encode()).hexdigest()}
+        facts = self._folder.facts()
+        if finished.items() <= facts.items():
+            return
+        self._store.maintain()
         curves = fit_curves(self._store)
-        self._folder.write_facts(self._folder.facts() | {"score_curves": curves_as_json(curves)})
+        self._folder.write_facts(facts | {"score_curves": curves_as_json(curves)} | finished)
 
     def _bring_up_to_date(self, name: str, source: Source, advance: Advance) -> None:
         stamp = SourceStamp(source.bytes)

@@ -36,6 +36,8 @@ class OwnClasses:
     bias: Float32[np.ndarray, " classes"]
     figures: Mapping[str, Any]
     """What cross-validation measured."""
+    replaced: tuple[str, ...] = ()
+    """Classes of the set that this one replaces, as long as moments may have their tags."""
 
     def tags(self, moments: Sequence[IndexedMoment], width: int) -> list[dict[str, float]]:
         """The tags of each moment: the classes with a probability of `LEAST_OWN_SCORE` or more."""
@@ -77,6 +79,7 @@ class OwnClasses:
                 "weight": self.weight.tolist(),
                 "bias": self.bias.tolist(),
                 "figures": dict(self.figures),
+                "replaced": list(self.replaced),
             },
         )
 
@@ -106,6 +109,7 @@ def read_own_classes(db: Path) -> dict[str, OwnClasses]:
                 weight=np.array(values["weight"], np.float32),
                 bias=np.array(values["bias"], np.float32),
                 figures=values["figures"],
+                replaced=tuple(values.get("replaced", ())),
             )
             layers[path.stem].check()
         except (ValueError, KeyError, TypeError):
@@ -129,7 +133,8 @@ def with_own_tags(
     """The moments with the tags of all layers, and without the tags `removed`."""
     layers = list(layers)
     # Tags of these layers go first: a moment may have lost a class since it was tagged.
-    dropped = {name for layer in layers for name in layer.classes} | set(removed)
+    dropped = {name for layer in layers for name in (*layer.classes, *layer.replaced)}
+    dropped |= set(removed)
     tags = [
         {name: score for name, score in moment.tags.items() if name not in dropped}
         for moment in moments

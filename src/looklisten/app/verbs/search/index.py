@@ -23,6 +23,8 @@ def run_index(
     checkpoint: NetworkName = "start",
     labels: LabelSource = "table",
     device: DeviceName = "auto",
+    task_index: int | None = None,
+    num_tasks: int = 1,
     options: Annotated[IndexOptions, tyro.conf.arg(name="")] = _DEFAULTS,
 ) -> Output:
     """Index the moments of sounds, images and videos, so that `search` finds them.
@@ -34,6 +36,9 @@ def run_index(
             searched too.
         db: Folder of the index.
         labels: From the table's column label, or from the name of the file's folder.
+        task_index: In a job array: which share of the files this call indexes, from 0. A last call
+            without it takes the parts of all tasks in.
+        num_tasks: In a job array: the number of shares.
     """
     from looklisten.media.isolation.parent import warm_up
 
@@ -43,7 +48,22 @@ def run_index(
 
     if not sources:
         raise UsageError("index needs files or folders: looklisten index SOURCES... --db DB")
+    # Without an index each task of the array would do the work of all.
+    if num_tasks > 1 and task_index is None:
+        raise UsageError(
+            "--num-tasks needs --task-index: which share of the files this call indexes, from 0"
+        )
     check_writable(db)
     with ProgressBar("index: files") as progress:
-        result = index(sources, db, checkpoint, options, labels, device, progress)
-    return Output.of_inputs(result.as_dict(), db)
+        result = index(
+            sources,
+            db,
+            checkpoint,
+            options,
+            labels,
+            device,
+            progress,
+            task_index=task_index,
+            num_tasks=num_tasks,
+        )
+    return Output.of_inputs(result.as_dict(), result.db)
