@@ -1,8 +1,9 @@
 """The small columns of all clips in one file, so that a loader need not open every shard.
 
-`columns.feather`, an Arrow file, holds what training reads of every clip. It also holds the number
-and the hash of each clip's video, which are slow to compute for millions of clips. `prepare` writes
-it. Without it, the columns are read from the shards. Decides no split.
+`columns.feather`, an Arrow file, holds what training reads of every clip. It also holds two values
+of each clip's video, which are slow to compute for millions of clips: its number in the order of
+ids, and the hash that `data.shards` splits videos by. `prepare` writes the file. Without it, the
+columns are read from the shards. Decides no split.
 """
 
 import hashlib
@@ -36,14 +37,17 @@ STORED_COLUMNS = (
 )
 """Columns that are copied from the shards."""
 _BATCH_SCHEMA = pa.schema([SCHEMA.field(name) for name in STORED_COLUMNS])
-"""The columns of one batch of sources."""
+"""The columns of one batch of sources, the unit of work of `prepare`."""
 _SET_SCHEMA = _BATCH_SCHEMA.append(pa.field("video_number", pa.int64())).append(
     pa.field("video_hash", pa.float64())
 )
 """The columns of all clips."""
 # Many rows, because reading the metadata of a record batch takes longer than reading its values.
 ROWS_PER_RECORD_BATCH = 1 << 16
-"""All record batches but the last have so many rows, so a row number gives the record batch."""
+"""The rows of a record batch, the part of an Arrow file that is written at once.
+
+Only the last one has fewer, so the number of a row gives its record batch.
+"""
 
 _log = logging.getLogger("looklisten")
 
@@ -80,7 +84,8 @@ def write_columns(
 ) -> None:
     """Write the columns of all clips.
 
-    `video_ids` and `batches`: the ids and the columns of each batch of sources, in order.
+    `video_ids` and `batches`: the ids and the columns of each batch of sources, in order. The ids
+    are needed at once, while `batches` is read once, one at a time.
     """
     chunks = [chunk for of_batch in video_ids for chunk in of_batch.chunks]
     videos, numbers = number_videos(pa.chunked_array(chunks, pa.string()))
@@ -100,7 +105,7 @@ def _in_equal_parts(tables: Iterable[pa.Table | None]) -> Iterator[pa.Table]:
     """The rows of all tables, `ROWS_PER_RECORD_BATCH` at a time."""
     waiting = _BATCH_SCHEMA.empty_table()
     for table in tables:
-        # The caller has seen that the columns of every batch are there.
+        # None only in the type: the caller took `video_ids` from the columns of every batch.
         assert table is not None
         waiting = pa.concat_tables([waiting, table.replace_schema_metadata(None)])
         while len(waiting) >= ROWS_PER_RECORD_BATCH:
@@ -181,11 +186,15 @@ class FrameTimes:
 
 
 class VideoNumbers:
-    """The videos of a set by number, in order of their ids."""
+    """The videos of a set by number, in order of their ids.
+
+    `of_clips`, `[clips]`, is the number of each clip's video; `count` is how many videos there are.
+    """
 
     def __init__(self, columns: pa.Table) -> None:
         self._ids = columns["video_id"]
         self._hashes: NDArray[np.float64] | None = None
+        # Numbers and hashes are in the file of columns, not in the shards.
         if "video_number" in columns.column_names:
             self.of_clips: NDArray[np.int64] = columns["video_number"].to_numpy()
             count = int(self.of_clips.max(initial=-1)) + 1
@@ -194,6 +203,7 @@ class VideoNumbers:
             self._first_clips[self.of_clips[::-1]] = np.arange(len(self.of_clips))[::-1]
             self._hashes = columns["video_hash"].to_numpy()[self._first_clips]
         else:
+            # Sets the cached property `ids`, which is then not computed from `_first_clips`.
             self.ids, self.of_clips = number_videos(self._ids)
             count = len(self.ids)
         self.count = count
@@ -225,11 +235,14 @@ def number_videos(video_ids: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int6
 
 
 def video_hashes(videos: Sequence[str], salt: str = "") -> NDArray[np.float64]:
-    """A number in 0..1 for each video id, which decides whether the video is held out."""
+    """A number from 0 to below 1 for each video id, `[videos]`.
+
+    `data.shards` holds out the videos with the lowest. Another `salt` gives other numbers.
+    """
     # A hash, not a random draw: a new video then changes the split of no other video.
     digests = bytearray()
     for video in videos:
-        # 6 bytes are 48 bits, which a float holds exactly.
+        # 6 bytes are 48 bits, which a float holds exactly. Zeros fill them up to an integer of 8.
         digests += b"\0\0" + hashlib.sha256((salt + video).encode()).digest()[:6]
     hashes: NDArray[np.float64] = np.frombuffer(digests, ">u8") / 2**48
     return hashes
@@ -242,7 +255,7 @@ def text_list(column: pa.Array | pa.ChunkedArray) -> list[str]:
     return values
 
 
-def texts(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+def text_array(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """A column of texts as an array."""
     # `to_numpy` gives an array of Python objects; the dtype makes it one of characters.
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.str_)

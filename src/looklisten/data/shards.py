@@ -19,8 +19,8 @@ from looklisten.data.clip_columns import (
     FrameTimes,
     VideoNumbers,
     open_columns,
+    text_array,
     text_list,
-    texts,
     video_hashes,
 )
 from looklisten.data.clips import Clip
@@ -101,7 +101,7 @@ class Shards(Sequence[Clip]):
     @cached_property
     def video_ids(self) -> NDArray[Any]:
         """The id of each clip's video, `[clips]`."""
-        return texts(self.columns("video_id")["video_id"])
+        return text_array(self.columns("video_id")["video_id"])
 
     @cached_property
     def names(self) -> NDArray[Any]:
@@ -136,7 +136,7 @@ class Shards(Sequence[Clip]):
 
     def videos(self, mask: NDArray[np.bool_] | None = None) -> NDArray[Any]:
         """The ids of the videos of all clips, or of those of `mask`, `[clips]`; sorted."""
-        return texts(self._ids_of(mask))
+        return text_array(self._ids_of(mask))
 
     def video_list(self, mask: NDArray[np.bool_] | None = None) -> list[str]:
         """`videos` as a list, which takes a third of the time for millions of videos."""
@@ -307,7 +307,7 @@ class Shards(Sequence[Clip]):
 
 def _first_labels(labels: pa.ListArray) -> NDArray[Any]:
     has_label = pc.list_value_length(labels).to_numpy(zero_copy_only=False) > 0
-    first = texts(pc.list_flatten(pc.list_slice(labels, 0, 1)))
+    first = text_array(pc.list_flatten(pc.list_slice(labels, 0, 1)))
     names = np.zeros(len(labels), dtype=first.dtype)
     names[has_label] = first
     return names
