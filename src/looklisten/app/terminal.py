@@ -39,7 +39,8 @@ class RateColumn(ProgressColumn):
 class ProgressBar:
     """A `looklisten.system.progress.Progress` on stderr, for use in a `with` block.
 
-    Where stderr is not a terminal it prints a line every fifteen seconds and one at the end.
+    Where stderr is not a terminal, it prints a line every PLAIN_INTERVAL_SECONDS and one at the
+    end.
     `clock` gives the time in seconds.
     """
 
@@ -70,7 +71,7 @@ class ProgressBar:
         self._task = self._progress.add_task(title, total=None, facts="")
 
     def __call__(self, done: int, total: int, /, **facts: str) -> None:
-        """Report that `done` of `total` units are done."""
+        """Report that `done` of `total` units are done. `facts` are shown with their names."""
         if self._quiet:
             return
         if done < self._done:
@@ -81,7 +82,11 @@ class ProgressBar:
         facts_text = "  ".join(f"{name} {value}" for name, value in facts.items())
         if self._on_terminal:
             self._progress.update(self._task, completed=done, total=total, facts=facts_text)
-            return
+        else:
+            self._report_in_lines(done, total, facts_text)
+
+    def _report_in_lines(self, done: int, total: int, facts_text: str) -> None:
+        """Make a line of progress, and print it if it is time."""
         now = self._clock()
         if self._done_at_start is None:
             # Resumed work starts with a part done. Its rate is counted from here.

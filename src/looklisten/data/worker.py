@@ -14,7 +14,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,14 @@ MACHINE_ERRORS = {
 }
 """Errors of the machine, such as a full disk. They stop the whole task."""
 
-UNREADABLE_ERRORS = {errno.EACCES, errno.EPERM}
-"""While a source is read, these errors mean only that this source is unreadable."""
+READING_MACHINE_ERRORS = MACHINE_ERRORS - {errno.EACCES}
+"""Those of the machine while a source is read: EACCES then concerns this source only."""
 
-ADVANCE_SECONDS = 1.0
-"""The worker checks its progress at this interval. It reports when at least this much more video or
-sound was decoded.
-"""
+CHECK_INTERVAL_SECONDS = 1.0
+"""The worker checks its progress at this interval."""
+
+REPORTED_ADVANCE_SECONDS = 1.0
+"""It reports when so much more was decoded, seconds of video and of sound added up."""
 
 END = {"end": True}
 """The message after the last source of a batch."""
@@ -70,6 +71,7 @@ class Worker:
         """How many sources it has worked on."""
         self._process = ChildProcess("looklisten.data.worker", str(limits.memory_megabytes))
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        """Answers in order; None after the last one, when the process has closed its pipe."""
         # A thread reads the pipe: `receive` needs a time limit, which a pipe does not have.
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -138,8 +140,9 @@ class Worker:
 
     def stop(self) -> None:
         """End the process. May be called again."""
+        # The listener reads to the end of the pipe, so `stop` must not close it before.
         self._process.kill()
-        self._listener.join()  # it reads to the end of the pipe
+        self._listener.join()
         self._process.stop()
 
 
@@ -168,7 +171,7 @@ class WorkerPool:
             self._all.add(worker)
         succeeded = False
         try:
-            # Only after `_all` has the worker: `close` may have run while the process started.
+            # `close` may have run while the process started, before `_all` held the worker.
             if self.closed.is_set():
                 raise WorkerLost("the work was stopped")
             yield worker
@@ -253,7 +256,7 @@ class _BatchWriter:
         self._report = CutReport()
 
     def report_progress(self) -> None:
-        """Once a second: tell the number of clips, if the source made progress.
+        """At every CHECK_INTERVAL_SECONDS: tell the number of clips, if there was progress.
 
         Runs in its own thread while the main thread decodes. If the decoder hangs, it sends
         nothing, and the parent stops the process after a timeout.
@@ -261,12 +264,13 @@ class _BatchWriter:
         last_seconds = 0.0
         last_clips = 0
         while True:
-            time.sleep(ADVANCE_SECONDS)
+            time.sleep(CHECK_INTERVAL_SECONDS)
             report = self._report
             seconds = report.video_end_seconds + report.audio_end_seconds
+            # The report of the next source begins at 0 again.
             is_next_source = seconds < last_seconds
-            has_advanced = seconds >= last_seconds + ADVANCE_SECONDS or report.clips != last_clips
-            if has_advanced or is_next_source:
+            is_further = seconds >= last_seconds + REPORTED_ADVANCE_SECONDS
+            if is_further or is_next_source or report.clips != last_clips:
                 last_seconds = seconds
                 last_clips = report.clips
                 self._pipe.send({"clips": report.clips})
@@ -298,25 +302,23 @@ class _BatchWriter:
                 request.path, request.source, options, request.boxes, report, request.max_clips
             )
             for clip in clips:
-                if _count(clip, options, outcome):
+                skipped_marks = [mark for mark in clip.marks if mark in options.skip]
+                _count(clip, skipped_marks, outcome)
+                if not skipped_marks:
                     yield clip
         except TooShortError as error:
             outcome.status = "skipped"
             outcome.reason = str(error)
-        # Whatever a file does to the decoder costs this file only. Errors of the machine stop the
-        # work.
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in MACHINE_ERRORS - UNREADABLE_ERRORS:
+            # Whatever a file does to the decoder costs this file only. Errors of the machine stop
+            # the work.
+            if isinstance(error, OSError) and error.errno in READING_MACHINE_ERRORS:
                 raise
             has_begun = bool(report.video_end_seconds or report.audio_end_seconds)
-            outcome.status = "failed"
-            outcome.stage = "decode" if has_begun else "open"
-            outcome.reason = _reason_of(error)
+            _set_failed(outcome, "decode" if has_begun else "open", _reason_of(error))
         else:
             if report.stop_reason:
-                outcome.status = "failed"
-                outcome.stage = "decode"
-                outcome.reason = report.stop_reason
+                _set_failed(outcome, "decode", report.stop_reason)
             elif not outcome.clips:
                 outcome.status = "skipped"
                 outcome.reason = f"every clip of it is {' or '.join(outcome.dropped)}"
@@ -326,19 +328,27 @@ class _BatchWriter:
         return outcome
 
 
-def _count(clip: Clip, options: PrepareOptions, outcome: SourceOutcome) -> bool:
-    """Count a clip in `outcome`, and say whether it goes into the shard."""
-    skipped_marks = [mark for mark in clip.marks if mark in options.skip]
-    counts = outcome.dropped if skipped_marks else outcome.marks
-    for mark in skipped_marks or clip.marks:
-        counts[mark] = counts.get(mark, 0) + 1
+def _count(clip: Clip, skipped_marks: Sequence[str], outcome: SourceOutcome) -> None:
+    """Count a clip in `outcome`: as dropped for its `skipped_marks`, or as kept without any."""
     if skipped_marks:
+        _count_marks(skipped_marks, outcome.dropped)
         outcome.dropped_clips += 1
         outcome.dropped_seconds += clip.duration_seconds
-        return False
-    outcome.clips += 1
-    outcome.seconds += clip.duration_seconds
-    return True
+    else:
+        _count_marks(clip.marks, outcome.marks)
+        outcome.clips += 1
+        outcome.seconds += clip.duration_seconds
+
+
+def _count_marks(marks: Sequence[str], counts: dict[str, int]) -> None:
+    for mark in marks:
+        counts[mark] = counts.get(mark, 0) + 1
+
+
+def _set_failed(outcome: SourceOutcome, stage: str, reason: str) -> None:
+    outcome.status = "failed"
+    outcome.stage = stage
+    outcome.reason = reason
 
 
 def _reason_of(error: Exception) -> str:
