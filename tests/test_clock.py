@@ -2,6 +2,7 @@
 every container.
 """
 
+import av
 import numpy as np
 import pytest
 
@@ -13,6 +14,9 @@ from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode.decode import decode_media
+from looklisten.media.decode.options import DecodeOptions
+from looklisten.media.decode.records import Frame
 from looklisten.media.frames import decode_jpeg
 
 TOLERANCE_SECONDS = 0.020
@@ -84,3 +88,47 @@ def test_sound_that_starts_late_stays_late(tmp_path):
     (clip,) = cut(tmp_path / "late.mp4", Source("late.mp4", 1), PrepareOptions())
     assert clip.start_seconds == pytest.approx(1.5, abs=0.03)
     assert read_clock(decode_jpeg(clip.frames[0], 256).numpy()) >= 1.48
+
+
+def times_of(path, **sides):
+    """When the frames are shown and where the chunks of sound begin, of the decoded sides."""
+    frames, chunks = [], []
+    for event in decode_media(path, DecodeOptions(**sides)):
+        if isinstance(event, Frame):
+            frames.append(event.at_seconds)
+        else:
+            chunks.append(event.start_seconds)
+    return np.array(frames), np.array(chunks)
+
+
+@pytest.mark.parametrize("lost", ["video", "audio"])
+def test_a_hole_in_one_stream_of_a_broadcast_is_no_jump_of_its_clock(lost, tmp_path):
+    hole = (2.0, 13.0)
+    write_clock_video(
+        tmp_path / "whole.ts", seconds=16.0, video_codec="mpeg2video", audio_codec="mp2"
+    )
+    path = tmp_path / "a.ts"
+    with av.open(tmp_path / "whole.ts") as source, av.open(path, "w") as target:
+        copies = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if not packet.size:
+                continue
+            seconds = float(packet.pts * packet.time_base) - source.start_time / av.time_base
+            if packet.stream.type != lost or not hole[0] <= seconds < hole[1]:
+                packet.stream = copies[packet.stream_index]
+                target.mux(packet)
+    frames, chunks = times_of(path)
+    if lost == "video":
+        assert not ((frames > hole[0] + 0.2) & (frames < hole[1] - 0.2)).any()
+    clips = list(cut(path, Source(path.name), PrepareOptions(clip_seconds=1.0)))
+    later = [clip for clip in clips if clip.start_seconds > hole[1] + 0.6]
+    assert later
+    for clip in later:
+        at = clip.frame_seconds[1]
+        shown = read_clock(decode_jpeg(clip.frames[1], 256).numpy())
+        heard = hear_clock(clip.waveform, round(at * SAMPLE_RATE_HZ))
+        assert heard == pytest.approx(shown, abs=0.03)
+        assert shown == pytest.approx(clip.start_seconds + at, abs=0.03)
+    # Each side alone has the times that it has with the other one.
+    np.testing.assert_array_equal(times_of(path, audio=False)[0], frames)
+    np.testing.assert_array_equal(times_of(path, video=False)[1], chunks)

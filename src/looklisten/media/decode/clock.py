@@ -31,17 +31,24 @@ FILE_LENGTHS = frozenset({"matroska", "avi", "flv"})
 class Clock:
     """Times of packets and frames; continues where the file's own clock jumps.
 
-    Where decoding begins late, it begins at a key frame of the first of `streams`.
+    Where decoding begins late, it begins at a key frame of the first of `streams`. The packets of
+    `undecoded` streams are not given. Where the format's times may jump, they tell a jump of the
+    clock from a hole in a stream, so that the times of one stream do not depend on which are read.
     """
 
     def __init__(
-        self, container: InputContainer, streams: Sequence[av.VideoStream | av.AudioStream]
+        self,
+        container: InputContainer,
+        streams: Sequence[av.VideoStream | av.AudioStream],
+        undecoded: Sequence[av.VideoStream | av.AudioStream] = (),
     ) -> None:
         self._container = container
         self.streams = tuple(streams)
+        self._may_jump = bool(container.format.flags & TIMES_MAY_JUMP)
+        self._undecoded = tuple(undecoded) if self._may_jump else ()
         self._tick_seconds: dict[int, float] = {}
         stream_starts: list[float] = []
-        for stream in self.streams:
+        for stream in self.streams + self._undecoded:
             self._tick_seconds[stream.index] = float(stream.time_base) if stream.time_base else 0.0
             if stream.start_time is not None and stream.time_base:
                 stream_starts.append(float(stream.start_time * stream.time_base))
@@ -51,7 +58,6 @@ class Clock:
         else:
             self.origin_seconds = min(stream_starts, default=0.0)
         self._concatenation: Concatenation | None = None
-        self._may_jump = bool(container.format.flags & TIMES_MAY_JUMP)
         self.read_until_seconds: dict[int, float] = {}
         """Per stream index: where the packets end that were read so far."""
         self.last_seconds = 0.0
@@ -93,7 +99,10 @@ class Clock:
             packets = self._from_key_frame(start_seconds, self._on_one_clock(self._demuxed()))
         else:
             packets = self._on_one_clock(self._sought(start_seconds))
+        undecoded = {stream.index for stream in self._undecoded}
         for packet in packets:
+            if packet.stream_index in undecoded:
+                continue
             start = self.seconds_of(packet, packet.stream)
             if start is not None:
                 index = packet.stream_index
@@ -103,12 +112,13 @@ class Clock:
             yield packet
 
     def _demuxed(self) -> Iterator[Packet]:
-        """The packets of the streams in the order of the file."""
+        """The packets of the streams, decoded or not, in the order of the file."""
         names = self._container.format.name.split(",")
         # Where the header declares the length of the longest stream, packets of all streams are
         # read, to know whether the file is complete.
         # To `demux`, no streams means all of them.
-        streams = () if FILE_LENGTHS.intersection(names) else self.streams
+        wanted = self.streams + self._undecoded
+        streams = () if FILE_LENGTHS.intersection(names) else wanted
         for packet in self._container.demux(*streams):
             # PyAV ends with an empty packet a stream. It would flush the decoder, which the
             # decoders of this package do themselves.

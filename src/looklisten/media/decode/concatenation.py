@@ -36,8 +36,10 @@ class Concatenation:
     """Shifts the timestamps of the packets of each part.
 
     A part begins where the times of a stream go back by STEP_BACK_SECONDS, or ahead by
-    DISCONTINUITY_SECONDS where the format allows jumps. All streams of a part are shifted by the
-    same time, so that they stay in sync; no stream overlaps itself.
+    DISCONTINUITY_SECONDS where the format allows jumps. A jump ahead to where another stream is
+    already is no part but a hole: the picture was lost and the sound went on, or the reverse. All
+    streams of a part are shifted by the same time, so that they stay in sync; no stream overlaps
+    itself.
     """
 
     def __init__(self, tick_seconds: dict[int, float], may_jump_ahead: bool) -> None:
@@ -105,7 +107,15 @@ class Concatenation:
         reordering = REORDERED_PACKETS * (last_end - last_start) if packet.dts is None else 0.0
         if last_start - start > max(STEP_BACK_SECONDS, reordering):
             return True
-        return self._may_jump_ahead and start - last_end > DISCONTINUITY_SECONDS
+        if not self._may_jump_ahead or start - last_end <= DISCONTINUITY_SECONDS:
+            return False
+        return not self._was_reached(start, packet.stream_index)
+
+    def _was_reached(self, start: float, stream: int) -> bool:
+        """Whether another stream of the same part came near a time, or passed it, step by step."""
+        part = self._part[stream]
+        others = [other for other, own in self._part.items() if own == part and other != stream]
+        return any(start - self._last[other][1] <= DISCONTINUITY_SECONDS for other in others)
 
     def _continues_newest_part(self, start: float, stream: int) -> bool:
         newest = [self._last[s] for s, part in self._part.items() if part == self._newest_part]

@@ -19,7 +19,7 @@ from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode.audio import AudioDecoder
 from looklisten.media.decode.clock import Clock
 from looklisten.media.decode.completeness import Completeness
-from looklisten.media.decode.open import open_media, select_streams
+from looklisten.media.decode.open import open_media, select_streams, undecoded_streams
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.packets import last_line
 from looklisten.media.decode.records import (
@@ -78,7 +78,8 @@ def decode_container(
     video, audio = select_streams(container, path, options, report)
     if video and nearest_to and is_still(container, video):
         nearest_to = itertools.islice(nearest_to, 1)
-    clock = Clock(container, [stream for stream in (video, audio) if stream])
+    decoded = [stream for stream in (video, audio) if stream]
+    clock = Clock(container, decoded, undecoded_streams(container, decoded))
     completeness = Completeness(path, container, clock, options)
     video_decoder = audio_decoder = None
     decoders: dict[int, VideoDecoder | AudioDecoder] = {}

@@ -1,6 +1,7 @@
 """Opens a media file and selects the streams to decode. Decodes nothing."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,7 @@ def select_streams(
     videos = video_streams(container)
     audios = audio_streams(container)
     _check_present(container, path, options, videos, audios)
-    # The video is chosen even when only the audio is decoded: in a broadcast of several programs,
-    # the audio must be that of the video's program.
-    video_choice = choose_video(videos) if videos else None
-    related = None
-    if video_choice and len(videos) > 1 and len(audios) > 1:
-        related = audio_of_program(container, videos, video_choice.stream)
-    audio_choice = choose_audio(audios, related) if audios else None
+    video_choice, audio_choice = _choices(container, videos, audios)
     choices: list[StreamChoice] = []
     video = audio = None
     if options.video and video_choice:
@@ -112,6 +107,26 @@ def select_streams(
         # Otherwise FFmpeg crops at the left only by multiples of what its fast copies need.
         choice.stream.codec_context.flags |= UNALIGNED
     return video, audio
+
+
+def undecoded_streams(container: InputContainer, decoded: Sequence[Any]) -> list[Any]:
+    """The video or the audio that is meant in a file, where it is not among `decoded`."""
+    choices = _choices(container, video_streams(container), audio_streams(container))
+    meant = [choice.stream for choice in choices if choice]
+    return [stream for stream in meant if stream not in decoded]
+
+
+def _choices(
+    container: InputContainer, videos: list[Any], audios: list[Any]
+) -> tuple[StreamChoice | None, StreamChoice | None]:
+    """The video and the audio that are meant; None where there is none."""
+    # The video is chosen even when only the audio is decoded: in a broadcast of several programs,
+    # the audio must be that of the video's program.
+    video = choose_video(videos) if videos else None
+    related = None
+    if video and len(videos) > 1 and len(audios) > 1:
+        related = audio_of_program(container, videos, video.stream)
+    return video, choose_audio(audios, related) if audios else None
 
 
 def _check_present(
