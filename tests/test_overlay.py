@@ -12,6 +12,7 @@ from torch.nn import functional
 from conftest import CLOCK_SIDE, hear_clock, read_clock, small_config, write_clock_video
 from looklisten import overlay
 from looklisten.app.cli import main
+from looklisten.drawing.figures import SheetColumn, moment_title
 from looklisten.drawing.heatmap_colors import overlay_image, overlay_planes, rgb_to_planes
 from looklisten.drawing.localization_folder import localize_video
 from looklisten.drawing.overlay_video import SCROLL_SECONDS
@@ -53,6 +54,14 @@ def with_maps(localizations, *maps):
         values = np.array(maps[min(number, len(maps) - 1)], np.float32)
         replaced.append(replace(localization, frame_map=HeatMap(values), method="unit"))
     return replaced
+
+
+def test_a_sheet_gives_no_answer_for_a_silent_second(localizations):
+    frame = torch.zeros(64, 64, 3, dtype=torch.uint8)
+    silent = replace(localizations[0], at_seconds=1.5, probability=0.77, is_silent=True)
+    assert moment_title(SheetColumn(frame, silent, ["dog"])) == "dog · 1.5 s\nno sound"
+    heard = replace(silent, is_silent=False)
+    assert moment_title(SheetColumn(frame, heard)) == "1.5 s\ncorresponds: 77%"
 
 
 def dark(localizations):

@@ -140,9 +140,17 @@ def _draw_moment(moment: SheetColumn, axes: Iterable[Axes]) -> None:
     height, width = frame.shape[:2]
     for box in moment.boxes:
         heat_axis.add_patch(_box_outline(box, width, height))
+    plain_axis.set_title(moment_title(moment), fontsize=9)
+
+
+def moment_title(moment: SheetColumn) -> str:
+    """Labels, time and the network's answer; to silence it has none that means anything."""
+    localization = moment.localization
     labels = "".join(f"{label} · " for label in moment.labels)
-    first_line = f"{labels}{localization.at_seconds:.1f} s"
-    plain_axis.set_title(f"{first_line}\ncorresponds: {localization.probability:.0%}", fontsize=9)
+    answer = "no sound"
+    if not localization.is_silent:
+        answer = f"corresponds: {localization.probability:.0%}"
+    return f"{labels}{localization.at_seconds:.1f} s\n{answer}"
 
 
 def _box_outline(box: Box, width: int, height: int) -> Rectangle:
