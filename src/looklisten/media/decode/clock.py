@@ -117,8 +117,8 @@ class Clock:
         # Where the header declares the length of the longest stream, packets of all streams are
         # read, to know whether the file is complete.
         # To `demux`, no streams means all of them.
-        wanted = self.streams + self._undecoded
-        streams = () if FILE_LENGTHS.intersection(names) else wanted
+        streams_on_clock = self.streams + self._undecoded
+        streams = () if FILE_LENGTHS.intersection(names) else streams_on_clock
         for packet in self._container.demux(*streams):
             # PyAV ends with an empty packet a stream. It would flush the decoder, which the
             # decoders of this package do themselves.
