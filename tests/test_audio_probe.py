@@ -317,6 +317,13 @@ def test_the_svm_gives_numbers_at_a_cost_that_single_precision_cannot_solve():
 
 
 @pytest.mark.filterwarnings("error")
+def test_where_training_folds_hold_one_class_it_is_predicted():
+    vectors, others = torch.randn(3, 4), torch.randn(2, 4)
+    for scores in logistic_scores(vectors, torch.tensor([1, 1, 1]), others, (0.1, 1.0), 3):
+        assert scores.argmax(1).tolist() == [1, 1]
+        assert scores.softmax(1)[:, 1].tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_logistic_scores_are_those_of_scikit_learn_and_stay_finite(n_classes):
     random = np.random.default_rng(0)

@@ -54,7 +54,16 @@ class Classifier:
 def logistic_scores(
     examples: Tensor, classes: Tensor, others: Tensor, costs: Sequence[float], n_classes: int
 ) -> Iterator[Tensor]:
-    """Log-probabilities by logistic regression over all classes on z-scored examples."""
+    """Log-probabilities by logistic regression over all classes on z-scored examples.
+
+    Classes without an example can never be predicted; where one class has all, it is certain.
+    """
+    scores = torch.full((len(others), n_classes), -torch.inf)
+    with_examples = np.unique(classes.numpy())
+    if len(with_examples) == 1:
+        scores[:, int(with_examples[0])] = 0.0
+        yield from [scores] * len(costs)
+        return
     # Whole clips are few, so scikit-learn on the CPU is fast enough.
     scaling = ZScore.of(examples)
     fitted = ((examples - scaling.mean) / scaling.deviation).numpy()
@@ -68,10 +77,9 @@ def logistic_scores(
             logits = torch.stack([torch.zeros_like(logits), logits], dim=1)
         # Not `predict_log_proba`: it gives -inf where a probability is too small for a float.
         log_probabilities = torch.log_softmax(logits, dim=1)
-        # Classes without a training example can never be predicted.
-        scores = torch.full((len(others), n_classes), -torch.inf)
-        scores[:, model.classes_] = log_probabilities.float()
-        yield scores
+        of_cost = scores.clone()
+        of_cost[:, model.classes_] = log_probabilities.float()
+        yield of_cost
 
 
 SVM = Classifier(svm_scores, COSTS)
