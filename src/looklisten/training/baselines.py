@@ -57,7 +57,7 @@ MEASURED_NEGATIVES: tuple[Negatives, ...] = ("any", "other-class")
 NOTE = (
     "accuracy: negatives are of any other video, of the same class too, as in training without "
     "labels (noise, the same for all rows); other_class: negatives of other classes only; "
-    "intervals over videos, their ends averaged over the seeds; deviation over the seeds"
+    "ends of intervals averaged over the seeds; deviation over the seeds"
 )
 
 _Record = dict[str, Any]
@@ -71,7 +71,7 @@ class BaselineRow:
     method: BaselineMethod
     accuracy: float
     ci95: tuple[float, float]
-    """Over videos; its ends averaged over the seeds."""
+    """Its ends are averaged over the seeds."""
     deviation: float | None
     """Standard deviation over the seeds; None for one seed."""
     other_class: float
@@ -96,6 +96,8 @@ class BaselineTable:
 
     Means over the seeds.
     """
+    interval_over: str
+    """What the intervals take as independent: videos, or the files that videos were composed of."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"note": NOTE}
@@ -263,7 +265,16 @@ def _table(
     named = {}
     for side in ("vision", "audio"):
         named[side] = statistics.mean(of_seed["labels"]["named"][side] for of_seed in records)
-    return BaselineTable(rows=tuple(rows), seeds=seeds, steps=steps, chance=0.5, named=named)
+    # A run of an older version does not say it.
+    interval_over = records[0]["l3"]["any"].get("interval_over", "videos")
+    return BaselineTable(
+        rows=tuple(rows),
+        seeds=seeds,
+        steps=steps,
+        chance=0.5,
+        named=named,
+        interval_over=interval_over,
+    )
 
 
 def row_over_seeds(method: BaselineMethod, records: Sequence[_Record]) -> BaselineRow:
