@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,24 @@ def test_measuring_does_not_count_into_the_speed():
         row = meter.read(Path())
         assert row["videos_per_second"] == pytest.approx(8 / 0.25)
         assert row["pairs_per_second"] == pytest.approx(2 * row["videos_per_second"])
+
+
+def test_a_run_leaves_its_measuring_out_of_the_speed(shards_path, tmp_path):
+    def seconds(name, **settings):
+        """Of the whole call, and of the steps as the metrics have them."""
+        began = time.perf_counter()
+        config = small_config(steps=4, checkpoint_every=100, **settings)
+        train(shards_path, config, tmp_path / name)
+        whole = time.perf_counter() - began
+        rows = [row for row in read_metrics(tmp_path / name) if "loss" in row]
+        return whole, sum(8 / row["videos_per_second"] for row in rows)
+
+    seconds("warm up")
+    whole, steps = seconds("measured once")
+    whole_measured, steps_measured = seconds("measured often", evaluate_every=1, probe_every=1)
+    measuring = whole_measured - whole
+    assert measuring > 2 * steps, "else this test could not tell"
+    assert steps_measured - steps < measuring / 2
 
 
 def test_a_run_reports_videos_and_pairs_per_second(shards_path, tmp_path):
