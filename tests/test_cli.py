@@ -165,6 +165,7 @@ def test_a_short_video_is_skipped_and_not_failed(tmp_path):
     process = run_here("prepare", tmp_path / "videos", tmp_path / "out")
     assert process.returncode == 0
     assert (json.loads(process.stdout)["skipped"], json.loads(process.stdout)["failed"]) == (1, 0)
+    assert "inputs without a clip are in" in process.stderr
     assert (tmp_path / "out" / "failures.jsonl").read_text() == ""
     assert json.loads((tmp_path / "out" / "skipped.jsonl").read_text())["source"] == "short.mp4"
 

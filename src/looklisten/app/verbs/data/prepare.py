@@ -1,5 +1,6 @@
 """The verb `prepare`: videos -> shards."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import tyro
@@ -73,4 +74,8 @@ def run_prepare(
             num_tasks=num_tasks,
             again=again,
         )
-    return Output.of_inputs(summary, out)
+    output = Output.of_inputs(summary, out)
+    if not summary["skipped"]:
+        return output
+    skipped = f"inputs without a clip are in {out}/skipped.jsonl with the reason"
+    return replace(output, message="; ".join(filter(None, [output.message, skipped])))
