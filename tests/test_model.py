@@ -433,6 +433,16 @@ def test_a_front_end_keeps_its_numbers_since_checkpoints_know_only_its_name():
             "columns_multiple_of": 32,
             "needs_normalization": True,
         },
+        "kaldi128": {
+            "sizes": (400, 160, 512, 2.0**-23),
+            "sample_rate_hz": 16_000,
+            "low_pass_lobes": 32,
+            "mel_bands": 128,
+            "mel_bands_like": "tensorflow",
+            "low_hz": 20.0,
+            "needs_normalization": True,
+            "like_kaldi": True,
+        },
     }
     assert (FRONT_ENDS["compact"].low_pass_lobes, CORRESPOND) == (5, 1)
 
