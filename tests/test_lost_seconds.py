@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import simplejpeg
 
+import looklisten as ll
 from conftest import clock_frame, read_clock, write_clock_video, write_sound
 from looklisten.data.cutting import CutReport, cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import SourceError, TooShortError
 from looklisten.media.decode.decode import decode_audio
-from looklisten.media.decode.records import DecodeReport
+from looklisten.media.decode.records import AUDIO_HOLE, DecodeReport
 from looklisten.media.levels import is_silent
 
 RATE = 48_000
@@ -196,3 +197,19 @@ def test_damage_is_not_counted_before_the_wanted_start(tmp_path):
     (clip,), report = clips_and_report(path, 3.0, 5.0)
     assert report.damaged_count == 0
     assert "damaged" not in clip.marks
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize(
+    ("sounds", "hole_seconds"), [([(0, 2), (5, 8)], 3.0), ([(0, 8)], None), ([(2, 8)], None)]
+)
+def test_embed_counts_the_silence_that_it_puts_between_sounds(
+    tmp_path, run_path, sounds, hole_seconds, align
+):
+    write_video(tmp_path / "a.mkv", np.arange(0, 8, 0.2), sounds)
+    made = ll.embed(tmp_path / "a.mkv", ll.load(run_path), align=align)
+    lost = (made.audio if align else made).lost_seconds
+    if hole_seconds is None:
+        assert lost == {}
+    else:
+        assert lost == {AUDIO_HOLE: pytest.approx(hole_seconds, abs=0.05)}

@@ -49,11 +49,11 @@ else:
 
 
 def checked_media(
-    events: Iterable[Frame | AudioChunk],
+    events: Iterable[Frame | AudioChunk], report: DecodeReport | None = None
 ) -> Iterator[Frame | Float32[np.ndarray, " samples"]]:
     """`continuous_audio` with a check of its samples. Raises SourceError for what is no sound."""
     samples_done = 0
-    for event in continuous_audio(events):
+    for event in continuous_audio(events, report):
         if not isinstance(event, Frame):
             check_samples(event, samples_done)
             samples_done += len(event)

@@ -281,7 +281,7 @@ def embed_aligned(source: Embeddable, encoder: Encoder, options: EmbedOptions) -
     audio_blocks: list[Embeddings] = []
     frame_blocks: list[Embeddings] = []
     media = read_media(source, _decode_options(encoder, audio=True), report, middles)
-    for event in checked_media(media):
+    for event in checked_media(media, report):
         if isinstance(event, Frame):
             frame_blocks.extend(frames.add(event))
         else:
@@ -289,7 +289,7 @@ def embed_aligned(source: Embeddable, encoder: Encoder, options: EmbedOptions) -
     for kind, count in (("sound", audio.samples), ("frame", frames.count)):
         if not count:
             raise SourceError(f"{source} holds no {kind}{_decoding_problem(report)}")
-    audio_rows = concatenate([*audio_blocks, audio.finish()])
+    audio_rows = concatenate([*audio_blocks, _with_losses(audio.finish(), report)])
     frame_rows = concatenate([*frame_blocks, frames.finish()])
     # After the end of the frames the last one is the nearest.
     nearest = np.minimum(np.arange(len(audio_rows)), len(frame_rows) - 1)

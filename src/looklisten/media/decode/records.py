@@ -15,6 +15,7 @@ from looklisten.media import SAMPLE_RATE_HZ
 OLD_AUDIO = "sound with timestamps that had passed"
 OLD_FRAMES = "frames with timestamps that had passed"
 APPENDED_FILE = "a second file appended to the first"
+AUDIO_HOLE = "no sound between sounds, filled with silence"
 """Reasons in `DecodeReport.lost_seconds`; `data.cutting` has others."""
 
 Packet = Any
