@@ -165,6 +165,14 @@ class TrainConfig(Section):
     """Parts that a batch is computed in, one after the other, to save memory. Pairs and batch-norm
     stay within a part.
     """
+    optimizer: Literal["adam", "muon"] = "adam"
+    """adam (the paper), or muon, which learns more in a step: the filters of convolutions change in
+    all directions alike (Jordan et al. 2024), everything else by Adam.
+    """
+    filter_step: float = Field(default=0.05, gt=0, lt=1)
+    """With muon: the share of their norm by which a step changes the filters of a convolution. It
+    follows the same schedule as the learning rate.
+    """
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's; the paper chose it by grid search, "1e-4 usually good"."""
     tower_learning_rate: float = Field(default=0.0, ge=0)

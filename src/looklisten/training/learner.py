@@ -8,7 +8,6 @@ computes which rows.
 import contextlib
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,6 +26,7 @@ from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
 from looklisten.training.frozen_towers.batches import AnyBatch, FeatureBatch
 from looklisten.training.frozen_towers.cache import FeatureCache
+from looklisten.training.optimizers import Optimizers
 
 FITTED_ROWS = 512
 """Frames, and seconds of sound, whose features say how the inputs of a fusion vary."""
@@ -116,21 +116,7 @@ class Learner:
         multipliers = tower_lr_multipliers(config.train) | dict(
             self.module.objective.lr_multipliers()
         )
-        groups = _parameter_groups(parameters, multipliers)
-        self._parameters = {
-            name: parameter for group in groups for name, parameter in group["named"].items()
-        }
-        """By the name in a checkpoint, in the optimizer's order."""
-        # Fused: one kernel updates all parameters. On a CPU it is faster too.
-        self.optimizer = torch.optim.Adam(
-            [
-                {"params": list(group["named"].values()), "lr_multiplier": group["lr_multiplier"]}
-                for group in groups
-            ],
-            config.train.learning_rate,
-            weight_decay=config.train.weight_decay,
-            fused=True,
-        )
+        self.optimizers = Optimizers(parameters, config.train, multipliers)
 
     def _keep_choices(self, saved: Mapping[str, str]) -> None:
         """Keep the automatic choices of a resumed run, and note what differs all the same."""
@@ -203,9 +189,7 @@ class Learner:
         # In training mode the statistics of a frozen batch-norm would change.
         for part in self._frozen:
             part.eval()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_multiplier"]
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizers.zero_grad()
 
         results = []
         for number, batch in enumerate(parts, 1):
@@ -219,7 +203,7 @@ class Learner:
                 torch.autograd.backward(result.loss / len(parts))
             # Detached, because the graph of a part holds all its maps in memory.
             results.append(LossAndAccuracy(result.loss.detach(), result.accuracy))
-        self.optimizer.step()
+        self.optimizers.step(rate)
         if len(results) == 1:
             return results[0]
         return LossAndAccuracy(
@@ -286,11 +270,7 @@ class Learner:
         These are the optimizer's tensors, as `parameter/key`, and the objective's parameters, as
         `objective/parameter`.
         """
-        names = list(self._parameters)
-        tensors = {}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            for key, value in values.items():
-                tensors[f"{names[index]}/{key}"] = value
+        tensors = self.optimizers.tensors()
         for name, value in self.module.objective.state_dict().items():
             tensors[f"objective/{name}"] = value
         return tensors
@@ -300,51 +280,27 @@ class Learner:
 
         Raises CheckpointError when the tensors are of another network.
         """
-        parameters = self._parameters
-        index_of = {name: index for index, name in enumerate(parameters)}
-        state: dict[int, dict[str, Tensor]] = {}
+        of_objective: dict[str, Tensor] = {}
+        of_optimizers: dict[str, Tensor] = {}
+        for name, value in optimizer_tensors.items():
+            prefix, _, key = name.rpartition("/")
+            if prefix == "objective":
+                of_objective[key] = value
+            else:
+                of_optimizers[name] = value
         try:
             self.network.load_state_dict(network)
-            for saved_name, value in optimizer_tensors.items():
-                name, _, key = saved_name.rpartition("/")
-                if name == "objective":
-                    parameters[f"objective.{key}"].data.copy_(value)
-                    continue
-                parameter = parameters[name]
-                if value.shape == parameter.shape:
-                    # The fused step reads parameter and average side by side in memory, so both
-                    # need the same memory layout.
-                    value = torch.empty_like(parameter).copy_(value)
-                state.setdefault(index_of[name], {})[key] = value
+            self.module.objective.load_state_dict(of_objective)
+            self.optimizers.restore(of_optimizers)
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}"
             ) from None
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _saved_name(name: str) -> str:
     """The name of a parameter of `TrainingModule` in a checkpoint."""
     return name.removeprefix("network.")
-
-
-def _parameter_groups(
-    parameters: Mapping[str, nn.Parameter], lr_multipliers: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """The parameters of each factor of the learning rate; those with factor 1 come first."""
-    groups: dict[float, dict[str, nn.Parameter]] = {1.0: {}}
-    for name, parameter in parameters.items():
-        multiplier = 1.0
-        for prefix, value in lr_multipliers.items():
-            if name.startswith(prefix):
-                multiplier = value
-        groups.setdefault(multiplier, {})[name] = parameter
-    return [
-        {"lr_multiplier": multiplier, "named": named}
-        for multiplier, named in groups.items()
-        if named
-    ]
 
 
 def tower_lr_multipliers(settings: TrainConfig) -> dict[str, float]:
