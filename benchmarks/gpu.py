@@ -66,7 +66,7 @@ from looklisten.system.processes import keep_freed_memory
 from looklisten.training.meter import PAIRS_PER_VIDEO
 
 PAPER_RECIPE = "l3"
-POINTING_RECIPE = "similarity"
+POINTING_RECIPE = "general"
 """The recipe with the highest pointing accuracy (RESULTS.md)."""
 PAPER_SHARE = 0.6
 """The share of the time for training that the full-size network gets."""

@@ -24,9 +24,9 @@ SOURCES_AT_ONCE = 3
 
 
 def general_network(folder):
-    """The name of a network with untrained towers and the fusion `general`."""
-    recipe = folder / "general.toml"
-    config = small_config(objective="contrastive").changed("model", fusion="general", sharpness=3.0)
+    """The name of a network with untrained towers and the fusion `linear`."""
+    recipe = folder / "linear.toml"
+    config = small_config(objective="contrastive").changed("model", fusion="linear", sharpness=3.0)
     recipe.write_text(config.toml(), encoding="utf-8")
     return f"untrained:{recipe}"
 

@@ -26,9 +26,9 @@ from noise_shards import a_clip, write_clips
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A network with untrained towers and the fusion `general`."""
-    recipe = tmp_path_factory.mktemp("recipe") / "general.toml"
-    config = small_config(objective="contrastive").changed("model", fusion="general", sharpness=3.0)
+    """A network with untrained towers and the fusion `linear`."""
+    recipe = tmp_path_factory.mktemp("recipe") / "linear.toml"
+    config = small_config(objective="contrastive").changed("model", fusion="linear", sharpness=3.0)
     recipe.write_text(config.toml(), encoding="utf-8")
     return open_network(f"untrained:{recipe}")
 

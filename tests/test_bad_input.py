@@ -112,7 +112,7 @@ def test_choices_that_cannot_be_met_are_refused(model, choices, sentence):
 
 
 def test_a_network_without_a_shared_space_says_what_to_train():
-    with pytest.raises(ConfigError, match="recipe similarity, contrastive or tiny"):
+    with pytest.raises(ConfigError, match="recipe general, contrastive or tiny"):
         embed(tone(), L3Net(ModelConfig(widths=(4, 8))), sample_rate_hz=RATE_HZ, layer="aligned")
 
 

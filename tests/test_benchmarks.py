@@ -40,7 +40,7 @@ def test_the_gpu_benchmark_gives_all_figures(gpu_figures):
     step = figures["step"]
     assert next(row["step"] for row in step["rows"]) == "naive"
     assert step["pairs_per_second"] == 2 * step["videos_per_second"] > 0
-    for recipe in ("l3", "similarity"):
+    for recipe in ("l3", "general"):
         assert figures[recipe]["steps"] >= 1
         assert {"accuracy", "ci95"} <= figures[recipe]["correspondence"].keys()
         assert {"pointing", "center"} <= figures[recipe]["pointing"].keys()
@@ -55,7 +55,7 @@ def test_the_run_of_the_paper_is_60_million_videos(gpu_figures):
 
 def test_the_parts_of_a_checkpoint_join_to_a_network(gpu_figures, tmp_path):
     out, figures = gpu_figures
-    for recipe in ("l3", "similarity"):
+    for recipe in ("l3", "general"):
         parts = [out / name for name in figures[f"{recipe}_parts"]]
         assert all(part.stat().st_size < 16 * 2**20 for part in parts)
         joined = tmp_path / f"{recipe}.tar"

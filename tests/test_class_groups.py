@@ -1,4 +1,4 @@
-"""Groups of classes that are seen and heard together, in the fusion `general`."""
+"""Groups of classes that are seen and heard together, in the fusion `linear`."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from looklisten.errors import ConfigError
 from looklisten.media.frames import fit_square
 from looklisten.model.class_groups import class_groups
 from looklisten.model.config_checks import check_config
-from looklisten.model.fusions.general import GeneralFusion
+from looklisten.model.fusions.linear import LinearFusion
 from looklisten.model.networks import open_network
 from looklisten.model.tower_classes import published_class_names
 
@@ -22,7 +22,7 @@ def fusion():
     """A fusion with random groups, whose audio tower knows 7 classes."""
     torch.manual_seed(0)
     to_classes = torch.randn(CLASSES, FEATURES["audio"])
-    fusion = GeneralFusion(
+    fusion = LinearFusion(
         FEATURES,
         WIDTH,
         sharpness=3.0,
@@ -110,8 +110,8 @@ def test_all_rows_of_a_frame_lose_the_same_features(fusion):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"fusion": "general", "class_groups": 144}, "has other weights"),
-        ({"fusion": "general", "class_groups": 3}, "this version knows 144 groups"),
+        ({"fusion": "linear", "class_groups": 144}, "has other weights"),
+        ({"fusion": "linear", "class_groups": 3}, "this version knows 144 groups"),
     ],
 )
 def test_groups_need_published_towers_and_all_of_them(settings, sentence, tmp_path):
@@ -124,7 +124,7 @@ def test_groups_need_published_towers_and_all_of_them(settings, sentence, tmp_pa
 
 def test_groups_are_for_the_fusion_general():
     config = small_config().changed("model", class_groups=144)
-    with pytest.raises(ConfigError, match='is for the fusion "general"'):
+    with pytest.raises(ConfigError, match='is for the fusion "linear"'):
         check_config(config)
 
 

@@ -215,7 +215,7 @@ def test_readme_runs(user_folder, capsys):
 @pytest.mark.timeout(600)
 def test_verbs_page_runs(user_folder, shards_path, run_path, capsys):
     shutil.copytree(shards_path, "shards")
-    for name in ("tiny", "mine", "similarity"):
+    for name in ("tiny", "mine", "general"):
         shutil.copytree(run_path, f"runs/{name}", symlinks=True)
     run_page("docs/verbs.md", capsys)
     assert (user_folder / "overlay.mp4").exists()

@@ -249,7 +249,7 @@ def test_the_verb_says_how_far_it_is_from_pytorch(run_path, tmp_path, capsys):
 
 
 def test_a_layer_that_the_network_lacks_says_what_to_train(tmp_path):
-    with pytest.raises(ll.LookListenError, match="train one with the recipe similarity"):
+    with pytest.raises(ll.LookListenError, match="train one with the recipe general"):
         write_onnx(small(fusion="concat"), "audio", "aligned", tmp_path / "tower.onnx")
 
 

@@ -15,7 +15,7 @@ from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import crop, decode_jpeg, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import correspondence_logit
-from looklisten.model.fusions.general import GeneralFusion, Standardized
+from looklisten.model.fusions.linear import LinearFusion, Standardized
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 from looklisten.training.frozen_towers.batches import FeatureStream
@@ -25,7 +25,7 @@ from noise_shards import a_clip, write_clips
 
 
 def frozen_config(**train_settings):
-    """Untrained towers, frozen, and the fusion `general` on their features."""
+    """Untrained towers, frozen, and the fusion `linear` on their features."""
     settings = {
         "freeze": "towers",
         "objective": "contrastive",
@@ -33,7 +33,7 @@ def frozen_config(**train_settings):
         "schedule": "constant",
     }
     config = small_config(**(settings | train_settings))
-    return config.changed("model", fusion="general", sharpness=3.0, fusion_dropout=0.2)
+    return config.changed("model", fusion="linear", sharpness=3.0, fusion_dropout=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_standardized_features_have_mean_0_and_nearly_deviation_1():
 
 
 def test_general_scores_all_pairs_as_it_scores_rows(network):
-    assert isinstance(network.fusion, GeneralFusion)
+    assert isinstance(network.fusion, LinearFusion)
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (3, 3, 48, 48), generator=generator, dtype=torch.uint8)
     sounds = torch.randint(-9999, 9999, (3, 48_000), generator=generator, dtype=torch.int16)

@@ -246,8 +246,8 @@ def test_sounds_are_found_by_words(clap, media, tmp_path):
 
 
 def test_an_index_says_that_its_network_knows_no_words(run_path, tmp_path, media):
-    recipe = tmp_path / "general.toml"
-    recipe.write_text('[model]\nfusion = "general"\nwidths = [4, 8]\n', encoding="utf-8")
+    recipe = tmp_path / "linear.toml"
+    recipe.write_text('[model]\nfusion = "linear"\nwidths = [4, 8]\n', encoding="utf-8")
     db = tmp_path / "index"
     ll.index([media / "tone.wav"], db, f"untrained:{recipe}")
     with (

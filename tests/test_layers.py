@@ -50,7 +50,7 @@ def test_aligned_vectors_are_those_of_the_fusion_and_a_network_without_them_says
     vision, audio = model.fusion.project(seen.vector, heard.vector)
     assert torch.allclose(side_vectors(model, seen, "vision", "aligned"), vision)
     assert torch.allclose(side_vectors(model, heard, "audio", "aligned"), audio)
-    with pytest.raises(ConfigError, match="recipe similarity, contrastive or tiny"):
+    with pytest.raises(ConfigError, match="recipe general, contrastive or tiny"):
         choose_layer(encoder_of(L3Net(ModelConfig(widths=(4, 8)))), "audio", "aligned")
 
 

@@ -150,7 +150,7 @@ def test_similarity_of_a_position_is_the_answer_for_a_frame_that_repeats_this_po
 
 def test_the_map_of_a_network_that_sees_whole_frames_is_as_bright_as_its_probability():
     """The whole frame answers too, and without its share the map would be darker or brighter."""
-    network = network_of("general")
+    network = network_of("linear")
     network.fusion.fit_inputs(torch.randn(40, 10, 8), torch.randn(40, 1, 8))
     noise = torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8)
     peaks = []

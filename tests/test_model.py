@@ -192,7 +192,7 @@ def small_net(fusion, **settings):
     return L3Net(config).eval()
 
 
-@pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense", "general"])
+@pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense", "linear"])
 def test_all_pairs_are_the_pairs_one_by_one(fusion):
     net = small_net(fusion)
     vision, audio = net.fusion.features(
@@ -206,7 +206,7 @@ def test_all_pairs_are_the_pairs_one_by_one(fusion):
             )
 
 
-@pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense", "general"])
+@pytest.mark.parametrize("fusion", ["concat", "distance", "similarity", "dense", "linear"])
 def test_similarities_and_logits_are_float32_under_autocast(fusion):
     """The same numbers as without autocast: small sums in bfloat16 make unequal pairs equal."""
     net = small_net(fusion)
@@ -309,6 +309,23 @@ def test_the_vector_of_a_frame_is_of_its_unusual_positions():
     assert not torch.allclose(expected, plain, atol=1e-3)
 
 
+def test_similarity_trains_the_whole_frame_and_answers_by_the_best_position():
+    net = small_net("similarity")
+    net.fusion.usual_position.copy_(torch.nn.functional.normalize(torch.rand(128), dim=0))
+    vision, audio = net.look(torch.rand(3, 3, 32, 32)), net.listen(torch.rand(3, 48_000) - 0.5)
+    vectors = net.fusion.project(*net.fusion.features(vision, audio))
+    by_position, as_whole = parts = net.fusion.part_similarities(*vectors)
+    assert torch.equal(by_position, net.fusion.similarities(*vectors))
+    sounds = net.fusion.aligned(audio.vector, "audio")
+    assert torch.allclose(as_whole, net.fusion.aligned_frame(vision) @ sounds.T, atol=1e-6)
+    decided = net.fusion.decided_similarities(parts, *vectors)
+    assert torch.equal(decided, by_position)
+    assert not decided.requires_grad
+    # What search compares is trained too.
+    as_whole.diagonal().sum().backward()
+    assert net.fusion.vision[0].weight.grad.abs().max() > 0
+
+
 def test_the_usual_position_follows_training_alone():
     net = small_net("similarity")
     features = torch.rand(4, 9, 8)
@@ -376,7 +393,7 @@ def test_another_position_never_lowers_the_soft_maximum(evidence, more):
 
 
 def test_the_sharpness_is_in_the_config_and_old_checkpoints_have_its_old_value(tmp_path):
-    config = Config.load("similarity").changed(
+    config = Config.load("general").changed(
         "model", widths=(4, 8), resize_pixels=32, crop_pixels=32, sharpness=7.0
     )
     network = L3Net(config.model)

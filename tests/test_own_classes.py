@@ -31,8 +31,8 @@ def write_tones(folder, band, count, seconds=2.0, first=0):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    recipe = tmp_path_factory.mktemp("recipe") / "general.toml"
-    config = small_config(objective="contrastive").changed("model", fusion="general", sharpness=3.0)
+    recipe = tmp_path_factory.mktemp("recipe") / "linear.toml"
+    config = small_config(objective="contrastive").changed("model", fusion="linear", sharpness=3.0)
     recipe.write_text(config.toml(), encoding="utf-8")
     return f"untrained:{recipe}"
 

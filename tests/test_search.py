@@ -30,9 +30,9 @@ RATE_HZ = 48_000
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A network with untrained towers and the fusion `general`, by its name."""
-    recipe = tmp_path_factory.mktemp("recipe") / "general.toml"
-    config = small_config(objective="contrastive").changed("model", fusion="general", sharpness=3.0)
+    """A network with untrained towers and the fusion `linear`, by its name."""
+    recipe = tmp_path_factory.mktemp("recipe") / "linear.toml"
+    config = small_config(objective="contrastive").changed("model", fusion="linear", sharpness=3.0)
     recipe.write_text(config.toml(), encoding="utf-8")
     return f"untrained:{recipe}"
 

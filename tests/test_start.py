@@ -26,7 +26,7 @@ def test_the_head_is_small_and_holds_no_tower():
     files = list(checkpoint.path.iterdir())
     assert sum(file.stat().st_size for file in files) < MAX_MEGABYTES * 1e6
     assert set(checkpoint.published) == {"vision", "audio"}
-    assert checkpoint.config.model.fusion == "general"
+    assert checkpoint.config.model.fusion == "linear"
     assert checkpoint.objective().state_dict().keys() == {"log_scale"}
 
 

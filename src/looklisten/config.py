@@ -59,18 +59,18 @@ class ModelConfig(Section):
     frame_fit: Literal["crop", "squeeze"] = "crop"
     """How a frame becomes that square where nothing is random: its center, or all of it, squeezed.
     """
-    fusion: Literal["concat", "distance", "similarity", "dense", "general"] = "concat"
+    fusion: Literal["concat", "distance", "similarity", "dense", "linear"] = "concat"
     """How the sides are compared: concat, fully-connected layers over both (the paper); distance of
     unit vectors (its follow-up, AVE-Net); similarity of the sound with the best position of the
     frame (AVOL-Net); dense, each time of the sound with its best position (after DenseAV); or
-    general, the sound with the best position and with the whole frame, by linear layers.
+    linear, linear layers on towers that learned before, for positions and the whole frame.
     """
     fusion_width: PositiveInt = 128
     """Units of the layers of the fusion (paper, figure 2)."""
     fusion_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """With fusion "general": the share of the features that is left out at random in training."""
+    """With fusion "linear": the share of the features that is left out at random in training."""
     class_groups: int = Field(default=0, ge=0)
-    """With fusion "general" and published towers: so many groups of classes that are often seen and
+    """With fusion "linear" and published towers: so many groups of classes that are often seen and
     heard together. The package has 144 of them, and 0 is without.
     """
     class_group_share: float = Field(default=0.5, ge=0, lt=1)

@@ -45,8 +45,8 @@ from looklisten.training.loop import train
 from looklisten.training.meter import PAIRS_PER_VIDEO
 from looklisten.training.metrics_log import read_metrics
 
-# More accurate than `tiny`, and its steps cost about the same (LOG.md, 2026-11-24).
-RECIPE = "similarity"
+# One network for all stages, with the fewest steps (LOG.md, 2026-11-28).
+RECIPE = "general"
 TEST_SHARE = 0.2
 # Training reads five frames a second and sees 112 pixels of them. Larger videos with more frames
 # cost twice the time to make (benchmarks/RESULTS.md).

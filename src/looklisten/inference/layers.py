@@ -51,7 +51,7 @@ def check_layer(model: L3Net, side: Side, layer: str) -> None:
             reason = "which has no single vector of a frame"
         raise ConfigError(
             f'this network was trained with fusion "{model.config.fusion}", {reason}; for aligned '
-            f"vectors train one with the recipe similarity, contrastive or tiny"
+            f"vectors train one with the recipe general, contrastive or tiny"
         )
     if layer != ALIGNED and layer not in tower_layers:
         raise ConfigError(

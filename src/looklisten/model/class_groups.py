@@ -15,7 +15,7 @@ from torch import Tensor
 from looklisten.config import SIDES, ModelConfig, Side
 from looklisten.errors import ConfigError
 from looklisten.model.fusions import Fusion
-from looklisten.model.fusions.general import GeneralFusion
+from looklisten.model.fusions.linear import LinearFusion
 from looklisten.model.l3net import L3Net
 from looklisten.model.tower_classes import NAMES_FOLDER, TowerClasses, tower_classes
 
@@ -76,14 +76,14 @@ def begin_class_groups(network: L3Net) -> None:
         fusion.set_groups(side, _group_rows(side, members, classes))
 
 
-def _fusion_with_groups(fusion: Fusion, config: ModelConfig) -> GeneralFusion:
+def _fusion_with_groups(fusion: Fusion, config: ModelConfig) -> LinearFusion:
     count = len(class_groups())
     if config.class_groups != count:
         raise ConfigError(
             f"model.class_groups is {config.class_groups}, and this version knows {count} groups; "
             f"set it to {count}, or to 0 for none"
         )
-    assert isinstance(fusion, GeneralFusion), "the config check allows no other fusion"
+    assert isinstance(fusion, LinearFusion), "the config check allows no other fusion"
     return fusion
 
 

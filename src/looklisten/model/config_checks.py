@@ -15,9 +15,9 @@ def check_config(config: Config) -> None:
     find_front_end(config.model.front_end)
     for side in SIDES:
         check_backbone(config.model, side)
-    if config.model.class_groups and config.model.fusion != "general":
+    if config.model.class_groups and config.model.fusion != "linear":
         raise ConfigError(
-            f'model.class_groups is for the fusion "general", and model.fusion is '
+            f'model.class_groups is for the fusion "linear", and model.fusion is '
             f'"{config.model.fusion}"; set model.class_groups to 0'
         )
     find_objective(config.train.objective).check(config)

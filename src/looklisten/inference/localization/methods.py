@@ -131,7 +131,7 @@ def _similarity_maps(
         raise ConfigError(
             f'this network was trained with fusion "{model.config.fusion}", which does not put '
             f"frames and sound into one space, so positions cannot be compared; use the method "
-            f"correspondence, or train with the recipe similarity, dense, contrastive or tiny"
+            f"correspondence, or train with the recipe general, dense, contrastive or tiny"
         )
     # Each position goes through the layers that a vector of its side goes through.
     frame_positions, sound_positions = fusion.project(_positions(vision), _positions(audio))

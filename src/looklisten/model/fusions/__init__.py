@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from looklisten.config import ModelConfig, Side
 from looklisten.model.backbones import Backbone
 from looklisten.model.fusions.fusion import CORRESPOND, Fusion, correspondence_logit
-from looklisten.model.fusions.general import GeneralFusion
+from looklisten.model.fusions.linear import LinearFusion
 from looklisten.model.fusions.positions import DenseFusion, SimilarityFusion
 from looklisten.model.fusions.vectors import ConcatFusion, DistanceFusion
 
@@ -30,9 +30,9 @@ POSITION_FUSIONS = {"similarity": SimilarityFusion, "dense": DenseFusion}
 def build_fusion(config: ModelConfig, vision: Backbone, audio: Backbone) -> Fusion:
     """The fusion that `config` names, for these towers; its weights are not drawn yet."""
     features: Mapping[Side, int] = {"vision": vision.features, "audio": audio.features}
-    if config.fusion == "general":
+    if config.fusion == "linear":
         positions = vision.map_columns(config.crop_pixels) ** 2
-        return GeneralFusion(
+        return LinearFusion(
             features,
             config.fusion_width,
             config.sharpness,

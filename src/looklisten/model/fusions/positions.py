@@ -1,6 +1,6 @@
 """Fusions that compare the sound with every position of the frame, so that they locate it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -93,11 +93,11 @@ class PositionFusion(AlignedFusion):
 
 class SimilarityFusion(PositionFusion):
     """The whole second of sound with the most similar position (AVOL-Net, section 4 of "Objects
-    that Sound").
+    that Sound"), which decides, and with the vector of the whole frame.
 
-    A whole frame has a vector too: a weighted mean over its positions. Most positions show
-    background, so a position that is less similar to the usual position of training frames has a
-    higher weight. Nothing is trained for it.
+    That vector is a weighted mean over the positions. Most positions show background, so a position
+    that is less similar to the usual position of training frames has a higher weight. The
+    contrastive objective trains both, so that one network gives maps and finds frames.
     """
 
     aligns_vectors = True
@@ -124,10 +124,32 @@ class SimilarityFusion(PositionFusion):
         return vision_vectors, audio_vectors
 
     @in_float32
+    def part_similarities(
+        self, vision: Float[Tensor, "n positions width"], audio: Float[Tensor, "m 1 width"]
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
+        """Of every frame with every sound: by the most similar position, and as a whole."""
+        return self.similarities(vision, audio), self._whole_frames(vision) @ audio[:, 0].T
+
+    def decided_similarities(
+        self,
+        parts: Sequence[Float[Tensor, "n m"]],
+        vision: Float[Tensor, "n positions width"],  # noqa: ARG002 (the first part is the answer)
+        audio: Float[Tensor, "m 1 width"],  # noqa: ARG002
+    ) -> Float[Tensor, "n m"]:
+        return parts[0].detach()
+
+    @in_float32
     def aligned_frame(self, vision: TowerOutput) -> Float[Tensor, "n width"]:
-        positions = self.aligned(self.vision_features(vision), "vision")
+        return self._whole_frames(self.aligned(self.vision_features(vision), "vision"))
+
+    def _whole_frames(
+        self, positions: Float[Tensor, "n positions width"]
+    ) -> Float[Tensor, "n width"]:
+        """Unit vectors of frames, from those of their positions."""
         usual = functional.normalize(self.usual_position, dim=-1, eps=MIN_NORM)
-        distances = 1 - positions @ usual
+        # Without a gradient: at first all positions are alike, and their small distances would
+        # change by far more than the positions do.
+        distances = 1 - positions.detach() @ usual
         weighted = positions * distances.square()[..., None]
         return functional.normalize(weighted.mean(-2), dim=-1, eps=MIN_NORM)
 

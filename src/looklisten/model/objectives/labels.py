@@ -55,7 +55,7 @@ class LabelsObjective(Objective):
 
     @staticmethod
     def check(config: Config) -> None:
-        if config.model.fusion in (*POSITION_FUSIONS, "general"):
+        if config.model.fusion in (*POSITION_FUSIONS, "linear"):
             raise ConfigError(
                 f'the objective "labels" classifies whole frames, and fusion '
                 f'"{config.model.fusion}" compares positions: set model.fusion to "concat"'

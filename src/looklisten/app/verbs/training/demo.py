@@ -14,7 +14,7 @@ def run_demo(
     /,
     videos: int = 3000,
     seconds: float = 3.0,
-    steps: int = 1600,
+    steps: int = 500,
     seed: int = 0,
     fresh: bool = False,
     workers: WorkerCount = None,
@@ -25,7 +25,7 @@ def run_demo(
         out: Folder for everything.
         videos: Number of videos to make.
         seconds: Length of each video.
-        steps: Training steps of the recipe similarity.
+        steps: Training steps of the recipe general.
         seed: Seed of the videos and of the training.
         fresh: Remove what an earlier demo left in the folder, and start over.
     """

@@ -44,7 +44,7 @@ def train_with(recipe: str) -> Callable[..., Output]:
 
         Args:
             shards: Folder that `prepare` wrote.
-            config: Recipe: tiny, l3, ave, avol, contrastive, similarity, dense, baselines/direct
+            config: Recipe: tiny, l3, ave, avol, contrastive, general, dense, baselines/direct
                 (and others there), or a TOML file. Its values are the defaults of the options
                 below.
             run: Folder of the run: config.toml, metrics.jsonl, tensorboard/, checkpoints/. Under

@@ -1,4 +1,4 @@
-"""The fusion `general`: positions, whole frames and seconds of sound in one space.
+"""The fusion `linear`: positions, whole frames and seconds of sound in one space.
 
 It is for towers that learned before. Knows tensors only.
 """
@@ -87,7 +87,7 @@ class GroupPresence(nn.Module):
         return presence
 
 
-class GeneralFusion(PositionFusion):
+class LinearFusion(PositionFusion):
     """The second of sound with the best position of the frame, and with the whole frame.
 
     One linear layer a side gives unit vectors of positions, whole frames and seconds, all of one
