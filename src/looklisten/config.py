@@ -169,7 +169,7 @@ class TrainConfig(Section):
     """adam (the paper), or muon, which learns more in a step: the filters of convolutions change in
     all directions alike (Jordan et al. 2024), everything else by Adam.
     """
-    filter_step: float = Field(default=0.05, gt=0, lt=1)
+    filter_step: float = Field(default=0.02, gt=0, lt=1)
     """With muon: the share of their norm by which a step changes the filters of a convolution. It
     follows the same schedule as the learning rate.
     """

@@ -14,7 +14,7 @@ def run_demo(
     /,
     videos: int = 3000,
     seconds: float = 3.0,
-    steps: int = 500,
+    steps: int = 700,
     seed: int = 0,
     fresh: bool = False,
     workers: WorkerCount = None,
