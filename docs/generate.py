@@ -8,6 +8,7 @@ the first sentence of each module. `tests/test_docs.py` fails when a page and th
 
 import ast
 import contextlib
+import functools
 import io
 import os
 import re
@@ -73,6 +74,7 @@ def with_help(page: str) -> str:
     return page
 
 
+@functools.cache
 def first_sentence(module: Path) -> str:
     """The first sentence of a module's docstring, on one line."""
     docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""

@@ -1,9 +1,12 @@
 """Imports point down the tiers, only the app prints, and the words are those of the glossary."""
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from pathlib import Path
+
+import pytest
 
 import looklisten
 
@@ -45,8 +48,15 @@ def python_files(folder=ROOT):
     return sorted(folder.rglob("*.py"))
 
 
+@functools.cache
 def syntax_tree(file):
     return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_syntax_trees():
+    yield
+    syntax_tree.cache_clear()
 
 
 def relative(file):
