@@ -6,9 +6,10 @@ READY := $(VENV)/.ready
 
 # Which tests `make test` runs.
 MARKED ?= not slow
-# Two files of tests at a time. A thread that waits sleeps, so that it does not disturb the others.
+# Two files of tests at a time, each with one thread: more would wait for one another. A thread that
+# waits sleeps.
 WORKERS ?= 2
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: demo serve test check format slow clean
 
