@@ -230,7 +230,9 @@ class Learner:
         # waits: the run hangs at its end. With torch 2.13, of groups created and destroyed one
         # after the other, the fourth hung; with the module released first none of 116 did.
         self._shared_module = None
-        gc.collect()
+        # Where nothing is shared there is nothing to wait for, and this takes up to a second.
+        if not self.world.is_alone:
+            gc.collect()
 
     def autocast(self) -> torch.autocast:
         """The context that the towers compute in."""
