@@ -1,5 +1,6 @@
 """Media and runs that tests share, all made on the spot in seconds."""
 
+import gc
 import signal
 import wave
 from collections.abc import Iterator
@@ -57,6 +58,11 @@ cores, and most tensors of tests are too small for threads."""
 def pytest_configure() -> None:
     """Session-wide fixtures are made before the fixtures of the first test."""
     torch.set_num_threads(THREADS)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays to the end: the collection of garbage need not visit it."""
+    gc.freeze()
 
 
 @pytest.fixture
