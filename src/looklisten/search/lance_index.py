@@ -7,7 +7,6 @@ queries: those of the other side lie elsewhere in the space and are harder.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,31 +15,16 @@ from jaxtyping import Float32
 
 from looklisten.config import SIDES, Side
 from looklisten.search.exact_search import nearest_rows
+from looklisten.search.lance_search import ApproximateIndex, NearestSearch
 
 NEIGHBORS = 10
 """Recall is the share of so many true nearest that are found."""
 QUERIES_OF_A_SIDE = 32
 """So many vectors of each side are the queries of a measurement."""
 RECALL_GOAL = 0.97
-PARTITIONS = 20
-"""Partitions that a query reads, times the effort."""
-REFINE_FACTOR = 4
-"""So many times the wanted moments are compared exactly, times the effort."""
 MAX_EFFORT = 32
 """The effort is doubled until RECALL_GOAL is reached, or this."""
 _BLOCK_ROWS = 16_384
-
-
-@dataclass(frozen=True)
-class ApproximateIndex:
-    """How the approximate index of one side is searched, and what it finds."""
-
-    vectors: int
-    """Vectors when it was trained."""
-    effort: int
-    """How much more a query reads than at least; a power of two."""
-    recall: float
-    """Measured when the store was last maintained."""
 
 
 def index_name(side: Side) -> str:
@@ -71,33 +55,17 @@ def index_columns(table: Any) -> None:
             table.create_index(column, config=kind(), name=f"{column}_idx")
 
 
-def measured_index(table: Any, side: Side, vectors: int) -> ApproximateIndex:
+def measured_index(table: Any, search: NearestSearch, side: Side, vectors: int) -> ApproximateIndex:
     """The effort that reaches RECALL_GOAL, and the recall that it reaches."""
     queries = _query_vectors(table)
     # Once for all efforts, because comparing all vectors takes longest.
     truth = _true_neighbors(table, side, queries)
     effort = 1
     while True:
-        recall = _recall(table, side, queries, truth, effort)
+        recall = _recall(search, side, queries, truth, effort)
         if recall >= RECALL_GOAL or effort >= MAX_EFFORT:
             return ApproximateIndex(vectors, effort, round(recall, 4))
         effort *= 2
-
-
-def nearest_query(
-    table: Any,
-    side: Side,
-    query: Float32[np.ndarray, " width"],
-    limit: int,
-    approximate: ApproximateIndex | None,
-) -> Any:
-    """A query of LanceDB for the most similar vectors of a side."""
-    built = table.search(query, vector_column_name=side).distance_type("cosine").limit(limit)
-    if approximate is None:
-        # There may be an index that was never measured, for example after a kill.
-        return built.bypass_vector_index()
-    effort = approximate.effort
-    return built.nprobes(PARTITIONS * effort).refine_factor(REFINE_FACTOR * effort)
 
 
 def _query_vectors(table: Any) -> Float32[np.ndarray, "queries width"]:
@@ -151,7 +119,7 @@ def _present_vectors(array: pa.FixedSizeListArray) -> Float32[np.ndarray, "rows 
 
 
 def _recall(
-    table: Any,
+    search: NearestSearch,
     side: Side,
     queries: Float32[np.ndarray, "queries width"],
     truth: list[set[str]],
@@ -160,9 +128,7 @@ def _recall(
     hits = 0
     trial = ApproximateIndex(0, effort, 0.0)
     for query, neighbors in zip(queries, truth, strict=True):
-        nearest = nearest_query(table, side, query, NEIGHBORS, trial)
-        # LanceDB warns when its distance is left out.
-        rows = nearest.select(["row_id", "_distance"]).to_arrow()
+        rows = search.rows(side, query, NEIGHBORS, trial, ["row_id"])
         hits += len(neighbors & set(rows["row_id"].to_pylist()))
     return hits / sum(len(neighbors) for neighbors in truth)
 

@@ -30,10 +30,10 @@ from looklisten.search.lance_index import (
     index_columns,
     index_name,
     measured_index,
-    nearest_query,
     read_approximate,
     train_index,
 )
+from looklisten.search.lance_search import NearestSearch
 from looklisten.search.moment_checks import check_moments, check_query
 from looklisten.search.moment_tables import (
     column_vectors,
@@ -93,6 +93,7 @@ class LanceStore:
         self._commits = 0
         with self._reading():
             self._table = _connect(db).open_table(_TABLE_NAME)
+            self._nearest = NearestSearch(db, _TABLE_NAME)
 
     @classmethod
     def make_table(cls, db: Path, width: int) -> None:
@@ -175,10 +176,9 @@ class LanceStore:
         with self._reading():
             approximate = read_approximate(IndexFile.read(self._db).facts, side)
             while True:
-                nearest = nearest_query(self._table, side, unit_query, count, approximate)
-                if sql is not None:
-                    nearest = nearest.where(sql, prefilter=True)
-                rows = nearest.select([*self._schema.names, "_distance"]).to_arrow()
+                rows = self._nearest.rows(
+                    side, unit_query, count, approximate, self._schema.names, sql
+                )
                 # In float64, as in the store `arrow`; LanceDB computes in float32.
                 similarities = column_vectors(rows[side]).astype(np.float64) @ unit_query
                 best = _best_rows(rows, similarities)
@@ -188,12 +188,8 @@ class LanceStore:
                     break
                 # Rows that were not fetched may equal the last one and have a smaller id.
                 count *= 4
-        best = best[:limit]
-        moments = table_moments(rows.select(self._schema.names).take(pa.array(best, pa.int64())))
-        return [
-            FoundMoment(moment, float(similarities[row]))
-            for moment, row in zip(moments, best, strict=True)
-        ]
+        moments = table_moments(rows.select(self._schema.names))
+        return [FoundMoment(moments[row], float(similarities[row])) for row in best[:limit]]
 
     def find_tag(self, name: str, limit: int, where: str | None = None) -> list[FoundMoment]:
         check_at_least(1, limit=limit)
@@ -300,7 +296,7 @@ class LanceStore:
         if vectors >= GROWTH_BEFORE_TRAINING * max(trained_vectors, 1):
             train_index(self._table, side)
             trained_vectors = vectors
-        measured = measured_index(self._table, side, trained_vectors)
+        measured = measured_index(self._table, self._nearest, side, trained_vectors)
         approximate = {**index.facts.get("approximate", {}), side: asdict(measured)}
         self._index = index.with_facts(approximate=approximate)
         self._index.write(self._db)
