@@ -36,7 +36,7 @@ from looklisten.training.distributed import ProcessWorld
 from looklisten.training.learner import Learner
 from looklisten.training.meter import PLATEAU_STEPS, PlateauWarning, TrainingMeter
 from looklisten.training.metrics_log import read_metrics
-from looklisten.training.schedule import learning_rate
+from looklisten.training.optimizers import learning_rate
 
 
 @pytest.fixture(scope="module")

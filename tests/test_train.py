@@ -22,7 +22,7 @@ from looklisten.training import loop
 from looklisten.training.augmentation import augment
 from looklisten.training.held_out import EVALUATED_PAIRS
 from looklisten.training.metrics_log import read_metrics
-from looklisten.training.schedule import learning_rate
+from looklisten.training.optimizers import learning_rate
 from noise_shards import a_clip, write_clips
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"

@@ -40,8 +40,8 @@ from looklisten.training.learner import Learner
 from looklisten.training.lock import training_lock
 from looklisten.training.meter import PAIRS_PER_VIDEO, PlateauWarning, TrainingMeter
 from looklisten.training.metrics_log import FileMetricsLog, NoMetricsLog
+from looklisten.training.optimizers import learning_rate
 from looklisten.training.provenance import TrainingData, training_data
-from looklisten.training.schedule import learning_rate
 
 _log = logging.getLogger("looklisten")
 

@@ -1,8 +1,9 @@
-"""What changes the weights: Adam, or Muon for the filters and Adam for everything else.
+"""What changes the weights: Adam, or Muon for filters and Adam for all else. Its learning rate.
 
 Knows parameters and their gradients; no network, no files.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,6 +145,22 @@ class Optimizers:
                     state[index] = {key: saved[name].pop(key) for key in expected}
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int = 1) -> float:
+    """The learning rate of a step, counted from 1.
+
+    A linear climb, then constant, stairs, or half a cosine down to zero after the last step.
+    """
+    if step <= config.warmup_steps:
+        return config.learning_rate * step / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    if config.schedule == "stairs":
+        stairs = (step - 1) // (steps_per_epoch * config.stair_epochs)
+        return config.learning_rate * config.stair_factor**stairs
+    done = (step - config.warmup_steps - 1) / max(config.steps - config.warmup_steps, 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _in_layout_of(parameter: nn.Parameter, value: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from looklisten.training.batches import fit_batch_size, select_labeled, training
 from looklisten.training.distributed import ProcessWorld
 from looklisten.training.learner import Learner
 from looklisten.training.meter import TrainingMeter
-from looklisten.training.schedule import learning_rate
+from looklisten.training.optimizers import learning_rate
 
 MEMORIZED_ACCURACY = 0.95
 MAX_SECONDS = 60.0

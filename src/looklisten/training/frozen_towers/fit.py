@@ -9,7 +9,7 @@ from looklisten.training.batches import fit_batch_size
 from looklisten.training.frozen_towers.batches import FeatureStream
 from looklisten.training.frozen_towers.cache import FeatureCache
 from looklisten.training.learner import Learner
-from looklisten.training.schedule import learning_rate
+from looklisten.training.optimizers import learning_rate
 
 
 def fit_fusion(
