@@ -211,7 +211,7 @@ def test_the_client_imports_neither_torch_nor_numpy():
 
 def test_a_server_takes_the_network_of_its_index(server):
     with pytest.raises(ll.LookListenError, match="another network"):
-        open_service("untrained:similarity", server.service.catalog.db, ServeOptions(), "cpu")
+        open_service("untrained:general", server.service.catalog.db, ServeOptions(), "cpu")
     service = open_service(None, server.service.catalog.db, ServeOptions(), "cpu")
     assert service.run.name == NETWORK
     asyncio.run(service.close())
