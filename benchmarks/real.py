@@ -1,7 +1,7 @@
 """How well networks and simple methods tell which sound belongs to which frame, on real clips.
 
     python benchmarks/real.py FOLDER --out OUT [--network NAME ...] [--head RECIPE ...]
-        [--cca NAME ...] [--from-scratch RECIPE ...]
+        [--cca NAME ...] [--from-scratch RECIPE ... --seeds SEED ... --others SHARDS ...]
 
 FOLDER has `clips.csv` (path, video_id, kind: natural or reel), `boxes.csv` and the videos. They are
 prepared once, into OUT/shards. Videos are split into five folds. A method that learns is trained on
@@ -12,6 +12,8 @@ A network that is finished is measured on the same pairs. Figures are pooled ove
 Rows: hand-made descriptions with CCA; for each network its answers (`untrained:RECIPE`, a run, any
 name that `looklisten.open` takes), and with --cca the CCA of its frozen towers. With --head the
 fusion of a recipe is trained on its frozen towers, as `benchmarks/start_head.py` trains `start`.
+With --from-scratch a network of a recipe, or of a TOML file, learns on the other folds, once for
+each seed. Its runs stay in OUT, and a second call continues.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from cca import CCA, RIDGES
+from from_scratch import Scratch
 from numpy.typing import NDArray
 
 import looklisten as ll
@@ -89,6 +92,8 @@ class Row:
     at_center: int = 0
     boxes: int = 0
     seconds: float = 0.0
+    training_seconds: float = 0.0
+    """Processor seconds of training from scratch, of all folds."""
 
     def add(self, matrix: ScoreMatrix, kinds: NDArray[np.str_]) -> None:
         """Add the scores of a fold; `kinds` has that of each moment."""
@@ -122,6 +127,8 @@ class Row:
             values[f"mosaic_{tiles}_trials"] = result.trials
         if self.boxes:
             values |= {"boxes": self.boxes, "pointed": self.pointed, "at_center": self.at_center}
+        if self.training_seconds:
+            values["training_seconds"] = round(self.training_seconds)
         return values
 
 
@@ -274,30 +281,24 @@ def cca_row(
     return row
 
 
-def trained_on_fold(folder: Path, recipe: str, table: Path, out: Path) -> NetworkOfFold:
-    """Networks trained from scratch on four folds; each run stays in `out` and is not repeated."""
+def from_scratch_row(
+    scratch: Scratch,
+    clips: ll.Shards,
+    kinds: NDArray[np.str_],
+    folds: Sequence[Fold],
+    trials: int,
+) -> Row:
+    training_seconds = 0.0
 
-    def network(fold: Fold) -> L3Net:
-        held_out = {str(number) for number in np.flatnonzero(fold.test)}
-        name = hashlib.sha256(" ".join(sorted(held_out)).encode()).hexdigest()[:8]
-        run = out / f"{recipe}-{name}"
-        clips = ll.Shards(out / "shards")
-        tested = set(clips.columns("source")["source"].take(np.flatnonzero(fold.test)).to_pylist())
-        if not (run / "checkpoints").is_dir():
-            fold_table = out / f"fold-{name}.csv"
-            with table.open(newline="") as source, fold_table.open("w", newline="") as target:
-                rows = list(csv.DictReader(source))
-                writer = csv.writer(target)
-                writer.writerow(["path", "video_id", "split"])
-                for values in rows:
-                    split = "test" if values["path"] in tested else "train"
-                    path = (folder / values["path"]).resolve()
-                    writer.writerow([path, values["video_id"], split])
-            ll.prepare([fold_table], out / f"shards-{name}")
-            ll.train(out / f"shards-{name}", ll.Config.load(recipe), run)
-        return ll.load(run)
+    def network_of_fold(fold: Fold) -> L3Net:
+        nonlocal training_seconds
+        network, seconds = scratch.run(fold.test)
+        training_seconds += seconds
+        return network
 
-    return network
+    row = network_row(scratch.name, network_of_fold, clips, kinds, folds, trials)
+    row.training_seconds = training_seconds
+    return row
 
 
 def head_of_fold(recipe: str, clips: ll.Shards) -> NetworkOfFold:
@@ -317,7 +318,8 @@ def head_of_fold(recipe: str, clips: ll.Shards) -> NetworkOfFold:
 
 def rows_of(arguments: argparse.Namespace, clips: ll.Shards, kinds: Any) -> Iterator[Row]:
     folds = make_folds(clips.video_ids, kinds)
-    yield cca_row("hand-made descriptions, CCA", hand_made_features(clips), clips, kinds, folds)
+    if arguments.hand_made:
+        yield cca_row("hand-made descriptions, CCA", hand_made_features(clips), clips, kinds, folds)
     for name in arguments.network:
         yield network_row(name, same_network(name), clips, kinds, folds, arguments.trials)
     for name in arguments.cca:
@@ -327,18 +329,11 @@ def rows_of(arguments: argparse.Namespace, clips: ll.Shards, kinds: Any) -> Iter
         name = f"{recipe}, its fusion trained on the other folds"
         network_of_fold = head_of_fold(recipe, clips)
         yield network_row(name, network_of_fold, clips, kinds, folds, arguments.trials)
+    others = tuple(arguments.others)
     for recipe in arguments.from_scratch:
-        network_of_fold = trained_on_fold(
-            arguments.folder, recipe, arguments.folder / "clips.csv", arguments.out
-        )
-        yield network_row(
-            f"{recipe}, from scratch on the other folds",
-            network_of_fold,
-            clips,
-            kinds,
-            folds,
-            arguments.trials,
-        )
+        for seed in arguments.seeds:
+            scratch = Scratch(recipe, seed, arguments.out / "shards", others, arguments.out)
+            yield from_scratch_row(scratch, clips, kinds, folds, arguments.trials)
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -374,10 +369,15 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--hand-made", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--network", nargs="*", default=["untrained:tiny"])
     parser.add_argument("--cca", nargs="*", default=[], help="networks whose towers a CCA joins")
     parser.add_argument("--head", nargs="*", default=[], metavar="RECIPE")
     parser.add_argument("--from-scratch", nargs="*", default=[], metavar="RECIPE")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0], help="of --from-scratch")
+    parser.add_argument(
+        "--others", nargs="*", type=Path, default=[], help="shards --from-scratch trains on too"
+    )
     parser.add_argument("--trials", type=int, default=2000, help="mosaics of each size; 0: none")
     arguments = parser.parse_args()
     table = arguments.folder / "clips.csv"

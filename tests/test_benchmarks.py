@@ -7,6 +7,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import looklisten as ll
@@ -77,3 +78,27 @@ def test_an_archive_is_cut_into_parts(gpu, tmp_path):
     with tarfile.open(joined) as tar:
         tar.extractall(tmp_path / "again", filter="data")
     assert (tmp_path / "again/network/weights").read_bytes() == bytes(range(256)) * 100
+
+
+@pytest.fixture(scope="module")
+def from_scratch():
+    """The module `benchmarks/from_scratch.py`."""
+    sys.path.insert(0, str(BENCHMARKS))
+    module = importlib.import_module("from_scratch")
+    sys.path.remove(str(BENCHMARKS))
+    return module
+
+
+def test_a_fold_is_held_out_of_shards_that_are_linked(from_scratch, shards, tmp_path):
+    test = np.arange(len(shards)) % 3 == 0
+    other = shards.path
+    from_scratch.link_shards(shards.path, test, [other], tmp_path / "linked")
+    linked = ll.Shards(tmp_path / "linked")
+    fold, others = np.arange(len(linked)) < len(shards), np.arange(len(linked)) >= len(shards)
+    assert len(linked) == 2 * len(shards)
+    assert (linked.splits[fold] == np.where(test, "test", "train")).all()
+    assert (linked.splits[others] == shards.splits).all()
+    assert not set(linked.videos(fold)) & set(linked.videos(others))
+    assert (
+        bytes(linked.jpeg(len(shards), 0)) == bytes(linked.jpeg(0, 0)) == bytes(shards.jpeg(0, 0))
+    )
