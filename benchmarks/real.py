@@ -317,7 +317,7 @@ def head_of_fold(recipe: str, clips: ll.Shards) -> NetworkOfFold:
 
 
 def rows_of(arguments: argparse.Namespace, clips: ll.Shards, kinds: Any) -> Iterator[Row]:
-    folds = make_folds(clips.video_ids, kinds)
+    folds = [make_folds(clips.video_ids, kinds)[number] for number in arguments.folds]
     if arguments.hand_made:
         yield cca_row("hand-made descriptions, CCA", hand_made_features(clips), clips, kinds, folds)
     for name in arguments.network:
@@ -378,6 +378,8 @@ def main() -> None:
     parser.add_argument(
         "--others", nargs="*", type=Path, default=[], help="shards --from-scratch trains on too"
     )
+    every_fold = list(range(FOLDS))
+    parser.add_argument("--folds", nargs="*", type=int, default=every_fold, help="measured ones")
     parser.add_argument("--trials", type=int, default=2000, help="mosaics of each size; 0: none")
     arguments = parser.parse_args()
     table = arguments.folder / "clips.csv"
