@@ -178,7 +178,8 @@ class Memory:
                     fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
                     if (
                         int(fields["PPid"]) != os.getpid()
-                        or b"looklisten.data.worker" not in (status.parent / "cmdline").read_bytes()
+                        or b"looklisten.data.workers.child"
+                        not in (status.parent / "cmdline").read_bytes()
                     ):
                         continue
                     self.peak = max(self.peak, int(fields["VmHWM"].split()[0]) / 1024)

@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 
 from conftest import CLOCK_SIDE, clock_frame, hear_clock, read_clock, write_clock_video
-from looklisten.data.cutting import CutReport, cut
+from looklisten.data.cutting import cut
 from looklisten.data.options import CLIP_MARKS, PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError, SourceError, TooShortError
@@ -236,7 +236,7 @@ def test_what_comes_before_a_break_is_kept_and_marked(tmp_path, kind):
     )
     data = (tmp_path / f"whole.{kind}").read_bytes()
     (tmp_path / f"half.{kind}").write_bytes(data[: len(data) * 6 // 10])
-    report = CutReport()
+    report = DecodeReport()
     clips = list(
         cut(
             tmp_path / f"half.{kind}",
@@ -432,7 +432,7 @@ def test_a_quiet_second_in_a_loud_clip_is_not_silence(tmp_path):
 
 def test_limits_are_kept(tmp_path):
     write_clock_video(tmp_path / "a.mkv", seconds=5.0)
-    report = CutReport()
+    report = DecodeReport()
     clips = list(
         cut(
             tmp_path / "a.mkv",

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import write_clock_video, write_sound
-from looklisten.data.cutting import CutReport, cut
-from looklisten.data.options import PrepareOptions
-from looklisten.data.sources import Source
+from cut_files import clips_and_report
 from looklisten.media.decode.decode import decode_media
 from looklisten.media.decode.file_end import counts_frames, written_bytes
 from looklisten.media.decode.options import DecodeOptions
@@ -22,11 +20,6 @@ RATE = 48_000
 def tone(seconds):
     t = np.arange(round(seconds * RATE)) / RATE
     return (0.3 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
-
-
-def clips_and_report(path, **settings):
-    report = CutReport()
-    return list(cut(path, Source(path.name), PrepareOptions(**settings), report=report)), report
 
 
 def reported(path, picture=False):

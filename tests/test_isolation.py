@@ -64,7 +64,7 @@ def children():
             fields = stat.read_text().rpartition(")")[2].split()
             if (
                 int(fields[1]) == os.getpid()
-                and b"looklisten.data.worker" in (stat.parent / "cmdline").read_bytes()
+                and b"looklisten.data.workers.child" in (stat.parent / "cmdline").read_bytes()
             ):
                 found[int(stat.parent.name)] = fields
     return found

@@ -11,10 +11,8 @@ import simplejpeg
 
 import looklisten as ll
 from conftest import clock_frame, read_clock, write_clock_video, write_sound
-from looklisten.data.cutting import CutReport, cut
-from looklisten.data.options import PrepareOptions
-from looklisten.data.sources import Source
-from looklisten.errors import SourceError, TooShortError
+from cut_files import clips_and_report
+from looklisten.errors import SourceError
 from looklisten.media.decode.decode import decode_audio
 from looklisten.media.decode.records import AUDIO_HOLE, DecodeReport
 from looklisten.media.levels import is_silent
@@ -56,15 +54,6 @@ def write_video(path, frame_times, sounds, last_frame_seconds=0.04):
         waves += audio.encode(None)
         for packet in sorted([*pictures, *waves], key=lambda packet: packet.dts * packet.time_base):
             container.mux(packet)
-
-
-def clips_and_report(path, start_seconds=None, stop_seconds=None, **settings):
-    report = CutReport()
-    try:
-        source = Source(path.name, start_seconds=start_seconds, stop_seconds=stop_seconds)
-        return list(cut(path, source, PrepareOptions(**settings), report=report)), report
-    except TooShortError:
-        return [], report
 
 
 def steady(begin, end):

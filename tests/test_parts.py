@@ -10,10 +10,8 @@ import pytest
 import simplejpeg
 
 from conftest import hear_clock, read_clock, write_clock_video, write_sound
+from cut_files import clips_and_report
 from looklisten.app.cli import main
-from looklisten.data.cutting import CutReport, cut
-from looklisten.data.options import PrepareOptions
-from looklisten.data.sources import Source
 from looklisten.media.decode.decode import decode_audio, decode_media
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.packets import decode_packet
@@ -22,12 +20,6 @@ from looklisten.media.decode.records import APPENDED_FILE, DecodeReport
 RATE = 48_000
 PART_SECONDS = 4.0
 TS = {"video_codec": "mpeg2video", "audio_codec": "mp2"}
-
-
-def clips_and_report(path, start_seconds=None, stop_seconds=None, **settings):
-    report = CutReport()
-    source = Source(path.name, start_seconds=start_seconds, stop_seconds=stop_seconds)
-    return list(cut(path, source, PrepareOptions(**settings), report=report)), report
 
 
 def out_of_sync(clip):

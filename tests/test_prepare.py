@@ -21,7 +21,7 @@ from looklisten.data.options import PrepareOptions
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
-from looklisten.data.worker_messages import SourceOutcome
+from looklisten.data.workers.messages import SourceOutcome
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.system.files import check_writable

@@ -18,11 +18,12 @@ from looklisten.data.duplicates import fingerprint
 from looklisten.data.options import PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.sources import Source, open_source
-from looklisten.data.worker import MACHINE_ERRORS, Worker, WorkerPool
-from looklisten.data.worker_messages import BatchRequest, SourceOutcome, SourceRequest
+from looklisten.data.workers.messages import BatchRequest, SourceOutcome, SourceRequest
+from looklisten.data.workers.parent import Worker, WorkerPool
 from looklisten.errors import LookListenError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.process import WorkerLost
+from looklisten.system.files import MACHINE_ERRORS
 
 NOTABLE_LOSS_SECONDS = 1.0
 """From this loss on a source has a line in skipped.jsonl; the index counts every loss."""
@@ -93,6 +94,11 @@ class _Position:
     on_source: Callable[[int], None] | None
     source: int = NO_SOURCE
     clips: int = 0
+
+    def begin(self, source: int) -> None:
+        """Note that the worker begins with a source."""
+        self.source = source
+        self.clips = 0
 
     def on_clips(self, clips: int) -> None:
         """Note how many clips of the source are cut."""
@@ -219,16 +225,16 @@ def _attempt(
         # A later run compares it, to know whether the file has changed.
         fingerprints.append("" if problem else fingerprint(path))
         if problem:
-            outcome = SourceOutcome("failed", "fetch", problem)
+            reason = source.named_in(problem, str(path))
+            outcomes.append(SourceOutcome("failed", "fetch", reason))
         else:
-            outcome = _cut_source(batch, worker, path, number, lost.get(number), position)
-        outcome.reason = _with_user_name(outcome.reason, path, source)
-        outcome.last_error = _with_user_name(outcome.last_error, path, source)
-        outcomes.append(outcome)
+            position.begin(number)
+            request = _request_of(batch, source, path, lost.get(number))
+            outcomes.append(worker.cut(request, position.on_clips))
         if position.on_source:
             position.on_source(number + 1)
     # From here on a lost worker is no fault of the last source.
-    position.source = NO_SOURCE
+    position.begin(NO_SOURCE)
     record = batch_record(batch.sources, outcomes, worker.finish())
     record["made_of"] = [
         (source.bytes, source.modified_ns, content)
@@ -237,41 +243,14 @@ def _attempt(
     return record
 
 
-def _cut_source(
-    batch: SourceBatch,
-    worker: Worker,
-    path: Path,
-    number: int,
-    lost: LostWorkers | None,
-    position: _Position,
-) -> SourceOutcome:
-    """Let the worker cut one source."""
-    source = batch.sources[number]
-    max_clips = lost.max_clips if lost else None
-    outcome = SourceOutcome()
-    # With 0 clips nothing is left to cut, so a file that ended workers is not opened again.
-    if max_clips != 0:
-        position.source = number
-        position.clips = 0
-        boxes = tuple(batch.boxes.get(source.path, ()))
-        request = SourceRequest(str(path), source, boxes, max_clips)
-        outcome = worker.cut(request, position.on_clips)
-    # The clips before the crash are kept, and the source still counts as failed.
-    if lost and max_clips is not None:
-        outcome.status = "failed"
-        outcome.stage = "worker"
-        outcome.reason = lost.reason
-        outcome.last_error = lost.reason
-    return outcome
-
-
-def _with_user_name(sentence: str, path: Path, source: Source) -> str:
-    """The sentence with the name that the user gave, in place of that of a fetched copy."""
-    # Errors of Python quote a path with escapes.
-    as_python_prints_it = repr(str(path))[1:-1]
-    for written in (str(path), as_python_prints_it):
-        sentence = sentence.replace(written, source.name)
-    return sentence.encode("utf-8", "backslashreplace").decode()
+def _request_of(
+    batch: SourceBatch, source: Source, path: Path, lost: LostWorkers | None
+) -> SourceRequest:
+    """What the worker is asked to do with one source."""
+    boxes = tuple(batch.boxes.get(source.path, ()))
+    if lost is None or lost.max_clips is None:
+        return SourceRequest(str(path), source, boxes)
+    return SourceRequest(str(path), source, boxes, lost.max_clips, lost.reason)
 
 
 def _local_files(batch: SourceBatch) -> Iterator[tuple[Source, Path, str]]:

@@ -43,7 +43,7 @@ SOUND_AFTER_PICTURE = "sound after the picture ends"
 PICTURE_WITHOUT_SOUND = "picture without sound"
 SHORTER_THAN_A_CLIP = "shorter than a clip"
 TOO_FAR_APART = "picture and sound too far apart in the file"
-"""Reasons of `CutReport.add_lost`; `media.decode` has those of timestamps that had passed."""
+"""Reasons in `CutReport.lost_seconds`; `media.decode.records` has those of decoding."""
 
 MIN_LOST_SECONDS = 0.1
 """A smaller loss is the padding of a codec or the length of a frame, and is not counted."""
@@ -62,11 +62,15 @@ SecondsSpan = tuple[float, float]
 
 
 @dataclass
-class CutReport(DecodeReport):
-    """What decoding and cutting one source met: filled while `cut` runs."""
+class CutReport:
+    """What cutting one source met: filled while `cut` runs. `DecodeReport` is of its decoding."""
 
     clips: int = 0
     """How many clips were cut so far."""
+    stop_reason: str = ""
+    """Why cutting ended before the end of the file; empty if it did not."""
+    lost_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds that were decoded and that no clip holds, by reason."""
 
 
 def cut(
@@ -74,35 +78,37 @@ def cut(
     source: Source,
     options: PrepareOptions,
     boxes: Sequence[VideoBox] = (),
-    report: CutReport | None = None,
+    report: DecodeReport | None = None,
     max_clips: int | None = None,
+    cut_report: CutReport | None = None,
 ) -> Iterator[Clip]:
     """The clips of one video: consecutive stretches of `clip_seconds` with frames and sound.
 
-    `path` is where the file is. A remainder shorter than `min_clip_seconds` is left out. If the
-    file ends early (`report.stop_reason`), or `max_clips` are cut, the last clip is marked
-    "truncated". `report.lost_seconds` counts seconds that no clip holds, by reason, also if an
-    error is raised.
+    `path` is where the file is. A remainder shorter than `min_clip_seconds` is left out. If reading
+    or cutting ends early (`stop_reason`), or `max_clips` are cut, the last clip is marked
+    "truncated". The decoder writes `report`, and `cut` writes `cut_report`. Their `lost_seconds`
+    together are the seconds that no clip holds, by reason, also if an error is raised.
 
     Raises SourceError if the file is no video with image and sound, TooShortError if the two share
     less than a clip needs.
     """
-    report = report if report is not None else CutReport()
+    report = report if report is not None else DecodeReport()
+    cut_report = cut_report if cut_report is not None else CutReport()
     # The last clip waits, because only the end tells whether the file was complete.
     waiting: Clip | None = None
     is_truncated = True
-    cutter = ClipCutter(source, options, boxes, report)
+    cutter = ClipCutter(source, options, boxes, report, cut_report)
     for clip in _all_clips(path, source, options, cutter):
         if waiting:
             yield waiting
         waiting = clip
-        report.clips += 1
-        if report.clips == max_clips:
+        cut_report.clips += 1
+        if cut_report.clips == max_clips:
             break
     else:
         # Not after `max_clips`: the file was not decoded to its end, so its losses are not known.
         cutter.count_lost()
-        is_truncated = bool(report.stop_reason)
+        is_truncated = bool(cutter.stop_reason)
     if not waiting:
         raise _no_clip_error(path, options, cutter)
     if is_truncated:
@@ -112,13 +118,13 @@ def cut(
 
 def _no_clip_error(path: str | Path, options: PrepareOptions, cutter: "ClipCutter") -> SourceError:
     report = cutter.report
-    reason = report.stop_reason or report.last_error
+    reason = cutter.stop_reason or report.last_error
     sentence = (
         f"{path}: picture and sound share {cutter.longest_seconds:.3f} s, "
         f"a clip needs {options.min_clip_seconds:g} s{f'; {reason}' if reason else ''}"
     )
     # Skipped means that nothing is wrong with the file. So a damaged one fails, however short.
-    is_damaged = report.stop_reason or report.damaged_count
+    is_damaged = cutter.stop_reason or report.damaged_count
     return SourceError(sentence) if is_damaged else TooShortError(sentence)
 
 
@@ -137,7 +143,7 @@ def _all_clips(
     for event in decode_media(path, decode_options, cutter.report):
         cutter.add(event)
         yield from cutter.clips()
-        if cutter.report.stop_reason:
+        if cutter.stop_reason:
             break
     yield from cutter.clips(is_over=True)
 
@@ -191,7 +197,9 @@ class ClipCutter:
     source: Source
     options: PrepareOptions
     boxes: Sequence[VideoBox]
-    report: CutReport
+    report: DecodeReport
+    """Of the decoder, which writes it."""
+    cut_report: CutReport
     frames: deque[_JpegFrame] = field(default_factory=deque)
     stretches: deque[_Stretch] = field(default_factory=deque)
     last_frame: _JpegFrame | None = None
@@ -209,6 +217,11 @@ class ClipCutter:
     """The longest stretch that was too short for a clip."""
     damaged_count: int = 0
     """What of the report's damage is in clips already."""
+
+    @property
+    def stop_reason(self) -> str:
+        """Why cutting or decoding ended before the end of the file; empty if neither did."""
+        return self.cut_report.stop_reason or self.report.stop_reason
 
     def add(self, event: Frame | AudioChunk) -> None:
         """Take the next frame or sound of the file."""
@@ -236,7 +249,7 @@ class ClipCutter:
     def _limit_memory(self, event: Frame | AudioChunk) -> None:
         """Drop the oldest frame or sound when too much of it waits for the other."""
         if self._comes_too_late(event):
-            self.report.stop_reason = (
+            self.cut_report.stop_reason = (
                 f"picture and sound of one moment lie more than {MAX_APART_SECONDS:g} s apart "
                 "in the file"
             )
@@ -300,7 +313,7 @@ class ClipCutter:
                 return
 
     def count_lost(self) -> None:
-        """Count in the report, by reason, what of frames and sound no clip holds."""
+        """Count, by reason, what of the decoded frames and sound no clip holds."""
         start_seconds = self.source.start_seconds or 0.0
         video_end = max(self.report.video_end_seconds, start_seconds)
         video_start = max(min(self.first_frame_seconds, video_end), start_seconds)
@@ -316,7 +329,7 @@ class ClipCutter:
         }
         for reason, seconds in lost.items():
             if seconds > MIN_LOST_SECONDS:
-                self.report.add_lost(reason, seconds)
+                self.cut_report.lost_seconds[reason] = seconds
 
     def _clip(self, stretch: _Stretch, seconds: float) -> Clip:
         """The next clip, of `seconds`."""

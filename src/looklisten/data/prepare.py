@@ -19,7 +19,7 @@ from looklisten.data.merge import merge_records, remove_old_shards, why_no_clip
 from looklisten.data.options import Engine, LabelSource, PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.plan import BatchPlan, TaskShare, make_plan
-from looklisten.data.worker import WorkerPool
+from looklisten.data.workers.parent import WorkerPool
 from looklisten.errors import ConfigError, SourceError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.option_checks import check_at_least, check_one_of

@@ -59,6 +59,14 @@ class Source:
         """The path that opens the file of a local source."""
         return root / decode_name(self.path)
 
+    def named_in(self, sentence: str, path: str) -> str:
+        """The sentence with the user's name of the source in place of `path`, a fetched copy."""
+        # Errors of Python quote a path with escapes.
+        as_python_prints_it = repr(path)[1:-1]
+        for written in (path, as_python_prints_it):
+            sentence = sentence.replace(written, self.name)
+        return sentence.encode("utf-8", "backslashreplace").decode()
+
 
 @dataclass(frozen=True)
 class SourceList:

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from looklisten.data.cutting import CutReport
 from looklisten.drawing.figures import (
     FramePixels,
     SheetColumn,
@@ -32,6 +31,7 @@ from looklisten.inference.localization.localize import MapComputer, localize_eac
 from looklisten.inference.localization.methods import localize_moments
 from looklisten.inference.localization.options import LocalizeFileOptions
 from looklisten.inference.localization.records import HeatMap, Localization, normalize_maps
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.redraw import VideoInfo
 from looklisten.model.l3net import L3Net
 from looklisten.system.files import atomic_write
@@ -70,7 +70,7 @@ def localize_video(
     if options.overlay:
         map_every_seconds = min(still_every_seconds, options.overlay_every_seconds)
     map_options = replace(options.maps, every_seconds=map_every_seconds)
-    report = CutReport()
+    report = DecodeReport()
     next_still_seconds = 0.0
     localizations: list[Localization] = []
     still_frames: dict[int, Tensor] = {}

@@ -17,6 +17,19 @@ from pathlib import Path
 from looklisten.errors import ConfigError
 from looklisten.names import printable
 
+MACHINE_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EROFS,
+    errno.EACCES,
+}
+"""Errors of the machine, such as a full disk. They stop the whole task."""
+
+READING_MACHINE_ERRORS = MACHINE_ERRORS - {errno.EACCES}
+"""Those of the machine while a source is read: EACCES then concerns this source only."""
+
 ABANDONED_SECONDS = 86_400
 """A temporary folder of another machine is removed if it is older than this."""
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from looklisten.data.clips import Clip
-from looklisten.data.cutting import CutReport, cut
+from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.evaluation.comparison import compare_in_blocks, fusion_comparison
@@ -32,6 +32,7 @@ from looklisten.evaluation.sync.options import SyncChoices, SyncOptions
 from looklisten.inference.moments import moment_at
 from looklisten.inference.towers import listen, look
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.frames import fit_square, stack
 from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
@@ -146,7 +147,7 @@ def _beginning(path: Path, seconds: float) -> Clip:
     size = path.stat().st_size if path.is_file() else 0
     file = Source(path.name, size, stop_seconds=seconds)
     options = PrepareOptions(clip_seconds=seconds, min_clip_seconds=min(1.0, seconds))
-    clips = stream_isolated(cut, path, file, options, source=path, report=CutReport())
+    clips = stream_isolated(cut, path, file, options, source=path, report=DecodeReport())
     with closing(clips):
         first: Clip = next(clips)
     return first

@@ -32,7 +32,6 @@ from looklisten.data.sources import (
     is_remote,
     path_on_this_machine,
 )
-from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError
 from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
 from looklisten.inference.embedding.fingerprints import SourceStamp, sha256_of_json
@@ -60,7 +59,7 @@ from looklisten.media.isolation.readers import is_image, read_streams
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.names import printable
-from looklisten.system.files import remove_abandoned_scratch
+from looklisten.system.files import MACHINE_ERRORS, remove_abandoned_scratch
 from looklisten.system.progress import Progress, no_progress
 
 _log = logging.getLogger("looklisten")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from looklisten.config import SIDES
 from looklisten.data.clips import Clip
-from looklisten.data.cutting import CutReport, cut
+from looklisten.data.cutting import cut
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
 from looklisten.errors import ConfigError
@@ -19,6 +19,7 @@ from looklisten.inference.localization.options import LocalizeChoices, LocalizeO
 from looklisten.inference.localization.records import Localization, normalize_maps
 from looklisten.inference.moments import Moment, moment_at
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.isolation.parent import stream_isolated
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.model.l3net import L3Net
@@ -59,7 +60,7 @@ def localize_each(
     model: L3Net,
     options: LocalizeOptions,
     at_seconds: Sequence[float] | None = None,
-    report: CutReport | None = None,
+    report: DecodeReport | None = None,
     prepare_options: PrepareOptions | None = None,
     compute: MapComputer = localize_moments,
 ) -> Iterator[tuple[Moment, Localization]]:
@@ -78,7 +79,7 @@ def localize_each(
         around_seconds = min(options.every_seconds, WINDOW_SECONDS)
     moment_count = 0
     end_seconds = 0.0
-    for clip in _clips(source, report or CutReport(), prepare_options or PrepareOptions()):
+    for clip in _clips(source, report or DecodeReport(), prepare_options or PrepareOptions()):
         end_seconds = clip.start_seconds + clip.duration_seconds
         clip_times = _times_in_clip(clip, options.every_seconds, times)
         moment_count += len(clip_times)
@@ -115,7 +116,7 @@ def _times_in_clip(
 
 
 def _clips(
-    source: str | Path | Clip | Iterable[Clip], report: CutReport, options: PrepareOptions
+    source: str | Path | Clip | Iterable[Clip], report: DecodeReport, options: PrepareOptions
 ) -> Iterable[Clip]:
     if isinstance(source, Clip):
         return [source]

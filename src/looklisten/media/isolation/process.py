@@ -1,8 +1,8 @@
 """A program of this package in a process of its own: how it starts, its limits, how it ended.
 
-`prepare` runs one program this way (`data.worker`). Everything else that reads a user's files runs
-another one (`isolation.child`). Both communicate over pipes, and end by themselves when the pipe
-closes, so that a killed parent leaves no orphans.
+`prepare` runs one program this way (`data.workers.child`). Everything else that reads a user's
+files runs another one (`isolation.child`). Both communicate over pipes, and end by themselves when
+the pipe closes, so that a killed parent leaves no orphans.
 """
 
 import contextlib

@@ -35,7 +35,6 @@ from looklisten.data.sources import (
     is_remote,
     path_on_this_machine,
 )
-from looklisten.data.worker import MACHINE_ERRORS
 from looklisten.errors import ConfigError, DecoderLostError, SourceError, StoreError
 from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
 from looklisten.inference.embedding.fingerprints import SourceStamp
@@ -62,7 +61,7 @@ from looklisten.search.moments import IndexedMoment, moment_id
 from looklisten.search.opening import open_store
 from looklisten.search.options import IndexChoices, IndexOptions
 from looklisten.search.store import VectorStore
-from looklisten.system.files import check_writable
+from looklisten.system.files import MACHINE_ERRORS, check_writable
 from looklisten.system.progress import Progress, no_progress
 
 _log = logging.getLogger("looklisten")

@@ -1,6 +1,7 @@
 """The records that `prepare` and its worker processes send each other, as JSON.
 
-They carry paths, options and counts, never media.
+They carry paths, options and counts, never media. For each batch a worker gets a `BatchRequest`, a
+`SourceRequest` for each source, and `END`.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -9,6 +10,9 @@ from typing import Any, Literal
 from looklisten.data.clips import VideoBox
 from looklisten.data.options import PrepareOptions
 from looklisten.data.sources import Source
+
+END = {"end": True}
+"""The message after the last source of a batch."""
 
 Status = Literal["prepared", "skipped", "failed"]
 """Prepared: clips were cut. Skipped: nothing is wrong, but no clip is wanted. Failed: an error."""
@@ -43,6 +47,8 @@ class SourceRequest:
     boxes: tuple[VideoBox, ...] = ()
     max_clips: int | None = None
     """Cut this many clips at most."""
+    lost_worker: str = ""
+    """How the source ended worker processes, if `max_clips` is there to prevent that."""
 
     def to_json(self) -> dict[str, Any]:
         return {"source": asdict(self)}
@@ -53,12 +59,12 @@ class SourceRequest:
         source = fields["source"]
         source["labels"] = tuple(source["labels"])
         boxes = tuple(VideoBox(**box) for box in fields["boxes"])
-        return cls(fields["path"], Source(**source), boxes, fields["max_clips"])
+        return cls(**fields | {"source": Source(**source), "boxes": boxes})
 
 
-@dataclass
+@dataclass(frozen=True)
 class SourceOutcome:
-    """What became of one source."""
+    """What became of one source, written once when it is done."""
 
     status: Status = "prepared"
     stage: str = ""

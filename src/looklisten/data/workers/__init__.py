@@ -1,0 +1,1 @@
+"""Cutting videos in other processes, for `prepare`."""

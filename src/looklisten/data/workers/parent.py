@@ -1,0 +1,162 @@
+"""Worker processes as the command that uses them sees them: started, lent, asked and stopped.
+
+A file that crashes the decoder ends one of them, and only that file is lost. `child` is the program
+that they run; it ends by itself when its pipe closes, so a killed parent leaves no orphans.
+"""
+
+import contextlib
+import io
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from looklisten.data.workers.messages import END, BatchRequest, SourceOutcome, SourceRequest
+from looklisten.errors import LookListenError
+from looklisten.media.isolation.limits import WorkerLimits
+from looklisten.media.isolation.process import ChildProcess, WorkerLost
+
+WORKER_PROGRAM = "looklisten.data.workers.child"
+"""What a worker process runs."""
+
+
+class Worker:
+    """A running worker process, which cuts one batch of sources after the other.
+
+    For each batch call `begin`, `cut` for each of its sources, and `finish`. All three raise
+    WorkerLost if the process died, or was silent for too long and was stopped; OSError if it met an
+    error of the machine; LookListenError if it refused the work.
+    """
+
+    def __init__(self, limits: WorkerLimits) -> None:
+        self.limits = limits
+        self.sources = 0
+        """How many sources it has worked on."""
+        self._process = ChildProcess(WORKER_PROGRAM, str(limits.memory_megabytes))
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        """Answers in order; None after the last one, when the process has closed its pipe."""
+        # A thread reads the pipe: `receive` needs a time limit, which a pipe does not have.
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        try:
+            # A program that cannot start here is the fault of no file, so it is found out first.
+            self._receive()  # "ready"
+        except WorkerLost as error:
+            self.stop()
+            raise LookListenError(f"the process that decodes cannot run here: {error}") from None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _listen(self) -> None:
+        # The last line may be half a line, of a process that died while it wrote.
+        with contextlib.suppress(ValueError), io.BufferedReader(self._process.stdout) as lines:  # type: ignore[type-var]
+            for line in lines:
+                self._answers.put(json.loads(line))
+        self._answers.put(None)
+
+    def begin(self, request: BatchRequest) -> None:
+        """Begin with the shards of a batch."""
+        self._send(request.to_json())
+
+    def cut(self, request: SourceRequest, on_clips: Callable[[int], None]) -> SourceOutcome:
+        """Cut one source into the shards. `on_clips` gets the number of its clips so far."""
+        self._send(request.to_json())
+        self.sources += 1
+        while "outcome" not in (answer := self._receive()):
+            on_clips(answer["clips"])
+        return SourceOutcome.from_json(answer["outcome"])
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Complete the shards; returns what the index says of each."""
+        self._send(END)
+        # Reports of progress may still come before the shards.
+        while "shards" not in (answer := self._receive()):
+            pass
+        shards: list[dict[str, Any]] = answer["shards"]
+        return shards
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._process.write(json.dumps(message).encode() + b"\n")
+        except (OSError, ValueError):  # it ended, or another thread stopped it
+            raise WorkerLost(self._process.how_it_ended()) from None
+
+    def _receive(self) -> dict[str, Any]:
+        """The next answer, within `limits.stall_seconds`."""
+        try:
+            answer = self._answers.get(timeout=self.limits.stall_seconds)
+        except queue.Empty:
+            self.stop()
+            raise WorkerLost(
+                f"the decoder did not advance for {self.limits.stall_seconds:g} s and was stopped",
+                hung=True,
+            ) from None
+        if answer is None:
+            raise WorkerLost(self._process.how_it_ended())
+        if "machine_error" in answer:
+            raise OSError(*answer["machine_error"])
+        if "refused" in answer:
+            raise LookListenError(answer["refused"])
+        return answer
+
+    def stop(self) -> None:
+        """End the process. May be called again."""
+        # The listener reads to the end of the pipe, so `stop` must not close it before.
+        self._process.kill()
+        self._listener.join()
+        self._process.stop()
+
+
+class WorkerPool:
+    """Worker processes that threads share. `lend` gives one; `close` ends them all."""
+
+    def __init__(self, limits: WorkerLimits) -> None:
+        self.limits = limits
+        self.closed = threading.Event()
+        self._idle: list[Worker] = []
+        self._all: set[Worker] = set()
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[Worker]:
+        """A worker for one batch.
+
+        Afterwards the next batch uses it again, unless an exception shows that its state is
+        unknown, or it has worked on `limits.sources_per_worker` sources.
+        """
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        # Outside the lock, because a process takes a second to start.
+        worker = worker or Worker(self.limits)
+        with self._lock:
+            self._all.add(worker)
+        succeeded = False
+        try:
+            # `close` may have run while the process started, before `_all` held the worker.
+            if self.closed.is_set():
+                raise WorkerLost("the work was stopped")
+            yield worker
+            succeeded = True
+        finally:
+            with self._lock:
+                is_fresh = worker.sources < self.limits.sources_per_worker
+                if succeeded and is_fresh and not self.closed.is_set():
+                    self._idle.append(worker)
+                else:
+                    self._all.discard(worker)
+                    worker.stop()
+
+    def close(self) -> None:
+        with self._lock:
+            self.closed.set()
+            for worker in self._all:
+                worker.stop()
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
