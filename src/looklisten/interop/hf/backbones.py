@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from looklisten.config import ModelConfig, Side
+from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError, PublishedFileError
 from looklisten.interop.hf.pictures import PictureInput, picture_input
 from looklisten.interop.hf.source import HfSource, hf_source, transformers_for
 from looklisten.media.front_ends import FRONT_ENDS
-from looklisten.model.backbones.backbone import Backbone, Layer, TowerOutput, pool
+from looklisten.model.backbones.backbone import FixedBackbone, Layer, TowerOutput, pool
 from looklisten.model.published_weights import PublishedWeights
 from looklisten.system.published_files import PublishedFile
 
@@ -60,7 +60,7 @@ class MapFacts:
     """Values of the largest result of a layer, for one input."""
 
 
-class HfTower(Backbone):
+class HfTower(FixedBackbone):
     """A model of the Hub as a tower. A subclass for each model says which one it is."""
 
     pooling = "mean"
@@ -72,19 +72,6 @@ class HfTower(Backbone):
         # With random weights: the published ones come by `HfWeights`, others by a checkpoint.
         with transformers_for(self.source.name) as transformers:
             self.model = getattr(transformers, self.auto_class).from_config(self.source.config)
-
-    @classmethod
-    def from_config(
-        cls,
-        config: ModelConfig,  # noqa: ARG003 (the interface of all backbones)
-        side: Side,  # noqa: ARG003
-        in_channels: int,  # noqa: ARG003
-        normalized_input: bool,  # noqa: ARG003
-    ) -> "HfTower":
-        return cls()
-
-    def settings(self) -> dict[str, Any]:
-        return {}
 
 
 class HfPictureTower(HfTower):

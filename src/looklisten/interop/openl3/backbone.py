@@ -5,21 +5,20 @@ Knows tensors, names and weight files.
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from looklisten.config import ModelConfig, Side
+from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
 from looklisten.interop.openl3.errors import OpenL3Error
 from looklisten.interop.openl3.layers import CHANNELS, POOL, FusedOpenL3, OpenL3Layers
 from looklisten.interop.openl3.published import published_file
 from looklisten.interop.openl3.variants import Variant, variant_named
 from looklisten.interop.openl3.weights import read_keras
-from looklisten.model.backbones.backbone import Backbone, FusedTower, Layer, TowerOutput
+from looklisten.model.backbones.backbone import FixedBackbone, FusedTower, Layer, TowerOutput
 from looklisten.model.backbones.vgg import CONV4_2_GRID
 from looklisten.model.published_weights import PublishedWeights
 
@@ -27,7 +26,7 @@ OPENL3_STRIDE = 8
 """Three pools halve rows and columns."""
 
 
-class OpenL3Tower(OpenL3Layers, Backbone):
+class OpenL3Tower(OpenL3Layers, FixedBackbone):
     """One tower of OpenL3: the last convolution, before batch-norm and ReLU, and its maximum.
 
     A subclass for each published network says which one it is.
@@ -53,19 +52,6 @@ class OpenL3Tower(OpenL3Layers, Backbone):
                 f"openl3:{cls.network.name} takes one frame, and model.frames_per_pair is "
                 f"{config.frames_per_pair}; set it to 1"
             )
-
-    @classmethod
-    def from_config(
-        cls,
-        config: ModelConfig,  # noqa: ARG003 (the interface of all backbones)
-        side: Side,  # noqa: ARG003
-        in_channels: int,  # noqa: ARG003
-        normalized_input: bool,  # noqa: ARG003
-    ) -> "OpenL3Tower":
-        return cls()
-
-    def settings(self) -> dict[str, Any]:
-        return {}
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> TowerOutput:
         x = self.input_norm(x)

@@ -195,3 +195,23 @@ class Backbone(ABC, nn.Module):
 
         By default the weights stay as they were drawn.
         """
+
+
+class FixedBackbone(Backbone):
+    """A backbone of one architecture, as others published it: no config changes it.
+
+    Its constructor has no arguments.
+    """
+
+    @classmethod
+    def from_config(
+        cls,
+        config: ModelConfig,  # noqa: ARG003 (the interface of all backbones)
+        side: Side,  # noqa: ARG003
+        in_channels: int,  # noqa: ARG003
+        normalized_input: bool,  # noqa: ARG003
+    ) -> "FixedBackbone":
+        return cls()
+
+    def settings(self) -> dict[str, Any]:
+        return {}

@@ -9,15 +9,15 @@ import tarfile
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from looklisten.config import ModelConfig, Side
+from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
-from looklisten.model.backbones.backbone import Backbone, Layer, TowerOutput, pool
+from looklisten.model.backbones.backbone import FixedBackbone, Layer, TowerOutput, pool
 from looklisten.model.backbones.same_padding import SamePaddingConv2d
 from looklisten.model.published_weights import (
     WEIGHTS_MIRROR_VARIABLE,
@@ -97,7 +97,7 @@ def _convolution(
     )
 
 
-class EfficientNetLite0(Backbone):
+class EfficientNetLite0(FixedBackbone):
     """Frames to 1,280 features; the vector is their mean over all positions.
 
     The named map `stage5` has 112 channels and twice the rows and columns of the last map.
@@ -139,19 +139,6 @@ class EfficientNetLite0(Backbone):
                 f"{EFFICIENTNET_NAME} takes one frame, "
                 f"and model.frames_per_pair is {config.frames_per_pair}"
             )
-
-    @classmethod
-    def from_config(
-        cls,
-        config: ModelConfig,  # noqa: ARG003 (the interface of all backbones)
-        side: Side,  # noqa: ARG003
-        in_channels: int,  # noqa: ARG003
-        normalized_input: bool,  # noqa: ARG003
-    ) -> "EfficientNetLite0":
-        return cls()
-
-    def settings(self) -> dict[str, Any]:
-        return {}
 
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> TowerOutput:
         x = self.stem(x * INPUT_SCALE + INPUT_SHIFT)

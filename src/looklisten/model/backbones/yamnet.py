@@ -5,15 +5,13 @@ tensors and its published file.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from looklisten.config import ModelConfig, Side
-from looklisten.model.backbones.backbone import Backbone, Layer, TowerOutput, pool
+from looklisten.model.backbones.backbone import FixedBackbone, Layer, TowerOutput, pool
 from looklisten.model.backbones.same_padding import SamePaddingConv2d
 from looklisten.model.backbones.tflite import (
     CONVOLUTION,
@@ -74,7 +72,7 @@ class SeparableBlock(nn.Module):
         return functional.relu(self.mix(filtered), inplace=True)
 
 
-class Yamnet(Backbone):
+class Yamnet(FixedBackbone):
     """Log-mel spectrograms to 1,024 features; the vector is their mean over all positions.
 
     The named map `block11` has 512 channels and twice the rows and columns of the last map.
@@ -109,19 +107,6 @@ class Yamnet(Backbone):
             "maximum": Layer(width),
             BLOCK11: Layer(BLOCKS[FINE_BLOCK - 1][1], (2, 3), BLOCK11, "mean"),
         }
-
-    @classmethod
-    def from_config(
-        cls,
-        config: ModelConfig,  # noqa: ARG003 (the interface of all backbones)
-        side: Side,  # noqa: ARG003
-        in_channels: int,  # noqa: ARG003
-        normalized_input: bool,  # noqa: ARG003
-    ) -> "Yamnet":
-        return cls()
-
-    def settings(self) -> dict[str, Any]:
-        return {}
 
     def forward(self, x: Float[Tensor, "batch 1 bands columns"]) -> TowerOutput:
         x = functional.relu(self.stem(x), inplace=True)
