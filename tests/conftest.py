@@ -18,6 +18,7 @@ from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.synth import synth
+from looklisten.model.networks import Run, open_network
 from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE
 from looklisten.training.loop import train
 
@@ -275,3 +276,18 @@ def hear_clock(waveform: np.ndarray, at_sample: int, sample_rate_hz: int = 48_00
     return (frequency - SWEEP_LOW_HZ) / SWEEP_HZ_PER_SECOND + (
         at_sample - low - half
     ) / sample_rate_hz
+
+
+@pytest.fixture(scope="module")
+def untrained_run() -> Run:
+    """A small network with its initial weights, as `serve` opens it."""
+    return open_network("untrained:tiny")
+
+
+@pytest.fixture
+def others_are_answered(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test against its module's `server`, that one answers the next request."""
+    yield
+    if "server" in request.fixturenames:
+        served = request.getfixturevalue("server")
+        assert served.http.get("/healthz").json() == {"status": "ok"}

@@ -19,7 +19,6 @@ import looklisten as ll
 from conftest import write_wav
 from http_server import running_server
 from looklisten.client import ServerError
-from looklisten.model.networks import open_network
 from looklisten.serving.options import ServeOptions
 from looklisten.serving.records import MarkedMoment, UnitsReply
 from looklisten.serving.service import open_service
@@ -28,20 +27,15 @@ NETWORK = "untrained:tiny"
 
 
 @pytest.fixture(scope="module")
-def run():
-    return open_network(NETWORK)
-
-
-@pytest.fixture(scope="module")
 def clips(world):
     return sorted(world.glob("*.mp4"))[:5]
 
 
 @pytest.fixture(scope="module")
-def server(run, clips, tmp_path_factory):
+def server(untrained_run, clips, tmp_path_factory):
     db = tmp_path_factory.mktemp("serve") / "index"
-    ll.index(clips[:4], db, run)
-    with running_server(run, db) as started:
+    ll.index(clips[:4], db, untrained_run)
+    with running_server(untrained_run, db) as started:
         yield started
 
 
@@ -50,15 +44,17 @@ def vectors_of(reply):
 
 
 @pytest.mark.parametrize("side", ["audio", "vision"])
-def test_vectors_are_those_of_the_library(server, run, clips, side):
+def test_vectors_are_those_of_the_library(server, untrained_run, clips, side):
     reply = server.client.embed(clips[0], side=side, hop_seconds=0.3)
-    wanted = ll.embed(clips[0], run.network, side, hop_seconds=0.3)
+    wanted = ll.embed(clips[0], untrained_run.network, side, hop_seconds=0.3)
     assert (reply.side, reply.layer, reply.width) == (side, wanted.layer, wanted.vectors.shape[1])
     assert np.array_equal(vectors_of(reply), wanted.vectors)
     assert reply.start_seconds == wanted.start_seconds.tolist()
 
 
-def test_batches_of_mixed_lengths_give_the_vectors_of_single_requests(server, run, clips, tmp_path):
+def test_batches_of_mixed_lengths_give_the_vectors_of_single_requests(
+    server, untrained_run, clips, tmp_path
+):
     files = [*clips[:3]]
     for number, seconds in enumerate((0.2, 0.7, 1.0, 1.3, 2.5, 4.1)):
         files.append(tmp_path / f"{number}.wav")
@@ -67,7 +63,7 @@ def test_batches_of_mixed_lengths_give_the_vectors_of_single_requests(server, ru
     files.append(tmp_path / "picture.png")
     pixels = np.random.default_rng(1).integers(0, 255, (90, 120, 3), np.uint8)
     Image.fromarray(pixels).save(files[-1])
-    wanted = {file: ll.embed(file, run.network, hop_seconds=0.4) for file in files}
+    wanted = {file: ll.embed(file, untrained_run.network, hop_seconds=0.4) for file in files}
     before = batch_counts(server)
     with ThreadPoolExecutor(10) as threads:
         replies = list(
@@ -112,12 +108,14 @@ def test_units_respond_as_their_activations_say(server, clips):
             assert vector[unit.number] == pytest.approx(first.activation, abs=1e-3)
 
 
-def test_a_large_picture_has_the_vector_of_the_library(server, run, tmp_path):
+def test_a_large_picture_has_the_vector_of_the_library(server, untrained_run, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "large.jpg")
     reply = server.client.embed(tmp_path / "large.jpg")
     assert reply.side == "vision"
-    assert np.array_equal(vectors_of(reply), ll.embed(tmp_path / "large.jpg", run.network).vectors)
+    assert np.array_equal(
+        vectors_of(reply), ll.embed(tmp_path / "large.jpg", untrained_run.network).vectors
+    )
 
 
 def test_a_clip_belongs_to_its_own_sound_or_to_another(server, clips, tmp_path):
@@ -134,9 +132,9 @@ def test_a_clip_belongs_to_its_own_sound_or_to_another(server, clips, tmp_path):
     assert silent.pairs[0].is_silent
 
 
-def test_maps_are_those_of_the_library(server, run, clips):
+def test_maps_are_those_of_the_library(server, untrained_run, clips):
     reply = server.client.localize(clips[0], every_seconds=0.5)
-    wanted = ll.localize(clips[0], run.network, every_seconds=0.5)
+    wanted = ll.localize(clips[0], untrained_run.network, every_seconds=0.5)
     assert [moment.at_seconds for moment in reply.moments] == [item.at_seconds for item in wanted]
     for moment, item in zip(reply.moments, wanted, strict=True):
         assert np.allclose(moment.frame_map, item.frame_map.values, atol=1e-3)

@@ -21,7 +21,6 @@ from conftest import write_wav
 from http_server import running_server
 from looklisten.client import Client, ServerError
 from looklisten.errors import ConfigError, OptionError
-from looklisten.model.networks import open_network
 from looklisten.serving import decoding
 from looklisten.serving import server as server_module
 from looklisten.serving.options import ServeOptions
@@ -33,10 +32,8 @@ NETWORK = "untrained:tiny"
 TOKEN = "correct horse"
 HOST = b"Host: 127.0.0.1\r\n"
 
-
-@pytest.fixture(scope="module")
-def run():
-    return open_network(NETWORK)
+# After each test with a server that one answers the next request.
+pytestmark = pytest.mark.usefixtures("others_are_answered")
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +42,15 @@ def clips(world):
 
 
 @pytest.fixture(scope="module")
-def db(run, clips, tmp_path_factory):
+def db(untrained_run, clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("attacks") / "index"
-    ll.index(clips[:2], folder, run)
+    ll.index(clips[:2], folder, untrained_run)
     return folder
 
 
 @pytest.fixture(scope="module")
-def server(run, db):
-    with running_server(run, db, max_jobs=3) as started:
+def server(untrained_run, db):
+    with running_server(untrained_run, db, max_jobs=3) as started:
         yield started
 
 
@@ -68,15 +65,6 @@ def long_sound(tmp_path_factory):
     path = tmp_path_factory.mktemp("long") / "noise.wav"
     write_wav(path, np.random.default_rng(0).normal(0, 0.1, 300 * 8000), 8000)
     return path
-
-
-@pytest.fixture(autouse=True)
-def others_are_answered(request):
-    """After each attack the server answers the next request."""
-    yield
-    if "server" in request.fixturenames:
-        served = request.getfixturevalue("server")
-        assert served.http.get("/healthz").json() == {"status": "ok"}
 
 
 def raw(port, data):
@@ -135,11 +123,11 @@ def test_ranges_of_a_multipart_answer_hold_the_bytes_that_were_asked_for(server,
     assert data[20:24] in answer.content
 
 
-def test_a_file_of_the_index_that_is_gone_is_a_404(run, clips, tmp_path):
+def test_a_file_of_the_index_that_is_gone_is_a_404(untrained_run, clips, tmp_path):
     copy = tmp_path / "copy.mp4"
     shutil.copy(clips[0], copy)
-    ll.index([copy], tmp_path / "index", run)
-    with running_server(run, tmp_path / "index") as started:
+    ll.index([copy], tmp_path / "index", untrained_run)
+    with running_server(untrained_run, tmp_path / "index") as started:
         name = started.client.index().files[0].media
         copy.unlink()
         answer = started.http.get(f"/v1/media/{name}")
@@ -147,10 +135,10 @@ def test_a_file_of_the_index_that_is_gone_is_a_404(run, clips, tmp_path):
         assert started.http.post("/v1/embed", data={"media": name}).status_code == 404
 
 
-def test_media_stand_behind_the_token(run, db, clips, tmp_path):
+def test_media_stand_behind_the_token(untrained_run, db, clips, tmp_path):
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN + "\n")
-    with running_server(run, db, token_file=token_file) as guarded:
+    with running_server(untrained_run, db, token_file=token_file) as guarded:
         with Client(guarded.address, TOKEN) as client:
             file = client.index().files[0]
             job = client.wait(client.overlay(clips[0]), every_seconds=0.05)
@@ -322,13 +310,13 @@ def test_silent_connections_keep_nobody_else_waiting(server, clips):
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has this option")
-def test_a_client_that_reads_nothing_is_left(run, tmp_path, monkeypatch):
+def test_a_client_that_reads_nothing_is_left(untrained_run, tmp_path, monkeypatch):
     monkeypatch.setattr(server_module, "ANSWER_SECONDS", 1)
     sound = tmp_path / "long.wav"
     # An answer of many megabytes: more than the system keeps for a client.
     write_wav(sound, np.sin(np.arange(240 * 48_000) / 20) / 2, 48_000)
-    ll.index([sound], tmp_path / "index", run)
-    with running_server(run, tmp_path / "index") as started:
+    ll.index([sound], tmp_path / "index", untrained_run)
+    with running_server(untrained_run, tmp_path / "index") as started:
         name = started.client.index().files[0].media
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -343,11 +331,11 @@ def test_a_client_that_reads_nothing_is_left(run, tmp_path, monkeypatch):
             )
 
 
-def test_decoded_files_that_wait_are_bounded(run, clips, monkeypatch):
+def test_decoded_files_that_wait_are_bounded(untrained_run, clips, monkeypatch):
     """With room for one decoded file, requests are still all answered, one after the other."""
     monkeypatch.setattr(decoding, "MOST_DECODED_BYTES", 1)
     most = []
-    with running_server(run, decoders=2) as started:
+    with running_server(untrained_run, decoders=2) as started:
         hold = started.service.decoders._hold
         count = 0
 

@@ -32,7 +32,6 @@ from http_server import running_server
 from looklisten.client import Client, ServerError
 from looklisten.errors import OptionError
 from looklisten.media.isolation.parent import call_isolated
-from looklisten.model.networks import open_network
 from looklisten.serving.application import build_app
 from looklisten.serving.options import ServeOptions
 from looklisten.serving.requested_files import RequestedFile, safe_name
@@ -52,10 +51,8 @@ TOKEN = "correct horse"
 EXAMPLES = 5
 """Of each route, of right and of wrong requests."""
 
-
-@pytest.fixture(scope="module")
-def run():
-    return open_network("untrained:tiny")
+# After each test with a server that one answers the next request.
+pytestmark = pytest.mark.usefixtures("others_are_answered")
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +61,11 @@ def clip(world):
 
 
 @pytest.fixture(scope="module")
-def server(run, clip, tmp_path_factory):
+def server(untrained_run, clip, tmp_path_factory):
     """A server with small limits and an index of one video."""
     db = tmp_path_factory.mktemp("limits") / "index"
-    ll.index([clip], db, run)
-    with running_server(run, db, **LIMITS) as started:
+    ll.index([clip], db, untrained_run)
+    with running_server(untrained_run, db, **LIMITS) as started:
         yield started
         # Whatever the tests sent, no temporary file is left but those of jobs.
         jobs = started.service.jobs
@@ -89,22 +86,13 @@ def root(clip, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def guarded(run, root, tmp_path_factory):
+def guarded(untrained_run, root, tmp_path_factory):
     """A server with a token, a rate and a folder that requests may name."""
     token_file = tmp_path_factory.mktemp("token") / "token"
     token_file.write_text(TOKEN + "\n")
     options = {"token_file": token_file, "allow_root": root, "requests_per_minute": 30}
-    with running_server(run, **options) as started:
+    with running_server(untrained_run, **options) as started:
         yield started
-
-
-@pytest.fixture(autouse=True)
-def others_are_answered(request):
-    """After each hostile request the server answers the next one."""
-    yield
-    if "server" in request.fixturenames:
-        served = request.getfixturevalue("server")
-        assert served.http.get("/healthz").json() == {"status": "ok"}
 
 
 def post(server, route, data=None, **files):
@@ -520,8 +508,10 @@ def test_options_are_checked():
         ServeOptions(queue_size=0)
 
 
-def test_a_fault_of_the_server_is_one_sentence_with_the_headers_of_all_answers(run, caplog):
-    app = build_app(Service(run, None, ServeOptions()))
+def test_a_fault_of_the_server_is_one_sentence_with_the_headers_of_all_answers(
+    untrained_run, caplog
+):
+    app = build_app(Service(untrained_run, None, ServeOptions()))
 
     @app.get("/fault")
     def fault():

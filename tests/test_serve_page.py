@@ -11,7 +11,6 @@ import pytest
 import looklisten as ll
 from browser import failures, opened, requests
 from http_server import running_server
-from looklisten.model.networks import open_network
 
 pytest.importorskip("selenium")
 from selenium.webdriver.common.action_chains import ActionChains
@@ -45,20 +44,15 @@ player.currentTime = seconds;
 
 
 @pytest.fixture(scope="module")
-def run():
-    return open_network(NETWORK)
-
-
-@pytest.fixture(scope="module")
 def clips(world):
     return sorted(world.glob("*.mp4"))[:6]
 
 
 @pytest.fixture(scope="module")
-def server(run, clips, tmp_path_factory):
+def server(untrained_run, clips, tmp_path_factory):
     db = tmp_path_factory.mktemp("page") / "index"
-    ll.index(clips[:5], db, run)
-    with running_server(run, db) as started:
+    ll.index(clips[:5], db, untrained_run)
+    with running_server(untrained_run, db) as started:
         yield started
 
 
@@ -416,10 +410,10 @@ def test_a_clip_is_recorded(server, browser):
     assert canvas(browser, "#frame-map")["colors"] > 1
 
 
-def test_a_server_with_a_token_and_without_an_index(run, browser, clips, tmp_path):
+def test_a_server_with_a_token_and_without_an_index(untrained_run, browser, clips, tmp_path):
     token = tmp_path / "token"
     token.write_text("open sesame", encoding="utf-8")
-    with running_server(run, token_file=token) as closed:
+    with running_server(untrained_run, token_file=token) as closed:
         browser.get(closed.address)
         until(browser, "document.querySelector('#watch > .error').textContent.includes('token')")
         browser.find_element(By.ID, "token").send_keys("open sesame")
