@@ -114,6 +114,7 @@ def contact_sheet(moments: Sequence[SheetColumn], columns: int = 6) -> bytes:
     Boxes are outlined on the second frame.
     """
     columns = min(columns, len(moments))
+    # A block is three rows of images with `columns` moments side by side.
     blocks = -(-len(moments) // columns)
     height, width = frame_image(moments[0].frame).shape[:2]
     frame_height = min(height / width, TALLEST_FRAME)

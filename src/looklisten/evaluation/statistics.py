@@ -34,14 +34,16 @@ def confidence_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of the mean of `values` in 0..1, by Wilson's formula.
 
-    The formula takes the number of independent values that these are worth. It always has a width,
-    and contains the mean. It is all of 0..1 where there is one group or no value.
+    The interval always has a width, and contains the mean. It is all of 0..1 where there is one
+    group or no value. The formula needs a number of independent values. Values that share a video
+    are not independent, so they count as fewer.
 
     `groups`: a name for each value, such as its video; values of one group are not independent. Two
         such lists where values share two kinds of files. The variance of the mean is then that
         between groups; for two kinds, the sum of both less that of the groups by both (Cameron,
-        Gelbach and Miller 2011). The values are worth as many independent ones as have that
-        variance, at most all (Korn and Graubard 1998, who allow for few groups in the same way).
+        Gelbach and Miller 2011). The values count as that number of independent ones whose mean
+        has this variance, at most all (Korn and Graubard 1998, who allow for few groups in the same
+        way).
     """
     numbers = np.asarray(values, np.float64)
     if not len(numbers):

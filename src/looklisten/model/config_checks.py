@@ -12,7 +12,7 @@ def check_config(config: Config) -> None:
 
     It is separate from `Config`, which is read where PyTorch is not needed.
     """
-    find_front_end(config.model.front_end)
+    find_front_end(config.model.front_end)  # raises where there is none of this name
     for side in SIDES:
         check_backbone(config.model, side)
     if config.model.class_groups and config.model.fusion != "linear":

@@ -93,6 +93,7 @@ def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
             f"unset it once, put {url} there by hand, "
             f"or set {file.mirror_variable} to a folder with it"
         )
+    # Before the download: it raises where the cache cannot be written to.
     writable_cache(file.cache_name)
     _log.info(
         "downloading the weights of %s once (%.0f MB), from %s to %s (%s)",

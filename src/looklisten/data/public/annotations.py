@@ -94,8 +94,8 @@ def read_annotations(name: VideoSet, file: Path, titles: Mapping[str, str]) -> I
             yield _annotation(annotation_format, columns, cells, split_of_name, titles)
         except ValueError as error:
             raise SourceError(
-                f"{file}, line {line}: {error}; a line of {name} is like "
-                f"{annotation_format.example} so use the file that its owner distributes"
+                f"{file}, line {line}: {error}; a line of {name} looks like "
+                f"{annotation_format.example}, so use the file that its owner distributes"
             ) from None
 
 
@@ -153,13 +153,7 @@ def _annotation(
     elif label:
         codes = [label]
     labels = tuple(titles.get(code.strip(), code.strip()) for code in codes)
-    return Annotation(
-        video_id,
-        start_seconds,
-        stop_seconds,
-        labels,
-        split,
-    )
+    return Annotation(video_id, start_seconds, stop_seconds, labels, split)
 
 
 def _seconds(row: Mapping[str, str], column: str) -> float:

@@ -71,7 +71,7 @@ class VectorCache:
 
     def _start(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # Without it, a crash right after this would make the new zeros look like vectors.
+        # An old done.json would say of the new zeros that they are vectors.
         (folder / "done.json").unlink(missing_ok=True)
         self.vectors = np.lib.format.open_memmap(
             folder / "vectors.npy", "w+", np.float32, self.shape
@@ -171,10 +171,10 @@ def read_ahead(read: ReadItem, items: Sequence[int]) -> Iterator[tuple[int, Tens
                 queue.append((item, pool.submit(read_or_error, item)))
                 # The limit keeps memory bounded if reading is faster than the network.
                 if len(queue) > ITEMS_AHEAD_PER_THREAD * n_threads:
-                    first, future = queue.popleft()
-                    yield first, future.result()
-            for first, future in queue:
-                yield first, future.result()
+                    oldest, future = queue.popleft()
+                    yield oldest, future.result()
+            for waiting, future in queue:
+                yield waiting, future.result()
         finally:
             # The caller may stop early; what is not started would be read for nothing.
             for _, future in queue:

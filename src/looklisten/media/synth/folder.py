@@ -81,6 +81,7 @@ def write_set(
     # Small batches where there are few videos, so that all workers have some.
     batch_size = min(VIDEOS_PER_BATCH, math.ceil(len(missing) / (4 * (workers or cpu_count()))))
     batches = []
+    # At least 1: the size is 0 where no video is missing, and `range` refuses a step of 0.
     for start in range(0, len(missing), max(batch_size, 1)):
         batches.append((out, videos, missing[start : start + batch_size]))
     written = 0

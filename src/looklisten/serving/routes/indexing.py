@@ -65,6 +65,7 @@ def _index(
     service: Service, file: RequestedFile, is_upload: bool, job: RunningJob
 ) -> dict[str, Any]:
     try:
+        # Raises where the file exceeds a limit of the server, before `index` opens it.
         FileReading(file, service.options).facts()
         if not is_upload:
             return _added(service, file, job)
@@ -117,6 +118,6 @@ def _added(service: Service, file: RequestedFile, job: RunningJob) -> dict[str, 
         raise SourceError(f"{file.path} cannot be indexed; failures.jsonl of the index says why")
     catalog.reload()
     values = result.as_dict()
-    # A path of the server.
+    # Clients need not know where the server keeps its index.
     del values["db"]
     return values
