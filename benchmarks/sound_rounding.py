@@ -19,7 +19,7 @@ from looklisten.config import Config
 from looklisten.evaluation.untrained import untrained_network
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES, round_to_int16
-from looklisten.media.waveform import resample_array
+from looklisten.media.waveform import ArrayResampler
 from looklisten.model.l3net import L3Net
 
 RATES_HZ = (44_100, 22_050, 16_000)
@@ -30,7 +30,7 @@ LOUDNESS = 0.1
 def noise_at(rate_hz: int, rng: np.random.Generator) -> Float[Tensor, "1 samples"]:
     """A second of noise of a sample rate, at 48 kHz."""
     samples = rng.normal(0, LOUDNESS, 2 * rate_hz).astype(np.float32)
-    resampled = np.concatenate(list(resample_array(samples, rate_hz)))
+    resampled = np.concatenate(list(ArrayResampler(rate_hz).push(samples, is_last=True)))
     return torch.from_numpy(resampled[:WINDOW_SAMPLES])[None]
 
 

@@ -16,7 +16,7 @@ from looklisten.media.decode.decode import decode_audio, decode_media
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import DecodeReport
 from looklisten.media.downmix import Mixer, mono_weights
-from looklisten.media.waveform import ArrayResampler, resample_array, samples_first
+from looklisten.media.waveform import ArrayResampler, samples_first
 from test_cutting import RATE, moving, write_video
 
 
@@ -101,7 +101,7 @@ def test_an_offset_hides_no_cancellation_and_is_none(tmp_path, as_file):
             samples, report = decoded_sound(path)
             flags.append(report.flags)
         else:
-            samples = np.concatenate(list(resample_array(array, RATE)))
+            samples = resampled(array, RATE)
         right = channels[0].std()
         assert samples.std() == pytest.approx(right, abs=1e-3)
     if as_file:
@@ -131,6 +131,10 @@ def test_clips_of_channels_that_cancel_are_marked_and_not_silent(tmp_path):
         assert power(clip.waveform / 2**15) == pytest.approx(0.01, rel=0.1)
 
 
+def resampled(array, rate):
+    return np.concatenate(list(ArrayResampler(rate).push(array, is_last=True)))
+
+
 COMMON = {
     "the same in both": lambda wave, other: (wave, wave),
     "independent": lambda wave, other: (wave, other),
@@ -150,9 +154,7 @@ def test_other_stereo_is_the_plain_mean_to_the_bit(tmp_path, kind):
     mean = np.float32(0.5) * left + np.float32(0.5) * right
     assert np.array_equal(samples, mean)
     assert report.flags == set()
-    assert np.array_equal(
-        np.concatenate(list(resample_array(np.stack([left, right], 1), RATE))), mean
-    )
+    assert np.array_equal(resampled(np.stack([left, right], 1), RATE), mean)
 
 
 def test_one_channel_of_a_surround_sound_is_no_cancellation(tmp_path):
@@ -224,13 +226,13 @@ def test_an_array_in_pieces_is_the_array(cuts, rate, inverted, channels):
     signs = np.repeat(np.where(inverted, -1.0, 1.0), rate)
     signs = np.concatenate([signs, np.full(777, signs[-1])]).astype(np.float32)
     array = np.stack([wave, signs * wave, *([0 * wave] * (channels - 2))], 1)[:, :channels]
-    whole = np.concatenate(list(resample_array(array, rate)))
+    whole = resampled(array, rate)
     stream = ArrayResampler(rate)
     places = [0, *sorted(place for place in cuts if place < len(array)), len(array)]
     pieces = []
     for start, stop in itertools.pairwise(places):
         pieces.extend(stream.push(samples_first(array[start:stop], first_is_time=True)))
-    pieces.extend(stream.finish())
+    pieces.extend(stream.push(is_last=True))
     assert np.array_equal(np.concatenate(pieces), whole)
     assert power(whole) > 0.001 * power(wave)
 
@@ -245,4 +247,4 @@ def test_arrays_that_cancel_are_heard_in_every_type(dtype):
         array = np.rint(array * 127 + 128).astype(np.uint8)
     else:
         array = array.astype(np.float64)
-    assert np.concatenate(list(resample_array(array, RATE))) == pytest.approx(wave, abs=0.01)
+    assert resampled(array, RATE) == pytest.approx(wave, abs=0.01)

@@ -94,7 +94,7 @@ def test_windows_hold_the_samples_from_their_starts(cuts, hop, center, batch_win
     cutter = WindowCutter(WindowGrid.of(hop, center), batch_windows)
     blocks = [cutter.push(piece) for piece in np.split(wave, sorted(cuts))]
     assert all(len(block.starts) % batch_windows == 0 for block in blocks)
-    blocks.append(cutter.finish())
+    blocks.append(cutter.push(is_last=True))
     starts = np.concatenate([block.starts for block in blocks])
     waveforms = np.concatenate([block.waveforms for block in blocks])
     padded = np.concatenate(

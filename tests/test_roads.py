@@ -62,10 +62,13 @@ def test_a_waveform_takes_its_road(run_path):
     network = load(run_path)
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 200_000).astype(np.float32)
     taken = entered(codes, lambda: embed(noise, network, sample_rate_hz=44_100))
-    # `concatenate` is entered early, because it takes the blocks as they come.
-    *before_the_end, last = codes
-    assert [name for name in taken if name != last] == before_the_end
-    assert last in taken
+    # These are entered early. `concatenate` takes the blocks as they come; the first chunk holds no
+    # whole window and gives a block without vectors; the size of batches depends on a spectrogram.
+    early = {"concatenate", "audio_embeddings", "LogSpectrogram.forward"}
+    assert set(taken) == set(codes)
+    assert [name for name in taken if name not in early] == [
+        name for name in codes if name not in early
+    ]
 
 
 def test_a_video_takes_its_road_to_an_overlay(run_path, tmp_path):

@@ -19,11 +19,8 @@ from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame
 from looklisten.media.downmix import AMBIGUOUS_CHANNELS, PhaseGuard
 from looklisten.media.isolation.readers import read_audio_chunks
 
-RESAMPLED_SECONDS = 10.0
-"""So much of an array is resampled at a time."""
-
-MIX_BLOCK_SECONDS = 1.0
-"""So much of an array with several channels is mixed at a time."""
+BLOCK_SECONDS = 1.0
+"""So much of an array is mixed and resampled at a time."""
 
 MAX_CHANNELS = 64
 
@@ -110,66 +107,6 @@ def to_mono(wave: NDArray[np.float32]) -> Float32[np.ndarray, " samples"]:
     return mono
 
 
-class ArrayMixer:
-    """Mixes the chunks of an array to mono: the mean, or one channel where they cancel.
-
-    It decides for blocks of MIX_BLOCK_SECONDS, counted from the first sample (`PhaseGuard`). So the
-    result does not depend on how the sound is cut into chunks. At most one block waits for more.
-    """
-
-    def __init__(self, sample_rate_hz: float) -> None:
-        self._sample_rate_hz = sample_rate_hz
-        self._block_samples = max(round(MIX_BLOCK_SECONDS * sample_rate_hz), 1)
-        self._waiting: list[NDArray[np.float32]] = []
-        self._waiting_samples = 0
-        self._guard: PhaseGuard | None = None
-        self._channels = 1
-        self._mixed_samples = 0
-
-    def push(self, wave: NDArray[np.float32]) -> Iterator[Float32[np.ndarray, " samples"]]:
-        """Take floats `[samples]` or `[samples, channels]`; yield what is decided by now.
-
-        Raises SourceError for what cannot be sound.
-        """
-        channels = wave.shape[1] if wave.ndim == 2 else 1
-        if channels != self._channels:
-            yield from self.finish()
-            self._channels = channels
-            self._guard = None
-        if channels == 1:
-            yield self._checked(to_mono(wave))
-            return
-        # The check comes before the block is complete, so that an error comes with its chunk.
-        samples_before = self._mixed_samples + self._waiting_samples
-        check_samples(to_mono(wave), samples_before, self._sample_rate_hz)
-        while len(wave):
-            missing = self._block_samples - self._waiting_samples
-            self._waiting.append(wave[:missing])
-            self._waiting_samples += len(wave[:missing])
-            wave = wave[missing:]
-            if self._waiting_samples == self._block_samples:
-                yield from self.finish()
-
-    def finish(self) -> Iterator[Float32[np.ndarray, " samples"]]:
-        """The block that waits."""
-        if not self._waiting:
-            return
-        block = np.concatenate(self._waiting)
-        self._waiting = []
-        self._waiting_samples = 0
-        if self._guard is None:
-            weights = np.full(self._channels, 1 / self._channels, np.float32)
-            prefers_first = self._channels == AMBIGUOUS_CHANNELS
-            self._guard = PhaseGuard(weights, self._sample_rate_hz, prefers_first)
-        channels = list(np.ascontiguousarray(block.T))
-        yield self._checked(self._guard.guard(to_mono(block), channels))
-
-    def _checked(self, mono: NDArray[np.float32]) -> NDArray[np.float32]:
-        check_samples(mono, self._mixed_samples, self._sample_rate_hz)
-        self._mixed_samples += len(mono)
-        return mono
-
-
 def check_samples(
     wave: Float32[np.ndarray, " samples"],
     samples_before: int,
@@ -231,50 +168,81 @@ def _as_number(sample_rate_hz: Any) -> float:
     return float(number)
 
 
-class ArrayResampler:
-    """Resamples an array to 48 kHz, chunk by chunk.
+NO_SAMPLES = np.zeros(0, np.float32)
+"""A sound of no length."""
 
-    The result does not depend on how the sound is cut into chunks. It uses soxr HQ, as decoding of
-    files does, since the resampler is part of what makes a vector.
+
+class ArrayResampler:
+    """Sound in arrays, whole or in pieces -> one channel at 48 kHz.
+
+    Sound is mixed and resampled in blocks of BLOCK_SECONDS. The result does not depend on how it is
+    cut into pieces. It uses soxr HQ, as decoding of files does, since the resampler is part of what
+    makes a vector.
     """
 
     def __init__(self, sample_rate_hz: SampleRate) -> None:
-        rate_hz = check_rate(sample_rate_hz)
-        self._rate_hz = rate_hz
-        self._mixer = ArrayMixer(rate_hz)
+        self._rate_hz = check_rate(sample_rate_hz)
+        self._block_samples = max(round(BLOCK_SECONDS * self._rate_hz), 1)
+        self._block: list[NDArray[np.float32]] = []
+        """The pieces of a block that is not complete."""
+        self._missing_samples = self._block_samples
+        """How many samples it still needs."""
+        self._samples_before = 0
+        """Samples before the block."""
+        self._channels = 1
+        self._guard: PhaseGuard | None = None
+        """Finds channels that cancel; None for one channel."""
         self._stream: soxr.ResampleStream | None = None
-        if rate_hz != SAMPLE_RATE_HZ:
-            self._stream = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ")
+        if self._rate_hz != SAMPLE_RATE_HZ:
+            self._stream = soxr.ResampleStream(self._rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ")
 
-    def push(self, array: NDArray[Any]) -> Iterator[Float32[np.ndarray, " samples"]]:
+    def push(
+        self, array: NDArray[Any] = NO_SAMPLES, is_last: bool = False
+    ) -> Iterator[Float32[np.ndarray, " samples"]]:
         """Take sound as `samples_first` gives it; yield what is known by now.
 
-        Of several channels, up to MIX_BLOCK_SECONDS wait until it is known whether they cancel.
-        Raises SourceError for what cannot be sound.
+        Of several channels a block waits until it is complete: only then is it known whether they
+        cancel. `is_last`: nothing follows, so nothing waits. Raises SourceError for what cannot be
+        sound.
         """
-        step = max(round(RESAMPLED_SECONDS * self._rate_hz), 1)
-        for start in range(0, len(array), step):
-            for mono in self._mixer.push(scaled(array[start : start + step])):
-                yield self._resampled(mono)
+        channels = array.shape[1] if array.ndim == 2 else 1
+        if len(array) and channels != self._channels:
+            yield from self._finish_block()
+            self._channels = channels
+            self._guard = _phase_guard(channels, self._rate_hz)
+        while len(array):
+            piece = scaled(array[: self._missing_samples])
+            array = array[len(piece) :]
+            # Before the block is complete, so that an error comes with the piece that holds it.
+            samples_before = self._samples_before + self._block_samples - self._missing_samples
+            check_samples(to_mono(piece), samples_before, self._rate_hz)
+            self._block.append(piece)
+            self._missing_samples -= len(piece)
+            if channels == 1 or not self._missing_samples:
+                yield from self._finish_block()
+        if is_last:
+            yield from self._finish_block()
+            if self._stream:
+                yield self._stream.resample_chunk(NO_SAMPLES, last=True)
 
-    def finish(self) -> Iterator[Float32[np.ndarray, " samples"]]:
-        """What the mixer and the resampler still hold."""
-        for mono in self._mixer.finish():
-            yield self._resampled(mono)
-        if self._stream:
-            yield self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    def _finish_block(self) -> Iterator[Float32[np.ndarray, " samples"]]:
+        """Mix and resample the block, however long it is by now."""
+        if not self._block:
+            return
+        block = np.concatenate(self._block)
+        mono = to_mono(block)
+        if self._guard:
+            mono = self._guard.guard(mono, list(np.ascontiguousarray(block.T)))
+            # A channel that replaces the mean may be too loud where the mean was not.
+            check_samples(mono, self._samples_before, self._rate_hz)
+        self._block = []
+        self._missing_samples = self._block_samples
+        self._samples_before += len(mono)
+        yield self._stream.resample_chunk(mono) if self._stream else mono
 
-    def _resampled(self, mono: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._stream is None:
-            return mono
-        resampled: NDArray[np.float32] = self._stream.resample_chunk(mono)
-        return resampled
 
-
-def resample_array(
-    array: NDArray[Any], sample_rate_hz: SampleRate
-) -> Iterator[Float32[np.ndarray, " samples"]]:
-    """A whole array at 48 kHz, in chunks."""
-    resampler = ArrayResampler(sample_rate_hz)
-    yield from resampler.push(samples_first(array))
-    yield from resampler.finish()
+def _phase_guard(channels: int, sample_rate_hz: float) -> PhaseGuard | None:
+    if channels == 1:
+        return None
+    weights = np.full(channels, 1 / channels, np.float32)
+    return PhaseGuard(weights, sample_rate_hz, prefers_first=channels == AMBIGUOUS_CHANNELS)

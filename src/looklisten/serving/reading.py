@@ -196,7 +196,7 @@ class _Sound:
         if not self._cutter.samples:
             problem = report.stop_reason or report.last_error or "it is empty"
             raise SourceError(f"{self._name} holds no sound that can be decoded: {problem}")
-        last = self._cutter.finish()
+        last = self._cutter.push(is_last=True)
         waveforms = np.concatenate([*self._waveforms, last.waveforms])
         starts = np.concatenate([*self._starts, last.starts])
         if not with_padded:

@@ -26,6 +26,7 @@ from looklisten.inference.layers import layer_width, pooled_layer, vectors_from_
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.front_ends import FrontEnd
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
+from looklisten.media.waveform import NO_SAMPLES
 
 CHUNK_SECONDS = 1.0
 """Sound that the tower gets at once; its maps then fit into the caches of the processor."""
@@ -155,8 +156,13 @@ class DenseAudio:
         exact_samples = self._grid.start(number) + self._grid.padding_samples
         return math.floor(Fraction(exact_samples, self.step_samples) + Fraction(1, 2))
 
-    def push(self, waveform: Float32[np.ndarray, " samples"]) -> Embeddings:
-        """The windows that are complete now, perhaps none."""
+    def push(
+        self, waveform: Float32[np.ndarray, " samples"] = NO_SAMPLES, is_last: bool = False
+    ) -> Embeddings:
+        """The windows that are complete now, perhaps none.
+
+        `is_last`: nothing follows. All windows come then, and silence fills the last.
+        """
         self._buffer.push(waveform)
         last_shift = self._shift_count - 1
         while True:
@@ -164,11 +170,14 @@ class DenseAudio:
             if self._columns_end(chunk_end, last_shift) > self._buffer.end:
                 break
             self._run_towers(self._chunk_columns)
-        return self._take_windows(None)
-
-    def finish(self) -> Embeddings:
-        """The remaining windows; silence fills the last."""
+        if not is_last:
+            return self._take_windows(None)
         window_count = self._grid.count(self.samples)
+        self._run_towers_over_silence(window_count)
+        return self._take_windows(window_count)
+
+    def _run_towers_over_silence(self, window_count: int) -> None:
+        """Extend the maps beyond the end of the sound, as far as so many windows need."""
         last_start = self._step(window_count - 1) // self._shift_count
         # The last position also depends on columns after it, as far as the tower reaches.
         last_position = last_start + self._window_positions - 1
@@ -176,7 +185,6 @@ class DenseAudio:
         while self._done_columns < needed_columns:
             remaining_columns = needed_columns - self._done_columns
             self._run_towers(min(remaining_columns, self._chunk_columns))
-        return self._take_windows(window_count)
 
     def _column_start(self, column: int, shift: int) -> int:
         """The first sample of a column of the spectrogram."""

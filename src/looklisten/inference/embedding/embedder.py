@@ -18,7 +18,7 @@ from torch import Tensor
 
 from looklisten.errors import ConfigError, OptionError, SourceError
 from looklisten.inference.embedding.arguments import Embeddable, items_of
-from looklisten.inference.embedding.inputs import embed_blocks
+from looklisten.inference.embedding.embed import embed_blocks
 from looklisten.inference.embedding.options import EmbedChoices, EmbedOptions, Pooling, SideChoice
 from looklisten.inference.embedding.records import Embeddings, concatenate, normalize_rows
 from looklisten.inference.encoder import Encoder, encoder_of

@@ -33,9 +33,9 @@ from looklisten.data.sources import (
     path_on_this_machine,
 )
 from looklisten.errors import ConfigError, DecoderLostError
+from looklisten.inference.embedding.embed import embed_aligned, embed_blocks
 from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
 from looklisten.inference.embedding.fingerprints import SourceStamp, sha256_of_json
-from looklisten.inference.embedding.inputs import embed_aligned, embed_blocks
 from looklisten.inference.embedding.options import EmbedFilesOptions, Modality
 from looklisten.inference.embedding.output_files import (
     NETWORK_KEY,

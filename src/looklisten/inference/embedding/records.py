@@ -1,6 +1,6 @@
 """What embedding gives: vectors and their times. Knows numbers, no network and no file."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,9 +9,8 @@ from jaxtyping import Float32, Float64, Int64
 from looklisten.config import Side
 from looklisten.inference.embedding.options import EmbedOptions
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.spectrogram import WINDOW_SECONDS
-
-BLOCKS_PER_CONCATENATION = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +51,11 @@ class Embeddings:
     def middle_seconds(self) -> Float64[np.ndarray, " n"]:
         """The middle of each window."""
         return self.start_seconds + self.window_seconds / 2
+
+    def with_losses(self, report: DecodeReport) -> "Embeddings":
+        """The same, with what `report` says of the part of the source that is missing."""
+        losses = dict(report.lost_seconds)
+        return replace(self, stop_reason=report.stop_reason, lost_seconds=losses)
 
     def mean(self) -> Float32[np.ndarray, " features"]:
         """One vector for the source."""
@@ -108,24 +112,21 @@ def normalize_rows(
 
 def concatenate(blocks: Iterable[Embeddings]) -> Embeddings:
     """Consecutive blocks of one source as one record; at least one block."""
-    # Thousands of small arrays that stay in memory would lie between the large ones that are
-    # freed, and the freed memory could not be used again: ten hours of sound took 1.3 GB. So
-    # blocks are concatenated in groups, as they come.
-    waiting: list[Embeddings] = []
-    groups: list[Embeddings] = []
+    # Buffers that grow. Thousands of small arrays that stay in memory would lie between the large
+    # ones that are freed, and the freed memory could not be used again: ten hours of sound took
+    # 1.3 GB.
+    vectors = bytearray()
+    start_seconds = bytearray()
     for block in blocks:
-        waiting.append(block)
-        if len(waiting) == BLOCKS_PER_CONCATENATION:
-            groups.append(_concatenate(waiting))
-            waiting = []
-    return _concatenate([*groups, *waiting])
-
-
-def _concatenate(blocks: Sequence[Embeddings]) -> Embeddings:
-    vectors = np.concatenate([block.vectors for block in blocks])
-    start_seconds = np.concatenate([block.start_seconds for block in blocks])
+        vectors += block.vectors.tobytes()
+        start_seconds += block.start_seconds.tobytes()
     # The last block says whether the source ended before its end, and what was lost.
-    return replace(blocks[-1], vectors=vectors, start_seconds=start_seconds)
+    width = block.vectors.shape[1]
+    return replace(
+        block,
+        vectors=np.frombuffer(vectors, np.float32).reshape(-1, width),
+        start_seconds=np.frombuffer(start_seconds, np.float64),
+    )
 
 
 def in_large_blocks(blocks: Iterable[Embeddings], min_rows: int) -> Iterator[Embeddings]:

@@ -1,21 +1,22 @@
-"""Sound that comes in pieces -> vectors of its windows, as if the whole sound came at once.
+"""Mono sound at 48 kHz, in pieces -> vectors of its windows, as if the whole sound came at once.
 
-Knows sound and an encoder, no file.
+Knows sound and an encoder; opens no file.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.dense import DenseAudio
 from looklisten.inference.embedding.options import EmbedChoices, EmbedOptions
 from looklisten.inference.embedding.records import Embeddings, audio_embeddings, concatenate
-from looklisten.inference.embedding.windows import WindowCutter, WindowGrid, Windows
+from looklisten.inference.embedding.windows import WindowCutter, WindowGrid
 from looklisten.inference.encoder import (
     Encoder,
     choose_layer,
@@ -25,7 +26,14 @@ from looklisten.inference.encoder import (
 )
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.arrays import plain_array
-from looklisten.media.waveform import ArrayResampler, SampleRate, Waveform, samples_first
+from looklisten.media.decode.records import DecodeReport
+from looklisten.media.waveform import (
+    NO_SAMPLES,
+    ArrayResampler,
+    SampleRate,
+    Waveform,
+    samples_first,
+)
 from looklisten.model.l3net import L3Net
 
 
@@ -53,22 +61,21 @@ class WindowedAudio:
         """Number of samples that were pushed."""
         return self._cutter.samples
 
-    def push(self, waveform: Float32[np.ndarray, " samples"]) -> Embeddings:
-        """The windows that are complete now, perhaps none."""
-        return self._embed(self._cutter.push(waveform))
+    def push(
+        self, waveform: Float32[np.ndarray, " samples"] = NO_SAMPLES, is_last: bool = False
+    ) -> Embeddings:
+        """The windows that are complete now, perhaps none.
 
-    def finish(self) -> Embeddings:
-        """The remaining windows; silence fills the last."""
-        return self._embed(self._cutter.finish())
-
-    def _embed(self, windows: Windows) -> Embeddings:
+        `is_last`: nothing follows. All windows come then, and silence fills the last.
+        """
+        windows = self._cutter.push(waveform, is_last)
         rows = torch.from_numpy(windows.waveforms)
         batch_size = self._options.batch_size
         vectors = encode_rows(self._encoder, "audio", self._layer, rows, batch_size).numpy()
         return audio_embeddings(windows.starts, vectors, self._source, self._layer, self._options)
 
 
-def embed_audio_pieces(
+def audio_stream(
     encoder: Encoder, options: EmbedOptions, source: str, batch_windows: int | None = None
 ) -> WindowedAudio | DenseAudio:
     """The object that embeds a sound piece by piece.
@@ -81,6 +88,29 @@ def embed_audio_pieces(
     if batch_windows is None:
         batch_windows = rows_at_once(encoder, "audio", options.batch_size)
     return WindowedAudio(encoder, options, source, batch_windows)
+
+
+def embed_sound(
+    chunks: Iterable[Float32[np.ndarray, " samples"]],
+    name: str,
+    encoder: Encoder,
+    options: EmbedOptions,
+    report: DecodeReport | None = None,
+) -> Iterator[Embeddings]:
+    """The vectors of a mono sound at 48 kHz, in consecutive blocks, at least one.
+
+    `report`: of the decoding that gives the chunks. Raises SourceError where there is no sound.
+    """
+    report = report or DecodeReport()
+    audio = audio_stream(encoder, options, name)
+    for chunk in chunks:
+        block = audio.push(chunk)
+        # A chunk may be shorter than a window and complete none.
+        if len(block):
+            yield block
+    if not audio.samples:
+        raise SourceError(f"{name} holds no sound{report.why_nothing()}")
+    yield audio.push(is_last=True).with_losses(report)
 
 
 class StreamingEmbedder:
@@ -107,7 +137,7 @@ class StreamingEmbedder:
         options = replace(options or EmbedOptions(), **choices)
         encoder = encoder_of(model, options.precision)
         # No window waits for others, so that a vector comes as early as possible.
-        self._audio = embed_audio_pieces(encoder, options, "a stream", batch_windows=1)
+        self._audio = audio_stream(encoder, options, "a stream", batch_windows=1)
         self._resampler = ArrayResampler(sample_rate_hz)
         self._is_finished = False
 
@@ -117,29 +147,22 @@ class StreamingEmbedder:
         `samples` are the next `[samples]` or `[samples, channels]`, of any number. Raises
         SourceError if samples are not valid sound, ConfigError after `finish`.
         """
-        self._check_not_finished()
         # A piece may be shorter than its number of channels, so its longer axis says nothing.
         array = samples_first(plain_array(samples), first_is_time=True)
-        return self._push_all(self._resampler.push(array))
+        return self._push(array)
 
     def finish(self) -> Embeddings:
         """The remaining windows; silence fills the last. Raises SourceError for no sound."""
-        self._check_not_finished()
-        self._is_finished = True
-        embeddings = self._push_all(self._resampler.finish())
-        if not self._audio.samples:
-            raise SourceError("the sound is empty; push samples before you finish")
-        return concatenate([embeddings, self._audio.finish()])
+        return self._push(NO_SAMPLES, is_last=True)
 
-    def _check_not_finished(self) -> None:
+    def _push(self, array: NDArray[Any], is_last: bool = False) -> Embeddings:
         if self._is_finished:
             raise ConfigError(
                 "this stream is finished; make a new StreamingEmbedder for another sound"
             )
-
-    def _push_all(self, chunks: Iterable[Float32[np.ndarray, " samples"]]) -> Embeddings:
-        # A resampler may give no chunk yet. The empty one ensures at least one block to
-        # concatenate.
-        no_samples = np.zeros(0, np.float32)
-        blocks = [self._audio.push(chunk) for chunk in (*chunks, no_samples)]
-        return concatenate(blocks)
+        self._is_finished = is_last
+        blocks = [self._audio.push(chunk) for chunk in self._resampler.push(array, is_last)]
+        if is_last and not self._audio.samples:
+            raise SourceError("the sound is empty; push samples before you finish")
+        # The resampler may give no chunk yet, and there must be a block to concatenate.
+        return concatenate([*blocks, self._audio.push(is_last=is_last)])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.media.waveform import NO_SAMPLES
 
 ONE_HALF = Fraction(1, 2)
 
@@ -127,27 +128,29 @@ class WindowCutter:
         """Number of samples that were pushed."""
         return self._buffer.end
 
-    def push(self, waveform: Float32[np.ndarray, " samples"]) -> Windows:
-        """The full batches of windows that this piece completes, perhaps none."""
+    def push(
+        self, waveform: Float32[np.ndarray, " samples"] = NO_SAMPLES, is_last: bool = False
+    ) -> Windows:
+        """The full batches of windows that this piece completes, perhaps none.
+
+        `is_last`: nothing follows. All windows come then, and silence fills the last.
+        """
         self._buffer.push(waveform)
         stop_number = self._next_number
-        while self._grid.start(stop_number) + WINDOW_SAMPLES <= self._buffer.end:
-            stop_number += 1
-        return self._cut(stop_number, self._batch_windows)
-
-    def finish(self) -> Windows:
-        """The remaining windows; silence fills the last."""
-        return self._cut(self._grid.count(self.samples), batch_windows=1)
-
-    def _cut(self, stop_number: int, batch_windows: int) -> Windows:
-        """Cut the windows before `stop_number`; give those that wait, in full batches."""
+        if is_last:
+            stop_number = self._grid.count(self.samples)
+        else:
+            while self._grid.start(stop_number) + WINDOW_SAMPLES <= self._buffer.end:
+                stop_number += 1
         for number in range(self._next_number, stop_number):
             start = self._grid.start(number)
             self._starts.append(start)
             self._waveforms.append(self._buffer.take(start, start + WINDOW_SAMPLES))
-        self._next_number = max(stop_number, self._next_number)
-        self._buffer.drop_before(self._grid.start(self._next_number))
-        count = len(self._starts) // batch_windows * batch_windows
+        self._next_number = stop_number
+        self._buffer.drop_before(self._grid.start(stop_number))
+        count = len(self._starts)
+        if not is_last:
+            count -= count % self._batch_windows
         starts = np.array(self._starts[:count], np.int64)
         waveforms = np.array(self._waveforms[:count], np.float32)
         del self._starts[:count], self._waveforms[:count]

@@ -16,7 +16,7 @@ OLD_AUDIO = "sound with timestamps that had passed"
 OLD_FRAMES = "frames with timestamps that had passed"
 APPENDED_FILE = "a second file appended to the first"
 AUDIO_HOLE = "no sound between sounds, filled with silence"
-"""Reasons in `DecodeReport.lost_seconds`; `data.cutting` has others."""
+"""Reasons in `DecodeReport.lost_seconds`."""
 
 Packet = Any
 """An `av.Packet`. PyAV's type stubs give it a type parameter that the class lacks at runtime."""
@@ -84,9 +84,9 @@ class AudioChunk:
 class DecodeReport:
     """What happened in one decoding pass.
 
-    The decoder writes it while it runs, the caller reads it. A caller that ends decoding for a
-    reason of its own keeps that reason itself, or writes a `stop_reason` where a user should read
-    it.
+    Only `media.decode` writes it: the decoder while it runs and, at the end, `continuous_audio`,
+    which may run in another process. The caller reads it. What a caller meets itself, such as a
+    reason of its own to stop, it keeps itself.
     """
 
     damaged_count: int = 0
@@ -115,6 +115,13 @@ class DecodeReport:
     def add_lost(self, reason: str, seconds: float) -> None:
         """Count seconds that are left out, so that no loss is silent."""
         self.lost_seconds[reason] = self.lost_seconds.get(reason, 0.0) + seconds
+
+    def why_nothing(self) -> str:
+        """Why a file gave nothing, as the end of a sentence "... holds no sound"; empty if it was
+        read to its end without a problem.
+        """
+        problem = self.stop_reason or self.last_error
+        return f" that can be decoded; {problem}" if problem else ""
 
 
 @dataclass(frozen=True)

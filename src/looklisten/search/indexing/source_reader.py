@@ -285,7 +285,7 @@ class _SoundRows:
 
     def _add(self, windows: Windows) -> None:
         for start, waveform in zip(windows.starts, windows.waveforms, strict=True):
-            # A window that is mostly padding is no moment of the source.
+            # A window that is mostly padding is no moment, but a short sound has one all the same.
             if start and start + WINDOW_SAMPLES // 2 > self._cutter.samples:
                 return
             sixteen_bits = as_int16(waveform)
@@ -318,7 +318,7 @@ class _SoundRows:
     def finish(self) -> list[_Row]:
         """One row for each second of sound; none without sound."""
         if self._cutter.samples:
-            self._add(self._cutter.finish())
+            self._add(self._cutter.push(is_last=True))
         self._encode()
         return self._rows
 
