@@ -211,13 +211,13 @@ class ArrayResampler:
             self._channels = channels
             self._guard = _phase_guard(channels, self._rate_hz)
         while len(array):
-            piece = scaled(array[: self._missing_samples])
-            array = array[len(piece) :]
-            # Before the block is complete, so that an error comes with the piece that holds it.
+            part = scaled(array[: self._missing_samples])
+            array = array[len(part) :]
+            # Before the block is complete, so that an error comes with the part that holds it.
             samples_before = self._samples_before + self._block_samples - self._missing_samples
-            check_samples(to_mono(piece), samples_before, self._rate_hz)
-            self._block.append(piece)
-            self._missing_samples -= len(piece)
+            check_samples(to_mono(part), samples_before, self._rate_hz)
+            self._block.append(part)
+            self._missing_samples -= len(part)
             if channels == 1 or not self._missing_samples:
                 yield from self._finish_block()
         if is_last:

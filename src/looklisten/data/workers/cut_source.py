@@ -24,7 +24,7 @@ def cut_source(
     The decoder writes `report`, and cutting `cut_report`. Raises OSError for an error of the
     machine.
     """
-    kept = _ClipCounts()
+    written = _ClipCounts()
     dropped = _ClipCounts()
     status: Status = "prepared"
     stage = reason = ""
@@ -34,12 +34,12 @@ def cut_source(
             if skipped_marks:
                 dropped.add(clip, skipped_marks)
             else:
-                kept.add(clip, clip.marks)
+                written.add(clip, clip.marks)
                 yield clip
         stop_reason = cut_report.stop_reason or report.stop_reason
         if stop_reason:
             status, stage, reason = "failed", "decode", stop_reason
-        elif not kept.clips:
+        elif not written.clips:
             status = "skipped"
             reason = f"every clip of it is {' or '.join(dropped.marks)}"
     except TooShortError as error:
@@ -62,9 +62,9 @@ def cut_source(
         stage=stage,
         reason=request.source.named_in(reason, request.path),
         last_error=request.source.named_in(last_error, request.path),
-        clips=kept.clips,
-        seconds=kept.seconds,
-        marks=kept.marks,
+        clips=written.clips,
+        seconds=written.seconds,
+        marks=written.marks,
         dropped=dropped.marks,
         dropped_clips=dropped.clips,
         dropped_seconds=dropped.seconds,
