@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import looklisten as ll
 from killed_index import (
@@ -22,8 +20,9 @@ from killed_index import (
 from looklisten.app.cli import main
 from looklisten.data.plan import TaskShare
 from looklisten.errors import ConfigError, OptionError, StoreError
-from looklisten.search.indexing.parts import is_of_share, part_folder
+from looklisten.search.indexing.parts import part_folder, share_of
 from looklisten.search.opening import open_store
+from ray_clusters import losing_a_node
 
 TASKS = 3
 
@@ -84,9 +83,10 @@ def rows_but_copies(db):
     return sorted(kept, key=lambda row: row[:2])
 
 
-@given(name=st.text(max_size=20), tasks=st.integers(1, 50))
-def test_each_source_falls_to_one_task(name, tasks):
-    assert sum(is_of_share(TaskShare(task, tasks), name) for task in range(tasks)) == 1
+def test_a_source_always_falls_to_the_same_task():
+    """Otherwise a task that is run again with another version would not continue its part."""
+    names = [f"/videos/{number}.mp4" for number in range(8)]
+    assert [share_of(name, 3).task_index for name in names] == [0, 2, 2, 0, 0, 1, 1, 2]
 
 
 def test_the_parts_of_all_tasks_are_one_index(whole, media, network, tmp_path):
@@ -118,6 +118,48 @@ def test_tasks_add_to_an_index_and_change_nothing_before_the_last_call(
     assert (result.taken_in, result.indexed) == (6, 0)
     kept = [row for row in rows(db) if not row[0].startswith(str(more))]
     assert kept == rows(whole) and len(rows(db)) == len(kept) + 6
+
+
+def test_tasks_leave_out_what_the_index_holds(whole, media, network, tmp_path):
+    db = tmp_path / "db"
+    shutil.copytree(whole, db)
+    new = media / "new.wav"
+    write_chord(new, 200)
+    try:
+        done = run_tasks(media, db, network)
+        result = ll.index([media], db, network, device="cpu")
+    finally:
+        new.unlink()
+    assert sum(each.indexed for each in done) == 1
+    assert (result.taken_in, result.indexed, result.unchanged) == (1, 0, 25)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_ray_cluster_that_loses_a_node_gives_the_index_of_one_process(
+    whole, media, network, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    kind = json.loads((whole / "index.json").read_text())["store"]
+
+    def is_time():
+        return len(list((tmp_path / "db" / "parts").glob("*/thumbnails/*/*"))) >= 3
+
+    with losing_a_node(is_time):
+        # The nodes work in another folder, where this name means another one.
+        monkeypatch.chdir(tmp_path)
+        result = ll.index([media], "db", network, device="cpu", store=kind, engine="ray")
+    assert (result.indexed, result.taken_in, result.copies) == (0, 24, 6)
+    assert_equal(tmp_path / "db", whole, media)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_cluster_ray_is_refused_in_a_sentence(media, network, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match="no Ray cluster is running here; start one with"):
+        ll.index([media], tmp_path / "db", network, device="cpu", engine="ray")
+    with pytest.raises(OptionError, match="task_index is for job arrays"):
+        ll.index([media], tmp_path / "db", network, engine="ray", task_index=0)
 
 
 @pytest.mark.slow

@@ -2,13 +2,15 @@
 
 LookListenError          what, where, what to do next; the command line prints it, exit code 1
 ├── ConfigError          a recipe or an option that is not possible
-│   └── OptionError      a value that an option never takes; exit code 2
+│   ├── OptionError      a value that an option never takes; exit code 2
+│   └── FolderInUseError a folder in which another process works
 ├── SourceError          an input file that is not what it should be, with its name
 │   ├── TooShortError    nothing is wrong, but image and sound share less than a clip needs
 │   └── DecoderLostError the process that decodes crashed over it, or hung and was stopped
 ├── ShardError           prepared data that is missing, damaged or of another version
 ├── CheckpointError      a checkpoint that is missing, damaged or of another network
 ├── StoreError           an index of moments that is missing, damaged or of another network
+│   └── StoreInUseError  one that another process is writing
 └── PublishedFileError   weights of others that cannot be downloaded, found or read
 """
 
@@ -37,6 +39,10 @@ class OptionError(ConfigError):
         if not self.name:
             return str(self)
         return f"--{self.name.replace('_', '-')}{str(self).removeprefix(self.name)}"
+
+
+class FolderInUseError(ConfigError):
+    """A folder in which another process works."""
 
 
 class SourceError(LookListenError):
@@ -69,3 +75,7 @@ class PublishedFileError(LookListenError):
 
 class StoreError(LookListenError):
     """An index of moments that is missing, damaged, of another network, or not writable."""
+
+
+class StoreInUseError(StoreError):
+    """An index that another process is writing."""

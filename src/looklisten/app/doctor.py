@@ -73,7 +73,7 @@ class OptionalPackage:
 
 
 OPTIONAL_PACKAGES = (
-    OptionalPackage("ray", "prepare on a Ray cluster", "pip install 'looklisten[ray]'"),
+    OptionalPackage("ray", "prepare and index on a Ray cluster", "pip install 'looklisten[ray]'"),
     OptionalPackage(
         "s3fs", "videos and shards at s3:// addresses", "pip install 'looklisten[remote]'"
     ),

@@ -7,7 +7,7 @@ decoding nor a network.
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -19,13 +19,15 @@ from looklisten.data.merge import merge_records, remove_old_shards, why_no_clip
 from looklisten.data.options import Engine, LabelSource, PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.plan import BatchPlan, TaskShare, make_plan
+from looklisten.data.sources import absolute_address
 from looklisten.data.workers.parent import WorkerPool
-from looklisten.errors import ConfigError, SourceError
+from looklisten.errors import SourceError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.option_checks import check_at_least, check_one_of
 from looklisten.system.files import check_writable
 from looklisten.system.processes import cpu_count
 from looklisten.system.progress import Progress, no_progress
+from looklisten.system.ray_cluster import run_on_ray
 
 
 def prepare(
@@ -80,6 +82,8 @@ def prepare(
     plan = make_plan(output, inputs, labels, options, share, again, sources_per_batch)
     all_sources = [source for batch in plan.batches for source in batch]
     boxes_by_path = boxes_of_sources(boxes_by_file, plan.root, all_sources)
+    # The processes of a cluster work in folders of their own.
+    address = absolute_address(out)
     batches = []
     for number, sources in enumerate(plan.batches):
         boxes_of_batch = {}
@@ -87,7 +91,7 @@ def prepare(
             if source.path in boxes_by_path:
                 boxes_of_batch[source.path] = boxes_by_path[source.path]
         batches.append(
-            SourceBatch(number, plan.root, str(out), sources, boxes_of_batch, options, limits)
+            SourceBatch(number, plan.root, address, sources, boxes_of_batch, options, limits)
         )
     to_do = [batch for batch in _unfinished(output, batches) if share.has(batch.number)]
     if engine == "ray":
@@ -189,36 +193,10 @@ def _run_here(
 def _run_on_ray(
     batches: Sequence[SourceBatch], workers: int | None, progress: Progress
 ) -> Iterator[BatchRecord]:
-    """Run the batches as tasks of a Ray cluster, which repeats those of a lost machine."""
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("the engine ray needs Ray: pip install 'looklisten[ray]'") from None
-    if not ray.is_initialized():
-        try:
-            ray.init(address="auto", log_to_driver=False)
-        except ConnectionError:
-            raise ConfigError(
-                "no Ray cluster is running here; "
-                "start one with `ray start --head`, or set RAY_ADDRESS"
-            ) from None
-    task = ray.remote(num_cpus=1, max_retries=-1)(prepare_batch)
-    cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-    # Not all at once: a million submitted tasks would fill the memory of the driver.
-    max_running = workers or 2 * cores
-    waiting = deque(batches)
-    running: dict[Any, SourceBatch] = {}
+    """Run the batches as tasks of a Ray cluster."""
     done = 0
     total = sum(len(batch.sources) for batch in batches)
-    while waiting or running:
-        while waiting and len(running) < max_running:
-            batch = waiting.popleft()
-            running[task.remote(batch)] = batch
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        try:
-            record: BatchRecord = ray.get(ready)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        done += len(running.pop(ready).sources)
+    for batch, record in run_on_ray(prepare_batch, batches, workers):
+        done += len(batch.sources)
         progress(done, total)
         yield record

@@ -87,6 +87,11 @@ def is_remote(path: str) -> bool:
     return _ADDRESS.match(path) is not None
 
 
+def absolute_address(name: str | Path) -> str:
+    """A path or an address, for processes that work in another folder."""
+    return str(name) if is_remote(str(name)) else str(Path(name).absolute())
+
+
 def open_source(root: Path, source: Source) -> Any:
     """The bytes of a source as a file; a context manager."""
     if is_remote(source.path):

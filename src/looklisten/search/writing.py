@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from looklisten.errors import ConfigError, StoreError
+from looklisten.errors import ConfigError, FolderInUseError, StoreError, StoreInUseError
 from looklisten.names import first_few, printable
 from looklisten.system.folder_lock import FolderLock, LockedTask
 
@@ -31,12 +31,14 @@ class WriterLock:
     def taken(self) -> Iterator[bool]:
         """Take the lock, unless it is held; whether it was taken now.
 
-        Raises StoreError when another process has it.
+        Raises StoreInUseError when another process has it.
         """
         is_new = not self._is_held
         if is_new:
             try:
                 self._lock.acquire()
+            except FolderInUseError as error:
+                raise StoreInUseError(str(error)) from None
             except ConfigError as error:
                 raise StoreError(str(error)) from None
             self._is_held = True

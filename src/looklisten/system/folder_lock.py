@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from looklisten.errors import ConfigError, LookListenError
+from looklisten.errors import ConfigError, FolderInUseError, LookListenError
 
 RENEWAL_SECONDS = 15.0
 """Between two renewals of the file's time."""
@@ -75,7 +75,7 @@ def this_process() -> LockHolder:
 class FolderLock:
     """The right to do a task in `folder`. One process acquires it for all that work together.
 
-    `acquire` raises ConfigError, one sentence, when another process has it. `check` raises
+    `acquire` raises FolderInUseError, one sentence, when another process has it. `check` raises
     LookListenError when another process has taken it over. `release` may be called more than once.
     """
 
@@ -158,12 +158,12 @@ class FolderLock:
     def _take_over(self, holder: LockHolder) -> bool:
         """Take the lock of a dead process; False: try again, the lock has changed.
 
-        Raises ConfigError when the lock's holder is alive.
+        Raises FolderInUseError when the lock's holder is alive.
         """
         current = self._read()
         state = _state_of(current) if current else "unknown"
         if state == "alive":
-            raise ConfigError(self._locked_sentence(current))
+            raise FolderInUseError(self._locked_sentence(current))
         if state == "unknown" and not self._becomes_stale(current):
             return False
         # Of many processes that find the same dead lock, only one can create this file.
@@ -194,7 +194,7 @@ class FolderLock:
     def _becomes_stale(self, current: LockHolder | None) -> bool:
         """Wait until the lock is stale; False when it is gone or has another holder.
 
-        Raises ConfigError when its holder renews it meanwhile.
+        Raises FolderInUseError when its holder renews it meanwhile.
         """
         first_renewal: float | None = None
         was_logged = False
@@ -209,7 +209,7 @@ class FolderLock:
             if first_renewal is None:
                 first_renewal = renewal
             if renewal != first_renewal:
-                raise ConfigError(self._locked_sentence(current))
+                raise FolderInUseError(self._locked_sentence(current))
             age_seconds = self._file_system_time() - renewal
             if age_seconds >= self._stale_seconds:
                 return True

@@ -26,16 +26,23 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from looklisten.data.inputs import find_sources
-from looklisten.data.options import LabelSource
+from looklisten.data.options import Engine, LabelSource
 from looklisten.data.plan import TaskShare
 from looklisten.data.sources import (
     Source,
     SourceList,
+    absolute_address,
     check_no_stretches,
     is_remote,
     path_on_this_machine,
 )
-from looklisten.errors import ConfigError, DecoderLostError, SourceError, StoreError
+from looklisten.errors import (
+    ConfigError,
+    DecoderLostError,
+    OptionError,
+    SourceError,
+    StoreError,
+)
 from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
 from looklisten.inference.embedding.fingerprints import SourceStamp
 from looklisten.media.formats import MEDIA_SUFFIXES
@@ -43,21 +50,26 @@ from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.parent import use_limits
 from looklisten.model.networks import Run, open_network
 from looklisten.names import decode_name, encode_name
-from looklisten.option_checks import check_at_least
+from looklisten.option_checks import check_at_least, check_one_of
 from looklisten.search.filters import text_literal
 from looklisten.search.finding.score_calibration import curves_as_json, fit_curves
 from looklisten.search.indexing.index_folder import (
     IndexFolder,
-    SeenFiles,
-    SourceNames,
+    absolute_network,
     write_facts,
 )
 from looklisten.search.indexing.index_result import IndexResult
 from looklisten.search.indexing.moment_encoder import MomentEncoder
 from looklisten.search.indexing.own_classes import read_own_classes, with_own_tags
-from looklisten.search.indexing.parts import is_of_share, part_folder, take_parts_in
-from looklisten.search.indexing.source_reader import Advance, ReadSource, read_source
-from looklisten.search.moments import IndexedMoment, moment_id
+from looklisten.search.indexing.parts import (
+    index_on_ray,
+    part_folder,
+    share_of,
+    take_parts_in,
+    unchanged_sources,
+)
+from looklisten.search.indexing.rows import names_of_source, rows_of_source
+from looklisten.search.indexing.source_reader import Advance, read_source
 from looklisten.search.opening import open_store
 from looklisten.search.options import IndexChoices, IndexOptions
 from looklisten.search.store import VectorStore
@@ -76,6 +88,7 @@ def index(
     device: str = "auto",
     progress: Progress = no_progress,
     make_encoder: Callable[[Any, bool], MomentEncoder] = MomentEncoder,
+    engine: Engine = "local",
     task_index: int | None = None,
     num_tasks: int = 1,
     **choices: Unpack[IndexChoices],
@@ -89,14 +102,21 @@ def index(
     `make_encoder`: gives another `MomentEncoder`, such as one that computes on another thread.
     `task_index`, `num_tasks`: in a job array, index this share of the files into a part of its own.
     The next call without them takes all parts in.
+    `engine="ray"`: index `num_tasks` shares, by default four for each core, on a Ray cluster, and
+    then take the parts in. With the device cuda each share has one GPU.
 
     Raises ConfigError for a network without such a space, for an index of another network or of
     other moments, and while another process writes to it.
     """
     options = replace(options or IndexOptions(), **choices)
     check_at_least(0, task_index=task_index)
-    share = TaskShare(task_index or 0, num_tasks)
+    check_at_least(1, num_tasks=num_tasks)
+    check_one_of(Engine, engine=engine)
+    is_on_ray = engine == "ray"
     is_part = task_index is not None
+    if is_part and is_on_ray:
+        raise OptionError("task_index is for job arrays: the engine ray numbers its tasks itself")
+    share = TaskShare() if is_on_ray else TaskShare(task_index or 0, num_tasks)
     folder = IndexFolder(part_folder(Path(db), share) if is_part else Path(db))
     check_writable(folder.path)
     if not isinstance(network, Run):
@@ -104,12 +124,28 @@ def index(
     encoder = make_encoder(network.network, options.tags)
     found_sources = find_sources([str(name) for name in inputs], labels, suffixes=MEDIA_SUFFIXES)
     check_no_stretches("index", found_sources.sources)
+    if is_on_ray:
+        index_on_ray(
+            partial(
+                index,
+                [absolute_address(name) for name in inputs],
+                absolute_address(db),
+                absolute_network(network.name),
+                options,
+                labels,
+                device,
+            ),
+            [absolute_name(found_sources.root, source) for source in found_sources.sources],
+            num_tasks,
+            int(device.startswith("cuda")),
+            progress,
+        )
     kind = "arrow" if is_part else options.store
     with open_store(folder.path, network.network_key, encoder.width, kind, create=True) as store:
         write_facts(folder, network, encoder, options.every_seconds)
         taken_in = 0 if is_part else take_parts_in(folder, store, options.every_seconds)
         update = _Update(folder, store, encoder, options, found_sources)
-        update.leave_out(Path(db), share)
+        update.leave_out(Path(db), share, is_part)
         limits = WorkerLimits(
             stall_seconds=options.stall_seconds, memory_megabytes=options.memory_megabytes
         )
@@ -144,7 +180,7 @@ class _Update:
         self._root = listed.root
         self._sources = {absolute_name(listed.root, source): source for source in listed.sources}
         self._unusable = dict(listed.unusable)
-        self._seen = SeenFiles(folder.path / "seen.jsonl")
+        self._seen = folder.seen_files()
         self._failures = FailureLog(folder.path / "failures.jsonl")
         self._own_classes = list(read_own_classes(folder.path).values())
         self._digests = store.sources()
@@ -164,14 +200,17 @@ class _Update:
         )
         self._media_seconds = 0.0
 
-    def leave_out(self, db: Path, share: TaskShare) -> None:
-        """Leave out the files of the index itself, and the sources of other tasks."""
+    def leave_out(self, db: Path, share: TaskShare, is_part: bool) -> None:
+        """Leave out the files of the index itself, and what a task need not do."""
         # The index may lie in a folder of sources; its thumbnails are none.
         own_files = encode_name(os.path.abspath(db)) + os.sep  # noqa: PTH100
         for names in (self._sources, self._unusable):
             for name in list(names):
-                if name.startswith(own_files) or not is_of_share(share, name):
+                if name.startswith(own_files) or share_of(name, share.num_tasks) != share:
                     del names[name]
+        if is_part:
+            for name in unchanged_sources(IndexFolder(db), self._store, self._sources, self._root):
+                del self._sources[name]
 
     def run(self, inputs: Sequence[str | Path], progress: Progress) -> None:
         """Remove what went, index what is new or changed, and tidy up."""
@@ -319,7 +358,7 @@ class _Update:
 
     def _take_names(self, name: str) -> None:
         """Give the rows of a source another label or video id, if the inputs name another one."""
-        names = _names_of(self._sources[name])
+        names = names_of_source(self._sources[name])
         # Reading the rows of each source would make a run without changes slow.
         if self._seen.names_of(name) == names:
             return
@@ -366,14 +405,14 @@ class _Update:
             raise SourceError(
                 f"{path} changed while it was read; when it is complete, run the same command again"
             )
-        rows = list(_rows(name, digest, source, content))
+        rows = list(rows_of_source(name, digest, source, content))
         moments = with_own_tags(rows, self._own_classes, self._encoder.width)
         self._store.add(moments)
         if name in self._digests:
             self._holders.pop(self._digests[name], None)
         self._digests[name] = digest
         self._holders[digest] = name
-        self._seen.note_names(name, _names_of(source))
+        self._seen.note_names(name, names_of_source(source))
         self._counts["indexed"] += 1
         self._counts["moments_added"] += len(moments)
         self._media_seconds += content.seconds
@@ -392,28 +431,3 @@ class _Minutes:
 
     def __call__(self, seconds: float) -> None:
         self.progress(self.done, self.total, at=f"{seconds / 60:.0f} min")
-
-
-def _names_of(source: Source) -> SourceNames:
-    return SourceNames("|".join(source.labels) or None, source.video_id or source.path)
-
-
-def _rows(name: str, digest: str, source: Source, content: ReadSource) -> Iterator[IndexedMoment]:
-    names = _names_of(source)
-    for moment in content.moments:
-        tags: dict[str, float] = {}
-        for encoded in (moment.sound, moment.frame):
-            tags |= encoded.tags if encoded else {}
-        yield IndexedMoment(
-            moment_id=moment_id(digest, moment.seconds),
-            source=name,
-            source_digest=digest,
-            video_id=names.video_id,
-            seconds=moment.seconds,
-            thumbnail=moment.thumbnail,
-            marks=moment.marks,
-            label=names.label,
-            tags=tags,
-            vision=moment.frame.vector if moment.frame else None,
-            audio=moment.sound.vector if moment.sound else None,
-        )

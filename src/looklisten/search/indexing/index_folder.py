@@ -33,6 +33,10 @@ class IndexFolder:
         """The folder of all thumbnails; a row has a name below it."""
         return self.path / THUMBNAILS
 
+    def seen_files(self) -> "SeenFiles":
+        """What is known of the files that were read for the index."""
+        return SeenFiles(self.path / "seen.jsonl")
+
     def facts(self) -> dict[str, Any]:
         """What made the index; empty for a new one."""
         path = self.path / FACTS_FILE
@@ -85,7 +89,7 @@ def write_facts(
             f"{every_seconds:g} s; give --every-seconds {before:g}, or another --db"
         )
     new = facts | {
-        "network": _absolute(run.name),
+        "network": absolute_network(run.name),
         "network_sha256": run.network_key,
         "every_seconds": every_seconds,
         "classes": {side: list(encoder.tag_names(side)) for side in SIDES},
@@ -94,8 +98,8 @@ def write_facts(
         folder.write_facts(new)
 
 
-def _absolute(network: str) -> str:
-    """The name of a network, for whoever searches in another folder."""
+def absolute_network(network: str) -> str:
+    """The name of a network, for processes that work in another folder."""
     if is_shipped(network):
         return network
     prefix = HF_PREFIX if network.startswith(HF_PREFIX) else ""
@@ -132,19 +136,25 @@ class SeenFiles:
         """What was known of a source."""
         return self._stamps.get(name)
 
+    def unchanged(self, name: str, path: Path) -> SourceStamp | None:
+        """What was known of a file, if its size and its date are still the same."""
+        before = self._stamps.get(name)
+        if before is None:
+            return None
+        now = SourceStamp.of(path, with_digest=False)
+        is_same = (
+            before.source_bytes == now.source_bytes
+            and before.source_modified_ns == now.source_modified_ns
+        )
+        return before if is_same else None
+
     def stamp_of(self, name: str, path: Path, is_copy: bool = False) -> SourceStamp:
         """The stamp of a file as it is now; the file is read only if its size or date changed.
 
         is_copy: the file is the copy of a remote one, whose date says nothing.
         """
-        now = SourceStamp.of(path, with_digest=False)
-        before = self._stamps.get(name)
-        is_same = (
-            before is not None
-            and before.source_bytes == now.source_bytes
-            and before.source_modified_ns == now.source_modified_ns
-        )
-        if before is not None and is_same and not is_copy:
+        before = None if is_copy else self.unchanged(name, path)
+        if before is not None:
             return before
         stamp = SourceStamp.of(path)
         if is_copy:

@@ -1,4 +1,4 @@
-"""Parts of an index that tasks of a job array made, and how they become one.
+"""Parts of an index that tasks of a job array or of a Ray cluster made, and how they become one.
 
 Each task writes an index of its own, in a folder of the index. The call that comes after all tasks
 takes the parts in, a commit for some sources at a time. The parts go when all of them are in, so a
@@ -7,32 +7,109 @@ kill loses nothing. Knows stores and folders, no media.
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from looklisten.data.plan import TaskShare
-from looklisten.errors import ConfigError
+from looklisten.data.sources import Source, is_remote
+from looklisten.errors import ConfigError, StoreInUseError
 from looklisten.search.filters import text_literal
 from looklisten.search.index_file import INDEX_NAME
 from looklisten.search.indexing.index_folder import IndexFolder
 from looklisten.search.indexing.own_classes import read_own_classes, with_own_tags
 from looklisten.search.opening import open_store
 from looklisten.search.store import VectorStore
+from looklisten.system.folder_lock import STALE_SECONDS
+from looklisten.system.progress import Progress
+from looklisten.system.ray_cluster import cluster_cores, run_on_ray
 
 PARTS = "parts"
 SOURCES_OF_A_COMMIT = 64
 JOINED_FILES = ("seen.jsonl", "failures.jsonl")
 
 
-def is_of_share(share: TaskShare, name: str) -> bool:
-    """Whether a task indexes the source of this name; more files move none to another task."""
+SHARES_OF_A_CORE = 4
+"""On a Ray cluster, so that a share with long videos is not the last one alone."""
+LOCK_POLL_SECONDS = 0.5
+
+
+def share_of(name: str, num_tasks: int) -> TaskShare:
+    """The share that the source of this name falls to; more files move none to another task."""
     digest = hashlib.sha256(name.encode()).digest()
-    return share.has(int.from_bytes(digest[:8], "big"))
+    return TaskShare(int.from_bytes(digest[:8], "big") % num_tasks, num_tasks)
+
+
+def index_on_ray(
+    index: Callable[..., Any],
+    names: Iterable[str],
+    num_tasks: int,
+    gpus: int,
+    progress: Progress,
+) -> None:
+    """Make the parts of all sources as tasks of a Ray cluster; of one task, four for each core.
+
+    `index` indexes the share that its keywords name, as `looklisten.index` does. Raises
+    ConfigError without a cluster.
+    """
+    if num_tasks == 1:
+        num_tasks = SHARES_OF_A_CORE * cluster_cores()
+    sources = Counter(share_of(name, num_tasks) for name in names)
+    tasks = [_PartTask(index, share) for share in sources]
+    done = 0
+    for task, _ in run_on_ray(_index_when_free, tasks, gpus=gpus):
+        done += sources[task.share]
+        progress(done, sources.total())
+
+
+@dataclass(frozen=True)
+class _PartTask:
+    """What a process of a Ray cluster is to index."""
+
+    index: Callable[..., Any]
+    share: TaskShare
+
+
+def _index_when_free(task: _PartTask) -> None:
+    deadline_seconds = time.monotonic() + STALE_SECONDS
+    while True:
+        try:
+            task.index(task_index=task.share.task_index, num_tasks=task.share.num_tasks)
+            return
+        except StoreInUseError:
+            # Ray repeats the task of a lost machine, whose process may live for a moment more.
+            if time.monotonic() > deadline_seconds:
+                raise
+            time.sleep(LOCK_POLL_SECONDS)
 
 
 def part_folder(db: Path, share: TaskShare) -> Path:
     """Where a task writes."""
     return db / PARTS / f"{share.task_index:05d}-of-{share.num_tasks:05d}"
+
+
+def unchanged_sources(
+    folder: IndexFolder, part: VectorStore, sources: Mapping[str, Source], root: Path
+) -> set[str]:
+    """Of some sources the files on this machine whose content the whole index holds.
+
+    Raises StoreError for an index of another network than that of the part.
+    """
+    if not (folder.path / INDEX_NAME).exists():
+        return set()
+    held = set(open_store(folder.path, part.space_id, part.width).sources().values())
+    seen = folder.seen_files()
+    unchanged = set()
+    for name, source in sources.items():
+        if is_remote(name):
+            continue
+        stamp = seen.unchanged(name, source.local_path(root))
+        if stamp is not None and stamp.source_sha256 in held:
+            unchanged.add(name)
+    return unchanged
 
 
 def take_parts_in(folder: IndexFolder, store: VectorStore, every_seconds: float) -> int:

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from looklisten.app.command_line import DeviceName, NetworkName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
-from looklisten.data.options import LabelSource
+from looklisten.data.options import Engine, LabelSource
 from looklisten.search.options import IndexOptions
 from looklisten.system.files import check_writable
 
@@ -23,6 +23,7 @@ def run_index(
     checkpoint: NetworkName = "start",
     labels: LabelSource = "table",
     device: DeviceName = "auto",
+    engine: Engine = "local",
     task_index: int | None = None,
     num_tasks: int = 1,
     options: Annotated[IndexOptions, tyro.conf.arg(name="")] = _DEFAULTS,
@@ -36,9 +37,12 @@ def run_index(
             searched too.
         db: Folder of the index.
         labels: From the table's column label, or from the name of the file's folder.
+        engine: This machine (local), or a Ray cluster that is running (ray). There `--device cuda`
+            gives each task one GPU.
         task_index: In a job array: which share of the files this call indexes, from 0. A last call
             without it takes the parts of all tasks in.
-        num_tasks: In a job array: the number of shares.
+        num_tasks: In a job array: the number of shares. On a Ray cluster, instead of four for each
+            core.
     """
     from looklisten.media.isolation.parent import warm_up
 
@@ -49,7 +53,7 @@ def run_index(
     if not sources:
         raise UsageError("index needs files or folders: looklisten index SOURCES... --db DB")
     # Without an index each task of the array would do the work of all.
-    if num_tasks > 1 and task_index is None:
+    if num_tasks > 1 and task_index is None and engine == "local":
         raise UsageError(
             "--num-tasks needs --task-index: which share of the files this call indexes, from 0"
         )
@@ -63,6 +67,7 @@ def run_index(
             labels,
             device,
             progress,
+            engine=engine,
             task_index=task_index,
             num_tasks=num_tasks,
         )
