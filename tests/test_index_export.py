@@ -8,10 +8,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from looklisten.app.cli import main
+from looklisten.config import SIDES
 from looklisten.errors import ConfigError, StoreError
 from looklisten.search.moment_tables import table_moments
+from looklisten.search.moments import row_id
 from looklisten.search.opening import open_store
-from store_moments import SPACE, VECTORS, WIDTH, all_facts, facts, make_moment, make_source
+from store_moments import (
+    SPACE,
+    VECTORS,
+    WIDTH,
+    all_facts,
+    facts,
+    make_moment,
+    make_source,
+    unit_vectors,
+)
 
 
 @pytest.fixture(params=["arrow", "lance"])
@@ -53,6 +64,39 @@ def test_qdrant_gets_a_collection_and_points_with_named_vectors(store, tmp_path)
     np.testing.assert_allclose(vector, VECTORS[0], atol=6e-9)
     payload = of_source["b.mp4"]["payload"]
     assert (payload["label"], payload["tags"]) == ("dog", ["Dog", "Zug"])
+
+
+def test_qdrant_answers_as_the_store_does(store, tmp_path):
+    """Qdrant's own engine, in this process, takes the bodies and finds the same moments."""
+    qdrant_client = pytest.importorskip("qdrant_client")
+    models = qdrant_client.models
+    folder = tmp_path / "upload"
+    store.export(folder, "qdrant")
+    collection = models.CreateCollection.model_validate_json(
+        (folder / "collection.json").read_bytes()
+    )
+    client = qdrant_client.QdrantClient(":memory:")
+    client.create_collection("moments", vectors_config=collection.vectors)
+    # Twice: sending again adds none.
+    for file in [*folder.glob("points-*.json")] * 2:
+        points = models.PointsList.model_validate_json(file.read_bytes())
+        client.upsert("moments", points=points.points)
+    assert client.count("moments").count == 702
+    assert client.count("moments", count_filter=_has_label(models, "dog")).count == 1
+    query = unit_vectors(1, seed=7)[0]
+    for side in SIDES:
+        answer = client.query_points("moments", query=query.tolist(), using=side, limit=800)
+        found = store.search(query, side, 800)
+        assert len(found) == len(answer.points) == 701, "one moment lacks this side"
+        similarities = {point.id: point.score for point in answer.points}
+        for each in found:
+            assert similarities[row_id(each.moment)] == pytest.approx(each.similarity, abs=1e-6)
+    client.close()
+
+
+def _has_label(models, label):
+    match = models.FieldCondition(key="label", match=models.MatchValue(value=label))
+    return models.Filter(must=[match])
 
 
 def test_an_export_that_fails_leaves_nothing(store, tmp_path):
