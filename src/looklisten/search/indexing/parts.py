@@ -100,14 +100,14 @@ def unchanged_sources(
     """
     if not (folder.path / INDEX_NAME).exists():
         return set()
-    held = set(open_store(folder.path, part.space_id, part.width).sources().values())
-    seen = folder.seen_files()
+    indexed_hashes = set(open_store(folder.path, part.space_id, part.width).sources().values())
+    files_of_index = folder.seen_files()
     unchanged = set()
     for name, source in sources.items():
         if is_remote(name):
             continue
-        stamp = seen.unchanged(name, source.local_path(root))
-        if stamp is not None and stamp.source_sha256 in held:
+        stamp = files_of_index.unchanged(name, source.local_path(root))
+        if stamp is not None and stamp.source_sha256 in indexed_hashes:
             unchanged.add(name)
     return unchanged
 
