@@ -1,13 +1,30 @@
 """A Ray cluster of two nodes on this machine, which loses one of them."""
 
 import contextlib
+import fcntl
+import tempfile
 import threading
 import time
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def no_other_cluster():
+    """Wait until no other process of the tests has a cluster: Ray finds any on this machine."""
+    with (Path(tempfile.gettempdir()) / "looklisten-tests-ray.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
 def losing_a_node(is_time):
     """A cluster whose second node is killed as soon as `is_time()`; the block ends after that."""
+    with no_other_cluster(), _losing_a_node(is_time):
+        yield
+
+
+@contextlib.contextmanager
+def _losing_a_node(is_time):
     import ray
     from ray.cluster_utils import Cluster
 

@@ -22,7 +22,7 @@ from looklisten.data.plan import TaskShare
 from looklisten.errors import ConfigError, OptionError, StoreError
 from looklisten.search.indexing.parts import part_folder, share_of
 from looklisten.search.opening import open_store
-from ray_clusters import losing_a_node
+from ray_clusters import losing_a_node, no_other_cluster
 
 TASKS = 3
 
@@ -156,7 +156,8 @@ def test_a_ray_cluster_that_loses_a_node_gives_the_index_of_one_process(
 @pytest.mark.filterwarnings("ignore")
 def test_without_a_cluster_ray_is_refused_in_a_sentence(media, network, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ConfigError, match="no Ray cluster is running here; start one with"):
+    refused = pytest.raises(ConfigError, match="no Ray cluster is running here; start one with")
+    with no_other_cluster(), refused:
         ll.index([media], tmp_path / "db", network, device="cpu", engine="ray")
     with pytest.raises(OptionError, match="task_index is for job arrays"):
         ll.index([media], tmp_path / "db", network, engine="ray", task_index=0)

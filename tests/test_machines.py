@@ -14,7 +14,7 @@ from conftest import write_clock_video
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from ray_clusters import losing_a_node
+from ray_clusters import losing_a_node, no_other_cluster
 
 
 def digest(folder):
@@ -87,9 +87,10 @@ def test_a_ray_cluster_that_loses_a_node_gives_what_one_process_gives(
 @pytest.mark.filterwarnings("ignore")
 def test_without_a_cluster_ray_is_refused_in_a_sentence(world, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(
+    refused = pytest.raises(
         ConfigError, match=r"no Ray cluster is running here; start one with `ray start --head`"
-    ):
+    )
+    with no_other_cluster(), refused:
         prepare([world / "labels.csv"], tmp_path, engine="ray")
 
 
