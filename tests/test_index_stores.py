@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,16 @@ KINDS = ["arrow", "lance"]
 def store(request, tmp_path):
     with open_store(tmp_path / "db", SPACE, WIDTH, request.param, create=True) as opened:
         yield opened
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["db", "database", "./db"])
+def test_a_folder_is_named_from_the_working_folder(kind, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_store(Path(name), SPACE, WIDTH, kind, create=True) as opened:
+        opened.add([make_moment("clip.mp4", 0)])
+    with open_store(Path(name), SPACE, WIDTH) as opened:
+        assert set(opened.sources()) == {"clip.mp4"}
 
 
 def test_another_network_is_refused(store, tmp_path):

@@ -70,8 +70,10 @@ class NearestSearch:
 async def _opened(db: Path, table_name: str) -> Any:
     import lancedb
 
+    # LanceDB takes a name that begins with "db" for an address of its cloud.
+    folder = db.absolute()
     # Every call looks for the last version.
-    connection = await lancedb.connect_async(db, read_consistency_interval=timedelta(0))
+    connection = await lancedb.connect_async(folder, read_consistency_interval=timedelta(0))
     return await connection.open_table(table_name)
 
 
