@@ -8,10 +8,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from conftest import small_config
-from looklisten.errors import CheckpointError
+from looklisten.errors import CheckpointError, OptionError
 from looklisten.model.checkpoint import saved_steps
 from looklisten.training import loop
-from looklisten.training.optimizers import Muon, Optimizers, with_equal_singular_values
+from looklisten.training.optimizers import (
+    Muon,
+    Optimizers,
+    names_of_filters,
+    with_equal_singular_values,
+)
 
 
 @pytest.mark.parametrize("shape", [(16, 9), (16, 144), (64, 576), (32, 32)])
@@ -49,11 +54,59 @@ def test_a_step_moves_filters_by_a_share_of_their_norm_and_keeps_it():
     assert float((after - before).flatten() @ filters.grad.flatten()) < 0
 
 
+@pytest.mark.parametrize("shape", [(8, 4, 3, 3), (1, 4, 3, 3), (8, 1, 3, 3), (1, 1, 1, 1)])
+def test_filters_without_a_gradient_stay(shape):
+    """As those behind a ReLU that is never positive. They are not 0 / 0, which is not a number."""
+    filters = nn.Parameter(torch.randn(shape))
+    before = filters.detach().clone()
+    optimizer = Muon([{"params": [filters]}], 0.02)
+    for _ in range(2):
+        filters.grad = torch.zeros(shape)
+        optimizer.step()
+    assert torch.allclose(filters, before, rtol=1e-6)
+
+
+def test_filters_of_zeros_stay():
+    filters = nn.Parameter(torch.zeros(4, 2, 3, 3))
+    filters.grad = torch.randn(4, 2, 3, 3)
+    Muon([{"params": [filters]}], 0.02).step()
+    assert not filters.any()
+
+
+def test_a_gradient_that_is_not_finite_is_not_hidden():
+    """The loss is then not a number, and the training says so."""
+    for value in (float("nan"), float("inf")):
+        filters = nn.Parameter(torch.randn(4, 2, 3, 3))
+        filters.grad = torch.full((4, 2, 3, 3), value)
+        Muon([{"params": [filters]}], 0.02).step()
+        assert filters.isnan().any()
+
+
+def test_steps_look_ahead_along_a_moving_sum():
+    """The direction of step t is g_t + 0.9 m_t, where m_t = g_t + 0.9 m_(t-1)."""
+    generator = torch.Generator().manual_seed(5)
+    filters = nn.Parameter(torch.randn(6, 2, 3, 3, generator=generator))
+    optimizer = Muon([{"params": [filters]}], 0.02)
+    momentum = torch.zeros(6, 18)
+    for _ in range(3):
+        before = filters.detach().flatten(1).clone()
+        gradient = torch.randn(6, 18, generator=generator)
+        filters.grad = gradient.view(filters.shape).clone()
+        optimizer.step()
+        momentum = gradient + 0.9 * momentum
+        left, _, right = torch.linalg.svd(gradient + 0.9 * momentum, full_matrices=False)
+        change = filters.detach().flatten(1) - before
+        # Of equal singular values, up to what keeps the norm.
+        along = -(change * (left @ right)).sum() / (change.norm() * len(left) ** 0.5)
+        assert along > 0.95
+
+
 def test_only_filters_of_convolutions_are_for_muon():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     network(torch.randn(2, 3, 3, 3)).square().sum().backward()
     settings = small_config(optimizer="muon").train
-    optimizers = Optimizers(dict(network.named_parameters()), settings, {})
+    parameters = dict(network.named_parameters())
+    optimizers = Optimizers(parameters, names_of_filters(network), settings, {})
     optimizers.step(settings.learning_rate)
     keys: dict[str, set[str]] = {}
     for name in optimizers.tensors():
@@ -70,6 +123,37 @@ def test_only_filters_of_convolutions_are_for_muon():
     }
 
 
+class Gains(nn.Module):
+    """Gains of four dimensions that begin at zero, as in ConvNeXt V2."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1, 1, 5))
+
+
+def test_gains_of_four_dimensions_are_no_filters():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, groups=1), Gains(), nn.Conv2d(4, 4, 3, groups=4))
+    assert names_of_filters(network) == {"0.weight", "2.weight"}
+    parameters = dict(network.named_parameters())
+    for parameter in parameters.values():
+        parameter.grad = torch.ones_like(parameter)
+    settings = small_config(optimizer="muon").train
+    optimizers = Optimizers(parameters, names_of_filters(network), settings, {})
+    optimizers.step(settings.learning_rate)
+    assert torch.allclose(parameters["1.weight"], torch.tensor(-settings.learning_rate))
+
+
+def test_towers_whose_filters_would_change_by_more_than_their_norm_are_refused():
+    with pytest.raises(OptionError, match=r"filter_step of the towers is 2 and not below 1"):
+        small_config().changed(
+            "train",
+            optimizer="muon",
+            filter_step=0.02,
+            learning_rate=1e-3,
+            tower_learning_rate=0.1,
+        )
+
+
 def test_the_schedule_and_the_factors_of_towers_count_for_both():
     """At half the rate, and at a tower's tenth of it, filters move by as much less."""
     settings = small_config(optimizer="muon", filter_step=0.04).train
@@ -77,7 +161,7 @@ def test_the_schedule_and_the_factors_of_towers_count_for_both():
     before = {name: parameter.detach().clone() for name, parameter in named.items()}
     for parameter in named.values():
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
-    optimizers = Optimizers(named, settings, {"vision.": 0.1})
+    optimizers = Optimizers(named, named.keys(), settings, {"vision.": 0.1})
     optimizers.step(settings.learning_rate / 2)
     moved = {
         name: float((parameter.detach() - before[name]).norm() / before[name].norm())
@@ -112,7 +196,8 @@ def test_the_optimizer_of_a_run_cannot_change(shards_path, run_path):
 def test_the_state_of_another_optimizer_is_refused():
     named = {"conv": nn.Parameter(torch.randn(4, 2, 3, 3))}
     named["conv"].grad = torch.randn(4, 2, 3, 3)
-    adam = Optimizers(named, small_config().train, {})
+    adam = Optimizers(named, named.keys(), small_config().train, {})
     adam.step(1e-3)
     with pytest.raises(KeyError):
-        Optimizers(named, small_config(optimizer="muon").train, {}).restore(adam.tensors())
+        muon = Optimizers(named, named.keys(), small_config(optimizer="muon").train, {})
+        muon.restore(adam.tensors())

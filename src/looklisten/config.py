@@ -171,14 +171,16 @@ class TrainConfig(Section):
     """
     filter_step: float = Field(default=0.02, gt=0, lt=1)
     """With muon: the share of their norm by which a step changes the filters of a convolution. It
-    follows the same schedule as the learning rate.
+    follows the same schedule as the learning rate. With a tower_learning_rate, that of the towers
+    is smaller or larger by the same factor.
     """
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's; the paper chose it by grid search, "1e-4 usually good"."""
     tower_learning_rate: float = Field(default=0.0, ge=0)
     """That of both towers, where it differs, as for towers that learned before; 0: the same."""
     weight_decay: float = Field(default=1e-5, ge=0)
-    """L2, added to the gradient of every parameter before Adam's averages (not AdamW). It covers
+    """L2, added to the gradient of every parameter before Adam's averages (not AdamW); not to that
+    of filters which Muon changes, since their norm stays. It covers
     convolutions, fully-connected layers, batch-norm's gains and biases, temperature and threshold.
     In TensorFlow's and Keras's layers only kernels have it.
     """
@@ -251,6 +253,13 @@ class TrainConfig(Section):
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be computed in {self.accumulate} equal parts "
                 f"of at least 2 videos"
+            )
+        tower_share = self.filter_step * self.tower_learning_rate / self.learning_rate
+        if self.optimizer == "muon" and tower_share >= 1:
+            raise ValueError(
+                f"with tower_learning_rate {self.tower_learning_rate:g} and learning_rate "
+                f"{self.learning_rate:g}, the filter_step of the towers is {tower_share:g} and not "
+                f"below 1"
             )
         if self.negatives != "same-video":
             return self

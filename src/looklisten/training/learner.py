@@ -26,7 +26,7 @@ from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
 from looklisten.training.frozen_towers.batches import AnyBatch, FeatureBatch
 from looklisten.training.frozen_towers.cache import FeatureCache
-from looklisten.training.optimizers import Optimizers
+from looklisten.training.optimizers import Optimizers, names_of_filters
 
 FITTED_ROWS = 512
 """Frames, and seconds of sound, whose features say how the inputs of a fusion vary."""
@@ -116,7 +116,8 @@ class Learner:
         multipliers = tower_lr_multipliers(config.train) | dict(
             self.module.objective.lr_multipliers()
         )
-        self.optimizers = Optimizers(parameters, config.train, multipliers)
+        filters = {_saved_name(name) for name in names_of_filters(self.module)}
+        self.optimizers = Optimizers(parameters, filters, config.train, multipliers)
 
     def _keep_choices(self, saved: Mapping[str, str]) -> None:
         """Keep the automatic choices of a resumed run, and note what differs all the same."""

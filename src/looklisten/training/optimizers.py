@@ -4,7 +4,7 @@ Knows parameters and their gradients; no network, no files.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ Singular values from 0.01 to 1 come near 1 in few iterations. They end between 0
 trains as well as exactly 1.
 """
 ITERATIONS = 5
+MIN_NORM = 1e-30
+"""Divided by instead of by a norm of zero."""
 ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
 """The tensors that Adam keeps of a parameter."""
 
@@ -34,8 +36,8 @@ class Muon(torch.optim.Optimizer):
     directions are learned as fast (Jordan et al. 2024, "Muon: An optimizer for hidden layers in
     neural networks").
 
-    Here the change is `lr` times the norm of the filters, and the norm stays what it was. The
-    batch-norm behind a convolution makes the norm meaningless anyway.
+    Here the change is `lr` times the norm of the filters, and the norm stays what it was. A
+    batch-norm behind a convolution makes the norm meaningless anyway. Filters of zeros stay zeros.
     """
 
     def __init__(self, groups: Sequence[Mapping[str, Any]], lr: float) -> None:
@@ -57,8 +59,9 @@ class Muon(torch.optim.Optimizer):
         ahead = gradient + MOMENTUM * momentum
         direction = with_equal_singular_values(ahead.flatten(1)).view(filters.shape)
         norm = filters.norm()
-        filters.sub_(direction * (share * norm / direction.norm()))
-        filters.mul_(norm / filters.norm())
+        # Without a gradient there is no direction, and 0 / 0 would spoil the filters.
+        filters.sub_(direction * (share * norm / direction.norm().clamp_min(MIN_NORM)))
+        filters.mul_(norm / filters.norm().clamp_min(MIN_NORM))
 
 
 def with_equal_singular_values(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
@@ -78,30 +81,44 @@ def with_equal_singular_values(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m
     return result
 
 
+def names_of_filters(module: nn.Module) -> set[str]:
+    """The names of the parameters of `module` that are filters of its convolutions."""
+    # Not every parameter of four dimensions is one: ConvNeXt V2 has gains of that shape, which
+    # begin at zero.
+    return {
+        f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Conv2d)
+    }
+
+
 class Optimizers:
     """The optimizers of one network, by the names of its parameters in a checkpoint.
 
-    `lr_multipliers`: factors of the learning rate, by the beginning of a parameter's name.
+    `filters`: the names of those that are filters of convolutions. `lr_multipliers`: factors of the
+    learning rate, by the beginning of a parameter's name.
     """
 
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
+        filters: Set[str],
         settings: TrainConfig,
         lr_multipliers: Mapping[str, float],
     ) -> None:
-        self._learning_rate = settings.learning_rate
-        filters, others = _split(parameters) if settings.optimizer == "muon" else ({}, parameters)
+        for_muon: dict[str, nn.Parameter] = {}
+        for_adam: dict[str, nn.Parameter] = {}
+        for name, parameter in parameters.items():
+            is_for_muon = settings.optimizer == "muon" and name in filters
+            (for_muon if is_for_muon else for_adam)[name] = parameter
         self._optimizers: list[tuple[list[str], torch.optim.Optimizer]] = []
-        if others:
-            names, groups = _groups(others, lr_multipliers)
+        if for_adam:
+            names, groups = _groups(for_adam, lr_multipliers)
             # Fused: one kernel updates all parameters. On a CPU it is faster too.
             adam = torch.optim.Adam(
                 groups, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
             )
             self._optimizers.append((names, adam))
-        if filters:
-            names, groups = _groups(filters, lr_multipliers)
+        if for_muon:
+            names, groups = _groups(for_muon, lr_multipliers)
             for group in groups:
                 group["lr_multiplier"] *= settings.filter_step / settings.learning_rate
             self._optimizers.append((names, Muon(groups, settings.filter_step)))
@@ -169,18 +186,6 @@ def _in_layout_of(parameter: nn.Parameter, value: Tensor) -> Tensor:
         return value
     # The fused step reads parameter and average side by side in memory.
     return torch.empty_like(parameter).copy_(value)
-
-
-def _split(
-    parameters: Mapping[str, nn.Parameter],
-) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """The filters of convolutions, and all other parameters."""
-    filters: dict[str, nn.Parameter] = {}
-    others: dict[str, nn.Parameter] = {}
-    for name, parameter in parameters.items():
-        is_convolution = parameter.ndim == 4
-        (filters if is_convolution else others)[name] = parameter
-    return filters, others
 
 
 def _groups(
