@@ -69,6 +69,12 @@ SETTINGS = {
     "two-parts": {"negatives": "roll", "accumulate": 2},
     "contrastive": {"objective": "contrastive"},
     "dense": {"objective": "contrastive", "fusion": "dense"},
+    "similarity": {
+        "objective": "contrastive",
+        "fusion": "similarity",
+        "optimizer": "muon",
+        "filter_step": 1e-3,
+    },
     "labels": {"objective": "labels", "freeze": "audio"},
 }
 STEPS = 20

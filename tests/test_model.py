@@ -339,6 +339,31 @@ def test_the_usual_position_follows_training_alone():
     assert torch.allclose(net.fusion.usual_position, mean, atol=0.01)
 
 
+def test_the_usual_position_follows_the_frames_of_all_processes():
+    net = small_net("similarity").train()
+    other = torch.nn.functional.normalize(torch.rand(1, 128), dim=-1)
+    net.fusion.gather = lambda rows: torch.cat([rows, other])
+    vectors, _ = net.fusion.project(torch.rand(4, 9, 8), torch.rand(4, 1, 8))
+    mean = (vectors.detach().mean((0, 1)) + other[0]) / 2
+    assert torch.allclose(net.fusion.usual_position, 0.1 * mean, atol=1e-6)
+
+
+def test_the_weights_of_positions_in_a_frame_get_no_gradient():
+    """Near each other, positions have tiny distances, whose gradients would be far too large."""
+    net = small_net("similarity")
+    usual = torch.nn.functional.normalize(torch.rand(128), dim=0)
+    net.fusion.usual_position.copy_(usual)
+    positions = torch.nn.functional.normalize(torch.rand(2, 9, 128), dim=-1).requires_grad_()
+    sounds = torch.nn.functional.normalize(torch.rand(2, 1, 128), dim=-1)
+    _, as_whole = net.fusion.part_similarities(positions, sounds)
+    (found,) = torch.autograd.grad(as_whole.sum(), positions)
+
+    weights = (1 - positions.detach() @ usual).square()[..., None]
+    frames = torch.nn.functional.normalize((positions * weights).mean(1), dim=-1)
+    (expected,) = torch.autograd.grad((frames @ sounds[:, 0].T).sum(), positions)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
 def test_a_checkpoint_without_a_usual_position_loads():
     net = small_net("similarity")
     tensors = net.state_dict()

@@ -101,6 +101,8 @@ class Learner:
         self.network = to_device(L3Net(config.model), self.device.value)
         if config.train.batch_norm == "sync" and self.world.ranks > 1:
             synchronize_batch_norm(self.network, self.device.value)
+        if self.world.ranks > 1:
+            self.network.fusion.gather = self.world.gather
         module = TrainingModule(self.network, config, self.world, self.compiled.value == "on")
         self.module = module.to(self.device.value)
         self._shared_module: nn.Module | None = None

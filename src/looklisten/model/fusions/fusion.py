@@ -75,6 +75,8 @@ class Fusion(nn.Module):
     """Whether the sound is compared with every position of the frame."""
     shows_answer: ClassVar[bool] = False
     """Whether `shown_similarities` gives the best position the answer of the pair."""
+    gather: Callable[[Tensor], Tensor] | None = None
+    """Where processes share a batch: from the rows of one to the rows of all."""
 
     def features(
         self, vision: TowerOutput, audio: TowerOutput

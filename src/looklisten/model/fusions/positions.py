@@ -120,6 +120,9 @@ class SimilarityFusion(PositionFusion):
         vision_vectors, audio_vectors = super().project(vision, audio)
         if self.training:
             mean = vision_vectors.detach().flatten(0, -2).mean(0)
+            if self.gather is not None:
+                # The same in all processes, because the vectors of their frames are compared.
+                mean = self.gather(mean[None]).mean(0)
             self.usual_position.lerp_(mean, USUAL_POSITION_MOMENTUM)
         return vision_vectors, audio_vectors
 
