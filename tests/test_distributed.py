@@ -73,7 +73,7 @@ SETTINGS = {
         "objective": "contrastive",
         "fusion": "similarity",
         "optimizer": "muon",
-        "filter_step": 1e-3,
+        "filter_step": 1e-4,
     },
     "labels": {"objective": "labels", "freeze": "audio"},
 }

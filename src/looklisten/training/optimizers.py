@@ -22,7 +22,7 @@ Singular values from 0.01 to 1 come near 1 in few iterations. They end between 0
 trains as well as exactly 1.
 """
 ITERATIONS = 5
-MIN_NORM = 1e-30
+MIN_DIVISOR = 1e-30
 """Divided by instead of by a norm of zero."""
 ADAM_KEYS = ("step", "exp_avg", "exp_avg_sq")
 """The tensors that Adam keeps of a parameter."""
@@ -60,8 +60,8 @@ class Muon(torch.optim.Optimizer):
         direction = with_equal_singular_values(ahead.flatten(1)).view(filters.shape)
         norm = filters.norm()
         # Without a gradient there is no direction, and 0 / 0 would spoil the filters.
-        filters.sub_(direction * (share * norm / direction.norm().clamp_min(MIN_NORM)))
-        filters.mul_(norm / filters.norm().clamp_min(MIN_NORM))
+        filters.sub_(direction * (share * norm / direction.norm().clamp_min(MIN_DIVISOR)))
+        filters.mul_(norm / filters.norm().clamp_min(MIN_DIVISOR))
 
 
 def with_equal_singular_values(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
