@@ -348,8 +348,8 @@ def test_the_usual_position_follows_the_frames_of_all_processes():
     assert torch.allclose(net.fusion.usual_position, 0.1 * mean, atol=1e-6)
 
 
-def test_the_weights_of_positions_in_a_frame_get_no_gradient():
-    """Near each other, positions have tiny distances, whose gradients would be far too large."""
+def test_the_weights_of_positions_in_a_frame_are_trained():
+    """A position with an object learns to stand out (LOG.md, 2026-11-28: Muon)."""
     net = small_net("similarity")
     usual = torch.nn.functional.normalize(torch.rand(128), dim=0)
     net.fusion.usual_position.copy_(usual)
@@ -358,7 +358,7 @@ def test_the_weights_of_positions_in_a_frame_get_no_gradient():
     _, as_whole = net.fusion.part_similarities(positions, sounds)
     (found,) = torch.autograd.grad(as_whole.sum(), positions)
 
-    weights = (1 - positions.detach() @ usual).square()[..., None]
+    weights = (1 - positions @ usual).square()[..., None]
     frames = torch.nn.functional.normalize((positions * weights).mean(1), dim=-1)
     (expected,) = torch.autograd.grad((frames @ sounds[:, 0].T).sum(), positions)
     assert torch.allclose(found, expected, atol=1e-6)

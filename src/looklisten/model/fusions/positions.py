@@ -150,9 +150,9 @@ class SimilarityFusion(PositionFusion):
     ) -> Float[Tensor, "n width"]:
         """Unit vectors of frames, from those of their positions."""
         usual = functional.normalize(self.usual_position, dim=-1, eps=MIN_NORM)
-        # Without a gradient: at first all positions are alike, and their small distances would
-        # change by far more than the positions do.
-        distances = 1 - positions.detach() @ usual
+        # With a gradient: without it, of ten frames that a sound finds, 0.7 fewer are of its class
+        # (LOG.md, 2026-11-28).
+        distances = 1 - positions @ usual
         weighted = positions * distances.square()[..., None]
         return functional.normalize(weighted.mean(-2), dim=-1, eps=MIN_NORM)
 
