@@ -94,6 +94,8 @@ def test_steps_look_ahead_along_a_moving_sum():
         filters.grad = gradient.view(filters.shape).clone()
         optimizer.step()
         momentum = gradient + 0.9 * momentum
+        kept = optimizer.state[filters]["momentum"].flatten(1)
+        assert torch.allclose(kept, momentum, atol=1e-6)
         left, _, right = torch.linalg.svd(gradient + 0.9 * momentum, full_matrices=False)
         change = filters.detach().flatten(1) - before
         # Of equal singular values, up to what keeps the norm.
