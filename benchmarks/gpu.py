@@ -1,13 +1,16 @@
-r"""All that a GPU can tell of looklisten, in one command: tests, the training step, two trainings.
+r"""Everything about looklisten that needs a GPU to measure, in one command.
+
+That is: the GPU tests, the speed of a training step, and two short trainings.
 
     python benchmarks/gpu.py OUT [--minutes 9] [--size full|toy] [--device auto]
 
-1. Makes a world of synthetic videos and shards, with all cores. Meanwhile the GPU tests run
-   (tests/test_gpu.py, without a GPU they are skipped).
-2. Measures the step table of `l3` at batch 256 (see step_time.py), the profile, the share of the
-   GPU's matrix rate, and the hours of the paper's run: 234,375 steps of 256 videos.
-3. Trains the full-size `l3` and the recipe that points best, for the minutes that are left. Then
-   measures both on held-out videos.
+1. Makes synthetic videos and their shards, with all cores. Meanwhile the GPU tests run
+   (tests/test_gpu.py; without a GPU they are skipped).
+2. Measures a training step of `l3` at batch 256, from a naive step to ours (see step_time.py), and
+   how its time divides among kernels. Computes its share of the GPU's matrix rate, and the hours
+   of the paper's run: 234,375 steps of 256 videos.
+3. Trains the full-size `l3` and `general`, the recipe with the highest pointing accuracy, for the
+   minutes that are left. Measures each on held-out videos.
 
 OUT gets figures.json, which is written anew after each stage, and each network as parts of a tar
 archive under 16 MiB. `cat OUT/l3.tar.* | tar x` gives the folder `l3`, which `ll.load` opens.
@@ -28,7 +31,7 @@ and there:
     python3 -m pip install --no-index --no-deps --target site wheels/*.whl
     PYTHONPATH=site python3 benchmarks/gpu.py OUT
 
-The tests use PyAV 18. These are the packages that such a machine may lack. It also needs numpy,
+The tests use PyAV 18. A machine with PyTorch often lacks the packages above. It also needs numpy,
 pyarrow, safetensors, rich, scikit-learn, joblib, matplotlib, jinja2, pillow, jaxtyping,
 tensorboard, fsspec and lazy_loader, and for the tests pytest, pytest-timeout and hypothesis.
 """
@@ -67,14 +70,18 @@ from looklisten.training.meter import PAIRS_PER_VIDEO
 
 PAPER_RECIPE = "l3"
 POINTING_RECIPE = "general"
-"""The recipe with the highest pointing accuracy (RESULTS.md)."""
+"""The recipe with the highest pointing accuracy, `pointing` in figures.json (RESULTS.md)."""
 PAPER_SHARE = 0.6
-"""The share of the time for training that the full-size network gets."""
+"""The share of the minutes left after stage 2 that the full-size network gets."""
 TRAINING_SHARE = 0.7
-"""Of the time for one network; the rest is for its start, its checkpoint and measuring it."""
+"""The share of the time of one network in which it trains; the rest is for measuring it."""
 PART_BYTES = 15 * 2**20
+"""The largest size of a part of an archive."""
 PEAK_BFLOAT16_FLOPS = {"H100 80GB": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense matrix products a second by the vendor's data sheets, by a part of the device's name."""
+"""Operations a second of dense matrix products, from the vendor's data sheets.
+
+The keys are parts of the device's name.
+"""
 TESTS = Path(__file__).parents[1] / "tests" / "test_gpu.py"
 
 
@@ -143,7 +150,7 @@ def make_world(folder: Path, sizes: Sizes) -> None:
         seconds=sizes.video_seconds,
         side_pixels=sizes.side_pixels,
         test_share=sizes.test_share,
-        # Five a second are stored.
+        # Fewer than by default, to save time: `prepare` stores five a second.
         frames_per_second=10,
     )
     world = folder / "world"
@@ -163,7 +170,7 @@ def run_tests() -> dict[str, Any]:
 
 
 def peak_flops(device: str) -> float | None:
-    """What the vendor promises of a GPU; None of an unknown one."""
+    """The vendor's bfloat16 operations a second of a GPU; None for an unknown device."""
     if not device.startswith("cuda"):
         return None
     name = torch.cuda.get_device_name(device)
@@ -185,6 +192,7 @@ def measure_step(sizes: Sizes, device: str) -> dict[str, Any]:
         "at this rate"
     )
     if peak := peak_flops(device):
+        # Model FLOPs utilization.
         result["mfu"] = result["flops_per_video"] * result["videos_per_second"] / peak
         print(f"{result['mfu']:.2f} of the {peak / 1e12:.0f} TFLOP/s of the data sheet")
     result["profile"] = breakdown(config, noise(config, sizes.batch), device)
@@ -292,7 +300,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=9.0, help="of everything")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all stages together")
     parser.add_argument("--size", choices=list(SIZES), default="full")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()

@@ -1,11 +1,12 @@
-"""What it changes when a network hears floats where training hears 16-bit numbers.
+"""How much the features change when sound is not rounded to 16 bits, as it is in training.
 
     python benchmarks/sound_rounding.py [--config l3] [--seed 0]
 
-One second of noise at 44.1, 22.05 and 16 kHz, at 48 kHz as `prepare` stores it and as the resampler
-gives it. The features are `pool4` of the untrained audio tower: the distance of both, relative to
-the length of the first. "Floor" is the mean of the spectrogram above the source's Nyquist
-frequency, where nothing but rounding is.
+One second of noise is made at 44.1, 22.05 and 16 kHz and resampled to 48 kHz. It is heard twice:
+rounded to 16 bits, as `prepare` stores it, and as the floats of the resampler. The features are
+`pool4` of the untrained audio tower. Printed is the distance between the two, divided by the length
+of the rounded one. "Floor" is the mean of the log-spectrogram above the source's Nyquist frequency,
+where the source has no sound, only rounding errors.
 """
 
 import argparse
@@ -28,7 +29,8 @@ LOUDNESS = 0.1
 
 
 def noise_at(rate_hz: int, rng: np.random.Generator) -> Float[Tensor, "1 samples"]:
-    """A second of noise of a sample rate, at 48 kHz."""
+    """A second of noise, made at `rate_hz` and resampled to 48 kHz."""
+    # Two seconds are made and the first is used, so the end of the resampled sound is left out.
     samples = rng.normal(0, LOUDNESS, 2 * rate_hz).astype(np.float32)
     resampled = np.concatenate(list(ArrayResampler(rate_hz).push(samples, is_last=True)))
     return torch.from_numpy(resampled[:WINDOW_SAMPLES])[None]
@@ -38,10 +40,11 @@ def noise_at(rate_hz: int, rng: np.random.Generator) -> Float[Tensor, "1 samples
 def features_and_floor(
     network: L3Net, waveform: Float[Tensor, "1 samples"], rate_hz: int
 ) -> tuple[Float[Tensor, " features"], float]:
-    """pool4 of a second, and the mean of its spectrogram above the source's Nyquist frequency."""
+    """`pool4` of a second, and its floor: the mean above the source's Nyquist frequency."""
     spectrogram = network.front_end(waveform)
     bands = spectrogram.shape[2]
-    # The bands are linear, from 0 to half of 48 kHz. The resampler's filter needs some of them.
+    # The bands are linear, from 0 to half of 48 kHz. The resampler's filter is not ideal, so some
+    # bands above the Nyquist frequency, 2 % of all, are left out.
     first_empty = int(bands * rate_hz / SAMPLE_RATE_HZ) + bands // 50
     floor = float(spectrogram[0, 0, first_empty:].mean())
     return network.audio(spectrogram).vector[0], floor

@@ -45,7 +45,7 @@ from looklisten.training.loop import train
 from looklisten.training.meter import PAIRS_PER_VIDEO
 from looklisten.training.metrics_log import read_metrics
 
-# One network for all stages, with the fewest steps (LOG.md, 2026-11-28).
+# One network for all stages. In the trials it needed the fewest steps (LOG.md, 2026-11-28).
 RECIPE = "general"
 TEST_SHARE = 0.2
 # Training reads five frames a second and sees 112 pixels of them. Larger videos with more frames
@@ -192,7 +192,8 @@ def demo(options: DemoOptions, fresh: bool = False, workers: int | None = None) 
     stages = _Stages(work.stages)
     if not stages.is_done("prepare"):
         _say_expected_time(work)
-    # The order matters: each stage reads what the one before wrote.
+    # The order matters: `prepare` and `train` read what the stage before wrote, and all later
+    # stages read the shards and the run.
     stages.run("synth", work.make_videos)
     prepared = stages.run("prepare", work.make_shards)
     if not stages.is_done("train"):
@@ -254,7 +255,8 @@ def _frames_of_sounds(
     searches: Sequence[dict[str, Any]],
     moments: Sequence[tuple[Moment, Localization]],
 ) -> list[FramesOfSound]:
-    """The frames that each search found. The searches are those of the first of `moments`."""
+    """The frames that each search found. Search i began with the sound of `moments[i]`."""
+    # There may be more moments than searches.
     config = work.run.l3net.config
     results = []
     for search, (moment, sound) in zip(searches, moments, strict=False):
@@ -268,7 +270,7 @@ def _frames_of_sounds(
 
 
 def _throughput(prepared: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How fast videos were prepared and trained on."""
+    """The rates of `prepare` and of the training, and how much of it waited for data."""
     training_rates = [row["videos_per_second"] for row in metrics if "videos_per_second" in row]
     videos_per_second = statistics.median(training_rates)
     waiting_shares = [row["data_wait"] for row in metrics if "data_wait" in row]
@@ -281,7 +283,7 @@ def _throughput(prepared: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> 
 
 
 def _check_same_options(options: DemoOptions) -> None:
-    """Raise ConfigError if the folder holds a demo with other settings."""
+    """Record the settings in the folder. Raises ConfigError if it holds a demo with others."""
     settings = {"world": asdict(options.world), "config": options.config.model_dump(mode="json")}
     # Through JSON, because tuples come back from the file as lists.
     settings = json.loads(json.dumps(settings))
@@ -296,7 +298,7 @@ def _check_same_options(options: DemoOptions) -> None:
 
 def examples(held_out: Shards) -> list[int]:
     """The number of one clip per class: the first one with a silent object, if there is any."""
-    # By name, not by how well the network does on them.
+    # Chosen by the names of clips, never by how well the network does on them.
     order = []
     for number, clip in enumerate(held_out):
         order.append((all(box.sounding for box in clip.boxes), clip.key, number, clip.labels))

@@ -1,9 +1,10 @@
 """The indexes of the store `lance`: of vectors, with the recall that they reach, and of columns.
 
 The index of vectors is an inverted file with RaBitQ codes (IVF_RQ): a query reads the vectors of
-some partitions by their codes of one bit a number, and compares the best of them exactly. Both grow
-until the true ten nearest are found often enough, which is measured with vectors of both sides as
-queries: those of the other side lie elsewhere in the space and are harder.
+some partitions by their codes of one bit a number, and compares the best of them exactly. The
+effort sets how many partitions are read and how many vectors are compared. It grows until the true
+ten nearest are found often enough. Vectors of both sides are the queries of this measurement: those
+of the other side lie elsewhere in the space, so their nearest are harder to find.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,12 @@ from looklisten.search.exact_search import nearest_rows
 from looklisten.search.lance_search import ApproximateIndex, NearestSearch
 
 NEIGHBORS = 10
-"""Recall is the share of so many true nearest that are found."""
+"""Recall is the share of the true NEIGHBORS nearest vectors that a search finds."""
 QUERIES_OF_A_SIDE = 32
-"""So many vectors of each side are the queries of a measurement."""
+"""The number of vectors of each side with which recall is measured."""
 RECALL_GOAL = 0.97
 MAX_EFFORT = 32
-"""The effort is doubled until RECALL_GOAL is reached, or this."""
+"""The effort is doubled until recall reaches RECALL_GOAL, but not beyond this."""
 _BLOCK_ROWS = 16_384
 
 
@@ -43,7 +44,8 @@ def train_index(table: Any, side: Side) -> None:
 def index_columns(table: Any) -> None:
     """Make the indexes of the columns that filters name, where they are missing.
 
-    They make a search with a filter two to seven times as fast. LanceDB adds new rows to them.
+    At a million moments searches with a filter became 1.6 to 5 times as fast (LOG.md, 2026-11-28).
+    LanceDB adds new rows to them.
     """
     from lancedb.index import Bitmap, BTree, LabelList
 
@@ -56,7 +58,10 @@ def index_columns(table: Any) -> None:
 
 
 def measured_index(table: Any, search: NearestSearch, side: Side, vectors: int) -> ApproximateIndex:
-    """The effort that reaches RECALL_GOAL, and the recall that it reaches."""
+    """The smallest effort that reaches RECALL_GOAL, else MAX_EFFORT, with the recall it reaches.
+
+    `vectors`: how many the index was trained on, recorded with it.
+    """
     queries = _query_vectors(table)
     # Once for all efforts, because comparing all vectors takes longest.
     truth = _true_neighbors(table, side, queries)
@@ -69,7 +74,7 @@ def measured_index(table: Any, search: NearestSearch, side: Side, vectors: int) 
 
 
 def _query_vectors(table: Any) -> Float32[np.ndarray, "queries width"]:
-    """Vectors of both sides; the same ones each time that a version is measured."""
+    """Vectors of both sides; always the same ones for one version of the table."""
     generator = np.random.default_rng(0)
     queries: list[Float32[np.ndarray, " width"]] = []
     for side in SIDES:
@@ -93,7 +98,7 @@ def _true_neighbors(
     """The row ids of the nearest vectors of each query, by comparing all of them."""
     nearest: list[list[tuple[float, str]]] = [[] for _ in queries]
     for ids, vectors in _vector_batches(table, side):
-        # All rows: those without a vector were left out by the query.
+        # No row is left out here: the query skipped those without a vector.
         everywhere = np.ones(len(vectors), bool)
         for number, query in enumerate(queries):
             rows, products = nearest_rows(vectors, query, everywhere, NEIGHBORS)

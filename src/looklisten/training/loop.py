@@ -1,7 +1,8 @@
 """Training: shards and a config in, a run folder out. The loop is here; one step is in `learner`.
 
-A run that was killed and resumed on the same kind of CPU ends with the weights of one that was not.
-It can be resumed with another number of processes.
+A run that is killed and resumed ends with the weights of a run that was never killed, to the bit.
+This holds on the same kind of CPU, with the same numbers of threads and processes and the same
+PyTorch. A run can be resumed with another number of processes; then the weights differ.
 """
 
 import json
@@ -144,7 +145,7 @@ class _SplitClips:
 
     trained_on: NDArray[np.bool_]
     held_out: NDArray[np.bool_]
-    """Only those that the objective can use."""
+    """Without clips that the objective cannot use, such as clips without a label for `labels`."""
     videos: TrainingData
 
 
@@ -233,6 +234,7 @@ def _features_of(job: _Job, progress: Progress) -> FeatureCache | None:
         rate = settings.cached_frames_per_second
         return open_features(learner.network, job.data, rate, progress)
 
+    # The others wait, then open the files themselves. Nothing large is sent.
     world.broadcast_from_first(lambda: bool(open_all()))
     features = open_all()
     if not job.saved:
@@ -247,7 +249,7 @@ def _take_steps(
     interruption: Interruption,
     progress: Progress,
 ) -> tuple[int, TrainingMeter]:
-    """Train to the last step or to a signal; return the last step and the meter of the steps."""
+    """Train until the last step or a signal. Returns the number of the last step, and its meter."""
     settings, learner, world = job.config.train, job.learner, job.learner.world
     clips = job.data.select(job.clips.trained_on)
     stream = training_stream(clips, job.config, learner.network, features)

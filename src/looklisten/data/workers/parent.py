@@ -1,7 +1,7 @@
-"""Worker processes as the command that uses them sees them: started, lent, asked and stopped.
+"""Worker processes, from the side of the command: it starts, lends, asks and stops them.
 
 A file that crashes the decoder ends one of them, and only that file is lost. `child` is the program
-that they run; it ends by itself when its pipe closes, so a killed parent leaves no orphans.
+that they run; it ends by itself when its pipe closes, so no worker outlives a killed parent.
 """
 
 import contextlib
@@ -40,7 +40,8 @@ class Worker:
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         try:
-            # A program that cannot start here is the fault of no file, so it is found out first.
+            # If the program cannot start on this machine, no file must be blamed for it. So this is
+            # checked before the first file.
             self._receive()  # "ready"
         except WorkerLost as error:
             self.stop()
@@ -135,7 +136,7 @@ class WorkerPool:
             self._all.add(worker)
         succeeded = False
         try:
-            # `close` may have run while the process started, before `_all` held the worker.
+            # `close` may have run while the process started, before the worker was in `_all`.
             if self.closed.is_set():
                 raise WorkerLost("the work was stopped")
             yield worker
@@ -150,6 +151,7 @@ class WorkerPool:
                     worker.stop()
 
     def close(self) -> None:
+        """End all workers, also those that are lent: their `cut` then raises WorkerLost."""
         with self._lock:
             self.closed.set()
             for worker in self._all:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import IO
 
 UNWANTED_VARIABLES = ("PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONSTARTUP")
-"""Variables for the program that the user started; they would stop or change this one."""
+"""The user set them for another program. They could keep the child open, or turn its warnings into
+errors."""
 
 
-class WorkerLost(Exception):  # noqa: N818 (an event, not a mistake)
-    """The process has ended, or was stopped because it hung; `str(error)` tells which."""
+class WorkerLost(Exception):  # noqa: N818 (no caller made a mistake)
+    """The process ended before its work was done, or was stopped; `str(error)` tells why."""
 
     def __init__(self, reason: str, hung: bool = False) -> None:
         super().__init__(reason)
@@ -102,8 +103,9 @@ class ChildProcess:
         self._close()
 
     def disown(self) -> None:
-        """Close the pipes without ending the process, in a program forked off its owner."""
-        # With a return code, nothing here ever waits for a process of the parent.
+        """Close the pipes without ending the process, in a program forked from its owner."""
+        # With a return code, `Popen` takes the process for ended: it neither waits for it nor ends
+        # it.
         self._process.returncode = 0
         self._close()
 
@@ -117,7 +119,7 @@ class ChildProcess:
 
 
 def claim_stdout() -> io.FileIO:
-    """The way back to the parent. From now on, what a library prints goes to stderr."""
+    """The pipe to the parent. From now on, what a library prints to stdout goes to stderr."""
     # Printed text between the messages would make them unreadable.
     pipe = io.FileIO(os.dup(1), "w")
     os.dup2(2, 1)
@@ -130,7 +132,7 @@ def ignore_interrupts() -> None:
 
 
 def quiet_decoders() -> None:
-    """Drop what FFmpeg logs. Its errors still have its last line."""
+    """Print nothing that FFmpeg logs. An error of PyAV still has the last line that was logged."""
     import av
 
     logger = logging.getLogger("libav")
@@ -141,9 +143,9 @@ def quiet_decoders() -> None:
 
 
 def limit_memory(megabytes: int) -> None:
-    """Give this process at most so much more memory; beyond that it gets a MemoryError.
+    """Let this process take at most `megabytes` (2**20 bytes) more; beyond, it gets a MemoryError.
 
-    Works on Linux only.
+    Works on Linux only. Elsewhere it does nothing.
     """
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource

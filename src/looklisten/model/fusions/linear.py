@@ -1,6 +1,6 @@
 """The fusion `linear`: positions, whole frames and seconds of sound in one space.
 
-It is for towers that learned before. Knows tensors only.
+It is for towers that were trained before. Knows tensors only.
 """
 
 import math
@@ -17,12 +17,12 @@ from looklisten.model.fusions.fusion import MIN_NORM, in_float32
 from looklisten.model.fusions.positions import PositionFusion
 
 MIN_SCORE = 1e-3
-"""Added to the score of a class before its logarithm, so that no class counts below it."""
+"""Added to the score of a class before its logarithm, which is then at least ln(MIN_SCORE)."""
 MAP_CONTRAST = 3.0
-"""What a heat map multiplies the distance of a position from the best one by.
+"""The factor by which a heat map enlarges how far a position is below the best one.
 
-Positions of one frame are much alike. With 1, half of a frame is nearly as bright as its best
-position, and people do not see where that is. Chosen by eye on four real clips.
+Positions of one frame are much alike. With a factor of 1, half of a frame is nearly as bright as
+its best position, so people cannot find it. Chosen by eye on four real clips.
 """
 
 ScoresOfClasses = Callable[[Float[Tensor, "*n features"]], Float[Tensor, "*n classes"]]
@@ -30,7 +30,7 @@ ScoresOfClasses = Callable[[Float[Tensor, "*n features"]], Float[Tensor, "*n cla
 
 
 class Standardized(nn.Module):
-    """Features with mean 0 and deviation 1 over those that it was fitted to; unchanged before."""
+    """Gives features mean 0 and deviation 1 over the rows of `fit`. Before, it changes nothing."""
 
     mean: Float[Tensor, " features"]
     scale: Float[Tensor, " features"]
@@ -42,7 +42,8 @@ class Standardized(nn.Module):
 
     @torch.no_grad()
     def fit(self, rows: Float[Tensor, "rows features"]) -> None:
-        """Take mean and deviation from `rows`; features that never vary stay small."""
+        """Take mean and deviation from `rows`."""
+        # A feature that hardly varies would become large without the added tenth.
         deviation = rows.std(0)
         self.mean.copy_(rows.mean(0))
         self.scale.copy_(1 / (deviation + 0.1 * deviation.mean()).clamp_min(MIN_NORM))
@@ -61,8 +62,8 @@ class FeatureDropout(nn.Module):
     def forward(self, rows: Float[Tensor, "*n rows features"]) -> Float[Tensor, "*n rows features"]:
         if not self.training or not self.share:
             return rows
-        # One random number for each feature of a frame: for each of its 50 rows, they would take
-        # most of the time of a step.
+        # One random number for each feature of a frame. With one for each of its 50 rows as well,
+        # drawing them would take most of the time of a step.
         by_feature = functional.dropout1d(rows.transpose(1, 2), self.share)
         return by_feature.transpose(1, 2)
 
@@ -90,14 +91,14 @@ class GroupPresence(nn.Module):
 class LinearFusion(PositionFusion):
     """The second of sound with the best position of the frame, and with the whole frame.
 
-    One linear layer a side gives unit vectors of positions, whole frames and seconds, all of one
-    space. So one network scores, points, searches and embeds. The last row of a frame's features
-    is the vector of its tower, the others are the positions of its map.
+    One linear layer for each side gives unit vectors of positions, whole frames and seconds, all in
+    one space. So one network scores pairs, draws maps, searches and embeds. The last row of a
+    frame's features is the vector of its tower, the others are the positions of its map.
 
     With `groups`, a vector has two parts. The first is learned. The second says how present each
     group of classes is (`model/class_groups.py`). `group_share` is its share of the similarity.
-    Training compares the learned parts alone: where the groups answered for them, they would learn
-    what the groups miss in the training videos, and that does not hold in others (LOG.md).
+    Training compares the learned parts alone. With the groups in the loss, the learned parts would
+    learn the groups' errors on the training videos, and those differ on other videos (LOG.md).
     """
 
     aligns_vectors = True
@@ -126,7 +127,7 @@ class LinearFusion(PositionFusion):
             # The scores of the classes of a sound say more than its vector does (LOG.md).
             "audio": features["audio"] + (audio_classes if groups else 0),
         }
-        # Towers that learned before need no hidden layer, and few videos spoil one (LOG.md).
+        # No hidden layer: it would have more weights to fit to few videos. Not measured.
         self.vision = _linear_side(inputs["vision"], width, dropout)
         self.audio = _linear_side(inputs["audio"], width, dropout)
         if groups:
@@ -138,7 +139,7 @@ class LinearFusion(PositionFusion):
         return self.width + self.groups
 
     def set_groups(self, side: Side, weight: Float[Tensor, "groups group_inputs"]) -> None:
-        """Say how features of a frame, or scores of a sound's classes, tell each group."""
+        """Set how the features of a frame, or the scores of a sound's classes, give each group."""
         self._groups_of(side).weight.copy_(weight)
 
     def fit_inputs(
@@ -157,7 +158,7 @@ class LinearFusion(PositionFusion):
             assert isinstance(standardized, Standardized)
             standardized.fit(inputs.flatten(0, 1))
             if self.groups:
-                # The last row is the whole frame; positions of it vary more.
+                # By the last row, the whole frame, because single positions vary more.
                 self._groups_of(side).fit(self._group_inputs(inputs, side)[:, -1])
 
     def vision_features(self, vision: TowerOutput) -> Float[Tensor, "n rows features"]:
@@ -185,7 +186,7 @@ class LinearFusion(PositionFusion):
     def _inputs(
         self, features: Float[Tensor, "*n features"], side: Side
     ) -> Float[Tensor, "*n inputs"]:
-        """The features of one side, and of sounds how present each class is."""
+        """The features of one side; with groups, also the log-scores of the classes of a sound."""
         if side == "vision" or self._class_scores is None or not self.groups:
             return features
         scores = self._class_scores(features)
@@ -204,8 +205,11 @@ class LinearFusion(PositionFusion):
     def part_similarities(
         self, vision: Float[Tensor, "n rows width"], audio: Float[Tensor, "m 1 width"]
     ) -> Sequence[Float[Tensor, "n m"]]:
-        """Of every frame with every sound: by the best position, and as a whole; as learned."""
-        # Unit vectors again, as they are without groups.
+        """The similarity of every frame with every sound, by the learned parts of their vectors.
+
+        Once by the best position, once by the whole frame.
+        """
+        # `aligned` made the learned part shorter to join the groups. Here its length is 1 again.
         scale = 1 / math.sqrt(1 - self.group_share)
         vision, audio = vision[..., : self.width] * scale, audio[..., : self.width] * scale
         return self._by_position_and_whole(vision, audio)
@@ -252,10 +256,11 @@ class LinearFusion(PositionFusion):
     ) -> Float[Tensor, "*n positions"]:
         """The best position gets the answer of the pair, and the others less.
 
-        The distance of the others from the best one is multiplied by `MAP_CONTRAST`.
+        How far the others are below the best one is multiplied by `MAP_CONTRAST`.
 
-        The whole frame answers too, and mostly more surely than any position, but says nothing of
-        places. Without its share a map is darker than its probability.
+        The answer comes from the best position and the whole frame together. The whole frame is
+        mostly more similar to the sound than any position. So a map of the similarities of
+        positions alone would be darker than the probability of the pair.
         """
         best = similarities.amax(-1, keepdim=True)
         return MAP_CONTRAST * (similarities - best) + answers[..., None]

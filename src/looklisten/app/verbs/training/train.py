@@ -52,15 +52,15 @@ def train_with(recipe: str) -> Callable[..., Output]:
             resume: Continue the run of the folder (auto); refuse a folder with a run (never); or
                 continue on other shards, even if they train on videos that were held out before
                 (other-data).
-            overfit: Instead of a run: test whether the network memorizes this many videos in a
-                minute.
-            sweep: Instead of a run: short ones with each of these values, such as lr=1e-5,3e-5,1e-4
-                (lr is train.learning_rate; several settings make every combination), and which is
-                best.
+            overfit: Instead of a run: test for at most a minute whether the network can memorize
+                this many videos.
+            sweep: Instead of a run: a short run with each of these values, such as
+                lr=1e-5,3e-5,1e-4 (lr is train.learning_rate). It says which is best. Several
+                settings are tried in every combination.
             sweep_steps: Steps of each short run.
             settings: The recipe's settings; any of them can be changed here.
         """
-        # Two of them get other names, because options have theirs.
+        # `overfit` and `sweep` get other names here, because two options have theirs.
         from looklisten.training.loop import train
         from looklisten.training.overfit import overfit as memorize
         from looklisten.training.sweep import sweep as train_briefly
@@ -82,7 +82,7 @@ def train_with(recipe: str) -> Callable[..., Output]:
         with ProgressBar("train: steps") as progress:
             result = train(shards, settings, run, device, progress, resume)
         if result.stopped_by:
-            # A job scheduler restarts a job that ends with this exit code.
+            # Not 0, so that a job scheduler can see that the training is not finished.
             message = f"stopped by {result.stopped_by} and saved; run the same command to continue"
             return Output(asdict(result), INTERRUPTED, message)
         return Output(asdict(result), SUCCESS)
