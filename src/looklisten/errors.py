@@ -36,7 +36,7 @@ class OptionError(ConfigError):
     @property
     def as_typed(self) -> str:
         """The sentence with the option as it is typed in a shell."""
-        if not self.name:
+        if not self.name or not str(self).startswith(self.name):
             return str(self)
         return f"--{self.name.replace('_', '-')}{str(self).removeprefix(self.name)}"
 

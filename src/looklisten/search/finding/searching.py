@@ -286,8 +286,7 @@ class Index:
         if not known:
             raise OptionError(
                 f"the index {printable(self.path)} has no tags, because its network has no "
-                "published classes; search with a sound, a picture or a video",
-                "tag",
+                "published classes; search with a sound, a picture or a video"
             )
         names = [name for name in known if tag.casefold() in class_spellings(name)]
         if names:
