@@ -150,7 +150,7 @@ class SimilarityFusion(PositionFusion):
     ) -> Float[Tensor, "n width"]:
         """Unit vectors of frames, from those of their positions."""
         usual = functional.normalize(self.usual_position, dim=-1, eps=MIN_NORM)
-        # With a gradient: without it, of ten frames that a sound finds, 0.7 fewer are of its class
+        # With a gradient: without it, of ten frames that a sound finds, one fewer is of its class
         # (LOG.md, 2026-11-28).
         distances = 1 - positions @ usual
         weighted = positions * distances.square()[..., None]
