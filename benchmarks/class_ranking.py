@@ -64,7 +64,8 @@ def rows_of(name: str, shards: ll.Shards) -> Iterator[tuple[str, Rankings]]:
     (train_vision, train_audio), (test_vision, test_audio) = features
     yield f"{name}, pool4", rankings(test_vision, test_audio, test)
     ridge = best_ridge(train_vision, train_audio)
-    cca = CCA(train_vision, train_audio, ridge, DIMENSIONS)
+    cca = CCA(train_vision, train_audio, DIMENSIONS)
+    cca.fit(ridge)
     in_space = rankings(*cca.projected(test_vision, test_audio), test)
     yield f"{name}, pool4 + CCA (ridge {ridge:g})", in_space
 
@@ -72,9 +73,10 @@ def rows_of(name: str, shards: ll.Shards) -> Iterator[tuple[str, Rankings]]:
 def best_ridge(vision: FloatArray, audio: FloatArray) -> float:
     """The ridge with which most frames are nearer to their own sound than to others; no label."""
     is_inner = np.arange(len(vision)) % 4 == 0
+    cca = CCA(vision[~is_inner], audio[~is_inner], DIMENSIONS)
 
     def share_of_own_first(ridge: float) -> float:
-        cca = CCA(vision[~is_inner], audio[~is_inner], ridge, DIMENSIONS)
+        cca.fit(ridge)
         frames, sounds = cca.projected(vision[is_inner], audio[is_inner])
         cosines = frames @ sounds.T
         return float((cosines < np.diag(cosines)[:, None]).mean())

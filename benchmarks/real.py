@@ -193,20 +193,25 @@ def cca_scores(features: Features, video_ids: NDArray[np.str_], fold: Fold) -> S
     )
     inner = np.isin(videos, np.array(names[: len(names) // 4])) & train
     choices = {}
+    inner_cca = _cca_of(features, train & ~inner)
     for ridge in RIDGES:
-        scores = _cosines(features, train & ~inner, inner, ridge)
+        scores = _cosines(inner_cca, features, inner, ridge)
         matrix = ScoreMatrix(scores, videos[inner])
         choices[ridge] = (rank(matrix).one_of_two.value, _threshold(matrix))
     ridge = max(choices, key=lambda ridge: choices[ridge][0])
-    scores = _cosines(features, train, test, ridge)
+    scores = _cosines(_cca_of(features, train), features, test, ridge)
     return ScoreMatrix(scores - choices[ridge][1], videos[test])
 
 
+def _cca_of(features: Features, train: NDArray[np.bool_]) -> CCA:
+    return CCA(features.vision[train], features.audio[train], CCA_DIMENSIONS)
+
+
 def _cosines(
-    features: Features, train: NDArray[np.bool_], test: NDArray[np.bool_], ridge: float
+    cca: CCA, features: Features, test: NDArray[np.bool_], ridge: float
 ) -> NDArray[np.float64]:
     """The cosine of every frame with every sound, by a CCA of the training rows."""
-    cca = CCA(features.vision[train], features.audio[train], ridge, CCA_DIMENSIONS)
+    cca.fit(ridge)
     vision, audio = cca.projected(features.vision[test], features.audio[test])
     return vision @ audio.T
 
