@@ -10,6 +10,9 @@ from looklisten.config import Config, ModelConfig
 from looklisten.inference.encoder import SMALL_TOWER_ROWS, encode_rows, encoder_of, rows_at_once
 from looklisten.inference.towers import fused_form, listen, look
 from looklisten.model.backbones import Backbone
+from looklisten.model.backbones.efficientnet import EfficientNetLite0
+from looklisten.model.backbones.same_padding import FusedSameConvolution, SamePaddingConv2d
+from looklisten.model.backbones.yamnet import Yamnet
 from looklisten.model.fused_convolution import FusedConvolution
 from looklisten.model.l3net import L3Net
 from looklisten.model.pooling import max_pooled
@@ -91,6 +94,58 @@ def test_a_fused_convolution_is_that_of_float64():
     norm, convolution = norm.float(), convolution.float()
     fused = FusedConvolution(convolution, norm, torch.float32)(x)
     assert torch.allclose(fused.double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(9, 12), (12, 9), (8, 8), (7, 5)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 1), (1, 1)])
+@pytest.mark.parametrize("groups", [1, 6])
+@torch.inference_mode()
+def test_a_fused_convolution_pads_as_tensorflow_does(kernel, stride, groups, size):
+    torch.manual_seed(0)
+    convolution = SamePaddingConv2d(6, 6, kernel, stride, groups)
+    norm = trained(torch.nn.Sequential(torch.nn.BatchNorm2d(6)))[0]
+    x = 9 * torch.randn(2, 6, *size)
+    expected = norm.double()(convolution.double()(x.double())).clamp(0, 6)
+    norm, convolution = norm.float(), convolution.float()
+    fused = FusedSameConvolution(convolution, norm, torch.float32, "relu6")(x)
+    assert torch.allclose(fused.double(), expected, atol=1e-4)
+    assert expected.max() == 6, "else ReLU would do"
+
+
+def published(side):
+    """A tower of one of the published architectures, with weights drawn at random."""
+    torch.manual_seed(0)
+    tower = {"vision": EfficientNetLite0, "audio": Yamnet}[side]()
+    for module in tower.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            # The usual initial weights would let the signal fade.
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return trained(tower)
+
+
+@pytest.mark.parametrize(
+    ("side", "shape"),
+    [
+        ("vision", (3, 64, 64)),
+        ("vision", (3, 65, 91)),
+        ("audio", (1, 64, 96)),
+        ("audio", (1, 64, 101)),
+    ],
+)
+@pytest.mark.parametrize("precision", DTYPES)
+@torch.inference_mode()
+def test_a_fused_published_tower_gives_the_same_maps(side, shape, precision):
+    tower = published(side)
+    inputs = torch.randn(2, *shape)
+    exact, fused = tower(inputs), fused_form(tower, DTYPES[precision])(inputs)
+    least = 0.99999 if precision == "float32" else 0.98
+    assert fused.map.shape == exact.map.shape
+    assert fused.pooling == exact.pooling
+    assert lowest_cosine(fused.map, exact.map) > least
+    assert lowest_cosine(fused.vector, exact.vector) > least
+    assert fused.named_maps.keys() == exact.named_maps.keys()
+    for name, map_ in exact.named_maps.items():
+        assert lowest_cosine(fused.named_maps[name], map_) > least
 
 
 @pytest.mark.parametrize("pool", [(2, 2), (2, 1)])
@@ -178,6 +233,28 @@ def test_neighbors_and_places_do_not_change_a_vector_of_tiny(precision, threads)
     for _ in range(3):
         order = torch.randperm(9, generator=generator)
         assert torch.equal(encode_rows(encoder, "audio", "pool4", rows[order], 32), alone[order])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_neighbors_and_places_do_not_change_a_vector_of_published_towers(threads):
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vision_backbone="efficientnet-lite0",
+        audio_backbone="yamnet",
+        front_end="yamnet",
+        resize_pixels=64,
+        crop_pixels=64,
+        fusion="linear",
+    )
+    network = L3Net(config)
+    network.vision.load_state_dict(published("vision").state_dict())
+    network.audio.load_state_dict(published("audio").state_dict())
+    encoder = encoder_of(network.eval())
+    for side, rows in (("audio", sounds(9)), ("vision", pictures(9, 64))):
+        alone = torch.cat([encode_rows(encoder, side, "mean", row[None], 1) for row in rows])
+        order = torch.randperm(9)
+        assert torch.equal(encode_rows(encoder, side, "mean", rows[order], 32), alone[order])
 
 
 def test_a_large_tower_computes_one_row_at_a_time():

@@ -21,6 +21,7 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.held_out import clips_to_evaluate, network_of
 from looklisten.evaluation.shared_files import SharedFiles, shared_files_of
 from looklisten.evaluation.statistics import confidence_interval
+from looklisten.inference.towers import listen, look
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run
 from looklisten.option_checks import check_at_least
@@ -256,8 +257,8 @@ def fusion_inputs(
     was_training = model.training
     model.eval()
     for step, batch in enumerate(stream.batches(0, steps), 1):
-        vision = model.look(batch.frames.to(device))
-        audio = model.listen(batch.waveforms.to(device))
+        vision = look(model, batch.frames.to(device))
+        audio = listen(model, batch.waveforms.to(device))
         yield (batch, *model.fusion.features(vision, audio))
         progress(step, steps)
     model.train(was_training)

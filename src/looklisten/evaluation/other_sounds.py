@@ -19,6 +19,7 @@ from looklisten.evaluation.ranking import Ranking, ScoreMatrix, Share
 from looklisten.evaluation.shared_files import SharedFiles
 from looklisten.evaluation.statistics import interval_over_members, mean_or_nan
 from looklisten.inference.moments import MOMENTS_PER_BATCH
+from looklisten.inference.towers import listen, look
 from looklisten.media.levels import is_silent
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.waveform import FULL_SCALE
@@ -95,8 +96,8 @@ def _project_sounds(
     # A comparison takes both sides, and each row by itself: any frame will do.
     side = config.crop_pixels
     black = torch.zeros(1, 3 * config.frames_per_pair, side, side, dtype=torch.uint8)
-    audio = model.listen(torch.from_numpy(np.stack(waveforms)).to(device))
-    return comparison.project(model.look(black.to(device)), audio)[1]
+    audio = listen(model, torch.from_numpy(np.stack(waveforms)).to(device))
+    return comparison.project(look(model, black.to(device)), audio)[1]
 
 
 def moments_of_other_videos(

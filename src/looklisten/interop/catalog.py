@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from looklisten.config import SIDES, Config, ModelConfig, Side, recipes
+from looklisten.inference.towers import listen, look
 from looklisten.interop.openl3.backbone import openl3_backbone
 from looklisten.interop.openl3.layers import CHANNELS
 from looklisten.interop.openl3.published import published_file
@@ -140,7 +141,7 @@ def _milliseconds(config: ModelConfig, side: Side) -> float:
     seconds = []
     for _ in range(1 + MEASURED_RUNS):
         began = time.perf_counter()
-        network.look(frames) if side == "vision" else network.listen(sound)
+        look(network, frames) if side == "vision" else listen(network, sound)
         seconds.append(time.perf_counter() - began)
     return 1000 * sorted(seconds[1:])[MEASURED_RUNS // 2]
 

@@ -3,6 +3,8 @@
 Knows tensors only.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,12 +13,24 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from looklisten.model.winograd import WinogradConvolution
 
+Activation = Literal["none", "relu", "relu6"]
+"""What follows the batch-norm; `relu6` is ReLU with at most 6."""
+
+ONEDNN_ACTIVATIONS: dict[Activation, tuple[str, list[float]]] = {
+    "none": ("none", []),
+    "relu": ("relu", []),
+    "relu6": ("hardtanh", [0.0, 6.0]),
+}
+"""The name of each activation in oneDNN's operation, and its arguments."""
 # PyTorch cannot tell whether a single channel is channels-last, and then a CPU takes ten times as
 # long as for two channels.
 MIN_CHANNELS = 2
 """Fewer input channels are filled up with zeros."""
 MIN_ONEDNN_CHANNELS = 64
-"""Input channels from which on oneDNN is called directly; smaller convolutions start slower so."""
+"""Input channels from which on oneDNN is called directly; smaller convolutions start slower so.
+
+Not those of 1 x 1, for which PyTorch chooses a slow operation of its own (benchmarks/RESULTS.md).
+"""
 # Measured: with fewer channels or positions the transforms cost more than they save
 # (benchmarks/RESULTS.md).
 MIN_WINOGRAD_CHANNELS = (64, 128)
@@ -26,11 +40,11 @@ MIN_WINOGRAD_POSITIONS = 256
 
 
 class FusedConvolution:
-    """A convolution, the batch-norm after it and ReLU as one step.
+    """A convolution, the batch-norm after it and the activation as one step.
 
     It computes in `dtype`. It has its own copy of the weights, so it does not follow
-    later changes. `norm` None means that no batch-norm follows. `relu` False leaves ReLU out.
-    `padding` replaces that of `convolution`.
+    later changes. `norm` None means that no batch-norm follows. `padding` replaces that of
+    `convolution`.
     """
 
     @torch.no_grad()
@@ -39,16 +53,17 @@ class FusedConvolution:
         convolution: nn.Conv2d,
         norm: nn.BatchNorm2d | None,
         dtype: torch.dtype,
-        relu: bool = True,
+        activation: Activation = "relu",
         padding: tuple[int, int] | None = None,
     ) -> None:
         weight, bias = folded_weights(convolution, norm)
-        in_channels = max(weight.shape[1], MIN_CHANNELS)
-        weight = with_zeros(weight, in_channels)
-        self.in_channels = in_channels
+        self._groups = convolution.groups
+        self.in_channels = max(convolution.in_channels, MIN_CHANNELS)
+        if self._groups == 1:
+            weight = with_zeros(weight, self.in_channels)
         self.stride = convolution.stride
         self._padding = list(padding or (int(side) for side in convolution.padding))
-        self._relu = relu
+        self._activation = activation
         self._dtype = dtype
         self._bias = bias.detach().to(dtype, copy=True)
         # Channels-last is the fastest layout on every device but Apple's.
@@ -57,8 +72,10 @@ class FusedConvolution:
         self._weight = weight.detach().to(dtype, copy=True, memory_format=self._layout)
         self._winograd = None
         if self._fits_winograd(convolution):
-            self._winograd = WinogradConvolution(self._weight, self._bias, relu)
-        self._is_onednn = in_channels >= MIN_ONEDNN_CHANNELS and _onednn_computes(self._weight)
+            self._winograd = WinogradConvolution(self._weight, self._bias, activation == "relu")
+        is_large = self.in_channels >= MIN_ONEDNN_CHANNELS
+        is_pointwise = convolution.kernel_size == (1, 1)
+        self._is_onednn = (is_large or is_pointwise) and _onednn_computes(self._weight)
         self._reordered: tuple[torch.Size, Tensor] | None = None
 
     def __call__(
@@ -69,6 +86,7 @@ class FusedConvolution:
         if self._winograd is not None and x.shape[2] * x.shape[3] >= MIN_WINOGRAD_POSITIONS:
             return self._winograd(x)
         if self._is_onednn:
+            name, arguments = ONEDNN_ACTIVATIONS[self._activation]
             y: Tensor = torch.ops.mkldnn._convolution_pointwise(
                 x,
                 self._weight_for(x.shape),
@@ -76,14 +94,16 @@ class FusedConvolution:
                 self._padding,
                 list(self.stride),
                 [1, 1],
-                1,
-                "relu" if self._relu else "none",
-                [],
+                self._groups,
+                name,
+                arguments,
                 "",
             )
             return y
-        y = functional.conv2d(x, self._weight, self._bias, self.stride, tuple(self._padding))
-        return functional.relu_(y) if self._relu else y
+        y = functional.conv2d(
+            x, self._weight, self._bias, self.stride, tuple(self._padding), groups=self._groups
+        )
+        return _activated(y, self._activation)
 
     def _weight_for(self, shape: torch.Size) -> Tensor:
         """The weights in the order in which oneDNN reads them for inputs of this shape."""
@@ -92,7 +112,7 @@ class FusedConvolution:
         reordered = self._reordered
         if reordered is None or reordered[0] != shape:
             weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self._weight, self._padding, list(self.stride), [1, 1], 1, list(shape)
+                self._weight, self._padding, list(self.stride), [1, 1], self._groups, list(shape)
             )
             self._reordered = reordered = (shape, weight)
         return reordered[1]
@@ -103,12 +123,20 @@ class FusedConvolution:
         return (
             self._weight.device.type == "cpu"
             and self._dtype == torch.float32
+            and self._groups == 1
+            and self._activation != "relu6"
             and convolution.kernel_size == (3, 3)
             and convolution.stride == (1, 1)
             and self._padding == [1, 1]
             and in_channels >= min_in_channels
             and out_channels >= min_out_channels
         )
+
+
+def _activated(x: Tensor, activation: Activation) -> Tensor:
+    if activation == "relu":
+        return functional.relu_(x)
+    return x.clamp_(0, 6) if activation == "relu6" else x
 
 
 def folded_weights(

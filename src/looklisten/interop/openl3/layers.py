@@ -58,7 +58,9 @@ class FusedOpenL3:
             elif not is_last:
                 norm = net.norms[index]
             assert norm is None or isinstance(norm, nn.BatchNorm2d)
-            fused = FusedConvolution(convolution, norm, dtype, relu=not is_last)
+            fused = FusedConvolution(
+                convolution, norm, dtype, activation="none" if is_last else "relu"
+            )
             self._convolutions.append(fused)
 
     def __call__(

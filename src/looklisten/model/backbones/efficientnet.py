@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from looklisten.config import ModelConfig
 from looklisten.errors import ConfigError
 from looklisten.model.backbones.backbone import FixedBackbone, Layer, TowerOutput, pool
-from looklisten.model.backbones.same_padding import SamePaddingConv2d
+from looklisten.model.backbones.same_padding import FusedSameConvolution, SamePaddingConv2d
+from looklisten.model.fused_convolution import Activation
 from looklisten.model.published_weights import (
     WEIGHTS_MIRROR_VARIABLE,
     PublishedClasses,
@@ -153,6 +154,63 @@ class EfficientNetLite0(FixedBackbone):
     def map_columns(self, columns: int) -> int:
         # Each of the five strides rounds up.
         return -(-columns // EFFICIENTNET_STRIDE)
+
+    def fused(self, dtype: torch.dtype) -> "FusedEfficientNet":
+        return FusedEfficientNet(self, dtype)
+
+
+class FusedEfficientNet:
+    """A copy of `tower` for inference in `dtype`: batch-norm and ReLU6 inside the convolutions."""
+
+    def __init__(self, tower: EfficientNetLite0, dtype: torch.dtype) -> None:
+        self._stem = _fused(tower.stem, dtype)
+        self._stages: list[list[FusedBlock]] = []
+        for stage in tower.stages:
+            assert isinstance(stage, nn.Sequential)
+            self._stages.append([])
+            for block in stage:
+                assert isinstance(block, MobileBlock)
+                self._stages[-1].append(FusedBlock(block, dtype))
+        self._head = _fused(tower.head, dtype)
+
+    def __call__(self, x: Float[Tensor, "batch 3 height width"]) -> TowerOutput:
+        x = self._stem(x * INPUT_SCALE + INPUT_SHIFT)
+        named_maps = {}
+        for number, stage in enumerate(self._stages, 1):
+            for block in stage:
+                x = block(x)
+            if number == FINE_STAGE:
+                named_maps[STAGE5] = x
+        x = self._head(x)
+        pooling = EfficientNetLite0.pooling
+        return TowerOutput(x, pool(x, pooling), named_maps, pooling)
+
+
+class FusedBlock:
+    """A copy of a `MobileBlock` for inference in `dtype`."""
+
+    def __init__(self, block: MobileBlock, dtype: torch.dtype) -> None:
+        self._steps = [_fused(part, dtype) for part in (block.expand, block.filter) if len(part)]
+        self._steps.append(_fused(block.project, dtype, "none"))
+        self._adds_input = block.adds_input
+
+    def __call__(
+        self, x: Float[Tensor, "batch in rows columns"]
+    ) -> Float[Tensor, "batch width map_rows map_columns"]:
+        y = x
+        for step in self._steps:
+            y = step(y)
+        return y.add_(x) if self._adds_input else y
+
+
+def _fused(
+    part: nn.Module, dtype: torch.dtype, activation: Activation = "relu6"
+) -> FusedSameConvolution:
+    assert isinstance(part, nn.Sequential)
+    convolution, norm = part[0], part[1]
+    assert isinstance(convolution, SamePaddingConv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return FusedSameConvolution(convolution, norm, dtype, activation)
 
 
 EFFICIENTNET_NAME = "efficientnet-lite0"

@@ -1,8 +1,13 @@
 """Convolutions with the padding of TensorFlow, for networks that were trained with it."""
 
+import copy
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+from looklisten.model.fused_convolution import Activation, FusedConvolution
 
 
 class SamePaddingConv2d(nn.Conv2d):
@@ -42,3 +47,46 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     outputs = -(-size // stride)
     total = max((outputs - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+class FusedSameConvolution:
+    """A `SamePaddingConv2d`, the batch-norm after it and the activation as one step.
+
+    It computes in `dtype`, and has its own copy of the weights.
+    """
+
+    def __init__(
+        self,
+        convolution: SamePaddingConv2d,
+        norm: nn.BatchNorm2d | None,
+        dtype: torch.dtype,
+        activation: Activation,
+    ) -> None:
+        self._convolution = copy.deepcopy(convolution)
+        self._norm = copy.deepcopy(norm).eval() if norm is not None else None
+        self._dtype = dtype
+        self._activation = activation
+        self._forms: dict[tuple[bool, bool], FusedConvolution] = {}
+
+    def __call__(
+        self, x: Float[Tensor, "batch in rows columns"]
+    ) -> Float[Tensor, "batch out map_rows map_columns"]:
+        has_stride = self._convolution.stride[0] == 2
+        shifts = (has_stride and x.shape[2] % 2 == 0, has_stride and x.shape[3] % 2 == 0)
+        if shifts not in self._forms:
+            self._forms[shifts] = self._form(*shifts)
+        return self._forms[shifts](x)
+
+    def _form(self, shifts_rows: bool, shifts_columns: bool) -> FusedConvolution:
+        """The form for maps of even size, with a stride of 2, or of other size.
+
+        The former have one zero more after a row than before it. Filling them up would copy the
+        whole map. A zero at the beginning of each filter has the same effect, with equal padding.
+        """
+        convolution = copy.deepcopy(self._convolution)
+        zeros = (int(shifts_columns), 0, int(shifts_rows), 0)
+        convolution.weight = nn.Parameter(functional.pad(convolution.weight, zeros))
+        half = self._convolution.kernel_size[0] // 2
+        return FusedConvolution(
+            convolution, self._norm, self._dtype, self._activation, padding=(half, half)
+        )

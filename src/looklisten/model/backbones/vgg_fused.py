@@ -35,7 +35,7 @@ class FusedVgg:
                 second = FusedConvolution(block.conv2, block.bn2, dtype)
             else:
                 # This convolution is a layer of its own, so batch-norm cannot be in its weights.
-                second = FusedConvolution(block.conv2, None, dtype, relu=False)
+                second = FusedConvolution(block.conv2, None, dtype, activation="none")
                 self._last_norm = deepcopy(block.bn2).eval()
             self._convolutions.append((first, second))
 

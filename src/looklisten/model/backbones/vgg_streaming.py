@@ -21,7 +21,9 @@ class _Convolution:
     ) -> None:
         # Rows are padded as in the tower; columns are not, because the neighbors are there.
         is_raw = norm is None
-        self._fused = FusedConvolution(convolution, norm, dtype, relu=not is_raw, padding=(1, 0))
+        self._fused = FusedConvolution(
+            convolution, norm, dtype, "none" if is_raw else "relu", padding=(1, 0)
+        )
         self._last_columns: Tensor | None = None
 
     def __call__(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from looklisten.model.backbones.backbone import FixedBackbone, Layer, TowerOutput, pool
-from looklisten.model.backbones.same_padding import SamePaddingConv2d
+from looklisten.model.backbones.same_padding import FusedSameConvolution, SamePaddingConv2d
 from looklisten.model.backbones.tflite import (
     CONVOLUTION,
     DEPTHWISE_CONVOLUTION,
@@ -126,6 +126,32 @@ class Yamnet(FixedBackbone):
     def map_columns(self, columns: int) -> int:
         # Each of the five strides rounds up.
         return -(-columns // YAMNET_STRIDE)
+
+    def fused(self, dtype: torch.dtype) -> "FusedYamnet":
+        return FusedYamnet(self, dtype)
+
+
+class FusedYamnet:
+    """A copy of `tower` for inference in `dtype`: ReLU inside the convolutions."""
+
+    def __init__(self, tower: Yamnet, dtype: torch.dtype) -> None:
+        self._stem = FusedSameConvolution(tower.stem, None, dtype, "relu")
+        self._blocks = []
+        for block in tower.blocks:
+            assert isinstance(block, SeparableBlock)
+            convolutions = (block.filter, block.mix)
+            self._blocks.append(
+                [FusedSameConvolution(c, None, dtype, "relu") for c in convolutions]
+            )
+
+    def __call__(self, x: Float[Tensor, "batch 1 bands columns"]) -> TowerOutput:
+        x = self._stem(x)
+        named_maps = {}
+        for number, (filter_, mix) in enumerate(self._blocks, 1):
+            x = mix(filter_(x))
+            if number == FINE_BLOCK:
+                named_maps[BLOCK11] = x
+        return TowerOutput(x, pool(x, Yamnet.pooling), named_maps, Yamnet.pooling)
 
 
 def read_yamnet(path: Path) -> dict[str, Tensor]:

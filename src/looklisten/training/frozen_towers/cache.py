@@ -23,6 +23,7 @@ from torch import Tensor
 from looklisten.config import Side
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
+from looklisten.inference.towers import listen, look
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import decode_jpeg, fit_square, neighbor_frames, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES, check_holds_window
@@ -276,8 +277,8 @@ def _one_row(network: L3Net) -> tuple[Tensor, Tensor]:
     frame = torch.zeros(1, 3 * config.frames_per_pair, pixels, pixels, dtype=torch.uint8)
     silence = torch.zeros(1, WINDOW_SAMPLES, dtype=torch.int16)
     network.eval()
-    vision = network.look(frame.to(device))
-    return network.fusion.features(vision, network.listen(silence.to(device)))
+    vision = look(network, frame.to(device))
+    return network.fusion.features(vision, listen(network, silence.to(device)))
 
 
 def _compute(network: L3Net, folder: Shards, cache: FeatureCache, progress: Progress) -> None:
@@ -323,7 +324,7 @@ def _vision_features(network: L3Net, folder: Shards, rows: FeatureRows, batch: r
             squares_of_row.append(fit_square(pixels, config.crop_pixels, config.frame_fit))
         squares.append(torch.cat(squares_of_row, dim=2))
     frames = stack(squares).to(next(network.parameters()).device)
-    return network.fusion.vision_features(network.look(frames))
+    return network.fusion.vision_features(look(network, frames))
 
 
 @torch.inference_mode()
@@ -334,4 +335,4 @@ def _audio_features(network: L3Net, folder: Shards, rows: FeatureRows, batch: ra
         samples = folder.waveform(int(rows.window_clips[row]))
         waveforms.append(samples[start : start + WINDOW_SAMPLES])
     sound = torch.from_numpy(np.stack(waveforms)).to(next(network.parameters()).device)
-    return network.fusion.audio_features(network.listen(sound))
+    return network.fusion.audio_features(listen(network, sound))
