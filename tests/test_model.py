@@ -309,21 +309,16 @@ def test_the_vector_of_a_frame_is_of_its_unusual_positions():
     assert not torch.allclose(expected, plain, atol=1e-3)
 
 
-def test_similarity_trains_the_whole_frame_and_answers_by_the_best_position():
+def test_similarity_trains_the_best_position_alone():
     net = small_net("similarity")
     net.fusion.usual_position.copy_(torch.nn.functional.normalize(torch.rand(128), dim=0))
     vision, audio = net.look(torch.rand(3, 3, 32, 32)), net.listen(torch.rand(3, 48_000) - 0.5)
     vectors = net.fusion.project(*net.fusion.features(vision, audio))
-    by_position, as_whole = parts = net.fusion.part_similarities(*vectors)
+    (by_position,) = parts = net.fusion.part_similarities(*vectors)
     assert torch.equal(by_position, net.fusion.similarities(*vectors))
-    sounds = net.fusion.aligned(audio.vector, "audio")
-    assert torch.allclose(as_whole, net.fusion.aligned_frame(vision) @ sounds.T, atol=1e-6)
     decided = net.fusion.decided_similarities(parts, *vectors)
     assert torch.equal(decided, by_position)
     assert not decided.requires_grad
-    # What search compares is trained too.
-    as_whole.diagonal().sum().backward()
-    assert net.fusion.vision[0].weight.grad.abs().max() > 0
 
 
 def test_the_usual_position_follows_training_alone():
@@ -346,22 +341,6 @@ def test_the_usual_position_follows_the_frames_of_all_processes():
     vectors, _ = net.fusion.project(torch.rand(4, 9, 8), torch.rand(4, 1, 8))
     mean = (vectors.detach().mean((0, 1)) + other[0]) / 2
     assert torch.allclose(net.fusion.usual_position, 0.1 * mean, atol=1e-6)
-
-
-def test_the_weights_of_positions_in_a_frame_are_trained():
-    """A position with an object learns to stand out (LOG.md, 2026-11-28: Muon)."""
-    net = small_net("similarity")
-    usual = torch.nn.functional.normalize(torch.rand(128), dim=0)
-    net.fusion.usual_position.copy_(usual)
-    positions = torch.nn.functional.normalize(torch.rand(2, 9, 128), dim=-1).requires_grad_()
-    sounds = torch.nn.functional.normalize(torch.rand(2, 1, 128), dim=-1)
-    _, as_whole = net.fusion.part_similarities(positions, sounds)
-    (found,) = torch.autograd.grad(as_whole.sum(), positions)
-
-    weights = (1 - positions @ usual).square()[..., None]
-    frames = torch.nn.functional.normalize((positions * weights).mean(1), dim=-1)
-    (expected,) = torch.autograd.grad((frames @ sounds[:, 0].T).sum(), positions)
-    assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_a_checkpoint_without_a_usual_position_loads():

@@ -1,6 +1,6 @@
 """Fusions that compare the sound with every position of the frame, so that they locate it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -93,11 +93,12 @@ class PositionFusion(AlignedFusion):
 
 class SimilarityFusion(PositionFusion):
     """The whole second of sound with the most similar position (AVOL-Net, section 4 of "Objects
-    that Sound"), which decides, and with the vector of the whole frame.
+    that Sound").
 
-    That vector is a weighted mean over the positions. Most positions show background, so a position
-    that is less similar to the usual position of training frames has a higher weight. The
-    contrastive objective trains both, so that one network gives maps and finds frames.
+    For search a frame also has one vector, a weighted mean over its positions. Most positions show
+    background, so a position that is less similar to the usual position of training frames has a
+    higher weight. This vector has no loss of its own: with one, the network answered, pointed and
+    found no better (LOG.md, 2026-11-28).
     """
 
     aligns_vectors = True
@@ -127,21 +128,6 @@ class SimilarityFusion(PositionFusion):
         return vision_vectors, audio_vectors
 
     @in_float32
-    def part_similarities(
-        self, vision: Float[Tensor, "n positions width"], audio: Float[Tensor, "m 1 width"]
-    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
-        """Of every frame with every sound: by the most similar position, and as a whole."""
-        return self.similarities(vision, audio), self._whole_frames(vision) @ audio[:, 0].T
-
-    def decided_similarities(
-        self,
-        parts: Sequence[Float[Tensor, "n m"]],
-        vision: Float[Tensor, "n positions width"],  # noqa: ARG002 (the first part is the answer)
-        audio: Float[Tensor, "m 1 width"],  # noqa: ARG002
-    ) -> Float[Tensor, "n m"]:
-        return parts[0].detach()
-
-    @in_float32
     def aligned_frame(self, vision: TowerOutput) -> Float[Tensor, "n width"]:
         return self._whole_frames(self.aligned(self.vision_features(vision), "vision"))
 
@@ -150,8 +136,6 @@ class SimilarityFusion(PositionFusion):
     ) -> Float[Tensor, "n width"]:
         """Unit vectors of frames, from those of their positions."""
         usual = functional.normalize(self.usual_position, dim=-1, eps=MIN_NORM)
-        # With a gradient: without it, of ten frames that a sound finds, one fewer is of its class
-        # (LOG.md, 2026-11-28).
         distances = 1 - positions @ usual
         weighted = positions * distances.square()[..., None]
         return functional.normalize(weighted.mean(-2), dim=-1, eps=MIN_NORM)
