@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import looklisten as ll
 from looklisten.config import SIDES, Side
 from looklisten.inference.encoder import NetworkEncoder, encode_rows, encoder_of, rows_at_once
-from looklisten.inference.layers import side_vectors
+from looklisten.inference.towers import side_vectors
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 from looklisten.system.devices import choose_precision

@@ -176,10 +176,11 @@ def test_the_length_of_chunks_changes_vectors_only_by_rounding(model):
     waveform = noise(4)
     options = EmbedOptions(hop_seconds=0.2, dense=True)
     short, long = (
-        DenseAudio(encoder_of(model), options, "noise", chunk_seconds) for chunk_seconds in (1, 1.7)
+        DenseAudio(encoder_of(model), options, "noise", chunk_seconds=chunk_seconds)
+        for chunk_seconds in (1, 1.7)
     )
-    short_vectors = concatenate([short.push(waveform), short.push(is_last=True)]).vectors
-    long_vectors = concatenate([long.push(waveform), long.push(is_last=True)]).vectors
+    short_vectors = concatenate(short.embed([waveform], is_last=True)).vectors
+    long_vectors = concatenate(long.embed([waveform], is_last=True)).vectors
     assert np.allclose(short_vectors, long_vectors, atol=1e-5 * np.abs(short_vectors).max())
 
 

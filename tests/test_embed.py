@@ -23,8 +23,7 @@ from looklisten.inference.embedding.embed import embed
 from looklisten.inference.embedding.stream import StreamingEmbedder
 from looklisten.inference.embedding.windows import WindowCutter, WindowGrid
 from looklisten.inference.encoder import encode_rows, encoder_of
-from looklisten.inference.layers import layer_width, side_vectors
-from looklisten.inference.towers import look
+from looklisten.inference.towers import layer_width, look, side_vectors
 from looklisten.media.decode.decode import decode_media, list_streams
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import Frame

@@ -12,7 +12,7 @@ from looklisten.errors import ConfigError
 from looklisten.inference.embedding.dense import DenseAudio
 from looklisten.inference.embedding.options import EmbedOptions
 from looklisten.inference.encoder import choose_layer, encode_rows, encoder_of
-from looklisten.inference.layers import TEXTURE_BANDS, layer_width, side_vectors, texture
+from looklisten.inference.towers import TEXTURE_BANDS, layer_width, side_vectors, texture
 from looklisten.interop.onnx import write_onnx
 from looklisten.model.l3net import L3Net
 from looklisten.search.indexing.moment_encoder import MomentEncoder

@@ -19,8 +19,8 @@ from looklisten.errors import ConfigError
 from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP, sampled
 from looklisten.evaluation.ranking import Ranking, ScoreMatrix, rank
 from looklisten.inference.encoder import Encoder, encode_rows
-from looklisten.inference.layers import ALIGNED
 from looklisten.inference.moments import Moment, moments
+from looklisten.inference.towers import ALIGNED
 from looklisten.media.frames import fit_square, stack
 from looklisten.system.progress import Progress, no_progress
 

@@ -16,15 +16,16 @@ from torch import Tensor
 from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.options import Precision
-from looklisten.inference.layers import (
+from looklisten.inference.towers import (
     TEXTURE,
     check_layer,
     layer_width,
     layers_of,
+    listen,
+    look,
     side_vectors,
     texture,
 )
-from looklisten.inference.towers import listen, look
 from looklisten.media.frames import FrameFit
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
@@ -163,6 +164,8 @@ def encoder_of(model: L3Net | Encoder, precision: Precision = "float32") -> Enco
     if isinstance(model, L3Net):
         device = next(model.parameters()).device
         return NetworkEncoder(to_device(model.eval(), str(device)), precision)
+    if isinstance(model, NetworkEncoder) and model.precision == precision:
+        return model
     if not isinstance(model, Encoder):
         raise ConfigError(
             f"embedding needs a network, such as ll.load gives, and this is {type(model).__name__}"

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from looklisten.config import SIDES, ModelConfig
 from looklisten.data.clips import Clip
-from looklisten.inference.layers import ALIGNED, check_layer, side_vectors
-from looklisten.inference.towers import listen, look
+from looklisten.inference.towers import ALIGNED, check_layer, listen, look, side_vectors
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import decode_jpeg, fit_square, neighbor_frames, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES, check_holds_window

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from looklisten.config import Side
 from looklisten.errors import CheckpointError, ConfigError
-from looklisten.inference.layers import layers_of
+from looklisten.inference.towers import layers_of
 from looklisten.interop.pretrained import describe, write_text, write_weights
 from looklisten.model.networks import Run, encoder_refusal, is_openl3, open_network
 from looklisten.model.published_folder import NETWORK_FILES

@@ -20,7 +20,7 @@ from torch.nn import functional
 from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.encoder import encoder_of
-from looklisten.inference.layers import pooled_layer, side_vectors
+from looklisten.inference.towers import pooled_layer, side_vectors
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.spectrogram import (

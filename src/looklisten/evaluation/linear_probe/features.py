@@ -15,7 +15,7 @@ from looklisten.config import Side
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.options import Precision
 from looklisten.inference.encoder import Encoder, NetworkEncoder, encoder_of, vector_length
-from looklisten.inference.layers import TEXTURE
+from looklisten.inference.towers import TEXTURE
 from looklisten.media.frames import FrameFit
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key

@@ -9,6 +9,7 @@ Knows an L3Net, no file.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -20,13 +21,18 @@ from torch.nn import functional
 from looklisten.errors import ConfigError
 from looklisten.inference.embedding.options import EmbedOptions
 from looklisten.inference.embedding.records import Embeddings, audio_embeddings
-from looklisten.inference.embedding.windows import SampleBuffer, WindowGrid
+from looklisten.inference.embedding.windows import (
+    SampleBuffer,
+    WindowGrid,
+    check_has_sound,
+    with_end,
+)
 from looklisten.inference.encoder import Encoder, NetworkEncoder, choose_layer
-from looklisten.inference.layers import layer_width, pooled_layer, vectors_from_pooled
+from looklisten.inference.towers import layer_width, pooled_layer, vectors_from_pooled
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.front_ends import FrontEnd
 from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
-from looklisten.media.waveform import NO_SAMPLES
 
 CHUNK_SECONDS = 1.0
 """Sound that the tower gets at once; its maps then fit into the caches of the processor."""
@@ -93,11 +99,12 @@ def _column_count(front_end: FrontEnd, samples: int) -> int:
 
 
 class DenseAudio:
-    """Embeds sound that is pushed in pieces; the audio tower runs over all of it.
+    """Embeds a sound that comes in chunks; the audio tower runs over all of it.
 
     A window begins at the position nearest to its exact start, which is at most half of
     `step_samples` away. If positions are further apart than the hop, the tower runs several times,
-    each time shifted by `step_samples`. Before and after the sound there is silence.
+    each time shifted by `step_samples`. Before and after the sound there is silence. `report`: of
+    the decoding that gives the chunks.
     """
 
     def __init__(
@@ -105,6 +112,7 @@ class DenseAudio:
         encoder: Encoder,
         options: EmbedOptions,
         source: str,
+        report: DecodeReport | None = None,
         chunk_seconds: float = CHUNK_SECONDS,
     ) -> None:
         layer = choose_layer(encoder, "audio", options.layer)
@@ -114,6 +122,7 @@ class DenseAudio:
         self._layer = layer
         self._options = options
         self._source = source
+        self._report = report or DecodeReport()
         self._grid = WindowGrid.of(options.hop_seconds, options.center)
         self._tower = self._model.audio
         self._front_end = self._model.front_end.spec
@@ -144,7 +153,7 @@ class DenseAudio:
 
     @property
     def samples(self) -> int:
-        """Number of samples that were pushed."""
+        """Number of samples that came."""
         return self._buffer.end
 
     def start(self, number: int) -> int:
@@ -156,25 +165,29 @@ class DenseAudio:
         exact_samples = self._grid.start(number) + self._grid.padding_samples
         return math.floor(Fraction(exact_samples, self.step_samples) + Fraction(1, 2))
 
-    def push(
-        self, waveform: Float32[np.ndarray, " samples"] = NO_SAMPLES, is_last: bool = False
-    ) -> Embeddings:
-        """The windows that are complete now, perhaps none.
+    def embed(
+        self, chunks: Iterable[Float32[np.ndarray, " samples"]] = (), is_last: bool = False
+    ) -> Iterator[Embeddings]:
+        """The windows that these chunks complete, in blocks, at least one.
 
-        `is_last`: nothing follows. All windows come then, and silence fills the last.
+        `is_last`: nothing follows. All windows come then, and silence fills the last. Raises
+        SourceError where there is no sound.
         """
-        self._buffer.push(waveform)
         last_shift = self._shift_count - 1
-        while True:
-            chunk_end = self._done_columns + self._chunk_columns
-            if self._columns_end(chunk_end, last_shift) > self._buffer.end:
-                break
-            self._run_towers(self._chunk_columns)
-        if not is_last:
-            return self._take_windows(None)
-        window_count = self._grid.count(self.samples)
-        self._run_towers_over_silence(window_count)
-        return self._take_windows(window_count)
+        for chunk, is_end in with_end(chunks, is_last):
+            self._buffer.push(chunk)
+            chunk_columns = self._chunk_columns
+            while (
+                self._columns_end(self._done_columns + chunk_columns, last_shift)
+                <= self._buffer.end
+            ):
+                self._run_towers(chunk_columns)
+            window_count = None
+            if is_end:
+                check_has_sound(self.samples, self._source, self._report)
+                window_count = self._grid.count(self.samples)
+                self._run_towers_over_silence(window_count)
+            yield self._take_windows(window_count).with_losses(self._report)
 
     def _run_towers_over_silence(self, window_count: int) -> None:
         """Extend the maps beyond the end of the sound, as far as so many windows need."""

@@ -1,45 +1,55 @@
 """What a user passes (a file, an image, an array) -> vectors with their times. Knows no label.
 
-Here it is decided what a source is. `stream` embeds sound, `images` embeds images and frames.
+Here it is decided what a source is. `windows` embeds sound, `images` embeds images and frames.
 Python calls `embed` with keywords; everything inside takes them as one `EmbedOptions`.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from looklisten.config import Side
 from looklisten.errors import ConfigError, SourceError
-from looklisten.inference.embedding.arguments import Embeddable, is_file, single_source
-from looklisten.inference.embedding.images import (
-    FrameBatches,
-    embed_stills,
-    embed_video_frames,
-    frame_decoding,
-    images_of,
-)
+from looklisten.inference.embedding.aligned import embed_aligned
+from looklisten.inference.embedding.images import embed_stills, embed_video_frames, images_of
+from looklisten.inference.embedding.many_sources import items_of
 from looklisten.inference.embedding.options import EmbedChoices, EmbedOptions, SideChoice
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, concatenate
-from looklisten.inference.embedding.stream import audio_stream, embed_sound
-from looklisten.inference.embedding.windows import WindowGrid
+from looklisten.inference.embedding.stream import audio_stream
 from looklisten.inference.encoder import Encoder, encoder_of
-from looklisten.media.decode.records import DecodeReport, Frame
+from looklisten.media.arrays import is_array_like, is_numeric, not_embeddable, plain_array
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.images import image_from_pillow, read_image
-from looklisten.media.isolation.readers import TimeGrid, is_image, read_media, read_streams
-from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
+from looklisten.media.isolation.readers import is_image, read_streams
 from looklisten.media.waveform import (
     ArrayResampler,
     SampleRate,
-    checked_media,
+    Waveform,
     read_waveform_chunks,
     samples_first,
 )
 from looklisten.model.l3net import L3Net
 from looklisten.option_checks import check_one_of
+
+if TYPE_CHECKING:
+    Embeddable = str | os.PathLike[str] | Waveform | Image.Image
+else:
+    # `single_source` checks types at runtime: it accepts more, and its errors say what to do.
+    Embeddable = Any
+"""The path of a file, an image of Pillow, or an array.
+
+An array is sound (with `sample_rate_hz`) or images (without). It may be a tensor, a list, or an
+array of another library that has `__array__` or DLPack.
+"""
+
+MAX_PATH_BYTES = 4096
+"""More bytes are the content of a file, not its path."""
 
 
 @overload
@@ -98,26 +108,12 @@ def embed(
     """
     options = replace(options or EmbedOptions(), **choices)
     encoder = encoder_of(model, options.precision)
+    source = single_source(source)
     if align:
         return embed_aligned(source, encoder, options)
-    return concatenate(embed_blocks(source, encoder, options, side, sample_rate_hz))
-
-
-def embed_blocks(
-    source: Embeddable,
-    encoder: Encoder,
-    options: EmbedOptions,
-    side: SideChoice,
-    sample_rate_hz: SampleRate | None = None,
-) -> Iterator[Embeddings]:
-    """What `embed` gives, in consecutive blocks, at least one.
-
-    A long recording needs no more memory than a short one.
-    """
     check_one_of(SideChoice, side=side)
-    source = single_source(source)
     if isinstance(source, (str, Path)):
-        return _embed_file(source, encoder, options, side)
+        return concatenate(embed_file(source, encoder, options, side))
     if isinstance(source, Image.Image):
         if side == "audio":
             raise SourceError("an image has no sound")
@@ -125,29 +121,75 @@ def embed_blocks(
         return embed_stills([image], "an image", encoder, options)
     if sample_rate_hz is not None and side != "vision":
         chunks = ArrayResampler(sample_rate_hz).push(samples_first(source), is_last=True)
-        return embed_sound(chunks, "an array of sound", encoder, options)
+        audio = audio_stream(encoder, options, "an array of sound")
+        return concatenate(audio.embed(chunks, is_last=True))
     if side == "audio":
         raise ConfigError("an array of sound needs its rate: pass sample_rate_hz, such as 44100")
     return embed_stills(images_of(source, encoder), "an array of images", encoder, options)
 
 
-def _embed_file(
+def single_source(value: Any) -> str | Path | Image.Image | NDArray[Any]:
+    """A path, an image, or a plain array.
+
+    Raises SourceError for another type, ConfigError for a collection.
+    """
+    if isinstance(value, str):
+        # Strings of NumPy are a class of their own, which not every library accepts.
+        return str(value)
+    if isinstance(value, os.PathLike):
+        return Path(os.fsdecode(value))
+    if isinstance(value, bytes):
+        return _path_of_bytes(value)
+    if isinstance(value, Image.Image):
+        return value
+    if isinstance(value, (list, tuple)) and not is_numeric(value):
+        return _array_of_lists(value)
+    if is_numeric(value):
+        return plain_array(value)
+    if is_array_like(value):
+        # An array of no dimension may hold a path.
+        array = np.asarray(value)
+        if array.ndim == 0 and isinstance(array.item(), (str, bytes, os.PathLike)):
+            return single_source(array.item())
+    if items_of(value) is not None:
+        raise _is_collection_error()
+    # Tables of pandas have NaN where a path is missing. Only NaN differs from itself.
+    if isinstance(value, float) and value != value:
+        raise not_embeddable(value, "it is NaN, so a value is missing there")
+    raise not_embeddable(value)
+
+
+def embed_file(
     path: str | Path, encoder: Encoder, options: EmbedOptions, side: SideChoice
 ) -> Iterator[Embeddings]:
+    """The vectors of a file in consecutive blocks, at least one, as `embed` gives them.
+
+    A long recording needs no more memory than a short one.
+    """
     if not is_file(path):
         raise SourceError(f"there is no file {path}")
     if is_image(path):
         if side == "audio":
             raise SourceError(f"{path} is an image and has no sound")
         image = read_image(path, encoder.resize_pixels)
-        return embed_stills([image], str(path), encoder, options)
+        yield embed_stills([image], str(path), encoder, options)
+        return
     report = DecodeReport()
     if side == "auto":
         side = default_side(path, encoder)
     if side == "audio":
         chunks = read_waveform_chunks(path, report)
-        return embed_sound(chunks, str(path), encoder, options, report)
-    return embed_video_frames(path, encoder, options, report)
+        yield from audio_stream(encoder, options, str(path), report).embed(chunks, is_last=True)
+    else:
+        yield from embed_video_frames(path, encoder, options, report)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file. Raises SourceError for a name that the system refuses."""
+    try:
+        return Path(path).is_file()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be opened: {error.strerror}") from None
 
 
 def default_side(path: str | Path, encoder: Encoder) -> Side:
@@ -159,46 +201,25 @@ def default_side(path: str | Path, encoder: Encoder) -> Side:
     return "audio" if streams.has_audio or not streams.has_video else "vision"
 
 
-def embed_aligned(source: Embeddable, encoder: Encoder, options: EmbedOptions) -> AlignedEmbeddings:
-    """Both sides of a video at the same times, in one pass over the file."""
-    source = single_source(source)
-    if not isinstance(source, (str, Path)) or is_image(source):
-        raise ConfigError(
-            "align needs a video, which has two sides; pass the path of one, or embed without align"
+def _array_of_lists(value: Sequence[Any]) -> NDArray[Any]:
+    """Lists of lists of numbers as one array."""
+    if not value:
+        raise not_embeddable(value, "it is empty")
+    if not all(isinstance(row, (list, tuple)) for row in value):
+        raise _is_collection_error()
+    return plain_array(value)
+
+
+def _is_collection_error() -> ConfigError:
+    return ConfigError(
+        "embed takes one source, and this is a collection; ll.Embedder(model).encode takes many"
+    )
+
+
+def _path_of_bytes(name: bytes) -> Path:
+    """The file that bytes name, as in paths that are not UTF-8."""
+    if len(name) > MAX_PATH_BYTES or b"\0" in name:
+        raise not_embeddable(
+            name, "these are the contents of a file; write them to a file and pass its path"
         )
-    name = str(source)
-    report = DecodeReport()
-    audio = audio_stream(encoder, options, name)
-    frames = FrameBatches(encoder, options, name)
-    # Frames are wanted at the middles of the windows that `audio` really gives. Dense windows begin
-    # at multiples of a step, other windows at any sample.
-    grid = WindowGrid.of(options.hop_seconds, options.center)
-    offset_samples = WINDOW_SAMPLES // 2 - grid.padding_samples
-    middles = TimeGrid(grid.hop_samples, audio.step_samples, offset_samples)
-    audio_blocks: list[Embeddings] = []
-    frame_blocks: list[Embeddings] = []
-    media = read_media(source, frame_decoding(encoder, audio=True), report, middles)
-    for event in checked_media(media, report):
-        if isinstance(event, Frame):
-            frame_blocks.extend(frames.add(event))
-        else:
-            audio_blocks.append(audio.push(event))
-    for kind, count in (("sound", audio.samples), ("frame", frames.count)):
-        if not count:
-            raise SourceError(f"{source} holds no {kind}{report.why_nothing()}")
-    audio_rows = concatenate([*audio_blocks, audio.push(is_last=True)])
-    frame_rows = concatenate([*frame_blocks, frames.finish()])
-    # After the end of the frames the last one is the nearest.
-    nearest = np.minimum(np.arange(len(audio_rows)), len(frame_rows) - 1)
-    aligned_frames = replace(
-        frame_rows,
-        vectors=frame_rows.vectors[nearest],
-        start_seconds=audio_rows.start_seconds,
-        window_seconds=WINDOW_SECONDS,
-        centered=options.center,
-    )
-    return AlignedEmbeddings(
-        audio=audio_rows.with_losses(report),
-        vision=aligned_frames.with_losses(report),
-        frame_seconds=frame_rows.start_seconds[nearest],
-    )
+    return Path(os.fsdecode(name))

@@ -17,10 +17,10 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from looklisten.errors import ConfigError, OptionError, SourceError
-from looklisten.inference.embedding.arguments import Embeddable, items_of
-from looklisten.inference.embedding.embed import embed_blocks
+from looklisten.inference.embedding.embed import Embeddable, embed
+from looklisten.inference.embedding.many_sources import items_of
 from looklisten.inference.embedding.options import EmbedChoices, EmbedOptions, Pooling, SideChoice
-from looklisten.inference.embedding.records import Embeddings, concatenate, normalize_rows
+from looklisten.inference.embedding.records import Embeddings, normalize_rows
 from looklisten.inference.encoder import Encoder, encoder_of
 from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net
@@ -83,8 +83,10 @@ class Embedder:
         rows = []
         for number, source in enumerate(sources, 1):
             try:
-                blocks = embed_blocks(source, self.encoder, options, self._side, sample_rate_hz)
-                rows.append(self._pool(concatenate(blocks)))
+                embeddings = embed(
+                    source, self.encoder, self._side, sample_rate_hz, options=options
+                )
+                rows.append(self._pool(embeddings))
             except SourceError as error:
                 if items is None or isinstance(source, (str, os.PathLike)):
                     raise

@@ -33,7 +33,8 @@ from looklisten.data.sources import (
     path_on_this_machine,
 )
 from looklisten.errors import ConfigError, DecoderLostError
-from looklisten.inference.embedding.embed import embed_aligned, embed_blocks
+from looklisten.inference.embedding.aligned import embed_aligned
+from looklisten.inference.embedding.embed import embed_file
 from looklisten.inference.embedding.failures import FailureLine, FailureLog, decoder_version
 from looklisten.inference.embedding.fingerprints import SourceStamp, sha256_of_json
 from looklisten.inference.embedding.options import EmbedFilesOptions, Modality
@@ -329,7 +330,7 @@ def _blocks(path: Path, job: _Job, writer: VectorWriter) -> Iterator[Embeddings]
         yield both.vision
         return
     for side in sides:
-        blocks = embed_blocks(path, job.encoder, options.vectors, side)
+        blocks = embed_file(path, job.encoder, options.vectors, side)
         yield from in_large_blocks(blocks, MIN_ROWS_PER_WRITE)
 
 

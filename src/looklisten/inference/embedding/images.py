@@ -29,13 +29,12 @@ def embed_stills(
     name: str,
     encoder: Encoder,
     options: EmbedOptions,
-) -> Iterator[Embeddings]:
-    """The vectors of images that are resized, as one block. Raises SourceError if there is none."""
-    # The images of an array are in memory already, so they are one block.
+) -> Embeddings:
+    """The vectors of images that are resized. Raises SourceError if there is none."""
     squares = [fit_square(image, encoder.crop_pixels, encoder.frame_fit) for image in images]
     if not squares:
         raise SourceError(f"{name} is empty")
-    yield _embed_squares(squares, [0.0] * len(squares), name, encoder, options)
+    return _embed_squares(squares, [0.0] * len(squares), name, encoder, options)
 
 
 def _embed_squares(

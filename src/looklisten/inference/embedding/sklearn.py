@@ -12,8 +12,8 @@ from jaxtyping import Float32
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from looklisten.config import Side
-from looklisten.inference.embedding.arguments import rows_of
 from looklisten.inference.embedding.embedder import Embedder
+from looklisten.inference.embedding.many_sources import rows_of
 from looklisten.inference.embedding.options import EmbedOptions, Pooling, Precision
 from looklisten.inference.encoder import Encoder, choose_layer, vector_length
 from looklisten.media.waveform import SampleRate

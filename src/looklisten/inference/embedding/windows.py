@@ -1,19 +1,25 @@
-"""Where the windows of a sound begin, and how they are cut from sound that comes in pieces.
+"""Windows of a sound: where they begin, how they are cut from chunks, and their vectors.
 
 Windows have one second. Each start is rounded from its exact time, never summed up from a rounded
-hop, so window number k does not drift. Knows samples, no network.
+hop, so window number k does not drift. Knows samples and an encoder; opens no file.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from looklisten.errors import ConfigError
+from looklisten.errors import ConfigError, SourceError
+from looklisten.inference.embedding.options import EmbedOptions
+from looklisten.inference.embedding.records import Embeddings, audio_embeddings
+from looklisten.inference.encoder import Encoder, choose_layer, encode_rows
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.decode.records import DecodeReport
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.waveform import NO_SAMPLES
 
@@ -155,3 +161,70 @@ class WindowCutter:
         waveforms = np.array(self._waveforms[:count], np.float32)
         del self._starts[:count], self._waveforms[:count]
         return Windows(starts, waveforms.reshape(count, WINDOW_SAMPLES))
+
+
+class WindowedAudio:
+    """Embeds a sound that comes in chunks: each window goes through the audio tower by itself.
+
+    `report`: of the decoding that gives the chunks. `batch_windows`: vectors come in multiples of
+    this number; the other windows wait.
+    """
+
+    step_samples = 1
+    """Starts of windows are multiples of this number of samples."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        options: EmbedOptions,
+        source: str,
+        report: DecodeReport,
+        batch_windows: int,
+    ) -> None:
+        self._encoder = encoder
+        self._options = options
+        self._source = source
+        self._report = report
+        self._layer = choose_layer(encoder, "audio", options.layer)
+        grid = WindowGrid.of(options.hop_seconds, options.center)
+        self._cutter = WindowCutter(grid, batch_windows)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that came."""
+        return self._cutter.samples
+
+    def embed(
+        self, chunks: Iterable[Float32[np.ndarray, " samples"]] = (), is_last: bool = False
+    ) -> Iterator[Embeddings]:
+        """The windows that these chunks complete, in blocks, at least one.
+
+        `is_last`: nothing follows. All windows come then, and silence fills the last. Raises
+        SourceError where there is no sound.
+        """
+        for chunk, is_end in with_end(chunks, is_last):
+            windows = self._cutter.push(chunk, is_end)
+            if is_end:
+                check_has_sound(self.samples, self._source, self._report)
+            rows = torch.from_numpy(windows.waveforms)
+            batch_size = self._options.batch_size
+            vectors = encode_rows(self._encoder, "audio", self._layer, rows, batch_size).numpy()
+            block = audio_embeddings(
+                windows.starts, vectors, self._source, self._layer, self._options
+            )
+            yield block.with_losses(self._report)
+
+
+def with_end(
+    chunks: Iterable[Float32[np.ndarray, " samples"]], is_last: bool
+) -> Iterator[tuple[Float32[np.ndarray, " samples"], bool]]:
+    """Each chunk with whether the sound ends there; after them one without samples."""
+    for chunk in chunks:
+        yield chunk, False
+    yield NO_SAMPLES, is_last
+
+
+def check_has_sound(samples: int, source: str, report: DecodeReport) -> None:
+    """Raises SourceError for a sound of no length."""
+    if not samples:
+        raise SourceError(f"{source} holds no sound{report.why_nothing()}")

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from looklisten.config import Side
 from looklisten.errors import ConfigError
-from looklisten.inference.layers import ALIGNED
+from looklisten.inference.towers import ALIGNED
 from looklisten.interop.hf.families import ENCODER_FAMILIES, ModelInputs
 from looklisten.interop.hf.pictures import PictureInput, picture_input, video_picture_input
 from looklisten.interop.hf.source import HfSource, hf_source, transformers_for

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from looklisten.config import SIDES, Side
 from looklisten.errors import SourceError
-from looklisten.inference.embedding.arguments import is_file
+from looklisten.inference.embedding.embed import is_file
 from looklisten.names import encode_name, printable
 from looklisten.search.indexing.moment_encoder import EncodedInput, MomentEncoder
 from looklisten.search.indexing.source_reader import ReadMoment, read_moment, read_source

@@ -22,7 +22,7 @@ from looklisten.inference.encoder import (
     encoder_of,
     vector_length,
 )
-from looklisten.inference.layers import ALIGNED, check_layer, vectors_from_pooled
+from looklisten.inference.towers import ALIGNED, check_layer, vectors_from_pooled
 from looklisten.media.frames import fit_square, stack
 from looklisten.model.l3net import L3Net
 from looklisten.model.tower_classes import TowerClasses, tower_classes
