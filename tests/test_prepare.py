@@ -560,7 +560,7 @@ def test_what_decoding_lost_has_a_line_when_it_is_notable():
         outcomes.append(
             SourceOutcome(clips=1, seconds=9.0, lost_seconds=lost_seconds, source_marks=["hdr"])
         )
-    record = batch_record(sources, outcomes, [])
+    record = batch_record(sources, outcomes, [], ["", ""])
     assert record["lost_seconds"] == {"no picture": 2.9, "no sound": 1.0}
     assert record["source_marks"] == {"hdr": 2}
     (line,) = record["skipped_lines"]

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NotRequired, TypedDict
@@ -19,7 +19,7 @@ from looklisten.data.options import PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.sources import Source, open_source
 from looklisten.data.workers.messages import BatchRequest, SourceOutcome, SourceRequest
-from looklisten.data.workers.parent import Worker, WorkerPool
+from looklisten.data.workers.parent import WorkerPool
 from looklisten.errors import LookListenError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.process import WorkerLost
@@ -89,11 +89,14 @@ NO_SOURCE = -1
 
 @dataclass
 class _Position:
-    """How far a batch is: which source, and how many clips of it were cut."""
+    """How far an attempt at a batch is."""
 
-    on_source: Callable[[int], None] | None
     source: int = NO_SOURCE
+    """The number of the source at work."""
     clips: int = 0
+    """How many clips of it were cut."""
+    fingerprints: list[str] = field(default_factory=list)
+    """Of the sources so far."""
 
     def begin(self, source: int) -> None:
         """Note that the worker begins with a source."""
@@ -151,28 +154,37 @@ def prepare_batch(
     output = OutputFolder(batch.out)
     lost = _read_lost_workers(output, batch)
     while True:
-        position = _Position(on_source)
+        position = _Position()
+        requests = _requests(batch, lost, position, on_source)
         try:
             with output.filling() as folder, workers.lend() as worker:
-                record = _attempt(batch, worker, folder, lost, position)
+                request = BatchRequest(str(folder), f"clips-{batch.number:06d}", batch.options)
+                outcomes, shards = worker.cut(request, requests, position.on_clips)
                 # Now, while the pages of the shards are in memory.
-                columns = columns_of_shards(folder, record["shards"])
-            # Before the record, so that a batch with a record has its columns.
-            output.write(columns_name(batch.number), to_bytes(columns))
-            output.write_json(batch.record_name, record)
-            return record
+                columns = columns_of_shards(folder, shards)
         except WorkerLost as error:
             # Here `close` ended the worker, so no source is to blame.
             if workers.closed.is_set():
                 raise
-            before = lost.get(position.source, LostWorkers("", -1, 0))
-            # Here no source can be cut shorter. Without a limit the batch would be tried forever.
-            if position.source == NO_SOURCE and before.times >= MAX_LOST_WRITERS:
-                raise LookListenError(
-                    f"the process that writes shards ended {before.times + 1} times: {error}"
-                ) from None
-            lost[position.source] = _after_loss(before, error, position.clips)
+            _add_loss(lost, position, error)
             _write_lost_workers(output, batch, lost)
+            continue
+        record = batch_record(batch.sources, outcomes, shards, position.fingerprints)
+        # Before the record, so that a batch with a record has its columns.
+        output.write(columns_name(batch.number), to_bytes(columns))
+        output.write_json(batch.record_name, record)
+        return record
+
+
+def _add_loss(lost: dict[int, LostWorkers], position: _Position, error: WorkerLost) -> None:
+    """Note a lost worker. Raises LookListenError after too many without a source at work."""
+    before = lost.get(position.source, LostWorkers("", -1, 0))
+    # Here no source can be cut shorter. Without a limit the batch would be tried forever.
+    if position.source == NO_SOURCE and before.times >= MAX_LOST_WRITERS:
+        raise LookListenError(
+            f"the process that writes shards ended {before.times + 1} times: {error}"
+        ) from None
+    lost[position.source] = _after_loss(before, error, position.clips)
 
 
 def _after_loss(before: LostWorkers, error: WorkerLost, clips: int) -> LostWorkers:
@@ -210,47 +222,27 @@ def _write_lost_workers(
         output.write_json(batch.lost_workers_name, by_name)
 
 
-def _attempt(
+def _requests(
     batch: SourceBatch,
-    worker: Worker,
-    folder: Path,
     lost: dict[int, LostWorkers],
     position: _Position,
-) -> BatchRecord:
-    """Send the sources of a batch to a worker; returns the record. Raises WorkerLost."""
-    worker.begin(BatchRequest(str(folder), f"clips-{batch.number:06d}", batch.options))
-    outcomes: list[SourceOutcome] = []
-    fingerprints: list[str] = []
+    on_source: Callable[[int], None] | None,
+) -> Iterator[SourceRequest]:
+    """What a worker is asked to do with each source; `position` follows."""
     for number, (source, path, problem) in enumerate(_local_files(batch)):
         # A later run compares it, to know whether the file has changed.
-        fingerprints.append("" if problem else fingerprint(path))
-        if problem:
-            reason = source.named_in(problem, str(path))
-            outcomes.append(SourceOutcome("failed", "fetch", reason))
-        else:
-            position.begin(number)
-            request = _request_of(batch, source, path, lost.get(number))
-            outcomes.append(worker.cut(request, position.on_clips))
-        if position.on_source:
-            position.on_source(number + 1)
+        position.fingerprints.append("" if problem else fingerprint(path))
+        position.begin(number)
+        boxes = tuple(batch.boxes.get(source.path, ()))
+        request = SourceRequest(str(path), source, boxes, fetch_problem=problem)
+        limit = lost.get(number)
+        if limit and limit.max_clips is not None:
+            request = replace(request, max_clips=limit.max_clips, lost_worker=limit.reason)
+        yield request
+        if on_source:
+            on_source(number + 1)
     # From here on a lost worker is no fault of the last source.
     position.begin(NO_SOURCE)
-    record = batch_record(batch.sources, outcomes, worker.finish())
-    record["made_of"] = [
-        (source.bytes, source.modified_ns, content)
-        for source, content in zip(batch.sources, fingerprints, strict=True)
-    ]
-    return record
-
-
-def _request_of(
-    batch: SourceBatch, source: Source, path: Path, lost: LostWorkers | None
-) -> SourceRequest:
-    """What the worker is asked to do with one source."""
-    boxes = tuple(batch.boxes.get(source.path, ()))
-    if lost is None or lost.max_clips is None:
-        return SourceRequest(str(path), source, boxes)
-    return SourceRequest(str(path), source, boxes, lost.max_clips, lost.reason)
 
 
 def _local_files(batch: SourceBatch) -> Iterator[tuple[Source, Path, str]]:
@@ -303,7 +295,10 @@ def _fetch(root: Path, source: Source, target: Path) -> tuple[Path, str]:
 
 
 def batch_record(
-    sources: Sequence[Source], outcomes: Sequence[SourceOutcome], shards: list[dict[str, Any]]
+    sources: Sequence[Source],
+    outcomes: Sequence[SourceOutcome],
+    shards: list[dict[str, Any]],
+    fingerprints: Sequence[str],
 ) -> BatchRecord:
     """What a batch adds to the set: its counts, its shards, and a line for each damaged source."""
     label_counts: Counter[str] = Counter()
@@ -336,6 +331,10 @@ def batch_record(
         "skipped_lines": skipped_lines,
         "failures": failures,
         "shards": shards,
+        "made_of": [
+            (source.bytes, source.modified_ns, content)
+            for source, content in zip(sources, fingerprints, strict=True)
+        ],
     }
 
 

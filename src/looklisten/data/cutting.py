@@ -7,6 +7,7 @@ decoding and the record `Clip`; no shard and no other source.
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ SOUND_AFTER_PICTURE = "sound after the picture ends"
 PICTURE_WITHOUT_SOUND = "picture without sound"
 SHORTER_THAN_A_CLIP = "shorter than a clip"
 TOO_FAR_APART = "picture and sound too far apart in the file"
-"""Reasons in `CutReport.lost_seconds`; `media.decode.records` has those of decoding."""
+"""Reasons in `ClipCutter.lost_seconds`; `media.decode.records` has those of decoding."""
 
 MIN_LOST_SECONDS = 0.1
 """A smaller loss is the padding of a codec or the length of a frame, and is not counted."""
@@ -61,91 +62,15 @@ SecondsSpan = tuple[float, float]
 """From second to second of the video."""
 
 
-@dataclass
-class CutReport:
-    """What cutting one source met: filled while `cut` runs. `DecodeReport` is of its decoding."""
-
-    clips: int = 0
-    """How many clips were cut so far."""
-    stop_reason: str = ""
-    """Why cutting ended before the end of the file; empty if it did not."""
-    lost_seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds that were decoded and that no clip holds, by reason."""
-
-
 def cut(
     path: str | Path,
     source: Source,
     options: PrepareOptions,
     boxes: Sequence[VideoBox] = (),
     report: DecodeReport | None = None,
-    max_clips: int | None = None,
-    cut_report: CutReport | None = None,
 ) -> Iterator[Clip]:
-    """The clips of one video: consecutive stretches of `clip_seconds` with frames and sound.
-
-    `path` is where the file is. A remainder shorter than `min_clip_seconds` is left out. If reading
-    or cutting ends early (`stop_reason`), or `max_clips` are cut, the last clip is marked
-    "truncated". The decoder writes `report`, and `cut` writes `cut_report`. Their `lost_seconds`
-    together are the seconds that no clip holds, by reason, also if an error is raised.
-
-    Raises SourceError if the file is no video with image and sound, TooShortError if the two share
-    less than a clip needs.
-    """
-    report = report if report is not None else DecodeReport()
-    cut_report = cut_report if cut_report is not None else CutReport()
-    # The last clip waits, because only the end tells whether the file was complete.
-    waiting: Clip | None = None
-    is_truncated = True
-    cutter = ClipCutter(source, options, boxes, report, cut_report)
-    for clip in _all_clips(path, source, options, cutter):
-        if waiting:
-            yield waiting
-        waiting = clip
-        cut_report.clips += 1
-        if cut_report.clips == max_clips:
-            break
-    else:
-        # Not after `max_clips`: the file was not decoded to its end, so its losses are not known.
-        cutter.count_lost()
-        is_truncated = bool(cutter.stop_reason)
-    if not waiting:
-        raise _no_clip_error(path, options, cutter)
-    if is_truncated:
-        waiting = replace(waiting, marks=(*waiting.marks, "truncated"))
-    yield waiting
-
-
-def _no_clip_error(path: str | Path, options: PrepareOptions, cutter: "ClipCutter") -> SourceError:
-    report = cutter.report
-    reason = cutter.stop_reason or report.last_error
-    sentence = (
-        f"{path}: picture and sound share {cutter.longest_seconds:.3f} s, "
-        f"a clip needs {options.min_clip_seconds:g} s{f'; {reason}' if reason else ''}"
-    )
-    # Skipped means that nothing is wrong with the file. So a damaged one fails, however short.
-    is_damaged = cutter.stop_reason or report.damaged_count
-    return SourceError(sentence) if is_damaged else TooShortError(sentence)
-
-
-def _all_clips(
-    path: str | Path, source: Source, options: PrepareOptions, cutter: "ClipCutter"
-) -> Iterator[Clip]:
-    decode_options = DecodeOptions(
-        frames_per_second=options.frames_per_second,
-        shorter_side_pixels=options.shorter_side_pixels,
-        start_seconds=source.start_seconds or 0.0,
-        stop_seconds=np.inf if source.stop_seconds is None else source.stop_seconds,
-        max_megapixels=options.max_megapixels,
-        max_hours=options.max_hours,
-    )
-    # Frames and sound arrive in the order of the file.
-    for event in decode_media(path, decode_options, cutter.report):
-        cutter.add(event)
-        yield from cutter.clips()
-        if cutter.stop_reason:
-            break
-    yield from cutter.clips(is_over=True)
+    """The clips of one video; see `ClipCutter.cut`. The decoder writes `report`."""
+    return ClipCutter(source, options, boxes, report or DecodeReport()).cut(path)
 
 
 @dataclass
@@ -192,14 +117,19 @@ class _JpegFrame:
 
 @dataclass
 class ClipCutter:
-    """Frames and sound of one source that are not in a clip yet."""
+    """Cuts one source, and keeps its frames and sound that are not in a clip yet."""
 
     source: Source
     options: PrepareOptions
-    boxes: Sequence[VideoBox]
-    report: DecodeReport
+    boxes: Sequence[VideoBox] = ()
+    report: DecodeReport = field(default_factory=DecodeReport)
     """Of the decoder, which writes it."""
-    cut_report: CutReport
+    clip_count: int = 0
+    """How many clips were cut so far."""
+    lost_in_cutting: dict[str, float] = field(default_factory=dict)
+    """Seconds that were decoded and that no clip holds, by reason."""
+    cutting_stop_reason: str = ""
+    """Why cutting ended before the end of the file; empty if it did not."""
     frames: deque[_JpegFrame] = field(default_factory=deque)
     stretches: deque[_Stretch] = field(default_factory=deque)
     last_frame: _JpegFrame | None = None
@@ -221,10 +151,60 @@ class ClipCutter:
     @property
     def stop_reason(self) -> str:
         """Why cutting or decoding ended before the end of the file; empty if neither did."""
-        return self.cut_report.stop_reason or self.report.stop_reason
+        return self.cutting_stop_reason or self.report.stop_reason
 
-    def add(self, event: Frame | AudioChunk) -> None:
-        """Take the next frame or sound of the file."""
+    @property
+    def lost_seconds(self) -> dict[str, float]:
+        """Seconds that no clip holds, by reason: lost in decoding or in cutting."""
+        return self.report.lost_seconds | self.lost_in_cutting
+
+    def cut(self, path: str | Path, max_clips: int | None = None) -> Iterator[Clip]:
+        """The clips of the file: consecutive stretches of `clip_seconds` with frames and sound.
+
+        `path` is where the file is. A remainder shorter than `min_clip_seconds` is left out. If
+        reading or cutting ends early (`stop_reason`), or `max_clips` are cut, the last clip is
+        marked "truncated". `lost_seconds` is known at the end, also if an error is raised.
+
+        Raises SourceError if the file is no video with image and sound, TooShortError if the two
+        share less than a clip needs.
+        """
+        # The last clip waits, because only the end tells whether the file was complete.
+        waiting: Clip | None = None
+        # Frames and sound arrive in the order of the file; None comes after the last.
+        events = decode_media(path, _decode_options(self.options, self.source), self.report)
+        for event in chain(events, [None]):
+            if event is not None:
+                self._add(event)
+            is_over = event is None or bool(self.stop_reason)
+            while self.clip_count != max_clips and (clip := self._next_clip(is_over)):
+                if waiting:
+                    yield waiting
+                waiting = clip
+                self.clip_count += 1
+            if is_over or self.clip_count == max_clips:
+                break
+        is_truncated = self.clip_count == max_clips or bool(self.stop_reason)
+        # After `max_clips` the rest of the file was not decoded, so its losses are not known.
+        if self.clip_count != max_clips:
+            self._count_lost()
+        if not waiting:
+            raise self._no_clip_error(path)
+        if is_truncated:
+            waiting = replace(waiting, marks=(*waiting.marks, "truncated"))
+        yield waiting
+
+    def _no_clip_error(self, path: str | Path) -> SourceError:
+        reason = self.stop_reason or self.report.last_error
+        sentence = (
+            f"{path}: picture and sound share {self.longest_seconds:.3f} s, "
+            f"a clip needs {self.options.min_clip_seconds:g} s{f'; {reason}' if reason else ''}"
+        )
+        # Skipped means that nothing is wrong with the file. So a damaged one fails, however short.
+        is_damaged = self.stop_reason or self.report.damaged_count
+        return SourceError(sentence) if is_damaged else TooShortError(sentence)
+
+    def _add(self, event: Frame | AudioChunk) -> None:
+        """Keep the next frame or sound of the file until a clip takes it."""
         if isinstance(event, Frame):
             self.first_frame_seconds = min(self.first_frame_seconds, event.at_seconds)
             # Compressed at once, because a frame may wait in memory for its sound.
@@ -249,7 +229,7 @@ class ClipCutter:
     def _limit_memory(self, event: Frame | AudioChunk) -> None:
         """Drop the oldest frame or sound when too much of it waits for the other."""
         if self._comes_too_late(event):
-            self.cut_report.stop_reason = (
+            self.cutting_stop_reason = (
                 f"picture and sound of one moment lie more than {MAX_APART_SECONDS:g} s apart "
                 "in the file"
             )
@@ -284,8 +264,8 @@ class ClipCutter:
         if not oldest.samples:
             self.stretches.popleft()
 
-    def clips(self, is_over: bool = False) -> Iterator[Clip]:
-        """The clips that can be cut now; all the others too when decoding is over."""
+    def _next_clip(self, is_over: bool) -> Clip | None:
+        """The next clip, if its frames and sound are there. `is_over`: no more will come."""
         while self.stretches and np.isfinite(self.first_frame_seconds):
             stretch = self.stretches[0]
             is_closed = is_over or len(self.stretches) > 1
@@ -293,26 +273,26 @@ class ClipCutter:
             early_samples = int(np.ceil(early_seconds * SAMPLE_RATE_HZ - ROUNDING_SAMPLES))
             if early_samples > 0:  # sound before the first frame
                 if early_samples > stretch.samples and not is_closed:
-                    return
+                    return None
                 stretch.cut(min(early_samples, stretch.samples))
             # These frames have no sound. The last one is still on screen when the sound begins.
             while self.frames and self.frames[0].at_seconds < stretch.start_seconds:
                 self.last_frame = self.frames.popleft()
             frame_seconds = self.report.video_end_seconds - stretch.start_seconds
             shared_seconds = min(stretch.samples / SAMPLE_RATE_HZ, frame_seconds)
-            sound_is_used_up = is_closed and shared_seconds < frame_seconds
             if shared_seconds >= self.options.clip_seconds:
-                yield self._clip(stretch, self.options.clip_seconds)
-            elif is_over or sound_is_used_up:
-                # 1e-9, so that a stretch of just the minimum is not lost to rounding.
-                if shared_seconds >= self.options.min_clip_seconds - 1e-9:
-                    yield self._clip(stretch, shared_seconds)
-                self.longest_seconds = max(shared_seconds, self.longest_seconds)
-                self.stretches.popleft()
-            else:
-                return
+                return self._clip(stretch, self.options.clip_seconds)
+            sound_is_used_up = is_closed and shared_seconds < frame_seconds
+            if not is_over and not sound_is_used_up:
+                return None
+            self.longest_seconds = max(shared_seconds, self.longest_seconds)
+            self.stretches.popleft()
+            # 1e-9, so that a stretch of just the minimum is not lost to rounding.
+            if shared_seconds >= self.options.min_clip_seconds - 1e-9:
+                return self._clip(stretch, shared_seconds)
+        return None
 
-    def count_lost(self) -> None:
+    def _count_lost(self) -> None:
         """Count, by reason, what of the decoded frames and sound no clip holds."""
         start_seconds = self.source.start_seconds or 0.0
         video_end = max(self.report.video_end_seconds, start_seconds)
@@ -329,7 +309,7 @@ class ClipCutter:
         }
         for reason, seconds in lost.items():
             if seconds > MIN_LOST_SECONDS:
-                self.cut_report.lost_seconds[reason] = seconds
+                self.lost_in_cutting[reason] = seconds
 
     def _clip(self, stretch: _Stretch, seconds: float) -> Clip:
         """The next clip, of `seconds`."""
@@ -372,6 +352,17 @@ class ClipCutter:
             frames.insert(0, replace(self.last_frame, at_seconds=start))
         self.last_frame = frames[-1]
         return frames
+
+
+def _decode_options(options: PrepareOptions, source: Source) -> DecodeOptions:
+    return DecodeOptions(
+        frames_per_second=options.frames_per_second,
+        shorter_side_pixels=options.shorter_side_pixels,
+        start_seconds=source.start_seconds or 0.0,
+        stop_seconds=np.inf if source.stop_seconds is None else source.stop_seconds,
+        max_megapixels=options.max_megapixels,
+        max_hours=options.max_hours,
+    )
 
 
 def _within(spans: Sequence[SecondsSpan], start: float, end: float) -> list[SecondsSpan]:

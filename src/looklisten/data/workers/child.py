@@ -11,24 +11,29 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from looklisten.data.clips import Clip
-from looklisten.data.cutting import CutReport
+from looklisten.data.cutting import ClipCutter
 from looklisten.data.options import PrepareOptions
 from looklisten.data.shard_files import write_shards
-from looklisten.data.workers.cut_source import cut_source
-from looklisten.data.workers.messages import END, BatchRequest, SourceRequest
-from looklisten.errors import LookListenError
-from looklisten.media.decode.records import DecodeReport
+from looklisten.data.workers.messages import (
+    END,
+    BatchRequest,
+    SourceOutcome,
+    SourceRequest,
+    Status,
+)
+from looklisten.errors import LookListenError, SourceError, TooShortError
 from looklisten.media.isolation.process import (
     claim_stdout,
     ignore_interrupts,
     limit_memory,
     quiet_decoders,
 )
+from looklisten.system.files import READING_MACHINE_ERRORS
 
 CHECK_INTERVAL_SECONDS = 1.0
 """The worker checks its progress at this interval."""
@@ -92,15 +97,35 @@ class _Sources:
     def __init__(self, pipe: _AnswerPipe, inbox: "queue.Queue[dict[str, Any]]") -> None:
         self._pipe = pipe
         self._inbox = inbox
-        # Of the source at work: what the decoder reports, and what cutting reports.
-        self._reports = (DecodeReport(), CutReport())
+        self._cutter: ClipCutter | None = None
+        """Of the source at work."""
 
     def clips(self, options: PrepareOptions) -> Iterator[Clip]:
-        """The clips that go into the shards, of all sources up to the message `END`."""
+        """The clips that go into the shards, of all sources up to the message `END`.
+
+        After the clips of a source its outcome is sent. Raises OSError for an error of the machine.
+        """
         while (message := self._inbox.get()) != END:
-            self._reports = (DecodeReport(), CutReport())
             request = SourceRequest.from_json(message)
-            outcome = yield from cut_source(request, options, *self._reports)
+            self._cutter = cutter = ClipCutter(request.source, options, request.boxes)
+            written, dropped = _ClipCounts(), _ClipCounts()
+            clips = cutter.cut(request.path, request.max_clips) if request.opens else ()
+            error = None
+            try:
+                for clip in clips:
+                    skipped_marks = [mark for mark in clip.marks if mark in options.skip]
+                    if skipped_marks:
+                        dropped.add(clip, skipped_marks)
+                    else:
+                        written.add(clip, clip.marks)
+                        yield clip
+            except Exception as raised:
+                # Whatever a file does to the decoder costs this file only. Errors of the machine
+                # stop the work.
+                if isinstance(raised, OSError) and raised.errno in READING_MACHINE_ERRORS:
+                    raise
+                error = raised
+            outcome = _outcome_of(request, cutter, written, dropped, error)
             self._pipe.send({"outcome": outcome.to_json()})
 
     def report_progress(self) -> None:
@@ -113,15 +138,91 @@ class _Sources:
         last_clips = 0
         while True:
             time.sleep(CHECK_INTERVAL_SECONDS)
-            report, cut_report = self._reports
+            cutter = self._cutter
+            if cutter is None:
+                continue
+            report = cutter.report
             seconds = report.video_end_seconds + report.audio_end_seconds
             # The report of the next source begins at 0 again.
             is_next_source = seconds < last_seconds
             is_further = seconds >= last_seconds + REPORTED_ADVANCE_SECONDS
-            if is_further or is_next_source or cut_report.clips != last_clips:
+            if is_further or is_next_source or cutter.clip_count != last_clips:
                 last_seconds = seconds
-                last_clips = cut_report.clips
-                self._pipe.send({"clips": cut_report.clips})
+                last_clips = cutter.clip_count
+                self._pipe.send({"clips": cutter.clip_count})
+
+
+class _ClipCounts:
+    """Counts clips, their seconds, and how many of them have each mark."""
+
+    def __init__(self) -> None:
+        self.clips = 0
+        self.seconds = 0.0
+        self.marks: dict[str, int] = {}
+
+    def add(self, clip: Clip, marks: Iterable[str]) -> None:
+        self.clips += 1
+        self.seconds += clip.duration_seconds
+        for mark in marks:
+            self.marks[mark] = self.marks.get(mark, 0) + 1
+
+
+def _outcome_of(
+    request: SourceRequest,
+    cutter: ClipCutter,
+    written: _ClipCounts,
+    dropped: _ClipCounts,
+    error: Exception | None,
+) -> SourceOutcome:
+    """What became of a source. `error`: what decoding or cutting raised."""
+    status, stage, reason = _status_of(request, cutter, error)
+    if status == "prepared" and not written.clips:
+        status = "skipped"
+        reason = f"every clip of it is {' or '.join(dropped.marks)}"
+    last_error = request.lost_worker or cutter.report.last_error
+    return SourceOutcome(
+        status=status,
+        stage=stage,
+        reason=request.source.named_in(reason, request.path),
+        last_error=request.source.named_in(last_error, request.path),
+        clips=written.clips,
+        seconds=written.seconds,
+        marks=written.marks,
+        dropped=dropped.marks,
+        dropped_clips=dropped.clips,
+        dropped_seconds=dropped.seconds,
+        lost_seconds=cutter.lost_seconds,
+        source_marks=sorted(cutter.report.flags),
+    )
+
+
+def _status_of(
+    request: SourceRequest, cutter: ClipCutter, error: Exception | None
+) -> tuple[Status, str, str]:
+    """(the status of a source, the stage where it failed, the reason)"""
+    # The clips before the crash are kept, and the source still counts as failed.
+    if request.lost_worker:
+        return "failed", "worker", request.lost_worker
+    if request.fetch_problem:
+        return "failed", "fetch", request.fetch_problem
+    if isinstance(error, TooShortError):
+        return "skipped", "", str(error)
+    if error:
+        report = cutter.report
+        has_begun = bool(report.video_end_seconds or report.audio_end_seconds)
+        return "failed", "decode" if has_begun else "open", _reason_of(error)
+    if cutter.stop_reason:
+        return "failed", "decode", cutter.stop_reason
+    return "prepared", "", ""
+
+
+def _reason_of(error: Exception) -> str:
+    """Why a source failed, as a sentence."""
+    if isinstance(error, SourceError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"it needs more than the {sys.argv[1]} MB of memory that one source may take"
+    return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -49,6 +49,13 @@ class SourceRequest:
     """Cut this many clips at most."""
     lost_worker: str = ""
     """How the source ended worker processes, if `max_clips` is there to prevent that."""
+    fetch_problem: str = ""
+    """Why there is no file at `path`."""
+
+    @property
+    def opens(self) -> bool:
+        """Whether the file is opened: not one that ended workers before its first clip."""
+        return self.max_clips != 0 and not self.fetch_problem
 
     def to_json(self) -> dict[str, Any]:
         return {"source": asdict(self)}
@@ -64,7 +71,7 @@ class SourceRequest:
 
 @dataclass(frozen=True)
 class SourceOutcome:
-    """What became of one source, written once when it is done."""
+    """What became of one source; a worker makes it when the source is done."""
 
     status: Status = "prepared"
     stage: str = ""

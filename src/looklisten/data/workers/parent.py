@@ -9,7 +9,7 @@ import io
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from looklisten.data.workers.messages import END, BatchRequest, SourceOutcome, SourceRequest
@@ -24,9 +24,8 @@ WORKER_PROGRAM = "looklisten.data.workers.child"
 class Worker:
     """A running worker process, which cuts one batch of sources after the other.
 
-    For each batch call `begin`, `cut` for each of its sources, and `finish`. All three raise
-    WorkerLost if the process died, or was silent for too long and was stopped; OSError if it met an
-    error of the machine; LookListenError if it refused the work.
+    `cut` raises WorkerLost if the process died, or was silent for too long and was stopped; OSError
+    if it met an error of the machine; LookListenError if it refused the work.
     """
 
     def __init__(self, limits: WorkerLimits) -> None:
@@ -58,26 +57,31 @@ class Worker:
                 self._answers.put(json.loads(line))
         self._answers.put(None)
 
-    def begin(self, request: BatchRequest) -> None:
-        """Begin with the shards of a batch."""
-        self._send(request.to_json())
+    def cut(
+        self,
+        batch: BatchRequest,
+        sources: Iterable[SourceRequest],
+        on_clips: Callable[[int], None],
+    ) -> tuple[list[SourceOutcome], list[dict[str, Any]]]:
+        """Cut sources into the shards of a batch, one after the other.
 
-    def cut(self, request: SourceRequest, on_clips: Callable[[int], None]) -> SourceOutcome:
-        """Cut one source into the shards. `on_clips` gets the number of its clips so far."""
-        self._send(request.to_json())
-        self.sources += 1
-        while "outcome" not in (answer := self._receive()):
-            on_clips(answer["clips"])
-        return SourceOutcome.from_json(answer["outcome"])
-
-    def finish(self) -> list[dict[str, Any]]:
-        """Complete the shards; returns what the index says of each."""
+        `sources`: each is asked for when the one before is done. `on_clips` gets the number of
+        clips of the source at work. Returns the outcome of each source, and what the index says of
+        each shard.
+        """
+        self._send(batch.to_json())
+        outcomes = []
+        for source in sources:
+            self._send(source.to_json())
+            self.sources += 1
+            while "outcome" not in (answer := self._receive()):
+                on_clips(answer["clips"])
+            outcomes.append(SourceOutcome.from_json(answer["outcome"]))
         self._send(END)
         # Reports of progress may still come before the shards.
         while "shards" not in (answer := self._receive()):
             pass
-        shards: list[dict[str, Any]] = answer["shards"]
-        return shards
+        return outcomes, answer["shards"]
 
     def _send(self, message: dict[str, Any]) -> None:
         try:
