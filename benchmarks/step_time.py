@@ -49,7 +49,7 @@ from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.objective import PairTargets
 from looklisten.system.devices import choose_device, choose_precision, to_device
 from looklisten.system.processes import cpu_count, keep_freed_memory
-from looklisten.training.augmentation import augment
+from looklisten.training.augmentation import tower_inputs
 from looklisten.training.batches import training_stream
 from looklisten.training.learner import Learner
 from looklisten.training.meter import PAIRS_PER_VIDEO
@@ -110,7 +110,7 @@ def plain_step(
 
     def step() -> float:
         # As a loader would hand them over: the augmentation is the same everywhere.
-        frames, waveforms = augment(batch, config, 1, device)
+        frames, waveforms = tower_inputs(batch, config, 1, device)
         frames = frames.contiguous(memory_format=layout)
         sounds = (
             network.front_end(waveforms)

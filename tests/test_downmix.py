@@ -16,7 +16,7 @@ from looklisten.media.decode.decode import decode_audio, decode_media
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import DecodeReport
 from looklisten.media.downmix import Mixer, mono_weights
-from looklisten.media.waveform import ArrayResampler, samples_first
+from looklisten.media.waveform import ArrayResampler
 from test_cutting import RATE, moving, write_video
 
 
@@ -227,11 +227,11 @@ def test_an_array_in_pieces_is_the_array(cuts, rate, inverted, channels):
     signs = np.concatenate([signs, np.full(777, signs[-1])]).astype(np.float32)
     array = np.stack([wave, signs * wave, *([0 * wave] * (channels - 2))], 1)[:, :channels]
     whole = resampled(array, rate)
-    stream = ArrayResampler(rate)
+    stream = ArrayResampler(rate, first_is_time=True)
     places = [0, *sorted(place for place in cuts if place < len(array)), len(array)]
     pieces = []
     for start, stop in itertools.pairwise(places):
-        pieces.extend(stream.push(samples_first(array[start:stop], first_is_time=True)))
+        pieces.extend(stream.push(array[start:stop]))
     pieces.extend(stream.push(is_last=True))
     assert np.array_equal(np.concatenate(pieces), whole)
     assert power(whole) > 0.001 * power(wave)

@@ -35,7 +35,7 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES, LogSpectrogram
 from looklisten.model.fusions import Fusion
 from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.objective import PairTargets
-from looklisten.training.augmentation import augment
+from looklisten.training.augmentation import tower_inputs
 from looklisten.training.batches import training_stream
 
 PAIRS = 32
@@ -317,7 +317,7 @@ def test_pairs_are_those_of_the_first_steps_of_training(shards):
     for number, pair in enumerate(shown):
         step, row = divmod(number // 2, 4)
         batch = stream.batch(step)
-        frames, waveforms = augment(batch, config, step + 1, "cpu")
+        frames, waveforms = tower_inputs(batch, config, step + 1, "cpu")
         other = row if pair.positive else (row + 1) % 4
         pixels = (frames[row] + 1) / 2
         assert np.array_equal(pair.pixels, pixels.permute(1, 2, 0).numpy())

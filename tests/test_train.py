@@ -19,7 +19,7 @@ from looklisten.model.checkpoint import open_checkpoint, saved_steps
 from looklisten.model.networks import load
 from looklisten.system.devices import names_bfloat16
 from looklisten.training import loop
-from looklisten.training.augmentation import augment
+from looklisten.training.augmentation import tower_inputs
 from looklisten.training.held_out import EVALUATED_PAIRS
 from looklisten.training.metrics_log import read_metrics
 from looklisten.training.optimizers import learning_rate
@@ -217,9 +217,9 @@ def test_augmentation_depends_on_the_step_alone_and_stays_in_range(shards):
     batch = PairStream(
         shards.select(~shards.held_out_mask(0.1)), 8, 0, FrameTransform(64, 48, random=True)
     ).batch(0)
-    frames, waves = augment(batch, config, 3, "cpu")
-    again = augment(batch, config, 3, "cpu")
-    other = augment(batch, config, 4, "cpu")
+    frames, waves = tower_inputs(batch, config, 3, "cpu")
+    again = tower_inputs(batch, config, 3, "cpu")
+    other = tower_inputs(batch, config, 4, "cpu")
     assert torch.equal(frames, again[0])
     assert torch.equal(waves, again[1])
     assert not torch.equal(frames, other[0])

@@ -296,7 +296,9 @@ class PairStream:
 
     def batch(self, index: int, part: BatchPart = FULL_BATCH) -> PairBatch:
         """Batch `index` of the endless stream, or the part of it that a process computes."""
-        choices, rows, pairing = self.chosen_rows(index, part)
+        all_choices = self.choose(*divmod(index, self.steps_per_epoch), part.parts)
+        rows = part.rows(self.batch_size)
+        choices = all_choices.take(rows)
         waveforms = [self._waveform(choices, row) for row in range(len(rows))]
         return PairBatch(
             frames=stack([self._frame(choices, row) for row in range(len(rows))]),
@@ -305,22 +307,18 @@ class PairStream:
             labels=self.shards.first_labels_of(choices.clips),
             choices=choices,
             rows=rows,
-            pairing=pairing,
+            pairing=self._pairing(all_choices, part),
         )
 
-    def chosen_rows(
-        self, index: int, part: BatchPart = FULL_BATCH
-    ) -> tuple[PairChoices, NDArray[np.int64], Pairing]:
-        """What the rows of batch `index` are made of, their positions, and what they pair with."""
-        all_choices = self.choose(*divmod(index, self.steps_per_epoch), part.parts)
+    def _pairing(self, all_choices: PairChoices, part: BatchPart) -> Pairing:
+        """What the rows of a part pair with; `all_choices` are those of the whole batch."""
         # Partners are among the rows that are compared in one step, not in the full batch.
         compared_rows = BatchPart(0, 1, part.number, part.parts).rows(self.batch_size)
         rows = part.rows(self.batch_size)
         # Process r has every `ranks`-th row: one that lies `ranks` further is of the same process.
         distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
         compared_videos = self.shards.video_numbers[all_choices.clips[compared_rows]]
-        pairing = pair_up(rows - compared_rows[0], compared_videos, distance)
-        return all_choices.take(rows), rows, pairing
+        return pair_up(rows - compared_rows[0], compared_videos, distance)
 
     def _frame(self, choices: PairChoices, row: int) -> UInt8[Tensor, "side side channels"]:
         clip = int(choices.clips[row])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from looklisten.errors import SourceError
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.arrays import plain_array
 from looklisten.media.decode.decode import continuous_audio
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import AudioChunk, DecodeReport, Frame
@@ -178,10 +179,14 @@ class ArrayResampler:
     Sound is mixed and resampled in blocks of BLOCK_SECONDS. The result does not depend on how it is
     cut into pieces. It uses soxr HQ, as decoding of files does, since the resampler is part of what
     makes a vector.
+
+    Arrays are `[samples]` or have channels; the longer axis is time, or with `first_is_time` the
+    first one.
     """
 
-    def __init__(self, sample_rate_hz: SampleRate) -> None:
+    def __init__(self, sample_rate_hz: SampleRate, first_is_time: bool = False) -> None:
         self._rate_hz = check_rate(sample_rate_hz)
+        self._first_is_time = first_is_time
         self._block_samples = max(round(BLOCK_SECONDS * self._rate_hz), 1)
         self._block: list[NDArray[np.float32]] = []
         """The pieces of a block that is not complete."""
@@ -196,15 +201,21 @@ class ArrayResampler:
         if self._rate_hz != SAMPLE_RATE_HZ:
             self._stream = soxr.ResampleStream(self._rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ")
 
+    @property
+    def samples(self) -> int:
+        """Number of samples that came, at their own rate."""
+        return self._samples_before + self._block_samples - self._missing_samples
+
     def push(
-        self, array: NDArray[Any] = NO_SAMPLES, is_last: bool = False
+        self, samples: Waveform = NO_SAMPLES, is_last: bool = False
     ) -> Iterator[Float32[np.ndarray, " samples"]]:
-        """Take sound as `samples_first` gives it; yield what is known by now.
+        """Take sound in an array of any library; yield what is known by now.
 
         Of several channels a block waits until it is complete: only then is it known whether they
         cancel. `is_last`: nothing follows, so nothing waits. Raises SourceError for what cannot be
         sound.
         """
+        array = samples_first(plain_array(samples), self._first_is_time)
         channels = array.shape[1] if array.ndim == 2 else 1
         if len(array) and channels != self._channels:
             yield from self._finish_block()
@@ -214,8 +225,7 @@ class ArrayResampler:
             part = scaled(array[: self._missing_samples])
             array = array[len(part) :]
             # Before the block is complete, so that an error comes with the part that holds it.
-            samples_before = self._samples_before + self._block_samples - self._missing_samples
-            check_samples(to_mono(part), samples_before, self._rate_hz)
+            check_samples(to_mono(part), self.samples, self._rate_hz)
             self._block.append(part)
             self._missing_samples -= len(part)
             if channels == 1 or not self._missing_samples:

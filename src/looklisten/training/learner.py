@@ -21,7 +21,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import build_objective
 from looklisten.model.objectives.objective import LossAndAccuracy
 from looklisten.system.devices import Choice, choose_device, choose_precision, to_device
-from looklisten.training.augmentation import augment, step_seed, without_changes
+from looklisten.training.augmentation import step_seed, tower_inputs
 from looklisten.training.computation import choose_compile, describe_computation
 from looklisten.training.distributed import ProcessWorld, synchronize_batch_norm
 from looklisten.training.frozen_towers.batches import AnyBatch, FeatureBatch
@@ -196,13 +196,16 @@ class Learner:
 
         results = []
         for number, batch in enumerate(parts, 1):
-            inputs = self._inputs(batch, step, augmented)
+            inputs = tower_inputs(batch, self.config, step, self.device.value, augmented)
+            targets = self._on_device(self.module.objective.targets(batch))
             # Gradients are averaged over the processes once, after the last part.
             skips_averaging = number < len(parts) and self.world.ranks > 1
             averaging = shared.no_sync() if skips_averaging else contextlib.nullcontext()  # type: ignore[operator]
             with averaging:
                 with self.autocast(), self._dropout_of(step, number):
-                    result: LossAndAccuracy = shared(*inputs)
+                    result: LossAndAccuracy = shared(
+                        *inputs, targets, isinstance(batch, FeatureBatch)
+                    )
                 torch.autograd.backward(result.loss / len(parts))
             # Detached, because the graph of a part holds all its maps in memory.
             results.append(LossAndAccuracy(result.loss.detach(), result.accuracy))
@@ -213,6 +216,10 @@ class Learner:
             loss=torch.stack([result.loss for result in results]).mean(),
             accuracy=torch.stack([result.accuracy for result in results]).mean(),
         )
+
+    def _on_device(self, targets: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        moved = [target.to(self.device.value, non_blocking=True) for target in targets]
+        return type(targets)(*moved)
 
     @contextlib.contextmanager
     def _dropout_of(self, step: int, part: int) -> Iterator[None]:
@@ -252,22 +259,6 @@ class Learner:
                 gradients.append(parameter.grad)
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         return norm
-
-    def _inputs(
-        self, batch: AnyBatch, step: int, augmented: bool
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], bool]:
-        device = self.device.value
-        are_features = isinstance(batch, FeatureBatch)
-        if isinstance(batch, FeatureBatch):
-            vision_input = batch.vision.to(device, non_blocking=True)
-            audio_input = batch.audio.to(device, non_blocking=True)
-        elif augmented:
-            vision_input, audio_input = augment(batch, self.config, step, device)
-        else:
-            vision_input, audio_input = without_changes(batch, device)
-        targets = self.module.objective.targets(batch)
-        on_device = [target.to(device, non_blocking=True) for target in targets]
-        return vision_input, audio_input, type(targets)(*on_device), are_features
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """What a step needs besides the network.

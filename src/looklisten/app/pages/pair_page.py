@@ -22,7 +22,7 @@ from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import input_to_frames
 from looklisten.media.spectrogram import INT16_FULL_SCALE, WINDOW_SECONDS, LogSpectrogram
-from looklisten.training.augmentation import augment
+from looklisten.training.augmentation import tower_inputs
 from looklisten.training.batches import fit_batch_size, training_stream
 
 SPECTROGRAM_PIXELS = 256
@@ -83,7 +83,7 @@ def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Train
         if row == 0:
             batch = stream.batch(index)
             # Training counts its steps from 1.
-            frames, waveforms = augment(batch, config, index + 1, "cpu")
+            frames, waveforms = tower_inputs(batch, config, index + 1, "cpu")
         # Several frames of a pair are side by side in the channels.
         pair_frames = frames[row].reshape(-1, 3, *frames.shape[2:])
         middle_frame = input_to_frames(pair_frames[(len(pair_frames) - 1) // 2])

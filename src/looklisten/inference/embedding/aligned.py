@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -21,13 +20,15 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS
 from looklisten.media.waveform import checked_media
 
 
-def embed_aligned(source: Any, encoder: Encoder, options: EmbedOptions) -> AlignedEmbeddings:
+def embed_aligned(
+    path: str | Path | None, encoder: Encoder, options: EmbedOptions
+) -> AlignedEmbeddings:
     """The vectors of both sides of a video. Raises ConfigError for what is no path of a video."""
-    if not isinstance(source, (str, Path)) or is_image(source):
+    if path is None or is_image(path):
         raise ConfigError(
             "align needs a video, which has two sides; pass the path of one, or embed without align"
         )
-    name = str(source)
+    name = str(path)
     report = DecodeReport()
     audio = audio_stream(encoder, options, name, report)
     frames = FrameBatches(encoder, options, name)
@@ -36,7 +37,7 @@ def embed_aligned(source: Any, encoder: Encoder, options: EmbedOptions) -> Align
     grid = WindowGrid.of(options.hop_seconds, options.center)
     offset_samples = WINDOW_SAMPLES // 2 - grid.padding_samples
     middles = TimeGrid(grid.hop_samples, audio.step_samples, offset_samples)
-    media = read_media(source, frame_decoding(encoder, audio=True), report, middles)
+    media = read_media(path, frame_decoding(encoder, audio=True), report, middles)
     frame_blocks: list[Embeddings] = []
 
     def sound_chunks() -> Iterator[Float32[np.ndarray, " samples"]]:
@@ -49,7 +50,7 @@ def embed_aligned(source: Any, encoder: Encoder, options: EmbedOptions) -> Align
 
     audio_rows = concatenate(audio.embed(sound_chunks(), is_last=True))
     if not frames.count:
-        raise SourceError(f"{source} holds no frame{report.why_nothing()}")
+        raise SourceError(f"{path} holds no frame{report.why_nothing()}")
     frame_rows = concatenate([*frame_blocks, frames.finish()])
     # After the end of the frames the last one is the nearest.
     nearest = np.minimum(np.arange(len(audio_rows)), len(frame_rows) - 1)

@@ -5,13 +5,12 @@ Python calls `embed` with keywords; everything inside takes them as one `EmbedOp
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from looklisten.config import Side
@@ -23,7 +22,7 @@ from looklisten.inference.embedding.options import EmbedChoices, EmbedOptions, S
 from looklisten.inference.embedding.records import AlignedEmbeddings, Embeddings, concatenate
 from looklisten.inference.embedding.stream import audio_stream
 from looklisten.inference.encoder import Encoder, encoder_of
-from looklisten.media.arrays import is_array_like, is_numeric, not_embeddable, plain_array
+from looklisten.media.arrays import is_array_like, is_numeric, not_embeddable
 from looklisten.media.decode.records import DecodeReport
 from looklisten.media.images import image_from_pillow, read_image
 from looklisten.media.isolation.readers import is_image, read_streams
@@ -32,7 +31,6 @@ from looklisten.media.waveform import (
     SampleRate,
     Waveform,
     read_waveform_chunks,
-    samples_first,
 )
 from looklisten.model.l3net import L3Net
 from looklisten.option_checks import check_one_of
@@ -40,7 +38,7 @@ from looklisten.option_checks import check_one_of
 if TYPE_CHECKING:
     Embeddable = str | os.PathLike[str] | Waveform | Image.Image
 else:
-    # `single_source` checks types at runtime: it accepts more, and its errors say what to do.
+    # `embed` checks types at runtime: it accepts more, and its errors say what to do.
     Embeddable = Any
 """The path of a file, an image of Pillow, or an array.
 
@@ -108,19 +106,22 @@ def embed(
     """
     options = replace(options or EmbedOptions(), **choices)
     encoder = encoder_of(model, options.precision)
-    source = single_source(source)
+    path = path_of(source)
+    if path is None:
+        _check_single(source)
     if align:
-        return embed_aligned(source, encoder, options)
+        return embed_aligned(path, encoder, options)
     check_one_of(SideChoice, side=side)
-    if isinstance(source, (str, Path)):
-        return concatenate(embed_file(source, encoder, options, side))
+    if path is not None:
+        return concatenate(embed_file(path, encoder, options, side))
     if isinstance(source, Image.Image):
         if side == "audio":
             raise SourceError("an image has no sound")
         image = image_from_pillow(source, encoder.resize_pixels)
         return embed_stills([image], "an image", encoder, options)
+    assert not isinstance(source, (str, os.PathLike))
     if sample_rate_hz is not None and side != "vision":
-        chunks = ArrayResampler(sample_rate_hz).push(samples_first(source), is_last=True)
+        chunks = ArrayResampler(sample_rate_hz).push(source, is_last=True)
         audio = audio_stream(encoder, options, "an array of sound")
         return concatenate(audio.embed(chunks, is_last=True))
     if side == "audio":
@@ -128,35 +129,43 @@ def embed(
     return embed_stills(images_of(source, encoder), "an array of images", encoder, options)
 
 
-def single_source(value: Any) -> str | Path | Image.Image | NDArray[Any]:
-    """A path, an image, or a plain array.
+def path_of(source: Any) -> str | Path | None:
+    """The path of a file, if a source is one; raises SourceError for the contents of a file."""
+    if isinstance(source, str):
+        # Strings of NumPy are a class of their own, which not every library accepts.
+        return str(source)
+    if isinstance(source, os.PathLike):
+        return Path(os.fsdecode(source))
+    if isinstance(source, bytes):
+        return _path_of_bytes(source)
+    if is_array_like(source) and not is_numeric(source):
+        # An array of no dimension may hold a path.
+        array = np.asarray(source)
+        return path_of(array.item()) if array.ndim == 0 else None
+    return None
+
+
+def _check_single(source: Any) -> None:
+    """Refuse what is neither an image nor numbers.
 
     Raises SourceError for another type, ConfigError for a collection.
     """
-    if isinstance(value, str):
-        # Strings of NumPy are a class of their own, which not every library accepts.
-        return str(value)
-    if isinstance(value, os.PathLike):
-        return Path(os.fsdecode(value))
-    if isinstance(value, bytes):
-        return _path_of_bytes(value)
-    if isinstance(value, Image.Image):
-        return value
-    if isinstance(value, (list, tuple)) and not is_numeric(value):
-        return _array_of_lists(value)
-    if is_numeric(value):
-        return plain_array(value)
-    if is_array_like(value):
-        # An array of no dimension may hold a path.
-        array = np.asarray(value)
-        if array.ndim == 0 and isinstance(array.item(), (str, bytes, os.PathLike)):
-            return single_source(array.item())
-    if items_of(value) is not None:
-        raise _is_collection_error()
+    if isinstance(source, Image.Image) or is_numeric(source):
+        return
+    if isinstance(source, (list, tuple)):
+        if not source:
+            raise not_embeddable(source, "it is empty")
+        # Lists of lists of numbers are one array.
+        if all(isinstance(row, (list, tuple)) for row in source):
+            return
+    if items_of(source) is not None:
+        raise ConfigError(
+            "embed takes one source, and this is a collection; ll.Embedder(model).encode takes many"
+        )
     # Tables of pandas have NaN where a path is missing. Only NaN differs from itself.
-    if isinstance(value, float) and value != value:
-        raise not_embeddable(value, "it is NaN, so a value is missing there")
-    raise not_embeddable(value)
+    if isinstance(source, float) and source != source:
+        raise not_embeddable(source, "it is NaN, so a value is missing there")
+    raise not_embeddable(source)
 
 
 def embed_file(
@@ -199,21 +208,6 @@ def default_side(path: str | Path, encoder: Encoder) -> Side:
     streams = read_streams(path)
     # A file that has neither gets the error for missing sound.
     return "audio" if streams.has_audio or not streams.has_video else "vision"
-
-
-def _array_of_lists(value: Sequence[Any]) -> NDArray[Any]:
-    """Lists of lists of numbers as one array."""
-    if not value:
-        raise not_embeddable(value, "it is empty")
-    if not all(isinstance(row, (list, tuple)) for row in value):
-        raise _is_collection_error()
-    return plain_array(value)
-
-
-def _is_collection_error() -> ConfigError:
-    return ConfigError(
-        "embed takes one source, and this is a collection; ll.Embedder(model).encode takes many"
-    )
 
 
 def _path_of_bytes(name: bytes) -> Path:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.data.options import PrepareOptions
@@ -16,7 +15,7 @@ from looklisten.inference.embedding.options import EmbedOptions
 from looklisten.inference.embedding.records import Embeddings, normalize_rows
 from looklisten.inference.embedding.windows import WindowGrid
 from looklisten.inference.encoder import Encoder, choose_layer, encode_rows
-from looklisten.media.arrays import as_tensor
+from looklisten.media.arrays import as_tensor, plain_array
 from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.records import DecodeReport, Frame
 from looklisten.media.frames import decode_jpeg, fit_square, stack
@@ -57,8 +56,9 @@ def _embed_squares(
     )
 
 
-def images_of(pixels: NDArray[Any], encoder: Encoder) -> Iterator[UInt8[Tensor, "height width 3"]]:
+def images_of(array: Any, encoder: Encoder) -> Iterator[UInt8[Tensor, "height width 3"]]:
     """The images of an array, resized. Raises SourceError, one sentence, for other arrays."""
+    pixels = plain_array(array)
     _check_image_shape(list(pixels.shape))
     if pixels.dtype.kind == "f":
         pixels = pixels.astype(np.float32, copy=False)

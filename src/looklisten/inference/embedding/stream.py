@@ -4,9 +4,7 @@ Knows sound and an encoder; opens no file.
 """
 
 from dataclasses import replace
-from typing import Any, Unpack
-
-from numpy.typing import NDArray
+from typing import Unpack
 
 from looklisten.errors import ConfigError, SourceError
 from looklisten.inference.embedding.dense import DenseAudio
@@ -15,14 +13,12 @@ from looklisten.inference.embedding.records import Embeddings, concatenate
 from looklisten.inference.embedding.windows import WindowedAudio
 from looklisten.inference.encoder import Encoder, encoder_of, rows_at_once
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.arrays import plain_array
 from looklisten.media.decode.records import DecodeReport
 from looklisten.media.waveform import (
     NO_SAMPLES,
     ArrayResampler,
     SampleRate,
     Waveform,
-    samples_first,
 )
 from looklisten.model.l3net import L3Net
 
@@ -72,8 +68,8 @@ class StreamingEmbedder:
         encoder = encoder_of(model, options.precision)
         # No window waits for others, so that a vector comes as early as possible.
         self._audio = audio_stream(encoder, options, "a stream", batch_windows=1)
-        self._resampler = ArrayResampler(sample_rate_hz)
-        self._has_samples = False
+        # A piece may be shorter than its number of channels, so its longer axis says nothing.
+        self._resampler = ArrayResampler(sample_rate_hz, first_is_time=True)
         self._is_finished = False
 
     def push(self, samples: Waveform) -> Embeddings:
@@ -82,21 +78,18 @@ class StreamingEmbedder:
         `samples` are the next `[samples]` or `[samples, channels]`, of any number. Raises
         SourceError if samples are not valid sound, ConfigError after `finish`.
         """
-        # A piece may be shorter than its number of channels, so its longer axis says nothing.
-        array = samples_first(plain_array(samples), first_is_time=True)
-        return self._push(array)
+        return self._push(samples)
 
     def finish(self) -> Embeddings:
         """The remaining windows; silence fills the last. Raises SourceError for no sound."""
         return self._push(NO_SAMPLES, is_last=True)
 
-    def _push(self, array: NDArray[Any], is_last: bool = False) -> Embeddings:
+    def _push(self, samples: Waveform, is_last: bool = False) -> Embeddings:
         if self._is_finished:
             raise ConfigError(
                 "this stream is finished; make a new StreamingEmbedder for another sound"
             )
         self._is_finished = is_last
-        self._has_samples |= bool(len(array))
-        if is_last and not self._has_samples:
+        if is_last and not self._resampler.samples:
             raise SourceError("the sound is empty; push samples before you finish")
-        return concatenate(self._audio.embed(self._resampler.push(array, is_last), is_last))
+        return concatenate(self._audio.embed(self._resampler.push(samples, is_last), is_last))

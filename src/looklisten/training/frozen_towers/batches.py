@@ -57,7 +57,9 @@ class FeatureStream(PairStream):
 
     def batch(self, index: int, part: BatchPart = FULL_BATCH) -> FeatureBatch:  # type: ignore[override]
         """Batch `index` of the endless stream, or the part of it that a process computes."""
-        choices, rows, pairing = self.chosen_rows(index, part)
+        all_choices = self.choose(*divmod(index, self.steps_per_epoch), part.parts)
+        rows = part.rows(self.batch_size)
+        choices = all_choices.take(rows)
         return FeatureBatch(
             vision=self._cache.vision.take(choices.frames),
             audio=self._cache.audio.take(choices.sound_starts),
@@ -65,7 +67,7 @@ class FeatureStream(PairStream):
             labels=self.shards.first_labels_of(choices.clips),
             choices=choices,
             rows=rows,
-            pairing=pairing,
+            pairing=self._pairing(all_choices, part),
         )
 
 
