@@ -28,6 +28,7 @@ from looklisten.media.decode.records import (
     AudioChunk,
     DecodeReport,
     Frame,
+    Packet,
     StreamKinds,
 )
 from looklisten.media.decode.stream_choice import audio_streams, is_still, video_streams
@@ -55,71 +56,65 @@ def decode_media(
     options: DecodeOptions,
     report: DecodeReport | None = None,
     nearest_to: Iterator[float] | None = None,
+    opened: InputContainer | None = None,
 ) -> Iterator[Frame | AudioChunk]:
     """Frames and sound of a file as the decoder gives them, each of the two in the order of time.
 
     nearest_to: rising times in seconds. For each, the nearest frame is given, as long as the video
         lasts; `options.frames_per_second` does not count then.
+    opened: the file, where it is open already; it is closed at the end.
 
     A packet that cannot be decoded is skipped and counted in `report`. When the file itself ends
     too early, what came before is given and `report.stop_reason` tells why. Raises SourceError when
     the file is no media, lacks a stream, or exceeds a limit of `options`.
     """
     report = report if report is not None else DecodeReport()
-    with open_media(path, options, report) as container:
-        yield from decode_container(container, path, options, report, nearest_to)
-
-
-def decode_container(
-    container: InputContainer,
-    path: str | Path,
-    options: DecodeOptions,
-    report: DecodeReport,
-    nearest_to: Iterator[float] | None = None,
-) -> Iterator[Frame | AudioChunk]:
-    """`decode_media` of a file that is open already."""
-    video, audio = select_streams(container, path, options, report)
-    if video and nearest_to and is_still(container, video):
-        nearest_to = itertools.islice(nearest_to, 1)
-    decoded = [stream for stream in (video, audio) if stream]
-    clock = Clock(container, decoded, undecoded_streams(container, decoded))
-    completeness = Completeness(path, container, clock, options)
-    video_decoder = audio_decoder = None
-    decoders: dict[int, VideoDecoder | AudioDecoder] = {}
-    if video:
-        video_decoder = VideoDecoder(video, clock, options, report, nearest_to)
-        decoders[video.index] = video_decoder
-    if audio:
-        audio_decoder = AudioDecoder(audio, clock, options, report)
-        decoders[audio.index] = audio_decoder
-    report.declared_seconds = (container.duration or 0) / av.time_base
-    try:
-        for packet in clock.packets(options.start_seconds):
-            yield from decoders[packet.stream_index].feed(packet)
-            if video and audio and audio_decoder and packet.stream_index == video.index:
-                # Much video may follow without sound. The caller should not wait for sound
-                # that was read already.
-                video_seconds = clock.read_until_seconds.get(video.index, 0.0)
-                audio_seconds = clock.read_until_seconds.get(audio.index, 0.0)
-                if video_seconds - audio_seconds > AHEAD_SECONDS:
+    with opened or open_media(path, options, report) as container:
+        video, audio = select_streams(container, path, options, report)
+        if video and nearest_to and is_still(container, video):
+            nearest_to = itertools.islice(nearest_to, 1)
+        decoded = [stream for stream in (video, audio) if stream]
+        clock = Clock(container, decoded, undecoded_streams(container, decoded))
+        completeness = Completeness(path, container, clock, options)
+        decoders: dict[int, VideoDecoder | AudioDecoder] = {}
+        if video:
+            decoders[video.index] = VideoDecoder(video, clock, options, report, nearest_to)
+        audio_decoder = AudioDecoder(audio, clock, options, report) if audio else None
+        if audio and audio_decoder:
+            decoders[audio.index] = audio_decoder
+        report.declared_seconds = (container.duration or 0) / av.time_base
+        try:
+            for packet in clock.packets(options.start_seconds):
+                yield from decoders[packet.stream_index].feed(packet)
+                # The caller should not wait for sound that was read already.
+                if audio_decoder and _is_far_ahead(packet, clock, video, audio):
                     yield from audio_decoder.pause()
-            if all(decoder.is_over for decoder in decoders.values()) or report.stop_reason:
-                break
-    except av.FFmpegError as error:
-        report.last_error = last_line(error)
-        report.stop_reason = f"reading it failed: {report.last_error}"
-    missing = report.stop_reason or completeness.missing_packets()
-    # Not of a cut file: its last frame would stay on screen for all that is missing.
-    if video and video_decoder and not missing:
-        video_decoder.declared_end_seconds = completeness.declared_seconds(video)
-    for decoder in decoders.values():
-        yield from decoder.finish()
-    if not report.stop_reason:
-        report.stop_reason = missing or completeness.undecoded_end(video, audio, report)
-    if not report.stop_reason:
-        unread_seconds = completeness.unread_seconds()
-        if unread_seconds:
+                if all(decoder.is_over for decoder in decoders.values()) or report.stop_reason:
+                    break
+        except av.FFmpegError as error:
+            report.last_error = last_line(error)
+            report.stop_reason = f"reading it failed: {report.last_error}"
+        missing = report.stop_reason or completeness.missing_packets()
+        for decoder in decoders.values():
+            # Not of a cut file: its last frame would stay on screen for all that is missing.
+            if isinstance(decoder, VideoDecoder) and video and not missing:
+                decoder.declared_end_seconds = completeness.declared_seconds(video)
+            yield from decoder.finish()
+        if not report.stop_reason:
+            report.stop_reason = missing or completeness.undecoded_end(video, audio, report)
+        if not report.stop_reason and (unread_seconds := completeness.unread_seconds()):
             report.add_lost(APPENDED_FILE, unread_seconds)
+
+
+def _is_far_ahead(
+    packet: Packet, clock: Clock, video: av.VideoStream | None, audio: av.AudioStream | None
+) -> bool:
+    """Whether a packet of video is far ahead of the sound, so that more video may follow first."""
+    if not video or not audio or packet.stream_index != video.index:
+        return False
+    video_seconds = clock.read_until_seconds.get(video.index, 0.0)
+    audio_seconds = clock.read_until_seconds.get(audio.index, 0.0)
+    return video_seconds - audio_seconds > AHEAD_SECONDS
 
 
 def continuous_audio(

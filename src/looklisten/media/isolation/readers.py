@@ -196,7 +196,7 @@ def _decode_file(
         side = facts.side(side_choice)
         options = replace(options, audio=side != "vision", video=side != "audio")
         times = iter(nearest_to) if nearest_to else None
-        yield from in_process.decode_container(container, path, options, report, times)
+        yield from in_process.decode_media(path, options, report, times, opened=container)
 
 
 def read_image_pixels(path: str | Path, shorter_side_pixels: int) -> NDArray[np.uint8]:
