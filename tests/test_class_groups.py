@@ -9,7 +9,7 @@ from looklisten.errors import ConfigError
 from looklisten.media.frames import fit_square
 from looklisten.model.class_groups import class_groups
 from looklisten.model.config_checks import check_config
-from looklisten.model.fusions.linear import LinearFusion
+from looklisten.model.fusions.linear import LinearFusion, VectorByGroups
 from looklisten.model.networks import open_network
 from looklisten.model.tower_classes import published_class_names
 
@@ -28,10 +28,9 @@ def fusion():
         sharpness=3.0,
         positions=9,
         dropout=0.5,
-        groups=GROUPS,
-        group_share=SHARE,
-        audio_classes=CLASSES,
-        class_scores=lambda vectors: (vectors @ to_classes.T).sigmoid(),
+        by_groups=VectorByGroups(
+            GROUPS, SHARE, CLASSES, lambda vectors: (vectors @ to_classes.T).sigmoid()
+        ),
     )
     fusion.set_groups("vision", torch.randn(GROUPS, FEATURES["vision"]))
     fusion.set_groups("audio", torch.randn(GROUPS, CLASSES))

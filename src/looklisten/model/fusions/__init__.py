@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from looklisten.config import ModelConfig, Side
 from looklisten.model.backbones import Backbone
 from looklisten.model.fusions.fusion import CORRESPOND, Fusion, correspondence_logit
-from looklisten.model.fusions.linear import LinearFusion
+from looklisten.model.fusions.linear import LinearFusion, VectorByGroups
 from looklisten.model.fusions.positions import DenseFusion, SimilarityFusion
 from looklisten.model.fusions.vectors import ConcatFusion, DistanceFusion
 
@@ -32,16 +32,18 @@ def build_fusion(config: ModelConfig, vision: Backbone, audio: Backbone) -> Fusi
     features: Mapping[Side, int] = {"vision": vision.features, "audio": audio.features}
     if config.fusion == "linear":
         positions = vision.map_columns(config.crop_pixels) ** 2
+        by_groups = None
+        if config.class_groups:
+            by_groups = VectorByGroups(
+                config.class_groups, config.class_group_share, audio.classes, audio.class_scores
+            )
         return LinearFusion(
             features,
             config.fusion_width,
             config.sharpness,
             positions,
             config.fusion_dropout,
-            config.class_groups,
-            config.class_group_share,
-            audio.classes,
-            audio.class_scores,
+            by_groups,
         )
     if config.fusion in POSITION_FUSIONS:
         # Those of a training crop. Divided by its own positions, a wider frame would have

@@ -5,6 +5,7 @@ It is for towers that were trained before. Knows tensors only.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -88,6 +89,19 @@ class GroupPresence(nn.Module):
         return presence
 
 
+@dataclass(frozen=True, eq=False)
+class VectorByGroups:
+    """The part of the vectors that says how present each group of classes is."""
+
+    groups: int
+    """Number of groups."""
+    share: float
+    """The share of this part in a similarity."""
+    audio_classes: int
+    """Number of classes that the audio tower knows."""
+    audio_scores: ScoresOfClasses
+
+
 class LinearFusion(PositionFusion):
     """The second of sound with the best position of the frame, and with the whole frame.
 
@@ -95,10 +109,10 @@ class LinearFusion(PositionFusion):
     one space. So one network scores pairs, draws maps, searches and embeds. The last row of a
     frame's features is the vector of its tower, the others are the positions of its map.
 
-    With `groups`, a vector has two parts. The first is learned. The second says how present each
-    group of classes is (`model/class_groups.py`). `group_share` is its share of the similarity.
-    Training compares the learned parts alone. With the groups in the loss, the learned parts would
-    learn the groups' errors on the training videos, and those differ on other videos (LOG.md).
+    With `by_groups`, a vector has two parts. The first is learned. The second says how present each
+    group of classes is (`model/class_groups.py`). Training compares the learned parts alone. With
+    the groups in the loss, the learned parts would learn the groups' errors on the training videos,
+    and those differ on other videos (LOG.md).
     """
 
     aligns_vectors = True
@@ -111,28 +125,22 @@ class LinearFusion(PositionFusion):
         sharpness: float,
         positions: int,
         dropout: float = 0.0,
-        groups: int = 0,
-        group_share: float = 0.0,
-        audio_classes: int = 0,
-        class_scores: ScoresOfClasses | None = None,
+        by_groups: VectorByGroups | None = None,
     ) -> None:
         super().__init__(features, width, sharpness, positions)
         self.width = width
-        self.groups = groups
-        self.group_share = group_share if groups else 0.0
-        self._class_scores = class_scores
-        self._audio_classes = audio_classes
-        inputs = {
-            "vision": features["vision"],
-            # The scores of the classes of a sound say more than its vector does (LOG.md).
-            "audio": features["audio"] + (audio_classes if groups else 0),
-        }
+        self._by_groups = by_groups
+        self.groups = by_groups.groups if by_groups else 0
+        self.group_share = by_groups.share if by_groups else 0.0
+        # The scores of the classes of a sound say more than its vector does (LOG.md).
+        audio_classes = by_groups.audio_classes if by_groups else 0
+        inputs = {"vision": features["vision"], "audio": features["audio"] + audio_classes}
         # No hidden layer: it would have more weights to fit to few videos. Not measured.
         self.vision = _linear_side(inputs["vision"], width, dropout)
         self.audio = _linear_side(inputs["audio"], width, dropout)
-        if groups:
-            self.vision_groups = GroupPresence(inputs["vision"], groups)
-            self.audio_groups = GroupPresence(audio_classes, groups)
+        if by_groups:
+            self.vision_groups = GroupPresence(inputs["vision"], self.groups)
+            self.audio_groups = GroupPresence(audio_classes, self.groups)
 
     @property
     def aligned_width(self) -> int:
@@ -187,16 +195,18 @@ class LinearFusion(PositionFusion):
         self, features: Float[Tensor, "*n features"], side: Side
     ) -> Float[Tensor, "*n inputs"]:
         """The features of one side; with groups, also the log-scores of the classes of a sound."""
-        if side == "vision" or self._class_scores is None or not self.groups:
+        if side == "vision" or self._by_groups is None:
             return features
-        scores = self._class_scores(features)
+        scores = self._by_groups.audio_scores(features)
         return torch.cat([features, (scores + MIN_SCORE).log()], dim=-1)
 
     def _group_inputs(
         self, inputs: Float[Tensor, "*n inputs"], side: Side
     ) -> Float[Tensor, "*n group_inputs"]:
         """What groups are computed from: features of a frame, scores of the classes of a sound."""
-        return inputs if side == "vision" else inputs[..., -self._audio_classes :]
+        if side == "vision" or self._by_groups is None:
+            return inputs
+        return inputs[..., -self._by_groups.audio_classes :]
 
     def _groups_of(self, side: Side) -> GroupPresence:
         return self.vision_groups if side == "vision" else self.audio_groups
