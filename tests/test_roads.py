@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import write_clock_video
+from conftest import small_config, write_clock_video
 from looklisten.app.cli import main
+from looklisten.data.cutting import ClipCutter
+from looklisten.data.options import PrepareOptions
+from looklisten.data.sources import Source
 from looklisten.inference.embedding.embed import embed
 from looklisten.model.networks import load
+from looklisten.training.batches import training_stream
+from looklisten.training.learner import Learner
 
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 STOP = re.compile(r"^\d+\. `([\w/]+)\.py: ([\w.]+)` ", re.MULTILINE)
@@ -69,6 +74,38 @@ def test_a_waveform_takes_its_road(run_path):
     assert [name for name in taken if name not in early] == [
         name for name in codes if name not in early
     ]
+
+
+def test_a_video_takes_its_road_to_clips(tmp_path):
+    video = tmp_path / "clip.mp4"
+    write_clock_video(video, seconds=4.0)
+    codes = code_of_stops("A video becomes a batch of training")
+    road = list(codes)
+    in_worker = road[road.index("ClipCutter.cut") : road.index("PairStream.choose")]
+    cutter = ClipCutter(Source(video.name), PrepareOptions(clip_seconds=2.0))
+    taken = entered({name: codes[name] for name in in_worker}, lambda: list(cutter.cut(video)))
+    # Which of the two streams comes first is the file's choice.
+    assert sorted(taken[2:4]) == ["AudioDecoder.feed", "VideoDecoder.feed"]
+    assert taken[:2] + sorted(taken[2:4], reverse=True) + taken[4:] == in_worker
+
+
+def test_a_batch_takes_its_road_to_a_loss(shards):
+    codes = code_of_stops("A video becomes a batch of training")
+    road = list(codes)
+    in_training = road[road.index("PairStream.choose") :]
+    config = small_config()
+    stream = training_stream(shards, config)
+    learner = Learner(config, "cpu")
+    # The interface has no code of its own.
+    forward = type(learner.module.objective).forward
+    codes["Objective.forward"] = inspect.unwrap(forward).__code__
+    taken = entered(
+        {name: codes[name] for name in in_training},
+        lambda: learner.step([stream.batch(0)], 1, 0.001),
+    )
+    # `batch` calls `choose`; `load_batches` runs both in threads.
+    assert sorted(taken[:2]) == ["PairStream.batch", "PairStream.choose"]
+    assert taken[2:] == in_training[3:]
 
 
 def test_a_video_takes_its_road_to_an_overlay(run_path, tmp_path):
