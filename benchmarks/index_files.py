@@ -4,23 +4,25 @@
         [--out DIR]
 
 The files are videos of two seconds with 64 x 64 pixels. A few contents are encoded; each file is
-one of them with a number in a box that players skip, so that no two have the same bytes. Prints for
-each quarter of the files the resident memory of the process and of its decoder, in megabytes, and
-the milliseconds per file, then the same of what follows the last file: merging the store and
-fitting the scores. `anonymous` leaves out what is mapped from files, which the system may drop at
-any time.
+one of them with a number in a box that players skip, so that no two have the same bytes. Prints
+after each tenth of the files, in megabytes:
+
+- `private`: memory of the process that is its own, not mapped from files,
+- `resident`: all that is in memory, mapped files too, which the system may drop at any time,
+- `peak`: the highest `resident` so far,
+- `decoder`: `resident` of the process that decodes,
+
+with the files a second and the times real time of that tenth. Then it prints the peak and the
+seconds of what follows the last file: merging the store and fitting the scores.
 """
 
 import argparse
 import json
-import os
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -32,8 +34,7 @@ VIDEO_SECONDS = 2
 FRAME_PIXELS = 64
 FRAMES_PER_SECOND = 5
 RATE_HZ = 16_000
-QUARTERS = 4
-SAMPLE_SECONDS = 0.5
+TENTHS = 10
 
 
 def write_content(path: Path, number: int) -> None:
@@ -76,59 +77,48 @@ def write_files(folder: Path, count: int) -> None:
         (place / f"{number:06d}.mp4").write_bytes(contents[number % len(contents)] + box)
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Of this process and of its children, such as the decoder."""
+def memory_of(process: int | str) -> dict[str, float]:
+    """What the system says of the memory of a process, in megabytes."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if line.startswith(("Vm", "Rss")))
+    return {name: int(text.split()[0]) / 1000 for name, text in fields.items()}
 
-    resident_megabytes: float
-    anonymous_megabytes: float
 
-
-def memory_now() -> Memory:
-    pids = [os.getpid()]
+def decoder_megabytes() -> float:
+    """The memory of the child processes."""
+    total = 0.0
     for thread in Path("/proc/self/task").iterdir():
-        pids += map(int, (thread / "children").read_text().split())
-    kilobytes = {"VmRSS:": 0, "RssAnon:": 0}
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(tuple(kilobytes)):
-                name, number, _ = line.split()
-                kilobytes[name] += int(number)
-    return Memory(*(number / 1000 for number in kilobytes.values()))
+        for process in (thread / "children").read_text().split():
+            total += memory_of(process)["VmRSS"]
+    return total
 
 
 @dataclass
 class Meter:
-    """A `Progress` that samples the memory, in quarters of the files and in what follows."""
+    """A `Progress` that writes a row down after each tenth of the files."""
 
-    samples: list[list[Memory]] = field(default_factory=lambda: [[] for _ in range(QUARTERS)])
-    seconds: list[float] = field(default_factory=lambda: [0.0] * QUARTERS)
-    done: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
     last_seconds: float = field(default_factory=time.perf_counter)
-    sampled_seconds: float = 0.0
 
     def __call__(self, done: int, total: int, /, **_: str) -> None:
+        if done * TENTHS < total * (len(self.rows) + 1):
+            return
         now = time.perf_counter()
-        quarter = min(QUARTERS * self.done // total, QUARTERS - 1)
-        if done > self.done:
-            self.seconds[quarter] += now - self.last_seconds
-            self.last_seconds = now
-            self.done = done
-        if now - self.sampled_seconds >= SAMPLE_SECONDS:
-            self.samples[quarter].append(memory_now())
-            self.sampled_seconds = now
-
-    def rows(self, files: int) -> Iterator[dict[str, Any]]:
-        for number, samples in enumerate(self.samples):
-            yield {
-                "quarter": number + 1,
-                "resident": round(float(np.mean([each.resident_megabytes for each in samples])), 1),
-                "highest": round(max(each.resident_megabytes for each in samples), 1),
-                "anonymous": round(
-                    float(np.mean([each.anonymous_megabytes for each in samples])), 1
-                ),
-                "milliseconds_per_file": round(1000 * QUARTERS * self.seconds[number] / files, 1),
-            }
+        files_before = self.rows[-1]["files"] if self.rows else 0
+        files_a_second = (done - files_before) / (now - self.last_seconds)
+        self.last_seconds = now
+        memory = memory_of("self")
+        values = {
+            "files": done,
+            "private": memory["RssAnon"],
+            "resident": memory["VmRSS"],
+            "peak": memory["VmHWM"],
+            "decoder": decoder_megabytes(),
+            "files_a_second": files_a_second,
+            "times_real_time": files_a_second * VIDEO_SECONDS,
+        }
+        self.rows.append({name: round(value, 1) for name, value in values.items()})
+        print(json.dumps(self.rows[-1]), flush=True)
 
 
 def main() -> None:
@@ -149,17 +139,18 @@ def main() -> None:
             [media], folder / "index", options.network, device="cpu",
             store=options.store, progress=meter,
         )  # fmt: skip
-        finished_seconds = time.perf_counter() - meter.last_seconds
-        quarters = list(meter.rows(options.files))
+        first, last = meter.rows[0], meter.rows[-1]
         values = {
             "store": options.store,
+            "network": options.network,
             "files": result.indexed,
             "failed": result.failed,
             "moments": result.moments,
-            "quarters": quarters,
-            "last_by_second_quarter": round(quarters[-1]["resident"] / quarters[1]["resident"], 4),
-            "after_the_last_file_seconds": round(finished_seconds, 1),
-            "after_the_last_file": round(memory_now().resident_megabytes, 1),
+            "growth_bytes_a_file": round(
+                1e6 * (last["private"] - first["private"]) / (last["files"] - first["files"])
+            ),
+            "after_the_last_file_seconds": round(time.perf_counter() - meter.last_seconds, 1),
+            "peak": round(memory_of("self")["VmHWM"], 1),
         }
         print(json.dumps(values, indent=1))
 

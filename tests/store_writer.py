@@ -1,6 +1,7 @@
 """A process that writes into a store, for tests that kill it or read beside it.
 
-python store_writer.py fill DB KIND COUNT     # add the sources that are not there yet
+python store_writer.py fill DB KIND COUNT     # add the sources that are not there yet; KIND may be
+                                              # the address of a table in an object store
 python store_writer.py replace DB SECONDS     # replace one source again and again
 """
 
@@ -21,8 +22,13 @@ def filled_sources(count):
     return {f"source {number:03d}.mp4": 1 + number % 7 for number in range(count)}
 
 
+def open_filled(db, kind, **choices):
+    where = {"table": kind} if "://" in kind else {"store": kind}
+    return open_store(db, SPACE, WIDTH, **where, **choices)
+
+
 def fill(db, kind, count):
-    with open_store(db, SPACE, WIDTH, kind, create=True) as store:
+    with open_filled(db, kind, create=True) as store:
         say_that_it_writes()
         known = store.sources()
         for number, (source, seconds) in enumerate(filled_sources(count).items()):

@@ -5,12 +5,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from looklisten.search.lance_store import LanceStore
 from looklisten.search.opening import open_store
+from object_stores import new_bucket
 from store_moments import (
     SPACE,
     VECTORS,
@@ -279,3 +281,24 @@ class LanceLaws(StoreLaws):
 
 TestLance = LanceLaws.TestCase
 TestLance.settings = law_settings(6, 15)
+
+
+class BucketLaws(StoreLaws):
+    """With the table in an object store."""
+
+    kind = "lance"
+
+    def open(self, **choices):
+        if "space_id" not in choices:
+            return super().open(**choices)
+        self.environment = pytest.MonkeyPatch()
+        return super().open(**choices, table=new_bucket(self.environment))
+
+    def teardown(self):
+        super().teardown()
+        if hasattr(self, "environment"):
+            self.environment.undo()
+
+
+TestBucket = BucketLaws.TestCase
+TestBucket.settings = law_settings(3, 12)

@@ -29,6 +29,16 @@ class FragmentEntry:
 
 
 @dataclass(frozen=True)
+class BucketTable:
+    """The table of the store `lance` in an object store."""
+
+    address: str
+    """Such as `s3://bucket/path`, without any key."""
+    index_id: str
+    """That of the index, which the table has too; copies of its folder share it."""
+
+
+@dataclass(frozen=True)
 class IndexFile:
     """What `index.json` says."""
 
@@ -39,6 +49,8 @@ class IndexFile:
     fragments: tuple[FragmentEntry, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What a store notes about itself, such as a measured recall."""
+    table: BucketTable | None = None
+    """Where the table of `lance` is; None: in the folder."""
 
     @classmethod
     def read(cls, db: Path) -> "IndexFile":
@@ -66,7 +78,9 @@ class IndexFile:
                 FragmentEntry(**{**entry, "removed": tuple(entry["removed"])})
                 for entry in values.pop("fragments")
             )
-            index_file = cls(fragments=fragments, **values)
+            table = values.pop("table", None)
+            bucket = BucketTable(**table) if table else None
+            index_file = cls(fragments=fragments, table=bucket, **values)
             index_file._check()
         except (TypeError, KeyError, ValueError) as error:
             raise damaged(db, path, str(error)) from None
@@ -82,12 +96,18 @@ class IndexFile:
             # A name must not lead out of the folder of fragments.
             if not entry.name.isalnum():
                 raise ValueError(f"{entry.name!r} names no fragment")
+        if self.table and not all(isinstance(text, str) for text in asdict(self.table).values()):
+            raise ValueError("the address of the table is no text")
         if not all(isinstance(number, int) and number > 0 for number in numbers):
             raise ValueError("a count is not a whole number above 0")
 
     def write(self, db: Path) -> None:
         """Replace `index.json`: this is the commit."""
-        write_json(db / INDEX_NAME, {"version": INDEX_VERSION, **asdict(self)})
+        values = asdict(self)
+        # Programs of before know no such field.
+        if self.table is None:
+            del values["table"]
+        write_json(db / INDEX_NAME, {"version": INDEX_VERSION, **values})
 
     def with_facts(self, **facts: Any) -> "IndexFile":
         return replace(self, facts={**self.facts, **facts})

@@ -8,9 +8,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,8 +38,9 @@ class ApproximateIndex:
 class NearestSearch:
     """Searches the last version of one table; usable from any thread."""
 
-    def __init__(self, db: Path, table_name: str) -> None:
-        self._table = _run(_opened(db, table_name))
+    def __init__(self, table: Any) -> None:
+        """`table`: opened by the asynchronous interface."""
+        self._table = table
 
     def rows(
         self,
@@ -64,20 +63,11 @@ class NearestSearch:
             # Before the search, not among what it found.
             built = built.where(where)
         # LanceDB warns when its distance is left out.
-        return _run(built.limit(limit).select([*columns, "_distance"]).to_arrow())
+        return run_async(built.limit(limit).select([*columns, "_distance"]).to_arrow())
 
 
-async def _opened(db: Path, table_name: str) -> Any:
-    import lancedb
-
-    # LanceDB takes a name that begins with "db" for an address of its cloud.
-    folder = db.absolute()
-    # Every call looks for the last version.
-    connection = await lancedb.connect_async(folder, read_consistency_interval=timedelta(0))
-    return await connection.open_table(table_name)
-
-
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine, for a caller that may have an event loop itself."""
     return asyncio.run_coroutine_threadsafe(coroutine, _event_loop()).result()
 
 

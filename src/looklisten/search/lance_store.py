@@ -1,18 +1,18 @@
 """The store `lance`: LanceDB, for more moments than are compared one by one in time.
 
 LanceDB commits each change as a version of its table. One process writes at a time, under the lock
-of the index, because concurrent updates of one key are not safe in LanceDB. Its threads do not
-survive a fork: open a store in the process that uses it. Needs `looklisten[search]`.
+of the index, because concurrent updates of one key are not safe in LanceDB. A table in an object
+store may have writers with other folders, so there each commit must follow the last one of this
+writer. LanceDB's threads do not survive a fork: open a store in the process that uses it. Needs
+`looklisten[search]`.
 """
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,11 @@ import pyarrow.compute as pc
 from jaxtyping import Float32, Float64
 
 from looklisten.config import SIDES, Side
-from looklisten.errors import StoreError
-from looklisten.names import printable
+from looklisten.errors import StoreInUseError
 from looklisten.option_checks import check_at_least
 from looklisten.search.export import export_moments
 from looklisten.search.filters import Column, filter_sql, parse_filter, text_literal
-from looklisten.search.index_file import IndexFile, damaged
+from looklisten.search.index_file import IndexFile
 from looklisten.search.lance_index import (
     index_columns,
     index_name,
@@ -33,6 +32,7 @@ from looklisten.search.lance_index import (
     read_approximate,
     train_index,
 )
+from looklisten.search.lance_location import LANCE_ERRORS, MOMENTS_TABLE, LanceLocation
 from looklisten.search.lance_search import NearestSearch
 from looklisten.search.moment_checks import check_moments, check_query
 from looklisten.search.moment_tables import (
@@ -43,10 +43,8 @@ from looklisten.search.moment_tables import (
 )
 from looklisten.search.moments import FoundMoment, IndexedMoment, row_id
 from looklisten.search.store import IndexExportFormat, StoreStats
-from looklisten.search.writing import WriterLock, folder_bytes, writing
+from looklisten.search.writing import WriterLock
 
-_TABLE_NAME = "moments"
-_TABLE_FOLDER = f"{_TABLE_NAME}.lance"
 APPROXIMATE_FROM = 50_000
 """So many vectors of a side get an approximate index; fewer are compared one by one."""
 FILTERED_FROM = 50_000
@@ -63,9 +61,6 @@ MAX_CANDIDATES = 16_384
 TIE_TOLERANCE = 1e-6
 """How far LanceDB's distances of equal vectors may be apart."""
 BATCH_MOMENTS = 4_096
-
-# LanceDB raises these for damaged files and for a full disk alike.
-_LANCE_ERRORS = (OSError, RuntimeError, ValueError)
 
 _log = logging.getLogger("looklisten")
 
@@ -91,19 +86,19 @@ class LanceStore:
         self._schema = moment_schema(self._index.width)
         self._known_sources: set[str] = set()
         self._commits = 0
-        with self._reading():
-            self._table = _connect(db).open_table(_TABLE_NAME)
-            self._nearest = NearestSearch(db, _TABLE_NAME)
+        self._location = LanceLocation(db, self._index.table)
+        self._version = 0
+        """Of a table in an object store, after the last commit of this writer."""
+        with self._location.reading():
+            # First, because it ends in time when nothing answers.
+            self._nearest = NearestSearch(self._location.open_async())
+            self._table = self._location.connect().open_table(MOMENTS_TABLE)
+            self._location.check_owner(self._table)
 
     @classmethod
-    def make_table(cls, db: Path, width: int) -> None:
+    def make_table(cls, location: LanceLocation, width: int) -> None:
         """Make an empty table, in place of one whose making was interrupted."""
-        schema = _with_keys(moment_schema(width).empty_table(), []).schema
-        # A killed writer may have left a table, which `create_table` would refuse.
-        shutil.rmtree(db / _TABLE_FOLDER, ignore_errors=True)
-        table = _connect(db).create_table(_TABLE_NAME, schema=schema)
-        # Concurrent updates of one key are then a conflict, and no silent duplicate.
-        table.set_unenforced_primary_key("row_id")
+        location.make(_with_keys(moment_schema(width).empty_table(), []).schema)
 
     @property
     def space_id(self) -> str:
@@ -122,30 +117,29 @@ class LanceStore:
         with self._writing():
             table = _with_keys(moment_table(rows, self._schema), rows)
             replaced = sources & self._known_sources
-            # Just before the commit: another process may have taken over a lock that seemed dead.
-            self._lock.check()
-            if replaced:
-                merge = self._table.merge_insert("row_id").when_matched_update_all()
-                merge = merge.when_not_matched_insert_all()
-                merge = merge.when_not_matched_by_source_delete(_any_source(replaced))
-                # A missing vector is none that is wrong; LanceDB refuses it here by default.
-                merge.execute(table, on_bad_vectors="null")
-            else:
-                self._table.add(table)
+            with self._committing(sources):
+                if replaced:
+                    merge = self._table.merge_insert("row_id").when_matched_update_all()
+                    merge = merge.when_not_matched_insert_all()
+                    merge = merge.when_not_matched_by_source_delete(_any_source(replaced))
+                    # A missing vector is none that is wrong; LanceDB refuses it by default.
+                    merge.execute(table, on_bad_vectors="null")
+                else:
+                    self._table.add(table)
             self._known_sources |= sources
             self._merge_after_commits()
 
     def remove_source(self, source: str) -> None:
         with self._writing():
             if source in self._known_sources:
-                self._lock.check()
-                self._table.delete(_any_source([source]))
+                with self._committing([source]):
+                    self._table.delete(_any_source([source]))
                 self._known_sources.remove(source)
                 self._merge_after_commits()
 
     def sources(self) -> dict[str, str]:
         digests: dict[str, str] = {}
-        with self._reading():
+        with self._location.reading():
             query = self._table.search().select(["source", "source_digest"])
             for batch in query.to_batches(batch_size=BATCH_MOMENTS):
                 columns = [batch[name].to_pylist() for name in ("source", "source_digest")]
@@ -154,7 +148,7 @@ class LanceStore:
 
     def moments(self, where: str | None = None) -> Iterator[IndexedMoment]:
         sql = self._sql(where)
-        with self._reading():
+        with self._location.reading():
             query = self._table.search().select(self._schema.names)
             if sql is not None:
                 query = query.where(sql)
@@ -173,7 +167,7 @@ class LanceStore:
         unit_query = check_query(query, self.width)
         # A few more, because rows with equal similarities are ordered here, not by LanceDB.
         count = limit + EXTRA_CANDIDATES
-        with self._reading():
+        with self._location.reading():
             approximate = read_approximate(IndexFile.read(self._db).facts, side)
             while True:
                 rows = self._nearest.rows(
@@ -196,7 +190,7 @@ class LanceStore:
         sql = f"array_has(tag_names, {text_literal(name)})"
         if where is not None:
             sql += f" AND {self._sql(where)}"
-        with self._reading():
+        with self._location.reading():
             while True:
                 columns = ["row_id", "moment_id", "source", "tag_names", "tag_scores"]
                 rows = self._table.search().where(sql).select(columns).to_arrow()
@@ -212,8 +206,8 @@ class LanceStore:
         return self._list_values("tag_names")
 
     def maintain(self) -> None:
-        with self._writing():
-            # First, because it adds new rows to the existing indexes, which are then measured.
+        with self._writing(), self._keeping_rows():
+            # First, as it adds new rows to the existing indexes, which are then measured.
             self._table.optimize(cleanup_older_than=timedelta(minutes=READER_MINUTES))
             if self._table.count_rows() >= self._filtered_from:
                 index_columns(self._table)
@@ -222,7 +216,7 @@ class LanceStore:
 
     def stats(self) -> StoreStats:
         index = IndexFile.read(self._db)
-        with self._reading():
+        with self._location.reading():
             approximate = {side: read_approximate(index.facts, side) for side in SIDES}
             recalls = [side.recall for side in approximate.values() if side is not None]
             fragments = self._table.stats()["fragment_stats"]["num_fragments"]
@@ -234,7 +228,7 @@ class LanceStore:
                 sources=len(self.sources()),
                 vision_vectors=self._table.count_rows("has_vision"),
                 audio_vectors=self._table.count_rows("has_audio"),
-                disk_bytes=folder_bytes(self._db / _TABLE_FOLDER),
+                disk_bytes=self._location.disk_bytes(self._table),
                 fragments=fragments,
                 approximate_moments=self._approximate_moments(),
                 recall=min(recalls, default=None),
@@ -261,16 +255,53 @@ class LanceStore:
     def _writing(self) -> Iterator[None]:
         with self._lock.taken() as is_new:
             if is_new:
+                # First, so that what another writer adds meanwhile is noticed.
+                self._note_version()
                 self._known_sources = set(self.sources())
-            with writing(self._db, _LANCE_ERRORS):
+            with self._location.writing():
                 yield
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except (*_LANCE_ERRORS, TypeError, KeyError) as error:
-            raise damaged(self._db, self._db / _TABLE_FOLDER, str(error)) from error
+    def _committing(self, sources: Iterable[str]) -> Iterator[None]:
+        """One commit about some sources. Raises StoreError if there is another writer."""
+        # Just before the commit: another process may have taken over a lock that seemed dead.
+        self._lock.check()
+        self._check_alone()
+        yield
+        if self._location.bucket is None:
+            return
+        if self._table.version != self._version + 1:
+            # The other writer may have added them too. The next run adds them once.
+            self._table.delete(_any_source(sources))
+            raise self._in_use()
+        self._version += 1
+
+    @contextlib.contextmanager
+    def _keeping_rows(self) -> Iterator[None]:
+        """Several commits that change no row. Raises StoreError if there is another writer."""
+        self._check_alone()
+        count = self._table.count_rows()
+        yield
+        if self._location.bucket and self._table.count_rows() != count:
+            raise self._in_use()
+        self._note_version()
+
+    def _check_alone(self) -> None:
+        """Raise StoreInUseError if somebody else has written since this writer did."""
+        if self._location.bucket and self._table.version != self._version:
+            raise self._in_use()
+
+    def _in_use(self) -> StoreInUseError:
+        return StoreInUseError(
+            f"another process has written to {self._location.name} meanwhile; only one may write "
+            "at a time, also with a copy of the folder: stop one of the two and run the same "
+            "command again; what was committed is kept"
+        )
+
+    def _note_version(self) -> None:
+        if self._location.bucket:
+            with self._location.reading():
+                self._version = self._table.version
 
     def _merge_after_commits(self) -> None:
         """Now and then merge the parts of the table; without it each commit leaves a part."""
@@ -278,10 +309,11 @@ class LanceStore:
         if self._commits % COMMITS_BEFORE_MERGING:
             return
         try:
-            self._table.optimize(cleanup_older_than=timedelta(minutes=READER_MINUTES))
-        except _LANCE_ERRORS as error:
+            with self._keeping_rows():
+                self._table.optimize(cleanup_older_than=timedelta(minutes=READER_MINUTES))
+        except LANCE_ERRORS as error:
             # The moments are there; `maintain` merges, or says why it cannot.
-            _log.warning("the parts of %s were not merged: %s", self._db, error)
+            _log.warning("the parts of %s were not merged: %s", self._location.name, error)
 
     def _maintain_index(self, side: Side) -> None:
         """Train the approximate index of a side if it is time to, and measure it."""
@@ -330,23 +362,11 @@ class LanceStore:
     def _list_values(self, name: str) -> list[str]:
         """The values of a column of lists, in the order of the alphabet."""
         values: set[str] = set()
-        with self._reading():
+        with self._location.reading():
             query = self._table.search().where(f"array_length({name}) > 0").select([name])
             for batch in query.to_batches(batch_size=BATCH_MOMENTS):
                 values.update(pc.unique(batch[name].flatten()).to_pylist())
         return sorted(values)
-
-
-def _connect(db: Path) -> Any:
-    """The database of LanceDB. Raises StoreError when the package is missing."""
-    try:
-        import lancedb
-    except ImportError:
-        raise StoreError(
-            f"{printable(db)} needs lancedb, for the store lance: pip install 'looklisten[search]'"
-        ) from None
-    # Every call looks for the last version.
-    return lancedb.connect(db, read_consistency_interval=timedelta(0))
 
 
 def _with_keys(table: pa.Table, moments: Sequence[IndexedMoment]) -> pa.Table:

@@ -8,6 +8,7 @@ from looklisten.names import printable
 from looklisten.option_checks import check_at_least
 from looklisten.search.arrow_store import ArrowStore
 from looklisten.search.index_file import INDEX_NAME, IndexFile
+from looklisten.search.lance_location import LanceLocation, new_bucket_table
 from looklisten.search.lance_store import LanceStore
 from looklisten.search.store import StoreKind, VectorStore
 from looklisten.search.writing import WriterLock, writing
@@ -20,19 +21,21 @@ def open_store(
     width: int | None = None,
     store: StoreKind | None = None,
     create: bool = False,
+    table: str | None = None,
 ) -> VectorStore:
     """The store in the folder `db`.
 
     `space_id` is the key of the network and `width` the length of its vectors. When they are given,
     an index of another network is refused. `create` makes the index if there is none, and takes the
     lock of the writer until `close`. `store`: `arrow` for a new index, else the kind that is there.
+    `table`: the address in an object store for the table of a new index of the store `lance`.
     Raises StoreError.
     """
     db = Path(db)
     if store is not None and store not in get_args(StoreKind):
         raise OptionError(f"store {printable(store)!r} must be arrow or lance", "store")
     if not (db / INDEX_NAME).exists() and create:
-        _create(db, space_id, width, store or "arrow")
+        _create(db, space_id, width, store or ("lance" if table else "arrow"), table)
     index = IndexFile.read(db)
     index.check_network(db, space_id, width)
     if store is not None and store != index.store:
@@ -40,13 +43,21 @@ def open_store(
             f"{printable(db)} is an index of the store {index.store}, not {store}; leave the "
             "option out, or index into another folder"
         )
+    address = index.table.address if index.table else None
+    if table is not None and table.rstrip("/") != address:
+        raise StoreError(
+            f"{printable(db)} has its table in {printable(address or 'the folder itself')}, not in "
+            f"{printable(table)}; leave the option out, or index into another folder"
+        )
     opened = LanceStore(db) if index.store == "lance" else ArrowStore(db)
     if create:
         opened.begin_writing()
     return opened
 
 
-def _create(db: Path, space_id: str | None, width: int | None, store: StoreKind) -> None:
+def _create(
+    db: Path, space_id: str | None, width: int | None, store: StoreKind, address: str | None
+) -> None:
     if space_id is None or width is None:
         raise StoreError(f"{printable(db)} holds no index, and a new one needs a network")
     check_at_least(1, width=width)
@@ -55,10 +66,13 @@ def _create(db: Path, space_id: str | None, width: int | None, store: StoreKind)
     except ConfigError as error:
         raise StoreError(str(error)) from None
     lock = WriterLock(db)
-    with lock.taken(), writing(db):
-        # Another process may have made it while this one waited.
-        if not (db / INDEX_NAME).exists():
-            if store == "lance":
-                LanceStore.make_table(db, width)
-            IndexFile(store, space_id, width).write(db)
-    lock.release()
+    try:
+        with lock.taken(), writing(db):
+            # Another process may have made it while this one waited.
+            if not (db / INDEX_NAME).exists():
+                table = new_bucket_table(db, address) if address else None
+                if store == "lance":
+                    LanceStore.make_table(LanceLocation(db, table), width)
+                IndexFile(store, space_id, width, table=table).write(db)
+    finally:
+        lock.release()

@@ -5,10 +5,15 @@ Imports neither torch nor numpy, so that the help of the command line needs no s
 
 from dataclasses import dataclass
 from typing import Literal, TypedDict
+from urllib.parse import urlsplit
 
 from looklisten.errors import OptionError
 from looklisten.media.isolation.limits import WorkerLimits
+from looklisten.names import printable
 from looklisten.option_checks import check_above_zero, check_at_least, check_one_of
+
+OBJECT_STORES = ("s3", "gs", "az")
+"""The schemes of addresses that a table may have."""
 
 FindSide = Literal["sound", "picture", "both"]
 """What of the moments is compared with the query."""
@@ -24,7 +29,10 @@ class IndexOptions:
     """Seconds from one moment to the next."""
     store: Literal["arrow", "lance"] | None = None
     """Kind of a new index: arrow, which compares with every moment, or lance (extra search), for
-    more than some 500,000 moments. Default: arrow."""
+    more than some 500,000 moments. Default: arrow, and lance with --table."""
+    table: str | None = None
+    """Address in an object store, such as s3://bucket/path, for the vectors and rows of a new index
+    of the store lance. DB keeps the rest. Keys come from the environment."""
     tags: bool = True
     """Whether to store tags, the classes that the towers of the network were published with."""
     retry_crashed: bool = False
@@ -37,6 +45,32 @@ class IndexOptions:
     def __post_init__(self) -> None:
         check_above_zero(every_seconds=self.every_seconds, stall_seconds=self.stall_seconds)
         check_at_least(1, memory_megabytes=self.memory_megabytes)
+        if self.table is not None:
+            _check_table(self.table, self.store)
+
+
+def _check_table(table: str, store: str | None) -> None:
+    """Raise OptionError for what is no address of an object store, or holds a key."""
+    if store == "arrow":
+        raise OptionError(
+            f"table {printable(table)} is for the store lance: the store arrow maps local files "
+            "into memory; leave --store out, or give lance",
+            "table",
+        )
+    parts = urlsplit(table)
+    if parts.scheme not in OBJECT_STORES or not parts.netloc:
+        raise OptionError(
+            f"table {printable(table)} must be the address of an object store, such as "
+            "s3://bucket/path, gs://bucket/path or az://container/path",
+            "table",
+        )
+    # A password would be written into index.json.
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise OptionError(
+            "table must be a bucket and a path alone; give keys in the environment, such as "
+            "AWS_ACCESS_KEY_ID",
+            "table",
+        )
 
 
 class IndexChoices(TypedDict, total=False):
@@ -44,6 +78,7 @@ class IndexChoices(TypedDict, total=False):
 
     every_seconds: float
     store: Literal["arrow", "lance"] | None
+    table: str | None
     tags: bool
     retry_crashed: bool
     stall_seconds: float

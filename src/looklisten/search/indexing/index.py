@@ -141,7 +141,10 @@ def index(
             progress,
         )
     kind = "arrow" if is_part else options.store
-    with open_store(folder.path, network.network_key, encoder.width, kind, create=True) as store:
+    table = None if is_part else options.table
+    with open_store(
+        folder.path, network.network_key, encoder.width, kind, create=True, table=table
+    ) as store:
         write_facts(folder, network, encoder, options.every_seconds)
         taken_in = 0 if is_part else take_parts_in(folder, store, options.every_seconds)
         update = _Update(folder, store, encoder, options, found_sources)
