@@ -47,11 +47,11 @@ else:
 
 
 def checked_media(
-    events: Iterable[Frame | AudioChunk], report: DecodeReport | None = None
+    events: Iterable[Frame | AudioChunk],
 ) -> Iterator[Frame | Float32[np.ndarray, " samples"]]:
     """`continuous_audio` with a check of its samples. Raises SourceError for what is no sound."""
     samples_done = 0
-    for event in continuous_audio(events, report):
+    for event in continuous_audio(events):
         if not isinstance(event, Frame):
             check_samples(event, samples_done)
             samples_done += len(event)

@@ -42,7 +42,7 @@ def embed_aligned(
 
     def sound_chunks() -> Iterator[Float32[np.ndarray, " samples"]]:
         """The sound of the file; the frames on the way go to `frames`."""
-        for event in checked_media(media, report):
+        for event in checked_media(media):
             if isinstance(event, Frame):
                 frame_blocks.extend(frames.add(event))
             else:

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Float64, Int64
 from looklisten.config import Side
 from looklisten.inference.embedding.options import EmbedOptions
 from looklisten.media import SAMPLE_RATE_HZ
-from looklisten.media.decode.records import DecodeReport
+from looklisten.media.decode.records import AUDIO_HOLE, DecodeReport
 from looklisten.media.spectrogram import WINDOW_SECONDS
 
 
@@ -55,6 +55,8 @@ class Embeddings:
     def with_losses(self, report: DecodeReport) -> "Embeddings":
         """The same, with what `report` says of the part of the source that is missing."""
         losses = dict(report.lost_seconds)
+        if report.audio_hole_seconds:
+            losses[AUDIO_HOLE] = report.audio_hole_seconds
         return replace(self, stop_reason=report.stop_reason, lost_seconds=losses)
 
     def mean(self) -> Float32[np.ndarray, " features"]:

@@ -12,7 +12,13 @@ from looklisten.media.decode.clock import Clock
 from looklisten.media.decode.options import ChunkResampler, DecodeOptions
 from looklisten.media.decode.packets import decode_packet
 from looklisten.media.decode.placement import RESYNC_SECONDS, BlockPlacer, PlacedBlock
-from looklisten.media.decode.records import OLD_AUDIO, AudioChunk, DecodeReport, Packet
+from looklisten.media.decode.records import (
+    LEAST_HOLE_SECONDS,
+    OLD_AUDIO,
+    AudioChunk,
+    DecodeReport,
+    Packet,
+)
 from looklisten.media.decode.sample_planes import SamplePlanes
 from looklisten.media.downmix import Mixer, zero_level
 
@@ -173,6 +179,10 @@ class AudioDecoder:
         end = int(min(until_stop, len(samples)))
         if first < end:
             chunk = AudioChunk(start + first / SAMPLE_RATE_HZ, samples[first:end])
+            before = self._report.audio_end_seconds
+            # Before its first sample a sound is late, which is no hole.
+            if before and chunk.start_seconds - before > LEAST_HOLE_SECONDS:
+                self._report.audio_hole_seconds += chunk.start_seconds - before
             self._report.audio_end_seconds = chunk.end_seconds
             yield chunk
 

@@ -24,7 +24,6 @@ from looklisten.media.decode.options import DecodeOptions
 from looklisten.media.decode.packets import last_line
 from looklisten.media.decode.records import (
     APPENDED_FILE,
-    AUDIO_HOLE,
     AudioChunk,
     DecodeReport,
     Frame,
@@ -34,8 +33,6 @@ from looklisten.media.decode.records import (
 from looklisten.media.decode.stream_choice import audio_streams, is_still, video_streams
 from looklisten.media.decode.video import VideoDecoder
 
-LEAST_HOLE_SECONDS = 0.1
-"""A shorter hole in the sound is rounding of timestamps."""
 MAX_HOLE_SECONDS = 600.0
 """A longer hole in the sound is not filled with silence: a timestamp is damaged, or the file should
 be cut there.
@@ -118,17 +115,14 @@ def _is_far_ahead(
 
 
 def continuous_audio(
-    events: Iterable[Frame | AudioChunk], report: DecodeReport | None = None
+    events: Iterable[Frame | AudioChunk],
 ) -> Iterator[Frame | NDArray[np.float32]]:
     """Decoded sound without times: its first sample is at 0 s, and gaps are filled with silence.
-
-    `report`: of the decoding; at the end it gets the length of the gaps between sounds.
 
     Frames pass through; sound is float32 `[samples]` at 48 kHz. Raises SourceError where there is
     no sound for more than MAX_HOLE_SECONDS before sound begins or continues.
     """
     samples_done = 0
-    hole_samples = 0
     for event in events:
         if isinstance(event, Frame):
             yield event
@@ -136,15 +130,9 @@ def continuous_audio(
         missing = round(event.start_seconds * SAMPLE_RATE_HZ) - samples_done
         if missing > MAX_HOLE_SECONDS * SAMPLE_RATE_HZ:
             raise SourceError(_hole_sentence(samples_done / SAMPLE_RATE_HZ, event.start_seconds))
-        # Before its first sample a sound is late, which is no hole.
-        if samples_done and missing > LEAST_HOLE_SECONDS * SAMPLE_RATE_HZ:
-            hole_samples += missing
         yield from silence(missing)
         yield event.samples
         samples_done += max(missing, 0) + len(event.samples)
-    # Last, because the report of another process arrives when its events end.
-    if report and hole_samples:
-        report.add_lost(AUDIO_HOLE, hole_samples / SAMPLE_RATE_HZ)
 
 
 def _hole_sentence(stops_seconds: float, continues_seconds: float) -> str:
@@ -173,9 +161,7 @@ def decode_audio_chunks(
     Sound that begins late is preceded by silence. Of a damaged file, what can be decoded is given.
     Raises SourceError.
     """
-    for event in continuous_audio(
-        decode_media(path, replace(options, video=False), report), report
-    ):
+    for event in continuous_audio(decode_media(path, replace(options, video=False), report)):
         assert not isinstance(event, Frame)
         yield event
 

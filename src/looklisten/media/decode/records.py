@@ -15,8 +15,11 @@ from looklisten.media import SAMPLE_RATE_HZ
 OLD_AUDIO = "sound with timestamps that had passed"
 OLD_FRAMES = "frames with timestamps that had passed"
 APPENDED_FILE = "a second file appended to the first"
-AUDIO_HOLE = "no sound between sounds, filled with silence"
 """Reasons in `DecodeReport.lost_seconds`."""
+AUDIO_HOLE = "no sound between sounds, filled with silence"
+"""The reason for `DecodeReport.audio_hole_seconds`, where `continuous_audio` fills the gaps."""
+LEAST_HOLE_SECONDS = 0.1
+"""A shorter gap in the sound is rounding of timestamps."""
 
 Packet = Any
 """An `av.Packet`. PyAV's type stubs give it a type parameter that the class lacks at runtime."""
@@ -84,9 +87,8 @@ class AudioChunk:
 class DecodeReport:
     """What happened in one decoding pass.
 
-    Only `media.decode` writes it: the decoder while it runs and, at the end, `continuous_audio`,
-    which may run in another process. The caller reads it. What a caller meets itself, such as a
-    reason of its own to stop, it keeps itself.
+    Only the decoder writes it, which may run in another process; the caller reads it. What a caller
+    meets itself, such as a reason of its own to stop, it keeps itself.
     """
 
     damaged_count: int = 0
@@ -101,6 +103,8 @@ class DecodeReport:
     """Where the last decoded sound ends."""
     lost_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds that should have been decoded and were not, by reason."""
+    audio_hole_seconds: float = 0.0
+    """Length of all gaps between sounds that are no rounding of timestamps."""
     flags: set[str] = field(default_factory=set)
     """Properties of the whole file that every clip of it shares: `hdr`, `out-of-phase`."""
     skipped_streams: list[str] = field(default_factory=list)

@@ -119,7 +119,7 @@ def read_audio_chunks(
 ) -> Iterator[NDArray[np.float32]]:
     """`decode.decode_audio_chunks` in another process."""
     events = read_media(path, replace(options, video=False), report)
-    for event in in_process.continuous_audio(events, report):
+    for event in in_process.continuous_audio(events):
         assert not isinstance(event, Frame)
         yield event
 
