@@ -137,6 +137,19 @@ def test_a_broken_example_is_reported_and_left_out(db, examples, tmp_path, caplo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_classes_that_cannot_be_told_apart_are_warned_of(db, tmp_path, caplog):
+    for name in ("one", "other", "third"):
+        (tmp_path / "alike" / name).mkdir(parents=True)
+        write_tones(tmp_path / "alike" / name, "low", 4)
+    result = ll.tag_index(db, tmp_path / "alike", device="cpu")
+    lines = {line["class"]: line["recognized"] for line in result.classes}
+    poor = [name for name, recognized in lines.items() if recognized < 0.5]
+    assert set(poor) & {"one", "other", "third"}
+    for name, recognized in lines.items():
+        warning = f"of the examples of {name}, {100 * recognized:.0f} % were recognized"
+        assert (warning in caplog.text) == (name in poor)
+
+
 def test_a_class_of_any_name_is_found(db, examples, tmp_path):
     copy = tmp_path / "examples"
     shutil.copytree(examples, copy)

@@ -48,6 +48,8 @@ MOST_OTHERS = 500
 INVERSE_PENALTY = 10.0
 SOURCES_AT_ONCE = 64
 EXAMPLE_SECONDS = 1.0
+FEW_RECOGNIZED = 0.5
+"""A class of whose examples a smaller share is recognized is warned of."""
 HEAD_NAME = re.compile(r"[\w-]+", re.ASCII)
 
 _log = logging.getLogger("looklisten")
@@ -359,14 +361,22 @@ def _fit(rows: _Examples, classes: list[str], name: str) -> OwnClasses:
         if not own.any():
             continue
         weights[own] = 1 / own.sum()
+        recognized = float(is_right[own].mean())
         lines.append(
             {
                 "class": class_name,
                 "files": len(set(rows.files[own])),
                 "examples": int(own.sum()),
-                "recognized": round(float(is_right[own].mean()), 4),
+                "recognized": round(recognized, 4),
             }
         )
+        if recognized < FEW_RECOGNIZED:
+            _log.warning(
+                "of the examples of %s, %.0f %% were recognized when others taught the class; "
+                "its tags will often be wrong, so give it more examples",
+                class_name,
+                100 * recognized,
+            )
     interval = confidence_interval(is_right, [rows.files], weights)
     accuracy = float(is_right @ weights / weights.sum())
     model = _fitted(rows)
