@@ -38,13 +38,18 @@ def main() -> None:
     features = open_features(network, shards, config.train.cached_frames_per_second)
     learner = fit_fusion(config, network, clips, features, "cpu")
 
+    # Half precision, because the file is part of the package. Loading makes float32 of it.
+    weights = {
+        name: tensor.half() if name.startswith("fusion.") else tensor
+        for name, tensor in learner.network.state_dict().items()
+    }
     objective = learner.module.objective.state_dict()
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = save_checkpoint(
             Path(scratch),
             config.train.steps,
             learner.config,
-            learner.network.state_dict(),
+            weights,
             # Without the averages of Adam, which only a resumed training needs.
             {f"objective/{name}": value for name, value in objective.items()},
             {},
