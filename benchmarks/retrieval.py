@@ -47,6 +47,7 @@ TAGS: dict[str, Callable[[str], bool]] = {
 DRUM_LABEL = "drum"
 QUERIES_OF_EACH_KIND = 40
 SECONDS = 3
+BAR_COLORS = np.array([(1, 1, 1), (1, 1, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (1, 0, 0), (0, 0, 1)])
 ACROSS: tuple[tuple[FindSide, QuerySide], ...] = (("sound", "picture"), ("picture", "sound"))
 
 
@@ -103,7 +104,7 @@ def is_right(tag: str, label: str, is_label: Callable[[str], bool]) -> bool:
 
 
 def empty_queries(folder: Path) -> dict[str, list[Path]]:
-    """Files without anything to find, of each kind."""
+    """Files without anything to find, of each kind, and test signals."""
     generator = np.random.default_rng(0)
     kinds: dict[str, list[Path]] = {}
     for number in range(QUERIES_OF_EACH_KIND):
@@ -115,13 +116,19 @@ def empty_queries(folder: Path) -> dict[str, list[Path]]:
             "white noise": level * noise,
             "pink noise": level * colored(noise, 0.5),
             "brown noise": level * colored(noise, 1.0),
-            "hum of 50 Hz": level * np.sin(np.arange(len(noise)) * 2 * np.pi * 50 / SAMPLE_RATE_HZ),
+            "hum of 50 Hz": level * tones(50, [1]),
+            "hum of 60 Hz with harmonics": level * tones(60, generator.uniform(0, 1, 8)),
+            "hum of 50 Hz with hiss 20 dB below": 0.5 * (tones(50, [1]) + 0.07 * noise),
+            "offset with hiss at -50 dB": 0.3 + 3e-3 * noise,
+            "tone of 1 kHz": level * tones(1000, [1]),
         }
+        brightness = generator.integers(64, 256)
         color = generator.integers(0, 256, 3)
         pictures = {
             "black": np.zeros((224, 224, 3)),
             "one color": np.broadcast_to(color, (224, 224, 3)),
             "random pixels": generator.integers(0, 256, (224, 224, 3)),
+            "color bars": np.tile(np.repeat(BAR_COLORS * brightness, 32, axis=0), (224, 1, 1)),
         }
         for kind, wave in sounds.items():
             path = folder / f"{kind} {number}.wav"
@@ -132,6 +139,15 @@ def empty_queries(folder: Path) -> dict[str, list[Path]]:
             Image.fromarray(pixels.astype(np.uint8)).save(path)
             kinds.setdefault(kind, []).append(path)
     return kinds
+
+
+def tones(hz: float, levels: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """A tone and its harmonics, of at most 1."""
+    seconds = np.arange(SECONDS * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    wave = np.zeros(len(seconds))
+    for number, level in enumerate(levels, 1):
+        wave += level * np.sin(2 * np.pi * hz * number * seconds)
+    return wave / float(np.abs(wave).max())
 
 
 def colored(noise: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:

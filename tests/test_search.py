@@ -21,7 +21,7 @@ from looklisten.app.cli import main
 from looklisten.errors import ConfigError, OptionError, SourceError, StoreError
 from looklisten.search.finding.query import split_moment
 from looklisten.search.finding.searching import class_spellings
-from looklisten.search.indexing.empty_input import is_plain_noise
+from looklisten.search.indexing.empty_input import is_plain_hum, is_plain_noise
 from looklisten.search.indexing.source_reader import as_int16
 from looklisten.search.opening import open_store
 
@@ -120,12 +120,26 @@ def test_the_order_is_that_of_the_similarity_and_k_limits_it(db, media):
 
 
 @pytest.mark.parametrize(
-    "kind", ["silence", "white noise", "brown noise", "black", "one color", "random pixels"]
+    "kind",
+    [
+        "silence",
+        "offset",
+        "white noise",
+        "brown noise",
+        "hum",
+        "black",
+        "one color",
+        "random pixels",
+    ],
 )
 def test_a_query_of_nothing_finds_nothing(db, tmp_path, kind):
     noise = np.random.default_rng(0)
-    if kind in ("silence", "white noise", "brown noise"):
+    if kind in ("silence", "offset", "white noise", "brown noise", "hum"):
         wave = 0.1 * noise.standard_normal(3 * RATE_HZ) * (kind != "silence")
+        if kind == "offset":
+            wave = 0.3 + 2e-3 * wave
+        if kind == "hum":
+            wave = hum(50.05, 3.0) + 1e-3 * wave
         if kind == "brown noise":
             spectrum = np.fft.rfft(wave)
             wave = 40 * np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1))
@@ -139,7 +153,40 @@ def test_a_query_of_nothing_finds_nothing(db, tmp_path, kind):
     with ll.open_index(db, device="cpu") as index:
         hits = index.search(query, threshold=0.0)
     assert hits.nothing_found and not hits.nearest
-    assert "only silence, noise or one color" in hits.reason
+    assert "only silence, noise, hum or one color" in hits.reason
+
+
+def hum(hz, seconds=1.0):
+    """That of the mains: the second harmonic is loudest, and the others are lower."""
+    times = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    levels = {1: 0.05, 2: 0.1, 3: 0.04, 6: 0.02, 9: 0.01}
+    return sum(level * np.sin(2 * np.pi * hz * number * times) for number, level in levels.items())
+
+
+def test_only_plain_hum_is_hum():
+    """Other tones are something to find, such as a flute, a beep, or a note of a bass."""
+    noise = np.random.default_rng(0).standard_normal(RATE_HZ)
+    waves = {
+        "hum of 50 Hz": hum(50.0),
+        "hum of 60 Hz": hum(59.9),
+        "hum with faint hiss": hum(50.0) + 1e-3 * noise,
+        "hum with a voice": hum(50.0) + 0.01 * np.convolve(noise, np.hanning(64), "same"),
+        "hum with a quiet tone": hum(50.0) + 0.06 * tone(1.0, 930.0),
+        "buzz": hum(50.0) + 0.5 * tone(1.0, 350.0),
+        "test tone": tone(1.0, 1000.0),
+        "beep of 350 Hz": tone(1.0, 350.0),
+        "bass": tone(1.0, 49.0) + tone(1.0, 98.0),
+        "music in B": hum(61.7),
+        "silence": 0 * noise,
+    }
+    plain = {name for name, wave in waves.items() if is_plain_hum(as_int16(np.float32(wave)))}
+    assert plain == {"hum of 50 Hz", "hum of 60 Hz", "hum with faint hiss", "buzz"}
+
+
+def test_no_note_of_a_piano_is_hum():
+    for key in range(88):
+        wave = tone(1.0, 27.5 * 2 ** (key / 12))
+        assert not is_plain_hum(as_int16(np.float32(wave))), key
 
 
 def test_only_plain_noise_is_noise():

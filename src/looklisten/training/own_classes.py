@@ -297,7 +297,7 @@ def _encoded(
                 if moment.frame or moment.sound
             ]
             if not moments:
-                _log.warning("%s holds only silence or noise, so it is no example", path)
+                _log.warning("%s holds only silence, noise or hum, so it is no example", path)
             rows = moment_features(moments, encoder.width)
             features.append(rows)
             labels += [classes.index(class_name)] * len(rows)

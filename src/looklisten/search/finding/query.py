@@ -39,7 +39,7 @@ class Query:
     name: str
     vectors: dict[Side, Float32[np.ndarray, " width"]]
     """Of each side the mean over the query, of length 1. A side is absent where the query lacks it,
-    or holds only silence or noise there. Of a text the vectors to compare each side with."""
+    or holds only silence, noise or hum there. Of a text the vectors to compare each side with."""
     is_text: bool = False
 
 

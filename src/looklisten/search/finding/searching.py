@@ -162,7 +162,7 @@ class Index:
         pairs = directions(query, options.find, options.by)
         if not pairs:
             side = "sound or picture" if options.by == "auto" else options.by
-            reason = f"the query holds no {side} to compare, only silence, noise or one color"
+            reason = f"the query holds no {side} to compare, only silence, noise, hum or one color"
             if query.is_text:
                 reason = f"this network has no vectors of a {options.find}"
             return Hits(query.name, (), (), threshold, reason)

@@ -30,6 +30,7 @@ from looklisten.search.indexing.empty_input import (
     are_equal_sounds,
     is_black,
     is_pixel_noise,
+    is_plain_hum,
     is_plain_noise,
     is_uniform,
 )
@@ -58,7 +59,7 @@ class ReadMoment:
     frame: EncodedInput | None
     """None without a picture, and for a black one or random pixels."""
     sound: EncodedInput | None
-    """None without sound, and for silence or plain noise."""
+    """None without sound, and for silence, plain noise or hum."""
     thumbnail: str | None
 
 
@@ -299,8 +300,8 @@ class _SoundRows:
                 continue
             if "audio" not in self._encoder.sides:
                 continue
-            # Searches with rain or waves would find noise.
-            if is_plain_noise(sixteen_bits):
+            # Searches with rain or waves would find noise, and those with hum anything.
+            if is_plain_noise(sixteen_bits) or is_plain_hum(sixteen_bits):
                 continue
             self._waiting.append((row, waveform))
             if len(self._waiting) == ROWS_AT_ONCE:
