@@ -19,7 +19,7 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceStamp:
     """What is known of the content of a file. A field is None where it is unknown."""
 

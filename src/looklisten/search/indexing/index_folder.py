@@ -179,7 +179,7 @@ class SeenFiles:
             file.write(json.dumps(line) + "\n")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceNames:
     """What a table says of a source; it may change while the content does not."""
 
