@@ -387,13 +387,14 @@ def test_bars_next_to_a_frame_do_not_make_a_pair_less_likely(fusion, left, right
 def test_another_position_never_lowers_the_soft_maximum(evidence, more):
     fusion = SimilarityFusion({"vision": 2, "audio": 2}, 2, 10.0, 49)
     few, all_of_them = (
-        fusion.with_whole_frame(torch.tensor(values, dtype=torch.float64))
+        fusion.whole_frame_similarity(torch.tensor(values, dtype=torch.float64))
         for values in (evidence, [*evidence, *more])
     )
     assert all_of_them >= few - 1e-6
     strong = torch.tensor([0.9] * 4 + [0.0] * 45, dtype=torch.float64)
     wide = torch.cat([strong, torch.zeros(60, dtype=torch.float64)])
-    assert abs(float(fusion.with_whole_frame(wide) - fusion.with_whole_frame(strong))) < 0.001
+    difference = fusion.whole_frame_similarity(wide) - fusion.whole_frame_similarity(strong)
+    assert abs(float(difference)) < 0.001
 
 
 def test_the_sharpness_is_in_the_config_and_old_checkpoints_have_its_old_value(tmp_path):

@@ -32,7 +32,7 @@ from looklisten.inference.localization.localize import localize_each
 from looklisten.inference.localization.methods import default_method
 from looklisten.inference.localization.options import LocalizeOptions, Method
 from looklisten.inference.localization.records import Localization, normalize_maps
-from looklisten.inference.moments import Moment, moment_number
+from looklisten.inference.moments import Moment, nth_moment
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.scenes import CLASSES
 from looklisten.media.synth.synth import synth
@@ -263,7 +263,7 @@ def _frames_of_sounds(
         frames = []
         for hit in search["frames"]:
             clip = work.held_out[hit["clip"]]
-            frame = moment_number(clip, config, SEARCHED_MOMENTS_PER_CLIP, hit["moment"])
+            frame = nth_moment(clip, config, SEARCHED_MOMENTS_PER_CLIP, hit["moment"])
             frames.append((frame, hit["similarity"]))
         results.append(FramesOfSound(moment.clip, sound, frames))
     return results

@@ -1,6 +1,6 @@
-"""What a network answers about frames with other sounds than their own: one row a kind of sound.
+"""What a network answers about frames with their own and with other sounds: a row for each kind.
 
-Noise, silence and mixtures are made on the spot. Knows scores, shards and networks.
+Noise, silence and mixtures are made here, in memory. Knows scores, shards and networks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,8 +45,9 @@ class SoundRow:
     probability: float
     """Mean of the network's probability that frame and sound correspond."""
     auc: float
-    """How often a frame's own sound scores higher; NaN for `matched`."""
+    """How often a frame's own sound scores higher than this one; NaN for `matched`."""
     pairs: int
+    """Pairs that the figures are over."""
 
 
 def matrix_rows(matrix: ScoreMatrix, ranking: Ranking) -> Iterator[SoundRow]:
@@ -67,7 +68,10 @@ def other_sound_rows(
 ) -> Iterator[SoundRow]:
     """The rows of mixtures, of noise and of silence, with the frames of `moments`.
 
-    `files`: what the intervals are over.
+    `moments`: frames and sounds of `clips`.
+    `matched`: the score of each frame with its own sound.
+    `seed`: draws the noise and the sounds that are mixed in.
+    `files`: the files that videos share, which the intervals are over.
     """
     rng = np.random.default_rng(seed)
     amplitude = SOUND_SCALE * 10 ** (NOISE_DECIBELS / 20)
@@ -90,10 +94,10 @@ def other_sound_rows(
 def _project_sounds(
     model: L3Net, comparison: PairComparison, waveforms: Sequence[Int16[np.ndarray, " samples"]]
 ) -> Tensor:
-    """What is compared of sounds alone."""
+    """What `comparison.compare` reads of sounds, a row for each."""
     device = next(model.parameters()).device
     config = model.config
-    # A comparison takes both sides, and each row by itself: any frame will do.
+    # `project` takes frames too, but a sound's row does not depend on them: any frame will do.
     side = config.crop_pixels
     black = torch.zeros(1, 3 * config.frames_per_pair, side, side, dtype=torch.uint8)
     audio = listen(model, torch.from_numpy(np.stack(waveforms)).to(device))
@@ -173,11 +177,13 @@ def _row_of_frames(
     scores: Float[np.ndarray, "moments windows"],
     members: NDArray[Any],
 ) -> SoundRow:
-    """A row of frames, each with its own windows of one kind of sound.
+    """The row of one kind of sound.
 
-    `members`: what each frame with its sound depends on, `[moments, members]`.
+    `scores`: of each frame with one or more windows of this sound. `members`: the names of all
+    videos or files that the answers about each frame depend on, `[moments, members]`.
     """
     yes = (scores > 0).mean(1)
+    # A tie counts half.
     wins = ((matched[:, None] > scores) + (matched[:, None] >= scores).astype(np.float64)) / 2
     return SoundRow(
         sound=sound,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -32,12 +33,13 @@ class Moment:
     frame_seconds: float
     """Of the frame, from the start of the clip."""
     frame: UInt8[Tensor, "height width 3"]
-    """Resized, not cropped."""
+    """RGB, resized, not cropped."""
     vision_input: UInt8[Tensor, "height width channels"]
     """The input of the vision tower, not cropped: `frame`, or several neighboring frames, side by
     side in the channels (`frames_per_pair`).
     """
     waveform: Int16[np.ndarray, " samples"]
+    """The second of sound, mono at 48 kHz."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +52,17 @@ class MomentVectors:
 
 
 def moments(clip: Clip, config: ModelConfig, count: int) -> Iterator[Moment]:
-    """`count` seconds of a clip, evenly spread from its first to its last.
+    """`count` moments of a clip, their seconds of sound evenly spread over all of it.
 
-    A short clip has fewer, so that they overlap by at most three quarters. A single second is the
-    middle one.
+    A short clip has fewer, so that they overlap by at most three quarters. A single moment is the
+    middle one. Raises ConfigError for a clip of less than a second.
     """
     for start in moment_starts(clip, count):
         yield moment_at(clip, config, start, nearest_frame(clip, start))
 
 
-def moment_number(clip: Clip, config: ModelConfig, count: int, number: int) -> Moment:
-    """One of the moments that `moments(clip, config, count)` gives."""
+def nth_moment(clip: Clip, config: ModelConfig, count: int, number: int) -> Moment:
+    """Moment `number`, from 0, of those that `moments(clip, config, count)` gives."""
     start = moment_starts(clip, count)[number]
     return moment_at(clip, config, start, nearest_frame(clip, start))
 
@@ -83,21 +85,21 @@ def nearest_frame(clip: Clip, start: int) -> int:
     return int(np.abs(np.array(clip.frame_seconds) - middle_seconds).argmin())
 
 
-def moment_at(clip: Clip, config: ModelConfig, start: int, frame: int) -> Moment:
-    """The second of sound from sample `start` on, with the stored frame number `frame`.
+def moment_at(clip: Clip, config: ModelConfig, start: int, frame_number: int) -> Moment:
+    """The second of sound from sample `start` on, with one of the stored frames.
 
     `config`: of the network that takes the moment.
     """
-    input_frames = neighbor_frames(frame, len(clip.frames), config.frames_per_pair)
+    input_frames = neighbor_frames(frame_number, len(clip.frames), config.frames_per_pair)
     # Each stored frame is decoded once, also where a short clip repeats it.
     images = {}
-    for number in {frame, *input_frames}:
+    for number in {frame_number, *input_frames}:
         images[number] = decode_jpeg(clip.frames[number], config.resize_pixels)
     return Moment(
         clip=clip,
         start_seconds=start / SAMPLE_RATE_HZ,
-        frame_seconds=clip.frame_seconds[frame],
-        frame=images[frame],
+        frame_seconds=clip.frame_seconds[frame_number],
+        frame=images[frame_number],
         vision_input=torch.cat([images[number] for number in input_frames], dim=2),
         waveform=clip.waveform[start : start + WINDOW_SAMPLES],
     )
@@ -143,35 +145,22 @@ def embed_clips_with_each(
     The networks have the same config. The vectors are those of pool4 or, with `aligned`, of the
     space that both sides share.
     """
-    waiting: list[Moment] = []
-    clip_numbers: list[int] = []
-    # So that no clip gives an array of the right width, too.
+    # The arrays begin with no rows, so that they have the right width even without clips.
     widths = models[0].features
     if aligned:
         widths = dict.fromkeys(SIDES, models[0].fusion.aligned_width)
     no_frames, no_sounds = (np.zeros((0, widths[side]), np.float32) for side in SIDES)
     vision = [[no_frames] for _ in models]
     audio = [[no_sounds] for _ in models]
-
-    def flush() -> None:
+    clip_numbers: list[int] = []
+    numbered = _numbered_moments(clips, models[0].config, per_clip)
+    while rows := list(islice(numbered, MOMENTS_PER_BATCH)):
+        clip_numbers += [clip_number for clip_number, _ in rows]
+        batch = [moment for _, moment in rows]
         for number, model in enumerate(models):
-            vision_output, audio_output = look_and_listen(model, waiting)
-            of_frames, of_sounds = vision_output.vector, audio_output.vector
-            if aligned:
-                of_frames = side_vectors(model, vision_output, "vision", ALIGNED)
-                of_sounds = side_vectors(model, audio_output, "audio", ALIGNED)
-            vision[number].append(of_frames.float().cpu().numpy())
-            audio[number].append(of_sounds.float().cpu().numpy())
-        waiting.clear()
-
-    for number, clip in enumerate(clips):
-        for moment in moments(clip, models[0].config, per_clip):
-            waiting.append(moment)
-            clip_numbers.append(number)
-            if len(waiting) == MOMENTS_PER_BATCH:
-                flush()
-    if waiting:
-        flush()
+            frame_vectors, sound_vectors = _vectors_of(model, batch, aligned)
+            vision[number].append(frame_vectors)
+            audio[number].append(sound_vectors)
     results = []
     for vision_parts, audio_parts in zip(vision, audio, strict=True):
         results.append(
@@ -182,3 +171,26 @@ def embed_clips_with_each(
             )
         )
     return results
+
+
+def _numbered_moments(
+    clips: Iterable[Clip], config: ModelConfig, per_clip: int
+) -> Iterator[tuple[int, Moment]]:
+    """The moments of all clips, each with the number of its clip."""
+    for number, clip in enumerate(clips):
+        for moment in moments(clip, config, per_clip):
+            yield number, moment
+
+
+def _vectors_of(
+    model: L3Net, batch: Sequence[Moment], aligned: bool
+) -> tuple[
+    Float[np.ndarray, "moments vision_features"], Float[np.ndarray, "moments audio_features"]
+]:
+    """The vectors of the frames and of the sounds of a batch."""
+    vision_output, audio_output = look_and_listen(model, batch)
+    frame_vectors, sound_vectors = vision_output.vector, audio_output.vector
+    if aligned:
+        frame_vectors = side_vectors(model, vision_output, "vision", ALIGNED)
+        sound_vectors = side_vectors(model, audio_output, "audio", ALIGNED)
+    return frame_vectors.float().cpu().numpy(), sound_vectors.float().cpu().numpy()

@@ -19,8 +19,8 @@ from looklisten.inference.moments import (
     MOMENTS_PER_BATCH,
     Moment,
     look_and_listen,
-    moment_number,
     moments,
+    nth_moment,
 )
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
@@ -37,7 +37,7 @@ class MomentAddress:
 
     def load(self, shards: Shards, config: ModelConfig) -> Moment:
         """The moment itself, for a network of `config`."""
-        return moment_number(shards.folder[self.clip], config, self.per_clip, self.moment)
+        return nth_moment(shards.folder[self.clip], config, self.per_clip, self.moment)
 
 
 @dataclass(frozen=True, eq=False)

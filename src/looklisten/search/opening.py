@@ -23,13 +23,18 @@ def open_store(
     create: bool = False,
     table: str | None = None,
 ) -> VectorStore:
-    """The store in the folder `db`.
+    """Open the store of the index in the folder `db`, to read it or, with `create`, to write.
 
-    `space_id` is the key of the network and `width` the length of its vectors. When they are given,
-    an index of another network is refused. `create` makes the index if there is none, and takes the
-    lock of the writer until `close`. `store`: `arrow` for a new index, else the kind that is there.
-    `table`: the address in an object store for the table of a new index of the store `lance`.
-    Raises StoreError.
+    `space_id`, `width`: the key of a network and the length of its vectors. When they are given, an
+        index of another network is refused. A new index needs both.
+    `store`: the kind of a new index; by default `arrow`, or `lance` with a `table`. An index of
+        another kind is refused.
+    `create`: make the index if there is none, and take the writer's lock until `close`.
+    `table`: the address in an object store for the table of a new index of the store `lance`. An
+        index with its table elsewhere is refused.
+
+    Raises OptionError for an unknown kind or a width below 1; else StoreError, for a missing or
+    damaged index too, and StoreInUseError while another process writes.
     """
     db = Path(db)
     if store is not None and store not in get_args(StoreKind):
@@ -58,6 +63,7 @@ def open_store(
 def _create(
     db: Path, space_id: str | None, width: int | None, store: StoreKind, address: str | None
 ) -> None:
+    """Write `index.json`, and the empty table of `lance`. `address`: of its table, if any."""
     if space_id is None or width is None:
         raise StoreError(f"{printable(db)} holds no index, and a new one needs a network")
     check_at_least(1, width=width)
@@ -75,4 +81,5 @@ def _create(
                     LanceStore.make_table(LanceLocation(db, table), width)
                 IndexFile(store, space_id, width, table=table).write(db)
     finally:
+        # The store that is opened next takes a lock of its own.
         lock.release()

@@ -15,15 +15,16 @@ from looklisten.training.frozen_towers.batches import AnyBatch, FeatureBatch
 def tower_inputs(
     batch: AnyBatch, config: Config, step: int, device: str, augmented: bool = True
 ) -> tuple[Float[Tensor, "own ..."], Float[Tensor, "own ..."]]:
-    """Frames and waveforms of a batch, on the device, in -1..1; or its features, as they are.
+    """What the towers read of the rows of this process, on the device: frames, then waveforms.
 
-    If `augmented`, each frame has another brightness and saturation, and each sound then another
-    gain. These depend on the seed and the step alone, in whichever process a row is.
+    Both are in -1..1. If `augmented`, brightness and saturation of each frame and the gain of each
+    sound are changed at random. The changes of a row depend on the seed, the step and the row
+    alone, not on the process. A `FeatureBatch` gives its features, unchanged.
     """
     if isinstance(batch, FeatureBatch):
         vision = batch.vision.to(device, non_blocking=True)
         return vision, batch.audio.to(device, non_blocking=True)
-    # They travel as integers, which are smaller.
+    # Moved to the device as integers, which are smaller.
     frames = batch.frames.to(device, non_blocking=True)
     sounds = int16_to_float(batch.waveforms.to(device, non_blocking=True))
     if not augmented:

@@ -18,24 +18,23 @@ from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.process import ChildProcess, WorkerLost
 
 WORKER_PROGRAM = "looklisten.data.workers.child"
-"""What a worker process runs."""
 
 
 class Worker:
     """A running worker process, which cuts one batch of sources after the other.
 
-    `cut` raises WorkerLost if the process died, or was silent for too long and was stopped; OSError
-    if it met an error of the machine; LookListenError if it refused the work.
+    The constructor starts it and waits until it is ready. It raises LookListenError if the process
+    cannot run on this machine. After an error of `cut` the process must be stopped.
     """
 
     def __init__(self, limits: WorkerLimits) -> None:
         self.limits = limits
         self.sources = 0
-        """How many sources it has worked on."""
+        """Sources that it was given."""
         self._process = ChildProcess(WORKER_PROGRAM, str(limits.memory_megabytes))
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         """Answers in order; None after the last one, when the process has closed its pipe."""
-        # A thread reads the pipe: `receive` needs a time limit, which a pipe does not have.
+        # A thread reads the pipe: `_receive` needs a time limit, which a pipe does not have.
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         try:
@@ -66,8 +65,11 @@ class Worker:
         """Cut sources into the shards of a batch, one after the other.
 
         `sources`: each is asked for when the one before is done. `on_clips` gets the number of
-        clips of the source at work. Returns the outcome of each source, and what the index says of
-        each shard.
+        clips of the source at work. Returns the outcome of each source, and the entry of each shard
+        in `index.json`.
+
+        Raises WorkerLost if the process ended, or was silent for `limits.stall_seconds` and was
+        stopped; OSError if it met an error of the machine; LookListenError if it refused the work.
         """
         self._send(batch.to_json())
         outcomes = []
@@ -90,7 +92,7 @@ class Worker:
             raise WorkerLost(self._process.how_it_ended()) from None
 
     def _receive(self) -> dict[str, Any]:
-        """The next answer, within `limits.stall_seconds`."""
+        """The next answer, within `limits.stall_seconds`. Raises what `cut` does."""
         try:
             answer = self._answers.get(timeout=self.limits.stall_seconds)
         except queue.Empty:
@@ -109,7 +111,7 @@ class Worker:
 
     def stop(self) -> None:
         """End the process. May be called again."""
-        # The listener reads to the end of the pipe, so `stop` must not close it before.
+        # The listener reads to the end of the pipe, so the pipe is closed only after that.
         self._process.kill()
         self._listener.join()
         self._process.stop()

@@ -14,12 +14,7 @@ from looklisten.inference.embedding.windows import WindowedAudio
 from looklisten.inference.encoder import Encoder, encoder_of, rows_at_once
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.decode.records import DecodeReport
-from looklisten.media.waveform import (
-    NO_SAMPLES,
-    ArrayResampler,
-    SampleRate,
-    Waveform,
-)
+from looklisten.media.waveform import NO_SAMPLES, ArrayResampler, SampleRate, Waveform
 from looklisten.model.l3net import L3Net
 
 
@@ -30,10 +25,12 @@ def audio_stream(
     report: DecodeReport | None = None,
     batch_windows: int | None = None,
 ) -> WindowedAudio | DenseAudio:
-    """What embeds a mono sound at 48 kHz, chunk by chunk.
+    """The object that embeds a mono sound at 48 kHz, chunk by chunk.
 
-    `report`: of the decoding that gives the chunks. `batch_windows`: windows wait until so many are
-    there; by default as many as are computed at once.
+    `source`: the name of the sound, for the vectors and for errors.
+    `report`: what the decoder that gives the chunks met.
+    `batch_windows`: vectors come in multiples of this number, by default as many as are computed at
+        once. Not used with `options.dense`, where vectors come as soon as they are known.
     """
     report = report or DecodeReport()
     if options.dense:
@@ -53,8 +50,8 @@ class StreamingEmbedder:
         embeddings = stream.finish()
 
     All vectors together are those that `ll.embed` gives for the whole sound: exactly on a CPU, up
-    to rounding on a GPU. It keeps two seconds of sound in memory. If `dense`, it keeps two seconds
-    of the tower's feature map. `choices` are fields of `EmbedOptions`; they override `options`.
+    to rounding on a GPU. However long the sound is, only its last few seconds are in memory.
+    `choices` are fields of `EmbedOptions`; they override `options`.
     """
 
     def __init__(
@@ -73,7 +70,7 @@ class StreamingEmbedder:
         self._is_finished = False
 
     def push(self, samples: Waveform) -> Embeddings:
-        """The windows that these samples complete, perhaps none.
+        """The vectors of the windows that these samples complete, perhaps none.
 
         `samples` are the next `[samples]` or `[samples, channels]`, of any number. Raises
         SourceError if samples are not valid sound, ConfigError after `finish`.
@@ -81,7 +78,10 @@ class StreamingEmbedder:
         return self._push(samples)
 
     def finish(self) -> Embeddings:
-        """The remaining windows; silence fills the last. Raises SourceError for no sound."""
+        """The vectors of the remaining windows; silence fills the last.
+
+        Raises SourceError if no samples were pushed, ConfigError after `finish`.
+        """
         return self._push(NO_SAMPLES, is_last=True)
 
     def _push(self, samples: Waveform, is_last: bool = False) -> Embeddings:

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0, a vision backbone with weights that were trained on ImageNet's labels.
 
-Tan and Le, "EfficientNet", 2019, section 5; Lite has no squeeze-and-excitation, and ReLU6. Knows
-tensors and its published file.
+Tan and Le, "EfficientNet", 2019, section 4 and table 1. The variant Lite omits
+squeeze-and-excitation, and has ReLU6 in place of swish. Knows tensors and its published file.
 """
 
 import io
@@ -29,15 +29,21 @@ from looklisten.system.published_files import PublishedFile
 
 
 class Stage(NamedTuple):
-    """Blocks of one width; the first of them has the stride."""
+    """Blocks of one width, one after the other."""
 
     blocks: int
+    """How many."""
     kernel: int
+    """Rows and columns of the filters."""
     stride: int
+    """Of the first block; that of the others is 1."""
     expansion: int
+    """How many times as many channels a block has inside."""
     width: int
+    """Channels that a block gives."""
 
 
+EFFICIENTNET_NAME = "efficientnet-lite0"
 STEM_WIDTH, HEAD_WIDTH = 32, 1280
 STAGES = (
     Stage(1, 3, 1, 1, 16),
@@ -64,9 +70,10 @@ ARCHIVE_NAME = f"{WEIGHTS_PACKAGE}-0.1.0.tar.gz"
 
 
 class MobileBlock(nn.Module):
-    """1 x 1 convolution to more channels, one filter for each channel, 1 x 1 to few channels.
+    """1 x 1 convolution to more channels, one filter for each channel, 1 x 1 to fewer channels.
 
-    The input is added if the shapes are equal. Without expansion the first convolution is omitted.
+    It is the inverted residual of MobileNetV2 (Sandler et al. 2018). The input is added if the
+    shapes are equal. Without expansion the first convolution is omitted.
     """
 
     def __init__(
@@ -125,11 +132,13 @@ class EfficientNetLite0(FixedBackbone):
 
         self.features = HEAD_WIDTH
         self.stride = EFFICIENTNET_STRIDE
-        # The first block of the second stage has 6 x 16 channels on half the rows and columns.
-        self.peak_values_per_pixel = 6 * STAGES[0].width / 4
+        # The largest map is inside the first block of the second stage, before its stride: more
+        # channels, on half the rows and columns of the frame.
+        self.peak_values_per_pixel = STAGES[1].expansion * STAGES[0].width / 4
         self.layers = {
             "mean": Layer(HEAD_WIDTH, pooling="mean"),
             "maximum": Layer(HEAD_WIDTH),
+            # Of a square frame; each cell of the grid is a quarter of it.
             STAGE5: Layer(STAGES[FINE_STAGE - 1].width, (2, 2), STAGE5, "mean"),
         }
 
@@ -164,13 +173,13 @@ class FusedEfficientNet:
 
     def __init__(self, tower: EfficientNetLite0, dtype: torch.dtype) -> None:
         self._stem = _fused(tower.stem, dtype)
-        self._stages: list[list[FusedBlock]] = []
+        self._stages: list[list[FusedMobileBlock]] = []
         for stage in tower.stages:
             assert isinstance(stage, nn.Sequential)
             self._stages.append([])
             for block in stage:
                 assert isinstance(block, MobileBlock)
-                self._stages[-1].append(FusedBlock(block, dtype))
+                self._stages[-1].append(FusedMobileBlock(block, dtype))
         self._head = _fused(tower.head, dtype)
 
     def __call__(self, x: Float[Tensor, "batch 3 height width"]) -> TowerOutput:
@@ -186,7 +195,7 @@ class FusedEfficientNet:
         return TowerOutput(x, pool(x, pooling), named_maps, pooling)
 
 
-class FusedBlock:
+class FusedMobileBlock:
     """A copy of a `MobileBlock` for inference in `dtype`."""
 
     def __init__(self, block: MobileBlock, dtype: torch.dtype) -> None:
@@ -213,9 +222,6 @@ def _fused(
     return FusedSameConvolution(convolution, norm, dtype, activation)
 
 
-EFFICIENTNET_NAME = "efficientnet-lite0"
-
-
 def read_efficientnet(path: Path) -> dict[str, Tensor]:
     """The state of an `EfficientNetLite0` from the published `.pth` file, or from its package.
 
@@ -234,17 +240,17 @@ def read_imagenet_classes(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _published_tensors(path: Path) -> dict[str, Tensor]:
-    content = _content(path)
+    file = _weights_file(path)
     try:
         # weights_only: nothing but tensors is read, so no code of the file can run.
-        published: dict[str, Tensor] = torch.load(content, map_location="cpu", weights_only=True)
+        published: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError:
         # PyTorch's own message advises to run the code in the file.
         raise ValueError("it holds something else than tensors") from None
     return published
 
 
-def _content(path: Path) -> Path | io.BytesIO:
+def _weights_file(path: Path) -> Path | io.BytesIO:
     """The `.pth` file, or its bytes out of the archive of the package."""
     if not path.name.endswith((".tar.gz", ".tgz")):
         return path
@@ -257,7 +263,10 @@ def _content(path: Path) -> Path | io.BytesIO:
 
 
 def published_name(name: str) -> str:
-    """The name that a tensor of `EfficientNetLite0` has in the published file."""
+    """The name that a tensor of `EfficientNetLite0` has in the published file.
+
+    `stages.1.0.filter.0.weight` is `_blocks.1._depthwise_conv.weight` there.
+    """
     part, *inner, kind = name.split(".")
     if part in ("stem", "head"):
         layer = {"stem0": "_conv_stem", "stem1": "_bn0", "head0": "_conv_head", "head1": "_bn1"}

@@ -55,7 +55,7 @@ BLOCK11 = f"block{FINE_BLOCK}"
 class SeparableBlock(nn.Module):
     """One filter for each channel and ReLU, then a 1 x 1 convolution and ReLU.
 
-    The published files hold the batch-norm of the training as a factor of the weights and a bias.
+    It has no batch-norm: the weights and biases of the published file have it multiplied in.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
@@ -100,11 +100,12 @@ class Yamnet(FixedBackbone):
         self.features = width
         self.classes = AUDIOSET_CLASSES
         self.stride = YAMNET_STRIDE
-        # The first block has 64 channels on half the rows and columns.
+        # The largest map: that of the first block, on half the rows and columns of the input.
         self.peak_values_per_pixel = BLOCKS[0][1] / 4
         self.layers = {
             "mean": Layer(width, pooling="mean"),
             "maximum": Layer(width),
+            # Of a second its map has 4 x 6 positions, so each cell of the grid has 2 x 2.
             BLOCK11: Layer(BLOCKS[FINE_BLOCK - 1][1], (2, 3), BLOCK11, "mean"),
         }
 
@@ -155,7 +156,7 @@ class FusedYamnet:
 
 
 def read_yamnet(path: Path) -> dict[str, Tensor]:
-    """The state of a `Yamnet` from a TFLite file, integers as floats.
+    """The state of a `Yamnet` from a TFLite file. Weights in 8 bits become floats.
 
     Raises an error of any kind for a file that is damaged or of another network.
     """
@@ -169,6 +170,7 @@ def read_yamnet(path: Path) -> dict[str, Tensor]:
     # The mel bands may be a fully-connected layer as well; the classes are the last one.
     classes = [layer for layer in layers if layer.operator == FULLY_CONNECTED][-1:]
     tensors: dict[str, Tensor] = {}
+    # Their number is checked below, with the shapes.
     for name, layer in zip(names, convolutions, strict=False):
         tensors |= {f"{name}.weight": _weight(layer), f"{name}.bias": _bias(layer)}
     for layer in classes:
@@ -196,6 +198,7 @@ def _weight(layer: TfliteLayer) -> Tensor:
 
 
 def _bias(layer: TfliteLayer) -> Tensor:
+    # A missing bias is empty, so the check of the shapes refuses it.
     return torch.empty(0) if layer.bias is None else torch.from_numpy(layer.bias)
 
 

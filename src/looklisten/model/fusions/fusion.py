@@ -178,7 +178,7 @@ class Fusion(nn.Module):
         """The logits of pairs, from their similarities."""
         raise NotImplementedError
 
-    def with_whole_frame(
+    def whole_frame_similarity(
         self, similarities: Float[Tensor, "*sounds frame_vectors"]
     ) -> Float[Tensor, "*sounds"]:
         """The similarity of each sound with a frame, from those with all vectors of the frame."""

@@ -253,12 +253,12 @@ class LinearFusion(PositionFusion):
         self, vision: Float[Tensor, "*n rows width"], audio: Float[Tensor, "*n 1 width"]
     ) -> Float[Tensor, "*n 2"]:
         similarity = (vision @ audio.transpose(-1, -2))[..., 0]
-        return self.similarity_logits(self.with_whole_frame(similarity))
+        return self.similarity_logits(self.whole_frame_similarity(similarity))
 
-    def with_whole_frame(
+    def whole_frame_similarity(
         self, similarities: Float[Tensor, "*sounds frame_vectors"]
     ) -> Float[Tensor, "*sounds"]:
-        by_position = super().with_whole_frame(similarities[..., :-1])
+        by_position = super().whole_frame_similarity(similarities[..., :-1])
         return (by_position + similarities[..., -1]) / 2
 
     def shown_similarities(

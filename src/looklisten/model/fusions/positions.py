@@ -29,8 +29,8 @@ class PositionFusion(AlignedFusion):
     more positions. Those with low similarity then hardly change the result.
     """
 
-    # With a hard maximum, only one position of a frame learns from a pair, and the network learned
-    # nothing in the first 200 to 500 steps (LOG.md, 2026-11-24).
+    # Soft, because with a hard maximum only one position of a frame learns from a pair. Then the
+    # network learned nothing in the first 200 to 500 steps (LOG.md, 2026-11-24).
 
     compares_positions = True
     initial_slope, initial_threshold = 5.0, 0.5
@@ -54,7 +54,7 @@ class PositionFusion(AlignedFusion):
         self, vision: Float[Tensor, "n positions width"], audio: Float[Tensor, "m times width"]
     ) -> Float[Tensor, "n m"]:
         """The soft maximum over the positions for each time of the sound, averaged over times."""
-        # Multiply the vectors by the sharpness, not the similarities: that tensor is much larger.
+        # The vectors are multiplied by the sharpness, not their many more similarities.
         scaled = torch.einsum("npw,mtw->npmt", self.sharpness * vision, audio)
         return self._soft_maximum(scaled, 1).mean(2)
 
@@ -75,7 +75,7 @@ class PositionFusion(AlignedFusion):
     ) -> Float[Tensor, "n m 2"]:
         return self.similarity_logits(self.similarities(vision, audio))
 
-    def with_whole_frame(
+    def whole_frame_similarity(
         self, similarities: Float[Tensor, "*sounds frame_vectors"]
     ) -> Float[Tensor, "*sounds"]:
         """The soft maximum over the positions of the frame, as in training."""
@@ -92,13 +92,12 @@ class PositionFusion(AlignedFusion):
 
 
 class SimilarityFusion(PositionFusion):
-    """The whole second of sound with the most similar position (AVOL-Net, section 4 of "Objects
-    that Sound").
+    """Compares the whole second of sound with the most similar position.
 
-    For search a frame also has one vector, a weighted mean over its positions. Most positions show
-    background, so a position that is less similar to the usual position of training frames has a
-    higher weight. This vector has no loss of its own: with one, the network answered, pointed and
-    found no better (LOG.md, 2026-11-28).
+    So does AVOL-Net ("Objects that Sound", section 4). For search a frame also has one vector, a
+    weighted mean over its positions. Most positions show background, so a position that is less
+    similar to the usual position of training frames has a higher weight. This vector has no loss of
+    its own: with one, no figure gained more than 0.5 points (LOG.md, 2026-11-28).
     """
 
     aligns_vectors = True
@@ -118,6 +117,7 @@ class SimilarityFusion(PositionFusion):
     def project(
         self, vision: Float[Tensor, "*n vision_features"], audio: Float[Tensor, "*m audio_features"]
     ) -> tuple[Float[Tensor, "*n width"], Float[Tensor, "*m width"]]:
+        """Unit vectors of the shared space. In training they also move `usual_position`."""
         vision_vectors, audio_vectors = super().project(vision, audio)
         if self.training:
             mean = vision_vectors.detach().flatten(0, -2).mean(0)
@@ -134,7 +134,11 @@ class SimilarityFusion(PositionFusion):
     def _whole_frames(
         self, positions: Float[Tensor, "n positions width"]
     ) -> Float[Tensor, "n width"]:
-        """Unit vectors of frames, from those of their positions."""
+        """Unit vectors of frames, from those of their positions.
+
+        Of the weights that were tried, the squared distance from the usual position had the best
+        precision from sound to picture (LOG.md, 2026-11-28).
+        """
         usual = functional.normalize(self.usual_position, dim=-1, eps=MIN_NORM)
         distances = 1 - positions @ usual
         weighted = positions * distances.square()[..., None]
@@ -149,9 +153,9 @@ def _add_usual_position(
 
 
 class DenseFusion(PositionFusion):
-    """Each time of the sound with the most similar position, averaged over the second.
+    """Compares each time of the sound with its most similar position, and averages over the second.
 
-    This fusion localizes in the frame and in time (after DenseAV, Hamilton et al. 2024).
+    It localizes in the frame and in time (after DenseAV, Hamilton et al. 2024).
     """
 
     def audio_features(self, audio: TowerOutput) -> Float[Tensor, "m times features"]:

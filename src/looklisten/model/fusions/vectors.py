@@ -119,7 +119,7 @@ class DistanceFusion(AlignedFusion):
     ) -> Float[Tensor, "*all 2"]:
         return self.similarity_logits((vision * audio).sum(-1))
 
-    def with_whole_frame(
+    def whole_frame_similarity(
         self, similarities: Float[Tensor, "*sounds frame_vectors"]
     ) -> Float[Tensor, "*sounds"]:
         # A whole frame is one vector here.

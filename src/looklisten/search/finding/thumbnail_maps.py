@@ -35,7 +35,7 @@ def thumbnail_map(
     positions = fusion.aligned(vision.map.flatten(2).transpose(1, 2), "vision")
     frame_vectors = fusion.aligned(fusion.vision_features(vision), "vision")
     sound_vector = torch.from_numpy(sound).to(positions)
-    answers = fusion.with_whole_frame(frame_vectors @ sound_vector)
+    answers = fusion.whole_frame_similarity(frame_vectors @ sound_vector)
     similarities = fusion.shown_similarities(positions @ sound_vector, answers)
     log_odds = network.log_odds(fusion.similarity_logits(similarities))
     values: Float[np.ndarray, "1 positions"] = torch.sigmoid(log_odds).float().cpu().numpy()

@@ -6,10 +6,10 @@ Decisions:
   moved back is not read again. Its digest is kept with its size and date in `seen.jsonl`, which may
   be lost without harm.
 - Each source is one commit of the store, so a kill loses at most the source that was being read.
-- Two files with the same bytes are indexed once. When the first one goes or changes, the second
+- Two files with the same bytes are indexed once. When the first one is gone or changes, the second
   takes over.
-- A file that went is removed when an input folder held it, or when an input holds its bytes under
-  another name. Other files of inputs that are not named stay.
+- A file that is gone is removed from the index when an input folder held it, or when an input holds
+  its bytes under another name. Files of inputs that a call does not name stay in the index.
 - A file that changes while it is read is not indexed: its digest would be that of other bytes.
 - Files are decoded in another process. A file that ends it twice, or makes it hang, is written to
   `failures.jsonl` and opened again only if it or the decoder changes.
@@ -95,18 +95,22 @@ def index(
 ) -> IndexResult:
     """Index the moments of all files that `inputs` name; a second call adds what is new or changed.
 
-    `inputs` are those of `prepare`, and sounds and images too. `db` is the folder of the index;
-    `failures.jsonl` in it has a line for each file that failed or ended early. `network` must have
-    vectors of frames and of sound in one space, or be a model of others with vectors of one side.
-    `choices` are fields of `IndexOptions`.
-    `make_encoder`: gives another `MomentEncoder`, such as one that computes on another thread.
+    `inputs`: what `prepare` takes, and also sounds and images.
+    `db`: the folder of the index. `failures.jsonl` in it has a line for each file that failed or
+        ended early.
+    `network`: one with vectors of frames and of sound in one space, or a model of others with
+        vectors of one side.
+    `make_encoder`: gives another `MomentEncoder`, such as one that computes on another thread. The
+        tasks of a Ray cluster do not use it.
     `task_index`, `num_tasks`: in a job array, index this share of the files into a part of its own.
-    The next call without them takes all parts in.
+        The next call without them takes all parts in.
     `engine="ray"`: index `num_tasks` shares, by default four for each core, on a Ray cluster, and
-    then take the parts in. With the device cuda each share has one GPU.
+        then take the parts in. With the device cuda each share has one GPU.
+    `choices`: fields of `IndexOptions`; they override `options`.
 
-    Raises ConfigError for a network without such a space, for an index of another network or of
-    other moments, and while another process writes to it.
+    Raises OptionError for options that never fit together; ConfigError for a network without such a
+    space or an index with other moments; StoreError for an index of another network, and while
+    another process writes to it.
     """
     options = replace(options or IndexOptions(), **choices)
     check_at_least(0, task_index=task_index)
@@ -140,6 +144,7 @@ def index(
             int(device.startswith("cuda")),
             progress,
         )
+    # A part is read once, to be taken in: it needs no approximate index, and stays a local folder.
     kind = "arrow" if is_part else options.store
     table = None if is_part else options.table
     with open_store(
@@ -158,7 +163,7 @@ def index(
 
 
 def absolute_name(root: Path, source: Source) -> str:
-    """The name of a source in an index: its absolute path, or its address."""
+    """The name of a source in an index: its absolute path, or the address of a remote file."""
     if is_remote(source.path):
         return source.path
     # Not `resolve`: a link keeps its own name.
@@ -187,8 +192,9 @@ class _Update:
         self._failures = FailureLog(folder.path / "failures.jsonl")
         self._own_classes = list(read_own_classes(folder.path).values())
         self._digests = store.sources()
+        """Of the sources in the index: name -> digest of the content."""
         self._holders = {digest: name for name, digest in self._digests.items()}
-        """The source that holds each content."""
+        """The reverse: digest -> name. Copies of a source are in neither."""
         self._counts = dict.fromkeys(
             (
                 "indexed",
@@ -204,8 +210,8 @@ class _Update:
         self._media_seconds = 0.0
 
     def leave_out(self, db: Path, share: TaskShare, is_part: bool) -> None:
-        """Leave out the files of the index itself, and what a task need not do."""
-        # The index may lie in a folder of sources; its thumbnails are none.
+        """Leave out the index's own files, other shares and, for a part, what the index holds."""
+        # The index may lie in a folder of sources, and its thumbnails are not to be indexed.
         own_files = encode_name(os.path.abspath(db)) + os.sep  # noqa: PTH100
         for names in (self._sources, self._unusable):
             for name in list(names):
@@ -216,9 +222,12 @@ class _Update:
                 del self._sources[name]
 
     def run(self, inputs: Sequence[str | Path], progress: Progress) -> None:
-        """Remove what went, index what is new or changed, and tidy up."""
+        """Remove what is gone, index what is new or changed, and tidy up.
+
+        `inputs`: as `index` got them; their folders tell which missing files are gone.
+        """
         # Before new lines are added: a file that failed in an earlier run may be readable now.
-        self._failures.keep_lines(self._still_holds)
+        self._failures.keep_lines(self._is_still_true)
         for name, reason in self._unusable.items():
             self._failures.add(name, reason)
         for name in self._gone(inputs):
@@ -253,11 +262,11 @@ class _Update:
             **self._counts,
         )
 
-    def _still_holds(self, line: FailureLine) -> bool:
+    def _is_still_true(self, line: FailureLine) -> bool:
         """Whether a line of an earlier run is still true."""
         name = line["source"]
         if name not in self._sources and name not in self._unusable:
-            # Of inputs that this call does not name.
+            # This call does not name the file, so it learns nothing new about it.
             return name in self._digests or self._exists(name)
         before = SourceStamp.read(line)
         if before.source_sha256 is not None and name in self._sources:
@@ -283,7 +292,7 @@ class _Update:
         return is_remote(name) or os.path.lexists(decode_name(name))
 
     def _gone(self, inputs: Sequence[str | Path]) -> Iterator[str]:
-        """The sources of the index below an input folder whose files went."""
+        """The sources of the index below an input folder whose files are gone."""
         folders = [Path(os.path.abspath(name)) for name in inputs]  # noqa: PTH100
         folders = [path for path in folders if path.is_dir()]
         for name in sorted(self._digests):
@@ -342,7 +351,7 @@ class _Update:
         holder = self._holders.get(digest)
         if holder is None:
             return False
-        if not self._holds_still(holder, digest):
+        if not self._has_content(holder, digest):
             # A file that moved, or whose place another one took: this one takes over.
             self._counts["removed"] += not self._exists(holder)
             self._remove(holder)
@@ -353,11 +362,11 @@ class _Update:
         self._counts["copies"] += 1
         return True
 
-    def _holds_still(self, holder: str, digest: str) -> bool:
-        """Whether a source of the index still is a file of this content."""
-        if is_remote(holder):
+    def _has_content(self, name: str, digest: str) -> bool:
+        """Whether a source of the index is still a file with this content."""
+        if is_remote(name):
             return True
-        return self._seen.stamp_of(holder, Path(decode_name(holder))).source_sha256 == digest
+        return self._seen.stamp_of(name, Path(decode_name(name))).source_sha256 == digest
 
     def _take_names(self, name: str) -> None:
         """Give the rows of a source another label or video id, if the inputs name another one."""
@@ -375,7 +384,7 @@ class _Update:
         self._seen.note_names(name, names)
 
     def _fail(self, name: str, reason: str, stamp: SourceStamp, is_loss: bool = False) -> None:
-        # What the index holds of the name is of another content.
+        # The rows of this name in the index are of an earlier content.
         if name in self._digests:
             self._remove(name)
         self._failures.add(name, reason, stamp if is_loss else None)
@@ -426,10 +435,11 @@ class _Update:
 
 @dataclass(frozen=True)
 class _Minutes:
-    """Shows how far the present file is."""
+    """Reports progress within one file: how many minutes of it are read."""
 
     progress: Progress
     done: int
+    """Files before this one."""
     total: int
 
     def __call__(self, seconds: float) -> None:
