@@ -27,24 +27,24 @@ ONEDNN_ACTIVATIONS: dict[Activation, tuple[str, list[float]]] = {
 MIN_CHANNELS = 2
 """Fewer input channels are filled up with zeros."""
 MIN_ONEDNN_CHANNELS = 64
-"""Input channels from which on oneDNN is called directly; smaller convolutions start slower so.
+"""Input channels from which on oneDNN is called directly; with fewer, PyTorch's call starts faster.
 
-Not those of 1 x 1, for which PyTorch chooses a slow operation of its own (benchmarks/RESULTS.md).
+Convolutions of 1 x 1 always call it: PyTorch chooses a slow operation for them
+(benchmarks/RESULTS.md).
 """
 # Measured: with fewer channels or positions the transforms cost more than they save
 # (benchmarks/RESULTS.md).
 MIN_WINOGRAD_CHANNELS = (64, 128)
-"""Input and output channels from which on a convolution in float32 is computed by tiles."""
+"""Input and output channels from which on Winograd's method computes a convolution in float32."""
 MIN_WINOGRAD_POSITIONS = 256
-"""Positions of the map from which on it is computed so."""
+"""Positions of the map from which on it does."""
 
 
 class FusedConvolution:
     """A convolution, the batch-norm after it and the activation as one step.
 
-    It computes in `dtype`. It has its own copy of the weights, so it does not follow
-    later changes. `norm` None means that no batch-norm follows. `padding` replaces that of
-    `convolution`.
+    It computes in `dtype`. It has its own copy of the weights, so it does not follow later changes.
+    `norm` None means that no batch-norm follows. `padding` replaces that of `convolution`.
     """
 
     @torch.no_grad()

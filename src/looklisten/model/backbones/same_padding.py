@@ -43,7 +43,7 @@ class SamePaddingConv2d(nn.Conv2d):
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after an axis of so many values."""
+    """How many zeros go before and after an axis of `size` values."""
     outputs = -(-size // stride)
     total = max((outputs - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
@@ -78,10 +78,11 @@ class FusedSameConvolution:
         return self._forms[shifts](x)
 
     def _form(self, shifts_rows: bool, shifts_columns: bool) -> FusedConvolution:
-        """The form for maps of even size, with a stride of 2, or of other size.
+        """The convolution for maps whose rows, columns or both need unequal padding, or for others.
 
-        The former have one zero more after a row than before it. Filling them up would copy the
-        whole map. A zero at the beginning of each filter has the same effect, with equal padding.
+        With a stride of 2, an axis of even size gets one zero more after it than before it.
+        Adding that zero would copy the whole map. With equal padding, a zero at the beginning of
+        each filter has the same effect.
         """
         convolution = copy.deepcopy(self._convolution)
         zeros = (int(shifts_columns), 0, int(shifts_rows), 0)
