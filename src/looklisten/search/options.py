@@ -57,8 +57,13 @@ def _check_table(table: str, store: str | None) -> None:
             "into memory; leave --store out, or give lance",
             "table",
         )
-    parts = urlsplit(table)
-    if parts.scheme not in OBJECT_STORES or not parts.netloc:
+    try:
+        parts = urlsplit(table)
+    except ValueError:
+        parts = urlsplit("")
+    # LanceDB refuses an empty name of a folder, and would leave out a line break.
+    is_plain = table.isprintable() and "//" not in parts.path.rstrip("/")
+    if parts.scheme not in OBJECT_STORES or not parts.netloc or not is_plain:
         raise OptionError(
             f"table {printable(table)} must be the address of an object store, such as "
             "s3://bucket/path, gs://bucket/path or az://container/path",
