@@ -175,12 +175,21 @@ def test_only_plain_hum_is_hum():
         "buzz": hum(50.0) + 0.5 * tone(1.0, 350.0),
         "test tone": tone(1.0, 1000.0),
         "beep of 350 Hz": tone(1.0, 350.0),
+        "tone of 200 Hz": tone(1.0, 200.0),
+        "tone of 240 Hz": tone(1.0, 240.0),
+        "hum of a transformer": tone(1.0, 100.0),
         "bass": tone(1.0, 49.0) + tone(1.0, 98.0),
         "music in B": hum(61.7),
         "silence": 0 * noise,
     }
     plain = {name for name, wave in waves.items() if is_plain_hum(as_int16(np.float32(wave)))}
-    assert plain == {"hum of 50 Hz", "hum of 60 Hz", "hum with faint hiss", "buzz"}
+    assert plain == {
+        "hum of 50 Hz",
+        "hum of 60 Hz",
+        "hum with faint hiss",
+        "buzz",
+        "hum of a transformer",
+    }
 
 
 def test_no_note_of_a_piano_is_hum():
