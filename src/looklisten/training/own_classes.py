@@ -297,7 +297,9 @@ def _encoded(
                 if moment.frame or moment.sound
             ]
             if not moments:
-                _log.warning("%s holds only silence, noise or hum, so it is no example", path)
+                _log.warning(
+                    "%s holds only silence, noise or hum, so it is no example", printable(path)
+                )
             rows = moment_features(moments, encoder.width)
             features.append(rows)
             labels += [classes.index(class_name)] * len(rows)
@@ -370,11 +372,12 @@ def _fit(rows: _Examples, classes: list[str], name: str) -> OwnClasses:
                 "recognized": round(recognized, 4),
             }
         )
-        if recognized < FEW_RECOGNIZED:
+        # Moments that look like a class are what the user looks for, and no class has their tags.
+        if recognized < FEW_RECOGNIZED and class_name != NONE_OF_THESE:
             _log.warning(
                 "of the examples of %s, %.0f %% were recognized when others taught the class; "
                 "its tags will often be wrong, so give it more examples",
-                class_name,
+                printable(class_name),
                 100 * recognized,
             )
     interval = confidence_interval(is_right, [rows.files], weights)
