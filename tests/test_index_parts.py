@@ -199,3 +199,28 @@ def test_parts_that_cannot_be_taken_in_get_a_sentence(media, network, tmp_path, 
         run_tasks(media, db, network, [3])
     assert main(["index", str(media), "--db", str(db), "--num-tasks", "2"]) == 2
     assert "--num-tasks needs --task-index" in capsys.readouterr().err
+
+
+def test_a_call_with_a_number_of_tasks_and_no_task_is_refused(media, network, tmp_path):
+    with pytest.raises(OptionError, match="num_tasks needs task_index"):
+        ll.index([media], tmp_path / "db", network, device="cpu", num_tasks=5)
+    with pytest.raises(OptionError, match="num_tasks needs task_index"):
+        ll.prepare([media], tmp_path / "shards", num_tasks=5)
+
+
+def test_a_file_that_ended_early_is_told_until_it_is_whole(network, tmp_path):
+    media, db = tmp_path / "media", tmp_path / "db"
+    media.mkdir()
+    sound = media / "chord.wav"
+    write_chord(sound, 0)
+    whole = sound.read_bytes()
+    sound.write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):
+        result = ll.index([media], db, network, device="cpu")
+        (line,) = (db / "failures.jsonl").read_text().splitlines()
+        assert "what came before is indexed" in line
+        assert result.failed == 1
+    assert result.unchanged == 1
+    sound.write_bytes(whole)
+    assert ll.index([media], db, network, device="cpu").failed == 0
+    assert not (db / "failures.jsonl").read_text()

@@ -73,6 +73,18 @@ class TaskShare:
                 "tasks are numbered from 0 to num_tasks - 1"
             )
 
+    @classmethod
+    def of_call(cls, task_index: int | None, num_tasks: int) -> "TaskShare":
+        """The share that a call names; without `task_index` all of the work.
+
+        Raises OptionError for `num_tasks` without `task_index`, which would do one share alone.
+        """
+        if task_index is None and num_tasks > 1:
+            raise OptionError(
+                "num_tasks needs task_index: which share of the work this call does, from 0"
+            )
+        return cls(task_index or 0, num_tasks)
+
     def has(self, batch: int) -> bool:
         return batch % self.num_tasks == self.task_index
 

@@ -71,7 +71,7 @@ def prepare(
     options = options or PrepareOptions()
     check_one_of(Engine, engine=engine)
     limits = limits or WorkerLimits()
-    share = TaskShare(task_index or 0, num_tasks)
+    share = TaskShare.of_call(task_index, num_tasks)
     output = OutputFolder(out)
     started = time.perf_counter()
     if output.folder is not None:

@@ -120,7 +120,7 @@ def index(
     is_part = task_index is not None
     if is_part and is_on_ray:
         raise OptionError("task_index is for job arrays: the engine ray numbers its tasks itself")
-    share = TaskShare() if is_on_ray else TaskShare(task_index or 0, num_tasks)
+    share = TaskShare() if is_on_ray else TaskShare.of_call(task_index, num_tasks)
     folder = IndexFolder(part_folder(Path(db), share) if is_part else Path(db))
     check_writable(folder.path)
     if not isinstance(network, Run):
@@ -275,7 +275,9 @@ class _Update:
                 return is_same
             is_crash = line.get("decoder_lost") and line.get("decoder") == decoder_version()
             return bool(is_same and is_crash and not self._options.retry_crashed)
-        return False
+        # A file that ended early is in the index, and is not read again while it stays the same.
+        is_in_index = name in self._sources and name in self._digests
+        return is_in_index and self._stamp(name).source_sha256 == self._digests[name]
 
     def _stamp(self, name: str) -> SourceStamp:
         """What is known of the content of a file on this machine."""
