@@ -28,8 +28,6 @@ from looklisten.model.l3net import L3Net
 from looklisten.system.devices import choose_precision
 from looklisten.system.processes import keep_freed_memory
 
-LAYER = "pool4"
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -72,7 +70,7 @@ def unfused(encoder: NetworkEncoder, side: Side, rows: Tensor) -> Tensor:
     vectors = []
     for row in torch.split(rows, 1):
         with encoder.autocast:
-            vectors.append(side_vectors(network, run(row), side, LAYER))
+            vectors.append(side_vectors(network, run(row), side, encoder.layers[side][0]))
     return torch.cat(vectors)
 
 
@@ -81,7 +79,7 @@ def compare(
 ) -> Comparison:
     ways: tuple[Callable[[], Tensor], ...] = (
         lambda: unfused(encoder, side, rows),
-        lambda: encode_rows(encoder, side, LAYER, rows, len(rows)),
+        lambda: encode_rows(encoder, side, encoder.layers[side][0], rows, len(rows)),
     )
     seconds: list[list[float]] = [[], []]
     vectors: list[Tensor] = [torch.empty(0), torch.empty(0)]
