@@ -68,9 +68,10 @@ def cut(
     options: PrepareOptions,
     boxes: Sequence[VideoBox] = (),
     report: DecodeReport | None = None,
+    max_clips: int | None = None,
 ) -> Iterator[Clip]:
     """The clips of one video; see `ClipCutter.cut`. The decoder writes `report`."""
-    return ClipCutter(source, options, boxes, report or DecodeReport()).cut(path)
+    return ClipCutter(source, options, boxes, report or DecodeReport()).cut(path, max_clips)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import Any
 from looklisten.data.workers.messages import END, BatchRequest, SourceOutcome, SourceRequest
 from looklisten.errors import LookListenError
 from looklisten.media.isolation.limits import WorkerLimits
+from looklisten.media.isolation.pool import START_SECONDS
 from looklisten.media.isolation.process import ChildProcess, WorkerLost
 
 WORKER_PROGRAM = "looklisten.data.workers.child"
@@ -40,7 +41,7 @@ class Worker:
         try:
             # If the program cannot start on this machine, no file must be blamed for it. So this is
             # checked before the first file.
-            self._receive()  # "ready"
+            self._receive(START_SECONDS)  # "ready"
         except WorkerLost as error:
             self.stop()
             raise LookListenError(f"the process that decodes cannot run here: {error}") from None
@@ -76,12 +77,12 @@ class Worker:
         for source in sources:
             self._send(source.to_json())
             self.sources += 1
-            while "outcome" not in (answer := self._receive()):
+            while "outcome" not in (answer := self._receive(self.limits.stall_seconds)):
                 on_clips(answer["clips"])
             outcomes.append(SourceOutcome.from_json(answer["outcome"]))
         self._send(END)
         # Reports of progress may still come before the shards.
-        while "shards" not in (answer := self._receive()):
+        while "shards" not in (answer := self._receive(self.limits.stall_seconds)):
             pass
         return outcomes, answer["shards"]
 
@@ -91,15 +92,14 @@ class Worker:
         except (OSError, ValueError):  # it ended, or another thread stopped it
             raise WorkerLost(self._process.how_it_ended()) from None
 
-    def _receive(self) -> dict[str, Any]:
-        """The next answer, within `limits.stall_seconds`. Raises what `cut` does."""
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        """The next answer, within so many seconds. Raises what `cut` does."""
         try:
-            answer = self._answers.get(timeout=self.limits.stall_seconds)
+            answer = self._answers.get(timeout=seconds)
         except queue.Empty:
             self.stop()
             raise WorkerLost(
-                f"the decoder did not advance for {self.limits.stall_seconds:g} s and was stopped",
-                hung=True,
+                f"the decoder did not advance for {seconds:g} s and was stopped", hung=True
             ) from None
         if answer is None:
             raise WorkerLost(self._process.how_it_ended())

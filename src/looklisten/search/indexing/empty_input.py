@@ -43,7 +43,7 @@ below (LOG.md)."""
 LAST_LONE_MULTIPLE = 2
 """A single line at a higher multiple is a tone that somebody may look for."""
 HUM_SCREEN_SAMPLES = 8
-"""The mean of so many samples is one, where sounds are told apart that are no hum for sure."""
+"""The mean of so many samples is one, where most sounds are found to be no hum."""
 HUM_SCREEN_TOLERANCE = 5.0
 """So many times as much may be beside the lines there: means dampen lines and fold the rest."""
 
@@ -91,9 +91,9 @@ def is_plain_hum(waveform: Int16[np.ndarray, " samples"]) -> bool:
     """
     if is_silent(waveform):
         return False
-    # Nearly all other sounds are told apart at an eighth of the rate, in a quarter of the time.
-    whole = len(waveform) // HUM_SCREEN_SAMPLES * HUM_SCREEN_SAMPLES
-    means = waveform[:whole].reshape(-1, HUM_SCREEN_SAMPLES).mean(1, dtype=np.float32)
+    # An eighth of the rate is enough to refuse nearly all other sounds, in a quarter of the time.
+    used_samples = len(waveform) // HUM_SCREEN_SAMPLES * HUM_SCREEN_SAMPLES
+    means = waveform[:used_samples].reshape(-1, HUM_SCREEN_SAMPLES).mean(1, dtype=np.float32)
     return _is_hum(
         means, SAMPLE_RATE_HZ // HUM_SCREEN_SAMPLES, HUM_SCREEN_TOLERANCE * MOST_POWER_BESIDE_HUM
     ) and _is_hum(waveform, SAMPLE_RATE_HZ, MOST_POWER_BESIDE_HUM)
