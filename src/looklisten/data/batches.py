@@ -7,7 +7,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NotRequired, TypedDict
@@ -18,7 +18,7 @@ from looklisten.data.duplicates import fingerprint
 from looklisten.data.options import PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.sources import Source, open_source
-from looklisten.data.workers.messages import BatchRequest, SourceOutcome, SourceRequest
+from looklisten.data.workers.messages import END, BatchRequest, SourceOutcome, SourceRequest
 from looklisten.data.workers.parent import WorkerPool
 from looklisten.errors import LookListenError
 from looklisten.media.isolation.limits import WorkerLimits
@@ -87,27 +87,6 @@ NO_SOURCE = -1
 """In place of a source's number: the worker was writing, not decoding."""
 
 
-@dataclass
-class _Position:
-    """How far an attempt at a batch is."""
-
-    source: int = NO_SOURCE
-    """The number of the source at work."""
-    clips: int = 0
-    """How many clips of it were cut."""
-    fingerprints: list[str] = field(default_factory=list)
-    """Of the sources so far."""
-
-    def begin(self, source: int) -> None:
-        """Note that the worker begins with a source."""
-        self.source = source
-        self.clips = 0
-
-    def on_clips(self, clips: int) -> None:
-        """Note how many clips of the source are cut."""
-        self.clips = clips
-
-
 class BatchRecord(TypedDict):
     """What a batch adds to the set. It is written as JSON."""
 
@@ -139,13 +118,13 @@ class BatchRecord(TypedDict):
 def prepare_batch(
     batch: SourceBatch,
     workers: WorkerPool | None = None,
-    on_source: Callable[[int], None] | None = None,
+    on_source: Callable[[int, int], None] | None = None,
 ) -> BatchRecord:
     """Cut the sources of one batch into its shards and write its record.
 
     If a worker is lost, the batch is made again: unchanged after the first crash, because the
     machine may have been short of memory; later with only those clips of the source that came
-    before the crash. `on_source` gets the number of finished sources.
+    before the crash. `on_source` gets the number of the batch and of its finished sources.
     """
     if workers is None:
         with WorkerPool(batch.limits) as own_workers:
@@ -154,37 +133,64 @@ def prepare_batch(
     output = OutputFolder(batch.out)
     lost = _read_lost_workers(output, batch)
     while True:
-        position = _Position()
-        requests = _requests(batch, lost, position, on_source)
+        outcomes: list[SourceOutcome] = []
+        fingerprints: list[str] = []
+        at_work, clips = NO_SOURCE, 0
         try:
-            with output.filling() as folder, workers.lend() as worker:
-                request = BatchRequest(str(folder), f"clips-{batch.number:06d}", batch.options)
-                outcomes, shards = worker.cut(request, requests, position.on_clips)
+            with output.filling() as folder, workers.lend(len(batch.sources)) as worker:
+                shard_prefix = f"clips-{batch.number:06d}"
+                worker.send(BatchRequest(str(folder), shard_prefix, batch.options).to_json())
+                for number, (source, path, problem) in enumerate(_local_files(batch)):
+                    at_work, clips = number, 0
+                    # A later run compares it, to know whether the file has changed.
+                    fingerprints.append("" if problem else fingerprint(path))
+                    boxes = tuple(batch.boxes.get(source.path, ()))
+                    request = SourceRequest(str(path), source, boxes, fetch_problem=problem)
+                    worker.send(_limited(request, lost.get(number)).to_json())
+                    while "outcome" not in (answer := worker.receive()):
+                        clips = answer["clips"]
+                    outcomes.append(SourceOutcome.from_json(answer["outcome"]))
+                    if on_source:
+                        on_source(batch.number, len(outcomes))
+                # From here on a lost worker is no fault of the last source.
+                at_work = NO_SOURCE
+                worker.send(END)
+                # Reports of progress may still come before the shards.
+                while "shards" not in (answer := worker.receive()):
+                    pass
+                shards = answer["shards"]
                 # Now, while the pages of the shards are in memory.
                 columns = columns_of_shards(folder, shards)
         except WorkerLost as error:
             # Here `close` ended the worker, so no source is to blame.
             if workers.closed.is_set():
                 raise
-            _add_loss(lost, position, error)
+            _add_loss(lost, at_work, clips, error)
             _write_lost_workers(output, batch, lost)
             continue
-        record = batch_record(batch.sources, outcomes, shards, position.fingerprints)
+        record = batch_record(batch.sources, outcomes, shards, fingerprints)
         # Before the record, so that a batch with a record has its columns.
         output.write(columns_name(batch.number), to_bytes(columns))
         output.write_json(batch.record_name, record)
         return record
 
 
-def _add_loss(lost: dict[int, LostWorkers], position: _Position, error: WorkerLost) -> None:
+def _limited(request: SourceRequest, lost: LostWorkers | None) -> SourceRequest:
+    """The request for a source that may have ended workers before."""
+    if lost is None or lost.max_clips is None:
+        return request
+    return replace(request, max_clips=lost.max_clips, lost_worker=lost.reason)
+
+
+def _add_loss(lost: dict[int, LostWorkers], source: int, clips: int, error: WorkerLost) -> None:
     """Note a lost worker. Raises LookListenError after too many without a source at work."""
-    before = lost.get(position.source, LostWorkers("", -1, 0))
+    before = lost.get(source, LostWorkers("", -1, 0))
     # Here no source can be cut shorter. Without a limit the batch would be tried forever.
-    if position.source == NO_SOURCE and before.times >= MAX_LOST_WRITERS:
+    if source == NO_SOURCE and before.times >= MAX_LOST_WRITERS:
         raise LookListenError(
             f"the process that writes shards ended {before.times + 1} times: {error}"
         ) from None
-    lost[position.source] = _after_loss(before, error, position.clips)
+    lost[source] = _after_loss(before, error, clips)
 
 
 def _after_loss(before: LostWorkers, error: WorkerLost, clips: int) -> LostWorkers:
@@ -220,29 +226,6 @@ def _write_lost_workers(
             by_name[batch.sources[number].name] = asdict(workers)
     if by_name:
         output.write_json(batch.lost_workers_name, by_name)
-
-
-def _requests(
-    batch: SourceBatch,
-    lost: dict[int, LostWorkers],
-    position: _Position,
-    on_source: Callable[[int], None] | None,
-) -> Iterator[SourceRequest]:
-    """What a worker is asked to do with each source; `position` follows."""
-    for number, (source, path, problem) in enumerate(_local_files(batch)):
-        # A later run compares it, to know whether the file has changed.
-        position.fingerprints.append("" if problem else fingerprint(path))
-        position.begin(number)
-        boxes = tuple(batch.boxes.get(source.path, ()))
-        request = SourceRequest(str(path), source, boxes, fetch_problem=problem)
-        limit = lost.get(number)
-        if limit and limit.max_clips is not None:
-            request = replace(request, max_clips=limit.max_clips, lost_worker=limit.reason)
-        yield request
-        if on_source:
-            on_source(number + 1)
-    # From here on a lost worker is no fault of the last source.
-    position.begin(NO_SOURCE)
 
 
 def _local_files(batch: SourceBatch) -> Iterator[tuple[Source, Path, str]]:

@@ -8,13 +8,13 @@ decoding nor a network.
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from looklisten.data.batches import BatchRecord, SourceBatch, prepare_batch
-from looklisten.data.boxes import boxes_of_sources, read_boxes
+from looklisten.data.boxes import BoxesByPath, boxes_of_sources, read_boxes
 from looklisten.data.merge import merge_records, remove_old_shards, why_no_clip
 from looklisten.data.options import Engine, LabelSource, PrepareOptions
 from looklisten.data.output_folder import OutputFolder
@@ -80,24 +80,22 @@ def prepare(
     boxes_by_file = read_boxes(boxes) if boxes else {}
     output.sweep()
     plan = make_plan(output, inputs, labels, options, share, again, sources_per_batch)
-    all_sources = [source for batch in plan.batches for source in batch]
-    boxes_by_path = boxes_of_sources(boxes_by_file, plan.root, all_sources)
-    # The processes of a cluster work in folders of their own.
-    address = absolute_address(out)
-    batches = []
-    for number, sources in enumerate(plan.batches):
-        boxes_of_batch = {}
-        for source in sources:
-            if source.path in boxes_by_path:
-                boxes_of_batch[source.path] = boxes_by_path[source.path]
-        batches.append(
-            SourceBatch(number, plan.root, address, sources, boxes_of_batch, options, limits)
-        )
+    batches = _batches_of(plan, absolute_address(out), boxes_by_file, options, limits)
     to_do = [batch for batch in _unfinished(output, batches) if share.has(batch.number)]
-    if engine == "ray":
-        records = list(_run_on_ray(to_do, workers, progress))
-    else:
-        records = list(_run_here(to_do, workers, limits, progress))
+    counter = _SourceCounter(to_do, progress)
+    records = []
+    # At least 1: no batch is left where all are done, and a pool refuses 0 threads.
+    threads = max(min(workers or cpu_count(), len(to_do)), 1)
+    with WorkerPool(limits, threads) as pool:
+        if engine == "ray":
+            finished = run_on_ray(prepare_batch, to_do, workers)
+        else:
+            prepare_here = partial(prepare_batch, workers=pool, on_source=counter.update)
+            finished = pool.map_unordered(prepare_here, to_do)
+        for batch, record in finished:
+            records.append(record)
+            counter.failed += record["failed"]
+            counter.update(batch.number, len(batch.sources))
     seconds = time.perf_counter() - started
     decoded_seconds = sum(record["seconds"] for record in records)
     cost = {
@@ -108,6 +106,26 @@ def prepare(
     if num_tasks > 1 and (unfinished := _unfinished(output, batches)):
         return _summary_of_share(share, records, len(unfinished)) | cost
     return _finish(output, plan, options) | cost
+
+
+def _batches_of(
+    plan: BatchPlan,
+    address: str,
+    boxes_by_file: BoxesByPath,
+    options: PrepareOptions,
+    limits: WorkerLimits,
+) -> list[SourceBatch]:
+    """The batches of a plan, each with all that a worker must know of it."""
+    all_sources = [source for batch in plan.batches for source in batch]
+    boxes_by_path = boxes_of_sources(boxes_by_file, plan.root, all_sources)
+    batches = []
+    for number, sources in enumerate(plan.batches):
+        boxes = {}
+        for source in sources:
+            if source.path in boxes_by_path:
+                boxes[source.path] = boxes_by_path[source.path]
+        batches.append(SourceBatch(number, plan.root, address, sources, boxes, options, limits))
+    return batches
 
 
 def _finish(output: OutputFolder, plan: BatchPlan, options: PrepareOptions) -> dict[str, Any]:
@@ -154,49 +172,18 @@ def _has_all_shards(record: BatchRecord, sizes: dict[str, int]) -> bool:
     return all(sizes.get(shard["name"]) == shard["bytes"] for shard in record["shards"])
 
 
-def _run_here(
-    batches: Sequence[SourceBatch],
-    workers: int | None,
-    limits: WorkerLimits,
-    progress: Progress,
-) -> Iterator[BatchRecord]:
-    """Run the batches on this machine; a thread for each worker process waits for it."""
-    total = sum(len(batch.sources) for batch in batches)
-    # At least 1: no batch is left where all are done, and a pool refuses 0 threads.
-    count = max(min(workers or cpu_count(), len(batches)), 1)
-    finished_sources = Counter[int]()
-    failed = 0
-    lock = threading.Lock()
+class _SourceCounter:
+    """Tells how many sources are done; the threads of all batches update it."""
 
-    def work(batch: SourceBatch) -> BatchRecord:
-        def on_source(sources: int) -> None:
-            with lock:
-                finished_sources[batch.number] = sources
-                progress(finished_sources.total(), total, failed=str(failed))
+    def __init__(self, batches: Sequence[SourceBatch], progress: Progress) -> None:
+        self.failed = 0
+        self._finished = Counter[int]()
+        self._total = sum(len(batch.sources) for batch in batches)
+        self._progress = progress
+        self._lock = threading.Lock()
 
-        return prepare_batch(batch, pool, on_source)
-
-    # The pool is closed first. Threads that wait for its workers then end.
-    with ThreadPoolExecutor(count, "prepare") as threads, WorkerPool(limits) as pool:
-        futures = [threads.submit(work, batch) for batch in batches]
-        try:
-            for future in as_completed(futures):
-                failed += future.result()["failed"]
-                yield future.result()
-        # Also for Ctrl-C: batches that wait must not begin any more.
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-
-
-def _run_on_ray(
-    batches: Sequence[SourceBatch], workers: int | None, progress: Progress
-) -> Iterator[BatchRecord]:
-    """Run the batches as tasks of a Ray cluster."""
-    done = 0
-    total = sum(len(batch.sources) for batch in batches)
-    for batch, record in run_on_ray(prepare_batch, batches, workers):
-        done += len(batch.sources)
-        progress(done, total)
-        yield record
+    def update(self, batch: int, sources: int) -> None:
+        """Note how many sources of a batch are done; fewer than before where it is made again."""
+        with self._lock:
+            self._finished[batch] = sources
+            self._progress(self._finished.total(), self._total, failed=str(self.failed))

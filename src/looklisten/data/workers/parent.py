@@ -1,4 +1,4 @@
-"""Worker processes, from the side of the command: it starts, lends, asks and stops them.
+"""Worker processes, from the side of the command: it starts, lends and stops them.
 
 A file that crashes the decoder ends one of them, and only that file is lost. `child` is the program
 that they run; it ends by itself when its pipe closes, so no worker outlives a killed parent.
@@ -9,10 +9,10 @@ import io
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any, TypeVar
 
-from looklisten.data.workers.messages import END, BatchRequest, SourceOutcome, SourceRequest
 from looklisten.errors import LookListenError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.media.isolation.pool import START_SECONDS
@@ -20,28 +20,31 @@ from looklisten.media.isolation.process import ChildProcess, WorkerLost
 
 WORKER_PROGRAM = "looklisten.data.workers.child"
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
 
 class Worker:
-    """A running worker process, which cuts one batch of sources after the other.
+    """A running worker process and the messages to and from it (`messages`).
 
     The constructor starts it and waits until it is ready. It raises LookListenError if the process
-    cannot run on this machine. After an error of `cut` the process must be stopped.
+    cannot run on this machine. After an error of `receive` the process must be stopped.
     """
 
     def __init__(self, limits: WorkerLimits) -> None:
         self.limits = limits
         self.sources = 0
-        """Sources that it was given."""
+        """Sources that it has worked on."""
         self._process = ChildProcess(WORKER_PROGRAM, str(limits.memory_megabytes))
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         """Answers in order; None after the last one, when the process has closed its pipe."""
-        # A thread reads the pipe: `_receive` needs a time limit, which a pipe does not have.
+        # A thread reads the pipe: `receive` needs a time limit, which a pipe does not have.
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
         try:
             # If the program cannot start on this machine, no file must be blamed for it. So this is
             # checked before the first file.
-            self._receive(START_SECONDS)  # "ready"
+            self.receive(START_SECONDS)  # "ready"
         except WorkerLost as error:
             self.stop()
             raise LookListenError(f"the process that decodes cannot run here: {error}") from None
@@ -57,43 +60,20 @@ class Worker:
                 self._answers.put(json.loads(line))
         self._answers.put(None)
 
-    def cut(
-        self,
-        batch: BatchRequest,
-        sources: Iterable[SourceRequest],
-        on_clips: Callable[[int], None],
-    ) -> tuple[list[SourceOutcome], list[dict[str, Any]]]:
-        """Cut sources into the shards of a batch, one after the other.
-
-        `sources`: each is asked for when the one before is done. `on_clips` gets the number of
-        clips of the source at work. Returns the outcome of each source, and the entry of each shard
-        in `index.json`.
-
-        Raises WorkerLost if the process ended, or was silent for `limits.stall_seconds` and was
-        stopped; OSError if it met an error of the machine; LookListenError if it refused the work.
-        """
-        self._send(batch.to_json())
-        outcomes = []
-        for source in sources:
-            self._send(source.to_json())
-            self.sources += 1
-            while "outcome" not in (answer := self._receive(self.limits.stall_seconds)):
-                on_clips(answer["clips"])
-            outcomes.append(SourceOutcome.from_json(answer["outcome"]))
-        self._send(END)
-        # Reports of progress may still come before the shards.
-        while "shards" not in (answer := self._receive(self.limits.stall_seconds)):
-            pass
-        return outcomes, answer["shards"]
-
-    def _send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
+        """Raises WorkerLost if the process ended."""
         try:
             self._process.write(json.dumps(message).encode() + b"\n")
         except (OSError, ValueError):  # it ended, or another thread stopped it
             raise WorkerLost(self._process.how_it_ended()) from None
 
-    def _receive(self, seconds: float) -> dict[str, Any]:
-        """The next answer, within so many seconds. Raises what `cut` does."""
+    def receive(self, seconds: float | None = None) -> dict[str, Any]:
+        """The next answer, within so many seconds, by default `limits.stall_seconds`.
+
+        Raises WorkerLost if the process ended, or was silent for longer and was stopped; OSError if
+        it met an error of the machine; LookListenError if it refused the work.
+        """
+        seconds = seconds or self.limits.stall_seconds
         try:
             answer = self._answers.get(timeout=seconds)
         except queue.Empty:
@@ -118,18 +98,27 @@ class Worker:
 
 
 class WorkerPool:
-    """Worker processes that threads share. `lend` gives one; `close` ends them all."""
+    """Worker processes and the threads that share them. `lend` gives one; `close` ends them all."""
 
-    def __init__(self, limits: WorkerLimits) -> None:
+    def __init__(self, limits: WorkerLimits, threads: int = 1) -> None:
         self.limits = limits
         self.closed = threading.Event()
+        self._threads = ThreadPoolExecutor(threads, "prepare")
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
         self._lock = threading.Lock()
 
+    def map_unordered(
+        self, function: Callable[[_Item], _Result], items: Sequence[_Item]
+    ) -> Iterator[tuple[_Item, _Result]]:
+        """Each item with what `function` returns for it in a thread, in the order of their ends."""
+        futures = {self._threads.submit(function, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
     @contextlib.contextmanager
-    def lend(self) -> Iterator[Worker]:
-        """A worker for one batch.
+    def lend(self, sources: int) -> Iterator[Worker]:
+        """A worker for a batch of so many sources.
 
         Afterwards the next batch uses it again, unless an exception shows that its state is
         unknown, or it has worked on `limits.sources_per_worker` sources.
@@ -148,6 +137,7 @@ class WorkerPool:
             yield worker
             succeeded = True
         finally:
+            worker.sources += sources
             with self._lock:
                 is_fresh = worker.sources < self.limits.sources_per_worker
                 if succeeded and is_fresh and not self.closed.is_set():
@@ -157,11 +147,15 @@ class WorkerPool:
                     worker.stop()
 
     def close(self) -> None:
-        """End all workers, also those that are lent: their `cut` then raises WorkerLost."""
+        """End all workers, also those that are lent: their `receive` then raises WorkerLost."""
+        # Items that wait must not begin any more.
+        self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self.closed.set()
             for worker in self._all:
                 worker.stop()
+        # Only now, because threads wait for their workers.
+        self._threads.shutdown()
 
     def __enter__(self) -> "WorkerPool":
         return self
