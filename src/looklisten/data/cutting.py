@@ -115,6 +115,11 @@ class _JpegFrame:
     grid: NDArray[np.float32]
     """The mean brightness of each cell."""
 
+    @classmethod
+    def of(cls, frame: Frame, quality: int) -> "_JpegFrame":
+        """Compressed at once, because a frame may wait in memory for its sound."""
+        return cls(frame.at_seconds, frame.jpeg(quality), _brightness(frame.planes[0]))
+
 
 @dataclass
 class ClipCutter:
@@ -174,13 +179,18 @@ class ClipCutter:
         # Frames and sound arrive in the order of the file; None comes after the last.
         events = decode_media(path, _decode_options(self.options, self.source), self.report)
         for event in chain(events, [None]):
-            if event is not None:
-                self._add(event)
+            if isinstance(event, Frame):
+                self.first_frame_seconds = min(self.first_frame_seconds, event.at_seconds)
+                self.frames.append(_JpegFrame.of(event, self.options.jpeg_quality))
+            elif event:
+                self._add_sound(event)
+            if event:
+                self._limit_memory(event)
             is_over = event is None or bool(self.stop_reason)
-            while self.clip_count != max_clips and (clip := self._next_clip(is_over)):
+            while self.clip_count != max_clips and (seconds := self._next_clip_seconds(is_over)):
                 if waiting:
                     yield waiting
-                waiting = clip
+                waiting = self._next_clip(seconds)
                 self.clip_count += 1
             if is_over or self.clip_count == max_clips:
                 break
@@ -203,17 +213,6 @@ class ClipCutter:
         # Skipped means that nothing is wrong with the file. So a damaged one fails, however short.
         is_damaged = self.stop_reason or self.report.damaged_count
         return SourceError(sentence) if is_damaged else TooShortError(sentence)
-
-    def _add(self, event: Frame | AudioChunk) -> None:
-        """Keep the next frame or sound of the file until a clip takes it."""
-        if isinstance(event, Frame):
-            self.first_frame_seconds = min(self.first_frame_seconds, event.at_seconds)
-            # Compressed at once, because a frame may wait in memory for its sound.
-            jpeg = event.jpeg(self.options.jpeg_quality)
-            self.frames.append(_JpegFrame(event.at_seconds, jpeg, _brightness(event.planes[0])))
-        else:
-            self._add_sound(event)
-        self._limit_memory(event)
 
     def _add_sound(self, chunk: AudioChunk) -> None:
         last_seconds = self.sound_spans[-1][1] if self.sound_spans else -np.inf
@@ -265,8 +264,11 @@ class ClipCutter:
         if not oldest.samples:
             self.stretches.popleft()
 
-    def _next_clip(self, is_over: bool) -> Clip | None:
-        """The next clip, if its frames and sound are there. `is_over`: no more will come."""
+    def _next_clip_seconds(self, is_over: bool) -> float | None:
+        """How long the next clip is, from the beginning of the first stretch; None: not known yet.
+
+        What no clip can hold is dropped. `is_over`: no more frames or sound will come.
+        """
         while self.stretches and np.isfinite(self.first_frame_seconds):
             stretch = self.stretches[0]
             is_closed = is_over or len(self.stretches) > 1
@@ -282,15 +284,15 @@ class ClipCutter:
             frame_seconds = self.report.video_end_seconds - stretch.start_seconds
             shared_seconds = min(stretch.samples / SAMPLE_RATE_HZ, frame_seconds)
             if shared_seconds >= self.options.clip_seconds:
-                return self._clip(stretch, self.options.clip_seconds)
+                return self.options.clip_seconds
             sound_is_used_up = is_closed and shared_seconds < frame_seconds
             if not is_over and not sound_is_used_up:
                 return None
             self.longest_seconds = max(shared_seconds, self.longest_seconds)
-            self.stretches.popleft()
             # 1e-9, so that a stretch of just the minimum is not lost to rounding.
             if shared_seconds >= self.options.min_clip_seconds - 1e-9:
-                return self._clip(stretch, shared_seconds)
+                return shared_seconds
+            self.stretches.popleft()
         return None
 
     def _count_lost(self) -> None:
@@ -312,12 +314,16 @@ class ClipCutter:
             if seconds > MIN_LOST_SECONDS:
                 self.lost_in_cutting[reason] = seconds
 
-    def _clip(self, stretch: _Stretch, seconds: float) -> Clip:
-        """The next clip, of `seconds`."""
+    def _next_clip(self, seconds: float) -> Clip:
+        """The clip of so many seconds at the beginning of the first stretch."""
+        stretch = self.stretches[0]
         # Sound may begin before time 0, by the padding of its codec.
         start = max(stretch.start_seconds, 0.0)
         waveform = stretch.cut(int(seconds * SAMPLE_RATE_HZ + ROUNDING_SAMPLES))
         end = stretch.start_seconds
+        # A shorter clip is the last one of its stretch.
+        if seconds < self.options.clip_seconds:
+            self.stretches.popleft()
         self.clip_spans.append((start, end))
         frames = self._frames_of_clip(start, end)
         # Damage since the last clip belongs to this one.
