@@ -30,6 +30,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,6 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import CORRESPOND
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives.avc import AvcObjective
-from looklisten.model.objectives.objective import PairTargets
 from looklisten.system.devices import choose_device, choose_precision, to_device
 from looklisten.system.processes import cpu_count, keep_freed_memory
 from looklisten.training.augmentation import tower_inputs
@@ -102,9 +102,8 @@ def plain_step(
         weight_decay=config.train.weight_decay,
         foreach=False,
     )
-    objective = AvcObjective(config, network.features)
-    masks = batch.pairing.masks(everyone=False)
-    targets = PairTargets(*(mask.to(device) for mask in masks))
+    objective = AvcObjective(config.changed("train", negatives="roll"), network.features)
+    batch = replace(batch, pairing=batch.pairing.to(torch.device(device)))
     partners = batch.pairing.partners
     layout = torch.channels_last if channels_last else torch.contiguous_format
 
@@ -128,7 +127,7 @@ def plain_step(
                 loss = functional.cross_entropy(logits.float(), truth)
             else:
                 vision, audio = network.vision(frames).vector, network.audio(sounds).vector
-                loss = objective(network.fusion, vision, audio, targets).loss
+                loss = objective(network.fusion, vision, audio, batch).loss
         loss.backward()
         optimizer.step()
         return float(loss.detach())

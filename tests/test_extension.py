@@ -82,9 +82,9 @@ class CosineObjective(Objective):
     def chance_loss(settings):
         return 1.0
 
-    def forward(self, fusion, vision, audio, targets, gather=lambda rows: rows):
+    def forward(self, fusion, vision, audio, batch, gather=lambda rows: rows):
         similarities = fusion.similarities(*fusion.project(vision, audio))
-        positive = similarities[targets.positives].mean()
+        positive = similarities[batch.pairing.masks(self.compares_all)[0]].mean()
         return LossAndAccuracy(1 - positive, (positive > 0).float())
 
     def held_out_metrics(self, videos):

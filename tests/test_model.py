@@ -4,6 +4,7 @@ sheet in docs/paper.md).
 
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +30,6 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 from looklisten.model.objectives.avc import AvcObjective
 from looklisten.model.objectives.contrastive import ContrastiveObjective
-from looklisten.model.objectives.objective import PairTargets
 
 VISION_SHAPES = [(64, 224, 224), (128, 112, 112), (256, 56, 56), (512, 28, 28)]
 AUDIO_SHAPES = [(64, 257, 199), (128, 128, 99), (256, 64, 49), (512, 32, 24)]
@@ -238,7 +238,7 @@ def test_a_contrastive_step_has_the_loss_of_float32_similarities_under_autocast(
         torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0)), dim=-1
     )
     net.fusion.vision, net.fusion.audio = torch.nn.Identity(), torch.nn.Identity()
-    pairs = masks(64, "all")
+    pairs = batch_of(*range(64))
     exact = contrastive()(net.fusion, vision, audio, pairs).loss
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(contrastive()(net.fusion, vision, audio, pairs).loss, exact)
@@ -510,23 +510,22 @@ class Oracle(VectorFusion):
         return torch.stack([-9 * yes, 9 * yes], -1)
 
 
-def masks(rows, negatives):
-    pairing = pair_up(np.arange(rows), np.arange(rows).astype(str))
-    return PairTargets(*pairing.masks(everyone=negatives == "all"))
+def batch_of(*videos):
+    return SimpleNamespace(pairing=pair_up(np.arange(len(videos)), np.array(videos)), labels=())
 
 
-def avc():
-    return AvcObjective(small_config(), {"vision": 6, "audio": 6})
+def avc(negatives="roll"):
+    return AvcObjective(small_config(negatives=negatives), {"vision": 6, "audio": 6})
 
 
 def contrastive():
-    return ContrastiveObjective(small_config(), {"vision": 6, "audio": 6})
+    return ContrastiveObjective(small_config(negatives="all"), {"vision": 6, "audio": 6})
 
 
 @pytest.mark.parametrize("negatives", ["roll", "all"])
 def test_the_avc_loss_is_small_for_an_oracle_and_large_for_a_liar(negatives):
     vectors = torch.eye(6)
-    right = avc()(Oracle(), vectors, vectors, masks(6, negatives))
+    right = avc(negatives)(Oracle(), vectors, vectors, batch_of(*range(6)))
     assert right.accuracy == 1
     assert right.loss < 1e-6
 
@@ -534,7 +533,7 @@ def test_the_avc_loss_is_small_for_an_oracle_and_large_for_a_liar(negatives):
         def logits(self, vision, audio):
             return -super().logits(vision, audio)
 
-    wrong = avc()(Liar(), vectors, vectors, masks(6, negatives))
+    wrong = avc(negatives)(Liar(), vectors, vectors, batch_of(*range(6)))
     assert wrong.accuracy == 0
     assert wrong.loss > 10
 
@@ -558,7 +557,8 @@ def test_one_side_alone_cannot_beat_chance(negatives, one_sided):
     """Law 3: negatives are the same frames and sounds paired otherwise, so either side alone says
     nothing.
     """
-    outcome = avc()(one_sided, torch.randn(10, 4), torch.randn(10, 4), masks(10, negatives))
+    rows = torch.randn(10, 4), torch.randn(10, 4)
+    outcome = avc(negatives)(one_sided, *rows, batch_of(*range(10)))
     assert float(outcome.accuracy) == pytest.approx(0.5)
 
 
@@ -589,7 +589,7 @@ def test_the_contrastive_loss_of_one_side_alone_cannot_beat_chance(deaf):
         torch.ones(10, 4) / 2,
     )
     outcome = contrastive()(
-        Alike(), *((known, unknown) if deaf else (unknown, known)), masks(10, "all")
+        Alike(), *((known, unknown) if deaf else (unknown, known)), batch_of(*range(10))
     )
     assert float(outcome.accuracy) == pytest.approx(0.5)
     assert (
@@ -601,8 +601,8 @@ def test_the_contrastive_loss_of_one_side_alone_cannot_beat_chance(deaf):
 def test_the_contrastive_loss_is_small_for_an_oracle_and_learns_its_temperature():
     contrast = contrastive()
     rows = torch.eye(6)
-    right = contrast(Alike(), rows, rows, masks(6, "all"))
-    wrong = contrast(Alike(), rows, rows.roll(1, 0), masks(6, "all"))
+    right = contrast(Alike(), rows, rows, batch_of(*range(6)))
+    wrong = contrast(Alike(), rows, rows.roll(1, 0), batch_of(*range(6)))
     assert float(right.loss.detach()) < 1e-4 < 10 < float(wrong.loss.detach())
     wrong.loss.backward()
     assert contrast.log_scale.grad > 0, "who is wrong should become less sure"
@@ -612,12 +612,11 @@ def test_the_video_alone_does_not_tell_its_moments_apart():
     """Same-video negatives: what a whole video looks and sounds like says nothing about which
     second belongs to which frame.
     """
-    ids = np.array(["a", "a", "b", "b", "c", "c"])
     of_video = torch.eye(3).repeat_interleave(2, dim=0)
-    same_video = pair_up(np.arange(6), ids)
-    outcome = avc()(Oracle(), of_video, of_video, PairTargets(*same_video.masks(everyone=False)))
+    same_video = batch_of("a", "a", "b", "b", "c", "c")
+    outcome = avc("same-video")(Oracle(), of_video, of_video, same_video)
     assert float(outcome.accuracy) == pytest.approx(0.5)
-    assert same_video.partners.tolist() == [1, 0, 3, 2, 5, 4]
+    assert same_video.pairing.partners.tolist() == [1, 0, 3, 2, 5, 4]
 
 
 def test_couples_are_each_others_negatives_and_the_others_in_turn():
@@ -634,7 +633,7 @@ def test_roll_pairs_each_frame_with_the_next_sound():
             return torch.cat([10 * (near == 1), 10 * (near == 0)], -1).float()
 
     places = torch.arange(6.0)[:, None]
-    assert avc()(Recorder(), places, places, masks(6, "roll")).accuracy == 1
+    assert avc()(Recorder(), places, places, batch_of(*range(6))).accuracy == 1
 
 
 def test_several_frames_begin_as_their_mean():

@@ -64,7 +64,7 @@ class Pairing:
 
         `everyone`: all pairs of two videos are negatives; else the partners only.
         """
-        positions = torch.arange(len(self.videos))
+        positions = torch.arange(len(self.videos), device=self.videos.device)
         positives = self.rows[:, None] == positions
         if everyone:
             return positives, self.videos[self.rows, None] != self.videos
@@ -74,6 +74,10 @@ class Pairing:
         """A pairing of one's own rows only, each with the next one."""
         positions = torch.arange(len(self.rows))
         return Pairing(positions, positions.roll(-1), self.videos[self.rows])
+
+    def to(self, device: torch.device) -> "Pairing":
+        """A copy on a device."""
+        return Pairing(*(part.to(device, non_blocking=True) for part in vars(self).values()))
 
 
 @dataclass(frozen=True, eq=False)

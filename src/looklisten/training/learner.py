@@ -8,6 +8,7 @@ computes which rows.
 import contextlib
 import gc
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -55,21 +56,23 @@ class TrainingModule(nn.Module):
         self,
         vision_input: Float[Tensor, "own ..."],
         audio_input: Float[Tensor, "own ..."],
-        targets: tuple[Tensor, ...],
-        are_features: bool = False,
+        batch: AnyBatch,
     ) -> LossAndAccuracy:
-        """`targets`: those of the objective, for the rows of this process.
+        """The loss of `batch`, of which `tower_inputs` made the inputs.
 
-        The inputs are frames, as the vision tower reads them, and waveforms; or the features that
-        the towers give of them.
+        They are frames, as the vision tower reads them, and waveforms; or the features that the
+        towers give of them.
         """
+        # Without gathering, a process has only its own sounds to compare with.
+        pairing = batch.pairing if self._gather else batch.pairing.of_own_rows()
+        batch = replace(batch, pairing=pairing.to(vision_input.device))
         fusion = self.network.fusion
         features = (vision_input, audio_input)
-        if not are_features:
+        if not isinstance(batch, FeatureBatch):
             vision = self._vision_tower(vision_input)
             audio = self._audio_tower(self.network.front_end(audio_input))
             features = fusion.features(vision, audio)
-        return self.objective(fusion, *features, targets, **self._gather)  # type: ignore[no-any-return]
+        return self.objective(fusion, *features, batch, **self._gather)  # type: ignore[no-any-return]
 
 
 class Learner:
@@ -197,15 +200,12 @@ class Learner:
         results = []
         for number, batch in enumerate(parts, 1):
             inputs = tower_inputs(batch, self.config, step, self.device.value, augmented)
-            targets = self._on_device(self.module.objective.targets(batch))
             # Gradients are averaged over the processes once, after the last part.
             skips_averaging = number < len(parts) and self.world.ranks > 1
             averaging = shared.no_sync() if skips_averaging else contextlib.nullcontext()  # type: ignore[operator]
             with averaging:
                 with self.autocast(), self._dropout_of(step, number):
-                    result: LossAndAccuracy = shared(
-                        *inputs, targets, isinstance(batch, FeatureBatch)
-                    )
+                    result: LossAndAccuracy = shared(*inputs, batch)
                 torch.autograd.backward(result.loss / len(parts))
             # Detached, because the graph of a part holds all its maps in memory.
             results.append(LossAndAccuracy(result.loss.detach(), result.accuracy))
@@ -216,10 +216,6 @@ class Learner:
             loss=torch.stack([result.loss for result in results]).mean(),
             accuracy=torch.stack([result.accuracy for result in results]).mean(),
         )
-
-    def _on_device(self, targets: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        moved = [target.to(self.device.value, non_blocking=True) for target in targets]
-        return type(targets)(*moved)
 
     @contextlib.contextmanager
     def _dropout_of(self, step: int, part: int) -> Iterator[None]:

@@ -12,7 +12,7 @@ from looklisten.model.objectives.objective import (
     Gather,
     LossAndAccuracy,
     Objective,
-    PairTargets,
+    TrainingBatch,
     own_rows,
 )
 
@@ -33,20 +33,25 @@ class AvcObjective(Objective):
         fusion: Fusion,
         vision: Float[Tensor, "own *positions vision_features"],
         audio: Float[Tensor, "own *times audio_features"],
-        targets: PairTargets,
+        batch: TrainingBatch,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:
         # Only the sounds are gathered: each process answers for its own frames.
         vision, audio = fusion.project(vision, audio)
-        return avc_loss(fusion.all_pairs_logits(vision, gather(audio)), targets)
+        logits = fusion.all_pairs_logits(vision, gather(audio))
+        return avc_loss(logits, *batch.pairing.masks(self.compares_all))
 
 
-def avc_loss(logits: Float[Tensor, "own all 2"], targets: PairTargets) -> LossAndAccuracy:
-    """Cross-entropy and accuracy of the pairs of `targets`, positives and negatives half each."""
+def avc_loss(
+    logits: Float[Tensor, "own all 2"],
+    positives: Bool[Tensor, "own all"],
+    negatives: Bool[Tensor, "own all"],
+) -> LossAndAccuracy:
+    """Cross-entropy and accuracy, of positives and negatives half each."""
     # bfloat16 has too few digits for a mean over many pairs.
     logits = logits.float()
-    yes = _mean_over(logits, targets.positives, CORRESPOND)
-    no = _mean_over(logits, targets.negatives, 1 - CORRESPOND)
+    yes = _mean_over(logits, positives, CORRESPOND)
+    no = _mean_over(logits, negatives, 1 - CORRESPOND)
     return LossAndAccuracy(loss=(yes.loss + no.loss) / 2, accuracy=(yes.accuracy + no.accuracy) / 2)
 
 

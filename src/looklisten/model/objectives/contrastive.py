@@ -16,7 +16,7 @@ from looklisten.model.objectives.objective import (
     Gather,
     LossAndAccuracy,
     Objective,
-    PairTargets,
+    TrainingBatch,
     own_rows,
 )
 
@@ -71,7 +71,7 @@ class ContrastiveObjective(Objective):
         fusion: Fusion,
         vision: Float[Tensor, "own *positions vision_features"],
         audio: Float[Tensor, "own *times audio_features"],
-        targets: PairTargets,
+        batch: TrainingBatch,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:
         """Everything in the batch but the positives counts as a negative."""
@@ -79,7 +79,8 @@ class ContrastiveObjective(Objective):
         all_vision, all_audio = gather(vision), gather(audio)
         scale = self.log_scale.exp().clamp_max(MAX_SCALE)
         # Each row has exactly one positive, so the maximum of its mask is its index.
-        positive = targets.positives.int().argmax(1)
+        positives, negatives = batch.pairing.masks(self.compares_all)
+        positive = positives.int().argmax(1)
 
         to_sounds = fusion.part_similarities(vision, all_audio)
         # One process has all rows, and the similarities of both directions are the same.
@@ -93,6 +94,6 @@ class ContrastiveObjective(Objective):
 
         # Without a gradient the decision trains its threshold and leaves the network alone.
         similarity = fusion.decided_similarities(to_sounds, vision, all_audio)
-        decision = avc_loss(fusion.similarity_logits(similarity), targets)
+        decision = avc_loss(fusion.similarity_logits(similarity), positives, negatives)
         loss = torch.stack(losses).mean() + decision.loss
         return LossAndAccuracy(loss=loss, accuracy=decision.accuracy)

@@ -5,10 +5,9 @@ This is the one file through which a label can reach a weight.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,12 +23,6 @@ from looklisten.model.objectives.objective import (
     TrainingBatch,
     own_rows,
 )
-
-
-class ClassTargets(NamedTuple):
-    """The class of each row, as an index of `train.classes`."""
-
-    classes: Int64[Tensor, " own"]
 
 
 class LabelsObjective(Objective):
@@ -66,23 +59,21 @@ class LabelsObjective(Objective):
         # The loss is the sum of both sides.
         return 2 * math.log(len(settings.classes))
 
-    def targets(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
-        classes = self.config.train.classes
-        return ClassTargets(torch.tensor([classes.index(label) for label in batch.labels]))
-
     def forward(
         self,
         fusion: Fusion,  # noqa: ARG002 (the interface of all objectives)
         vision: Float[Tensor, "own vision_features"],
         audio: Float[Tensor, "own audio_features"],
-        targets: ClassTargets,
+        batch: TrainingBatch,
         gather: Gather = own_rows,  # noqa: ARG002
     ) -> LossAndAccuracy:
         """The loss is the sum of both sides' losses, the accuracy the mean of both."""
+        names = self.config.train.classes
+        classes = torch.tensor([names.index(label) for label in batch.labels], device=vision.device)
         losses, accuracies = [], []
         for logits in (self.vision(vision).float(), self.audio(audio).float()):
-            losses.append(functional.cross_entropy(logits, targets.classes))
-            accuracies.append((logits.argmax(-1) == targets.classes).float().mean())
+            losses.append(functional.cross_entropy(logits, classes))
+            accuracies.append((logits.argmax(-1) == classes).float().mean())
         return LossAndAccuracy(
             loss=torch.stack(losses).sum(), accuracy=torch.stack(accuracies).mean()
         )

@@ -6,7 +6,7 @@ Knows the features of a batch and a fusion; no files, no optimizer.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -38,10 +38,7 @@ class BatchPairing(Protocol):
     """Which frames and sounds of a batch are compared."""
 
     def masks(self, everyone: bool) -> tuple[Bool[Tensor, "own all"], Bool[Tensor, "own all"]]:
-        """Positives and negatives over own frames and all sounds."""
-
-    def of_own_rows(self) -> "BatchPairing":
-        """The same with the sounds of this process only."""
+        """Positives and negatives; `everyone`: all pairs of two videos are negatives."""
 
 
 @runtime_checkable
@@ -49,18 +46,12 @@ class TrainingBatch(Protocol):
     """What an objective may ask of a batch."""
 
     @property
-    def pairing(self) -> BatchPairing: ...
+    def pairing(self) -> BatchPairing:
+        """On the device of the features."""
 
     @property
     def labels(self) -> Sequence[str]:
         """The first label of each row's clip, or nothing."""
-
-
-class PairTargets(NamedTuple):
-    """The positives and the negatives of a batch."""
-
-    positives: Bool[Tensor, "own all"]
-    negatives: Bool[Tensor, "own all"]
 
 
 ClassScores = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -93,6 +84,8 @@ class Objective(ABC, nn.Module):
     def __init__(self, config: Config, features: Mapping[Side, int]) -> None:  # noqa: ARG002
         super().__init__()
         self.config = config
+        self.compares_all = config.train.negatives == "all"
+        """Whether all pairs of two videos are negatives."""
 
     @staticmethod
     def check(config: Config) -> None:
@@ -103,26 +96,19 @@ class Objective(ABC, nn.Module):
     def chance_loss(settings: TrainConfig) -> float:
         """The loss of a network whose answers do not depend on its input."""
 
-    def targets(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
-        """The right answers of a batch, a named tuple of tensors; by default `PairTargets`."""
-        # Without gathering, a process has only its own sounds to compare with.
-        settings = self.config.train
-        pairing = batch.pairing if settings.gather_negatives else batch.pairing.of_own_rows()
-        return PairTargets(*pairing.masks(everyone=settings.negatives == "all"))
-
     @abstractmethod
     def forward(
         self,
         fusion: Fusion,
         vision: Float[Tensor, "own *positions vision_features"],
         audio: Float[Tensor, "own *times audio_features"],
-        targets: Any,
+        batch: TrainingBatch,
         gather: Gather = own_rows,
     ) -> LossAndAccuracy:
-        """The loss of a batch.
+        """The loss of a batch, which has the right answers.
 
         `vision` and `audio` are what the fusion takes from the towers for the rows of this
-        process. `targets` is the result of `targets`.
+        process.
         """
 
     def lr_multipliers(self) -> Mapping[str, float]:
