@@ -123,7 +123,7 @@ def test_measuring_does_not_count_into_the_speed():
     meter = TrainingMeter(8, ProcessWorld(), clock=lambda: now[0])
     outcome = LossAndAccuracy(torch.tensor(0.7), torch.tensor(0.5))
     for pause in (0.0, 1.0):
-        meter.add(1, outcome, [], 0.0)
+        meter.add(1, outcome, [])
         now[0] += 0.25 + pause
         meter.exclude(pause)
         row = meter.read(Path())

@@ -81,7 +81,7 @@ def test_a_video_takes_its_road_to_clips(tmp_path):
     write_clock_video(video, seconds=4.0)
     codes = code_of_stops("A video becomes a batch of training")
     road = list(codes)
-    in_worker = road[road.index("ClipCutter.cut") : road.index("PairStream.choose")]
+    in_worker = road[road.index("ClipCutter.cut") : road.index("PairStream.batch")]
     cutter = ClipCutter(Source(video.name), PrepareOptions(clip_seconds=2.0))
     taken = entered({name: codes[name] for name in in_worker}, lambda: list(cutter.cut(video)))
     # Which of the two streams comes first is the file's choice.
@@ -92,7 +92,7 @@ def test_a_video_takes_its_road_to_clips(tmp_path):
 def test_a_batch_takes_its_road_to_a_loss(shards):
     codes = code_of_stops("A video becomes a batch of training")
     road = list(codes)
-    in_training = road[road.index("PairStream.choose") :]
+    in_training = road[road.index("PairStream.batch") :]
     config = small_config()
     stream = training_stream(shards, config)
     learner = Learner(config, "cpu")
@@ -103,9 +103,7 @@ def test_a_batch_takes_its_road_to_a_loss(shards):
         {name: codes[name] for name in in_training},
         lambda: learner.step([stream.batch(0)], 1, 0.001),
     )
-    # `batch` calls `choose`; `load_batches` runs both in threads.
-    assert sorted(taken[:2]) == ["PairStream.batch", "PairStream.choose"]
-    assert taken[2:] == in_training[3:]
+    assert taken == in_training
 
 
 def test_a_video_takes_its_road_to_an_overlay(run_path, tmp_path):

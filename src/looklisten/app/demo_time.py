@@ -20,8 +20,7 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.synth.options import WorldOptions
 from looklisten.media.synth.world import World
 from looklisten.system.processes import cpu_count
-from looklisten.training.batches import load_batches, training_stream
-from looklisten.training.distributed import ProcessWorld
+from looklisten.training.batches import training_stream
 from looklisten.training.frozen_towers.batches import AnyBatch
 from looklisten.training.learner import Learner
 
@@ -138,9 +137,10 @@ def _step_seconds(config: Config, shards: Shards | None) -> float:
 
 def _batches_of(clips: Shards, config: Config) -> Iterator[Sequence[AnyBatch]]:
     """Batches as training reads them, by threads that run beside the steps."""
-    stream = training_stream(clips, config)
-    for parts, _ in load_batches(stream, config, ProcessWorld(), 0, on_gpu=False):
-        yield parts
+    steps, parts = config.train.steps, config.train.accumulate
+    batches = training_stream(clips, config).batches(0, steps, parts=parts)
+    while batch := list(itertools.islice(batches, parts)):
+        yield batch
 
 
 def _seconds_of_steps(config: Config, batches: Iterator[Sequence[AnyBatch]]) -> float:

@@ -7,9 +7,7 @@ resumed run reads the same batches. Knows shards and images, no network.
 
 import functools
 import itertools
-from collections import deque
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +22,7 @@ from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.frames import FrameFit, crop, decode_jpeg, fit_square, neighbor_frames, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS, check_holds_window
+from looklisten.system.processes import map_ahead
 
 SAME_VIDEO_SECONDS = 2.0
 """Least distance between the sounds of two rows of one video, from start to start."""
@@ -360,26 +359,15 @@ class PairStream:
     ) -> Generator[PairBatch, None, None]:
         """Batches `first` to `stop`, each in `parts`, which threads make ahead of their use."""
 
-        def make(index: int, number: int) -> Any:  # a subclass makes batches of its own kind
+        def make(key: tuple[int, int]) -> Any:  # a subclass makes batches of its own kind
+            index, number = key
             batch = self.batch(index, BatchPart(rank, ranks, number, parts))
             return batch.pinned() if pin else batch
 
-        # Threads are enough: JPEG decoding does not hold the interpreter lock.
-        with ThreadPoolExecutor(threads, "pairs") as pool:
-            waiting: deque[Future[PairBatch]] = deque()
-            try:
-                for index in range(first, stop):
-                    for number in range(parts):
-                        waiting.append(pool.submit(make, index, number))
-                        # Enough to keep all threads busy; more would only take memory.
-                        if len(waiting) > 2 * threads:
-                            yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                # When the reader stops early, threads must not make what nobody reads.
-                for future in waiting:
-                    future.cancel()
+        keys = ((index, number) for index in range(first, stop) for number in range(parts))
+        # Threads are enough: JPEG decoding does not hold the interpreter lock. Two results for each
+        # keep all of them busy.
+        return map_ahead(make, keys, threads, 2 * threads)
 
 
 def _rows_with_repeats(repeated: list[int], size: int) -> list[int]:

@@ -1,10 +1,12 @@
-"""Worker processes of this machine: how many, work shared among them, and settings of a process."""
+"""Workers of this machine: how many, work shared among processes or threads, and their settings."""
 
 import contextlib
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -102,3 +104,25 @@ def map_unordered(
     for done, result in enumerate(results, 1):
         progress(done, len(items))
         yield result
+
+
+def map_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int, ahead: int
+) -> Generator[_Result, None, None]:
+    """`function` of each item in turn, computed by threads before it is needed.
+
+    At most `ahead` results wait, which bounds the memory. What the function raises is raised here.
+    """
+    with ThreadPoolExecutor(threads, "ahead") as pool:
+        waiting: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # When the reader stops early, threads must not compute what nobody reads.
+            for future in waiting:
+                future.cancel()

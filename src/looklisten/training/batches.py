@@ -2,9 +2,6 @@
 
 import logging
 import math
-import time
-from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +14,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.objectives import find_objective
 from looklisten.system.processes import cpu_count
 from looklisten.training.distributed import ProcessWorld
-from looklisten.training.frozen_towers.batches import AnyBatch, FeatureStream
+from looklisten.training.frozen_towers.batches import FeatureStream
 from looklisten.training.frozen_towers.cache import FeatureCache
 
 MAX_LOADER_THREADS = 12
@@ -146,29 +143,8 @@ def training_stream(
     )
 
 
-def load_batches(
-    stream: PairStream, config: Config, world: ProcessWorld, first_step: int, on_gpu: bool
-) -> Iterator[tuple[list[AnyBatch], float]]:
-    """The batches after `first_step`, each as its parts, and the seconds that it was waited for."""
-    settings = config.train
-    batches = stream.batches(
-        first_step,
-        settings.steps,
-        _loader_threads(world, on_gpu),
-        world.rank,
-        world.ranks,
-        settings.accumulate,
-        pin=on_gpu,
-    )
-    while True:
-        began = time.perf_counter()
-        parts: list[AnyBatch] = list(islice(batches, settings.accumulate))
-        if not parts:
-            return
-        yield parts, time.perf_counter() - began
-
-
-def _loader_threads(world: ProcessWorld, on_gpu: bool) -> int:
+def loader_threads(world: ProcessWorld, on_gpu: bool) -> int:
+    """How many threads make batches for one process."""
     # While a GPU computes a step, many cores can decode. A CPU needs its cores for the step.
     if not on_gpu:
         return 2

@@ -9,6 +9,7 @@ import json
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from looklisten.system.folder_lock import FolderLock
 from looklisten.system.progress import Progress, no_progress
 from looklisten.training.batches import (
     fit_batch_size,
-    load_batches,
+    loader_threads,
     select_labeled,
     training_stream,
     trains_on_features,
@@ -254,15 +255,25 @@ def _take_steps(
     clips = job.data.select(job.clips.trained_on)
     stream = training_stream(clips, job.config, learner.network, features)
     on_gpu = learner.device.value.startswith("cuda")
-    batches = load_batches(stream, job.config, world, job.first_step, on_gpu)
+    batches = stream.batches(
+        job.first_step,
+        settings.steps,
+        loader_threads(world, on_gpu),
+        world.rank,
+        world.ranks,
+        settings.accumulate,
+        pin=on_gpu,
+    )
     meter = TrainingMeter(settings.batch_size, world, job.run, job.first_step)
     plateau = PlateauWarning(settings)
     step = job.first_step
     with FileMetricsLog(job.run, step) if world.is_first else NoMetricsLog() as metrics_log:
-        for step, (parts, waited_seconds) in enumerate(batches, job.first_step + 1):
+        for step in range(job.first_step + 1, settings.steps + 1):
+            with meter.waiting():
+                parts = list(islice(batches, settings.accumulate))
             rate = learning_rate(settings, step, stream.steps_per_epoch)
             result = learner.step(parts, step, rate)
-            meter.add(step, result, parts, waited_seconds)
+            meter.add(step, result, parts)
             # A signal may reach one process only, and all must end at the same step.
             was_stopped = world.any(bool(interruption.signal))
             is_last = step == settings.steps or was_stopped

@@ -4,7 +4,8 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,18 @@ class TrainingMeter:
         self.pairs_per_second = float(last.get("pairs_per_second", 0.0))
         self.data_wait = float(last.get("data_wait", 0.0))
 
-    def add(
-        self, step: int, result: LossAndAccuracy, parts: list[AnyBatch], waited_seconds: float
-    ) -> None:
-        """Count a step; `waited_seconds`: how long it waited for its batch."""
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of this block as that of waiting for a batch."""
+        began = self._clock()
+        yield
+        self._waited_seconds += self._clock() - began
+
+    def add(self, step: int, result: LossAndAccuracy, parts: Sequence[AnyBatch]) -> None:
+        """Count a step."""
         video_ids = tuple(video_id for part in parts for video_id in part.video_ids)
         choices = tuple(part.choices for part in parts)
         self._steps.append(_StepRecord(step, result, video_ids, choices))
-        self._waited_seconds += waited_seconds
 
     def exclude(self, seconds: float) -> None:
         """Leave out time that was no training, so that it does not count into the speed."""

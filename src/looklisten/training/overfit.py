@@ -69,7 +69,7 @@ def overfit(
     for step, batch in enumerate(stream.batches(0, NO_STEP_LIMIT), 1):
         rate = learning_rate(config.train, step)
         result = learner.step([batch], step, rate, augmented=False)
-        meter.add(step, result, [batch], 0.0)
+        meter.add(step, result, [batch])
         spent_seconds = time.monotonic() - began
         if step % READING_STEPS == 0:
             meter.read(Path.cwd())

@@ -5,9 +5,7 @@ Knows how to store numbers and how to read files ahead. It knows no label and no
 
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from looklisten.errors import SourceError
 from looklisten.evaluation.linear_probe.features import FeatureExtractor
 from looklisten.evaluation.sets.labeled_set import LabeledFiles
 from looklisten.system.files import write_json
-from looklisten.system.processes import cpu_count
+from looklisten.system.processes import cpu_count, map_ahead
 from looklisten.system.progress import Progress, no_progress
 
 SAVE_SECONDS = 20.0
@@ -157,25 +155,11 @@ def read_ahead(read: ReadItem, items: Sequence[int]) -> Iterator[tuple[int, Tens
     The error takes the place of an item that cannot be read.
     """
 
-    def read_or_error(item: int) -> Tensor | SourceError:
+    def read_or_error(item: int) -> tuple[int, Tensor | SourceError]:
         try:
-            return read(item)
+            return item, read(item)
         except SourceError as error:
-            return error
+            return item, error
 
-    n_threads = cpu_count()
-    with ThreadPoolExecutor(n_threads, "vectors") as pool:
-        queue: deque[tuple[int, Future[Tensor | SourceError]]] = deque()
-        try:
-            for item in items:
-                queue.append((item, pool.submit(read_or_error, item)))
-                # The limit keeps memory bounded if reading is faster than the network.
-                if len(queue) > ITEMS_AHEAD_PER_THREAD * n_threads:
-                    oldest, future = queue.popleft()
-                    yield oldest, future.result()
-            for waiting, future in queue:
-                yield waiting, future.result()
-        finally:
-            # The caller may stop early; what is not started would be read for nothing.
-            for _, future in queue:
-                future.cancel()
+    threads = cpu_count()
+    return map_ahead(read_or_error, items, threads, ITEMS_AHEAD_PER_THREAD * threads)
