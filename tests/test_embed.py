@@ -4,6 +4,7 @@ It does not depend on the batch, the order, the pieces, or where the sound comes
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import ClassVar
 
@@ -218,6 +219,23 @@ def test_embedding_is_repeatable_and_bfloat16_is_close(model):
         / np.linalg.norm(half.vectors, axis=1)
     )
     assert cosine.min() > 0.999
+
+
+def test_threads_share_a_fresh_network_that_nothing_moves():
+    sounds = np.random.default_rng(0).normal(0, 0.1, (4, 48_000)).astype(np.float32)
+    network = L3Net(ModelConfig(widths=(4, 8)))
+    expected = [embed(sound, network, sample_rate_hz=48_000).vectors for sound in sounds]
+    fresh = L3Net(ModelConfig(widths=(4, 8)))
+    fresh.load_state_dict(network.state_dict())
+    weights = list(fresh.parameters())
+    places = [(weight.data_ptr(), weight.stride()) for weight in weights]
+    with ThreadPoolExecutor(4) as threads:
+        vectors = list(
+            threads.map(lambda sound: embed(sound, fresh, sample_rate_hz=48_000).vectors, sounds)
+        )
+    np.testing.assert_array_equal(vectors, expected)
+    # A thread that moved a weight would free the values that another one reads.
+    assert [(weight.data_ptr(), weight.stride()) for weight in weights] == places
 
 
 def test_normalized_vectors_have_length_one_and_the_same_direction(model):

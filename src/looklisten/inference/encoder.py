@@ -29,7 +29,6 @@ from looklisten.inference.towers import (
 from looklisten.media.frames import FrameFit
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
-from looklisten.system.devices import to_device
 from looklisten.system.processes import single_thread_after_fork
 
 # Larger maps do not fit in the processor's caches. Unless `keep_freed_memory` was called, their
@@ -156,14 +155,14 @@ class NetworkEncoder:
 
 
 def encoder_of(model: L3Net | Encoder, precision: Precision = "float32") -> Encoder:
-    """`model` as an `Encoder`. An `L3Net` is put into evaluation mode and channels-last.
+    """`model` as an `Encoder`. An `L3Net` is put into evaluation mode.
 
+    Nothing else of it changes, since other threads may be reading its weights.
     Raises ConfigError for another object, and for a `precision` with an encoder that has its own.
     """
     single_thread_after_fork()
     if isinstance(model, L3Net):
-        device = next(model.parameters()).device
-        return NetworkEncoder(to_device(model.eval(), str(device)), precision)
+        return NetworkEncoder(model.eval(), precision)
     if isinstance(model, NetworkEncoder) and model.precision == precision:
         return model
     if not isinstance(model, Encoder):

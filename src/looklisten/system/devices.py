@@ -3,6 +3,7 @@
 Automatic choices come back with their reason, so that the caller can show it.
 """
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -83,12 +84,34 @@ def names_bfloat16(cpuinfo: str) -> bool:
     return False
 
 
+# Two threads that move one network at once would free weights that the other one reads.
+_moving = threading.Lock()
+
+
 def to_device(network: "Network", device: str) -> "Network":
-    """Move `network` to the device, in the layout in which its convolutions are fastest."""
+    """Move `network` to the device, in the layout in which its convolutions are fastest.
+
+    A network that is so already is not touched, so that other threads can go on reading it.
+    """
     import torch
 
-    network.to(device)
-    # Channels-last is the fastest layout on CPU and GPU, except Apple's.
-    if device != "mps":
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with _moving:
+        # Of an empty tensor, because it has the number of the GPU that `cuda` means.
+        wanted = torch.empty(0, device=device).device
+        if any(tensor.device != wanted for tensor in _tensors(network)):
+            network.to(device)
+        # Channels-last is the fastest layout on CPU and GPU, except Apple's.
+        if wanted.type != "mps" and not all(map(_is_channels_last, _tensors(network))):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
+
+
+def _tensors(network: "Network") -> "list[torch.Tensor]":
+    return [*network.parameters(), *network.buffers()]
+
+
+def _is_channels_last(tensor: "torch.Tensor") -> bool:
+    import torch
+
+    # Only tensors of four axes have this layout.
+    return tensor.dim() != 4 or tensor.is_contiguous(memory_format=torch.channels_last)

@@ -26,7 +26,6 @@ from looklisten.inference.towers import ALIGNED, check_layer, vectors_from_poole
 from looklisten.media.frames import fit_square, stack
 from looklisten.model.l3net import L3Net
 from looklisten.model.tower_classes import TowerClasses, tower_classes
-from looklisten.system.devices import to_device
 
 TAGS_PER_SIDE = 5
 LEAST_TAG_SCORE = 0.05
@@ -66,8 +65,7 @@ class MomentEncoder:
             return
         for side in SIDES:
             check_layer(network, side, ALIGNED)
-        device = next(network.parameters()).device
-        self.network = to_device(network.eval(), str(device))
+        self.network = network.eval()
         self._encoder = NetworkEncoder(self.network)
         for side in SIDES:
             classes = tower_classes(network.tower(side)) if with_tags else None
