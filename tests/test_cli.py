@@ -60,8 +60,8 @@ PIPELINE = (
     "synth videos --videos 12 --seconds 1.5 --side-pixels 64 --frames-per-second 10",
     "prepare videos shards",
     "train shards --config small.toml --run runs/tiny --train.steps 5",
-    "evaluate shards --pairs 40",
-    "localize videos/000003.mp4 -o maps --every-seconds 0.5",
+    "evaluate shards --checkpoint runs/tiny --pairs 40",
+    "localize videos/000003.mp4 --checkpoint runs/tiny -o maps --every-seconds 0.5",
 )
 
 
@@ -128,7 +128,7 @@ def test_a_table_names_the_network_that_was_measured(
 
 def test_unlabeled_shards_cannot_be_probed(pipeline, capsys, monkeypatch):
     monkeypatch.chdir(pipeline[0])
-    assert main(["probe", "shards"]) == 1
+    assert main(["probe", "shards", "--checkpoint", "runs/tiny"]) == 1
     assert "needs labeled clips" in messages(capsys)
 
 

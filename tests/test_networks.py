@@ -8,7 +8,9 @@ import torch
 import looklisten as ll
 from conftest import small_config, write_clock_video
 from looklisten.app.cli import main
+from looklisten.app.command_line import DEFAULT_NETWORK
 from looklisten.model.networks import open_network
+from looklisten.model.shipped import START
 from looklisten.model.training_videos import recorded_videos
 
 OPENL3_REFUSAL = "is a network of OpenL3, which gives vectors alone"
@@ -72,6 +74,39 @@ def test_every_verb_takes_an_untrained_network(verb, untrained_name, shards_path
 
 def test_embed_takes_a_network_of_openl3(openl3_name, shards_path, video, tmp_path):
     assert run_verb("embed", openl3_name, shards_path, video, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    "verb", ["adapt", "cluster", "embed", "evaluate", "index", "localize", "probe", "sync"]
+)
+def test_every_verb_takes_start_where_no_network_is_named(verb, capsys):
+    assert DEFAULT_NETWORK == START
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    about = printed.partition("--checkpoint STR")[2]
+    assert about.partition("(default: ")[2].startswith("start)")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("strat", "did you mean start?"),
+        ("Start", "did you mean start?"),
+        ("runs/adpated", "did you mean runs/adapted?"),
+        ("elsewhere", "or start (runs here: runs/adapted, runs/tiny)"),
+    ],
+)
+def test_a_wrong_name_gets_a_similar_one_and_the_runs(name, hint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in ("tiny", "adapted"):
+        (tmp_path / "runs" / run / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ll.LookListenError) as error:
+        ll.load(name)
+    sentence = str(error.value)
+    assert sentence.startswith(f"{name} is not there; give the folder of a run")
+    assert hint in sentence
+    assert sentence.endswith("(runs here: runs/adapted, runs/tiny)")
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "embed"])

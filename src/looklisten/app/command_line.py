@@ -114,4 +114,7 @@ NETWORK_HELP = (
 
 NetworkName = Annotated[str, tyro.conf.arg(help=NETWORK_HELP)]
 
+DEFAULT_NETWORK = "start"
+"""What every verb takes without `--checkpoint`: it is there before anything is trained."""
+
 WorkerCount = Annotated[int | None, tyro.conf.arg(help="Processes; by default one per core.")]

@@ -14,6 +14,7 @@ A name is one of:
 Knows names and checkpoints. Does not know how to download, and no weights of other projects.
 """
 
+import difflib
 import importlib
 import logging
 import re
@@ -34,9 +35,9 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.model.objectives import Objective, build_objective
 from looklisten.model.published_folder import is_published, read_published
-from looklisten.model.shipped import is_shipped, open_shipped, shipped_training_videos
+from looklisten.model.shipped import SHIPPED, is_shipped, open_shipped, shipped_training_videos
 from looklisten.model.training_videos import HELD_OUT, TRAINED_ON, recorded_videos
-from looklisten.names import first_few
+from looklisten.names import first_few, printable
 from looklisten.system.devices import choose_device, to_device
 
 UNTRAINED_PREFIX = "untrained:"
@@ -50,6 +51,8 @@ HF_PREFIX = "hf:"
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 RUNS_FOLDER = "runs"
 """Runs are saved here by default, so a mistyped run must not become a request to a server."""
+LISTED_RUNS = 10
+"""An error names so many runs at most."""
 
 # Downloads and OpenL3 belong to `interop`, which is above `model`, and imports only point down.
 # They are therefore named here and imported when a name needs them.
@@ -339,8 +342,25 @@ def _open(name: str | Path, strict: bool, download_options: dict[str, Any]) -> R
         return Run(text, _loader(HF_PREFIX)(text))
     on_hub = hub_name(name)
     path = _loader(HUB_PREFIX)(on_hub, **download_options) if on_hub else Path(name)
+    if not path.exists():
+        raise CheckpointError(_absence(path))
     checkpoint = read_published(path) if is_published(path) else open_checkpoint(path)
     return Run(text, checkpoint.model(strict), checkpoint)
+
+
+def _absence(path: Path) -> str:
+    """The error for a path that is not there, with a similar name and the runs of this folder."""
+    folders = Path(RUNS_FOLDER).glob("*/checkpoints")
+    runs = sorted(folder.parent.as_posix() for folder in folders)
+    names = {name.casefold(): name for name in (*SHIPPED, *runs)}
+    similar = difflib.get_close_matches(path.as_posix().casefold(), names, 1)
+    sentence = (
+        f"{path} is not there; give the folder of a run that `looklisten train` or "
+        f"`looklisten adapt` wrote, one of its checkpoints, or {' or '.join(SHIPPED)}"
+    )
+    if similar:
+        sentence += f"; did you mean {printable(names[similar[0]])}?"
+    return f"{sentence} (runs here: {first_few(runs, LISTED_RUNS)})" if runs else sentence
 
 
 def _untrained(name: str) -> Run:

@@ -16,6 +16,7 @@ from looklisten.inference.encoder import NetworkEncoder, choose_layer, encoder_o
 from looklisten.inference.localization.methods import default_method
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, open_network
+from looklisten.model.shipped import START
 from looklisten.names import printable
 from looklisten.search.indexing.index_folder import IndexFolder
 from looklisten.search.indexing.moment_encoder import EncodedInput, MomentEncoder
@@ -29,7 +30,6 @@ from looklisten.serving.records import LimitsReply, ModelReply
 from looklisten.serving.refusals import RefusedError
 from looklisten.serving.requested_files import RequestedFiles
 
-DEFAULT_NETWORK = "start"
 ALL_METHODS = ("similarity", "correspondence", "unit")
 
 
@@ -186,5 +186,5 @@ def open_service(
         raise ConfigError(f"--allow-root {printable(options.allow_root)} is no folder")
     if checkpoint is None:
         facts = {} if db is None else IndexFolder(db).facts()
-        checkpoint = facts.get("network", DEFAULT_NETWORK)
+        checkpoint = facts.get("network", START)
     return Service(open_network(checkpoint, device), db, options)

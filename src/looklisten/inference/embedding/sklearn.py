@@ -18,6 +18,7 @@ from looklisten.inference.embedding.options import EmbedOptions, Pooling, Precis
 from looklisten.inference.encoder import Encoder, choose_layer, vector_length
 from looklisten.media.waveform import SampleRate
 from looklisten.model.l3net import L3Net
+from looklisten.model.shipped import START
 
 
 class _EmbeddingStep(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -72,7 +73,7 @@ class AudioEmbedder(_EmbeddingStep):
 
     def __init__(
         self,
-        model: L3Net | Encoder | str | Path = "runs/tiny",
+        model: L3Net | Encoder | str | Path = START,
         layer: str | None = EmbedOptions.layer,
         pooling: Pooling = "mean",
         hop_seconds: float = EmbedOptions.hop_seconds,
@@ -113,7 +114,7 @@ class ImageEmbedder(_EmbeddingStep):
 
     def __init__(
         self,
-        model: L3Net | Encoder | str | Path = "runs/tiny",
+        model: L3Net | Encoder | str | Path = START,
         layer: str | None = EmbedOptions.layer,
         pooling: Pooling = "mean",
         hop_seconds: float = EmbedOptions.hop_seconds,

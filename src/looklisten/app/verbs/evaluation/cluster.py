@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import DeviceName, NetworkName, check_writable_file
+from looklisten.app.command_line import (
+    DEFAULT_NETWORK,
+    DeviceName,
+    NetworkName,
+    check_writable_file,
+)
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
 def run_cluster(
     shards: Positional[str],
     /,
-    checkpoint: NetworkName = "runs/tiny",
+    checkpoint: NetworkName = DEFAULT_NETWORK,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     split: str = "held-out",
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 64,

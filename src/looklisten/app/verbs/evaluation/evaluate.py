@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import DeviceName, NetworkName, UsageError
+from looklisten.app.command_line import DEFAULT_NETWORK, DeviceName, NetworkName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.option_checks import check_at_least
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def run_evaluate(
     paths: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="[SET] PATH")],
     /,
-    checkpoint: NetworkName = "runs/tiny",
+    checkpoint: NetworkName = DEFAULT_NETWORK,
     task: Literal["correspondence", "localization"] = "correspondence",
     pairs: int = 4000,
     seed: int = 0,

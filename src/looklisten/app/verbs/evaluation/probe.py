@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import NETWORK_HELP, UsageError
+from looklisten.app.command_line import DEFAULT_NETWORK, NETWORK_HELP, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.evaluation.linear_probe.options import ProbeOptions
@@ -22,7 +22,7 @@ CHECKPOINT_HELP = f"{NETWORK_HELP} For a labeled set also untrained:RECIPE, an u
 def run_probe(
     paths: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="[DATASET] PATH")],
     /,
-    checkpoint: Annotated[str, tyro.conf.arg(help=CHECKPOINT_HELP)] = "runs/tiny",
+    checkpoint: Annotated[str, tyro.conf.arg(help=CHECKPOINT_HELP)] = DEFAULT_NETWORK,
     options: Annotated[ProbeOptions, tyro.conf.arg(name="")] = _DEFAULTS,
 ) -> Output:
     """Measure what a linear classifier reads from frozen vectors, next to baselines.

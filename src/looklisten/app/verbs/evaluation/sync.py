@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import DeviceName, NetworkName
+from looklisten.app.command_line import DEFAULT_NETWORK, DeviceName, NetworkName
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.evaluation.sync.options import SyncOptions
@@ -17,7 +17,7 @@ _DEFAULTS = SyncOptions()
 def run_sync(
     clip: Annotated[Positional[Path], tyro.conf.arg(metavar="CLIP")],
     /,
-    checkpoint: NetworkName = "runs/tiny",
+    checkpoint: NetworkName = DEFAULT_NETWORK,
     device: DeviceName = "auto",
     options: Annotated[SyncOptions, tyro.conf.arg(name="")] = _DEFAULTS,
 ) -> Output:

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from looklisten.app.command_line import DeviceName, NetworkName, UsageError
+from looklisten.app.command_line import DEFAULT_NETWORK, DeviceName, NetworkName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.inference.embedding.options import EmbedFilesOptions
@@ -18,7 +18,7 @@ _DEFAULTS = EmbedFilesOptions()
 def run_embed(
     inputs: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="INPUTS...")],
     /,
-    checkpoint: NetworkName = "runs/tiny",
+    checkpoint: NetworkName = DEFAULT_NETWORK,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("embedded"),
     device: DeviceName = "auto",
     # One record is inside of the other; without prefixes the names of options do not show it.

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from looklisten.app.command_line import DeviceName, NetworkName
+from looklisten.app.command_line import DEFAULT_NETWORK, DeviceName, NetworkName
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.inference.localization.options import LocalizeFileOptions
@@ -18,7 +18,7 @@ _DEFAULTS = LocalizeFileOptions()
 def run_localize(
     video: Positional[Path],
     /,
-    checkpoint: NetworkName = "runs/tiny",
+    checkpoint: NetworkName = DEFAULT_NETWORK,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("localized"),
     device: DeviceName = "auto",
     # The options are nested records. OmitArgPrefixes gives --every-seconds, not

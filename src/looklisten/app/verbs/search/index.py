@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from looklisten.app.command_line import DeviceName, NetworkName, UsageError
+from looklisten.app.command_line import DEFAULT_NETWORK, DeviceName, NetworkName, UsageError
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
 from looklisten.data.options import Engine, LabelSource
@@ -20,7 +20,7 @@ def run_index(
     sources: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCES...")],
     /,
     db: Annotated[Path, tyro.conf.arg(metavar="DB")] = Path("index"),
-    checkpoint: NetworkName = "start",
+    checkpoint: NetworkName = DEFAULT_NETWORK,
     labels: LabelSource = "table",
     device: DeviceName = "auto",
     engine: Engine = "local",
