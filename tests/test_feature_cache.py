@@ -1,6 +1,12 @@
 """Features of frozen towers: computed once, kept beside the shards, and what is trained on them."""
 
+import errno
+import io
+import platform
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -20,6 +26,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load
 from looklisten.training.frozen_towers.batches import FeatureStream
 from looklisten.training.frozen_towers.cache import feature_rows, features_key, open_features
+from looklisten.training.frozen_towers.feature_files import FeatureFiles
 from looklisten.training.loop import train
 from noise_shards import a_clip, write_clips
 
@@ -128,18 +135,105 @@ def test_the_window_of_a_held_out_moment_is_the_nearest_one(cache):
         assert distances[nearest] == distances[of_clip].min()
 
 
-@pytest.mark.parametrize("change", [lambda data: data[: len(data) // 2], lambda data: data[::-1]])
-def test_a_damaged_file_is_named(network, own_shards, cache, change):
+def saved(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+DAMAGES = {
+    "cut": lambda data: data[: len(data) // 2],
+    "backwards": lambda data: data[::-1],
+    "zeroed values": lambda data: data[:-400] + bytes(400),
+    "empty": lambda data: b"",
+    "a zip file": lambda data: b"PK\x03\x04",
+    "one number": lambda data: saved(np.float16(1)),
+    "one row": lambda data: saved(np.zeros(256, np.float16)),
+    "fewer positions": lambda data: saved(np.load(io.BytesIO(data))[:, :1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_computed_again(network, own_shards, cache, damage, caplog):
     path = cache.audio.path(0)
     whole = path.read_bytes()
-    path.write_bytes(change(whole))
+    path.write_bytes(DAMAGES[damage](whole))
+    open_features(network, own_shards, 2.0)
+    assert path.read_bytes() == whole
+    assert f"such as {path}; they are computed again" in " ".join(caplog.text.split())
+
+
+def test_a_file_of_other_features_is_computed_again(network, own_shards, cache, tmp_path):
+    path = cache.vision.path(0)
+    whole = path.read_bytes()
+    others = FeatureFiles(tmp_path, "vision", cache.vision.rows)
+    others.write(0, np.zeros_like(np.load(path)))
+    path.write_bytes(others.path(0).read_bytes())
+    open_features(network, own_shards, 2.0)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        torch.enable_grad,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+    ],
+)
+def test_modes_of_the_caller_do_not_change_features(network, own_shards, cache, mode):
+    path = cache.vision.path(0)
+    whole = path.read_bytes()
+    path.unlink()
+    with mode():
+        open_features(network, own_shards, 2.0)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (
+            1e6,
+            r"the vision tower \(vgg\) gives features up to .* must be below 65504; take another",
+        ),
+        (float("nan"), r"the vision tower \(vgg\) gives features that are infinite or no numbers"),
+    ],
+)
+def test_features_that_float16_cannot_hold_are_refused(own_shards, value, sentence):
+    network = L3Net(frozen_config().model).eval()
+    for norm in network.vision.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(norm.bias, value)
+    with pytest.raises(ConfigError, match=sentence):
+        open_features(network, own_shards, 0.5)
+
+
+def test_a_full_disk_is_an_error_with_a_number(cache):
+    resource = pytest.importorskip("resource")
+    values = cache.audio.take(np.array(cache.audio.rows_of(0))).half().numpy()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Beyond the limit a write fails as on a full disk, with another number.
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (values.nbytes // 2, limits[1]))
     try:
-        with pytest.raises(
-            ConfigError, match="npy is damaged; delete it and run the command again"
-        ):
-            open_features(network, own_shards, 2.0).audio.take(np.array([0]))
+        with pytest.raises(OSError) as raised:
+            cache.audio.write(0, values)
     finally:
-        path.write_bytes(whole)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert raised.value.errno == errno.EFBIG
+
+
+def test_scratch_of_a_killed_computation_is_removed(network, own_shards, cache):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = platform.node().replace("-", "_")
+    for folder in (cache.folder, cache.folder.parent):
+        (folder / f".aside-{host}-{ended.pid}-x").mkdir()
+    open_features(network, own_shards, 2.0)
+    assert not list(cache.folder.parent.rglob(".aside-*"))
 
 
 def test_batches_pair_a_frame_with_a_window_that_holds_it(network, own_shards, cache):

@@ -236,7 +236,8 @@ def _features_of(job: _Job, progress: Progress) -> FeatureCache | None:
         return open_features(learner.network, job.data, rate, progress)
 
     # The others wait, then open the files themselves. Nothing large is sent.
-    world.broadcast_from_first(lambda: bool(open_all()))
+    if not world.is_alone:
+        world.broadcast_from_first(lambda: bool(open_all()))
     features = open_all()
     if not job.saved:
         learner.begin_with_features(job.data.select(job.clips.trained_on), features)

@@ -3,7 +3,8 @@
 Frozen towers give the same features at every step. So the features of some frames and windows of
 each clip are computed once, and training reads them instead of pixels and samples. A folder of
 features is named by a key of all that they depend on. It holds files of a fixed number of rows;
-each is complete or absent, so an interrupted computation continues where it stopped.
+each is complete or absent, so an interrupted computation continues where it stopped. A damaged file
+is computed again.
 """
 
 import hashlib
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,13 +30,13 @@ from looklisten.media.spectrogram import WINDOW_SAMPLES, check_holds_window
 from looklisten.model.l3net import L3Net
 from looklisten.model.network_key import network_key
 from looklisten.system.cache import writable_cache
-from looklisten.system.files import atomic_write, check_writable
+from looklisten.system.files import check_writable, remove_abandoned_scratch
 from looklisten.system.progress import Progress, no_progress
+from looklisten.training.frozen_towers.feature_files import ROWS_PER_FILE, FeatureFiles
+from looklisten.training.torch_modes import own_torch_modes
 
 FEATURES_FOLDER = "features"
 """The folder beside the shards that holds folders of features."""
-ROWS_PER_FILE = 256
-"""Also what an interruption costs at most: some seconds of work on a CPU."""
 ROWS_PER_BATCH = 32
 """Fixed, because other batch sizes may round in another way."""
 WINDOWS_PER_FRAME = 2
@@ -98,59 +98,6 @@ def feature_rows(shards: Shards, frames_per_second: float) -> FeatureRows:
     )
 
 
-class FeatureFiles:
-    """The rows of one side, in files of `ROWS_PER_FILE` rows, memory-mapped."""
-
-    def __init__(self, folder: Path, side: Side, rows: int) -> None:
-        self._folder = folder
-        self._side = side
-        self.rows = rows
-        self.file_count = -(-rows // ROWS_PER_FILE)
-        self._maps: dict[int, NDArray[np.float16]] = {}
-
-    def path(self, number: int) -> Path:
-        return self._folder / f"{self._side}-{number:06d}.npy"
-
-    def missing(self) -> list[int]:
-        """The numbers of the files that are still to be computed."""
-        return [number for number in range(self.file_count) if not self.path(number).exists()]
-
-    def rows_of(self, number: int) -> range:
-        """The rows that a file holds."""
-        return range(number * ROWS_PER_FILE, min((number + 1) * ROWS_PER_FILE, self.rows))
-
-    def write(self, number: int, values: NDArray[np.float16]) -> None:
-        with atomic_write(self.path(number)) as scratch, scratch.open("wb") as file:
-            np.save(file, values)
-
-    def take(self, rows: NDArray[np.int64]) -> Float[Tensor, "rows *positions features"]:
-        """Features of some rows, float32, in the order of `rows`."""
-        numbers = rows // ROWS_PER_FILE
-        gathered = None
-        for number in np.unique(numbers).tolist():
-            values = self._map(number)
-            if gathered is None:
-                gathered = np.empty((len(rows), *values.shape[1:]), np.float16)
-            own_rows = np.flatnonzero(numbers == number)
-            gathered[own_rows] = values[rows[own_rows] - number * ROWS_PER_FILE]
-        assert gathered is not None, "a batch has rows"
-        return torch.from_numpy(gathered).float()
-
-    def _map(self, number: int) -> NDArray[np.float16]:
-        if number not in self._maps:
-            path = self.path(number)
-            try:
-                values = np.load(path, mmap_mode="r")
-                is_whole = len(values) == len(self.rows_of(number))
-            # NumPy's own message advises to load a damaged file unsafely.
-            except (OSError, ValueError):
-                is_whole = False
-            if not is_whole:
-                raise ConfigError(f"{path} is damaged; delete it and run the command again")
-            self._maps[number] = values
-        return self._maps[number]
-
-
 @dataclass(frozen=True, eq=False)
 class FeatureCache:
     """What the fusion of a network with frozen towers compares: of frames and of windows."""
@@ -203,7 +150,9 @@ def open_features(
 ) -> FeatureCache:
     """The features of a folder of shards; those that are missing are computed.
 
-    Frames have no random change. Raises ConfigError when there is no room.
+    So are damaged ones. Frames have no random change. The modes of PyTorch that the caller is in,
+    such as autocast, change nothing. Raises ConfigError when there is no room, and for towers whose
+    features float16 cannot hold.
     """
     rows = feature_rows(shards, frames_per_second)
     folder = _features_folder(shards) / features_key(network, shards, frames_per_second)[:32]
@@ -213,10 +162,13 @@ def open_features(
         FeatureFiles(folder, "vision", len(rows.frames)),
         FeatureFiles(folder, "audio", len(rows.window_starts)),
     )
-    missing = len(cache.vision.missing()) + len(cache.audio.missing())
-    if missing:
-        _check_room(network, cache)
-        _compute(network, shards.folder, cache, progress)
+    for scratch_place in (folder, folder.parent):
+        remove_abandoned_scratch(scratch_place)
+    missing = {files: files.missing() for files in (cache.vision, cache.audio)}
+    if any(missing.values()):
+        with own_torch_modes():
+            _check_room(network, cache)
+            _compute(network, shards.folder, cache, missing, progress)
     return cache
 
 
@@ -281,29 +233,51 @@ def _one_row(network: L3Net) -> tuple[Tensor, Tensor]:
     return network.fusion.features(vision, listen(network, silence.to(device)))
 
 
-def _compute(network: L3Net, folder: Shards, cache: FeatureCache, progress: Progress) -> None:
-    total = cache.vision.rows + cache.audio.rows
-    done = total
-    work: list[tuple[FeatureFiles, int, Callable[[range], Tensor]]] = []
+def _compute(
+    network: L3Net,
+    folder: Shards,
+    cache: FeatureCache,
+    missing: Mapping[FeatureFiles, list[int]],
+    progress: Progress,
+) -> None:
     readers: Mapping[Side, Callable[[range], Tensor]] = {
         "vision": lambda rows: _vision_features(network, folder, cache.rows, rows),
         "audio": lambda rows: _audio_features(network, folder, cache.rows, rows),
     }
-    for files, read in ((cache.vision, readers["vision"]), (cache.audio, readers["audio"])):
-        for number in files.missing():
-            work.append((files, number, read))
-            done -= len(files.rows_of(number))
+    total = done = cache.vision.rows + cache.audio.rows
+    for files, numbers in missing.items():
+        done -= sum(len(files.rows_of(number)) for number in numbers)
     was_training = network.training
     network.eval()
-    for files, number, read in work:
-        parts = []
-        for rows in _batches(files.rows_of(number)):
-            # float16, because the disk limits how much footage can be cached.
-            parts.append(read(rows).cpu().half().numpy())
-            done += len(rows)
-            progress(done, total)
-        files.write(number, np.concatenate(parts))
+    for files, numbers in missing.items():
+        for number in numbers:
+            parts = []
+            for rows in _batches(files.rows_of(number)):
+                features = readers[files.side](rows)
+                parts.append(_as_stored(features, network, files.side))
+                done += len(rows)
+                progress(done, total)
+            files.write(number, np.concatenate(parts))
     network.train(was_training)
+
+
+def _as_stored(features: Tensor, network: L3Net, side: Side) -> NDArray[np.float16]:
+    """Features as they are in a file. Raises ConfigError for values that it cannot hold."""
+    # float16, because the disk limits how much footage can be cached.
+    stored: NDArray[np.float16] = features.cpu().half().numpy()
+    if np.isfinite(stored).all():
+        return stored
+    tower = f"the {side} tower ({network.config.backbone_of(side)})"
+    if not features.isfinite().all():
+        raise ConfigError(
+            f"{tower} gives features that are infinite or no numbers; its weights are damaged or "
+            "do not fit it: take another network"
+        )
+    raise ConfigError(
+        f"{tower} gives features up to {float(features.abs().max()):.3g}, and those that are kept "
+        f"must be below {np.finfo(np.float16).max:.0f}; take another network, or `train` with "
+        "train.cached_frames_per_second 0, which keeps none"
+    )
 
 
 def _batches(rows: range) -> Iterator[range]:
