@@ -1,6 +1,7 @@
 """Figures of all pairs equal their definitions, and are known exactly for networks made by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from looklisten.interop.publish import save_pretrained
 from looklisten.model.calibration import Calibration
 from looklisten.model.checkpoint import save_calibration
 from looklisten.model.networks import Run, load, open_network
+from noise_shards import a_clip, write_clips
 
 LEVELS = [((n + 0.5) / 13, (n + 0.5) / 13) for n in range(13)]
 
@@ -258,6 +260,25 @@ def test_mixed_in_is_a_sound_of_another_video():
     others = moments_of_other_videos(videos, np.random.default_rng(0))
     assert np.all(videos[others] != videos)
     assert len(set(others.tolist())) > 20
+
+
+@pytest.mark.parametrize("silent_videos", [1, 2])
+def test_where_no_two_sounds_can_be_mixed_the_row_has_no_figures(
+    silent_videos, tmp_path, run_path, capsys
+):
+    clips = [a_clip(number, "test") for number in range(2)]
+    for number in range(silent_videos):
+        clips[number] = replace(clips[number], waveform=np.zeros(60_000, np.int16))
+    shards = write_clips(tmp_path / "shards", clips)
+    arguments = ["evaluate", str(shards), "--checkpoint", str(run_path), "--pairs", "8"]
+    assert main([*arguments, "--split", "all", "--device", "cpu", "--json"]) == 0
+    rows = {row["sound"]: row for row in json.loads(capsys.readouterr().out)["sounds"]}
+    assert list(rows) == ["matched", "mismatched", "mixed", "noise", "silence"]
+    mixed = rows["mixed"]
+    assert mixed["pairs"] == 0
+    assert (mixed["yes"], mixed["probability"], mixed["auc"]) == (None, None, None)
+    assert mixed["yes_ci95"] == [None, None]
+    assert rows["noise"]["yes"] is not None
 
 
 def test_a_mixture_holds_both_sounds_equally_loud_and_does_not_clip():

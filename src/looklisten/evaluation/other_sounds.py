@@ -68,6 +68,9 @@ def other_sound_rows(
 ) -> Iterator[SoundRow]:
     """The rows of mixtures, of noise and of silence, with the frames of `moments`.
 
+    The row of mixtures has NaN figures and 0 pairs where no two sounds can be mixed, because one of
+    them is silent.
+
     `moments`: frames and sounds of `clips`.
     `matched`: the score of each frame with its own sound.
     `seed`: draws the noise and the sounds that are mixed in.

@@ -57,7 +57,9 @@ class SharedFiles:
     def members(
         self, frame_videos: Sequence[Sequence[str]], sound_videos: Sequence[Sequence[str]]
     ) -> NDArray[Any]:
-        """Everything that each result depends on, for `interval_over_members`.
+        """Everything that each result depends on, `[results, members]`.
+
+        It is for `interval_over_members`.
 
         `frame_videos`, `sound_videos`: for each result the videos of its frames, and those of its
             sounds. Without shared files these are the members, each video once.
@@ -70,7 +72,8 @@ class SharedFiles:
             # An image and a sound of one name are two files.
             images = [f"image {self.images.get(video, video)}" for video in frames]
             rows.append(images + [f"sound {self.sounds.get(video, video)}" for video in sounds])
-        return np.array(rows)
+        # Without a result there are two axes too.
+        return np.array(rows) if rows else np.empty((0, 0), np.str_)
 
 
 NO_SHARED_FILES = SharedFiles({}, {})

@@ -100,12 +100,15 @@ def interval_over_members(values: ArrayLike, members: NDArray[np.generic]) -> tu
 
     `members`: the groups of each value, `[values, members]`, such as the videos of a mosaic. Values
     that share a group are not independent. The variance adds up all such pairs of values (Fafchamps
-    and Gubert 2007); the rest is as in `confidence_interval`.
+    and Gubert 2007); the rest is as in `confidence_interval`. NaN for both ends when there are no
+    values.
     """
     numbers = np.asarray(values, np.float64)
     count, members_each = members.shape
+    if not count:
+        return math.nan, math.nan
     names, codes = np.unique(members, return_inverse=True)
-    if len(names) < 2 or not count:
+    if len(names) < 2:
         return 0.0, 1.0
     mean = float(numbers.mean())
     deviations = (numbers - mean) / count
