@@ -1,6 +1,7 @@
 """Backbones with published weights: equal to the networks of others, and how their weights come."""
 
 import io
+import shutil
 import tarfile
 
 import numpy as np
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import SHARED, small_config
 from looklisten.config import SIDES, ModelConfig
-from looklisten.errors import CheckpointError, ConfigError, PublishedFileError
+from looklisten.errors import ConfigError, PublishedFileError
 from looklisten.evaluation.linear_probe.baselines import probed_layer
 from looklisten.evaluation.units.naming import units
 from looklisten.interop.publish import save_pretrained
@@ -100,6 +101,7 @@ class RunsCode:
     [
         (WEIGHTS_NAME, lambda data: data[: len(data) // 2]),
         (WEIGHTS_NAME, lambda data: b""),
+        (WEIGHTS_NAME, lambda data: bytes(2000)),
         (WEIGHTS_NAME, lambda data: b"<html>not found</html>"),
         (WEIGHTS_NAME, lambda data: as_pickle([1, 2])),
         (WEIGHTS_NAME, lambda data: as_pickle({"weight": torch.zeros(3)})),
@@ -336,7 +338,7 @@ def test_training_begins_with_published_weights_and_stores_them_once(
 
     mirror = tmp_path / "mirror" / "small.safetensors"
     save_file({name: value + 1 for name, value in small.items()}, mirror)
-    with pytest.raises(CheckpointError, match="trained with other weights of small than those"):
+    with pytest.raises(PublishedFileError, match=r"small\.safetensors is damaged or holds other"):
         open_network(run)
     mirror.unlink()
     with pytest.raises(PublishedFileError, match=r"mirror holds no small\.safetensors"):
@@ -353,6 +355,48 @@ def test_a_tower_that_was_trained_on_is_stored_and_needs_no_published_file(
     published = small["blocks.0.conv1.weight"]
     # Two steps of Adam move a weight by at most twice the learning rate.
     assert 0 < (trained - published).abs().max() < 0.1
+
+
+def test_weights_that_are_not_the_published_ones_are_refused_unless_they_are_named(
+    small, tmp_path, caplog
+):
+    other = {name: value + 1 for name, value in small.items()}
+    mirror = tmp_path / "mirror" / "small.safetensors"
+    save_file(other, mirror)
+    network = L3Net(small_run().model)
+    with pytest.raises(PublishedFileError, match=r"small\.safetensors is damaged .*vision_from"):
+        begin_published_towers(network)
+    assert not caplog.messages
+    state = Small.published.load(mirror)
+    assert state_sha256(state) == state_sha256(other)
+    (warning,) = caplog.messages
+    assert str(mirror) in warning and "used as they are" in warning
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_NAME, "yamnet.tflite"])
+def test_a_changed_byte_in_the_folder_of_the_mirror_is_found(
+    published_towers, tmp_path, monkeypatch, name
+):
+    folder = tmp_path / "changed"
+    shutil.copytree(published_towers, folder)
+    changed = bytearray((folder / name).read_bytes())
+    changed[len(changed) // 5] ^= 64
+    (folder / name).unlink()
+    (folder / name).write_bytes(changed)
+    monkeypatch.setenv(WEIGHTS_MIRROR_VARIABLE, str(folder))
+    for network in ("start", "untrained:start"):
+        with pytest.raises(PublishedFileError, match=f"{name} is damaged or holds other weights"):
+            open_network(network)
+
+
+def test_a_changed_layer_of_classes_is_found(published_towers, tmp_path, monkeypatch):
+    stored = torch.load(published_towers / WEIGHTS_NAME, weights_only=True)
+    stored["_fc.bias"][7] += 1
+    torch.save(stored, tmp_path / WEIGHTS_NAME)
+    monkeypatch.setenv(WEIGHTS_MIRROR_VARIABLE, str(tmp_path))
+    EfficientNetLite0.published.load()
+    with pytest.raises(PublishedFileError, match="is damaged or holds other weights"):
+        EfficientNetLite0.published.load_classes()
 
 
 def test_a_run_can_begin_from_scratch_or_with_a_given_file(small, shards_path, tmp_path):

@@ -4,6 +4,7 @@ Knows files and tensors, no architecture.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from looklisten.system.published_files import PublishedFile, locate_file
 WEIGHTS_MIRROR_VARIABLE = "LOOKLISTEN_WEIGHTS_MIRROR"
 """Environment variable: another address with the published files, or a folder with them."""
 
+_log = logging.getLogger("looklisten")
 
 ReadT = TypeVar("ReadT")
 
@@ -31,6 +33,8 @@ class PublishedClasses:
     read: Callable[[Path], tuple[Tensor, Tensor]]
     """From the published file to weight `[classes, features]` and bias `[classes]`. Raises
     any error for a file that is not the one."""
+    sha256: str
+    """What `state_sha256` gives for `weight` and `bias`."""
     as_scores: Callable[[Tensor], Tensor]
     """From the layer's output `[batch, classes]` to scores from 0 to 1."""
 
@@ -52,17 +56,39 @@ class PublishedWeights:
     def load(self, origin: str | Path | None = None) -> dict[str, Tensor]:
         """The state of a tower with these weights, which are downloaded on first use.
 
-        `origin`: a file or a folder instead. Raises PublishedFileError, or another LookListenError
-        of the reader.
+        `origin`: a file or a folder instead, where a warning tells of other weights. Raises
+        PublishedFileError, also for other weights in the folder of the mirror or in a package, or
+        another LookListenError of the reader.
         """
-        return self._read(self.read, origin)
+        path = locate_file(self.file, origin)
+        state = self._read(self.read, path)
+        if self.sha256 and state_sha256(state) != self.sha256:
+            problem = self._other_weights(path)
+            if not origin:
+                raise PublishedFileError(
+                    f"{problem}; replace the file, or name it in train.vision_from or "
+                    "train.audio_from to begin with its own weights"
+                )
+            _log.warning("%s; they are used as they are", problem)
+        return state
 
     def load_classes(self) -> tuple[Tensor, Tensor] | None:
-        """Weight and bias of the layer of classes; None where the published network has none."""
-        return self._read(self.classes.read) if self.classes else None
+        """Weight and bias of the layer of classes; None where the published network has none.
 
-    def _read(self, read: Callable[[Path], ReadT], origin: str | Path | None = None) -> ReadT:
-        path = locate_file(self.file, origin)
+        Raises PublishedFileError.
+        """
+        if self.classes is None:
+            return None
+        path = locate_file(self.file)
+        weight, bias = self._read(self.classes.read, path)
+        if state_sha256({"weight": weight, "bias": bias}) != self.classes.sha256:
+            raise PublishedFileError(f"{self._other_weights(path)}; replace the file")
+        return weight, bias
+
+    def _other_weights(self, path: Path) -> str:
+        return f"{path} is damaged or holds other weights than the published {self.file.title}"
+
+    def _read(self, read: Callable[[Path], ReadT], path: Path) -> ReadT:
         try:
             return read(path)
         # A reader that says what to do says it best.

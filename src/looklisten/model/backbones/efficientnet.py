@@ -244,8 +244,10 @@ def _published_tensors(path: Path) -> dict[str, Tensor]:
     try:
         # weights_only: nothing but tensors is read, so no code of the file can run.
         published: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError:
+    except (UnpicklingError, RuntimeError) as error:
         # PyTorch's own message advises to run the code in the file.
+        if "weights_only" not in str(error):
+            raise
         raise ValueError("it holds something else than tensors") from None
     return published
 
@@ -313,5 +315,10 @@ EfficientNetLite0.published = PublishedWeights(
     sha256="51ac5d1ba6993c0494c7f2b69b694b3698d30d35a43831eac564e1694b486c5f",
     trained_by="Google; converted to PyTorch by ML Illustrated",
     trained_on="ImageNet (1.28 million images), with its 1,000 labels",
-    classes=PublishedClasses("imagenet.txt", read_imagenet_classes, partial(torch.softmax, dim=1)),
+    classes=PublishedClasses(
+        names_file="imagenet.txt",
+        read=read_imagenet_classes,
+        sha256="b309576f1a907379f9543ab34ff059ecd8000046bc1515213bce53ce15906940",
+        as_scores=partial(torch.softmax, dim=1),
+    ),
 )

@@ -220,5 +220,10 @@ Yamnet.published = PublishedWeights(
     trained_by="Google",
     trained_on="AudioSet (5,800 hours of YouTube videos), with labels of its 521 classes",
     # A second of sound may have several classes.
-    classes=PublishedClasses("audioset.txt", read_audioset_classes, torch.sigmoid),
+    classes=PublishedClasses(
+        names_file="audioset.txt",
+        read=read_audioset_classes,
+        sha256="bd4992e2fd56754a7bfb60070e8b8af184385f7fd86b5d9f0d0133b8b7e315ac",
+        as_scores=torch.sigmoid,
+    ),
 )
