@@ -11,10 +11,11 @@ from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.app.verbs.training.adapt import gain_in_words
 from looklisten.data.shards import Shards
-from looklisten.errors import CheckpointError, ConfigError
+from looklisten.errors import CheckpointError, ConfigError, LookListenError, OptionError
 from looklisten.evaluation.ranking import ScoreMatrix, rank
 from looklisten.inference.moments import moments
 from looklisten.model.calibration import Calibration
+from looklisten.model.checkpoint import save_calibration
 from looklisten.model.networks import load, open_network
 from looklisten.model.objectives.contrastive import INITIAL_SCALE
 from looklisten.training.frozen_towers.adapt import HeldOutMoments, adapt, paired_gain
@@ -159,18 +160,145 @@ def test_moments_of_many_held_out_clips_are_sampled(base, shards, shards_path):
     assert 30 < len(HeldOutMoments.of(features, shards, max_moments=60).videos) <= 60
 
 
-def test_a_gain_that_may_be_chance_is_said_to_be_so(base, shards_path, tmp_path):
-    result = adapt(shards_path, base, tmp_path / "run", AdaptOptions(steps=1))
-    better = replace(result, is_better=True, gain=0.1, gain_ci95=(0.05, 0.15))
+@pytest.fixture(scope="module")
+def measured_well(base, shards_path, tmp_path_factory):
+    """A result of 10 measured videos and of one step, which was not the best."""
+    run = tmp_path_factory.mktemp("adapted") / "run"
+    result = adapt(shards_path, base, run, AdaptOptions(steps=1))
+    return replace(result, measured_videos=10, stopped_early=False, improved_to_the_end=False)
+
+
+def test_a_gain_that_may_be_chance_is_said_to_be_so(measured_well):
+    better = replace(measured_well, is_better=True, gain=0.1, gain_ci95=(0.05, 0.15))
     assert gain_in_words(better) == ""
     assert "may be chance" in gain_in_words(replace(better, gain_ci95=(-0.05, 0.25)))
     assert "as it was" in gain_in_words(replace(better, is_better=False))
 
 
-@pytest.mark.parametrize("settings", [{"steps": 0}, {"measured_fraction": 1.0}, {"batch_size": 1}])
+def test_too_few_measured_videos_are_said_to_tell_nothing(measured_well):
+    few = replace(measured_well, is_better=True, gain_ci95=(0.1, 0.3), measured_videos=9)
+    assert gain_in_words(few).startswith("the 9 measured videos are too few to tell")
+
+
+def test_why_it_stopped_is_said(base, shards_path, tmp_path):
+    calls = []
+    options = AdaptOptions(steps=400, learning_rate=1e-12)
+    result = adapt(
+        shards_path,
+        base,
+        tmp_path / "run",
+        options,
+        progress=lambda done, total, **facts: calls.append((done, total)),
+    )
+    assert result.stopped_early and not result.improved_to_the_end
+    assert (result.steps, result.steps_taken) == (0, 160)
+    assert calls[-1] == (160, 160)
+    assert gain_in_words(result).startswith("it stopped after step 160: the ")
+    assert "got no better in 160 steps" in gain_in_words(result)
+    assert result.checkpoint.is_dir() and result.choosing_videos >= 2
+
+
+def test_training_that_still_gets_better_at_its_last_step_says_so(base, shards_path, tmp_path):
+    result = adapt(shards_path, base, tmp_path / "run", AdaptOptions(steps=40, learning_rate=3e-2))
+    assert result.steps == result.steps_taken == 40
+    assert result.improved_to_the_end
+    assert "still got better at the last of the 40 steps; more --steps" in gain_in_words(result)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": 0},
+        {"measured_fraction": 1.0},
+        {"batch_size": 1},
+        {"frames_per_second": float("inf")},
+        {"frames_per_second": float("nan")},
+        {"frames_per_second": 1e9},
+        {"learning_rate": float("nan")},
+        {"weight_decay": float("nan")},
+        {"weight_decay": -1.0},
+        {"seed": -1},
+    ],
+)
 def test_impossible_options_are_refused(settings):
-    with pytest.raises(ConfigError):
+    with pytest.raises(OptionError, match=next(iter(settings))):
         AdaptOptions(**settings)
+
+
+@pytest.mark.parametrize("rate", [float("inf"), float("nan"), 1e9])
+def test_impossible_rates_of_kept_frames_are_refused_in_training_too(rate):
+    with pytest.raises(OptionError, match="cached_frames_per_second"):
+        small_config().changed("train", cached_frames_per_second=rate)
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e38])
+def test_a_loss_that_is_not_finite_is_said(base, shards_path, tmp_path, rate):
+    sentence = "at step .*; nothing was saved; lower the learning rate"
+    with pytest.raises(ConfigError, match=sentence):
+        adapt(shards_path, base, tmp_path / "run", AdaptOptions(steps=40, learning_rate=rate))
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+)
+def test_modes_of_the_caller_do_not_change_training(base, shards_path, tmp_path, mode):
+    options = AdaptOptions(steps=20, learning_rate=1e-2)
+    expected = adapt(shards_path, base, tmp_path / "outside", options)
+    with mode():
+        result = adapt(shards_path, base, tmp_path / "inside", options)
+    assert result.one_of_two_after == expected.one_of_two_after
+    assert result.steps == expected.steps
+    weights = load(result.path).state_dict()
+    for name, value in load(expected.path).state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_the_folder_of_the_shards_is_no_run(base, tmp_path):
+    folder = write_clips(tmp_path / "shards", [a_clip(number, "") for number in range(12)])
+    files = set(folder.iterdir())
+    with pytest.raises(ConfigError, match="holds the shards; give another folder"):
+        adapt(folder, base, folder)
+    with pytest.raises(ConfigError, match="holds the shards; give another folder"):
+        train(folder, small_config(steps=1), folder)
+    assert set(folder.iterdir()) == files
+
+
+def test_wrong_shards_are_named_before_a_run_that_is_there(base, shards_path, tmp_path):
+    adapt(shards_path, base, tmp_path / "run", AdaptOptions(steps=1))
+    with pytest.raises(LookListenError, match="nowhere"):
+        adapt(tmp_path / "nowhere", base, tmp_path / "run")
+
+
+def test_the_default_batch_is_lowered_without_a_warning(base, shards_path, tmp_path, caplog):
+    adapt(shards_path, base, tmp_path / "default", AdaptOptions(steps=1))
+    assert "the batch is lowered" not in caplog.text
+    adapt(shards_path, base, tmp_path / "asked for", AdaptOptions(steps=1, batch_size=100))
+    assert "the batch is lowered from 100" in caplog.text
+
+
+def test_a_run_of_adapt_is_not_resumed_by_train(base, shards_path, tmp_path):
+    run = adapt(shards_path, base, tmp_path / "run", AdaptOptions(steps=20)).path
+    config = open_network(run).config.changed("train", steps=30)
+    with pytest.raises(CheckpointError, match=r"`adapt` wrote it.*give another run folder, or"):
+        train(shards_path, config, run)
+
+
+def test_a_network_that_stays_as_it_was_keeps_its_objective(base, shards_path, tmp_path):
+    result = adapt(shards_path, base, tmp_path / "run", AdaptOptions(steps=120, learning_rate=3e-3))
+    assert not result.is_better
+    scale = open_network(result.path).objective().log_scale.item()
+    assert scale == pytest.approx(np.log(INITIAL_SCALE), abs=1e-6)
+
+
+def test_resuming_says_that_a_calibration_is_lost(shards_path, tmp_path, caplog):
+    config = small_config(steps=1, schedule="constant")
+    train(shards_path, config, tmp_path / "run", evaluated_pairs=8)
+    checkpoint = open_network(tmp_path / "run").checkpoint
+    save_calibration(checkpoint, Calibration(temperature=2.0, threshold=0.5, videos=7))
+    train(shards_path, config.changed("train", steps=2), tmp_path / "run", evaluated_pairs=8)
+    assert "later checkpoints have none" in " ".join(caplog.text.split())
 
 
 def test_the_gain_is_paired_over_videos():

@@ -26,7 +26,9 @@ SIDES: tuple[Side, Side] = ("vision", "audio")
 class Section(BaseModel):
     """A frozen table of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class ModelConfig(Section):
@@ -147,7 +149,7 @@ class TrainConfig(Section):
     """Which towers stay as they begin, with the statistics of their batch-norm. With both, the
     features of some frames and seconds of sound are computed once and kept beside the shards.
     """
-    cached_frames_per_second: float = Field(default=1.0, ge=0)
+    cached_frames_per_second: float = Field(default=1.0, ge=0, le=100)
     """With frozen towers: frames of a clip whose features are kept, cropped at the center and
     without random changes, with two windows of sound for each. 0: the towers run at every step, on
     frames with random changes.

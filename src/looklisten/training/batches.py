@@ -45,12 +45,16 @@ def select_labeled(
 
 
 def fit_batch_size(
-    config: Config, videos: int, ranks: int = 1, data: Shards | None = None
+    config: Config,
+    videos: int,
+    ranks: int = 1,
+    data: Shards | None = None,
+    log_level: int = logging.WARNING,
 ) -> Config:
     """The config with a batch that `videos` videos fill and `ranks` processes share equally.
 
-    Every row of a batch is another video. `data` helps to explain an error. Raises ConfigError when
-    there are too few videos.
+    Every row of a batch is another video. `data` helps to explain an error. A smaller batch
+    than the config's is logged at `log_level`. Raises ConfigError when there are too few videos.
     """
     if videos < 2:
         advice = _describe_splits(data) if data else ""
@@ -69,7 +73,8 @@ def fit_batch_size(
             f"and there are {videos} to train on"
         )
     reason = f" and shared in multiples of {unit}" if batch_size < videos else ""
-    _log.warning(
+    _log.log(
+        log_level,
         "only %d videos to train on: the batch is lowered from %d to %d%s",
         videos,
         config.train.batch_size,

@@ -1,5 +1,6 @@
 """When a run is measured and saved, and how its folder is opened."""
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from looklisten.config import Config
 from looklisten.data.shards import Shards
-from looklisten.errors import CheckpointError
+from looklisten.errors import CheckpointError, ConfigError
 from looklisten.model.checkpoint import (
     Checkpoint,
     open_checkpoint,
@@ -32,6 +33,8 @@ Resume = Literal["auto", "never", "other-data"]
 
 auto: resume it. never: refuse it. other-data: resume it, even to train on held-out videos.
 """
+
+_log = logging.getLogger("looklisten")
 
 CHANGEABLE_SETTINGS = {
     "steps",
@@ -163,8 +166,11 @@ def open_run(
     """Lock and tidy the folder of a run; its newest whole checkpoint, or None for a new run.
 
     `trained_on` and `held_out` are masks, `[clips]`. Raises ConfigError when another process trains
-    in the folder. Raises CheckpointError when the run cannot be resumed with these settings.
+    in the folder, and when it is that of the shards. Raises CheckpointError when the run cannot
+    be resumed with these settings, and when `adapt` wrote it.
     """
+    if run.resolve() == data.path.resolve():
+        raise ConfigError(f"{run} holds the shards; give another folder for the run")
     lock.acquire()
     remove_abandoned_scratch(run)
     remove_abandoned_scratch(run / "checkpoints")
@@ -180,11 +186,23 @@ def open_run(
             f"or resume it with --resume auto"
         )
     saved = open_checkpoint(run)
+    if all(name.startswith("objective/") for name in saved.optimizer()):
+        raise CheckpointError(
+            f"{run} cannot be resumed, because `adapt` wrote it and keeps no state of an "
+            f"optimizer; give another run folder, or `looklisten adapt --checkpoint {run}`"
+        )
     differences = _differences(saved.config, config)
     if differences:
         raise CheckpointError(
             f"{run} was trained with another config: {'; '.join(differences[:3])}; "
             f"give another run folder, or the recipe {run / 'config.toml'}"
+        )
+    if saved.calibration is not None:
+        _log.warning(
+            "the calibration of %s is that of step %d; later checkpoints have none until "
+            "`looklisten.calibrate` makes one",
+            run,
+            saved.step,
         )
     data_changed = continue_record(run, videos, saved.step, resume == "other-data")
     if data_changed:

@@ -44,6 +44,7 @@ from looklisten.training.meter import PAIRS_PER_VIDEO, PlateauWarning, TrainingM
 from looklisten.training.metrics_log import FileMetricsLog, NoMetricsLog
 from looklisten.training.optimizers import learning_rate
 from looklisten.training.provenance import TrainingData, training_data
+from looklisten.training.torch_modes import own_torch_modes
 
 _log = logging.getLogger("looklisten")
 
@@ -72,6 +73,7 @@ class TrainResult:
     """The signal that ended the training early, after saving; empty when it came to its end."""
 
 
+@own_torch_modes()
 def train(
     shards: str | Path,
     config: Config | str,

@@ -16,6 +16,7 @@ from looklisten.training.distributed import ProcessWorld
 from looklisten.training.learner import Learner
 from looklisten.training.meter import TrainingMeter
 from looklisten.training.optimizers import learning_rate
+from looklisten.training.torch_modes import own_torch_modes
 
 MEMORIZED_ACCURACY = 0.95
 MAX_SECONDS = 60.0
@@ -39,6 +40,7 @@ class OverfitResult:
     advice: str
 
 
+@own_torch_modes()
 def overfit(
     shards: str | Path,
     config: Config,

@@ -38,10 +38,12 @@ from looklisten.training.batches import fit_batch_size
 from looklisten.training.checkpointing import open_run
 from looklisten.training.frozen_towers.batches import FeatureStream
 from looklisten.training.frozen_towers.cache import FeatureCache, open_features
+from looklisten.training.frozen_towers.fit import check_learned
 from looklisten.training.frozen_towers.options import AdaptOptions
 from looklisten.training.learner import Learner
 from looklisten.training.lock import training_lock
 from looklisten.training.provenance import TrainingData, training_data
+from looklisten.training.torch_modes import own_torch_modes
 
 _log = logging.getLogger("looklisten")
 
@@ -61,6 +63,8 @@ class AdaptResult:
 
     path: Path
     """The folder of the run."""
+    checkpoint: Path
+    """The folder of its checkpoint, whose step counts those of the network before adapting too."""
     is_better: bool
     """If not, the run holds the network as it was."""
     one_of_two_before: float
@@ -76,8 +80,14 @@ class AdaptResult:
     auc_after: float
     measured_videos: int
     trained_videos: int
+    choosing_videos: int
     steps: int
     """Those of the best weights on the choosing videos; 0 where no step made them better."""
+    steps_taken: int
+    stopped_early: bool
+    """Because the choosing videos got no better for `PATIENCE_STEPS` steps."""
+    improved_to_the_end: bool
+    """Whether the last step was the best one, so that more steps may be better."""
     seconds: float
     """With computing the features."""
 
@@ -85,6 +95,7 @@ class AdaptResult:
         return asdict(self)
 
 
+@own_torch_modes()
 def adapt(
     shards: str | Path,
     network: str | Path | Run = "start",
@@ -100,12 +111,15 @@ def adapt(
     calibrated is calibrated anew, on the videos that choose when to stop. Warns when `network` was
     trained on videos that it is measured on.
 
-    Raises ConfigError for too few videos, and when another process trains in `run`. Raises
-    CheckpointError when `run` holds checkpoints already, and for a network without both towers.
+    Raises ConfigError for too few videos, for a loss that is not finite, when another process
+    trains in `run`, and when `run` is the folder of the shards. Raises CheckpointError when `run`
+    holds checkpoints already, and for a network without both towers.
     """
     began = time.monotonic()
     options = options or AdaptOptions()
     run = Path(run)
+    data = Shards(shards)
+    parts = _split(data, options)
     # Before the towers run, which takes most of the time.
     check_writable(run)
     if saved_steps(run / "checkpoints"):
@@ -113,14 +127,13 @@ def adapt(
             f"{run} holds checkpoints already; give another folder for the adapted network"
         )
     base = network if isinstance(network, Run) else open_network(network)
-    data = Shards(shards)
-    parts = _split(data, options)
     base.warn_of_trained_videos(data.video_ids[parts.measured].tolist())
     trained_videos = len(data.videos(parts.trained))
     config = _config(base, trained_videos, options)
     learner = Learner(config, device)
     learner.network.load_state_dict(base.l3net.state_dict())
     _take_over_objective(base, learner)
+    weights_before = _trained_weights(learner)
     lock = training_lock(run)
     try:
         open_run(
@@ -144,21 +157,20 @@ def adapt(
             learner.network,
             features,
         )
-        steps = _train(learner, stream, choosing, progress)
+        training = _train(learner, stream, choosing, progress)
         after = rank(measured.scores(learner.network))
         gain, gain_ci95 = paired_gain(before, after)
         is_better = gain > 0
         calibration = base.l3net.calibration
         if not is_better:
-            learner.network.load_state_dict(base.l3net.state_dict())
-            _take_over_objective(base, learner)
+            _put_back(learner, weights_before)
         elif calibration is not None:
             calibration = _fitted_calibration(choosing.scores(learner.network), run)
-        _save(
+        checkpoint = _save(
             run,
             base,
             learner,
-            steps if is_better else 0,
+            training.best_step if is_better else 0,
             after if is_better else before,
             calibration,
         )
@@ -167,6 +179,7 @@ def adapt(
         learner.release()
     return AdaptResult(
         path=run,
+        checkpoint=checkpoint,
         is_better=is_better,
         one_of_two_before=before.one_of_two.value,
         one_of_two_before_ci95=before.one_of_two.ci95(),
@@ -178,7 +191,11 @@ def adapt(
         auc_after=after.auc.value,
         measured_videos=len(np.unique(data.video_ids[parts.measured])),
         trained_videos=trained_videos,
-        steps=steps,
+        choosing_videos=len(data.videos(parts.choosing)),
+        steps=training.best_step,
+        steps_taken=training.steps_taken,
+        stopped_early=training.steps_taken < options.steps,
+        improved_to_the_end=training.best_step == options.steps,
         seconds=round(time.monotonic() - began, 1),
     )
 
@@ -241,7 +258,11 @@ def _config(base: Run, videos: int, options: AdaptOptions) -> Config:
         validation_fraction=options.chosen_fraction,
         precision="float32",
     )
-    return fit_batch_size(config, videos)
+    # Nobody asked for the default, so a smaller batch is no news.
+    is_default = options.batch_size == AdaptOptions.batch_size
+    return fit_batch_size(
+        config, videos, log_level=logging.DEBUG if is_default else logging.WARNING
+    )
 
 
 def _take_over_objective(base: Run, learner: Learner) -> None:
@@ -255,30 +276,60 @@ def _take_over_objective(base: Run, learner: Learner) -> None:
         own.load_state_dict(weights)
 
 
+@dataclass(frozen=True)
+class _Training:
+    best_step: int
+    """0 where no step was better than the network as it was."""
+    steps_taken: int
+
+
 def _train(
     learner: Learner, stream: FeatureStream, choosing: "HeldOutMoments", progress: Progress
-) -> int:
+) -> _Training:
     """Train, and leave the network with the weights that were best on the choosing moments.
 
-    Returns their step.
+    Raises ConfigError for a loss that is not finite.
     """
     network, settings = learner.network, learner.config.train
     best = rank(choosing.scores(network)).one_of_two.value
     # The network as it was competes too, so no training can make it worse on these videos.
-    best_step, best_weights = 0, copy.deepcopy(network.fusion.state_dict())
+    best_step, best_weights = 0, _trained_weights(learner)
+    losses: list[Float[Tensor, ""]] = []
+    step = 0
     for step in range(1, settings.steps + 1):
-        learner.step([stream.batch(step - 1)], step, settings.learning_rate)
-        progress(step, settings.steps, **{"one of two": f"{best:.3f}"})
-        if step % MEASURE_EVERY_STEPS:
+        losses.append(learner.step([stream.batch(step - 1)], step, settings.learning_rate).loss)
+        facts = {"one of two": f"{best:.3f}"}
+        progress(step, settings.steps, **facts)
+        if step % MEASURE_EVERY_STEPS and step != settings.steps:
             continue
+        check_learned(learner, losses, step)
+        losses.clear()
         value = rank(choosing.scores(network)).one_of_two.value
         if value > best:
             best, best_step = value, step
-            best_weights = copy.deepcopy(network.fusion.state_dict())
+            best_weights = _trained_weights(learner)
         elif step - best_step >= PATIENCE_STEPS:
+            # All steps that it takes are done, so that no bar looks interrupted.
+            progress(step, step, **facts)
             break
-    network.fusion.load_state_dict(best_weights)
-    return best_step
+    _put_back(learner, best_weights)
+    return _Training(best_step, step)
+
+
+_TrainedWeights = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""Those of the fusion and of the objective."""
+
+
+def _trained_weights(learner: Learner) -> _TrainedWeights:
+    """A copy of what training changes."""
+    fusion, objective = learner.network.fusion, learner.module.objective
+    return copy.deepcopy(fusion.state_dict()), copy.deepcopy(objective.state_dict())
+
+
+def _put_back(learner: Learner, weights: _TrainedWeights) -> None:
+    fusion, objective = weights
+    learner.network.fusion.load_state_dict(fusion)
+    learner.module.objective.load_state_dict(objective)
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,14 +416,21 @@ def _save(
     steps: int,
     ranking: Ranking,
     calibration: Calibration | None,
-) -> None:
-    """Write the network as a checkpoint; its step counts those before adapting too."""
-    save_checkpoint(
+) -> Path:
+    """Write the network as a checkpoint; its step counts those before adapting too.
+
+    The state of the optimizer is that of the last step and not of these weights, so it is not
+    written. `open_run` then refuses to resume the run.
+    """
+    objective = {}
+    for name, value in learner.module.objective.state_dict().items():
+        objective[f"objective/{name}"] = value
+    return save_checkpoint(
         run / "checkpoints",
         max((base.step or 0) + steps, 1),
         learner.config,
         learner.network.state_dict(),
-        learner.optimizer_tensors(),
+        objective,
         {"one_of_two": ranking.one_of_two.value, "auc": ranking.auc.value},
         learner.computation(),
         calibration,

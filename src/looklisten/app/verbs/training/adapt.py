@@ -10,13 +10,14 @@ from tyro.conf import Positional
 from looklisten.app.command_line import DeviceName, NetworkName
 from looklisten.app.output import Output
 from looklisten.app.terminal import ProgressBar
-from looklisten.system.files import check_writable
 from looklisten.training.frozen_towers.options import AdaptOptions
 
 if TYPE_CHECKING:
     from looklisten.training.frozen_towers.adapt import AdaptResult
 
 _DEFAULTS = AdaptOptions()
+ENOUGH_MEASURED_VIDEOS = 10
+"""Figures of fewer videos are said to mean little."""
 
 
 def run_adapt(
@@ -39,16 +40,36 @@ def run_adapt(
     """
     from looklisten.training.frozen_towers.adapt import adapt
 
-    check_writable(run)
     with ProgressBar("adapt: features, then steps") as progress:
         result = adapt(shards, checkpoint, run, options, device, progress)
     return Output(asdict(result), message=gain_in_words(result))
 
 
 def gain_in_words(result: "AdaptResult") -> str:
-    """What the figures do not say by themselves; "" for a gain that is no chance."""
+    """What the figures do not say by themselves, in sentences, one a line."""
+    sentences = []
+    if result.stopped_early:
+        waited = result.steps_taken - result.steps
+        sentences.append(
+            f"it stopped after step {result.steps_taken}: the {result.choosing_videos} videos that "
+            f"choose when to stop got no better in {waited} steps"
+        )
+    if result.improved_to_the_end:
+        sentences.append(
+            "the videos that choose when to stop still got better at the last of the "
+            f"{result.steps_taken} steps; more --steps may help"
+        )
     if not result.is_better:
-        return f"{result.path} holds the network as it was: it got no better"
-    if result.gain_ci95[0] <= 0:
-        return "the gain may be chance: its 95 % interval holds 0; measure on more videos"
-    return ""
+        sentences.append(
+            f"{result.path} holds the network as it was: the measured videos got no better"
+        )
+    if result.measured_videos < ENOUGH_MEASURED_VIDEOS:
+        sentences.append(
+            f"the {result.measured_videos} measured videos are too few to tell what it gained; "
+            f"prepare more videos, so that {ENOUGH_MEASURED_VIDEOS} or more are measured"
+        )
+    elif result.is_better and result.gain_ci95[0] <= 0:
+        sentences.append(
+            "the gain may be chance: its 95 % interval holds 0; measure on more videos"
+        )
+    return "\n".join(sentences)
