@@ -1,7 +1,13 @@
 """Files of other publishers are downloaded once, complete and checked. A real HTTP server."""
 
 import hashlib
+import os
+import platform
+import shutil
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +114,70 @@ def test_a_connection_that_ends_early_or_stops_sending_is_named(server, tmp_path
         with pytest.raises(PublishedFileError, match=r"cannot be downloaded \(.*timed out"):
             download_file(address, tmp_path / "x", published(), timeout_seconds=0.1)
     assert names(tmp_path) == []
+
+
+def test_a_server_that_sends_far_too_much_is_left(server, tmp_path):
+    with pytest.raises(PublishedFileError, match=r"cannot be downloaded \(it sends more than 0\.2"):
+        download_file(f"{server.url}/x", tmp_path / "x", published(size_mb=0.1))
+    assert names(tmp_path) == []
+
+
+def test_a_server_that_sends_slowly_without_an_end_is_left(server, tmp_path):
+    server.piece_bytes, server.pause_seconds, server.sent_bytes = 1, 0.02, 300
+    file = published(size_mb=0.002)  # 0.1 s at the slowest rate
+    with pytest.raises(PublishedFileError, match=r"\(it sent \d+ bytes in 0\.3 s\)"):
+        download_file(f"{server.url}/x", tmp_path / "x", file, timeout_seconds=0.2)
+    assert names(tmp_path) == []
+
+
+def test_a_download_is_announced_and_removes_what_a_killed_one_left(server, cache, caplog):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = cache / f".aside-{platform.node().replace('-', '_')}-{ended.pid}-abc"
+    left.mkdir(parents=True)
+    (left / "network.bin").write_bytes(DATA[:1000])
+    # A program of a user sets no level of the log.
+    with caplog.at_level("WARNING", logger="looklisten"):
+        locate_file(published(server.url.replace("http://", "HTTP://")))
+    (line,) = caplog.messages
+    assert line.startswith("downloading the weights of a network once (1 MB), from HTTP://")
+    assert str(cache) in line
+    assert names(cache) == ["network.bin"]
+
+
+AS_NOBODY = """
+from looklisten.app.cli import main
+from looklisten.errors import PublishedFileError
+from looklisten.system.published_files import is_local, locate_file
+from test_published_files import published
+assert not is_local(published())
+try:
+    locate_file(published())
+except PublishedFileError as error:
+    print(error)
+main(["models", "--json"])
+"""
+
+
+def test_a_cache_that_may_not_be_read_is_one_sentence(cache):
+    cache.mkdir(parents=True)
+    cache.parent.chmod(0)
+    command = [sys.executable, "-c", AS_NOBODY]
+    if os.geteuid() == 0:
+        if not shutil.which("setpriv"):
+            pytest.skip("no program setpriv")
+        command = [
+            *("setpriv", "--bounding-set", "-dac_override,-dac_read_search"),
+            *("--inh-caps", "-all", *command),
+        ]
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "src")]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    cache.parent.chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    sentence, _, listing = done.stdout.partition("\n")
+    assert f"{cache / 'network.bin'} cannot be read or written (Permission denied)" in sentence
+    assert "yamnet" in listing
 
 
 def test_a_folder_in_place_of_the_file_is_named(server, cache):

@@ -129,12 +129,14 @@ def _no_permission(action: str, error: OSError, next_step: str) -> str:
 
 
 def _cannot_be_read(filename: str | bytes) -> bool:
-    """Whether an existing file, or the folder above it, cannot be read."""
+    """Whether an existing file cannot be read, or the nearest folder above it not be entered."""
     # The error itself does not say whether the file was opened for reading or for writing.
     path = Path(os.fsdecode(filename))
     if os.path.lexists(path):
         return not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
-    return path.parent.is_dir() and not os.access(path.parent, os.X_OK)
+    # Below a folder that may not be entered, nothing seems to exist.
+    above = next(filter(os.path.isdir, path.absolute().parents), path.parent)
+    return not os.access(above, os.X_OK)
 
 
 def _print_verbs() -> None:

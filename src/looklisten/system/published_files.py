@@ -9,7 +9,7 @@ import http.client
 import importlib.util
 import logging
 import os
-import shutil
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from looklisten.errors import PublishedFileError
 from looklisten.system.cache import cache_folder, is_offline, writable_cache
-from looklisten.system.files import atomic_write
+from looklisten.system.files import atomic_write, remove_abandoned_scratch
 
 _log = logging.getLogger("looklisten")
 
@@ -25,6 +25,11 @@ GIT_BLOB = "git blob"
 """The kind of a hash that git gives the content of a file."""
 TIMEOUT_SECONDS = 60.0
 """A download ends with an error when the server sends nothing for so long."""
+SLOWEST_BYTES_PER_SECOND = 20_000
+"""And when all of it takes longer than at this rate: 15 minutes for 18 MB."""
+BLOCK_BYTES = 2**16
+LARGEST_SHARE = 2
+"""And when the server sends so many times the size of the file."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,17 @@ def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
     download are checked; a file or folder of the user is taken as it is. Raises PublishedFileError,
     one sentence.
     """
+    try:
+        return _locate(file, origin)
+    except PermissionError as error:
+        raise PublishedFileError(
+            f"{error.filename} cannot be read or written ({error.strerror}), and the weights of "
+            f"{file.title} belong there; change its permissions, or set LOOKLISTEN_CACHE or "
+            f"{file.mirror_variable} to a folder of your own"
+        ) from None
+
+
+def _locate(file: PublishedFile, origin: str | Path | None) -> Path:
     chosen = origin or os.environ.get(file.mirror_variable)
     installed = None if chosen else _installed(file)
     if installed:
@@ -70,7 +86,7 @@ def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
     chosen_origin = str(chosen or file.address)
     if "://" not in chosen_origin:
         return _on_disk(file, Path(chosen_origin))
-    if not chosen_origin.startswith(("http://", "https://")):
+    if not chosen_origin.lower().startswith(("http://", "https://")):
         raise PublishedFileError(
             f"{chosen_origin} is no address that weights can be downloaded from; "
             "give http://…, https://… or a folder"
@@ -94,8 +110,9 @@ def locate_file(file: PublishedFile, origin: str | Path | None = None) -> Path:
             f"or set {file.mirror_variable} to a folder with it"
         )
     # Before the download: it raises where the cache cannot be written to.
-    writable_cache(file.cache_name)
-    _log.info(
+    remove_abandoned_scratch(writable_cache(file.cache_name))
+    # A warning, because a program that sets up no log shows nothing less.
+    _log.warning(
         "downloading the weights of %s once (%.0f MB), from %s to %s (%s)",
         file.title,
         file.size_mb,
@@ -114,7 +131,8 @@ def is_local(file: PublishedFile) -> bool:
         return _find_on_disk(file, Path(mirror)) is not None
     if not mirror and _installed(file):
         return True
-    return (cache_folder(file.cache_name) / file.name).is_file()
+    # Of `os`, because that of `Path` raises an error for a folder that may not be entered.
+    return os.path.isfile(cache_folder(file.cache_name) / file.name)
 
 
 def _installed(file: PublishedFile) -> Path | None:
@@ -130,9 +148,8 @@ def _installed(file: PublishedFile) -> Path | None:
 
 def _find_on_disk(file: PublishedFile, path: Path) -> Path | None:
     """`path` if it is a file, or the file in the folder `path` that has one of its names."""
-    if path.is_file():
-        return path
-    return next((path / name for name in file.names if (path / name).is_file()), None)
+    candidates = (path, *(path / name for name in file.names))
+    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
 
 
 def _on_disk(file: PublishedFile, path: Path) -> Path:
@@ -186,13 +203,23 @@ def download_file(
 
 
 def _download(url: str, path: Path, file: PublishedFile, timeout_seconds: float) -> None:
+    expected_bytes = file.size_mb * 1e6
+    allowed_bytes = LARGEST_SHARE * expected_bytes
+    allowed_seconds = timeout_seconds + expected_bytes / SLOWEST_BYTES_PER_SECOND
+    started = time.monotonic()
     try:
         # The caller has checked that it is an address of http or https.
         with (
             urllib.request.urlopen(url, timeout=timeout_seconds) as answer,  # noqa: S310
             path.open("wb") as target,
         ):
-            shutil.copyfileobj(answer, target)
+            # `read` would wait for a whole block, however slowly it comes.
+            while block := answer.read1(BLOCK_BYTES):
+                target.write(block)
+                if target.tell() > allowed_bytes:
+                    raise OSError(f"it sends more than {allowed_bytes / 1e6:g} MB")
+                if time.monotonic() - started > allowed_seconds:
+                    raise OSError(f"it sent {target.tell()} bytes in {allowed_seconds:.3g} s")
             promised = int(answer.headers.get("Content-Length") or target.tell())
             if target.tell() < promised:
                 raise OSError(f"the connection ended after {target.tell()} of {promised} bytes")
