@@ -622,6 +622,23 @@ def test_a_page_never_replaces_a_folder(tmp_path, capsys):
     assert (tmp_path / "kept.txt").read_text() == "kept"
 
 
+@pytest.mark.parametrize("can_continue", [True, False])
+def test_an_interrupted_verb_says_run_again_only_if_that_continues(can_continue, capsys):
+    def run_stopped() -> Output:
+        """Is interrupted."""
+        raise KeyboardInterrupt
+
+    register(Verb.of("stopped", run_stopped, can_continue=can_continue))
+    try:
+        assert main(["stopped"]) == 130
+    finally:
+        del VERBS["stopped"]
+    sentence = messages(capsys)
+    assert "stopped" in sentence
+    assert ("run the same command again" in sentence) == can_continue
+    assert VERBS["prepare"].can_continue and not VERBS["evaluate"].can_continue
+
+
 @pytest.mark.parametrize(("mode", "word"), [(0o000, "reading"), (0o444, "writing")])
 def test_no_permission_names_reading_or_writing(tmp_path, mode, word):
     """As a user for whom permissions count: root drops its capabilities."""

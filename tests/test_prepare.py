@@ -22,7 +22,7 @@ from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.data.sources import Source
 from looklisten.data.workers.messages import SourceOutcome
-from looklisten.errors import ConfigError, SourceError
+from looklisten.errors import ConfigError, ShardError, SourceError
 from looklisten.media.isolation.limits import WorkerLimits
 from looklisten.system.files import check_writable
 
@@ -579,6 +579,21 @@ def test_a_file_in_the_way_of_the_folder_is_said_before_any_work(tmp_path):
             ConfigError, match=r"cannot be (a folder|written to): .*; choose another folder"
         ):
             check_writable(out)
+
+
+def test_shards_are_not_written_among_the_videos(tmp_path, monkeypatch):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_clock_video(videos / "a.mp4")
+    with pytest.raises(ShardError, match=r"with `looklisten prepare \S+videos \S+videos-shards`"):
+        Shards(videos)
+    monkeypatch.chdir(videos)
+    for out in (videos, Path(".")):
+        with pytest.raises(ConfigError, match="is the folder of the videos, and shards would be"):
+            prepare([videos / "a.mp4", videos], out)
+    assert [file.name for file in videos.iterdir()] == ["a.mp4"]
+    # A folder below is none of the videos.
+    assert prepare([videos], videos / "shards")["prepared"] == 1
 
 
 def test_trying_a_folder_leaves_nothing_behind(tmp_path):

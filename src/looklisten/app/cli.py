@@ -57,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(explain(error))
         return FAILURE
     except KeyboardInterrupt:
-        messages.print("stopped; run the same command again to continue", style="yellow")
+        verb = VERBS.get(words[0])
+        next_step = "; run the same command again to continue"
+        can_continue = verb is not None and verb.can_continue
+        messages.print(f"stopped{next_step if can_continue else ''}", style="yellow")
         return INTERRUPTED
 
 

@@ -35,11 +35,16 @@ class Verb:
     """One line for the list of verbs."""
     run: Callable[[Sequence[str]], Output]
     """Reads the arguments behind the verb and does the work."""
+    can_continue: bool = False
+    """Whether the same command goes on with what an interrupted one has done."""
 
     @classmethod
-    def of(cls, name: str, function: Callable[..., Output]) -> "Verb":
+    def of(
+        cls, name: str, function: Callable[..., Output], *, can_continue: bool = False
+    ) -> "Verb":
         """A verb whose arguments are the parameters of `function`; its docstring is the help."""
-        return cls(name, summary_of(function), lambda arguments: parse(name, function, arguments))
+        summary = summary_of(function)
+        return cls(name, summary, lambda arguments: parse(name, function, arguments), can_continue)
 
 
 def summary_of(function: Callable[..., Output]) -> str:

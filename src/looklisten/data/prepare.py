@@ -5,6 +5,7 @@ interruption give the same bytes. Paths travel between processes, never frames. 
 decoding nor a network.
 """
 
+import os
 import threading
 import time
 from collections import Counter
@@ -19,10 +20,12 @@ from looklisten.data.merge import merge_records, remove_old_shards, why_no_clip
 from looklisten.data.options import Engine, LabelSource, PrepareOptions
 from looklisten.data.output_folder import OutputFolder
 from looklisten.data.plan import BatchPlan, TaskShare, make_plan
+from looklisten.data.shard_files import folder_beside
 from looklisten.data.sources import absolute_address
 from looklisten.data.workers.parent import WorkerPool
-from looklisten.errors import SourceError
+from looklisten.errors import ConfigError, SourceError
 from looklisten.media.isolation.limits import WorkerLimits
+from looklisten.names import printable
 from looklisten.option_checks import check_at_least, check_one_of
 from looklisten.system.files import check_writable
 from looklisten.system.processes import cpu_count
@@ -62,7 +65,7 @@ def prepare(
     Returns sources = prepared + skipped (nothing wrong, but no clip is wanted) + failed; clips,
     hours, marks, lost_seconds; the seconds of work, and x_realtime of what this call decoded.
     Raises SourceError if there is nothing to prepare or nothing could be prepared, ConfigError if
-    `out` holds other options.
+    `out` holds other options or is one of the inputs.
     """
     check_at_least(1, workers=workers, num_tasks=num_tasks)
     check_at_least(0, task_index=task_index)
@@ -75,6 +78,7 @@ def prepare(
     output = OutputFolder(out)
     started = time.perf_counter()
     if output.folder is not None:
+        _check_is_no_input(output.folder, inputs)
         check_writable(output.folder)
     # Before the plan, which takes minutes for a large set: a bad table is reported at once.
     boxes_by_file = read_boxes(boxes) if boxes else {}
@@ -106,6 +110,16 @@ def prepare(
     if num_tasks > 1 and (unfinished := _unfinished(output, batches)):
         return _summary_of_share(share, records, len(unfinished)) | cost
     return _finish(output, plan, options) | cost
+
+
+def _check_is_no_input(out: Path, inputs: Sequence[str | Path]) -> None:
+    """Raises ConfigError where the folder of the shards is that of the videos."""
+    for source in inputs:
+        if os.path.isdir(source) and Path(source).resolve() == out.resolve():
+            raise ConfigError(
+                f"{printable(out)} is the folder of the videos, and shards would be among them; "
+                f"give another one, such as {printable(folder_beside(out))}"
+            )
 
 
 def _batches_of(

@@ -237,17 +237,27 @@ def map_file(file: Path, read_ahead: bool) -> pa.Buffer:
     return pa.py_buffer(mapped)
 
 
+def folder_beside(videos: Path) -> Path:
+    """A folder for the shards of the folder `videos` that is not among them."""
+    # `.` and `..` have no name to add to.
+    named = videos if videos.name not in ("", "..") else videos.resolve()
+    return named.with_name(f"{named.name}-shards")
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The contents of `index.json`. Raises ShardError where there is none of this version."""
     try:
         index: dict[str, Any] = json.loads((path / "index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         state = "is not there"
+        command = f"looklisten prepare VIDEOS {path}"
         if path.exists():
             state = "has no index.json, so it is no finished set of shards"
-        raise ShardError(
-            f"{path} {state}; make one with `looklisten prepare VIDEOS {path}`"
-        ) from None
+            is_begun = (path / "progress").is_dir()
+            if path.is_dir() and any(path.iterdir()) and not is_begun:
+                # It may be the folder of the videos, where shards would be among them.
+                command = f"looklisten prepare {path} {folder_beside(path)}"
+        raise ShardError(f"{path} {state}; make one with `{command}`") from None
     except ValueError:
         raise ShardError(
             f"{path / 'index.json'} is damaged; run the same `looklisten prepare` again"

@@ -16,4 +16,4 @@ def run_openl3(arguments: Sequence[str]) -> Output:
 
 
 # OpenL3's flags include short ones of two letters, which tyro does not know.
-OPENL3 = Verb("openl3", run_openl3.__doc__ or "", run_openl3)
+OPENL3 = Verb("openl3", run_openl3.__doc__ or "", run_openl3, can_continue=True)

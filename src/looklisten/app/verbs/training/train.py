@@ -106,4 +106,4 @@ def option_value(arguments: Sequence[str], option: str, default: str) -> str:
     return default
 
 
-TRAIN = Verb("train", summary_of(train_with(DEFAULT_RECIPE)), run_with_recipe)
+TRAIN = Verb("train", summary_of(train_with(DEFAULT_RECIPE)), run_with_recipe, can_continue=True)
