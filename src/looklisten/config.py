@@ -73,7 +73,7 @@ class ModelConfig(Section):
     """With fusion "linear": the share of the features that is left out at random in training."""
     class_groups: int = Field(default=0, ge=0)
     """With fusion "linear" and published towers: so many groups of classes that are often seen and
-    heard together. The package has 144 of them, and 0 is without.
+    heard together. The package has 146 of them, and 0 is without.
     """
     class_group_share: float = Field(default=0.5, ge=0, lt=1)
     """The share of the similarity that the groups give; the rest is learned."""

@@ -24,7 +24,10 @@ GROUPS_FILE = "groups.txt"
 
 @dataclass(frozen=True)
 class ClassGroup:
-    """Classes of pictures and of sounds that belong together, by their number in each tower."""
+    """Classes of pictures and of sounds that belong together, by their number in each tower.
+
+    A group of silence or noise has no pictures.
+    """
 
     name: str
     vision: tuple[int, ...]
@@ -47,9 +50,9 @@ def class_groups() -> list[ClassGroup]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """The numbers of a list such as `3, 5-8`."""
+    """The numbers of a list such as `3, 5-8`, or none."""
     numbers: list[int] = []
-    for part in text.split(", "):
+    for part in filter(None, text.split(", ")):
         first, _, last = part.partition("-")
         numbers += range(int(first), int(last or first) + 1)
     return tuple(numbers)
@@ -93,7 +96,8 @@ def _group_rows(
     """For each group, the weights of the numbers whose sum says how present it is."""
     shares = torch.zeros(len(members), len(classes.names))
     for row, numbers in enumerate(members):
-        shares[row, list(numbers)] = 1 / len(numbers)
+        if numbers:
+            shares[row, list(numbers)] = 1 / len(numbers)
     if side == "vision":
         # How far the mean logit of the group lies above that of all classes.
         return shares @ (classes.weight - classes.weight.mean(0))

@@ -134,7 +134,8 @@ def _similarity_maps(
             f"correspondence, or train with the recipe general, dense, contrastive or tiny"
         )
     # Each position goes through the layers that a vector of its side goes through.
-    frame_positions, sound_positions = fusion.project(_positions(vision), _positions(audio))
+    sound_features = audio.map.flatten(2).transpose(1, 2)
+    frame_positions, sound_positions = fusion.project(fusion.map_positions(vision), sound_features)
     projected = fusion.project(*fusion.features(vision, audio))
     vision_vectors, audio_vectors = (_as_several_vectors(vectors) for vectors in projected)
     if audio_vectors.shape[1] > 1:
@@ -144,16 +145,12 @@ def _similarity_maps(
     frame_similarities = frame_positions @ audio_vectors.transpose(1, 2)
     frame_scores = (frame_similarities * weights[:, None]).sum(2)
     pair_scores = fusion.whole_frame_similarity(audio_vectors @ vision_vectors.transpose(1, 2))
-    frame_scores = fusion.shown_similarities(frame_scores, pair_scores.mean(1))
+    frame_scores = fusion.shown_similarities(frame_scores, pair_scores.mean(1), vision)
     sound_similarities = sound_positions @ vision_vectors.transpose(1, 2)
     sound_scores = fusion.whole_frame_similarity(sound_similarities)
     frame_map = torch.sigmoid(model.log_odds(fusion.similarity_logits(frame_scores)))
     sound_map = torch.sigmoid(model.log_odds(fusion.similarity_logits(sound_scores)))
     return frame_map.view_as(vision.map[:, 0]), sound_map.view_as(audio.map[:, 0])
-
-
-def _positions(tower: TowerOutput) -> Float[Tensor, "batch positions features"]:
-    return tower.map.flatten(2).transpose(1, 2)
 
 
 def _as_several_vectors(

@@ -184,14 +184,23 @@ class Fusion(nn.Module):
         """The similarity of each sound with a frame, from those with all vectors of the frame."""
         raise NotImplementedError
 
+    def map_positions(self, vision: TowerOutput) -> Float[Tensor, "n positions features"]:
+        """The features of each position that a heat map compares with the sound."""
+        return vision.map.flatten(2).transpose(1, 2)
+
     def shown_similarities(
-        self, similarities: Float[Tensor, "*n positions"], answers: Float[Tensor, "*n"]
-    ) -> Float[Tensor, "*n positions"]:
+        self,
+        similarities: Float[Tensor, "n positions"],
+        answers: Float[Tensor, " n"],
+        vision: TowerOutput,
+    ) -> Float[Tensor, "n positions"]:
         """The similarities that a heat map shows of the positions of a frame.
 
         `answers`: the similarity of each pair, which is what its probability comes from.
+        `vision`: what the tower gave of the frames.
         """
-        del answers  # where each position is compared as in training, it speaks for itself
+        # Where each position is compared as in training, it speaks for itself.
+        del answers, vision
         return similarities
 
 

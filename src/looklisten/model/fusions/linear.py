@@ -19,11 +19,22 @@ from looklisten.model.fusions.positions import PositionFusion
 
 MIN_SCORE = 1e-3
 """Added to the score of a class before its logarithm, which is then at least ln(MIN_SCORE)."""
+ABSENT_PRESENCE = -3.0
+"""How present a group without classes is; others have mean 0 and deviation 1 (LOG.md)."""
 MAP_CONTRAST = 3.0
 """The factor by which a heat map enlarges how far a position is below the best one.
 
 Positions of one frame are much alike. With a factor of 1, half of a frame is nearly as bright as
 its best position, so people cannot find it. Chosen by eye on four real clips.
+"""
+
+MAP_NEIGHBORS = 3
+"""The side of the square of positions that a position of a heat map is the mean of."""
+MAP_ACTIVATION_WEIGHT = 0.05
+"""How much more similar a position is in a heat map for each mean length of features.
+
+Positions on objects have longer features than floor, wall and sky. The sound alone often prefers
+the ground beside the object (LOG.md, 2026-11-28).
 """
 
 ScoresOfClasses = Callable[[Float[Tensor, "*n features"]], Float[Tensor, "*n classes"]]
@@ -70,15 +81,28 @@ class FeatureDropout(nn.Module):
 
 
 class GroupPresence(nn.Module):
-    """How present each group of classes is in the inputs of a fusion. Nothing of it is trained."""
+    """How present each group of classes is in the inputs of a fusion. Nothing of it is trained.
+
+    A group without classes on this side is always absent. So it lowers the similarity of every
+    frame with silence and noise, which are groups of sounds without pictures.
+    """
 
     weight: Float[Tensor, "groups inputs"]
+    offset: Float[Tensor, " groups"]
 
     def __init__(self, inputs: int, groups: int) -> None:
         super().__init__()
         # Buffers, so that no objective trains what is known beforehand.
         self.register_buffer("weight", torch.zeros(groups, inputs))
+        self.register_buffer("offset", torch.zeros(groups))
         self.standardized = Standardized(groups)
+        self.register_load_state_dict_pre_hook(_add_offset)  # type: ignore[no-untyped-call]
+
+    def set_weight(self, weight: Float[Tensor, "groups inputs"]) -> None:
+        """Set how inputs give each group; a row of zeros is of a group without classes."""
+        self.weight.copy_(weight)
+        has_no_classes = (weight == 0).all(1)
+        self.offset.copy_(ABSENT_PRESENCE * has_no_classes)
 
     def fit(self, rows: Float[Tensor, "rows inputs"]) -> None:
         """Take from `rows` how present each group usually is."""
@@ -86,7 +110,12 @@ class GroupPresence(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "*n inputs"]) -> Float[Tensor, "*n groups"]:
         presence: Tensor = self.standardized(functional.linear(inputs, self.weight))
-        return presence
+        return presence + self.offset
+
+
+def _add_offset(presence: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Let checkpoints of older versions load: all of their groups have classes on both sides."""
+    tensors.setdefault(f"{prefix}offset", presence.get_buffer("offset"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +177,7 @@ class LinearFusion(PositionFusion):
 
     def set_groups(self, side: Side, weight: Float[Tensor, "groups group_inputs"]) -> None:
         """Set how the features of a frame, or the scores of a sound's classes, give each group."""
-        self._groups_of(side).weight.copy_(weight)
+        self._groups_of(side).set_weight(weight)
 
     def fit_inputs(
         self,
@@ -261,17 +290,31 @@ class LinearFusion(PositionFusion):
         by_position = super().whole_frame_similarity(similarities[..., :-1])
         return (by_position + similarities[..., -1]) / 2
 
+    def map_positions(self, vision: TowerOutput) -> Float[Tensor, "n positions features"]:
+        """Each position as the mean of itself and its neighbors."""
+        smoothed = functional.avg_pool2d(
+            vision.map, MAP_NEIGHBORS, 1, MAP_NEIGHBORS // 2, count_include_pad=False
+        )
+        return smoothed.flatten(2).transpose(1, 2)
+
     def shown_similarities(
-        self, similarities: Float[Tensor, "*n positions"], answers: Float[Tensor, "*n"]
-    ) -> Float[Tensor, "*n positions"]:
+        self,
+        similarities: Float[Tensor, "n positions"],
+        answers: Float[Tensor, " n"],
+        vision: TowerOutput,
+    ) -> Float[Tensor, "n positions"]:
         """The best position gets the answer of the pair, and the others less.
 
-        How far the others are below the best one is multiplied by `MAP_CONTRAST`.
+        Positions with long features count as more similar (`MAP_ACTIVATION_WEIGHT`). How far the
+        others are below the best one is multiplied by `MAP_CONTRAST`.
 
         The answer comes from the best position and the whole frame together. The whole frame is
         mostly more similar to the sound than any position. So a map of the similarities of
         positions alone would be darker than the probability of the pair.
         """
+        activation = vision.map.float().norm(dim=1).flatten(1)
+        activation = activation / activation.mean(1, keepdim=True).clamp_min(MIN_NORM)
+        similarities = similarities + MAP_ACTIVATION_WEIGHT * activation
         best = similarities.amax(-1, keepdim=True)
         return MAP_CONTRAST * (similarities - best) + answers[..., None]
 
