@@ -163,6 +163,24 @@ def test_the_map_of_a_network_that_sees_whole_frames_is_as_bright_as_its_probabi
     assert peaks[0] != peaks[1]
 
 
+def test_the_map_of_a_network_that_sees_whole_frames_prefers_strong_positions():
+    """Of two positions with the same direction, the one with longer features is brighter."""
+    fusion = network_of("linear").fusion
+    vision_map = torch.ones(1, 8, 5, 5)
+    vision_map[..., 1, 3] = 4.0
+    vision = TowerOutput(vision_map, vision_map.mean((2, 3)))
+    equal = torch.full((1, 25), 0.3)
+    shown = fusion.shown_similarities(equal, torch.tensor([0.3]), vision).view(5, 5)
+    assert shown.argmax() == 1 * 5 + 3
+    assert shown.max() == pytest.approx(0.3)
+    assert len(shown.unique()) == 2
+    # A position is compared as the mean of itself and its neighbors, at the edge of fewer.
+    positions = fusion.map_positions(vision).view(5, 5, 8)
+    torch.testing.assert_close(positions[2, 2], torch.full((8,), 1 + 3 / 9))
+    torch.testing.assert_close(positions[0, 4], torch.full((8,), 1 + 3 / 4))
+    torch.testing.assert_close(positions[4, 0], torch.ones(8))
+
+
 def test_fusion_dense_compares_a_frame_with_the_sound_around_it():
     """Noise begins in the middle of the second.
 
