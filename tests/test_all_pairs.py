@@ -1,6 +1,7 @@
 """Figures of all pairs equal their definitions, and are known exactly for networks made by hand."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from level_network import LevelNetwork, level_shards
 from looklisten.app.cli import main
+from looklisten.app.output import emit
+from looklisten.app.verbs.evaluation.evaluate import run_evaluate
 from looklisten.errors import ConfigError
 from looklisten.evaluation.all_pairs import (
     MAX_MOMENTS,
@@ -337,6 +340,20 @@ def test_a_calibration_is_used_and_stored(network, level_clips, run_path, held_o
     assert load(folder).calibration is None
     with pytest.raises(ConfigError, match="temperature 0 must be above 0"):
         Calibration(temperature=0.0, threshold=0.0, videos=1)
+
+
+def test_a_terminal_shows_each_figure_of_the_verb_once_with_its_chance(
+    run_path, shards_path, capsys
+):
+    output = run_evaluate((str(shards_path),), checkpoint=str(run_path), pairs=24, per_clip=1)
+    emit(output.terminal_values, as_json=False)
+    printed = capsys.readouterr().out
+    for name in ("one of two", "auc", "accuracy"):
+        assert re.search(rf"^ ?{name} \(chance 0.5\) +\d", printed, re.MULTILINE)
+    assert "nan" not in printed
+    names = [re.split(r"  +", line.strip())[0] for line in printed.splitlines()]
+    assert names.count("videos") == 1
+    assert not {"n videos", "ci95"} & set(names)
 
 
 def test_the_verb_prints_figures_with_intervals_for_any_split(

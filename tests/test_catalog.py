@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from conftest import small_config
+from looklisten.app.output import emit
+from looklisten.app.verbs.interop.models import run_models
 from looklisten.config import ModelConfig, recipes
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
@@ -41,6 +43,25 @@ def test_the_list_has_every_backbone_network_and_recipe(monkeypatch, tmp_path):
     (tmp_path / file.cache_name).mkdir()
     (tmp_path / file.cache_name / file.name).touch()
     assert {card.name: card for card in models()}["efficientnet-lite0"].is_local
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_every_name_whole_and_what_it_is_for(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    output = run_models()
+    emit(output.terminal_values, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    uses = {}
+    for line in lines:
+        words = line.split()
+        if words and words[0].rstrip("s,") in ("network", "backbone", "recipe"):
+            title = words[0]
+        elif words:
+            uses.setdefault(words[0], []).append(title)
+    cards = output.values["models"]
+    assert {card["name"] for card in cards} <= uses.keys()
+    assert uses["start"] == ["networks,", "recipes,"]
+    assert max(map(len, lines)) <= columns
 
 
 @pytest.mark.parametrize("first_stride", [1, 2])

@@ -21,6 +21,7 @@ from looklisten.app.command_line import Verb
 from looklisten.app.output import Output, emit
 from looklisten.app.terminal import ProgressBar
 from looklisten.app.verbs import VERBS, register
+from looklisten.app.verbs.search.search import shown_source
 from looklisten.system.files import atomic_write
 
 
@@ -435,6 +436,29 @@ def test_records_without_a_name_are_printed_as_a_table(nested, capsys):
     ]
 
 
+@pytest.mark.parametrize("columns", [80, 100])
+def test_a_found_scene_shows_which_file_it_is_of(columns, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    here = shown_source(str(tmp_path / "my_videos" / "clip.mp4"))
+    far = shown_source("/" + "a/long/way/" * 9 + "b.mp4")
+    assert here == "my_videos/clip.mp4"
+    assert re.fullmatch(r"…(/a|/long|/way)+/b\.mp4", far)
+    assert shown_source("s3://bucket/b.mp4") == "s3://bucket/b.mp4"
+    long_name = shown_source("/videos/" + "n" * 90 + ".mp4")
+    assert long_name == "…/" + "n" * 90 + ".mp4"
+    rows = [
+        {"score": 0.9123, "source": source, "scene": "12 – 15.5", "tags": "Dog; Bow-wow; Animal"}
+        for source in (here, far, long_name)
+    ]
+    emit({"hits": rows[:2]}, as_json=False)
+    printed = capsys.readouterr().out
+    assert here in printed
+    assert far in printed
+    emit({"hits": rows}, as_json=False)
+    assert capsys.readouterr().out.count("n") >= 90, "a longer name is folded, not cut"
+
+
 def test_several_lists_of_records_have_titles(capsys):
     emit({"rows": HITS[:1], "other_sounds": HITS[:1]}, as_json=False)
     printed = capsys.readouterr().out
@@ -451,6 +475,7 @@ def test_several_lists_of_records_have_titles(capsys):
         (1234567, "1,234,567"),
         (0.123456, "0.1235"),
         (1234.5, "1,234.5"),
+        (float("nan"), "–"),
         ((0.25, 0.5), "0.25 – 0.5"),
         (["a", "b"], "a, b"),
         ([], "none"),

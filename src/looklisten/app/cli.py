@@ -91,7 +91,7 @@ def _run(name: str, arguments: Sequence[str], as_json: bool) -> int:
         raise UsageError(f"there is no verb {name!r}; {hint}")
     output = VERBS[name].run(arguments)
     if output.values:
-        emit(output.values, as_json)
+        emit(output.values if as_json else output.terminal_values or output.values, as_json)
     if output.message:
         messages.print(output.message, style="yellow")
     return output.exit_code

@@ -27,6 +27,10 @@ INTERRUPTED = 130
 MAX_TABLE_ENTRIES = 20
 """A table on a terminal has at most this many entries of one dict; JSON has all of them."""
 
+UNWRAPPED_COLUMNS = ("name", "score", "source")
+UNWRAPPED_LETTERS = 32
+"""Columns of these names stay in one piece up to this width; the others get what is left."""
+
 Values = Mapping[str, Any]
 """Names and values, with everything that JSON can hold and paths."""
 
@@ -40,6 +44,8 @@ class Output:
     exit_code: int = SUCCESS
     message: str = ""
     """A sentence for stderr."""
+    terminal_values: Values | None = None
+    """What a terminal shows instead of `values`; None where it shows them."""
 
     @classmethod
     def of_inputs(cls, values: Values, out: Path | str | None = None) -> "Output":
@@ -120,11 +126,15 @@ def _table_with_headings(title: str | None, records: Sequence[Values]) -> Table:
     # Records of one list may have different fields; a dict keeps their order.
     fields = list(dict.fromkeys(field for record in records for field in record))
     table = Table(box=None, title=title, title_justify="left", title_style="bold")
+    columns = []
     for field in fields:
-        table.add_column(field.replace("_", " "))
-    for record in records:
-        cells = [_cell(record[field]) if field in record else "" for field in fields]
-        table.add_row(*cells)
+        cells = [_cell(record[field]) if field in record else "" for record in records]
+        is_unwrapped = field in UNWRAPPED_COLUMNS and max(map(len, cells)) <= UNWRAPPED_LETTERS
+        # Folded, so that the end of a long path is not lost.
+        table.add_column(field.replace("_", " "), overflow="fold", no_wrap=is_unwrapped)
+        columns.append(cells)
+    for row in zip(*columns, strict=True):
+        table.add_row(*row)
     return table
 
 
@@ -135,6 +145,8 @@ def _cell(value: Any) -> str:
     # Before numbers, because bool is a kind of int.
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
     if isinstance(value, float) and abs(value) < 1000:
         return f"{value:,.4g}"
     if isinstance(value, (int, float)):

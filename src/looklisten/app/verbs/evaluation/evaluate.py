@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from looklisten.evaluation.localization.questions import AnnotatedMoment
     from looklisten.model.networks import Run
 
+CHANCE_IS_HALF = ("one_of_two", "auc", "accuracy")
+SHOWN_ALREADY = ("ci95", "n_videos")
+"""Older names of `accuracy_ci95` and `videos`, which a terminal shows once."""
+
 
 def run_evaluate(
     paths: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="[SET] PATH")],
@@ -128,7 +132,13 @@ def run_evaluate(
         )
     values = run.named_facts | ranking.as_dict() | result.as_dict()
     # The accuracy is that of the drawn pairs, and its interval has the older name too.
-    return Output(values | {"accuracy_ci95": result.ci95})
+    values["accuracy_ci95"] = result.ci95
+    terminal_values = {
+        f"{name} (chance 0.5)" if name in CHANCE_IS_HALF else name: value
+        for name, value in values.items()
+        if name not in SHOWN_ALREADY
+    }
+    return Output(values, terminal_values=terminal_values)
 
 
 def _mosaics(

@@ -18,6 +18,8 @@ from looklisten.search.options import SearchOptions
 
 _DEFAULTS = SearchOptions()
 TAGS_OF_ROW = 3
+SOURCE_LETTERS = 28
+"""A longer path loses its first folders on a terminal."""
 
 
 def run_search(
@@ -61,7 +63,11 @@ def run_search(
             from looklisten.app.pages.hits_page import write_hits_page
 
             values |= write_hits_page(out, hits, index)
-    return Output(values, message=hits.reason)
+    terminal_values = values | {
+        "hits": [_shown_row(scene) for scene in hits.scenes],
+        "nearest": [_shown_row(scene) for scene in hits.nearest],
+    }
+    return Output(values, message=hits.reason, terminal_values=terminal_values)
 
 
 def _row(scene: Any) -> dict[str, Any]:
@@ -70,3 +76,30 @@ def _row(scene: Any) -> dict[str, Any]:
     names = sorted(scene.tags, key=scene.tags.get, reverse=True)
     columns = ("score", "source", "seconds", "start_seconds", "end_seconds", "matched", "label")
     return {name: values[name] for name in columns} | {"tags": "; ".join(names[:TAGS_OF_ROW])}
+
+
+def _shown_row(scene: Any) -> dict[str, Any]:
+    """A scene as one line of a terminal, where the columns that say least are left out."""
+    values = _row(scene)
+    row = {
+        "score": scene.score,
+        "source": shown_source(scene.source),
+        "at": scene.seconds,
+        "scene": f"{scene.start_seconds:g} – {scene.end_seconds:g}",
+        "matched": scene.matched,
+    }
+    if scene.label is not None:
+        row["label"] = scene.label
+    return row | {"tags": values["tags"]}
+
+
+def shown_source(source: str) -> str:
+    """A path from the current folder, or its last folders and its name, which is always whole."""
+    path = Path(source)
+    if path.is_relative_to(Path.cwd()):
+        source = path.relative_to(Path.cwd()).as_posix()
+    last_parts = source.split("/")
+    while len(last_parts) > 1 and len("/".join(last_parts)) > SOURCE_LETTERS:
+        del last_parts[0]
+    shortened = "/".join(last_parts)
+    return source if shortened == source else f"…/{shortened}"
