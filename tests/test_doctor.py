@@ -25,6 +25,7 @@ from looklisten.app.doctor import (
     memory_bytes,
 )
 from looklisten.app.output import emit
+from looklisten.model.published_weights import WEIGHTS_MIRROR_VARIABLE
 
 
 def large_disk(folder):
@@ -53,6 +54,22 @@ def test_a_complete_installation_is_ready(capsys):
     assert {"h264", "aac", "opus", "mp3"} <= set(report["decoders"]["present"])
     assert sorted(report["decoders"]["present"] + report["decoders"]["missing"]) == sorted(DECODERS)
     assert report["encoders"] == {"present": list(ENCODERS), "missing": []}
+
+
+def test_it_says_whether_the_towers_of_start_are_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOKLISTEN_CACHE", str(tmp_path))
+    monkeypatch.setenv(WEIGHTS_MIRROR_VARIABLE, "https://mirror.example/weights")
+    towers = doctor_of()["start"]
+    assert [tower["tower"] for tower in towers] == ["efficientnet-lite0", "yamnet"]
+    assert 20 < sum(tower["megabytes"] for tower in towers) < 25
+    for tower in towers:
+        assert tower["state"] == "will be downloaded once, from https://mirror.example/weights"
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "yamnet.tflite").touch()
+    monkeypatch.setenv(WEIGHTS_MIRROR_VARIABLE, str(tmp_path / "mirror"))
+    first, second = doctor_of()["start"]
+    assert first["state"] == f"is missing in {tmp_path / 'mirror'}"
+    assert second["state"] == "is here"
 
 
 @pytest.mark.parametrize("needed", NEEDED_CODECS)

@@ -4,6 +4,7 @@ It looks and computes nothing, and needs no optional package.
 """
 
 import importlib
+import os
 import platform
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from looklisten.config import SIDES
 from looklisten.system.devices import choose_device, choose_precision
 from looklisten.system.processes import cpu_count
 
@@ -178,6 +180,7 @@ def doctor(installation: Installation = THIS_INSTALLATION) -> dict[str, Any]:
         "disk_free_gigabytes": _in_gigabytes(disk),
         "decoders": decoders,
         "encoders": encoders,
+        "start": _towers_of_start() if not broken else [],
         "optional_packages": [_describe(package, installation) for package in OPTIONAL_PACKAGES],
     }
 
@@ -243,6 +246,29 @@ def _device_and_precision(has_torch: bool) -> dict[str, Any]:
         return {"device": None, "precision": None}
     device = choose_device()
     return {"device": asdict(device), "precision": asdict(choose_precision(device.value))}
+
+
+def _towers_of_start() -> list[dict[str, Any]]:
+    """The published files that the network `start` reads, and whether they are here already."""
+    from looklisten.model.backbones import find_backbone
+    from looklisten.model.shipped import START, open_shipped
+    from looklisten.system.published_files import is_local
+
+    towers = []
+    config = open_shipped(START).config.model
+    for side in SIDES:
+        name = config.backbone_of(side)
+        published = find_backbone(name).published
+        assert published is not None
+        file = published.file
+        mirror = os.environ.get(file.mirror_variable)
+        state = f"will be downloaded once, from {mirror or file.address}"
+        if is_local(file):
+            state = "is here"
+        elif mirror and "://" not in mirror:
+            state = f"is missing in {mirror}"
+        towers.append({"tower": name, "megabytes": file.size_mb, "state": state})
+    return towers
 
 
 def _ffmpeg_versions() -> dict[str, str]:
