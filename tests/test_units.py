@@ -12,6 +12,7 @@ import simplejpeg
 import torch
 
 from browser import addresses, failures, opened, picture_widths
+from conftest import small_config
 from looklisten.app.cli import main
 from looklisten.app.pages.page import write_page
 from looklisten.app.pages.unit_page import (
@@ -38,6 +39,7 @@ from looklisten.inference.unit_activations import (
     StrongestVideos,
     UnitActivation,
 )
+from looklisten.interop.publish import save_pretrained
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.model.l3net import L3Net
 from looklisten.model.networks import load, open_network
@@ -504,6 +506,19 @@ def test_the_best_as_a_piece_of_another_page(colored, found, tmp_path):
         browser.find_element("css selector", ".unit button").click()
         assert played(browser, ".unit audio")[1] == pytest.approx(1, abs=0.06)
         assert not failures(browser)
+
+
+def test_the_verb_searches_all_clips_where_none_were_held_out(
+    run_path, shards_path, tmp_path, capsys
+):
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(small_config().toml(), encoding="utf-8")
+    alone = save_pretrained(load(run_path), tmp_path / "alone")
+    for name, videos in ((run_path, 12), (alone, 48), (f"untrained:{recipe}", 48)):
+        out = tmp_path / "units.html"
+        assert main(["units", str(name), str(shards_path), "-o", str(out), "--top", "1"]) == 0
+        assert json.loads(capsys.readouterr().out)["videos"] == videos
+        assert "The classes were not used in training." in out.read_text()
 
 
 def test_the_verb_writes_the_page_and_says_the_counts(run_path, shards_path, tmp_path, capsys):
