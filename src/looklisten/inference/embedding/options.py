@@ -28,8 +28,10 @@ class EmbedOptions:
     """The choices that all ways of embedding share."""
 
     layer: str | None = None
-    """Layer of the network: pool4 (512 numbers), conv4_2 (6144 of sound, 8192 of images), aligned
-    (128, only with fusion distance) or texture (7680, only of sound). Default: pool4."""
+    """Layer of the network. Of start: mean (1024 numbers of sound, 1280 of images), maximum,
+    block11 (sound), stage5 (images) or aligned. Of runs with vgg towers: pool4, conv4_2, texture
+    (sound) or aligned. aligned is the space that both sides share; fusions concat and dense
+    have none. Default: mean or pool4, which is another space for each side."""
     hop_seconds: float = 0.5
     """Seconds from one window of sound to the next, and from one frame of a video to the next."""
     center: bool = False

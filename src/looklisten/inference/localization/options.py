@@ -20,8 +20,8 @@ class LocalizeOptions:
     """Seconds from one map to the next."""
     method: Method | None = None
     """correspondence (gradient of the answer "they correspond"), similarity (of each position and
-    the sound) or unit (where one unit responds). Default: similarity for networks with fusion
-    similarity or dense, else correspondence."""
+    the sound) or unit (where one unit responds). Default: correspondence for networks with fusion
+    concat or distance, else similarity."""
     units: tuple[int, int] | None = None
     """With method unit: number of the vision unit and of the audio unit. Default: the units that
     respond most."""
