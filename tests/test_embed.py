@@ -238,6 +238,30 @@ def test_threads_share_a_fresh_network_that_nothing_moves():
     assert [(weight.data_ptr(), weight.stride()) for weight in weights] == places
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_type_of_the_program_changes_nothing(dtype):
+    sound = np.random.default_rng(0).normal(0, 0.1, 96_000).astype(np.float32)
+    network = L3Net(ModelConfig(widths=(4, 8)))
+
+    def vectors():
+        for options in ({"layer": "pool4"}, {"layer": "texture"}, {"dense": True}):
+            yield embed(sound, opened, sample_rate_hz=48_000, **options).vectors
+
+    opened = network
+    expected = list(vectors())
+    torch.set_default_dtype(dtype)
+    try:
+        opened = L3Net(network.config)
+        opened.load_state_dict(network.state_dict())
+        found = list(vectors())
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {parameter.dtype for parameter in opened.parameters()} == {torch.float32}
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_normalized_vectors_have_length_one_and_the_same_direction(model):
     plain = embed(noise(2), model, sample_rate_hz=RATE_HZ)
     unit = embed(noise(2), model, sample_rate_hz=RATE_HZ, normalize=True)

@@ -140,7 +140,7 @@ class NetworkEncoder:
 
     @cached_property
     def _spectrogram_pixels(self) -> int:
-        silence = torch.zeros(1, WINDOW_SAMPLES, device=self.device)
+        silence = torch.zeros(1, WINDOW_SAMPLES, dtype=torch.float32, device=self.device)
         spectrogram: Tensor = self.model.front_end(silence)
         return spectrogram.numel()
 
@@ -200,7 +200,7 @@ def vector_length(encoder: Encoder, side: Side, layer: str) -> int:
         return layer_width(encoder.model, side, layer)
     # Another encoder does not say it, so it encodes a silent or black input once.
     if side == "audio":
-        empty = torch.zeros(1, WINDOW_SAMPLES)
+        empty = torch.zeros(1, WINDOW_SAMPLES, dtype=torch.float32)
     else:
         empty = torch.zeros(1, 3, encoder.crop_pixels, encoder.crop_pixels, dtype=torch.uint8)
     return encode_rows(encoder, side, layer, empty, 1).shape[1]
@@ -215,7 +215,7 @@ def encode_rows(
     `layer`: as `choose_layer` gives it.
     """
     if not len(rows):
-        return torch.zeros(0, vector_length(encoder, side, layer))
+        return torch.zeros(0, vector_length(encoder, side, layer), dtype=torch.float32)
     at_once = rows_at_once(encoder, side, batch_size)
     # Libraries choose other kernels for other batch sizes, with other rounding. On a CPU all
     # batches therefore have one size. Elsewhere they are filled up to a power of two; the

@@ -12,6 +12,7 @@ from torch.nn import functional
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
 from looklisten.media.front_ends import FrontEnd, find_front_end
+from looklisten.system.devices import float32_by_default
 
 WINDOW_SECONDS = 1.0
 WINDOW_SAMPLES = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
@@ -43,6 +44,7 @@ class LogSpectrogram(nn.Module):
     low_pass: Tensor
     low_pass_block: Tensor
 
+    @float32_by_default()
     def __init__(self, front_end: str | FrontEnd, window: str = "hann") -> None:
         """front_end: the settings, or their name. window: a name in `WINDOWS`."""
         super().__init__()

@@ -94,7 +94,7 @@ def _group_rows(
     side: Side, members: list[tuple[int, ...]], classes: TowerClasses
 ) -> Float[Tensor, "groups inputs"]:
     """For each group, the weights of the numbers whose sum says how present it is."""
-    shares = torch.zeros(len(members), len(classes.names))
+    shares = torch.zeros(len(members), len(classes.names), dtype=torch.float32)
     for row, numbers in enumerate(members):
         if numbers:
             shares[row, list(numbers)] = 1 / len(numbers)

@@ -12,6 +12,7 @@ from looklisten.model.backbones import Backbone, TowerOutput, build_tower
 from looklisten.model.calibration import Calibration
 from looklisten.model.fusions import build_fusion, correspondence_logit
 from looklisten.model.initialization import initialize_weights
+from looklisten.system.devices import float32_by_default
 from looklisten.system.processes import single_thread_after_fork
 
 
@@ -22,6 +23,7 @@ class L3Net(nn.Module):
     ConfigError when there is no such backbone, or when the settings do not fit it.
     """
 
+    @float32_by_default()
     def __init__(self, config: ModelConfig | None = None) -> None:
         super().__init__()
         # Without it a process that is forked later would hang at its first parallel step.

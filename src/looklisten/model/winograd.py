@@ -25,7 +25,8 @@ INPUT_TRANSFORM = torch.tensor(
         [0, -2, -1, 2, 1, 0],
         [0, 2, -1, -2, 1, 0],
         [0, 4, 0, -5, 0, 1],
-    ]
+    ],
+    dtype=torch.float32,
 )
 WEIGHT_TRANSFORM = torch.tensor(
     [
@@ -35,7 +36,8 @@ WEIGHT_TRANSFORM = torch.tensor(
         [1 / 24, 1 / 12, 1 / 6],
         [1 / 24, -1 / 12, 1 / 6],
         [0, 0, 1],
-    ]
+    ],
+    dtype=torch.float32,
 )
 RESULT_TRANSFORM = torch.tensor(
     [
@@ -43,7 +45,8 @@ RESULT_TRANSFORM = torch.tensor(
         [0, 1, -1, 2, -2, 0],
         [0, 1, 1, 4, 4, 0],
         [0, 1, -1, 8, -8, 1],
-    ]
+    ],
+    dtype=torch.float32,
 )
 """The matrices B, G and A of the paper, transposed where it transposes them."""
 

@@ -3,7 +3,9 @@
 Automatic choices come back with their reason, so that the caller can show it.
 """
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -82,6 +84,23 @@ def names_bfloat16(cpuinfo: str) -> bool:
         if name.strip() in ("flags", "Features") and BFLOAT16_FLAGS & set(values.split()):
             return True
     return False
+
+
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """New tensors are float32 in the block, whatever the program has set as PyTorch's default."""
+    import torch
+
+    before = torch.get_default_dtype()
+    # The default is that of all threads, so it is left alone where it is right.
+    if before == torch.float32:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 # Two threads that move one network at once would free weights that the other one reads.

@@ -69,7 +69,9 @@ def check_dense(encoder: Encoder) -> NetworkEncoder:
 @torch.inference_mode()
 def _is_local(front_end: LogSpectrogram, device: torch.device) -> bool:
     """Whether the first column of a second stays equal when the end of the second is louder."""
-    quiet = torch.linspace(-1, 1, WINDOW_SAMPLES, device=device).sin()[None] * 0.1
+    quiet = (
+        torch.linspace(-1, 1, WINDOW_SAMPLES, dtype=torch.float32, device=device).sin()[None] * 0.1
+    )
     middle = WINDOW_SAMPLES // 2
     loud_end = torch.cat([quiet[:, :middle], 9 * quiet[:, middle:]], 1)
     return torch.equal(front_end(quiet)[..., 0], front_end(loud_end)[..., 0])
@@ -142,7 +144,9 @@ class DenseAudio:
         for _ in range(self._shift_count):
             self._towers.append(self._tower.streaming(pooled_from, self._encoder.dtype))
             value_count = self._tower.features * self._pooled_rows
-            self._maps.append(torch.zeros(value_count, 0, device=encoder.device))
+            self._maps.append(
+                torch.zeros(value_count, 0, dtype=torch.float32, device=encoder.device)
+            )
         self._map_starts = [0] * self._shift_count
         """Number of the first position that each map still holds."""
         # Chunks begin at fixed columns, so vectors do not depend on how the sound is pushed.
@@ -241,7 +245,7 @@ class DenseAudio:
             window_maps.append(self._maps[shift][:, first:last])
             starts.append(self.start(self._next_window))
             self._next_window += 1
-        vectors = torch.zeros(0, self._vector_length)
+        vectors = torch.zeros(0, self._vector_length, dtype=torch.float32)
         if window_maps:
             vectors = self._pool(window_maps)
         self._drop_positions()

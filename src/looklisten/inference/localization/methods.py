@@ -168,9 +168,9 @@ def _column_weights(
     Columns within `around_seconds` around the frame count equally, and the nearest one always.
     """
     columns = audio.map.shape[3]
-    column_seconds = (torch.arange(columns) + 0.5) / columns * WINDOW_SECONDS
+    column_seconds = (torch.arange(columns, dtype=torch.float32) + 0.5) / columns * WINDOW_SECONDS
     inside_seconds = [moment.frame_seconds - moment.start_seconds for moment in moments]
-    frame_seconds = torch.tensor(inside_seconds)
+    frame_seconds = torch.tensor(inside_seconds, dtype=torch.float32)
     distances = (column_seconds - frame_seconds[:, None]).abs()
     # A full window means all columns, also where the frame is not in its middle.
     reach = around_seconds / 2 if around_seconds < WINDOW_SECONDS else WINDOW_SECONDS
