@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -588,7 +589,7 @@ def test_shards_are_not_written_among_the_videos(tmp_path, monkeypatch):
     with pytest.raises(ShardError, match=r"with `looklisten prepare \S+videos \S+videos-shards`"):
         Shards(videos)
     monkeypatch.chdir(videos)
-    for out in (videos, Path(".")):
+    for out in (videos, Path()):
         with pytest.raises(ConfigError, match="is the folder of the videos, and shards would be"):
             prepare([videos / "a.mp4", videos], out)
     assert [file.name for file in videos.iterdir()] == ["a.mp4"]

@@ -5,7 +5,6 @@ interruption give the same bytes. Paths travel between processes, never frames. 
 decoding nor a network.
 """
 
-import os
 import threading
 import time
 from collections import Counter
@@ -115,7 +114,7 @@ def prepare(
 def _check_is_no_input(out: Path, inputs: Sequence[str | Path]) -> None:
     """Raises ConfigError where the folder of the shards is that of the videos."""
     for source in inputs:
-        if os.path.isdir(source) and Path(source).resolve() == out.resolve():
+        if Path(source).is_dir() and Path(source).resolve() == out.resolve():
             raise ConfigError(
                 f"{printable(out)} is the folder of the videos, and shards would be among them; "
                 f"give another one, such as {printable(folder_beside(out))}"

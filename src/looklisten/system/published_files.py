@@ -131,8 +131,12 @@ def is_local(file: PublishedFile) -> bool:
         return _find_on_disk(file, Path(mirror)) is not None
     if not mirror and _installed(file):
         return True
-    # Of `os`, because that of `Path` raises an error for a folder that may not be entered.
-    return os.path.isfile(cache_folder(file.cache_name) / file.name)
+    return _is_file(cache_folder(file.cache_name) / file.name)
+
+
+def _is_file(path: Path) -> bool:
+    """False also in a folder that may not be entered, where `Path.is_file` raises an error."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _installed(file: PublishedFile) -> Path | None:
@@ -149,7 +153,7 @@ def _installed(file: PublishedFile) -> Path | None:
 def _find_on_disk(file: PublishedFile, path: Path) -> Path | None:
     """`path` if it is a file, or the file in the folder `path` that has one of its names."""
     candidates = (path, *(path / name for name in file.names))
-    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    return next((candidate for candidate in candidates if _is_file(candidate)), None)
 
 
 def _on_disk(file: PublishedFile, path: Path) -> Path:
