@@ -116,11 +116,11 @@ def to_device(network: "Network", device: str) -> "Network":
 
     with _moving:
         # Of an empty tensor, because it has the number of the GPU that `cuda` means.
-        wanted = torch.empty(0, device=device).device
-        if any(tensor.device != wanted for tensor in _tensors(network)):
+        target = torch.empty(0, device=device).device
+        if any(tensor.device != target for tensor in _tensors(network)):
             network.to(device)
         # Channels-last is the fastest layout on CPU and GPU, except Apple's.
-        if wanted.type != "mps" and not all(map(_is_channels_last, _tensors(network))):
+        if target.type != "mps" and not all(map(_is_channels_last, _tensors(network))):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
