@@ -25,6 +25,7 @@ from looklisten.model.objectives import find_objective
 from looklisten.system.devices import choose_device
 from looklisten.system.folder_lock import FolderLock
 from looklisten.system.progress import Progress, no_progress
+from looklisten.system.torch_modes import own_torch_modes
 from looklisten.training.batches import (
     fit_batch_size,
     loader_threads,
@@ -44,7 +45,6 @@ from looklisten.training.meter import PAIRS_PER_VIDEO, PlateauWarning, TrainingM
 from looklisten.training.metrics_log import FileMetricsLog, NoMetricsLog
 from looklisten.training.optimizers import learning_rate
 from looklisten.training.provenance import TrainingData, training_data
-from looklisten.training.torch_modes import own_torch_modes
 
 _log = logging.getLogger("looklisten")
 

@@ -11,12 +11,12 @@ from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.model.config_checks import check_config
 from looklisten.system.progress import Progress, no_progress
+from looklisten.system.torch_modes import own_torch_modes
 from looklisten.training.batches import fit_batch_size, select_labeled, training_stream
 from looklisten.training.distributed import ProcessWorld
 from looklisten.training.learner import Learner
 from looklisten.training.meter import TrainingMeter
 from looklisten.training.optimizers import learning_rate
-from looklisten.training.torch_modes import own_torch_modes
 
 MEMORIZED_ACCURACY = 0.95
 MAX_SECONDS = 60.0

@@ -34,6 +34,7 @@ from looklisten.model.l3net import L3Net
 from looklisten.model.networks import Run, open_network
 from looklisten.system.files import check_writable
 from looklisten.system.progress import Progress, no_progress
+from looklisten.system.torch_modes import own_torch_modes
 from looklisten.training.batches import fit_batch_size
 from looklisten.training.checkpointing import open_run
 from looklisten.training.frozen_towers.batches import FeatureStream
@@ -43,7 +44,6 @@ from looklisten.training.frozen_towers.options import AdaptOptions
 from looklisten.training.learner import Learner
 from looklisten.training.lock import training_lock
 from looklisten.training.provenance import TrainingData, training_data
-from looklisten.training.torch_modes import own_torch_modes
 
 _log = logging.getLogger("looklisten")
 

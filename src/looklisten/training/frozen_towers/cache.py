@@ -32,8 +32,8 @@ from looklisten.model.network_key import network_key
 from looklisten.system.cache import writable_cache
 from looklisten.system.files import check_writable, remove_abandoned_scratch
 from looklisten.system.progress import Progress, no_progress
+from looklisten.system.torch_modes import own_torch_modes
 from looklisten.training.frozen_towers.feature_files import ROWS_PER_FILE, FeatureFiles
-from looklisten.training.torch_modes import own_torch_modes
 
 FEATURES_FOLDER = "features"
 """The folder beside the shards that holds folders of features."""

@@ -12,12 +12,12 @@ from looklisten.errors import ConfigError
 from looklisten.model.class_groups import begin_class_groups
 from looklisten.model.l3net import L3Net
 from looklisten.system.progress import Progress, no_progress
+from looklisten.system.torch_modes import own_torch_modes
 from looklisten.training.batches import fit_batch_size
 from looklisten.training.frozen_towers.batches import FeatureStream
 from looklisten.training.frozen_towers.cache import FeatureCache
 from looklisten.training.learner import Learner
 from looklisten.training.optimizers import learning_rate
-from looklisten.training.torch_modes import own_torch_modes
 
 CHECK_EVERY_STEPS = 20
 """The losses are read so often. Reading one makes the device wait."""
