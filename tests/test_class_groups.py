@@ -114,7 +114,9 @@ def test_weights_of_a_version_without_silence_load(fusion):
     tensors = fusion.state_dict()
     for side in ("vision", "audio"):
         del tensors[f"{side}_groups.offset"]
+    fusion.vision_groups.offset.fill_(-3.0)
     fusion.load_state_dict(tensors)
+    assert (fusion.vision_groups.offset == 0).all()
 
 
 def test_groups_are_not_trained(fusion):

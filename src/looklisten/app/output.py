@@ -1,6 +1,6 @@
 """What a verb returns, and how it is printed on stdout: JSON, or tables on a terminal.
 
-Knows no verb. Nothing else in looklisten writes to stdout.
+Knows no verb. No verb writes to stdout by itself.
 """
 
 import json
@@ -80,7 +80,7 @@ def tables_of(values: Values) -> list[Table]:
     """One table of names and values, then one table for each list of records among the values."""
     lines: list[tuple[str, str]] = []
     lists_of_records: list[tuple[str, Sequence[Values]]] = []
-    _sort_values(values, "", lines, lists_of_records)
+    _separate_records(values, "", lines, lists_of_records)
 
     # Values of one line each come first; tables are below them, wherever they were in the values.
     names_and_values = Table(show_header=False, box=None)
@@ -94,7 +94,7 @@ def tables_of(values: Values) -> list[Table]:
     return tables
 
 
-def _sort_values(
+def _separate_records(
     values: Values,
     prefix: str,
     lines: list[tuple[str, str]],
@@ -105,7 +105,7 @@ def _sort_values(
         name = prefix + key.replace("_", " ")
         if isinstance(value, Mapping) and value:
             first_entries = dict(list(value.items())[:MAX_TABLE_ENTRIES])
-            _sort_values(first_entries, f"{name} ", lines, lists_of_records)
+            _separate_records(first_entries, f"{name} ", lines, lists_of_records)
             missing = len(value) - len(first_entries)
             if missing:
                 lines.append((f"{name} …", f"and {missing:,} more (--json has all)"))
@@ -130,8 +130,10 @@ def _table_with_headings(title: str | None, records: Sequence[Values]) -> Table:
     for field in fields:
         cells = [_cell(record[field]) if field in record else "" for record in records]
         is_unwrapped = field in UNWRAPPED_COLUMNS and max(map(len, cells)) <= UNWRAPPED_LETTERS
+        heading = field.replace("_", " ")
+        longest_word = max(map(len, heading.split()))
         # Folded, so that the end of a long path is not lost.
-        table.add_column(field.replace("_", " "), overflow="fold", no_wrap=is_unwrapped)
+        table.add_column(heading, overflow="fold", no_wrap=is_unwrapped, min_width=longest_word)
         columns.append(cells)
     for row in zip(*columns, strict=True):
         table.add_row(*row)
@@ -159,7 +161,7 @@ def _cell(value: Any) -> str:
 
 
 def _joined(items: Iterable[Any]) -> str:
-    """Numbers as a range, words in one line, sentences below each other."""
+    """Words in one line, sentences below each other, all else with dashes between."""
     values = list(items)
     if not values:
         return "none"

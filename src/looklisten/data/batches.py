@@ -1,6 +1,7 @@
 """One batch of sources -> its shards and its record, as a pure function of the batch.
 
-The same batch gives the same bytes on any machine. Knows worker processes; decodes nothing itself.
+The same batch gives the same bytes again, unless workers were lost. Knows worker processes; decodes
+nothing itself.
 """
 
 import shutil
@@ -122,14 +123,14 @@ def prepare_batch(
 ) -> BatchRecord:
     """Cut the sources of one batch into its shards and write its record.
 
-    If a worker is lost, the batch is made again: unchanged after the first crash, because the
-    machine may have been short of memory; later with only those clips of the source that came
-    before the crash. `on_source` gets the number of the batch and of its finished sources.
+    If a worker is lost, the batch is made again. After the first crash it is unchanged, because the
+    machine may have been short of memory. Later, and after a hang, only those clips of the source
+    are cut that came before. `on_source` gets the number of the batch and of its finished sources.
     """
     if workers is None:
         with WorkerPool(batch.limits) as own_workers:
             return prepare_batch(batch, own_workers, on_source)
-    # Earlier calls may have lost workers over these sources: those are not opened again.
+    # Earlier calls may have lost workers over these sources, and know how much can be cut of them.
     output = OutputFolder(batch.out)
     lost = _read_lost_workers(output, batch)
     while True:
@@ -267,8 +268,8 @@ def _fetch(root: Path, source: Source, target: Path) -> tuple[Path, str]:
     try:
         with open_source(root, source) as remote, target.open("wb") as local:
             shutil.copyfileobj(remote, local, 2**20)
-    except Exception as error:  # whatever a remote server answers costs this file only
-        # On this machine such an error would meet every source. From a server it costs this one.
+    except Exception as error:  # an error of a server costs this source only
+        # An error of this machine would meet every source.
         if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
             is_local = error.filename in (None, str(target))
             if is_local:

@@ -1,7 +1,8 @@
 """One source -> its clips: stretches of at most ten seconds with both frames and sound.
 
-Each clip has marks for what is wrong with it. Holds about one clip of media in memory. Knows
-decoding and the record `Clip`; no shard and no other source.
+Each clip has marks for what is wrong with it. It holds about one clip in memory, and
+more where frames and sound are far apart in the file. Knows decoding and the record `Clip`; no
+shard and no other source.
 """
 
 from collections import deque
@@ -56,7 +57,9 @@ MAX_WAITING_SOUND_SECONDS = 1800.0
 """So much sound waits in memory for the next frame: a slide may be on screen for this long."""
 
 ROUNDING_SAMPLES = 1e-6
-"""Times are computed in floats: a sample that is due by less than this is not due."""
+"""Times are floats: a count of samples this near to a whole number is that number."""
+
+ROUNDING_SECONDS = 1e-9
 
 SecondsSpan = tuple[float, float]
 """From second to second of the video."""
@@ -81,10 +84,6 @@ class _Stretch:
     start_seconds: float
     chunks: deque[NDArray[np.int16]] = field(default_factory=deque)
     samples: int = 0
-
-    @property
-    def end_seconds(self) -> float:
-        return self.start_seconds + self.samples / SAMPLE_RATE_HZ
 
     def add(self, samples: NDArray[np.float32]) -> None:
         # Full scale, 1.0, becomes 32,768, which is one more than int16 holds.
@@ -288,10 +287,10 @@ class ClipCutter:
             sound_is_used_up = is_closed and shared_seconds < frame_seconds
             if not is_over and not sound_is_used_up:
                 return None
-            self.longest_seconds = max(shared_seconds, self.longest_seconds)
-            # 1e-9, so that a stretch of just the minimum is not lost to rounding.
-            if shared_seconds >= self.options.min_clip_seconds - 1e-9:
+            # So that a stretch of just the minimum is not lost to rounding.
+            if shared_seconds >= self.options.min_clip_seconds - ROUNDING_SECONDS:
                 return shared_seconds
+            self.longest_seconds = max(shared_seconds, self.longest_seconds)
             self.stretches.popleft()
         return None
 

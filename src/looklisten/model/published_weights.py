@@ -56,19 +56,16 @@ class PublishedWeights:
     def load(self, origin: str | Path | None = None) -> dict[str, Tensor]:
         """The state of a tower with these weights, which are downloaded on first use.
 
-        `origin`: a file or a folder instead, where a warning tells of other weights. Raises
-        PublishedFileError, also for other weights in the folder of the mirror or in a package, or
-        another LookListenError of the reader.
+        `origin`: a file, a folder or an address instead. Raises PublishedFileError, and other
+        LookListenErrors of the reader. Other weights than the published are such an error too; with
+        `origin` they are a warning.
         """
         path = locate_file(self.file, origin)
         state = self._read(self.read, path)
         if self.sha256 and state_sha256(state) != self.sha256:
             problem = self._other_weights(path)
             if not origin:
-                raise PublishedFileError(
-                    f"{problem}; replace the file, or name it in train.vision_from or "
-                    "train.audio_from to begin with its own weights"
-                )
+                raise PublishedFileError(f"{problem}; replace the file")
             _log.warning("%s; they are used as they are", problem)
         return state
 

@@ -1,7 +1,7 @@
 """Finds a file that others publish: a file of the user, the cache, or a download.
 
-A download is complete and has the published bytes, or it is absent. Knows addresses and hashes.
-Does not know what is in the file.
+A download is complete and has the published bytes, or it is absent. Knows addresses and hashes of
+files of weights; does not read the weights.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ GIT_BLOB = "git blob"
 TIMEOUT_SECONDS = 60.0
 """A download ends with an error when the server sends nothing for so long."""
 SLOWEST_BYTES_PER_SECOND = 20_000
-"""And when all of it takes longer than at this rate: 15 minutes for 18 MB."""
+"""A download that is slower than this on the whole ends with an error: 15 minutes for 18 MB."""
+MAX_SIZE_FACTOR = 2
+"""A download ends with an error after so many times the size of the file."""
 BLOCK_BYTES = 2**16
-LARGEST_SHARE = 2
-"""And when the server sends so many times the size of the file."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _locate(file: PublishedFile, origin: str | Path | None) -> Path:
 
 
 def is_local(file: PublishedFile) -> bool:
-    """Whether `locate_file` needs no network for the file; its bytes are not read."""
+    """Whether the file is on this machine; its bytes are not read."""
     mirror = os.environ.get(file.mirror_variable)
     if mirror and "://" not in mirror:
         return _find_on_disk(file, Path(mirror)) is not None
@@ -208,7 +208,7 @@ def download_file(
 
 def _download(url: str, path: Path, file: PublishedFile, timeout_seconds: float) -> None:
     expected_bytes = file.size_mb * 1e6
-    allowed_bytes = LARGEST_SHARE * expected_bytes
+    allowed_bytes = MAX_SIZE_FACTOR * expected_bytes
     allowed_seconds = timeout_seconds + expected_bytes / SLOWEST_BYTES_PER_SECOND
     started = time.monotonic()
     try:

@@ -1,8 +1,8 @@
 """One step of training: augment, run the towers, compute the loss, descend.
 
-It is the same on one device or many. A step is a pure function of weights, optimizer, config,
-shards and step: pairs and augmentation are drawn from the seed and the step, whichever process
-computes which rows.
+With batch-norm over all processes and gathered negatives it is the same on one device or many, up
+to rounding. A step is a pure function of weights, optimizer, config, shards and step: pairs and
+augmentation are drawn from the seed and the step, whichever process computes which rows.
 """
 
 import contextlib
@@ -219,7 +219,7 @@ class Learner:
 
     @contextlib.contextmanager
     def _dropout_of(self, step: int, part: int) -> Iterator[None]:
-        """Let what is left out at random depend on the step alone, so that a resume is exact."""
+        """Let what is left out depend on seed, step and part alone, so that a resume is exact."""
         settings = self.config.train
         if not self.config.model.fusion_dropout:
             yield

@@ -20,7 +20,7 @@ from looklisten.model.fusions.positions import PositionFusion
 MIN_SCORE = 1e-3
 """Added to the score of a class before its logarithm, which is then at least ln(MIN_SCORE)."""
 ABSENT_PRESENCE = -3.0
-"""How present a group without classes is; others have mean 0 and deviation 1 (LOG.md)."""
+"""How present a group without classes is; others have mean 0 (LOG.md, 2026-11-28)."""
 MAP_CONTRAST = 3.0
 """The factor by which a heat map enlarges how far a position is below the best one.
 
@@ -42,7 +42,10 @@ ScoresOfClasses = Callable[[Float[Tensor, "*n features"]], Float[Tensor, "*n cla
 
 
 class Standardized(nn.Module):
-    """Gives features mean 0 and deviation 1 over the rows of `fit`. Before, it changes nothing."""
+    """Gives features mean 0 and a deviation of about 1 over the rows of `fit`; before, nothing.
+
+    Of a feature that hardly varies the deviation stays near 0.
+    """
 
     mean: Float[Tensor, " features"]
     scale: Float[Tensor, " features"]
@@ -55,7 +58,7 @@ class Standardized(nn.Module):
     @torch.no_grad()
     def fit(self, rows: Float[Tensor, "rows features"]) -> None:
         """Take mean and deviation from `rows`."""
-        # A feature that hardly varies would become large without the added tenth.
+        # Without the added tenth, a feature that hardly varies would become large.
         deviation = rows.std(0)
         self.mean.copy_(rows.mean(0))
         self.scale.copy_(1 / (deviation + 0.1 * deviation.mean()).clamp_min(MIN_NORM))
@@ -74,8 +77,8 @@ class FeatureDropout(nn.Module):
     def forward(self, rows: Float[Tensor, "*n rows features"]) -> Float[Tensor, "*n rows features"]:
         if not self.training or not self.share:
             return rows
-        # One random number for each feature of a frame. With one for each of its 50 rows as well,
-        # drawing them would take most of the time of a step.
+        # One random number for each feature of a frame: one for each of its rows as well would cost
+        # time.
         by_feature = functional.dropout1d(rows.transpose(1, 2), self.share)
         return by_feature.transpose(1, 2)
 
@@ -83,8 +86,8 @@ class FeatureDropout(nn.Module):
 class GroupPresence(nn.Module):
     """How present each group of classes is in the inputs of a fusion. Nothing of it is trained.
 
-    A group without classes on this side is always absent. So it lowers the similarity of every
-    frame with silence and noise, which are groups of sounds without pictures.
+    A group that no picture shows counts as absent from every frame. So silence and noise, which are
+    such groups, are less similar to every frame.
     """
 
     weight: Float[Tensor, "groups inputs"]
@@ -115,7 +118,7 @@ class GroupPresence(nn.Module):
 
 def _add_offset(presence: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: object) -> None:
     """Let checkpoints of older versions load: all of their groups have classes on both sides."""
-    tensors.setdefault(f"{prefix}offset", presence.get_buffer("offset"))
+    tensors.setdefault(f"{prefix}offset", torch.zeros_like(presence.get_buffer("offset")))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,7 @@
 """Fits a network to own footage, without labels: its fusion, on features of its frozen towers.
 
-Videos have three parts. The first is trained on. The second chooses when to stop. The third was
-used for nothing else, and says how good the network is before and after. A network that does not
-get better stays as it was.
+Videos have three parts. The first is trained on. The second chooses when to stop. The third says
+how good the network is before and after. A network that is no better on it stays as it was.
 """
 
 import copy
@@ -59,7 +58,7 @@ SCORED_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class AdaptResult:
-    """What adapting did; figures are of videos that were neither trained on nor chosen by."""
+    """What adapting did; figures are of videos that training neither read nor stopped by."""
 
     path: Path
     """The folder of the run."""
@@ -140,7 +139,7 @@ def adapt(
             run,
             lock,
             config,
-            "never",
+            resume="never",
             data=data,
             trained_on=parts.trained,
             held_out=~parts.trained,
@@ -214,7 +213,8 @@ def _split(data: Shards, options: AdaptOptions) -> _Parts:
     measured = data.held_out_mask(options.measured_fraction)
     choosing = data.validation_mask(options.chosen_fraction, options.measured_fraction)
     parts = _Parts(~measured & ~choosing, choosing, measured)
-    counts = [len(data.videos(mask)) for mask in vars(parts).values()]
+    masks = (parts.trained, parts.choosing, parts.measured)
+    counts = [len(data.videos(mask)) for mask in masks]
     if min(counts) < 2:
         raise ConfigError(
             "adapting needs at least 6 videos: 2 to train on, 2 to choose when to stop and 2 to "
@@ -258,7 +258,7 @@ def _config(base: Run, videos: int, options: AdaptOptions) -> Config:
         validation_fraction=options.chosen_fraction,
         precision="float32",
     )
-    # Nobody asked for the default, so a smaller batch is no news.
+    # The default asks for no exact size, so a smaller batch is no news.
     is_default = options.batch_size == AdaptOptions.batch_size
     return fit_batch_size(
         config, videos, log_level=logging.DEBUG if is_default else logging.WARNING
@@ -395,6 +395,7 @@ def paired_gain(before: Ranking, after: Ranking) -> tuple[float, tuple[float, fl
     ):
         without.append(without_after - without_before)
     if not all(len(gains) > 1 and np.isfinite(gains).all() for gains in without):
+        # Too few videos: the gain may be anything.
         return gain, (-1.0, 1.0)
     reach = Z95 * math.sqrt(jackknife_variance(without))
     return gain, (gain - reach, gain + reach)

@@ -1,6 +1,6 @@
 """Files of features of frozen towers, each with a digest that shows damage.
 
-A file is in NumPy's format, and the sha256 of its name and bytes follows. Knows no network.
+A file is in NumPy's format, and the sha256 of its folder, name and bytes follows. Knows no network.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from looklisten.config import Side
 from looklisten.system.files import atomic_write
 
 ROWS_PER_FILE = 256
-"""Also what an interruption costs at most: some seconds of work on a CPU."""
+"""An interruption loses at most the work on one file: some seconds for the towers of `start`."""
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 _log = logging.getLogger("looklisten")
@@ -94,7 +94,7 @@ class FeatureFiles:
         return torch.from_numpy(gathered).float()
 
     def _map(self, number: int) -> NDArray[np.float16]:
-        # `missing` has seen that it is whole. The digest behind the array is not mapped.
+        # `open_features` computes again what `missing` finds damaged. The digest is not mapped.
         if number not in self._maps:
             self._maps[number] = np.load(self.path(number), mmap_mode="r")
         return self._maps[number]
