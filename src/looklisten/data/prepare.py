@@ -94,7 +94,7 @@ def prepare(
             finished = run_on_ray(prepare_batch, to_do, workers)
         else:
             prepare_here = partial(prepare_batch, workers=pool, on_source=counter.update)
-            finished = pool.map_unordered(prepare_here, to_do)
+            finished = pool.run_in_threads(prepare_here, to_do)
         for batch, record in finished:
             records.append(record)
             counter.failed += record["failed"]

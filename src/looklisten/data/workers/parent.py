@@ -108,7 +108,7 @@ class WorkerPool:
         self._all: set[Worker] = set()
         self._lock = threading.Lock()
 
-    def map_unordered(
+    def run_in_threads(
         self, function: Callable[[_Item], _Result], items: Sequence[_Item]
     ) -> Iterator[tuple[_Item, _Result]]:
         """Each item with what `function` returns for it in a thread, in the order of their ends."""
