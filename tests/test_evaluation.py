@@ -102,6 +102,14 @@ def test_evaluation_is_reproducible_and_does_not_change_the_model(model, held_ou
     model.eval()
 
 
+def test_few_frames_are_not_drawn_again_and_again(model, held_out):
+    frames = sum(len(held_out.frame_seconds(clip)) for clip in range(len(held_out)))
+    result = evaluate(model, held_out)
+    # Whole batches of 12 videos, with two pairs for each.
+    assert 2 * frames <= result.n_pairs < 2 * frames + 24
+    assert evaluate(model, held_out, pairs=4 * frames).n_pairs >= 4 * frames
+
+
 def test_one_video_makes_no_negative(model, shards):
     first_clip = shards.select(np.arange(len(shards)) == 0)
     with pytest.raises(ConfigError, match="at least 2 held-out videos"):

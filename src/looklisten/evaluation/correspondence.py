@@ -30,6 +30,10 @@ from looklisten.system.progress import Progress, no_progress
 # The size decides which pairs a seed gives, so it is no option.
 MAX_BATCH = 64
 
+DEFAULT_PAIRS = 4000
+PAIRS_PER_FRAME = 2
+"""By default no stored frame is drawn more often: its own sound and another one."""
+
 PairScorer = Callable[[Tensor, Tensor], Tensor]
 """Inputs of the fusion from frames and from sounds, row by row -> a score for each pair, `[pairs]`.
 
@@ -97,7 +101,7 @@ class PairScores:
 def evaluate(
     network: L3Net | Run,
     shards: Shards | str | Path,
-    pairs: int = 4000,
+    pairs: int | None = None,
     seed: int = 0,
     progress: Progress = no_progress,
     scorer: PairScorer | None = None,
@@ -105,6 +109,8 @@ def evaluate(
     files: str | Path | None = None,
 ) -> CorrespondenceResult:
     """The accuracy of audio-visual correspondence on at least `pairs` pairs, half of them positive.
+
+    By default they are 4,000, or two for each stored frame where there are fewer frames.
 
     Pairs are drawn as in training: the frame lies inside the second of sound, and negatives pair
     the same frames and sounds anew, always of different videos. Frames have a center crop and no
@@ -127,6 +133,8 @@ def evaluate(
     check_at_least(0, seed=seed)
     model = network_of(network)
     clips = clips_to_evaluate(network, shards)
+    if pairs is None:
+        pairs = default_pairs(clips)
     # One pass over the videos gives both figures, of the same frames and sounds.
     kinds: tuple[Negatives, ...] = ("any", "other-class")
     scores_of_kind = _scores(model, clips, pairs, seed, progress, scorer, kinds)
@@ -145,6 +153,16 @@ def evaluate(
         other_class_ci95=other_class.confidence_interval(shared_files) if has_classes else None,
         interval_over=shared_files.interval_over,
     )
+
+
+def default_pairs(clips: Shards) -> int:
+    """How many pairs are drawn of `clips` where nobody says it."""
+    frames = 0
+    for clip in range(len(clips)):
+        frames += len(clips.frame_seconds(clip))
+        if frames * PAIRS_PER_FRAME >= DEFAULT_PAIRS:
+            return DEFAULT_PAIRS
+    return frames * PAIRS_PER_FRAME
 
 
 def score_pairs(

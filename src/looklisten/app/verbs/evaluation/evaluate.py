@@ -30,7 +30,7 @@ def run_evaluate(
     /,
     checkpoint: NetworkName = DEFAULT_NETWORK,
     task: Literal["correspondence", "localization"] = "correspondence",
-    pairs: int = 4000,
+    pairs: int | None = None,
     seed: int = 0,
     negatives: Literal["any", "other-class"] = "any",
     threshold: Literal["learned", "validation"] = "learned",
@@ -55,7 +55,8 @@ def run_evaluate(
             folder of its frames/ and audio/, or of its videos.
         task: correspondence (do frame and sound belong together?), or localization (do heat maps
             point at the sounding object, and follow the sound?).
-        pairs: Measure the accuracy on at least this many pairs, half of them positive.
+        pairs: Measure the accuracy on at least this many pairs, half of them positive; by default
+            4000, or two for each stored frame where there are fewer frames.
         seed: Seed of the pairs, of the sounds of the swap test, or of the mosaics.
         negatives: Take the sounds of any other video, or only of those with another label.
         threshold: The learned threshold, or one chosen on the run's validation videos (which needs
@@ -77,7 +78,7 @@ def run_evaluate(
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP, all_pairs
-    from looklisten.evaluation.correspondence import evaluate
+    from looklisten.evaluation.correspondence import default_pairs, evaluate
     from looklisten.evaluation.encoder_pairs import encoder_pairs
     from looklisten.evaluation.held_out import clips_of_split
     from looklisten.evaluation.localization.evaluate import localization, localization_table
@@ -123,6 +124,8 @@ def run_evaluate(
         with ProgressBar("evaluate: maps") as progress:
             table = localization(run.l3net, clips, method, per_clip or 2, seed, progress, files)
         return Output.of_inputs(run.named_facts | table.as_dict())
+    if pairs is None:
+        pairs = default_pairs(clips)
     with ProgressBar("evaluate: batches") as progress:
         scorer, comparison = _scorers(run, shards, pairs, seed, negatives, threshold, progress)
         result = evaluate(run.l3net, clips, pairs, seed, progress, scorer, negatives, files)
