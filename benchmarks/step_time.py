@@ -41,7 +41,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from looklisten.config import Config
-from looklisten.data.pairs import PairBatch, PairChoices, pair_up
+from looklisten.data.pairs import OWN_SOUND, PairBatch, PairChoices, pair_up
 from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import CORRESPOND
@@ -66,7 +66,13 @@ def noise(config: Config, batch: int) -> PairBatch:
     ).permute(0, 3, 1, 2)
     waveforms = torch.from_numpy(rng.integers(-(2**12), 2**12, (batch, WINDOW_SAMPLES), np.int16))
     choices = PairChoices(
-        rows, rows, rows, rows.astype(float), rows.astype(float), rows.astype(bool)
+        rows,
+        rows,
+        rows,
+        rows.astype(float),
+        rows.astype(float),
+        rows.astype(bool),
+        np.full(len(rows), OWN_SOUND),
     )
     return PairBatch(
         frames,

@@ -65,7 +65,7 @@ def losses(run):
 
 
 SETTINGS = {
-    "all-negatives": {"negatives": "all"},
+    "all-negatives": {"negatives": "all", "empty_sound_share": 0.3},
     "two-parts": {"negatives": "roll", "accumulate": 2},
     "contrastive": {"objective": "contrastive"},
     "dense": {"objective": "contrastive", "fusion": "dense"},

@@ -12,7 +12,7 @@ import torch
 
 import looklisten as ll
 from conftest import small_config
-from looklisten.data.pairs import PairBatch, PairChoices, pair_up
+from looklisten.data.pairs import OWN_SOUND, PairBatch, PairChoices, pair_up
 from looklisten.inference.encoder import encoder_of
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
@@ -37,7 +37,13 @@ def noise_batch(config) -> PairBatch:
     waveforms = rng.integers(-(2**12), 2**12, (len(rows), WINDOW_SAMPLES), np.int16)
     names = rows.astype(str)
     choices = PairChoices(
-        rows, rows, rows, rows.astype(float), rows.astype(float), rows.astype(bool)
+        rows,
+        rows,
+        rows,
+        rows.astype(float),
+        rows.astype(float),
+        rows.astype(bool),
+        np.full(len(rows), OWN_SOUND),
     )
     return PairBatch(
         torch.from_numpy(frames),

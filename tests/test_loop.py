@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from conftest import small_config
 from looklisten.config import Config
-from looklisten.data.pairs import PairStream
+from looklisten.data.pairs import OWN_SOUND, PairStream
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
@@ -299,6 +299,7 @@ def test_the_metrics_have_gradients_and_quick_probes(shards_path, tmp_path):
         ({"frames_per_pair": 3}, {}),
         ({}, {"negatives": "same-video"}),
         ({}, {"negatives": "same-video", "objective": "contrastive"}),
+        ({}, {"negatives": "all", "objective": "contrastive", "empty_sound_share": 0.3}),
     ],
 )
 def test_more_frames_and_other_negatives_train_and_evaluate(long_path, tmp_path, model, settings):
@@ -396,6 +397,16 @@ def test_couples_are_two_far_moments_of_one_video(long_path):
                 assert batch.video_ids[other] != video, "law 4"
         assert len(set(batch.video_ids)) == 6
         assert torch.equal(positives, torch.eye(8, dtype=torch.bool))
+
+
+def test_couples_keep_their_sounds(long_path):
+    config = small_config(
+        batch_size=8, negatives="same-video", same_video_share=0.5, empty_sound_share=0.5
+    )
+    stream = training_stream(Shards(long_path), config)
+    for index in range(4):
+        choices = stream.choose(*divmod(index, stream.steps_per_epoch))
+        assert (choices.empty_sounds[:4] == OWN_SOUND).all()
 
 
 def test_the_share_of_couples_grows(long_path):

@@ -3,7 +3,7 @@ sheet in docs/paper.md).
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -606,6 +606,45 @@ def test_the_contrastive_loss_is_small_for_an_oracle_and_learns_its_temperature(
     assert float(right.loss.detach()) < 1e-4 < 10 < float(wrong.loss.detach())
     wrong.loss.backward()
     assert contrast.log_scale.grad > 0, "who is wrong should become less sure"
+
+
+@pytest.mark.parametrize(("objective", "fusion"), [(avc("all"), Deaf()), (contrastive(), Alike())])
+def test_the_mean_loss_of_processes_with_unequal_numbers_of_empty_sounds_is_that_of_one(
+    objective, fusion
+):
+    vision, audio = torch.nn.functional.normalize(torch.randn(2, 8, 4), dim=-1)
+    own_sounds = torch.tensor([False, True, False, True, True, True, True, False])
+    pairing = replace(pair_up(np.arange(8), np.arange(8)), own_sounds=own_sounds)
+    alone = objective(fusion, vision, audio, SimpleNamespace(pairing=pairing, labels=()))
+
+    outcomes = []
+    for rank in range(2):
+        rows = torch.arange(rank, 8, 2)
+        own_vision, own_audio = vision[rows], audio[rows]
+        all_rows = {id(own_vision): vision, id(own_audio): audio}
+        batch = SimpleNamespace(pairing=replace(pairing, rows=rows), labels=())
+        outcome = objective(
+            fusion,
+            own_vision,
+            own_audio,
+            batch,
+            gather=lambda own, everyone=all_rows: everyone[id(own)],
+        )
+        outcomes.append(outcome)
+    for name in ("loss", "accuracy"):
+        mean = torch.stack([getattr(outcome, name) for outcome in outcomes]).mean()
+        assert float(mean.detach()) == pytest.approx(float(getattr(alone, name).detach()))
+
+
+def test_an_empty_sound_is_wrong_for_its_own_frame():
+    """An oracle that says yes to each frame with the sound of its row errs on empty ones alone."""
+    vectors = torch.eye(6)
+    own_sounds = torch.tensor([True, True, False, True, True, True])
+    batch = batch_of(*range(6))
+    batch.pairing = replace(batch.pairing, own_sounds=own_sounds)
+    outcome = avc("all")(Oracle(), vectors, vectors, batch)
+    # 30 pairs of two videos, and the frame with the empty sound of its row.
+    assert float(outcome.accuracy) == pytest.approx((1 + 30 / 31) / 2)
 
 
 def test_the_video_alone_does_not_tell_its_moments_apart():

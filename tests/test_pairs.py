@@ -9,10 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import small_config
-from looklisten.data.pairs import BatchPart, FrameTransform, PairStream, window_start
+from looklisten.data.pairs import (
+    OWN_SOUND,
+    BatchPart,
+    FrameTransform,
+    PairStream,
+    window_start,
+)
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.empty_sounds import draw_empty_sound
 from looklisten.media.spectrogram import WINDOW_SAMPLES
+from looklisten.model.config_checks import check_config
 from looklisten.training.batches import training_stream
 
 TRANSFORM = FrameTransform(64, 48, random=True, flip=True)
@@ -188,3 +196,73 @@ def test_an_epoch_is_shuffled_once(shards):
         stream._order.cache_info().misses <= 2 + 3 + 4
     )  # each thread may shuffle an epoch that no other has shuffled yet
     assert stream._order.cache_info().hits > 0
+
+
+def test_a_share_of_the_rows_has_an_empty_sound_and_the_others_stay_as_they_were(shards):
+    stream = training_stream(shards, small_config(batch_size=8, seed=1))
+    with_empty = training_stream(shards, small_config(batch_size=8, seed=1, empty_sound_share=0.25))
+    empty_rows = []
+    for index in range(60):
+        before, batch = stream.choose(0, index % 5), with_empty.choose(*divmod(index, 6))
+        is_empty = batch.empty_sounds != OWN_SOUND
+        empty_rows += is_empty.tolist()
+        assert (before.empty_sounds == OWN_SOUND).all()
+    assert 0.18 < np.mean(empty_rows) < 0.32
+
+    before, batch = stream.batch(0), with_empty.batch(0)
+    is_empty = batch.choices.empty_sounds != OWN_SOUND
+    assert 0 < is_empty.sum() < 8
+    assert torch.equal(before.frames, batch.frames)
+    for row, seed in enumerate(batch.choices.empty_sounds.tolist()):
+        sound = batch.waveforms[row].numpy()
+        if is_empty[row]:
+            assert np.array_equal(sound, draw_empty_sound(seed, WINDOW_SAMPLES))
+        else:
+            assert np.array_equal(sound, before.waveforms[row].numpy())
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+def test_an_empty_sound_belongs_to_no_frame(shards, everyone):
+    stream = training_stream(shards, small_config(batch_size=8, seed=1, empty_sound_share=0.25))
+    pairing = stream.batch(0).pairing
+    positives, negatives = pairing.masks(everyone)
+    assert torch.equal(positives, torch.diag(pairing.own_sounds))
+    assert not (positives & negatives).any()
+    is_empty = ~pairing.own_sounds
+    assert negatives[is_empty, is_empty].all(), "with its own frame it is a negative"
+    if everyone:
+        assert negatives[:, is_empty].all()
+
+
+def test_a_batch_has_a_positive_for_any_share_of_empty_sounds(shards):
+    for seed in range(40):
+        config = small_config(batch_size=2, seed=seed, empty_sound_share=0.5)
+        stream = training_stream(shards, config)
+        for index in range(stream.steps_per_epoch):
+            assert stream.batch(index).pairing.own_sounds.any()
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+def test_means_over_processes_are_the_mean_over_all_pairs(shards, everyone):
+    """Processes have different numbers of empty sounds, and yet each pair weighs the same."""
+    stream = training_stream(shards, small_config(batch_size=8, seed=1, empty_sound_share=0.25))
+    for index in range(5):
+        alone = stream.batch(index).pairing
+        shared = [stream.batch(index, BatchPart(rank, 4)).pairing for rank in range(4)]
+        for kind in (0, 1):
+            shares = [
+                pairing.masks(everyone)[kind].sum() / pairing.mean_counts(everyone)[kind]
+                for pairing in shared
+            ]
+            assert float(torch.stack(shares).mean()) == pytest.approx(1)
+            assert int(alone.mean_counts(everyone)[kind]) == alone.masks(everyone)[kind].sum()
+
+
+def test_settings_that_cannot_have_empty_sounds_are_refused():
+    labels = small_config(objective="labels", empty_sound_share=0.1)
+    with pytest.raises(ConfigError, match=r"an empty sound has none: set train\.empty_sound_share"):
+        check_config(labels)
+    frozen = small_config(freeze="towers", empty_sound_share=0.1)
+    with pytest.raises(ConfigError, match=r"training reads cached features; set train\.cached_"):
+        check_config(frozen)
+    check_config(frozen.changed("train", cached_frames_per_second=0))

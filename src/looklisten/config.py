@@ -209,6 +209,11 @@ class TrainConfig(Section):
     """With same-video negatives: the share of a batch's rows that have one ..."""
     same_video_steps: int = Field(default=0, ge=0)
     """... which it climbs to linearly over the first so many steps, from easy to hard."""
+    empty_sound_share: float = Field(default=0.0, ge=0, le=0.5)
+    """The share of the rows of a batch whose sound is replaced by one that belongs to no frame:
+    silence, white, pink or brown noise, hum. So the network learns that nothing is there (after
+    SLAVC, Mo and Morgado 2022, and SSL-SaN).
+    """
     batch_norm: Literal["local", "sync"] = "local"
     """Statistics over the rows of one process (the paper's, as far as is known), or over those of
     all. With local statistics a roll pairs only rows of the same process.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from looklisten.config import Config
-from looklisten.data.pairs import PairBatch, PairChoices, pair_up
+from looklisten.data.pairs import OWN_SOUND, PairBatch, PairChoices, pair_up
 from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.synth.options import WorldOptions
@@ -166,12 +166,13 @@ def _noise_batch(config: Config) -> PairBatch:
     frames = torch.from_numpy(rng.integers(0, 256, frame_shape, np.uint8))
     waveforms = rng.integers(-(2**12), 2**12, (len(rows), WINDOW_SAMPLES), np.int16)
     middle = np.full(len(rows), 0.5)
+    own = np.full(len(rows), OWN_SOUND)
     return PairBatch(
         frames=frames.permute(0, 3, 1, 2),
         waveforms=torch.from_numpy(waveforms),
         video_ids=tuple(map(str, rows)),
         labels=("",) * len(rows),
-        choices=PairChoices(rows, rows, rows, middle, middle, rows.astype(bool)),
+        choices=PairChoices(rows, rows, rows, middle, middle, rows.astype(bool), own),
         rows=rows,
         pairing=pair_up(rows, rows.astype(str)),
     )

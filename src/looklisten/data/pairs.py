@@ -13,19 +13,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int16, Int64, UInt8
+from jaxtyping import Bool, Float, Int16, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.empty_sounds import draw_empty_sound
 from looklisten.media.frames import FrameFit, crop, decode_jpeg, fit_square, neighbor_frames, stack
 from looklisten.media.spectrogram import WINDOW_SAMPLES, WINDOW_SECONDS, check_holds_window
 from looklisten.system.processes import map_ahead
 
 SAME_VIDEO_SECONDS = 2.0
 """Least distance between the sounds of two rows of one video, from start to start."""
+OWN_SOUND = -1
+"""In place of the seed of an empty sound: the row has the sound of its clip."""
+MAX_SEED = 2**31
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,8 @@ class PairChoices:
     crop_rights: NDArray[np.float64]
     """Position of the crop, in 0..1 of the room there is."""
     flips: NDArray[np.bool_]
+    empty_sounds: NDArray[np.int64]
+    """The seed of the empty sound that replaces the row's own, or `OWN_SOUND`."""
 
     def take(self, rows: NDArray[np.int64]) -> "PairChoices":
         """The choices of some rows, in the order of `rows`."""
@@ -57,22 +63,40 @@ class Pairing:
     """For each row, the one whose sound makes its negative."""
     videos: Int64[Tensor, " all"]
     """A number for each row's video."""
+    own_sounds: Bool[Tensor, " all"]
+    """Whether the sound of a row is of its video. An empty sound belongs to no frame."""
 
     def masks(self, everyone: bool) -> tuple[Bool[Tensor, "own all"], Bool[Tensor, "own all"]]:
         """Which pairs of own frames and all sounds are positives, and which are negatives.
 
-        `everyone`: all pairs of two videos are negatives; else the partners only.
+        `everyone`: all pairs of two videos are negatives; else the partners only. A frame and the
+        empty sound of its row are a negative.
         """
         positions = torch.arange(len(self.videos), device=self.videos.device)
-        positives = self.rows[:, None] == positions
+        same_row = self.rows[:, None] == positions
         if everyone:
-            return positives, self.videos[self.rows, None] != self.videos
-        return positives, self.partners[self.rows, None] == positions
+            negatives = self.videos[self.rows, None] != self.videos
+        else:
+            negatives = self.partners[self.rows, None] == positions
+        return same_row & self.own_sounds, negatives | (same_row & ~self.own_sounds)
+
+    def mean_counts(self, everyone: bool) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """How many positives and negatives a process has in the mean over all processes.
+
+        A mean that is divided by these counts is the same for any number of processes. `everyone`
+        is that of `masks`.
+        """
+        all_rows = torch.arange(len(self.videos), device=self.videos.device)
+        positives, negatives = replace(self, rows=all_rows).masks(everyone)
+        share = len(self.rows) / len(self.videos)
+        return positives.sum() * share, negatives.sum() * share
 
     def of_own_rows(self) -> "Pairing":
         """A pairing of one's own rows only, each with the next one."""
         positions = torch.arange(len(self.rows))
-        return Pairing(positions, positions.roll(-1), self.videos[self.rows])
+        return Pairing(
+            positions, positions.roll(-1), self.videos[self.rows], self.own_sounds[self.rows]
+        )
 
     def to(self, device: torch.device) -> "Pairing":
         """A copy on a device."""
@@ -83,7 +107,8 @@ class Pairing:
 class PairBatch:
     """Frames and sounds: row i of `frames` and row i of `waveforms` correspond.
 
-    All rows are of different videos, but for same-video rows (`PairStream`).
+    The exceptions are rows with an empty sound, which `choices` and `pairing` name. All rows are of
+    different videos, but for same-video rows (`PairStream`).
     """
 
     frames: UInt8[Tensor, "batch channels height width"]
@@ -150,6 +175,9 @@ class PairStream:
     grows to its full value over `same_video_steps` batches. A batch in parts has equal numbers of
     same-video rows in its parts, or two more, as the first rows of each part.
 
+    `empty_sound_share`: the share of the other rows whose sound is replaced by an empty one, drawn
+    for each row. At least one row of a batch keeps its own.
+
     `pairs_within_process`: each process pairs its own rows only, where it has two or more.
 
     Raises ConfigError when there are too few videos, or none long enough for same-video rows.
@@ -164,6 +192,7 @@ class PairStream:
         same_video_share: float = 0.0,
         same_video_steps: int = 0,
         pairs_within_process: bool = False,
+        empty_sound_share: float = 0.0,
     ) -> None:
         # Clips are numbered in the folder, so that a record of choices means the same everywhere.
         self.shards = clips.folder
@@ -173,6 +202,7 @@ class PairStream:
         self._same_video_share = same_video_share
         self._same_video_steps = same_video_steps
         self._pairs_within_process = pairs_within_process
+        self._empty_sound_share = empty_sound_share
         # Two epochs: where one ends, threads make batches of both.
         self._order = functools.lru_cache(2)(self._shuffled)
         # Stable: the clips of a video stay in the order of the folder, on every machine.
@@ -239,10 +269,26 @@ class PairStream:
         if self.transform.random:
             downs, rights = chance[3], chance[4]
         flips = (chance[5] < 0.5) & self.transform.flip
-        choices = PairChoices(clips, frames, starts, downs, rights, flips)
+        empty_sounds = self._empty_sounds(epoch, step, 2 * len(repeated))
+        choices = PairChoices(clips, frames, starts, downs, rights, flips, empty_sounds)
         if parts > 1 and repeated:
             return choices.take(_spread_over_parts(len(repeated), len(videos), parts))
         return choices
+
+    def _empty_sounds(self, epoch: int, step: int, first_row: int) -> NDArray[np.int64]:
+        """The seeds of the empty sounds of a batch, which rows from `first_row` on may have."""
+        seeds = np.full(self.batch_size, OWN_SOUND)
+        if not self._empty_sound_share:
+            return seeds
+        # The 2 keeps these numbers apart from all others of the batch.
+        rng = np.random.default_rng((self.seed, epoch, step, 2))
+        is_empty = rng.random(self.batch_size) < self._empty_sound_share
+        is_empty[:first_row] = False
+        # A batch without a positive teaches nothing.
+        if is_empty.all():
+            is_empty[0] = False
+        seeds[is_empty] = rng.integers(MAX_SEED, size=int(is_empty.sum()))
+        return seeds
 
     def _moment(self, clip: int, chance: NDArray[np.float64]) -> tuple[int, int]:
         """Frame and first sample of sound of a moment of a clip; `chance` in [0, 1), `[2]`."""
@@ -321,7 +367,9 @@ class PairStream:
         # Process r has every `ranks`-th row: one that lies `ranks` further is of the same process.
         distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
         compared_videos = self.shards.video_numbers[all_choices.clips[compared_rows]]
-        return pair_up(rows - compared_rows[0], compared_videos, distance)
+        pairing = pair_up(rows - compared_rows[0], compared_videos, distance)
+        own_sounds = all_choices.empty_sounds[compared_rows] == OWN_SOUND
+        return replace(pairing, own_sounds=torch.from_numpy(own_sounds))
 
     def _frame(self, choices: PairChoices, row: int) -> UInt8[Tensor, "side side channels"]:
         clip = int(choices.clips[row])
@@ -344,6 +392,8 @@ class PairStream:
         return crop(pixels, transform.crop_pixels, down, right)
 
     def _waveform(self, choices: PairChoices, row: int) -> NDArray[np.int16]:
+        if choices.empty_sounds[row] != OWN_SOUND:
+            return draw_empty_sound(int(choices.empty_sounds[row]), WINDOW_SAMPLES)
         start = choices.sound_starts[row]
         return self.shards.waveform(int(choices.clips[row]))[start : start + WINDOW_SAMPLES]
 
@@ -417,7 +467,10 @@ def pair_up(rows: NDArray[np.int64], videos: NDArray[Any], distance: int = 1) ->
     if same_video_rows == size - 1:
         partners[-1] = 0
     return Pairing(
-        torch.from_numpy(rows), torch.from_numpy(partners), torch.from_numpy(video_numbers)
+        torch.from_numpy(rows),
+        torch.from_numpy(partners),
+        torch.from_numpy(video_numbers),
+        torch.ones(size, dtype=torch.bool),
     )
 
 

@@ -20,4 +20,11 @@ def check_config(config: Config) -> None:
             f'model.class_groups is for the fusion "linear", and model.fusion is '
             f'"{config.model.fusion}"; set model.class_groups to 0'
         )
-    find_objective(config.train.objective).check(config)
+    settings = config.train
+    reads_features = settings.freeze == "towers" and settings.cached_frames_per_second > 0
+    if settings.empty_sound_share and reads_features:
+        raise ConfigError(
+            "train.empty_sound_share needs sounds, and with frozen towers training reads cached "
+            "features; set train.cached_frames_per_second or train.empty_sound_share to 0"
+        )
+    find_objective(settings.objective).check(config)

@@ -145,6 +145,7 @@ def training_stream(
         share,
         settings.same_video_steps,
         within_process,
+        settings.empty_sound_share,
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from looklisten.app.pages.page import data_url, write_page
 from looklisten.config import Config
-from looklisten.data.pairs import PairBatch
+from looklisten.data.pairs import OWN_SOUND, PairBatch
 from looklisten.data.shards import Shards
 from looklisten.drawing.figures import encode_png, spectrogram_image
 from looklisten.drawing.heatmap_colors import RgbImage
@@ -38,6 +38,10 @@ class Origin:
     labels: tuple[str, ...]
     at_seconds: float
     """From the start of the video."""
+
+
+EMPTY_SOUND_ORIGIN = Origin("no video: an empty sound", (), 0.0)
+"""The origin of a sound that `train.empty_sound_share` put in place of a row's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +94,7 @@ def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Train
         pixels = middle_frame.permute(1, 2, 0).numpy()
         for sound_row in (row, int(batch.pairing.partners[row])):
             yield TrainingPair(
-                positive=sound_row == row,
+                positive=sound_row == row and bool(batch.pairing.own_sounds[row]),
                 pixels=pixels,
                 waveform=waveforms[sound_row],
                 spectrogram=front_end(waveforms[sound_row][None])[0, 0].numpy(),
@@ -106,6 +110,8 @@ def _frame_origin(shards: Shards, batch: PairBatch, row: int) -> Origin:
 
 
 def _sound_origin(shards: Shards, batch: PairBatch, row: int) -> Origin:
+    if batch.choices.empty_sounds[row] != OWN_SOUND:
+        return EMPTY_SOUND_ORIGIN
     clip = shards[int(batch.choices.clips[row])]
     clip_seconds = int(batch.choices.sound_starts[row]) / SAMPLE_RATE_HZ
     return Origin(clip.video_id, clip.labels, clip.start_seconds + clip_seconds)

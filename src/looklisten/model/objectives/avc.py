@@ -9,6 +9,7 @@ from torch.nn import functional
 from looklisten.config import TrainConfig
 from looklisten.model.fusions import CORRESPOND, Fusion
 from looklisten.model.objectives.objective import (
+    BatchPairing,
     Gather,
     LossAndAccuracy,
     Objective,
@@ -39,28 +40,36 @@ class AvcObjective(Objective):
         # Only the sounds are gathered: each process answers for its own frames.
         vision, audio = fusion.project(vision, audio)
         logits = fusion.all_pairs_logits(vision, gather(audio))
-        return avc_loss(logits, *batch.pairing.masks(self.compares_all))
+        return avc_loss(logits, batch.pairing, self.compares_all)
 
 
 def avc_loss(
     logits: Float[Tensor, "own all 2"],
-    positives: Bool[Tensor, "own all"],
-    negatives: Bool[Tensor, "own all"],
+    pairing: BatchPairing,
+    compares_all: bool,
 ) -> LossAndAccuracy:
-    """Cross-entropy and accuracy, of positives and negatives half each."""
+    """Cross-entropy and accuracy, of positives and negatives half each.
+
+    `compares_all`: all pairs of two videos are negatives.
+    """
     # bfloat16 has too few digits for a mean over many pairs.
     logits = logits.float()
-    yes = _mean_over(logits, positives, CORRESPOND)
-    no = _mean_over(logits, negatives, 1 - CORRESPOND)
+    positives, negatives = pairing.masks(compares_all)
+    positive_count, negative_count = pairing.mean_counts(compares_all)
+    yes = _mean_over(logits, positives, positive_count, CORRESPOND)
+    no = _mean_over(logits, negatives, negative_count, 1 - CORRESPOND)
     return LossAndAccuracy(loss=(yes.loss + no.loss) / 2, accuracy=(yes.accuracy + no.accuracy) / 2)
 
 
 def _mean_over(
-    logits: Float[Tensor, "own all 2"], mask: Bool[Tensor, "own all"], answer: int
+    logits: Float[Tensor, "own all 2"],
+    mask: Bool[Tensor, "own all"],
+    count: Float[Tensor, ""],
+    answer: int,
 ) -> LossAndAccuracy:
-    """Mean loss and accuracy over the pairs of `mask`, whose right answer is `answer`."""
+    """Mean loss and accuracy over `count` pairs of `mask`, whose right answer is `answer`."""
     # Weights instead of a selection, because selecting rows would wait for the device.
-    weights = mask.float() / mask.sum()
+    weights = mask.float() / count
     losses = -functional.log_softmax(logits, dim=-1)[..., answer]
     is_right = logits[..., answer] > logits[..., 1 - answer]
     return LossAndAccuracy(loss=(losses * weights).sum(), accuracy=(is_right * weights).sum())

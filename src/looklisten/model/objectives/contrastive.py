@@ -78,9 +78,12 @@ class ContrastiveObjective(Objective):
         vision, audio = fusion.project(vision, audio)
         all_vision, all_audio = gather(vision), gather(audio)
         scale = self.log_scale.exp().clamp_max(MAX_SCALE)
-        # Each row has exactly one positive, so the maximum of its mask is its index.
-        positives, negatives = batch.pairing.masks(self.compares_all)
+        positives, _ = batch.pairing.masks(self.compares_all)
+        positive_count, _ = batch.pairing.mean_counts(self.compares_all)
+        # A row has at most one positive, so the maximum of its mask is its index.
         positive = positives.int().argmax(1)
+        # A row with an empty sound has none. Its frame and sound are negatives of other rows only.
+        row_weights = positives.any(1) / positive_count
 
         to_sounds = fusion.part_similarities(vision, all_audio)
         # One process has all rows, and the similarities of both directions are the same.
@@ -90,10 +93,12 @@ class ContrastiveObjective(Objective):
             to_frames = [part.T for part in fusion.part_similarities(all_vision, audio)]
         losses = []
         for part in (*to_sounds, *to_frames):
-            losses.append(functional.cross_entropy(scale * part, positive))
+            row_losses = functional.cross_entropy(scale * part, positive, reduction="none")
+            losses.append((row_losses * row_weights).sum())
 
         # Without a gradient the decision trains its threshold and leaves the network alone.
         similarity = fusion.decided_similarities(to_sounds, vision, all_audio)
-        decision = avc_loss(fusion.similarity_logits(similarity), positives, negatives)
+        logits = fusion.similarity_logits(similarity)
+        decision = avc_loss(logits, batch.pairing, self.compares_all)
         loss = torch.stack(losses).mean() + decision.loss
         return LossAndAccuracy(loss=loss, accuracy=decision.accuracy)

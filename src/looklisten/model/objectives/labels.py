@@ -53,6 +53,11 @@ class LabelsObjective(Objective):
                 f'the objective "labels" classifies whole frames, and fusion '
                 f'"{config.model.fusion}" compares positions: set model.fusion to "concat"'
             )
+        if config.train.empty_sound_share:
+            raise ConfigError(
+                'the objective "labels" has a class for every sound, and an empty sound has none: '
+                "set train.empty_sound_share to 0"
+            )
 
     @staticmethod
     def chance_loss(settings: TrainConfig) -> float:

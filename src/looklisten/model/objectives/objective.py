@@ -38,7 +38,13 @@ class BatchPairing(Protocol):
     """Which frames and sounds of a batch are compared."""
 
     def masks(self, everyone: bool) -> tuple[Bool[Tensor, "own all"], Bool[Tensor, "own all"]]:
-        """Positives and negatives; `everyone`: all pairs of two videos are negatives."""
+        """Positives and negatives; `everyone`: all pairs of two videos are negatives.
+
+        A row has one positive. It has none if its sound is an empty one, which belongs to no frame.
+        """
+
+    def mean_counts(self, everyone: bool) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """How many positives and negatives a process has in the mean over all processes."""
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int16, UInt8
 from numpy.typing import NDArray
 
 from looklisten.media import SAMPLE_RATE_HZ
+from looklisten.media.empty_sounds import MAINS_HZ
 from looklisten.media.levels import is_silent
 
 NOISE_WINDOW_SAMPLES = 1024
@@ -26,7 +27,6 @@ MOST_NOISE_CHANGE = 0.11
 
 _LEAST_POWER = 1e-9
 
-MAINS_HZ = (50, 60)
 HUM_LOWEST_HZ, HUM_HIGHEST_HZ = 20.0, 2_000.0
 HUM_LINE_HZ = 3.0
 """A line of hum takes so much on both sides of a multiple of the mains' frequency."""
