@@ -41,7 +41,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from looklisten.config import Config
-from looklisten.data.pairs import OWN_SOUND, PairBatch, PairChoices, pair_up
+from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices, pair_up
 from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import CORRESPOND
@@ -72,7 +72,7 @@ def noise(config: Config, batch: int) -> PairBatch:
         rows.astype(float),
         rows.astype(float),
         rows.astype(bool),
-        np.full(len(rows), OWN_SOUND),
+        np.full(len(rows), NO_EMPTY_SOUND),
     )
     return PairBatch(
         frames,

@@ -12,7 +12,7 @@ import torch
 
 import looklisten as ll
 from conftest import small_config
-from looklisten.data.pairs import OWN_SOUND, PairBatch, PairChoices, pair_up
+from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices, pair_up
 from looklisten.inference.encoder import encoder_of
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
@@ -43,7 +43,7 @@ def noise_batch(config) -> PairBatch:
         rows.astype(float),
         rows.astype(float),
         rows.astype(bool),
-        np.full(len(rows), OWN_SOUND),
+        np.full(len(rows), NO_EMPTY_SOUND),
     )
     return PairBatch(
         torch.from_numpy(frames),

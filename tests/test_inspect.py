@@ -328,6 +328,23 @@ def test_pairs_are_those_of_the_first_steps_of_training(shards):
         )
 
 
+def test_an_empty_sound_is_shown_as_one(shards, tmp_path):
+    config = small_config(batch_size=8, seed=1, empty_sound_share=0.5)
+    clips = shards.select(~shards.held_out_mask(config.train.held_out_fraction))
+    recorded = training_stream(clips, config).batch(0).pairing.has_recorded_sound
+    assert 0 < recorded.sum() < 8
+    shown = list(training_pairs(shards, config, 16))
+    assert [pair.positive for pair in shown[::2]] == recorded.tolist()
+    assert [pair.sound is not None for pair in shown[::2]] == recorded.tolist()
+    assert not any(pair.positive for pair in shown[1::2])
+
+    write_pair_page(tmp_path / "pairs.html", shards, config, 16)
+    figures = Figures((tmp_path / "pairs.html").read_text(encoding="utf-8")).found
+    for figure, pair in zip(figures, shown, strict=True):
+        assert ("data-sound-video" in figure) == (pair.sound is not None)
+        assert ("silence, noise or hum" in figure["words"]) == (pair.sound is None)
+
+
 def test_the_objective_asks_for_the_pairs_that_are_shown(shards):
     """An oracle that knows the shown pairs, and errs on all others, is never wrong: `roll` means
     the same on both sides.

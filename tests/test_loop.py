@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from conftest import small_config
 from looklisten.config import Config
-from looklisten.data.pairs import OWN_SOUND, PairStream
+from looklisten.data.pairs import NO_EMPTY_SOUND, PairStream
 from looklisten.data.prepare import prepare
 from looklisten.data.shards import Shards
 from looklisten.errors import CheckpointError, ConfigError
@@ -404,9 +404,15 @@ def test_couples_keep_their_sounds(long_path):
         batch_size=8, negatives="same-video", same_video_share=0.5, empty_sound_share=0.5
     )
     stream = training_stream(Shards(long_path), config)
+    others = []
     for index in range(4):
-        choices = stream.choose(*divmod(index, stream.steps_per_epoch))
-        assert (choices.empty_sounds[:4] == OWN_SOUND).all()
+        place = divmod(index, stream.steps_per_epoch)
+        choices = stream.choose(*place)
+        assert (choices.empty_sound_seeds[:4] == NO_EMPTY_SOUND).all()
+        others += (choices.empty_sound_seeds[4:] != NO_EMPTY_SOUND).tolist()
+        in_parts = stream.choose(*place, parts=2)
+        assert (in_parts.empty_sound_seeds[[0, 1, 4, 5]] == NO_EMPTY_SOUND).all()
+    assert any(others)
 
 
 def test_the_share_of_couples_grows(long_path):

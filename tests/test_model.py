@@ -613,8 +613,8 @@ def test_the_mean_loss_of_processes_with_unequal_numbers_of_empty_sounds_is_that
     objective, fusion
 ):
     vision, audio = torch.nn.functional.normalize(torch.randn(2, 8, 4), dim=-1)
-    own_sounds = torch.tensor([False, True, False, True, True, True, True, False])
-    pairing = replace(pair_up(np.arange(8), np.arange(8)), own_sounds=own_sounds)
+    has_recorded_sound = torch.tensor([False, True, False, True, True, True, True, False])
+    pairing = replace(pair_up(np.arange(8), np.arange(8)), has_recorded_sound=has_recorded_sound)
     alone = objective(fusion, vision, audio, SimpleNamespace(pairing=pairing, labels=()))
 
     outcomes = []
@@ -636,12 +636,29 @@ def test_the_mean_loss_of_processes_with_unequal_numbers_of_empty_sounds_is_that
         assert float(mean.detach()) == pytest.approx(float(getattr(alone, name).detach()))
 
 
+@pytest.mark.parametrize(("objective", "fusion"), [(avc("all"), Deaf()), (contrastive(), Alike())])
+def test_rows_that_all_have_empty_sounds_have_a_finite_loss(objective, fusion):
+    batch = batch_of(*range(4))
+    batch.pairing = replace(batch.pairing, has_recorded_sound=torch.zeros(4, dtype=torch.bool))
+    outcome = objective(fusion, torch.eye(4), torch.eye(4), batch)
+    assert torch.isfinite(outcome.loss)
+
+
+def test_a_row_with_an_empty_sound_has_no_positive_in_the_contrastive_loss():
+    vision, audio = torch.eye(6), torch.eye(6)
+    # Like no frame. As a positive it would cost much.
+    audio[2] = 0
+    batch = batch_of(*range(6))
+    batch.pairing = replace(batch.pairing, has_recorded_sound=torch.arange(6) != 2)
+    assert float(contrastive()(Alike(), vision, audio, batch).loss.detach()) < 1e-4
+
+
 def test_an_empty_sound_is_wrong_for_its_own_frame():
     """An oracle that says yes to each frame with the sound of its row errs on empty ones alone."""
     vectors = torch.eye(6)
-    own_sounds = torch.tensor([True, True, False, True, True, True])
+    has_recorded_sound = torch.tensor([True, True, False, True, True, True])
     batch = batch_of(*range(6))
-    batch.pairing = replace(batch.pairing, own_sounds=own_sounds)
+    batch.pairing = replace(batch.pairing, has_recorded_sound=has_recorded_sound)
     outcome = avc("all")(Oracle(), vectors, vectors, batch)
     # 30 pairs of two videos, and the frame with the empty sound of its row.
     assert float(outcome.accuracy) == pytest.approx((1 + 30 / 31) / 2)

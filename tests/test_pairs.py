@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from conftest import small_config
 from looklisten.data.pairs import (
-    OWN_SOUND,
+    NO_EMPTY_SOUND,
     BatchPart,
     FrameTransform,
     PairStream,
@@ -203,17 +203,19 @@ def test_a_share_of_the_rows_has_an_empty_sound_and_the_others_stay_as_they_were
     with_empty = training_stream(shards, small_config(batch_size=8, seed=1, empty_sound_share=0.25))
     empty_rows = []
     for index in range(60):
-        before, batch = stream.choose(0, index % 5), with_empty.choose(*divmod(index, 6))
-        is_empty = batch.empty_sounds != OWN_SOUND
-        empty_rows += is_empty.tolist()
-        assert (before.empty_sounds == OWN_SOUND).all()
+        place = divmod(index, stream.steps_per_epoch)
+        before, batch = stream.choose(*place), with_empty.choose(*place)
+        empty_rows += (batch.empty_sound_seeds != NO_EMPTY_SOUND).tolist()
+        assert (before.empty_sound_seeds == NO_EMPTY_SOUND).all()
+        for name, values in vars(before).items():
+            assert name == "empty_sound_seeds" or np.array_equal(values, getattr(batch, name))
     assert 0.18 < np.mean(empty_rows) < 0.32
 
     before, batch = stream.batch(0), with_empty.batch(0)
-    is_empty = batch.choices.empty_sounds != OWN_SOUND
+    is_empty = batch.choices.empty_sound_seeds != NO_EMPTY_SOUND
     assert 0 < is_empty.sum() < 8
     assert torch.equal(before.frames, batch.frames)
-    for row, seed in enumerate(batch.choices.empty_sounds.tolist()):
+    for row, seed in enumerate(batch.choices.empty_sound_seeds.tolist()):
         sound = batch.waveforms[row].numpy()
         if is_empty[row]:
             assert np.array_equal(sound, draw_empty_sound(seed, WINDOW_SAMPLES))
@@ -226,9 +228,9 @@ def test_an_empty_sound_belongs_to_no_frame(shards, everyone):
     stream = training_stream(shards, small_config(batch_size=8, seed=1, empty_sound_share=0.25))
     pairing = stream.batch(0).pairing
     positives, negatives = pairing.masks(everyone)
-    assert torch.equal(positives, torch.diag(pairing.own_sounds))
+    assert torch.equal(positives, torch.diag(pairing.has_recorded_sound))
     assert not (positives & negatives).any()
-    is_empty = ~pairing.own_sounds
+    is_empty = ~pairing.has_recorded_sound
     assert negatives[is_empty, is_empty].all(), "with its own frame it is a negative"
     if everyone:
         assert negatives[:, is_empty].all()
@@ -239,7 +241,7 @@ def test_a_batch_has_a_positive_for_any_share_of_empty_sounds(shards):
         config = small_config(batch_size=2, seed=seed, empty_sound_share=0.5)
         stream = training_stream(shards, config)
         for index in range(stream.steps_per_epoch):
-            assert stream.batch(index).pairing.own_sounds.any()
+            assert stream.batch(index).pairing.has_recorded_sound.any()
 
 
 @pytest.mark.parametrize("everyone", [True, False])

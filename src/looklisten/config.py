@@ -210,9 +210,9 @@ class TrainConfig(Section):
     same_video_steps: int = Field(default=0, ge=0)
     """... which it climbs to linearly over the first so many steps, from easy to hard."""
     empty_sound_share: float = Field(default=0.0, ge=0, le=0.5)
-    """The share of the rows of a batch whose sound is replaced by one that belongs to no frame:
-    silence, white, pink or brown noise, hum. So the network learns that nothing is there (after
-    SLAVC, Mo and Morgado 2022, and SSL-SaN).
+    """The share of the rows, without same-video rows, whose sound is replaced by one that belongs
+    to no frame: silence, white, pink or brown noise, hum. So the network learns to answer no when
+    nothing is heard (after SLAVC, Mo and Morgado 2022, and SSL-SaN).
     """
     batch_norm: Literal["local", "sync"] = "local"
     """Statistics over the rows of one process (the paper's, as far as is known), or over those of

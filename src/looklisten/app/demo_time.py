@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from looklisten.config import Config
-from looklisten.data.pairs import OWN_SOUND, PairBatch, PairChoices, pair_up
+from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices, pair_up
 from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.synth.options import WorldOptions
@@ -166,7 +166,7 @@ def _noise_batch(config: Config) -> PairBatch:
     frames = torch.from_numpy(rng.integers(0, 256, frame_shape, np.uint8))
     waveforms = rng.integers(-(2**12), 2**12, (len(rows), WINDOW_SAMPLES), np.int16)
     middle = np.full(len(rows), 0.5)
-    own = np.full(len(rows), OWN_SOUND)
+    own = np.full(len(rows), NO_EMPTY_SOUND)
     return PairBatch(
         frames=frames.permute(0, 3, 1, 2),
         waveforms=torch.from_numpy(waveforms),

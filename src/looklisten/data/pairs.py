@@ -1,8 +1,9 @@
-"""Batches of frames and seconds of sound that correspond, read from shards.
+"""Batches of frames and seconds of sound, read from shards.
 
-Training makes negatives later, by pairing the rows of such a batch anew. The stream is a pure
-function of shards, seed, epoch and step, without a state: any worker can make any batch, and a
-resumed run reads the same batches. Knows shards and images, no network.
+Both of a row correspond, except where an empty sound replaces the row's own. Training makes
+negatives later, by pairing the rows of such a batch anew. The stream is a pure function of shards,
+seed, epoch and step, without a state: any worker can make any batch, and a resumed run reads the
+same batches. Knows shards and images, no network.
 """
 
 import functools
@@ -27,9 +28,10 @@ from looklisten.system.processes import map_ahead
 
 SAME_VIDEO_SECONDS = 2.0
 """Least distance between the sounds of two rows of one video, from start to start."""
-OWN_SOUND = -1
+NO_EMPTY_SOUND = -1
 """In place of the seed of an empty sound: the row has the sound of its clip."""
-MAX_SEED = 2**31
+SEED_COUNT = 2**31
+"""Seeds of empty sounds are below."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,8 @@ class PairChoices:
     crop_rights: NDArray[np.float64]
     """Position of the crop, in 0..1 of the room there is."""
     flips: NDArray[np.bool_]
-    empty_sounds: NDArray[np.int64]
-    """The seed of the empty sound that replaces the row's own, or `OWN_SOUND`."""
+    empty_sound_seeds: NDArray[np.int64]
+    """The seed of the empty sound that replaces the row's own, or `NO_EMPTY_SOUND`."""
 
     def take(self, rows: NDArray[np.int64]) -> "PairChoices":
         """The choices of some rows, in the order of `rows`."""
@@ -63,8 +65,8 @@ class Pairing:
     """For each row, the one whose sound makes its negative."""
     videos: Int64[Tensor, " all"]
     """A number for each row's video."""
-    own_sounds: Bool[Tensor, " all"]
-    """Whether the sound of a row is of its video. An empty sound belongs to no frame."""
+    has_recorded_sound: Bool[Tensor, " all"]
+    """Whether the sound of a row is of its video. If not, it is an empty one, of no frame."""
 
     def masks(self, everyone: bool) -> tuple[Bool[Tensor, "own all"], Bool[Tensor, "own all"]]:
         """Which pairs of own frames and all sounds are positives, and which are negatives.
@@ -78,24 +80,28 @@ class Pairing:
             negatives = self.videos[self.rows, None] != self.videos
         else:
             negatives = self.partners[self.rows, None] == positions
-        return same_row & self.own_sounds, negatives | (same_row & ~self.own_sounds)
+        return same_row & self.has_recorded_sound, negatives | (same_row & ~self.has_recorded_sound)
 
     def mean_counts(self, everyone: bool) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """How many positives and negatives a process has in the mean over all processes.
 
         A mean that is divided by these counts is the same for any number of processes. `everyone`
-        is that of `masks`.
+        is that of `masks`. Where there are no pairs of a kind, the count is of one.
         """
         all_rows = torch.arange(len(self.videos), device=self.videos.device)
         positives, negatives = replace(self, rows=all_rows).masks(everyone)
         share = len(self.rows) / len(self.videos)
-        return positives.sum() * share, negatives.sum() * share
+        # At least one, because a mean over no pairs is 0 and not 0 / 0.
+        return positives.sum().clamp_min(1) * share, negatives.sum().clamp_min(1) * share
 
     def of_own_rows(self) -> "Pairing":
         """A pairing of one's own rows only, each with the next one."""
         positions = torch.arange(len(self.rows))
         return Pairing(
-            positions, positions.roll(-1), self.videos[self.rows], self.own_sounds[self.rows]
+            positions,
+            positions.roll(-1),
+            self.videos[self.rows],
+            self.has_recorded_sound[self.rows],
         )
 
     def to(self, device: torch.device) -> "Pairing":
@@ -175,8 +181,8 @@ class PairStream:
     grows to its full value over `same_video_steps` batches. A batch in parts has equal numbers of
     same-video rows in its parts, or two more, as the first rows of each part.
 
-    `empty_sound_share`: the share of the other rows whose sound is replaced by an empty one, drawn
-    for each row. At least one row of a batch keeps its own.
+    `empty_sound_share`: the share of the rows, without same-video rows, whose sound is replaced by
+    an empty one. At least one row of a batch keeps its own.
 
     `pairs_within_process`: each process pairs its own rows only, where it has two or more.
 
@@ -269,15 +275,15 @@ class PairStream:
         if self.transform.random:
             downs, rights = chance[3], chance[4]
         flips = (chance[5] < 0.5) & self.transform.flip
-        empty_sounds = self._empty_sounds(epoch, step, 2 * len(repeated))
-        choices = PairChoices(clips, frames, starts, downs, rights, flips, empty_sounds)
+        empty_sound_seeds = self._empty_sound_seeds(epoch, step, 2 * len(repeated))
+        choices = PairChoices(clips, frames, starts, downs, rights, flips, empty_sound_seeds)
         if parts > 1 and repeated:
             return choices.take(_spread_over_parts(len(repeated), len(videos), parts))
         return choices
 
-    def _empty_sounds(self, epoch: int, step: int, first_row: int) -> NDArray[np.int64]:
+    def _empty_sound_seeds(self, epoch: int, step: int, first_row: int) -> NDArray[np.int64]:
         """The seeds of the empty sounds of a batch, which rows from `first_row` on may have."""
-        seeds = np.full(self.batch_size, OWN_SOUND)
+        seeds = np.full(self.batch_size, NO_EMPTY_SOUND)
         if not self._empty_sound_share:
             return seeds
         # The 2 keeps these numbers apart from all others of the batch.
@@ -287,7 +293,7 @@ class PairStream:
         # A batch without a positive teaches nothing.
         if is_empty.all():
             is_empty[0] = False
-        seeds[is_empty] = rng.integers(MAX_SEED, size=int(is_empty.sum()))
+        seeds[is_empty] = rng.integers(SEED_COUNT, size=int(is_empty.sum()))
         return seeds
 
     def _moment(self, clip: int, chance: NDArray[np.float64]) -> tuple[int, int]:
@@ -368,8 +374,8 @@ class PairStream:
         distance = part.ranks if self._pairs_within_process and len(rows) > 1 else 1
         compared_videos = self.shards.video_numbers[all_choices.clips[compared_rows]]
         pairing = pair_up(rows - compared_rows[0], compared_videos, distance)
-        own_sounds = all_choices.empty_sounds[compared_rows] == OWN_SOUND
-        return replace(pairing, own_sounds=torch.from_numpy(own_sounds))
+        has_recorded_sound = all_choices.empty_sound_seeds[compared_rows] == NO_EMPTY_SOUND
+        return replace(pairing, has_recorded_sound=torch.from_numpy(has_recorded_sound))
 
     def _frame(self, choices: PairChoices, row: int) -> UInt8[Tensor, "side side channels"]:
         clip = int(choices.clips[row])
@@ -392,8 +398,8 @@ class PairStream:
         return crop(pixels, transform.crop_pixels, down, right)
 
     def _waveform(self, choices: PairChoices, row: int) -> NDArray[np.int16]:
-        if choices.empty_sounds[row] != OWN_SOUND:
-            return draw_empty_sound(int(choices.empty_sounds[row]), WINDOW_SAMPLES)
+        if choices.empty_sound_seeds[row] != NO_EMPTY_SOUND:
+            return draw_empty_sound(int(choices.empty_sound_seeds[row]), WINDOW_SAMPLES)
         start = choices.sound_starts[row]
         return self.shards.waveform(int(choices.clips[row]))[start : start + WINDOW_SAMPLES]
 

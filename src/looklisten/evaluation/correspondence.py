@@ -32,7 +32,7 @@ MAX_BATCH = 64
 
 DEFAULT_PAIRS = 4000
 PAIRS_PER_FRAME = 2
-"""By default no stored frame is drawn more often: its own sound and another one."""
+"""By default there are at most so many pairs for each stored frame, in the mean."""
 
 PairScorer = Callable[[Tensor, Tensor], Tensor]
 """Inputs of the fusion from frames and from sounds, row by row -> a score for each pair, `[pairs]`.
@@ -156,7 +156,7 @@ def evaluate(
 
 
 def default_pairs(clips: Shards) -> int:
-    """How many pairs are drawn of `clips` where nobody says it."""
+    """`DEFAULT_PAIRS`, or two for each stored frame of `clips` if that is less."""
     frames = 0
     for clip in range(len(clips)):
         frames += len(clips.frame_seconds(clip))
@@ -168,7 +168,7 @@ def default_pairs(clips: Shards) -> int:
 def score_pairs(
     model: L3Net,
     clips: Shards,
-    pairs: int = 4000,
+    pairs: int = DEFAULT_PAIRS,
     seed: int = 0,
     progress: Progress = no_progress,
     scorer: PairScorer | None = None,

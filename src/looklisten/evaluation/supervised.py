@@ -14,6 +14,7 @@ from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.evaluation.comparison import PairComparison
 from looklisten.evaluation.correspondence import (
+    DEFAULT_PAIRS,
     Negatives,
     PairScorer,
     PairScores,
@@ -91,7 +92,7 @@ def direct_combination(
     run: Run,
     model: L3Net,
     shards: Shards,
-    pairs: int = 4000,
+    pairs: int = DEFAULT_PAIRS,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> DirectCombination:
@@ -124,7 +125,7 @@ def validation_threshold(
     run: Run,
     model: L3Net,
     shards: Shards,
-    pairs: int = 4000,
+    pairs: int = DEFAULT_PAIRS,
     seed: int = 0,
     progress: Progress = no_progress,
     negatives: Negatives = "any",

@@ -9,24 +9,26 @@ from looklisten.media.waveform import FULL_SCALE
 
 NOISE_SLOPES = {"white": 0.0, "pink": 0.5, "brown": 1.0}
 """The amplitude of each noise falls as the frequency to this power."""
-EMPTY_SOUNDS = ("silence", *NOISE_SLOPES, "hum")
+EMPTY_SOUND_KINDS = ("silence", *NOISE_SLOPES, "hum")
 LOUDNESS_DECIBELS = (SILENT_DECIBELS + 10, -10.0)
 """Noise and hum have a loudness (root mean square, of full scale) in this range."""
 HISS_DECIBELS = (-100.0, SILENT_DECIBELS - 10)
-"""So loud is the hiss that is left in silence. Below -96 dB it rounds to zero."""
+"""The loudness of silence: a faint hiss. Even at -100 dB one sample in eight is not zero."""
 LOWEST_NOISE_HZ = 20.0
-"""Below, the power of brown noise would grow without an end, and nobody hears it."""
+"""Below, the amplitude stays constant. Else brown noise would be mostly what nobody hears."""
 MAINS_HZ = (50, 60)
 HUM_HARMONICS = 12
 
 
 def draw_empty_sound(seed: int, samples: int) -> Int16[np.ndarray, " samples"]:
-    """A sound of a random kind of `EMPTY_SOUNDS` at 48 kHz, as loud as `seed` says.
+    """A sound at 48 kHz of a random kind of `EMPTY_SOUND_KINDS` and of random loudness.
 
-    The same seed gives the same sound.
+    The same seed gives the same sound. Raises ValueError for fewer than 2 samples.
     """
+    if samples < 2:
+        raise ValueError(f"an empty sound needs at least 2 samples, not {samples}")
     rng = np.random.default_rng(seed)
-    kind = EMPTY_SOUNDS[rng.integers(len(EMPTY_SOUNDS))]
+    kind = EMPTY_SOUND_KINDS[rng.integers(len(EMPTY_SOUND_KINDS))]
     if kind == "hum":
         waveform = _hum(rng, samples)
     else:

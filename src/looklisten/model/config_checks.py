@@ -20,11 +20,23 @@ def check_config(config: Config) -> None:
             f'model.class_groups is for the fusion "linear", and model.fusion is '
             f'"{config.model.fusion}"; set model.class_groups to 0'
         )
-    settings = config.train
-    reads_features = settings.freeze == "towers" and settings.cached_frames_per_second > 0
-    if settings.empty_sound_share and reads_features:
+    if config.train.empty_sound_share and trains_on_features(config):
         raise ConfigError(
             "train.empty_sound_share needs sounds, and with frozen towers training reads cached "
             "features; set train.cached_frames_per_second or train.empty_sound_share to 0"
         )
-    find_objective(settings.objective).check(config)
+    find_objective(config.train.objective).check(config)
+
+
+def trains_on_features(config: Config) -> bool:
+    """Whether training reads features that are computed once, not pixels and samples.
+
+    Same-video negatives take moments that the cache does not have.
+    """
+    settings = config.train
+    return (
+        settings.freeze == "towers"
+        and settings.cached_frames_per_second > 0
+        and settings.negatives != "same-video"
+        and find_objective(settings.objective).trains_fusion
+    )

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from looklisten.config import Config
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
-from looklisten.evaluation.correspondence import Negatives, evaluate
+from looklisten.evaluation.correspondence import DEFAULT_PAIRS, Negatives, evaluate
 from looklisten.evaluation.supervised import class_accuracy, direct_combination
 from looklisten.model.networks import open_network
 from looklisten.system.devices import choose_device, to_device
@@ -108,7 +108,7 @@ def baselines(
     out: str | Path,
     config: Config,
     seeds: Sequence[int] = (0, 1, 2),
-    pairs: int = 4000,
+    pairs: int = DEFAULT_PAIRS,
     teacher: str | Path | None = None,
     device: str = "auto",
     progress: Progress = no_progress,

@@ -99,20 +99,6 @@ def _describe_splits(data: Shards) -> str:
     )
 
 
-def trains_on_features(config: Config) -> bool:
-    """Whether training reads features that are computed once, not pixels and samples.
-
-    Same-video negatives take moments that the cache does not have.
-    """
-    settings = config.train
-    return (
-        settings.freeze == "towers"
-        and settings.cached_frames_per_second > 0
-        and settings.negatives != "same-video"
-        and find_objective(settings.objective).trains_fusion
-    )
-
-
 def training_stream(
     clips: Shards,
     config: Config,

@@ -20,7 +20,7 @@ from looklisten.data.inspection import training_warnings
 from looklisten.data.shards import Shards
 from looklisten.errors import ConfigError
 from looklisten.model.checkpoint import Checkpoint, best_saved, step_of
-from looklisten.model.config_checks import check_config
+from looklisten.model.config_checks import check_config, trains_on_features
 from looklisten.model.objectives import find_objective
 from looklisten.system.devices import choose_device
 from looklisten.system.folder_lock import FolderLock
@@ -31,7 +31,6 @@ from looklisten.training.batches import (
     loader_threads,
     select_labeled,
     training_stream,
-    trains_on_features,
 )
 from looklisten.training.checkpointing import Checkpointer, Resume, open_run
 from looklisten.training.computation import deterministic_kernels

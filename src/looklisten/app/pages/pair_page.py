@@ -14,7 +14,7 @@ from torch import Tensor
 
 from looklisten.app.pages.page import data_url, write_page
 from looklisten.config import Config
-from looklisten.data.pairs import OWN_SOUND, PairBatch
+from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch
 from looklisten.data.shards import Shards
 from looklisten.drawing.figures import encode_png, spectrogram_image
 from looklisten.drawing.heatmap_colors import RgbImage
@@ -40,10 +40,6 @@ class Origin:
     """From the start of the video."""
 
 
-EMPTY_SOUND_ORIGIN = Origin("no video: an empty sound", (), 0.0)
-"""The origin of a sound that `train.empty_sound_share` put in place of a row's own."""
-
-
 @dataclass(frozen=True, eq=False)
 class TrainingPair:
     """One frame and one second of sound as the network gets them, and whether they correspond."""
@@ -53,18 +49,24 @@ class TrainingPair:
     waveform: Float[Tensor, " samples"]
     spectrogram: Float[np.ndarray, "bands columns"]
     frame: Origin
-    sound: Origin
+    sound: Origin | None
+    """None for an empty sound, which is of no video."""
 
     @property
     def frame_in_sound_seconds(self) -> float:
         """From the start of the second to the frame; means something for positives only."""
+        if self.sound is None:
+            return 0.0
         seconds = round(self.frame.at_seconds - self.sound.at_seconds, 6)
         # -0.0 would be shown with a minus.
         return seconds or 0.0
 
 
 def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[TrainingPair]:
-    """The first pairs of a training with `config`: a positive and a negative of each frame in turn.
+    """The first pairs of a training with `config`: each frame with two sounds in turn.
+
+    The first is the sound of its row, a positive unless it is an empty sound. The second, of its
+    partner, makes a negative.
 
     There are `count` pairs, or twice as many as videos to train on if that is less. A frame's
     negative has the sound of its partner, one of many with `negatives = "all"`. Of several frames
@@ -94,7 +96,7 @@ def training_pairs(shards: Shards, config: Config, count: int) -> Iterator[Train
         pixels = middle_frame.permute(1, 2, 0).numpy()
         for sound_row in (row, int(batch.pairing.partners[row])):
             yield TrainingPair(
-                positive=sound_row == row and bool(batch.pairing.own_sounds[row]),
+                positive=sound_row == row and bool(batch.pairing.has_recorded_sound[row]),
                 pixels=pixels,
                 waveform=waveforms[sound_row],
                 spectrogram=front_end(waveforms[sound_row][None])[0, 0].numpy(),
@@ -109,9 +111,9 @@ def _frame_origin(shards: Shards, batch: PairBatch, row: int) -> Origin:
     return Origin(clip.video_id, clip.labels, clip.start_seconds + clip_seconds)
 
 
-def _sound_origin(shards: Shards, batch: PairBatch, row: int) -> Origin:
-    if batch.choices.empty_sounds[row] != OWN_SOUND:
-        return EMPTY_SOUND_ORIGIN
+def _sound_origin(shards: Shards, batch: PairBatch, row: int) -> Origin | None:
+    if batch.choices.empty_sound_seeds[row] != NO_EMPTY_SOUND:
+        return None
     clip = shards[int(batch.choices.clips[row])]
     clip_seconds = int(batch.choices.sound_starts[row]) / SAMPLE_RATE_HZ
     return Origin(clip.video_id, clip.labels, clip.start_seconds + clip_seconds)

@@ -22,7 +22,8 @@ class AvcObjective(Objective):
     """Cross-entropy of "does correspond" and "does not" (paper, section 2).
 
     Positives and negatives have half of the weight each. Negatives are the same rows as the
-    positives, paired in another way. So only the correspondence can tell them apart.
+    positives, paired in another way. So only the correspondence can tell them apart. The exceptions
+    are empty sounds: the sound alone gives their answer.
     """
 
     @staticmethod
