@@ -41,7 +41,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from looklisten.config import Config
-from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices, pair_up
+from looklisten.data.pairing import pair_up
+from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices
 from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import CORRESPOND

@@ -12,7 +12,8 @@ import torch
 
 import looklisten as ll
 from conftest import small_config
-from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices, pair_up
+from looklisten.data.pairing import pair_up
+from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices
 from looklisten.inference.encoder import encoder_of
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import small_config
 from looklisten.config import Config, ModelConfig
-from looklisten.data.pairs import pair_up
+from looklisten.data.pairing import pair_up
 from looklisten.errors import ConfigError
 from looklisten.interop.pretrained import describe
 from looklisten.media import SAMPLE_RATE_HZ

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from looklisten.config import Config
-from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices, pair_up
+from looklisten.data.pairing import pair_up
+from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices
 from looklisten.data.shards import Shards
 from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.media.synth.options import WorldOptions

@@ -7,13 +7,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from looklisten.data.pairing import Pairing
 from looklisten.data.pairs import (
     FULL_BATCH,
     BatchPart,
     FrameTransform,
     PairBatch,
     PairChoices,
-    Pairing,
     PairStream,
 )
 from looklisten.data.shards import Shards
