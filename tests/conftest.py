@@ -155,12 +155,13 @@ def write_clock_video(
     times: np.ndarray | None = None,
     sample_rate_hz: int = 48_000,
     audio_late_seconds: float = 0.0,
+    amplitude: float = 0.5,
 ) -> None:
     """A video whose every frame shows its own time in milliseconds as black and white blocks, and
     whose tone sweeps with time.
 
     `times`: when frames are shown; by default 25 a second. The sound begins `audio_late_seconds`
-        after the first frame.
+        after the first frame. With `amplitude` 0 it is silent.
     """
     times = np.arange(0, seconds, 0.04) if times is None else times
     milliseconds = np.round(times * 1000).astype(int)
@@ -184,7 +185,7 @@ def write_clock_video(
             + audio_late_seconds
         )
         wave = (
-            0.5 * np.sin(2 * np.pi * (SWEEP_LOW_HZ * t + SWEEP_HZ_PER_SECOND * t**2 / 2))
+            amplitude * np.sin(2 * np.pi * (SWEEP_LOW_HZ * t + SWEEP_HZ_PER_SECOND * t**2 / 2))
         ).astype(np.float32)
         resampler = av.AudioResampler(
             audio.codec_context.format,

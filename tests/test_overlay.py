@@ -1,5 +1,6 @@
 """The overlay video has all frames of its source at their times, its sound, and the maps."""
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 
@@ -497,7 +498,8 @@ def test_ticks_of_the_axis_are_round_times(start, seconds, ticks):
 def test_the_command_line_writes_the_overlay_or_not(clock, run_path, tmp_path, capsys):
     arguments = ["localize", str(clock), "--checkpoint", str(run_path), "-o", str(tmp_path / "out")]
     assert main(arguments) == 0
-    assert '"moments": 10, "stills": 2' in capsys.readouterr().out
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["moments"], summary["silent_moments"], summary["stills"]) == (10, 0, 2)
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {
         "overlay.mp4",
@@ -510,8 +512,21 @@ def test_the_command_line_writes_the_overlay_or_not(clock, run_path, tmp_path, c
     assert np.diff(maps["at_seconds"][maps["still_rows"]]) == pytest.approx(1.0, abs=0.25)
     assert len(video_frames(tmp_path / "out" / "overlay.mp4")[0]) == 50
     assert main([*arguments[:-1], str(tmp_path / "stills"), "--no-overlay"]) == 0
-    assert '"moments": 2, "stills": 2' in capsys.readouterr().out
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["moments"], summary["stills"]) == (2, 2)
     assert not (tmp_path / "stills" / "overlay.mp4").exists()
+
+
+def test_silence_has_no_probability(run_path, tmp_path, capsys):
+    video = tmp_path / "silent.mp4"
+    write_clock_video(video, seconds=3.0, amplitude=0.0)
+    out = tmp_path / "out"
+    verb = ["localize", str(video), "--checkpoint", str(run_path), "-o", str(out), "--no-overlay"]
+    assert main(verb) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["mean_probability"] is None
+    assert summary["silent_moments"] == summary["moments"] > 0
+    assert np.load(out / "maps.npz")["is_silent"].all()
 
 
 def test_the_size_of_a_video_is_its_visible_size(clock):

@@ -126,6 +126,7 @@ def _write_maps(localized: LocalizedVideo, path: Path) -> None:
             frame_maps=_stacked([item.frame_map for item in localizations]),
             sound_maps=np.stack([item.sound_map.values for item in localizations]),
             probability=np.array([item.probability for item in localizations]),
+            is_silent=np.array([item.is_silent for item in localizations]),
             still_rows=np.array(list(localized.still_frames)),
         )
 

@@ -61,7 +61,7 @@ class Localization:
         """
         if self.method == "unit":
             return 1.0
-        # No network is trained on silence, so its answer means nothing there.
+        # In silence there is nothing that could correspond, and few networks are trained on it.
         if self.is_silent:
             return 0.0
         return 1.0 if self.holds_probability else self.probability

@@ -54,10 +54,15 @@ def run_localize(
             files["overlay"] = str(
                 overlay(video, localizations, path, progress, localized.video_info)
             )
-    probabilities = [localization.probability for localization in localizations]
+    # In silence there is nothing that could correspond, whatever the network answers.
+    probabilities = [item.probability for item in localizations if not item.is_silent]
+    mean_probability = None
+    if probabilities:
+        mean_probability = round(sum(probabilities) / len(probabilities), 4)
     summary = {
         "moments": len(localizations),
+        "silent_moments": len(localizations) - len(probabilities),
         "stills": len(localized.still_frames),
-        "mean_probability": round(sum(probabilities) / len(probabilities), 4),
+        "mean_probability": mean_probability,
     }
     return Output(summary | files)
