@@ -2,6 +2,7 @@
 them all.
 """
 
+import json
 import shutil
 from dataclasses import asdict, replace
 
@@ -410,7 +411,7 @@ def test_the_table_is_resumed_and_measures_all_rows_on_the_same_pairs(shards_pat
     def progress(*_, of, **__):
         trained.append(of.removesuffix(", seed 0"))
 
-    config = small_config(steps=1)
+    config = small_config(steps=1, empty_sound_share=0.3)
     first = baselines(shards_path, tmp_path, config, [0], pairs=24, progress=progress)
     assert trained == ["labels", "pretraining-frozen", "pretraining-finetuned", "teacher", "l3"]
     assert [row.method for row in first.rows] == list(METHODS)
@@ -419,6 +420,10 @@ def test_the_table_is_resumed_and_measures_all_rows_on_the_same_pairs(shards_pat
     assert [row.paper for row in first.rows] == [0.65, 0.74, 0.74, None, 0.74]
     (tmp_path / "seed-0" / "teacher.json").unlink()
     shutil.rmtree(tmp_path / "seed-0" / "teacher")
+    # A plan of an older version lacks settings.
+    plan = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert plan["config"]["train"].pop("accumulate") == 1
+    (tmp_path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     again = baselines(shards_path, tmp_path, config, [0], pairs=24, progress=progress)
     assert trained[5:] == ["teacher"]
     assert asdict(again) == asdict(first)
@@ -433,6 +438,8 @@ def test_the_table_is_resumed_and_measures_all_rows_on_the_same_pairs(shards_pat
         == 1
     )
     assert runs["teacher"].freeze == "vision" and not runs["teacher"].audio_from
+    assert runs["l3"].empty_sound_share == 0.3
+    assert runs["labels"].empty_sound_share == 0
     with pytest.raises(
         ConfigError, match="holds a table of other shards or settings; choose another folder"
     ):

@@ -108,8 +108,22 @@ def test_the_expected_time_follows_from_a_video_and_a_step():
 
 def test_other_settings_need_fresh(finished_demo):
     options, _ = finished_demo
-    with pytest.raises(ConfigError, match="holds a demo with other settings; add --fresh"):
+    message = r"holds a demo with other settings \(.*train\.steps was 3 and is 4.*\); add --fresh"
+    with pytest.raises(ConfigError, match=message):
         demo(DemoOptions(options.out, videos=60, seconds=1.5, steps=4, seed=0))
+    with pytest.raises(ConfigError, match=r"\(videos was 60 and is 61\)"):
+        demo(DemoOptions(options.out, videos=61, seconds=1.5, steps=3, seed=0))
+
+
+def test_a_setting_that_a_demo_of_an_older_version_lacks_has_its_default(finished_demo):
+    options, results = finished_demo
+    path = options.out / "stages" / "plan.json"
+    plan = path.read_text(encoding="utf-8")
+    lacking = json.loads(plan)
+    assert lacking["config"]["train"].pop("accumulate") == 1
+    path.write_text(json.dumps(lacking), encoding="utf-8")
+    assert demo(options)["avc"] == results["avc"]
+    assert json.loads(path.read_text(encoding="utf-8")) == json.loads(plan)
 
 
 def test_the_page_works_in_a_browser(finished_demo, tmp_path):

@@ -236,12 +236,16 @@ def test_an_empty_sound_belongs_to_no_frame(shards, everyone):
         assert negatives[:, is_empty].all()
 
 
-def test_a_batch_has_a_positive_for_any_share_of_empty_sounds(shards):
-    for seed in range(40):
-        config = small_config(batch_size=2, seed=seed, empty_sound_share=0.5)
-        stream = training_stream(shards, config)
-        for index in range(stream.steps_per_epoch):
-            assert stream.batch(index).pairing.has_recorded_sound.any()
+def test_each_part_of_a_batch_has_a_positive_for_any_share_of_empty_sounds(shards):
+    config = small_config(batch_size=8, seed=1, empty_sound_share=0.5)
+    stream = training_stream(shards, config)
+    alone = []
+    for index in range(60):
+        seeds = stream.choose(*divmod(index, stream.steps_per_epoch), parts=4).empty_sound_seeds
+        in_parts = (seeds == NO_EMPTY_SOUND).reshape(4, 2)
+        assert in_parts.any(axis=1).all()
+        alone += in_parts.sum(axis=1).tolist()
+    assert {1, 2} == set(alone)
 
 
 @pytest.mark.parametrize("everyone", [True, False])

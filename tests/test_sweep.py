@@ -63,8 +63,10 @@ def test_an_impossible_grid_is_refused_before_the_first_run(shards_path, tmp_pat
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_few_videos_can_be_memorized(shards_path):
-    result = overfit(shards_path, FITTING, videos=8, seconds=60)
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_few_videos_can_be_memorized(shards_path, share):
+    fitting = FITTING.changed("train", empty_sound_share=share)
+    result = overfit(shards_path, fitting, videos=8, seconds=60)
     assert result.memorized
     assert result.accuracy >= 0.95
     assert result.videos == 8

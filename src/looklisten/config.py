@@ -299,6 +299,18 @@ class Config(Section):
             # The values come from a caller or from options, not from a file.
             raise OptionError(str(error)) from None
 
+    def differences(self, later: "Config") -> dict[str, str]:
+        """In words, what differs in `later`, by the name of the setting, such as train.steps."""
+        sentences = {}
+        for section in type(self).model_fields:
+            settings, later_settings = getattr(self, section), getattr(later, section)
+            for key in type(settings).model_fields:
+                value, later_value = getattr(settings, key), getattr(later_settings, key)
+                if value != later_value:
+                    name = f"{section}.{key}"
+                    sentences[name] = f"{name} was {value} and is {later_value}"
+        return sentences
+
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str) -> "Config":
         """The checked settings of a table.

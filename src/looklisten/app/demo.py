@@ -284,14 +284,23 @@ def _throughput(prepared: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> 
 
 def _check_same_options(options: DemoOptions) -> None:
     """Record the settings in the folder. Raises ConfigError if it holds a demo with others."""
-    settings = {"world": asdict(options.world), "config": options.config.model_dump(mode="json")}
     # Through JSON, because tuples come back from the file as lists.
-    settings = json.loads(json.dumps(settings))
+    world = json.loads(json.dumps(asdict(options.world)))
+    settings = {"world": world, "config": options.config.model_dump(mode="json")}
     path = options.out / "stages" / "plan.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+    differences: list[str] = []
+    if path.exists():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        # A plan of an older version lacks settings, which then have their defaults.
+        saved_config = Config.of(saved["config"], str(path))
+        differences += saved_config.differences(options.config).values()
+        for name, value in world.items():
+            if saved["world"].get(name) != value:
+                differences.append(f"{name} was {saved['world'].get(name)} and is {value}")
+    if differences:
         raise ConfigError(
-            f"{options.out} holds a demo with other settings; add --fresh to start over, or choose "
-            "another folder"
+            f"{options.out} holds a demo with other settings ({'; '.join(differences)}); "
+            "add --fresh to start over, or choose another folder"
         )
     write_json(path, settings)
 

@@ -129,7 +129,7 @@ class PairStream:
     same-video rows in its parts, or two more, as the first rows of each part.
 
     `empty_sound_share`: the share of the rows, without same-video rows, whose sound is replaced by
-    an empty one. At least one row of a batch keeps its own.
+    an empty one. At least one row of each part of a batch keeps its own.
 
     `pairs_within_process`: each process pairs its own rows only, where it has two or more.
 
@@ -225,7 +225,11 @@ class PairStream:
         empty_sound_seeds = self._empty_sound_seeds(epoch, step, 2 * len(repeated))
         choices = PairChoices(clips, frames, starts, downs, rights, flips, empty_sound_seeds)
         if parts > 1 and repeated:
-            return choices.take(_spread_over_parts(len(repeated), len(videos), parts))
+            choices = choices.take(_spread_over_parts(len(repeated), len(videos), parts))
+        # A part without a positive teaches little.
+        for part_seeds in np.split(choices.empty_sound_seeds, parts):
+            if (part_seeds != NO_EMPTY_SOUND).all():
+                part_seeds[0] = NO_EMPTY_SOUND
         return choices
 
     def _empty_sound_seeds(self, epoch: int, step: int, first_row: int) -> NDArray[np.int64]:
@@ -237,9 +241,6 @@ class PairStream:
         rng = np.random.default_rng((self.seed, epoch, step, 2))
         is_empty = rng.random(self.batch_size) < self._empty_sound_share
         is_empty[:first_row] = False
-        # A batch without a positive teaches nothing.
-        if is_empty.all():
-            is_empty[0] = False
         seeds[is_empty] = rng.integers(SEED_COUNT, size=int(is_empty.sum()))
         return seeds
 

@@ -190,7 +190,8 @@ def _run_configs(config: Config, supervised_run: str, teacher: str) -> dict[str,
     towers = {"vision_from": supervised_run, "audio_from": supervised_run}
     teacher_run = teacher or supervised_run
     return {
-        "labels": config.changed("train", objective="labels"),
+        # An empty sound has no class.
+        "labels": config.changed("train", objective="labels", empty_sound_share=0.0),
         # Random crops at every step, as the other rows have.
         "pretraining-frozen": config.changed(
             "train", freeze="towers", cached_frames_per_second=0, **towers
@@ -317,6 +318,11 @@ def _check_same_table(out: Path, data: Shards, config: Config, pairs: int, teach
         "shards": shards_digest,
     }
     path = out / "plan.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != plan:
+    saved = plan
+    if path.exists():
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        # A plan of an older version lacks settings, which then have their defaults.
+        saved["config"] = Config.of(saved["config"], str(path)).model_dump(mode="json")
+    if saved != plan:
         raise ConfigError(f"{out} holds a table of other shards or settings; choose another folder")
     write_json(path, plan)

@@ -216,13 +216,6 @@ def _differences(saved: Config, config: Config) -> list[str]:
     if saved.train.schedule == "cosine":
         # Each step of a cosine depends on the number of all steps.
         changeable.remove("steps")
-    differences = []
-    for section in type(saved).model_fields:
-        saved_settings, settings = getattr(saved, section), getattr(config, section)
-        for key in type(saved_settings).model_fields:
-            if section == "train" and key in changeable:
-                continue
-            saved_value, value = getattr(saved_settings, key), getattr(settings, key)
-            if saved_value != value:
-                differences.append(f"{section}.{key} was {saved_value} and is {value}")
-    return differences
+    changeable_names = {f"train.{key}" for key in changeable}
+    differences = saved.differences(config)
+    return [differences[name] for name in differences if name not in changeable_names]

@@ -26,7 +26,7 @@ def run_inspect(
     Args:
         shards: Folder that `prepare` wrote.
         pairs: Write a page with this many pairs as training sees and hears them, half of them
-            positive.
+            positive; fewer with train.empty_sound_share.
         config: Recipe of the training that the pairs are from: tiny, l3, or a TOML file.
         seed: The seed of that training.
         out: The page.

@@ -78,7 +78,7 @@ def run_evaluate(
     """
     from looklisten.data.shards import Shards
     from looklisten.evaluation.all_pairs import COMPARED_PER_CLIP, all_pairs
-    from looklisten.evaluation.correspondence import default_pairs, evaluate
+    from looklisten.evaluation.correspondence import DEFAULT_PAIRS, evaluate
     from looklisten.evaluation.encoder_pairs import encoder_pairs
     from looklisten.evaluation.held_out import clips_of_split
     from looklisten.evaluation.localization.evaluate import localization, localization_table
@@ -124,10 +124,11 @@ def run_evaluate(
         with ProgressBar("evaluate: maps") as progress:
             table = localization(run.l3net, clips, method, per_clip or 2, seed, progress, files)
         return Output.of_inputs(run.named_facts | table.as_dict())
-    if pairs is None:
-        pairs = default_pairs(clips)
     with ProgressBar("evaluate: batches") as progress:
-        scorer, comparison = _scorers(run, shards, pairs, seed, negatives, threshold, progress)
+        # The pairs of a threshold are of validation videos, however many clips are evaluated.
+        scorer, comparison = _scorers(
+            run, shards, pairs or DEFAULT_PAIRS, seed, negatives, threshold, progress
+        )
         result = evaluate(run.l3net, clips, pairs, seed, progress, scorer, negatives, files)
     with ProgressBar("evaluate: moments") as progress:
         ranking = all_pairs(
