@@ -33,14 +33,16 @@ def measured(
     config_name: str, size: int, steps: int, threads: int | None, keep: bool
 ) -> dict[str, float]:
     """The figures of this process."""
-    from step_time import noise, product_step
+    from step_time import product_step
+
+    from looklisten.app.demo_time import noise_batch
 
     if keep:
         keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     config = Config.load(config_name).changed("train", batch_size=size, accumulate=1)
-    step, _ = product_step(config, noise(config, size), "cpu", compiled=False)
+    step, _ = product_step(config, noise_batch(config, size), "cpu", compiled=False)
     for _ in range(WARM_STEPS):
         step()
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()

@@ -56,9 +56,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step_time import breakdown, noise, print_step_table, product_step, seconds_of, step_result
+from step_time import breakdown, print_step_table, product_step, seconds_of, step_result
 
 import looklisten as ll
+from looklisten.app.demo_time import noise_batch
 from looklisten.config import Config
 from looklisten.evaluation.localization.evaluate import pointing
 from looklisten.media.synth.options import WorldOptions
@@ -195,14 +196,15 @@ def measure_step(sizes: Sizes, device: str) -> dict[str, Any]:
         # Model FLOPs utilization.
         result["mfu"] = result["flops_per_video"] * result["videos_per_second"] / peak
         print(f"{result['mfu']:.2f} of the {peak / 1e12:.0f} TFLOP/s of the data sheet")
-    result["profile"] = breakdown(config, noise(config, sizes.batch), device)
+    result["profile"] = breakdown(config, noise_batch(config, sizes.batch), device)
     print(result["profile"])
     return result
 
 
 def steps_for(config: Config, device: str, seconds: float) -> int:
     """How many steps fit into `seconds`; at most those of the recipe."""
-    step, _ = product_step(config, noise(config, config.train.batch_size), device, compiled=False)
+    batch = noise_batch(config, config.train.batch_size)
+    step, _ = product_step(config, batch, device, compiled=False)
     # The first step chooses kernels.
     step()
     step_seconds = min(seconds_of(step, device) for _ in range(3))

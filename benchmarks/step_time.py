@@ -34,17 +34,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from looklisten.app.demo_time import noise_batch
 from looklisten.config import Config
-from looklisten.data.pairing import pair_up
-from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices
+from looklisten.data.pairs import PairBatch
 from looklisten.data.shards import Shards
-from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.fusions import CORRESPOND
 from looklisten.model.l3net import L3Net
 from looklisten.model.objectives.avc import AvcObjective
@@ -56,34 +54,6 @@ from looklisten.training.learner import Learner
 from looklisten.training.meter import PAIRS_PER_VIDEO
 
 Step = Callable[[], float]
-
-
-def noise(config: Config, batch: int) -> PairBatch:
-    """A batch of noise, of `batch` different videos."""
-    rng = np.random.default_rng(0)
-    side, rows = config.model.crop_pixels, np.arange(batch)
-    frames = torch.from_numpy(
-        rng.integers(0, 256, (batch, side, side, 3 * config.model.frames_per_pair), np.uint8)
-    ).permute(0, 3, 1, 2)
-    waveforms = torch.from_numpy(rng.integers(-(2**12), 2**12, (batch, WINDOW_SAMPLES), np.int16))
-    choices = PairChoices(
-        rows,
-        rows,
-        rows,
-        rows.astype(float),
-        rows.astype(float),
-        rows.astype(bool),
-        np.full(len(rows), NO_EMPTY_SOUND),
-    )
-    return PairBatch(
-        frames,
-        waveforms,
-        tuple(map(str, rows)),
-        ("",) * batch,
-        choices,
-        rows,
-        pair_up(rows, rows.astype(str)),
-    )
 
 
 def plain_step(
@@ -199,7 +169,7 @@ def flops_a_video(config: Config, device: str) -> float:
     few = config.changed("train", batch_size=2, accumulate=1, compile="off")
     learner = Learner(few, device)
     with FlopCounterMode(display=False) as counter:
-        learner.step([noise(few, 2)], 1, 1e-4)
+        learner.step([noise_batch(few, 2)], 1, 1e-4)
     return counter.get_total_flops() / 2
 
 
@@ -262,7 +232,7 @@ def step_result(
     size = config.train.batch_size
     half = choose_precision(device, config.train.precision).value == "bfloat16"
     flops = flops_a_video(config, device)
-    steps = steps_of(config, noise(config, size), device, half, compiles)
+    steps = steps_of(config, noise_batch(config, size), device, half, compiles)
     rows, matmul_rate = measured(steps, device, half, size, repeats, matmul_size)
     best = max(rows[-2:], key=lambda row: row["videos_per_second"])
     return {
@@ -452,7 +422,7 @@ def main() -> None:
     config = Config.load(given.config).changed("train", batch_size=size, accumulate=1)
     half = choose_precision(device.value, config.train.precision).value == "bfloat16"
     if given.child:
-        step, _ = product_step(config, noise(config, size), device.value, compiled=False)
+        step, _ = product_step(config, noise_batch(config, size), device.value, compiled=False)
         take_turns_as_child(step, device.value)
         return
     if given.against:
@@ -467,7 +437,7 @@ def main() -> None:
         print(json.dumps(result, indent=None if given.json else 1))
         return
     if given.profile:
-        print(breakdown(config, noise(config, size), device.value))
+        print(breakdown(config, noise_batch(config, size), device.value))
         return
     result = step_result(config, device.value, given.repeats, not given.no_compile)
     result |= {

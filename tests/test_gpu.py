@@ -12,10 +12,8 @@ import torch
 
 import looklisten as ll
 from conftest import small_config
-from looklisten.data.pairing import pair_up
-from looklisten.data.pairs import NO_EMPTY_SOUND, PairBatch, PairChoices
+from looklisten.app.demo_time import noise_batch
 from looklisten.inference.encoder import encoder_of
-from looklisten.media.spectrogram import WINDOW_SAMPLES
 from looklisten.model.l3net import L3Net
 from looklisten.training.distributed import process_world
 from looklisten.training.learner import Learner
@@ -30,33 +28,6 @@ FLOAT32_TOLERANCE = 0.01
 LEARNING_RATE = 1e-3
 
 
-def noise_batch(config) -> PairBatch:
-    """Frames and sounds of noise, each row of another video."""
-    rng = np.random.default_rng(0)
-    side, rows = config.model.crop_pixels, np.arange(config.train.batch_size)
-    frames = rng.integers(0, 256, (len(rows), 3, side, side), np.uint8)
-    waveforms = rng.integers(-(2**12), 2**12, (len(rows), WINDOW_SAMPLES), np.int16)
-    names = rows.astype(str)
-    choices = PairChoices(
-        rows,
-        rows,
-        rows,
-        rows.astype(float),
-        rows.astype(float),
-        rows.astype(bool),
-        np.full(len(rows), NO_EMPTY_SOUND),
-    )
-    return PairBatch(
-        torch.from_numpy(frames),
-        torch.from_numpy(waveforms),
-        tuple(names),
-        ("",) * len(rows),
-        choices,
-        rows,
-        pair_up(rows, names),
-    )
-
-
 def start_from_cpu(learner: Learner, config) -> None:
     """The initial weights of a CPU: generators of other devices draw other numbers."""
     torch.manual_seed(0)
@@ -64,7 +35,7 @@ def start_from_cpu(learner: Learner, config) -> None:
 
 
 def two_losses(learner: Learner, config) -> list[float]:
-    batch = noise_batch(config)
+    batch = noise_batch(config, config.train.batch_size)
     losses = []
     for step in (1, 2):
         result = learner.step([batch], step, LEARNING_RATE, augmented=False)
@@ -147,7 +118,7 @@ def test_vectors_are_the_same_from_run_to_run_and_alone_or_in_a_batch(precision)
 def test_vectors_of_a_gpu_are_those_of_a_cpu():
     torch.manual_seed(0)
     network = L3Net(small_config().model).eval()
-    batch = noise_batch(small_config())
+    batch = noise_batch(small_config(), small_config().train.batch_size)
     for side, inputs in (("audio", batch.waveforms), ("vision", batch.frames)):
         on_cpu = encoder_of(network.to("cpu")).encode(side, inputs, "pool4")
         on_gpu = encoder_of(network.to(DEVICE)).encode(side, inputs.to(DEVICE), "pool4").cpu()

@@ -124,7 +124,7 @@ def _step_seconds(config: Config, shards: Shards | None) -> float:
     # Compiling pays in a whole training only.
     config = config.changed("train", compile="off")
     if shards is None:
-        noise = itertools.repeat([_noise_batch(config)])
+        noise = itertools.repeat([noise_batch(config, config.train.batch_size)])
         return _seconds_of_steps(config, noise) * (1 + LOADING_PER_STEP)
     clips = shards.select(~shards.held_out_mask(config.train.held_out_fraction))
     videos = len(set(clips.video_ids.tolist()))
@@ -158,22 +158,22 @@ def _seconds_of_steps(config: Config, batches: Iterator[Sequence[AnyBatch]]) -> 
     return seconds
 
 
-def _noise_batch(config: Config) -> PairBatch:
-    """A batch of noise in the sizes of the config."""
+def noise_batch(config: Config, videos: int) -> PairBatch:
+    """A batch of noise, of `videos` different videos, for measuring a step without shards."""
     rng = np.random.default_rng(0)
-    rows = np.arange(config.train.batch_size)
+    rows = np.arange(videos)
     side = config.model.crop_pixels
     frame_shape = (len(rows), side, side, 3 * config.model.frames_per_pair)
     frames = torch.from_numpy(rng.integers(0, 256, frame_shape, np.uint8))
     waveforms = rng.integers(-(2**12), 2**12, (len(rows), WINDOW_SAMPLES), np.int16)
     middle = np.full(len(rows), 0.5)
-    own = np.full(len(rows), NO_EMPTY_SOUND)
+    no_empty_sounds = np.full(len(rows), NO_EMPTY_SOUND)
     return PairBatch(
         frames=frames.permute(0, 3, 1, 2),
         waveforms=torch.from_numpy(waveforms),
         video_ids=tuple(map(str, rows)),
         labels=("",) * len(rows),
-        choices=PairChoices(rows, rows, rows, middle, middle, rows.astype(bool), own),
+        choices=PairChoices(rows, rows, rows, middle, middle, rows.astype(bool), no_empty_sounds),
         rows=rows,
         pairing=pair_up(rows, rows.astype(str)),
     )
